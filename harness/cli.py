@@ -1,0 +1,406 @@
+"""The commands: they parse and print, nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from harness import execute
+from harness.records import Store
+from harness.sweep import HarnessError, Sweep, Trial, expand, load, show, where
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Is my fine-tuning recipe stable, and if not, what makes it so?",
+)
+
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A name under sweeps/ or a path to a YAML file.")]
+ProfileName = Annotated[str | None, typer.Option("--profile", help="paper, embedded, …; default: what fits here.")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results folders lie.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads a worker computes with.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers; default: one a GPU, or one a core.")]
+Lanes = Annotated[int | None, typer.Option("--pack", min=1, help="Trials trained together; default: what fits.")]
+
+
+@app.command()
+def plan(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
+    resolved, reason = execute.resolve(_file(sweep), profile, overrides)
+    store = Store(results / resolved.folder_name)
+    ended = execute.ended(resolved, store)
+    counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
+    if as_json:
+        names = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
+        _json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts)
+        return
+    out = Console(highlight=False)
+    _headline(out, resolved, reason)
+    out.print(_cell_table(resolved, store))
+    seeds = len(resolved.seeds)
+    out.print(f"{len(resolved.cells)} cells × {seeds} {'seed' if seeds == 1 else 'seeds'} = {ended.planned} trials: "
+              f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
+    here = execute.machine()
+    workers = len(here.gpus) or here.cores
+    expected = execute.estimate(resolved, store, workers)
+    took = "time not known" if expected.seconds is None else f"about {_duration(expected.seconds)}"
+    device = f"{workers} {'GPU' if here.gpus else 'core'}{'s' if workers > 1 else ''}"
+    out.print(f"To train what is missing on {device}: {took} ({expected.basis}).")
+    size = "not known here" if expected.memory is None else f"about {_bytes(expected.memory)}"
+    lanes = execute.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
+    out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
+
+
+@app.command()
+def sweep(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    address: Annotated[
+        str | None, typer.Option(metavar="RAY", help="A running Ray cluster: auto or host:port.")
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Train here, one pack at a time, without Ray.")
+    ] = False,
+    workers: Workers = None,
+    threads: Threads = 1,
+    pack: Lanes = None,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Train crashed trials again.")] = False,
+) -> None:
+    """Train what is missing, then report; stop it at any time and the same command goes on."""
+    path = _file(sweep)
+    resolved, reason = execute.resolve(path, profile, overrides)
+    store = Store(results / resolved.folder_name)
+    out = Console(highlight=False)
+    _headline(out, resolved, reason)
+    options = execute.Options(in_process, address, workers, threads, pack, retry_crashed)
+    with _progress(out) as follow:
+        try:
+            ended = execute.run(resolved, store, options, follow)
+        except KeyboardInterrupt:
+            kept = execute.ended(resolved, store)
+            out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
+            raise
+    print_ended(out, resolved, ended)
+    from harness import report as reports
+
+    page = reports.write(resolved, store, rerun=_rerun_words(path, sweep, resolved, results)).page
+    out.print(f"Report: {page}", soft_wrap=True)
+    if ended.crashed or ended.missing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rerun(
+    sweep: SweepName,
+    trial: Annotated[
+        str | None, typer.Option("--trial", metavar="ID", help="The trial's id, or its beginning.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The trial's seed.")] = None,
+    conditions: Annotated[list[str], typer.Option("--where", metavar="KEY=VALUE", help="As lr=2e-5; may repeat.")] = [],
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    as_json: AsJson = False,
+) -> None:
+    """Train one trial again and compare it with its record, step by step; never overwrites."""
+    resolved, store = _planned(sweep, profile, overrides, results)
+    chosen = _one_trial(resolved, trial, seed, conditions)
+    messages = Console(highlight=False, stderr=as_json)
+    messages.print(f"Training {chosen.id} again: {resolved.cells[chosen.cell].label}, seed {chosen.seeds.seed}.")
+    with _steps(messages, "steps") as progress:
+        found = execute.rerun(resolved, store, chosen, tolerance, progress)
+    if as_json:
+        verdict = {"trial": found.trial, "verdict": found.verdict}
+        _json(verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step})
+    else:
+        _print_comparison(messages, found)
+    if found.verdict != "identical":
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep's name or file, or a results folder.")],
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Write tables, figures and the page from the records there are, complete or not."""
+    from harness import report as reports
+
+    resolved, store = _planned(sweep, profile, overrides, results)
+    path = None if Path(sweep).is_dir() else _file(sweep)
+    made = reports.write(resolved, store, rerun=_rerun_words(path, sweep, resolved, store.folder.parent))
+    if as_json:
+        _json(made.summary)
+    else:
+        Console(highlight=False).print(f"Report: {made.page}", soft_wrap=True)
+
+
+@app.command()
+def pretrain(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="The model folder to write.")],
+    steps: Annotated[int, typer.Option(min=1)] = 5000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    threads: Threads = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
+) -> None:
+    """Pretrain the embedded model by masked language modelling; the defaults rebuild the shipped weights."""
+    from harness import pretrain as pretraining
+
+    console = Console(highlight=False)
+    with _steps(console, "steps") as progress:
+        made = pretraining.pretrain(
+            out, steps=steps, seed=seed, threads=threads, overwrite=overwrite,
+            warmup_steps=min(500, max(1, steps // 10)),
+            progress=lambda step, total, loss: progress(step, total),
+        )  # fmt: skip
+    console.print(f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps, {_duration(made.wall_seconds)}.")
+
+
+def main() -> None:
+    """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 after Ctrl-C."""
+    try:
+        app(standalone_mode=False)
+    except HarnessError as error:
+        print(f"harness: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except typer.TyperException as error:
+        error.show()
+        sys.exit(2)
+
+
+# ------------------------------------------------------------------------------------------------- finding things
+
+
+def _file(sweep: str) -> Path:
+    """The YAML file that a name or a path means."""
+    path = Path(sweep)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    named = Path("sweeps") / f"{sweep}.yaml"
+    if not named.is_file():
+        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml"))) or "none here"
+        raise HarnessError(
+            "a sweep is a name under sweeps/ or a path to a YAML file", got=f"'{sweep}'", allowed=known,
+            fix="name one of these, or run it where sweeps/ lies",
+        )  # fmt: skip
+    return named
+
+
+def _planned(sweep: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Sweep, Store]:
+    """A sweep as its results folder has it, with the settings it was started with; else as its file says."""
+    if Path(sweep).is_dir():
+        store = Store(Path(sweep))
+        kept = store.load_plan()
+        if kept is None:
+            raise HarnessError(
+                "a results folder has a plan.json",
+                got=sweep,
+                allowed="results/<sweep>@<profile>",
+                fix="name that folder",
+            )
+        return kept, store
+    path = _file(sweep)
+    if profile is None:  # the profile that was run, rather than the one this machine would choose
+        run = [Store(folder) for folder in sorted(results.glob(f"{path.stem}@*")) if (folder / "plan.json").is_file()]
+        plans = [(plan, store) for store in run if (plan := store.load_plan()) is not None]
+        if len(plans) == 1 and not overrides:
+            return plans[0][0], plans[0][1]
+        if len(plans) > 1:
+            raise HarnessError(
+                f"one profile of {path.stem} is meant", got="none named, and several were run",
+                allowed=", ".join(plan.profile for plan, _ in plans), fix="name one with --profile",
+            )  # fmt: skip
+    resolved, _ = execute.resolve(path, profile, overrides)
+    store = Store(results / resolved.folder_name)
+    kept = None if overrides else store.load_plan()
+    return kept or resolved, store
+
+
+def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: list[str]) -> Trial:
+    """The one trial that is meant; an ambiguous choice lists what matches."""
+    if trial is None and seed is None and not conditions:
+        raise HarnessError(
+            "a rerun names its trial", got="neither --trial nor --seed", allowed="--trial ID, or --seed N --where key=value",
+            fix=f"for example --trial {expand(sweep)[0].id}",
+        )  # fmt: skip
+    matching = [found for found in where(sweep, conditions, seed) if trial is None or found.id.startswith(trial)]
+    exact = [found for found in matching if found.id == trial]
+    matching = exact or matching
+    if len(matching) == 1:
+        return matching[0]
+    ids = ", ".join(found.id for found in matching[:30]) + (", …" if len(matching) > 30 else "")
+    raise HarnessError(
+        "one trial is trained again", got=f"{len(matching)} that match",
+        allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
+        fix="add --where key=value or give --trial ID" if matching else "loosen the conditions",
+    )  # fmt: skip
+
+
+def _span(sweep: Sweep) -> str:
+    seeds = [seeds.seed for seeds in sweep.seeds]
+    return f"{min(seeds)} to {max(seeds)}"
+
+
+def _rerun_words(path: Path | None, given: str, sweep: Sweep, results: Path) -> str:
+    """The beginning of a rerun command that finds this sweep again."""
+    words = ["harness rerun", given, "--profile", sweep.profile]
+    if path is None:
+        words = ["harness rerun", given]
+    elif results != Path("results"):
+        words += ["--results", str(results)]
+    return " ".join(words)
+
+
+# ------------------------------------------------------------------------------------------------------- printing
+
+
+def _json(value: dict[str, object]) -> None:
+    print(json.dumps(value, allow_nan=False))
+
+
+def _headline(out: Console, sweep: Sweep, reason: str) -> None:
+    out.print(Text(sweep.title, style="bold"))
+    if sweep.stand_in:
+        out.print(Text(sweep.stand_in, style="yellow"))
+    out.print(f"Profile {sweep.profile}: {reason}.", soft_wrap=True)
+
+
+def _cell_table(sweep: Sweep, store: Store) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in sweep.axes or ("recipe",):
+        table.add_column(name)
+    for name in ("trials", "finished", "failed", "crashed", "missing"):
+        table.add_column(name, justify="right")
+    trials = expand(sweep)
+    for index, cell in enumerate(sweep.cells):
+        records = [store.load(trial.id) for trial in trials if trial.cell == index]
+        states = [record.status if record else "missing" for record in records]
+        failed = sum(bool(record and record.measured and record.measured.outcome == "failed") for record in records)
+        counts = (len(records), states.count("finished"), failed, states.count("crashed"), states.count("missing"))
+        table.add_row(*([show(value) for _, value in cell.axes] or ["the only one"]), *map(str, counts))
+    return table
+
+
+def print_ended(out: Console, sweep: Sweep, ended: execute.Ended) -> None:
+    """Say how a sweep ended: counts over the plan, and what to do about the rest."""
+    trained = "nothing was missing" if not ended.trained_now else f"{ended.trained_now} trained now"
+    out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed to learn.")
+    if ended.crashed:
+        out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.")
+    if ended.missing:
+        out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def _print_comparison(out: Console, found: execute.Comparison) -> None:
+    old, new = found.record.measured, found.again.measured
+    assert old is not None
+    assert new is not None
+    score = "no score (diverged)" if new.final_score is None else f"{new.metric} {new.final_score:.4f}"
+    out.print(f"Now: {score}, {new.outcome}{f' ({new.reason})' if new.reason else ''}.")
+    if found.verdict == "identical":
+        out.print(f"[bold]identical[/bold]: all {new.steps} steps, the dev logits and the weights, bit for bit.")
+        return
+    size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
+    first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
+    words = {"within_tolerance": "equal within tolerance", "different": "different"}
+    out.print(f"[bold]{words[found.verdict]}[/bold]: largest difference {size}{first}.")
+    was = "no score (diverged)" if old.final_score is None else f"{old.final_score:.4f}"
+    out.print(f"The record: {was}, {old.outcome}. Probable reason:")
+    for reason in found.reasons:
+        out.print(f"  {reason}")
+
+
+@contextmanager
+def _progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]:
+    """A live line on a terminal; elsewhere a plain line when a pack ends and at least every minute."""
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+
+            def live_line(progress: execute.Progress) -> None:
+                while progress.messages:
+                    live.console.print(progress.messages.pop(0), soft_wrap=True)
+                live.update(Text(_line(progress)))
+
+            yield live_line
+        return
+    last: tuple[object, ...] = ()
+    when = 0.0
+
+    def plain_line(progress: execute.Progress) -> None:
+        nonlocal last, when
+        while progress.messages:
+            print(progress.messages.pop(0), flush=True)
+        state = (progress.finished, progress.crashed)
+        if state != last or time.monotonic() - when > 60:
+            last, when = state, time.monotonic()
+            print(_line(progress), flush=True)
+
+    yield plain_line
+
+
+def _line(progress: execute.Progress) -> str:
+    crashed = f", {progress.crashed} crashed" if progress.crashed else ""
+    left = "" if progress.seconds_left is None else f", about {_duration(progress.seconds_left)} left"
+    on = f" ({progress.lanes} training on {progress.workers} workers)" if progress.lanes else ""
+    done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
+    return f"{done}{crashed}{left}{on}"
+
+
+@contextmanager
+def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the steps of one run on a terminal, a line every tenth elsewhere."""
+    if not out.is_terminal:
+
+        def line(step: int, steps: int) -> None:
+            if step == steps or step % max(1, steps // 10) == 0:
+                out.print(f"{step}/{steps} {unit}")
+
+        yield line
+        return
+    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
+        task = bar.add_task(unit)
+        yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,853 @@
+"""Which trials are missing, which train together and where; one path trains a pack, for sweeps and reruns alike.
+
+Ray starts long-lived workers and nothing more: the queue, the retries and the records are here, and at the end the
+plan is compared with the records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+import harness
+from harness import hub, tasks
+from harness.records import Curves, Environment, Measured, Record, Store
+from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, Trial, expand, load, orphaning_change, profiles
+
+Result = tuple[Record, Curves | None]
+# A pack whose worker dies is tried once more as it is, then in halves, then its last lane is recorded as crashed.
+DEATHS_BEFORE_SPLIT = 2
+
+
+# ---------------------------------------------------------------------------------------------- the machine, a profile
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on; memory in bytes."""
+
+    cores: int
+    memory: int
+    gpus: tuple[tuple[str, int], ...]  # (name, memory)
+
+
+@lru_cache(maxsize=1)
+def machine() -> Machine:
+    """This machine, found without importing torch."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = []
+    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+        for line in asked.stdout.splitlines() if asked.returncode == 0 else ():
+            name, _, mebibytes = line.rpartition(", ")
+            gpus.append((name, int(mebibytes) * 2**20))
+    return Machine(cores, memory, tuple(gpus))
+
+
+def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
+    """The profile to run and the reason: the one asked for, else the first (largest) that this machine can run."""
+    found = profiles(path)
+    if asked is not None or len(found) == 1:
+        return asked or found[0].name, "asked for" if asked else "the only one"
+    why = []
+    for profile in found:
+        gib = max((memory for _, memory in machine().gpus), default=0) / 2**30
+        if gib < profile.min_gpu_gib:
+            has = f"the largest has {gib:.0f}" if gib else "this machine has none"
+            why.append(f"{profile.name} needs a GPU of {profile.min_gpu_gib:g} GiB and {has}")
+            continue
+        try:
+            hub.check_model(profile.model)
+            tasks.check(profile.task)
+        except HarnessError as error:
+            why.append(f"{profile.name}: {error.rule}: {error.got}")
+            continue
+        return profile.name, "; ".join(why) or "the largest this machine can run"
+    raise HarnessError(
+        "one of the profiles can run here",
+        got="; ".join(why),
+        allowed=", ".join(p.name for p in found),
+        fix="name one with --profile to see what it lacks",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- estimates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training the missing trials would take; None where not known."""
+
+    seconds: float | None
+    basis: str
+    memory: int | None  # bytes a lane
+    parameters: int | None
+
+
+def estimate(sweep: Sweep, store: Store, workers: int) -> Estimate:
+    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane."""
+    trials = expand(sweep)
+    parameters = parameter_count(sweep.cells[0].recipe.model)
+    memory = max(lane_bytes(cell.recipe, parameter_count(cell.recipe.model)) or 0 for cell in sweep.cells) or None
+    per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    left = []
+    for trial in trials:
+        record = store.load(trial.id)
+        if record is None:
+            left.append(trial)
+        elif record.measured:
+            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.epochs)
+    if not left:
+        return Estimate(0.0, "nothing is missing", memory, parameters)
+    if per_step and all(_work(trial) in per_step for trial in left):
+        epochs = {key: float(np.mean(values)) for key, values in per_step.items()}
+        seconds = sum(epochs[_work(trial)] * trial.recipe.epochs for trial in left) / workers
+        return Estimate(seconds, "from the finished trials", memory, parameters)
+    # 6 floating-point operations a parameter and token for forward and backward (Kaplan et al. 2020, 2.1), at speeds
+    # that small batches reach: a guess within a factor of three or so.
+    speed = 15e12 if machine().gpus else 40e9
+    total = 0.0
+    for trial in left:
+        sizes, count = tasks.sizes(trial.recipe.task), parameter_count(trial.recipe.model)
+        if sizes is None or count is None:
+            return Estimate(
+                None, "not known before the first pack: the model's or data's size isn't", memory, parameters
+            )
+        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.epochs * trial.recipe.max_length
+        total += 6 * count * tokens / speed
+    return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
+
+
+def _work(trial: Trial) -> tuple[object, ...]:
+    r = trial.recipe
+    return r.task.name, r.model.name, r.max_length, r.padding, r.batch_size, r.precision
+
+
+# (layers, hidden, intermediate, vocabulary, positions): the paper's models, for a plan made without them at hand.
+_SHAPES = {
+    "bert-large-uncased": (24, 1024, 4096, 30522, 512),
+    "bert-base-uncased": (12, 768, 3072, 30522, 512),
+    "roberta-large": (24, 1024, 4096, 50265, 514),
+}
+
+
+@lru_cache(maxsize=64)
+def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
+    config = Path(hub.location(spec)) / "config.json"
+    try:
+        found = json.loads(config.read_text())
+        keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
+        layers, hidden, inner, words, positions = (int(found[key]) for key in keys)
+    except (OSError, ValueError, KeyError, TypeError):
+        return _SHAPES.get(spec.name.rpartition("/")[2])
+    return layers, hidden, inner, words, positions
+
+
+def parameter_count(spec: ModelSpec) -> int | None:
+    """About how many parameters the encoder has, from its shape; None where that isn't known here."""
+    shape = _model_shape(spec)
+    if shape is None:
+        return None
+    layers, hidden, inner, words, positions = shape
+    return layers * (4 * hidden * hidden + 2 * hidden * inner + 13 * hidden) + (words + positions + hidden) * hidden
+
+
+def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
+    """Memory a lane takes: weights, gradient, two moments and a spare in float32, and what backward keeps."""
+    shape = _model_shape(recipe.model)
+    if shape is None or parameters is None:
+        return None
+    layers, hidden, inner, _, _ = shape
+    tokens = recipe.batch_size * recipe.max_length
+    heads = max(1, hidden // 64)
+    # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
+    # attention a head.
+    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * recipe.max_length)
+    return 4 * (5 * parameters + kept)
+
+
+def pack_size(recipe: Recipe, device: str, asked: int | None) -> int:
+    """How many lanes train together: what was asked for, else what fits and pays on that kind of device."""
+    if asked is not None:
+        return asked
+    parameters = parameter_count(recipe.model)
+    lane = lane_bytes(recipe, parameters)
+    if parameters is None or lane is None:
+        return 1
+    if device == "cpu":
+        # Small matrices gain from packs; from a few million parameters on a core is busy with one lane.
+        fits = machine().memory // (2 * machine().cores * lane)
+        return int(max(1, min(8 if parameters < 5_000_000 else 1, fits)))
+    smallest = min((memory for _, memory in machine().gpus), default=16 * 2**30)
+    return int(max(1, min(16, 0.8 * smallest // lane)))
+
+
+# ------------------------------------------------------------------------------------------------- packs of trials
+
+
+@dataclass(frozen=True)
+class Job:
+    """A pack to train, and how often its worker died with it."""
+
+    trials: tuple[Trial, ...]
+    deaths: int = 0
+
+    @property
+    def lane_epochs(self) -> int:
+        """Epochs to train over all lanes, the measure of work left."""
+        return sum(trial.recipe.epochs for trial in self.trials)
+
+
+def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -> list[Job]:
+    """Cut trials into packs of one shape, seed by seed over the cells, so that half a sweep already has all cells.
+
+    A pack is no larger than what leaves every worker one.
+    """
+    groups: dict[object, list[Trial]] = defaultdict(list)
+    ranks: dict[int, int] = defaultdict(int)  # cell -> how many of its trials came before
+    rank = {}
+    for trial in trials:
+        rank[trial.id] = ranks[trial.cell]
+        ranks[trial.cell] += 1
+        groups[_pack_shape(trial.recipe)].append(trial)
+    jobs = []
+    for group in groups.values():
+        group.sort(key=lambda trial: (rank[trial.id], trial.cell))
+        lanes = max(1, min(size(group[0].recipe), -(-len(group) // workers)))
+        for start in range(0, len(group), lanes):
+            jobs.append((start / len(group), Job(tuple(group[start : start + lanes]))))
+    # Shapes take turns, the longer first.
+    return [job for _, job in sorted(jobs, key=lambda item: (item[0], -item[1].lane_epochs))]
+
+
+def _pack_shape(recipe: Recipe) -> tuple[object, ...]:
+    lengths = (recipe.epochs, recipe.batch_size, recipe.eval_batch_size, recipe.max_length, recipe.eval_steps)
+    return (recipe.task, recipe.model, recipe.token_type_ids, recipe.precision, recipe.padding, *lengths)
+
+
+def after_failure(job: Job, died: bool) -> list[Job]:
+    """What to try after a pack failed; an empty list when its only trial is to be recorded as crashed.
+
+    An error is deterministic, so it is never tried again as it was: halves find the lane that causes it, and a pack
+    that was too large for the memory fits. A dead worker may have been bad luck: once more, then halves.
+    """
+    if died and job.deaths + 1 < DEATHS_BEFORE_SPLIT:
+        return [replace(job, deaths=job.deaths + 1)]
+    if len(job.trials) == 1:
+        return []
+    middle = len(job.trials) // 2
+    return [Job(job.trials[:middle]), Job(job.trials[middle:])]
+
+
+# ------------------------------------------------------------------------------------- one path to train a pack
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pack is trained."""
+
+    device: str
+    threads: int
+
+
+def train_pack(
+    sweep: str, profile: str, trials: Sequence[Trial], place: Place, progress: Callable[[int, int], None] | None
+) -> list[Result]:
+    """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns."""
+    from harness import train
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    results = train.train(trials, device=place.device, threads=place.threads, progress=progress)
+    environment = Environment(
+        device=place.device,
+        device_name=_device_name(place.device),
+        threads=place.threads,
+        pack_size=len(trials),
+        harness=harness.__version__,
+        commit=commit(),
+        **train.versions(),
+    )
+    return [
+        (_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
+        for trial, result in zip(trials, results, strict=True)
+    ]
+
+
+def _record(
+    sweep: str,
+    profile: str,
+    trial: Trial,
+    started: str,
+    environment: Environment | None,
+    measured: Measured | None,
+    error: str | None,
+) -> Record:
+    return Record(
+        id=trial.id,
+        sweep=sweep,
+        profile=profile,
+        trial=trial,
+        status="finished" if measured else "crashed",
+        attempts=1,
+        started_utc=started,
+        environment=environment,
+        measured=measured,
+        arrays_sha256=None,
+        error=error,
+    )
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """The harness's own git commit, `-dirty` with changes in the package; None outside a checkout."""
+    home = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            asked = subprocess.run(["git", "-C", str(home), *words], capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return asked.stdout.strip() if asked.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    return f"{head}-dirty" if head and git("status", "--porcelain", "--", str(home)) else head
+
+
+# ------------------------------------------------------------------------------------------------------ the workers
+
+
+@dataclass(frozen=True)
+class Done:
+    """A pack that came back: its results, or why it failed."""
+
+    job: Job
+    results: list[Result]
+    error: str | None = None
+    died: bool = False
+
+
+class Pool(Protocol):
+    """Workers that train packs."""
+
+    place: Place
+    workers: int
+
+    def start(self, job: Job) -> None:
+        """Give a pack to an idle worker."""
+
+    def wait(self, seconds: float) -> list[Done]:
+        """The packs that came back within that time."""
+
+    def lane_epochs_done(self) -> float:
+        """How far the running packs are, in epochs over all their lanes."""
+
+    def close(self) -> None:
+        """Stop the workers at once."""
+
+
+class InProcess:
+    """One worker, this process."""
+
+    workers = 1
+
+    def __init__(self, sweep: Sweep, place: Place, tick: Callable[[], None]) -> None:
+        """Train packs of `sweep` here; `tick` is called after every step."""
+        self.sweep, self.place, self.tick = sweep, place, tick
+        self.job: Job | None = None
+        self.share = 0.0
+
+    def start(self, job: Job) -> None:
+        """Keep the pack for `wait`, which trains it."""
+        self.job = job
+
+    def wait(self, seconds: float) -> list[Done]:
+        """Train the pack to its end, whatever the time."""
+        assert self.job is not None
+
+        def progress(step: int, steps: int) -> None:
+            self.share = step / steps
+            self.tick()
+
+        job, self.share = self.job, 0.0
+        try:
+            results = train_pack(self.sweep.name, self.sweep.profile, job.trials, self.place, progress)
+            done = Done(job, results)
+        except Exception:  # whatever a trial raises is kept in its record
+            done = Done(job, [], error=traceback.format_exc())
+        self.job = None
+        return [done]
+
+    def lane_epochs_done(self) -> float:
+        """How far the running pack is."""
+        return self.share * self.job.lane_epochs if self.job else 0.0
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class _Worker:
+    """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.share = 0.0
+
+    def ready(self) -> bool:
+        return True
+
+    def progress(self) -> float:
+        return self.share
+
+    def train(self, sweep: str, profile: str, trials: Sequence[Trial]) -> list[Result]:
+        self.share = 0.0
+
+        def progress(step: int, steps: int) -> None:
+            self.share = step / steps
+
+        return train_pack(sweep, profile, trials, self.place, progress)
+
+
+class RayPool:
+    """Long-lived Ray actors, one a GPU or one a core; each trains one pack at a time."""
+
+    def __init__(self, sweep: Sweep, address: str | None, workers: int | None, threads: int, most: int) -> None:
+        """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
+
+        Raises HarnessError when the cluster can't be reached or has nothing to train on.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self.ray, self.sweep = ray, sweep
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+        if address is None:
+            options |= {"num_cpus": machine().cores, "include_dashboard": False}
+        try:
+            ray.init(address=address or "local", **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise HarnessError(
+                "the Ray cluster can be reached",
+                got=f"{address}: {str(error).splitlines()[0]}",
+                allowed="auto or host:port of a running cluster",
+                fix="start it with `ray start --head`",
+            ) from None
+        has = ray.cluster_resources()
+        gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 0))
+        devices = gpus or cpus // threads
+        if devices < 1 or (workers is not None and workers > devices):
+            kind = "GPUs" if gpus else f"cores at {threads} threads a worker"
+            self.close()
+            raise HarnessError(
+                "each worker has a device of its own",
+                got=f"{workers or 1} workers for {gpus or cpus} {kind}",
+                allowed=f"1 to {devices}",
+                fix="lower --workers or --threads",
+            )
+        self.place = Place("cuda" if gpus else "cpu", threads)
+        self.workers = min(workers or devices, max(1, most))
+        # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
+        self.actor = ray.remote(_Worker).options(
+            num_cpus=0 if gpus else threads,
+            num_gpus=1 if gpus else 0,
+            max_concurrency=2,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        self.idle = [self.actor.remote(self.place) for _ in range(self.workers)]
+        self.running: dict[Any, tuple[Any, Job]] = {}  # future -> (actor, job)
+        self.shares: dict[Any, float] = {}
+
+    def start(self, job: Job) -> None:
+        """Give a pack to an idle worker."""
+        worker = self.idle.pop()
+        future = worker.train.remote(self.sweep.name, self.sweep.profile, job.trials)
+        self.running[future] = (worker, job)
+
+    def wait(self, seconds: float) -> list[Done]:
+        """The packs that came back within that time."""
+        ready, _ = self.ray.wait(list(self.running), num_returns=1, timeout=seconds)
+        found = []
+        for future in ready:
+            worker, job = self.running.pop(future)
+            try:
+                found.append(Done(job, self.ray.get(future)))
+            except self.ray.exceptions.RayTaskError as error:
+                found.append(Done(job, [], error=str(error.cause.__class__.__name__) + ": " + str(error)))
+            except self.ray.exceptions.RayError as error:  # the worker is gone
+                self.ray.kill(worker)
+                worker = self.actor.remote(self.place)
+                found.append(Done(job, [], error=f"the worker died: {error}", died=True))
+            self.idle.append(worker)
+        return found
+
+    def lane_epochs_done(self) -> float:
+        """How far the running packs are; a worker that doesn't answer at once counts as it last did."""
+        asked = {worker.progress.remote(): (worker, job) for worker, job in self.running.values()}
+        ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0.5) if asked else ([], [])
+        for answer in ready:
+            try:
+                self.shares[asked[answer][0]] = self.ray.get(answer)
+            except self.ray.exceptions.RayError:
+                self.shares[asked[answer][0]] = 0.0
+        return sum(self.shares.get(worker, 0.0) * job.lane_epochs for worker, job in self.running.values())
+
+    def close(self) -> None:
+        """Leave Ray; a local one stops."""
+        self.ray.shutdown()
+
+
+# ------------------------------------------------------------------------------------------------------ a sweep
+
+
+@dataclass
+class Progress:
+    """How far a sweep is, for the terminal."""
+
+    planned: int
+    finished: int
+    crashed: int
+    failed: int
+    workers: int = 0
+    lanes: int = 0  # training now
+    seconds_left: float | None = None
+    messages: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a sweep ended with: counts over the plan, from the records."""
+
+    planned: int
+    finished: int
+    crashed: int
+    missing: int
+    failed: int
+    trained_now: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run; none of it changes a result except `threads` in the last bits, which the record keeps."""
+
+    in_process: bool = False
+    address: str | None = None
+    workers: int | None = None
+    threads: int = 1
+    pack: int | None = None
+    retry_crashed: bool = False
+
+
+def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None]) -> Ended:
+    """Train what is missing and record it; `show` is called as things move.
+
+    Raises HarnessError, before any training, for data or models that can't be used, for an edit that would orphan
+    trained trials and for a folder that another sweep holds. Trials that crash are recorded and the sweep goes on.
+    """
+    with store.locked():
+        for path in store.unreadable(sweep):
+            path.rename(path.with_suffix(".unreadable"))
+        _refuse_orphans(sweep, store)
+        _check_inputs(sweep, store)
+        store.save_plan(sweep)
+        missing = [trial for trial in expand(sweep) if _wanted(store, trial, options)]
+        if missing:
+            _train_all(sweep, store, missing, options, show)
+    return ended(sweep, store, len(missing))
+
+
+def ended(sweep: Sweep, store: Store, trained_now: int = 0) -> Ended:
+    """Count the plan's trials by what their records say."""
+    records = [store.load(trial.id) for trial in expand(sweep)]
+    states = [record.status if record else "missing" for record in records]
+    failed = sum(bool(record and record.measured and record.measured.outcome == "failed") for record in records)
+    counts = (states.count("finished"), states.count("crashed"), states.count("missing"))
+    return Ended(len(states), *counts, failed, trained_now)
+
+
+def _wanted(store: Store, trial: Trial, options: Options) -> bool:
+    record = store.load(trial.id)
+    return record is None or (record.status == "crashed" and options.retry_crashed)
+
+
+def _refuse_orphans(sweep: Sweep, store: Store) -> None:
+    old = store.load_plan()
+    if old is None:
+        return
+    trained = [trial for trial in expand(old) if store.load(trial.id) is not None]
+    change = orphaning_change(old, sweep, trained)
+    if change is not None:
+        raise HarnessError(
+            "an edited sweep keeps its trained trials",
+            got=f"a sweep without {change}, which trained trials in {store.folder} have",
+            allowed="adding values and seeds",
+            fix="put it back, or name another folder with --results",
+        )
+
+
+def _check_inputs(sweep: Sweep, store: Store) -> None:
+    """Load the data and look for the models before anything is trained; refuse to mix data under one name."""
+    known: dict[str, tuple[str, str]] = {}  # task -> (hash, a trial that has it)
+    for trial in expand(sweep):
+        record = store.load(trial.id)
+        if record and record.measured:
+            known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
+    for task in dict.fromkeys(cell.recipe.task for cell in sweep.cells):
+        raw = tasks.load(task)
+        largest = max(cell.recipe.batch_size for cell in sweep.cells if cell.recipe.task == task)
+        if largest > len(raw.train.labels):
+            raise HarnessError(
+                "a batch is no larger than the training set",
+                got=f"batch_size {largest} for {len(raw.train.labels)} examples",
+                allowed=f"1 to {len(raw.train.labels)}",
+                fix="lower batch_size",
+            )
+        if task.name in known and known[task.name][0] != raw.sha256:
+            raise HarnessError(
+                "the data of a started sweep stay the same",
+                got=f"other examples than {known[task.name][1]} had",
+                allowed="the same texts and labels in the same order",
+                fix="restore them, or name another folder with --results",
+            )
+    for model in dict.fromkeys(cell.recipe.model for cell in sweep.cells):
+        hub.check_model(model)
+
+
+@contextmanager
+def _pool(sweep: Sweep, options: Options, most: int, tick: Callable[[], None]) -> Iterator[Pool]:
+    if options.in_process:
+        device = "cuda" if machine().gpus else "cpu"
+        yield InProcess(sweep, Place(device, options.threads), tick)
+        return
+    pool = RayPool(sweep, options.address, options.workers, options.threads, most)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _train_all(
+    sweep: Sweep, store: Store, missing: Sequence[Trial], options: Options, show: Callable[[Progress], None]
+) -> None:
+    before = ended(sweep, store)
+    retried = {trial.id for trial in missing if store.load(trial.id) is not None}
+    progress = Progress(before.planned, before.finished, before.crashed - len(retried), before.failed)
+    total, behind = sum(trial.recipe.epochs for trial in missing), 0.0
+    started, ticked = time.monotonic(), 0.0
+    models: dict[str, str] = _model_hashes(sweep, store)
+
+    def tick() -> None:
+        nonlocal ticked
+        if time.monotonic() - ticked < 1:
+            return
+        now = behind + pool.lane_epochs_done()
+        if now > 0:
+            progress.seconds_left = (time.monotonic() - started) / now * (total - now)
+        ticked = time.monotonic()
+        show(progress)
+
+    # Enough workers for one trial each; the packs are then cut to the workers there are.
+    with _pool(sweep, options, len(missing), tick) as pool:
+        progress.workers = pool.workers
+        queue = pack(missing, lambda recipe: pack_size(recipe, pool.place.device, options.pack), pool.workers)
+        show(progress)
+        running = 0
+        while queue or running:
+            while queue and running < pool.workers:
+                pool.start(queue[0])
+                progress.lanes += len(queue.pop(0).trials)
+                running += 1
+            for done in pool.wait(1.0):
+                running -= 1
+                progress.lanes -= len(done.job.trials)
+                if done.error is None:
+                    behind += done.job.lane_epochs
+                    for record, curves in done.results:
+                        _same_model(record, models)
+                        _save(store, record, curves, retried)
+                        progress.finished += 1
+                        progress.failed += bool(record.measured and record.measured.outcome == "failed")
+                    continue
+                again = after_failure(done.job, done.died)
+                queue[:0] = again
+                if not again:
+                    behind += done.job.lane_epochs
+                    trial = done.job.trials[0]
+                    now = datetime.now(UTC).isoformat(timespec="seconds")
+                    record = _record(sweep.name, sweep.profile, trial, now, None, None, done.error)
+                    _save(store, record, None, retried)
+                    progress.crashed += 1
+                    progress.messages.append(f"{trial.id} crashed: {last_line(done.error)}")
+            tick()
+        progress.seconds_left = 0.0
+        show(progress)
+
+
+def last_line(error: str) -> str:
+    """The line of a traceback that says what happened."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no text"
+
+
+def _save(store: Store, record: Record, curves: Curves | None, retried: set[str]) -> None:
+    if record.id in retried:
+        store.set_aside(record.id)
+    record = record.model_copy(update={"attempts": store.attempts(record.id) + 1})
+    store.save(record, curves)
+
+
+def _model_hashes(sweep: Sweep, store: Store) -> dict[str, str]:
+    found = {}
+    for trial in expand(sweep):
+        record = store.load(trial.id)
+        if record and record.measured:
+            found[trial.recipe.model.name] = record.measured.model_sha256
+    return found
+
+
+def _same_model(record: Record, known: dict[str, str]) -> None:
+    assert record.measured is not None
+    name, digest = record.trial.recipe.model.name, record.measured.model_sha256
+    if known.setdefault(name, digest) != digest:
+        raise HarnessError(
+            "the weights of a started sweep stay the same",
+            got=f"other weights under the name '{name}'",
+            allowed="the checkpoint the finished trials began with",
+            fix="restore it, or name another folder with --results",
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- a rerun
+
+Verdict = Literal["identical", "within_tolerance", "different"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trial trained again, against its record; steps count from 1, None where no step differs."""
+
+    trial: str
+    verdict: Verdict
+    max_difference: float | None
+    first_differing_step: int | None
+    reasons: tuple[str, ...]
+    record: Record
+    again: Record
+
+
+def rerun(
+    sweep: Sweep, store: Store, trial: Trial, tolerance: float, progress: Callable[[int, int], None] | None = None
+) -> Comparison:
+    """Train one trial again on the same path and compare it with its record step by step; writes nothing.
+
+    It runs with the record's threads and, on a GPU, in a pack of the record's size (the other lanes repeat the
+    trial), since bits may depend on the pack's size there. Raises HarnessError when there is no finished record.
+    """
+    record = store.load(trial.id)
+    if record is None or record.measured is None or record.environment is None:
+        state = "crashed" if record else "missing"
+        raise HarnessError(
+            "a rerun compares with a finished trial",
+            got=f"{trial.id}, which is {state}",
+            allowed="a trial with a record and a result",
+            fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
+        )
+    device = "cuda" if machine().gpus and record.environment.device.startswith("cuda") else "cpu"
+    lanes = record.environment.pack_size if device == "cuda" else 1
+    place = Place(device, record.environment.threads)
+    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
+    assert curves is not None
+    return compare(record, store.curves(trial.id), again, curves, tolerance)
+
+
+def compare(record: Record, kept: Curves | None, again: Record, curves: Curves, tolerance: float) -> Comparison:
+    """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
+
+    Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
+    logits and the hash of the final weights. NaN equals NaN. Where the arrays of the record are not kept, the
+    weights' hash alone decides, and a difference has no size.
+    """
+    assert record.measured is not None
+    assert again.measured is not None
+    same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
+    differences: list[tuple[int | None, float]] = []  # (step, size)
+    if kept is not None:
+        steps = {"train_loss": None, "grad_norm": None, "dev_loss": kept.eval_step, "dev_score": kept.eval_step}
+        for name, at in steps.items():
+            differences += _differences(getattr(kept, name), getattr(curves, name), at)
+        differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
+    if same_weights and not differences:
+        return Comparison(record.id, "identical", 0.0, None, (), record, again)
+    largest = max((size for _, size in differences), default=None)
+    first = min((step for step, _ in differences if step is not None), default=None)
+    close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
+    verdict: Verdict = "within_tolerance" if close else "different"
+    finite = None if largest is None or not np.isfinite(largest) else largest
+    return Comparison(record.id, verdict, finite, first, _reasons(record, again, kept), record, again)
+
+
+def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:
+    """(step, size) wherever two series differ in a bit; infinite where one is not a number or a length differs."""
+    if a.shape != b.shape:
+        return [(int(min(len(a), len(b))) + 1, float("inf"))]
+    apart = np.flatnonzero(~((a == b) | (np.isnan(a) & np.isnan(b))))
+    sizes = np.abs(a[apart].astype(np.float64) - b[apart].astype(np.float64))
+    sizes[~np.isfinite(sizes)] = np.inf
+    return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
+
+
+def _reasons(record: Record, again: Record, kept: Curves | None) -> tuple[str, ...]:
+    """What differs between the two runs' surroundings, likeliest cause first."""
+    assert record.measured is not None
+    assert again.measured is not None
+    assert record.environment is not None
+    assert again.environment is not None
+    pairs: list[tuple[str, object, object]] = [
+        ("data", record.measured.data_sha256[:12], again.measured.data_sha256[:12]),
+        ("pretrained weights", record.measured.model_sha256[:12], again.measured.model_sha256[:12]),
+    ]
+    before: Mapping[str, object] = record.environment.model_dump()
+    now: Mapping[str, object] = again.environment.model_dump()
+    names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")
+    pairs += [(name.replace("_", " "), before[name], now[name]) for name in names]
+    if record.environment.device.startswith("cuda"):
+        pairs.append(("pack size", before["pack_size"], now["pack_size"]))
+    found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
+    if kept is None:
+        found.append("the record's curves are not kept here, so only the weights' hash was compared")
+    return tuple(found) or ("nothing in the records explains it",)
+
+
+def resolve(path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Sweep, str]:
+    """The sweep of a file under the profile asked for or chosen, and why that one."""
+    name, reason = choose_profile(path, profile)
+    return load(path, name, overrides), reason

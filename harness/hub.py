@@ -1,0 +1,143 @@
+"""The Hugging Face hub, and what to say when it can't be reached: found out once, in two seconds and not in 46."""
+
+import functools
+import os
+import socket
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from harness.sweep import HarnessError, ModelSpec
+
+Kind = Literal["model", "dataset"]
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for true
+_OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub reads both
+
+
+def reachable(timeout: float = 2.0) -> bool:
+    """Say whether the hub, or the proxy on the way to it, takes a TCP connection within `timeout` seconds.
+
+    False without any try where HF_HUB_OFFLINE says so. The answer is kept for the life of the process; HF_ENDPOINT,
+    HTTPS_PROXY and NO_PROXY are heeded.
+    """
+    if any(os.environ.get(name, "").upper() in _TRUE for name in _OFFLINE_SWITCHES):
+        return False
+    return _answers(*_first_hop(), timeout)
+
+
+def prepare() -> bool:
+    """Switch transformers and datasets to their caches where the hub can't be reached; give what `reachable` gives.
+
+    To be called before either is imported, since they read the switch then; where they have been, what they read is
+    set as well. Processes started afterwards inherit it.
+    """
+    if reachable():
+        return True
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    # transformers asks huggingface_hub (is_offline_mode); datasets copies the constant at its import.
+    for module, names in (
+        ("huggingface_hub.constants", ("HF_HUB_OFFLINE",)),
+        ("datasets.config", ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")),
+    ):
+        if module in sys.modules:
+            for name in names:
+                setattr(sys.modules[module], name, True)
+    return False
+
+
+def cached(kind: Kind, name: str) -> bool:
+    """Say whether any snapshot of a model or dataset (`name` as on the hub, `org/name`) lies in this machine's cache.
+
+    A dataset counts as well where `datasets` has prepared it, which is what it reads offline. Which files or
+    configurations there are is not checked: loading tells.
+    """
+    home = _folder("HF_HOME", default=_folder("XDG_CACHE_HOME", default=Path("~/.cache")) / "huggingface")
+    hub_cache = _folder("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", default=home / "hub")
+    snapshots = hub_cache / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+    # is_file is false for a link whose blob is gone
+    if any(path.is_file() for path in snapshots.glob("*/**/*")):
+        return True
+    prepared = _folder("HF_DATASETS_CACHE", default=home / "datasets") / name.replace("/", "___")
+    return kind == "dataset" and any(path.is_dir() for path in prepared.glob("*/*/*"))
+
+
+def missing(kind: Kind, name: str, key: str | None = None, reason: str = "the hub can't be reached") -> HarnessError:
+    """Make the error for a model or dataset that is neither cached nor to be had.
+
+    `name` may end in a configuration's, "org/name part". `key` is what --set points at local files with: model.folder
+    or task.files where it is not given.
+    """
+    key = key or {"model": "model.folder", "dataset": "task.files"}[kind]
+    return HarnessError(
+        f"the {kind} '{name}' is in this machine's cache or can be fetched from the hub",
+        got=f"nothing cached, and {reason}"
+        if not cached(kind, name.split(" ")[0])
+        else f"a cache that does not serve, and {reason}",
+        allowed=f"a cached {kind}, a machine that reaches the hub, or local files",
+        fix=f"point at local files with --set {key}=DIR",
+    )
+
+
+def _folder(*variables: str, default: Path) -> Path:
+    """The folder that the first of these variables names, with ~ and $VARIABLES filled in as huggingface_hub does."""
+    for variable in variables:
+        if value := os.environ.get(variable):
+            return Path(os.path.expandvars(value)).expanduser()
+    return default.expanduser()
+
+
+def _first_hop() -> tuple[str, int]:
+    """Host and port of the first machine on the way to the hub: a proxy, or the hub itself."""
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(endpoint.scheme) or proxies.get("all")
+    if proxy and not urllib.request.proxy_bypass(endpoint.hostname or ""):
+        endpoint = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    try:
+        port = endpoint.port
+    except ValueError:  # no number: nothing can listen there
+        port = 0
+    return endpoint.hostname or "", (443 if endpoint.scheme == "https" else 80) if port is None else port
+
+
+@functools.cache
+def _answers(host: str, port: int, timeout: float) -> bool:
+    """Try to connect, in a thread that is left behind when time is up: a name look-up can't be given a limit."""
+    answered: list[bool] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=timeout).close()
+        except (OSError, ValueError, OverflowError):  # a name that is no name, a port out of range
+            return
+        answered.append(True)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return bool(answered)
+
+
+def location(spec: ModelSpec) -> str:
+    """Give what `from_pretrained` is called with: the shipped folder, a local folder or the hub's name."""
+    if spec.name == "embedded" and spec.folder is None:
+        return str(Path(__file__).parent / "embedded" / "model")
+    return str(Path(spec.folder).expanduser()) if spec.folder else spec.name
+
+
+def check_model(spec: ModelSpec) -> None:
+    """Raise HarnessError within seconds when the model's files can't be had; reads none of them."""
+    if spec.folder is None and spec.name != "embedded":
+        if not cached("model", spec.name) and not reachable():
+            raise missing("model", spec.name)
+    elif not (Path(location(spec)) / "config.json").is_file():
+        raise HarnessError(
+            "a model folder holds config.json, weights and a tokenizer",
+            got=f"{location(spec)} without config.json",
+            allowed="a folder written by save_pretrained",
+            fix="point at it with --set model.folder=DIR",
+        )

@@ -1,0 +1,184 @@
+"""Scores of a dev set, and whether they beat the majority classifier: decided in whole numbers, never in floats."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from harness.sweep import Metric
+
+REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What logits are worth on a dev set.
+
+    `value` is a fraction (f1: of the class with index 1; more than two classes: the macro mean), None where a logit was
+    not finite. `correct` counts right answers, None for a regression and where `value` is. `at_or_below_majority` is
+    exact. `constant`: the same class, or for a regression the same number, was predicted for all.
+    """
+
+    value: float | None
+    correct: int | None
+    at_or_below_majority: bool
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What the majority classifier scores, for a regression always predicting the mean; `correct` as in `Score`."""
+
+    value: float
+    correct: int | None
+
+
+def is_regression(metric: Metric) -> bool:
+    """Say whether a metric compares numbers (one logit an example) instead of classes."""
+    return metric in REGRESSION
+
+
+def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
+    """Score logits [N, C] against labels [N]: classes 0 to C-1, or numbers for a regression, where C is 1.
+
+    Between equal logits the first class is the answer. At or below the majority are: no more right answers than the
+    majority classifier has (accuracy), an F1 not above its F1, a Matthews correlation, Pearson or Spearman not above 0.
+    A correlation that is not defined, a side being constant, is 0. Raises ValueError for shapes or labels that do not
+    fit.
+    """
+    _check(metric, logits, labels)
+    if not np.isfinite(logits).all():
+        return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
+    if is_regression(metric):
+        return _score_regression(metric, logits[:, 0], labels)
+    classes = logits.shape[1]
+    table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
+    correct = sum(table[k][k] for k in range(classes))
+    value = _value(metric, table)
+    if metric == "matthews_correlation":
+        below = _matthews_numerator(table) <= 0
+    else:
+        below = _exact(metric, table) <= max(_exact(metric, constant) for constant in _majority_tables(table))
+    constant = sum(any(row[k] for row in table) for k in range(classes)) == 1
+    return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
+
+
+def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
+    """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
+
+    `num_classes` matters to F1 alone, which is a macro mean above two; without it, it is read off the labels. A
+    correlation with a constant is 0 by convention, Matthews' as well.
+    """
+    if is_regression(metric):
+        return Majority(value=0.0, correct=None)
+    classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
+    _check(metric, np.zeros((len(labels), classes)), labels)
+    tables = _majority_tables(_confusion(labels, labels, classes))
+    value = max(_value(metric, table) for table in tables)
+    return Majority(value=value, correct=max(map(sum, _confusion(labels, labels, classes))))
+
+
+def label_entropy(labels: np.ndarray) -> float:
+    """Give the entropy of class labels [N] in nats: the loss of a model that knows their frequencies and no more."""
+    _, counts = np.unique(labels, return_counts=True)
+    shares = counts / counts.sum()
+    return float((shares * np.log(1 / shares)).sum())
+
+
+def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(f"logits are [N, C] and labels [N], N at least 1; got {logits.shape} and {labels.shape}")
+    if is_regression(metric):
+        if logits.shape[1] != 1 or not np.isfinite(labels).all():
+            raise ValueError(f"a regression has one logit an example and finite labels; got logits {logits.shape}")
+    elif logits.shape[1] < 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels are whole numbers from 0 to C-1, C at least 2; got {labels.dtype} {labels.min()} to {labels.max()}"
+            f" for {logits.shape[1]} logits"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- classification
+
+_Table = list[list[int]]  # Python's integers: products of counts neither round nor overflow
+
+
+def _confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> _Table:
+    pairs = labels.astype(np.int64) * classes + answers
+    table: _Table = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()
+    return table
+
+
+def _majority_tables(table: _Table) -> list[_Table]:
+    """The confusion tables of always answering a most frequent class, one for each class that is."""
+    counts = [sum(row) for row in table]
+    classes = range(len(table))
+    winners = [k for k in classes if counts[k] == max(counts)]
+    return [[[counts[row] if column == winner else 0 for column in classes] for row in classes] for winner in winners]
+
+
+def _exact(metric: Metric, table: _Table) -> Fraction:
+    if metric == "accuracy":
+        return Fraction(sum(table[k][k] for k in range(len(table))), sum(map(sum, table)))
+    if len(table) == 2:
+        return _f1(table, 1)
+    # As scikit-learn's macro mean: over the classes that occur, in the labels or in the answers.
+    present = [k for k in range(len(table)) if any(table[k]) or any(row[k] for row in table)]
+    return sum((_f1(table, k) for k in present), Fraction(0)) / len(present)
+
+
+def _f1(table: _Table, positive: int) -> Fraction:
+    """2 TP / (2 TP + FP + FN); 0 where a class neither occurs nor is answered."""
+    denominator = sum(table[positive]) + sum(row[positive] for row in table)
+    return Fraction(2 * table[positive][positive], denominator) if denominator else Fraction(0)
+
+
+def _matthews_numerator(table: _Table) -> int:
+    """The covariance of labels and answers, times N²: c·N - Σ t_k·p_k (Gorodkin 2004, R_K)."""
+    total, correct = sum(map(sum, table)), sum(table[k][k] for k in range(len(table)))
+    return correct * total - sum(sum(table[k]) * sum(row[k] for row in table) for k in range(len(table)))
+
+
+def _value(metric: Metric, table: _Table) -> float:
+    if metric != "matthews_correlation":
+        return float(_exact(metric, table))
+    total = sum(map(sum, table))
+    labels = total**2 - sum(sum(row) ** 2 for row in table)
+    answers = total**2 - sum(sum(row[k] for row in table) ** 2 for k in range(len(table)))
+    return _ratio(_matthews_numerator(table), labels, answers)
+
+
+# ----------------------------------------------------------------------------------------------------- regression
+
+
+def _score_regression(metric: Metric, predictions: np.ndarray, labels: np.ndarray) -> Score:
+    whole = _doubled_ranks if metric == "spearman" else _whole_numbers
+    one, two = whole(predictions), whole(labels)
+    covariance = len(one) * sum(a * b for a, b in zip(one, two, strict=True)) - sum(one) * sum(two)
+    variances = [len(x) * sum(a * a for a in x) - sum(x) ** 2 for x in (one, two)]
+    value = _ratio(covariance, *variances)
+    return Score(value=value, correct=None, at_or_below_majority=covariance <= 0, constant=variances[0] == 0)
+
+
+def _whole_numbers(values: np.ndarray) -> list[int]:
+    """The values times a common power of two that makes all whole: every finite float is a whole number over one."""
+    ratios: Sequence[tuple[int, int]] = [value.as_integer_ratio() for value in values.tolist()]
+    scale = max(denominator for _, denominator in ratios)
+    return [numerator * (scale // denominator) for numerator, denominator in ratios]
+
+
+def _doubled_ranks(values: np.ndarray) -> list[int]:
+    """Twice the ranks, so that those of equal values, the mean of their places, are whole."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    doubled = 2 * counts.cumsum() - counts + 1
+    ranks: list[int] = doubled[place].tolist()
+    return ranks
+
+
+def _ratio(covariance: int, variance: int, other: int) -> float:
+    """Give covariance / √(variance · other), 0 where it is not defined; squared exactly, rounded once, so within ±1."""
+    if variance == 0 or other == 0:
+        return 0.0
+    return math.copysign(math.sqrt(Fraction(covariance**2, variance * other)), covariance) if covariance else 0.0

@@ -1,0 +1,264 @@
+"""What is kept: one record a trial, written once; read back, the plan LEFT JOIN the records is one table."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.sweep import HarnessError, Sweep, Trial, expand
+
+SCHEMA_VERSION = 1
+Status = Literal["finished", "crashed", "missing"]
+Outcome = Literal["ok", "failed"]
+Reason = Literal["constant", "diverged", "collapsed"]
+
+
+class Environment(BaseModel):
+    """Where a trial was trained: all that can change a result's last bits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    device_name: str
+    threads: int
+    pack_size: int
+    harness: str
+    commit: str | None
+    python: str
+    torch: str
+    transformers: str
+
+
+class Measured(BaseModel):
+    """What training a trial gave; scores are fractions, `None` where not known (a run that diverged has no score)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    outcome: Outcome
+    reason: Reason | None
+    metric: str
+    final_score: float | None
+    best_score: float | None
+    best_step: int | None
+    majority_score: float
+    correct: int | None = Field(description="right answers on the dev set at the end; None for a regression")
+    majority_correct: int | None
+    dev_examples: int
+    train_examples: int
+    steps: int
+    final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
+    final_dev_loss: float | None
+    label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
+    diverged_step: int | None
+    weights_sha256: str
+    data_sha256: str
+    model_sha256: str
+    parameters: int
+    wall_seconds: float = Field(description="of the pack, start to end")
+    lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
+    peak_memory_bytes: int
+
+
+class Record(BaseModel):
+    """All that is known of one trial, enough to understand and repeat it without any other file but its arrays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    sweep: str
+    profile: str
+    trial: Trial
+    status: Literal["finished", "crashed"]
+    attempts: int = Field(ge=1)
+    started_utc: str
+    environment: Environment | None
+    measured: Measured | None
+    arrays_sha256: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
+
+    train_loss: np.ndarray  # [S] float32, nats, of each step's batch before its update
+    lr: np.ndarray  # [S] float64, the schedule's rate in force
+    grad_norm: np.ndarray  # [S] float32, global, before clipping
+    eval_step: np.ndarray  # [E] int64, updates done
+    dev_loss: np.ndarray  # [E] float32
+    dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
+    logits: np.ndarray  # [N, C] float32, on the dev set after the last update
+    labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and have it on the disk before returning."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class Store:
+    """The results folder of one sweep and profile: `plan.json`, and `trials/<id>.json` with `<id>.npz` beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; nothing is made before something is written."""
+        self.folder = folder
+        self.trials = folder / "trials"
+
+    # -------------------------------------------------------------------------------------------------- the plan
+
+    def save_plan(self, sweep: Sweep) -> None:
+        """Keep what was planned before any training; refuse an edit that would orphan trained trials is `execute`'s."""
+        self.trials.mkdir(parents=True, exist_ok=True)
+        plan = {"schema_version": SCHEMA_VERSION, "trials": [trial.id for trial in expand(sweep)]}
+        plan["sweep"] = sweep.model_dump(mode="json")
+        _write(self.folder / "plan.json", (json.dumps(plan, indent=1, allow_nan=False) + "\n").encode())
+
+    def load_plan(self) -> Sweep | None:
+        """The sweep as it was planned, None where nothing was; raises HarnessError for a plan that can't be read."""
+        path = self.folder / "plan.json"
+        try:
+            plan = json.loads(path.read_text())
+            sweep = Sweep.model_validate_json(json.dumps(plan["sweep"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HarnessError(
+                "a results folder's plan can be read",
+                got=f"{path} ({type(error).__name__})",
+                allowed="the plan.json that the sweep wrote",
+                fix="remove it; the next `harness sweep` writes it again",
+            ) from None
+        if [trial.id for trial in expand(sweep)] != plan["trials"]:
+            raise HarnessError(
+                "the ids of a plan are those of this version of the harness",
+                got=str(path),
+                allowed="results of the same version",
+                fix="use another --results folder or the version that wrote it",
+            )
+        return sweep
+
+    # ------------------------------------------------------------------------------------------------ the records
+
+    def path(self, trial_id: str) -> Path:
+        """Where the record of a trial stands."""
+        return self.trials / f"{trial_id}.json"
+
+    def save(self, record: Record, curves: Curves | None) -> None:
+        """Write a record once, its arrays first; raises FileExistsError rather than overwrite one."""
+        path = self.path(record.id)
+        if path.exists():
+            raise FileExistsError(path)
+        if curves is not None:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **vars(curves))
+            content = buffer.getvalue()
+            record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
+            _write(path.with_suffix(".npz"), content)
+        _write(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+    def load(self, trial_id: str) -> Record | None:
+        """The record of a trial; None where there is none or it can't be read (`unreadable` names the latter)."""
+        try:
+            record = Record.model_validate_json(self.path(trial_id).read_text())
+        except (OSError, ValidationError, UnicodeDecodeError):
+            return None
+        return record if record.id == trial_id else None
+
+    def unreadable(self, sweep: Sweep) -> tuple[Path, ...]:
+        """Record files of planned trials that are cut short, empty or of another schema: they count as missing."""
+        paths = (self.path(trial.id) for trial in expand(sweep))
+        return tuple(path for path in paths if path.exists() and self.load(path.stem) is None)
+
+    def set_aside(self, trial_id: str) -> None:
+        """Keep a trial's record under `<id>.attempt<k>.json`, so that the trial can be trained again."""
+        path = self.path(trial_id)
+        number = 1
+        while (kept := path.with_name(f"{trial_id}.attempt{number}.json")).exists():
+            number += 1
+        path.rename(kept)
+
+    def attempts(self, trial_id: str) -> int:
+        """How many records of the trial were set aside."""
+        return len(list(self.trials.glob(f"{trial_id}.attempt*.json")))
+
+    def curves(self, trial_id: str) -> Curves | None:
+        """The arrays of a trial, None where they are not kept."""
+        try:
+            with np.load(self.path(trial_id).with_suffix(".npz")) as arrays:
+                return Curves(**{name: arrays[name] for name in Curves.__dataclass_fields__})
+        except (OSError, KeyError, ValueError):
+            return None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one sweep; raises HarnessError while another lives. A killed sweep's hold ends with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                stream.seek(0)
+                raise HarnessError(
+                    "one sweep at a time writes to a results folder",
+                    got=f"{self.folder}, in use by {stream.read().strip() or 'another process'}",
+                    allowed="a folder that no living sweep holds",
+                    fix="wait for it, stop it, or name another --results folder",
+                ) from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            stream.flush()
+            yield
+
+
+def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
+    """The plan LEFT JOIN the records: exactly one row a planned trial, in the plan's order.
+
+    Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
+    `attempts`, `error`, every field of `Measured` and of `Environment`; not known is None or NaN.
+    """
+    rows = []
+    for trial in expand(sweep):
+        record = store.load(trial.id)
+        row: dict[str, object] = {"trial": trial.id, "cell": trial.cell}
+        row |= dict(sweep.cells[trial.cell].axes) | trial.seeds.model_dump()
+        row["status"] = record.status if record else "missing"
+        row["attempts"] = record.attempts if record else 0
+        row["error"] = record.error if record else None
+        measured = record.measured if record else None
+        environment = record.environment if record else None
+        row |= {name: getattr(measured, name, None) for name in Measured.model_fields}
+        row |= {name: getattr(environment, name, None) for name in Environment.model_fields}
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
+    for name in Measured.model_fields:
+        if name not in texts:
+            table[name] = pd.to_numeric(table[name])
+    return table

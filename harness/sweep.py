@@ -1,0 +1,636 @@
+"""What is compared: a sweep file becomes cells (recipes) and trials (a recipe and its seeds); pure, without torch."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+Scalar = str | int | float | bool | None
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
+MAX_SEED = 2**63 - 1
+
+
+class HarnessError(ValueError):
+    """Bad input, said in one line: the rule, the value received, what is allowed and what to do next."""
+
+    def __init__(self, rule: str, *, got: object, allowed: str, fix: str) -> None:
+        """Keep the four parts; `str()` of the error is the line a person sees."""
+        self.rule, self.got, self.allowed, self.fix = rule, got, allowed, fix
+        super().__init__(" ".join(f"{rule}: got {got}; allowed: {allowed}; {fix}".split()))
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TaskFiles(_Frozen):
+    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory."""
+
+    train: str
+    validation: str
+
+
+def _files(value: object) -> object:
+    if isinstance(value, str):  # a folder: which of its files are meant is found when they are read
+        return {"train": value, "validation": value}
+    return value
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _model(value: object) -> object:
+    if isinstance(value, str) and value.startswith((".", "/", "~")):
+        return {"name": Path(value).name, "folder": value}
+    return _named(value)
+
+
+class TaskSpec(_Frozen):
+    """Which data: a GLUE name, `embedded`, or files of one's own described by their columns.
+
+    `name` and everything that changes what is learned or scored is part of a trial's identity; `files` (where the
+    data lie on this machine) is not: a record keeps the hash of the bytes instead.
+    """
+
+    name: str = Field(min_length=1)
+    files: Annotated[TaskFiles | None, BeforeValidator(_files)] = None
+    text: str | int | None = None
+    text_pair: str | int | None = None
+    label: str | int | None = None
+    header: bool | None = None
+    quoting: Literal["none", "csv"] | None = None
+    metric: Metric | None = None
+
+
+class ModelSpec(_Frozen):
+    """Which pretrained encoder: a hub name or `embedded`; `folder` says where its files lie on this machine."""
+
+    name: str = Field(min_length=1)
+    folder: str | None = None
+
+
+class Recipe(_Frozen):
+    """The hyperparameters of a training run, without its seed; defaults are those of Mosbach et al. (2021) for BERT.
+
+    A default must never change once released: ids hash the fields that differ from it.
+    """
+
+    task: Annotated[TaskSpec, BeforeValidator(_named)]
+    model: Annotated[ModelSpec, BeforeValidator(_model)]
+    lr: float = Field(gt=0, allow_inf_nan=False)
+    bias_correction: bool = True
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    eval_batch_size: int = Field(default=100, ge=1)
+    max_length: int = Field(default=128, ge=2)
+    padding: Literal["dataset", "batch"] = "dataset"
+    token_type_ids: bool = False
+    warmup_ratio: float = Field(default=0.1, ge=0, le=1, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0, allow_inf_nan=False)
+    beta1: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
+    beta2: float = Field(default=0.999, ge=0, lt=1, allow_inf_nan=False)
+    eps: float = Field(default=1e-6, gt=0, allow_inf_nan=False)
+    max_grad_norm: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
+    dropout: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    eval_steps: int | None = Field(default=None, ge=1)
+
+
+class Seeds(_Frozen):
+    """The four seeds of a trial: `seed` names it, the other three drive head, data order and dropout."""
+
+    seed: int = Field(ge=0, le=MAX_SEED)
+    init_seed: int = Field(ge=0, le=MAX_SEED)
+    order_seed: int = Field(ge=0, le=MAX_SEED)
+    dropout_seed: int = Field(ge=0, le=MAX_SEED)
+
+
+class Cell(_Frozen):
+    """One recipe of a sweep and where it stands on the sweep's axes, as (axis, value) pairs in the file's order."""
+
+    axes: tuple[tuple[str, Scalar], ...]
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """`lr 2e-5, bias_correction on, epochs 3`; `the only recipe` in a sweep without axes."""
+        return ", ".join(f"{name} {show(value)}" for name, value in self.axes) or "the only recipe"
+
+
+class Trial(_Frozen):
+    """One training run: a recipe and its seeds, and the place of its cell in the sweep."""
+
+    recipe: Recipe
+    seeds: Seeds
+    cell: int = Field(ge=0)
+
+    @property
+    def id(self) -> str:
+        """A readable slug and eight hex digits over every field that decides the result.
+
+        The slug holds the same fields in every sweep, and fields at their default are left out of the hash, so that
+        neither a new axis nor a new field of `Recipe` orphans trained trials.
+        """
+        recipe, seeds = self.recipe, self.seeds
+        decisive = recipe.model_dump(exclude_defaults=True)
+        decisive["task"].pop("files", None)
+        decisive["model"].pop("folder", None)
+        decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        drivers = (seeds.init_seed, seeds.order_seed, seeds.dropout_seed)
+        which = f"seed{seeds.seed}" if set(drivers) == {seeds.seed} else "init{}-order{}-dropout{}".format(*drivers)
+        correction = "bc" if recipe.bias_correction else "nobc"
+        return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
+
+
+class Sweep(_Frozen):
+    """A resolved sweep: one profile, its cells in the order of the axes, and the seeds every cell is trained with."""
+
+    name: str
+    profile: str
+    title: str
+    stand_in: str | None = None
+    cells: tuple[Cell, ...] = Field(min_length=1)
+    seeds: tuple[Seeds, ...] = Field(min_length=1)
+
+    @property
+    def folder_name(self) -> str:
+        """`<sweep>@<profile>`, the name of its results folder."""
+        return f"{self.name}@{self.profile}"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes, in the file's order."""
+        return tuple(name for name, _ in self.cells[0].axes)
+
+
+class Profile(_Frozen):
+    """What a sweep file says of one of its profiles: what a machine needs to run it by default."""
+
+    name: str
+    min_gpu_gib: float
+    model: ModelSpec
+    task: TaskSpec
+
+
+def show(value: object) -> str:
+    """A value as people write it: 2e-5, on, off, none."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        return re.sub(r"e([+-])0+(\d)", r"e\1\2", f"{value:g}").replace("e+", "e")
+    return str(value)
+
+
+# ---------------------------------------------------------------------------------------------------- reading YAML
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with `1e-5` as a number, and a doubled key as an error instead of a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise HarnessError(
+                    f"keys are words (line {key_node.start_mark.line + 1})",
+                    got=repr(key),
+                    allowed="a field's name",
+                    fix="quote or rename it",
+                )
+            if key in seen:
+                raise HarnessError(
+                    f"a key stands once in its mapping (line {key_node.start_mark.line + 1})",
+                    got=f"'{key}' a second time",
+                    allowed="one value, or a list for an axis",
+                    fix="merge the two",
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)$"),
+    list("-+0123456789."),
+)
+
+_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", "init_seed", "order_seed", "dropout_seed")
+_FILTERS = ("include", "exclude")
+_KEYS = (*_SWEEP_KEYS, *_FILTERS, *Recipe.model_fields)
+
+
+def _yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1})" if mark else ""
+        raise HarnessError(
+            f"{source} is YAML{where}",
+            got=getattr(error, "problem", None) or "text that does not parse",
+            allowed="mappings, lists, numbers and words",
+            fix="mend that line",
+        ) from None
+
+
+def _unknown(key: str, allowed: Sequence[str], where: str) -> HarnessError:
+    close = difflib.get_close_matches(key, allowed, n=1)
+    return HarnessError(
+        f"{where} knows its keys",
+        got=f"'{key}'",
+        allowed=", ".join(allowed),
+        fix=f"did you mean '{close[0]}'?" if close else "remove it or correct its name",
+    )
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise HarnessError(f"{where} is a mapping", got=repr(value), allowed="key: value lines", fix="write it so")
+    return value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's content with its keys checked; raises HarnessError when it is no sweep."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise HarnessError(
+            "a sweep file can be read", got=f"{path} ({error.strerror})", allowed="a YAML file", fix="check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise HarnessError(
+            "a sweep file is UTF-8 text", got=str(path), allowed="a YAML file", fix="convert it"
+        ) from None
+    content = _mapping(_yaml(text, str(path)), str(path))
+    for key in content:
+        if key not in (*_KEYS, "profiles"):
+            raise _unknown(key, (*_KEYS, "profiles"), path.name)
+    for name, profile in _profiles(content).items():
+        for key in _mapping(profile, f"profile '{name}'"):
+            if key not in _KEYS:
+                raise _unknown(key, _KEYS, f"profile '{name}'")
+    return content
+
+
+def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
+    profiles = _mapping(content.get("profiles", {"default": {}}), "'profiles'")
+    if not profiles:
+        raise HarnessError("profiles has entries", got="none", allowed="name: {…}", fix="add one or drop the key")
+    for name in profiles:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise HarnessError(
+                "a profile's name can name a folder", got=f"'{name}'", allowed="letters, digits, _ . -", fix="rename it"
+            )
+    return profiles
+
+
+def profiles(path: Path) -> tuple[Profile, ...]:
+    """The profiles of a sweep file, largest first as written; what `execute` needs to choose one for a machine."""
+    content = read(path)
+    found = []
+    for name in _profiles(content):
+        sweep = load(path, name)
+        gib = _merged(content, name).get("min_gpu_gib", 0)
+        if isinstance(gib, bool) or not isinstance(gib, int | float) or not gib >= 0:
+            raise HarnessError(
+                "min_gpu_gib is a size in GiB", got=repr(gib), allowed="a number of 0 or more", fix="correct it"
+            )
+        recipe = sweep.cells[0].recipe
+        found.append(Profile(name=name, min_gpu_gib=float(gib), model=recipe.model, task=recipe.task))
+    return tuple(found)
+
+
+def _merged(content: Mapping[str, Any], profile: str) -> dict[str, Any]:
+    merged = {key: value for key, value in content.items() if key != "profiles"}
+    merged.update(_profiles(content)[profile])
+    return merged
+
+
+def _set(content: dict[str, Any], assignment: str) -> None:
+    """Apply one `key=value` of the command line; a dot reaches into `task` and `model`."""
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise HarnessError("--set takes key=value", got=f"'{assignment}'", allowed="as lr=2e-5", fix="add the =")
+    value = _yaml(text, f"the value of --set {key}")
+    head, _, rest = key.partition(".")
+    if head not in _KEYS:
+        raise _unknown(head, _KEYS, "--set")
+    if not rest:
+        content[head] = value
+        return
+    if head not in ("task", "model"):
+        raise HarnessError(
+            "a dot in --set reaches into task or model", got=f"'{key}'", allowed="task.KEY, model.KEY", fix="drop it"
+        )
+    current = content.get(head)
+    if isinstance(current, list):
+        raise HarnessError(
+            f"--set {head}.… changes one {head}",
+            got="an axis of several",
+            allowed=f"a single {head}",
+            fix="edit the file",
+        )
+    inner = dict((_named if head == "task" else _model)(current) or {})  # type: ignore[call-overload]
+    *parents, last = rest.split(".")
+    target = inner
+    for parent in parents:
+        nested = _files(target.get(parent)) if parent == "files" else target.get(parent)
+        target[parent] = dict(nested) if isinstance(nested, dict) else {}
+        target = target[parent]
+    target[last] = value
+    content[head] = inner
+
+
+def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep of a file under one profile; without a name, the first.
+
+    `overrides` are the command line's `key=value` texts, applied after the profile.
+    Raises HarnessError for anything that is not a sweep; reads no data and no model.
+    """
+    content = read(path)
+    known = list(_profiles(content))
+    if profile is not None and profile not in known:
+        raise HarnessError(
+            f"a profile of {path.name}", got=f"'{profile}'", allowed=", ".join(known), fix="name one of these"
+        )
+    chosen = profile or known[0]
+    merged = _merged(content, chosen)
+    for assignment in overrides:
+        _set(merged, assignment)
+    cells = _cells(merged)
+    sweep = Sweep(
+        name=path.stem,
+        profile=chosen,
+        title=_text(merged, "title") or path.stem,
+        stand_in=_text(merged, "stand_in"),
+        cells=cells,
+        seeds=_seeds(merged),
+    )
+    expand(sweep)
+    return sweep
+
+
+def _text(content: Mapping[str, Any], key: str) -> str | None:
+    value = content.get(key)
+    if value is not None and not isinstance(value, str):
+        raise HarnessError(f"{key} is text", got=repr(value), allowed="words", fix="quote it")
+    return value
+
+
+def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(dict(fields))
+    except ValidationError as error:
+        raise _explained(error, where) from None
+
+
+def _explained(error: ValidationError, where: str) -> HarnessError:
+    """The first finding of pydantic as one line of ours."""
+    first = error.errors(include_url=False)[0]
+    # Union members and validators put their own names into the path; ours are the lower-case ones.
+    path = [str(part) for part in first["loc"] if re.fullmatch(r"[a-z_0-9]+", str(part))]
+    field = ".".join(path) or where
+    if first["type"] == "extra_forbidden":
+        owner: type[BaseModel] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}.get(
+            path[-2] if len(path) > 1 else "", Recipe
+        )
+        return _unknown(path[-1], tuple(owner.model_fields), ".".join(path[:-1]) or where)
+    if first["type"] == "missing":
+        return HarnessError(
+            f"{where} needs {field}", got="nothing", allowed="a value, or a list for an axis", fix=f"add {field}: …"
+        )
+    said = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return HarnessError(
+        f"{field} has a rule", got=repr(first["input"]), allowed=said, fix=f"correct {field} in {where}"
+    )
+
+
+def _cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """The product of the axes in the file's order (the last one varies fastest), filtered by include and exclude."""
+    fixed: dict[str, Any] = {}
+    axes: dict[str, list[tuple[Scalar, dict[str, Any]]]] = {}  # axis -> (shown value, fields it sets)
+    for key, value in content.items():
+        if key == "recipes":
+            axes["recipe"] = _bundles(value, content)
+        elif key in Recipe.model_fields:
+            if isinstance(value, list):
+                axes[key] = _axis(key, value)
+            else:
+                fixed[key] = value
+    cells = []
+    for combination in itertools.product(*axes.values()):
+        fields = dict(fixed)
+        for _, sets in combination:
+            fields.update(sets)
+        place = tuple(zip(axes, (shown for shown, _ in combination), strict=True))
+        cells.append(Cell(axes=place, recipe=_recipe(fields, "the sweep")))
+    shown = {name: [value for value, _ in values] for name, values in axes.items()}
+    for key in _FILTERS:
+        if key in content:
+            entries = _filters(key, content[key], shown)
+            keep = key == "include"
+            cells = [cell for cell in cells if any(_matches(cell, entry) for entry in entries) == keep]
+    if not cells:
+        raise HarnessError(
+            "a sweep has cells", got="none left after include and exclude", allowed="one or more", fix="loosen them"
+        )
+    return tuple(cells)
+
+
+def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
+    if not values:
+        raise HarnessError(f"the axis {key} has values", got="an empty list", allowed="one or more", fix="add some")
+    shown: list[Scalar] = []
+    for value in values:
+        if isinstance(value, list):
+            raise HarnessError(f"an axis is a flat list ({key})", got=repr(value), allowed="values", fix="flatten it")
+        named = (_model if key == "model" else _named)(value) if key in ("task", "model") else value
+        name = named.get("name") if isinstance(named, dict) else named
+        # Two spellings of a number are one value: 1e-5 and 0.00001, 1 and 1.0.
+        if any(name == other and isinstance(name, bool) == isinstance(other, bool) for other in shown):
+            raise HarnessError(
+                f"a value stands once on the axis {key}",
+                got=f"{show(name)} twice",
+                allowed="different values",
+                fix="remove one",
+            )
+        shown.append(float(name) if isinstance(name, int) and key == "lr" and not isinstance(name, bool) else name)
+    return [(name, {key: value}) for name, value in zip(shown, values, strict=True)]
+
+
+def _bundles(value: object, content: Mapping[str, Any]) -> list[tuple[Scalar, dict[str, Any]]]:
+    """Named recipes: `recipes: {usual: {bias_correction: off, epochs: 3}, …}` is one axis called `recipe`."""
+    bundles = _mapping(value, "'recipes'")
+    if not bundles:
+        raise HarnessError("recipes has entries", got="none", allowed="name: {field: value}", fix="add some")
+    for name, fields in bundles.items():
+        for field, setting in _mapping(fields, f"recipe '{name}'").items():
+            if field not in Recipe.model_fields:
+                raise _unknown(field, tuple(Recipe.model_fields), f"recipe '{name}'")
+            if isinstance(setting, list) or isinstance(content.get(field), list):
+                raise HarnessError(
+                    f"a named recipe sets single values ({name}.{field})",
+                    got="an axis",
+                    allowed="one value",
+                    fix="move the axis out, or the field out of the recipe",
+                )
+    return [(name, dict(fields)) for name, fields in bundles.items()]
+
+
+def _filters(key: str, value: object, axes: Mapping[str, list[Scalar]]) -> list[dict[str, list[Any]]]:
+    if not isinstance(value, list) or not value:
+        raise HarnessError(
+            f"{key} is a list of mappings", got=repr(value), allowed="- {axis: value, …}", fix="write it so"
+        )
+    entries = []
+    for entry in value:
+        wanted: dict[str, list[Any]] = {}
+        for axis, values in _mapping(entry, f"an entry of {key}").items():
+            if axis not in axes:
+                raise _unknown(axis, tuple(axes), f"an entry of {key} (it names axes)")
+            wanted[axis] = values if isinstance(values, list) else [values]
+            for one in wanted[axis]:
+                if one not in axes[axis]:
+                    raise HarnessError(
+                        f"{key} names values of the axis {axis}",
+                        got=show(one),
+                        allowed=", ".join(map(show, axes[axis])),
+                        fix="use one of these",
+                    )
+        entries.append(wanted)
+    return entries
+
+
+def _matches(cell: Cell, entry: Mapping[str, list[Any]]) -> bool:
+    return all(dict(cell.axes)[axis] in values for axis, values in entry.items())
+
+
+def _seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
+    """`seeds` drives all three parts; init_seed, order_seed and dropout_seed hold one (int) or cross it (list)."""
+    if "seeds" not in content:
+        raise HarnessError("a sweep has seeds", got="none", allowed="as 1..25 or [1, 2, 3]", fix="add seeds: 1..5")
+    main = _integers("seeds", content["seeds"])
+    parts = {name: _integers(name, content[name]) for name in SEED_FIELDS[1:] if content.get(name) is not None}
+    crossed = list(itertools.product(main, *parts.values()))
+    found = []
+    for seed, *others in crossed:
+        given = dict(zip(parts, others, strict=True))
+        found.append(Seeds(seed=seed, **{name: given.get(name, seed) for name in SEED_FIELDS[1:]}))
+    if len(parts) == 3 and len(main) > 1:
+        raise HarnessError(
+            "seeds drives what is not held or crossed",
+            got="all three parts set and several seeds",
+            allowed="one seed, or one part left out",
+            fix="write seeds: 1 or drop a part",
+        )
+    return tuple(found)
+
+
+def _integers(name: str, value: object) -> list[int]:
+    found: list[int] = []
+    for item in value if isinstance(value, list) else [value]:
+        ends = re.fullmatch(r"(\d+)\s*\.\.\s*(\d+)", item) if isinstance(item, str) else None
+        if ends and int(ends[1]) <= int(ends[2]) and int(ends[2]) - int(ends[1]) < 100_000:
+            found.extend(range(int(ends[1]), int(ends[2]) + 1))
+        elif isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_SEED:
+            found.append(item)
+        else:
+            raise HarnessError(
+                f"{name} are whole numbers from 0",
+                got=repr(item),
+                allowed="as 7, 1..25 or [1, 2, 5..9]",
+                fix="correct it",
+            )
+    if not found:
+        raise HarnessError(f"{name} has values", got="an empty list", allowed="one or more", fix="add some")
+    doubled = next((seed for seed in found if found.count(seed) > 1), None)
+    if doubled is not None:
+        raise HarnessError(
+            f"a seed stands once in {name}", got=f"{doubled} twice", allowed="different seeds", fix="remove one"
+        )
+    return found
+
+
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """All trials of a sweep, cell by cell and in each by seed; the same sweep gives the same trials and ids.
+
+    Raises HarnessError when two of them are the same training run (two named recipes with equal values, say).
+    """
+    trials = tuple(
+        Trial(recipe=cell.recipe, seeds=seeds, cell=index)
+        for index, cell in enumerate(sweep.cells)
+        for seeds in sweep.seeds
+    )
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        other = first.setdefault(trial.id, trial)
+        if other is not trial:
+            raise HarnessError(
+                "every trial stands once in a sweep",
+                got=f"{trial.id} in '{sweep.cells[other.cell].label}' and '{sweep.cells[trial.cell].label}'",
+                allowed="cells that differ",
+                fix="remove one of them",
+            )
+    return trials
+
+
+def where(sweep: Sweep, conditions: Sequence[str], seed: int | None = None) -> tuple[Trial, ...]:
+    """The trials that match `key=value` texts over axes, recipe fields and seeds, in the plan's order."""
+    wanted: dict[str, Any] = {}
+    for condition in conditions:
+        key, equals, text = condition.partition("=")
+        known = dict.fromkeys((*sweep.axes, *Recipe.model_fields, *SEED_FIELDS))
+        if not equals:
+            raise HarnessError("--where takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
+        if key not in known:
+            raise _unknown(key, tuple(known), "--where")
+        wanted[key] = _yaml(text, f"the value of --where {key}")
+    if seed is not None:
+        wanted["seed"] = seed
+
+    def value(trial: Trial, key: str) -> object:
+        axes = dict(sweep.cells[trial.cell].axes)
+        if key in axes:
+            return axes[key]
+        if key in SEED_FIELDS:
+            return getattr(trial.seeds, key)
+        setting = getattr(trial.recipe, key)
+        return setting.name if isinstance(setting, TaskSpec | ModelSpec) else setting
+
+    return tuple(trial for trial in expand(sweep) if all(value(trial, key) == want for key, want in wanted.items()))
+
+
+def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | None:
+    """Which axis of an edited sweep lost values that trained trials have; None when none would be orphaned."""
+    kept = {trial.id for trial in expand(new)}
+    lost = [trial for trial in trained if trial.id not in kept]
+    if not lost:
+        return None
+    for name in Recipe.model_fields:
+        have = [getattr(cell.recipe, name) for cell in new.cells]
+        gone = [getattr(trial.recipe, name) for trial in lost]
+        gone = [value for value in gone if value not in have]
+        if gone:
+            shown = gone[0].name if isinstance(gone[0], TaskSpec | ModelSpec) else show(gone[0])
+            return f"{name} {shown}"
+    for name in SEED_FIELDS:
+        seeds = {getattr(seeds, name) for seeds in new.seeds}
+        missing = sorted({getattr(trial.seeds, name) for trial in lost} - seeds)
+        if missing:
+            return f"{name} {', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}"
+    return f"the cell '{old.cells[lost[0].cell].label}'"

@@ -1,0 +1,757 @@
+"""What is learned: a task's name or files become rows of text and label, and those become token ids."""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from harness import hub
+from harness.metrics import is_regression
+from harness.sweep import HarnessError, Metric, TaskFiles, TaskSpec
+
+GLUE_REPOSITORY = "nyu-mll/glue"
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One split as text; `labels` [N] are class indexes (int64), or numbers (float32) for a regression."""
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A task before its tokeniser; `label_names` stand in the order of the indexes, None for a regression.
+
+    `sha256` is over texts and labels (as numbers) of both splits in order: the same data give the same hash from
+    whatever path, format or spelling of the labels.
+    """
+
+    name: str
+    metric: Metric
+    label_names: tuple[str, ...] | None
+    train: Rows
+    validation: Rows
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split as token ids, padded on the right to the longest example of both splits.
+
+    `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
+    `labels` are those of `Rows`.
+    """
+
+    input_ids: np.ndarray
+    lengths: np.ndarray
+    token_type_ids: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What training needs of a task; `num_labels` is the number of logits, 1 for a regression."""
+
+    name: str
+    metric: Metric
+    label_names: tuple[str, ...] | None
+    num_labels: int
+    pad_token_id: int
+    train: Split
+    validation: Split
+    sha256: str
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokeniser."""
+
+    pad_token_id: int | None
+
+    def __call__(self, text: list[str], text_pair: list[str] | None = None, **options: Any) -> Any:
+        """Give `input_ids`, and `token_type_ids` where the model has them, as lists."""
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Count the tokens that stand around and between the texts."""
+
+
+@dataclass(frozen=True)
+class _Glue:
+    """A GLUE task: names its columns go by (on the hub first, then in the official files), and its official sizes.
+
+    `names` are the hub's numbering of the labels; `headerless` the columns of official files that have no header.
+    """
+
+    text: tuple[str, ...]
+    pair: tuple[str, ...]
+    label: tuple[str, ...]
+    names: tuple[str, ...]
+    metric: Metric
+    sizes: tuple[int, int]
+    validation: str = "validation"
+    headerless: tuple[int, int] | None = None  # text, label
+
+
+# Columns, label names and sizes: Wang et al. 2019 (GLUE) as kept in nyu-mll/glue, and the headers of its TSV files.
+_PAIR = (("sentence1",), ("sentence2",))
+_GLUE: dict[str, _Glue] = {
+    "cola": _Glue(
+        ("sentence",),
+        (),
+        ("label",),
+        ("unacceptable", "acceptable"),
+        "matthews_correlation",
+        (8_551, 1_043),
+        headerless=(3, 1),
+    ),
+    "sst2": _Glue(("sentence",), (), ("label",), ("negative", "positive"), "accuracy", (67_349, 872)),
+    "mrpc": _Glue(
+        ("sentence1", "#1 String"),
+        ("sentence2", "#2 String"),
+        ("label", "Quality"),
+        ("not_equivalent", "equivalent"),
+        "f1",
+        (3_668, 408),
+    ),
+    "stsb": _Glue(*_PAIR, ("label", "score"), (), "pearson", (5_749, 1_500)),
+    "qqp": _Glue(
+        ("question1",),
+        ("question2",),
+        ("label", "is_duplicate"),
+        ("not_duplicate", "duplicate"),
+        "f1",
+        (363_846, 40_430),
+    ),
+    "mnli": _Glue(
+        ("premise", "sentence1"),
+        ("hypothesis", "sentence2"),
+        ("label", "gold_label"),
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        (392_702, 9_815),
+        validation="validation_matched",
+    ),
+    "qnli": _Glue(
+        ("question",), ("sentence",), ("label",), ("entailment", "not_entailment"), "accuracy", (104_743, 5_463)
+    ),
+    "rte": _Glue(*_PAIR, ("label",), ("entailment", "not_entailment"), "accuracy", (2_490, 277)),
+    "wnli": _Glue(*_PAIR, ("label",), ("not_entailment", "entailment"), "accuracy", (635, 71)),
+}
+_OWN = _Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
+_SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+def load(spec: TaskSpec) -> Raw:
+    """Read a task's two splits: embedded, from files, or a GLUE task from the hub or its cache.
+
+    Raises HarnessError for data that are missing or not clean, with the file and its line, counted from 1.
+    """
+    if spec.name == EMBEDDED:
+        return _load_embedded(spec)
+    glue = _GLUE.get(spec.name)
+    if spec.files is not None:
+        train, validation = _find(spec.files, glue)
+        tables = _read(train, spec, glue), _read(validation, spec, glue)
+    elif glue is not None:
+        tables = _fetch(spec, glue)
+    else:
+        raise HarnessError(
+            "a task is a GLUE name, embedded, or files of your own",
+            got=f"'{spec.name}' without files",
+            allowed=", ".join((*_GLUE, EMBEDDED)),
+            fix="name one of these, or give task.files",
+        )
+    return _raw(spec.name, spec.metric or (glue or _OWN).metric, (glue or _OWN).names, *tables)
+
+
+def check(spec: TaskSpec) -> None:
+    """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
+    if spec.name == EMBEDDED and spec.files is None:
+        return
+    if spec.files is not None and spec.name != EMBEDDED:
+        _find(spec.files, _GLUE.get(spec.name))
+    elif spec.name not in _GLUE:
+        load(spec)  # which says what is wrong with the name, before it reads anything
+    elif not hub.cached("dataset", GLUE_REPOSITORY) and not hub.reachable():
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
+
+
+def sizes(spec: TaskSpec) -> tuple[int, int] | None:
+    """Count the training and validation examples without fetching anything; None where only the data could tell.
+
+    Files are read whole, and raise what `load` raises.
+    """
+    if spec.name == EMBEDDED or spec.files is not None:
+        raw = load(spec)
+        return len(raw.train.texts), len(raw.validation.texts)
+    return _GLUE[spec.name].sizes if spec.name in _GLUE else None
+
+
+def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
+    """Turn a task's texts into token ids of at most `max_length`, the longer text of a pair being cut first.
+
+    Segment ids are the tokeniser's, zeros where it has none. Raises HarnessError for a tokeniser without a padding
+    token, a `max_length` that leaves the texts no room, and a text that gives no token at all.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise HarnessError(
+            "the model's tokeniser has a padding token", got="none", allowed="an encoder's tokeniser", fix="set one"
+        )
+    room_needed = 1 if raw.train.pairs is None else 2
+    special = tokenizer.num_special_tokens_to_add(pair=raw.train.pairs is not None)
+    if max_length < special + room_needed:
+        raise HarnessError(
+            "max_length leaves room for the texts beside the special tokens",
+            got=max_length,
+            allowed=f"{special + room_needed} or more",
+            fix="raise max_length",
+        )
+    encoded = {name: _encode(rows, tokenizer, max_length) for name, rows in _splits(raw)}
+    longest = max(len(example) for examples, _ in encoded.values() for example in examples)
+    train, validation = (
+        Split(
+            input_ids=_padded(encoded[name][0], longest, pad),
+            lengths=_lengths(encoded[name][0], name),
+            token_type_ids=_padded(encoded[name][1], longest, 0),
+            labels=rows.labels,
+        )
+        for name, rows in _splits(raw)
+    )
+    return Task(
+        name=raw.name,
+        metric=raw.metric,
+        label_names=raw.label_names,
+        num_labels=1 if raw.label_names is None else len(raw.label_names),
+        pad_token_id=pad,
+        train=train,
+        validation=validation,
+        sha256=raw.sha256,
+    )
+
+
+def _splits(raw: Raw) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
+    return ("train", raw.train), ("validation", raw.validation)
+
+
+def _encode(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids and segment ids of each example, not padded."""
+    encoded = tokenizer(
+        list(rows.texts),
+        None if rows.pairs is None else list(rows.pairs),
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    segments: list[list[int]] = encoded["token_type_ids"] if "token_type_ids" in encoded else [[]] * len(ids)
+    return ids, segments
+
+
+def _lengths(ids: list[list[int]], split: str) -> np.ndarray:
+    lengths = np.array([len(example) for example in ids], dtype=np.int64)
+    if not lengths.all():
+        raise HarnessError(
+            "every text gives at least one token",
+            got=f"none for example {int(np.argmin(lengths)) + 1} of the {split} split",
+            allowed="texts in the tokeniser's alphabet",
+            fix="remove it or use another model",
+        )
+    return lengths
+
+
+def _padded(examples: list[list[int]], width: int, value: int) -> np.ndarray:
+    padded = np.full((len(examples), width), value, dtype=np.int64)
+    for row, example in zip(padded, examples, strict=True):
+        row[: len(example)] = example
+    return padded
+
+
+# ------------------------------------------------------------------------------------------- from a table to a task
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A split as found: the columns in use, and each row's number in its source, for messages."""
+
+    source: str
+    unit: str  # what the numbers count: lines of a file, rows of a data set
+    numbers: Sequence[int]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: Sequence[str]
+
+
+def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, validation: _Table) -> Raw:
+    """Number the labels and hash; `known` label names keep their order where the data are spelt with them."""
+    if (train.pairs is None) != (validation.pairs is None):
+        one, other = (train, validation) if train.pairs is None else (validation, train)
+        raise HarnessError(
+            "both splits have a second text, or neither",
+            got=f"one in {other.source}, none in {one.source}",
+            allowed="the same columns in both",
+            fix="set task.text_pair, or mend the file",
+        )
+    names = None
+    if is_regression(metric):
+        labels = [_numbers(table, metric) for table in (train, validation)]
+    else:
+        names = _label_names(train, known)
+        labels = [_indexes(table, names) for table in (train, validation)]
+    first, second = (
+        Rows(texts=tuple(table.texts), pairs=None if table.pairs is None else tuple(table.pairs), labels=values)
+        for table, values in zip((train, validation), labels, strict=True)
+    )
+    return Raw(name, metric, names, first, second, _sha256((first, second)))
+
+
+def _label_names(train: _Table, known: tuple[str, ...]) -> tuple[str, ...]:
+    found = set(train.labels)
+    if len(found) == 1:
+        raise HarnessError(
+            f"the training split has two classes or more ({train.source})",
+            got=f"'{train.labels[0]}' alone",
+            allowed="at least two labels",
+            fix="check task.label, or give other data",
+        )
+    if found <= set(known):
+        return known
+    if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
+        return tuple(sorted(found, key=lambda label: (int(label), label)))
+    return tuple(sorted(found))
+
+
+def _indexes(table: _Table, names: tuple[str, ...]) -> np.ndarray:
+    index = {name: number for number, name in enumerate(names)}
+    for number, label in zip(table.numbers, table.labels, strict=True):
+        if label not in index:
+            shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+            raise HarnessError(
+                f"a validation label occurs in the training split ({table.source}, {table.unit} {number})",
+                got=f"'{_short(label)}'",
+                allowed=shown,
+                fix="mend that row, or set task.metric=pearson for labels that are numbers",
+            )
+    return np.array([index[label] for label in table.labels], dtype=np.int64)
+
+
+def _numbers(table: _Table, metric: Metric) -> np.ndarray:
+    values = []
+    for number, label in zip(table.numbers, table.labels, strict=True):
+        try:
+            value = float(label)
+        except ValueError:
+            value = math.nan
+        if not abs(value) <= float(np.finfo(np.float32).max) or "_" in label:  # Python reads 1_0 as 10
+            raise HarnessError(
+                f"labels are numbers where the metric is {metric} ({table.source}, {table.unit} {number})",
+                got=f"'{_short(label)}'",
+                allowed="finite numbers",
+                fix="mend that row, or set task.metric=accuracy for classes",
+            )
+        values.append(value)
+    return np.array(values, dtype=np.float32)
+
+
+def _sha256(splits: Sequence[Rows]) -> str:
+    digest = hashlib.sha256()
+    for rows in splits:
+        digest.update(f"{len(rows.texts)} {'one text' if rows.pairs is None else 'two texts'}\n".encode())
+        for text in (*rows.texts, *(rows.pairs or ())):
+            content = text.encode()
+            digest.update(b"%d %s\n" % (len(content), content))  # with its length, so that no two lists collide
+        digest.update(rows.labels.astype(rows.labels.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+# ------------------------------------------------------------------------------------------- shipped and from the hub
+
+
+def _load_embedded(spec: TaskSpec) -> Raw:
+    from harness.embedded import language
+
+    if spec.files is not None:
+        raise HarnessError(
+            "the task 'embedded' is shipped with the harness",
+            got="task.files with it",
+            allowed="embedded without files",
+            fix="drop task.files, or give your data another task.name",
+        )
+    names = ("not_entailment", "entailment")
+    tables = []
+    for source, pairs in (("train", language.dataset("train")), ("validation", language.dataset("validation"))):
+        tables.append(
+            _Table(
+                source=f"embedded {source}",
+                unit="row",
+                numbers=range(1, len(pairs) + 1),
+                texts=[pair.premise for pair in pairs],
+                pairs=[pair.hypothesis for pair in pairs],
+                labels=[names[pair.entailed] for pair in pairs],
+            )
+        )
+    return _raw(EMBEDDED, spec.metric or "accuracy", names, *tables)
+
+
+def _fetch(spec: TaskSpec, glue: _Glue) -> tuple[_Table, _Table]:
+    """A GLUE task by way of `datasets`, whose own attempts without a network would take 23 s."""
+    online = hub.prepare()
+    if not online and not hub.cached("dataset", GLUE_REPOSITORY):
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(GLUE_REPOSITORY, spec.name)
+        splits = loaded["train"], loaded[glue.validation]
+    except Exception as error:  # what fails behind it is of many libraries; all mean that the data can't be had
+        first_line = next(iter(str(error).splitlines()), "")
+        reason = f"loading it gave {type(error).__name__} ({_short(first_line)})"
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files", reason) from error
+    first, second = (
+        _from_dataset(split, f"{GLUE_REPOSITORY} {spec.name} {name}", spec, glue)
+        for split, name in zip(splits, ("train", glue.validation), strict=True)
+    )
+    return first, second
+
+
+def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
+    """A split of `datasets`: its label numbers spelt by their names, so that they are checked as those of files are."""
+    columns = _Columns.choose(tuple(split.column_names), spec, glue, source, by_index=False)
+    wanted = [split.column_names[column] for column in columns.used]
+    classes = getattr(split.features[wanted[-1]], "names", None)
+    *texts, labels = (split[name][:] for name in wanted)
+    spelt = [classes[label] if classes else str(label) for label in labels]
+    compact = _Columns(0, None if columns.pair is None else 1, len(texts))
+    # Blank texts stay: GLUE has a few (QQP), and its data are not the reader's to mend.
+    return _table(source, "row", enumerate(zip(*texts, spelt, strict=True), 1), compact, wanted, blank=True)
+
+
+# ---------------------------------------------------------------------------------------------------- from files
+
+
+def _find(files: TaskFiles, glue: _Glue | None) -> tuple[Path, Path]:
+    """The two files meant, looked for in a folder where one is named."""
+    stems = ["validation", "dev"]
+    if glue is not None and glue.validation != "validation":
+        stems += [glue.validation, glue.validation.replace("validation", "dev")]
+    train, validation = _one_of(files.train, ["train"]), _one_of(files.validation, stems)
+    if train.resolve() == validation.resolve():
+        raise HarnessError(
+            "training and validation data are two files",
+            got=f"{train} for both",
+            allowed="a file each, or a folder that holds both",
+            fix="set task.files.train and task.files.validation",
+        )
+    return train, validation
+
+
+def _one_of(given: str, stems: Sequence[str]) -> Path:
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise _unreadable(path, "no such file or folder")
+    if not path.is_dir():
+        return path
+    names = [stem + suffix for stem in stems for suffix in _SUFFIXES]
+    found = [path / name for name in names if (path / name).is_file()]
+    if len(found) != 1:
+        raise HarnessError(
+            f"a task's folder holds one file of each split ({path})",
+            got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
+            allowed="one of " + ", ".join(names),
+            fix=f"set task.files.{'train' if stems == ['train'] else 'validation'} to the file",
+        )
+    return found[0]
+
+
+class _Missing:
+    """What stands where a JSON object lacks a key."""
+
+
+_MISSING = _Missing()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns are in use, counted from 0."""
+
+    text: int
+    pair: int | None
+    label: int
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        return (self.text, self.label) if self.pair is None else (self.text, self.pair, self.label)
+
+    @classmethod
+    def choose(cls, names: Sequence[str], spec: TaskSpec, glue: _Glue, source: str, by_index: bool) -> "_Columns":
+        """Find the columns among the names of a header, of JSON keys or of a data set."""
+
+        def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
+            if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
+                return wanted
+            asked = [wanted] if wanted is not None else [name for name in defaults if name in names]
+            if wanted is None and not asked and not required:
+                return None
+            places = [place for place, name in enumerate(names) if asked and name == asked[0]]
+            if len(places) == 1:
+                return places[0]
+            twice = len(places) > 1
+            if wanted is None and not twice:
+                got = f"no column {' or '.join(defaults)}"
+            else:
+                got = f"{'two columns' if twice else 'no column'} {asked[0]}"
+            allowed = ", ".join(map(_short, names)) or "none"
+            raise HarnessError(
+                f"the {role} column stands in the data ({source})",
+                got=got,
+                allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
+                fix=f"set task.{role}" if not twice else "rename one",
+            )
+
+        text = find("text", spec.text, glue.text, required=True)
+        pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not _OWN and bool(glue.pair))
+        label = find("label", spec.label, glue.label, required=True)
+        assert text is not None  # these two are required
+        assert label is not None
+        if len({text, pair, label}) < 3:
+            raise HarnessError(
+                f"text, text_pair and label are different columns ({source})",
+                got=f"columns {text}, {'none' if pair is None else pair} and {label}",
+                allowed="each column once",
+                fix="correct task.text, task.text_pair or task.label",
+            )
+        return cls(text, pair, label)
+
+
+def _read(path: Path, spec: TaskSpec, glue: _Glue | None) -> _Table:
+    glue = glue or _OWN
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise HarnessError(
+            "a data file's format is told by its ending", got=str(path), allowed=", ".join(_SUFFIXES), fix="rename it"
+        )
+    text = _decoded(path)
+    if suffix == ".jsonl":
+        return _read_json(text, str(path), spec, glue)
+    delimiter = "\t" if suffix == ".tsv" else ","
+    quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
+    split = _split_plain if quoting == "none" else _split_quoted
+    rows = split(text, delimiter, str(path))
+    while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
+        rows.pop()
+    return _read_rows(rows, str(path), spec, glue)
+
+
+def _unreadable(path: Path, reason: str) -> HarnessError:
+    return HarnessError(
+        "a data file can be read",
+        got=f"{path} ({reason})",
+        allowed="a .tsv, .csv or .jsonl file, or a folder with train and validation files",
+        fix="check task.files; relative paths start at the working directory",
+    )
+
+
+def _decoded(path: Path) -> str:
+    """The file's text; a BOM is dropped, nothing else is changed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error.strerror or type(error).__name__) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        _refuse("data files are UTF-8 text", path, line, f"byte 0x{content[error.start]:02x}", "UTF-8", "convert it")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        _refuse("data files are text", path, line, "a NUL byte", "text without NUL", "save it as plain UTF-8")
+    return text
+
+
+def _refuse(rule: str, source: object, line: int, got: str, allowed: str, fix: str, unit: str = "line") -> NoReturn:
+    raise HarnessError(f"{rule} ({source}, {unit} {line})", got=got, allowed=allowed, fix=fix)
+
+
+_NumberedRows = list[tuple[int, list[str]]]
+
+
+def _split_plain(text: str, delimiter: str, source: str) -> _NumberedRows:
+    """Rows of a file whose quotes are plain characters; str.splitlines would also break at U+2028 and the like."""
+    lines = text.split("\n")
+    return [(number, line.removesuffix("\r").split(delimiter)) for number, line in enumerate(lines, 1)]
+
+
+def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: _NumberedRows = []
+    line = 1
+    limit = csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
+    try:
+        for row in reader:
+            rows.append((line, row))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        _refuse(
+            "quotes are closed and stand around whole fields",
+            source,
+            line,
+            str(error),
+            'fields as "one ""quoted"" word"',
+            "mend the row that starts there, or set task.quoting=none",
+        )
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
+    if not rows:
+        raise _no_rows(source)
+    first = [name.strip() for name in rows[0][1]]
+    width = len(first)
+    header = spec.header is not False
+    if spec.header is None and glue.headerless and width == 4 and not set(glue.text) & set(first):
+        header = False
+        text, label = glue.headerless
+        spec = spec.model_copy(
+            update={
+                "text": text if spec.text is None else spec.text,
+                "label": label if spec.label is None else spec.label,
+            }
+        )
+    if header:
+        columns = _Columns.choose(first, spec, glue, source, by_index=True)
+        names = first
+        rows = rows[1:]
+    else:
+        for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
+            needed = role != "text_pair" or (glue is not _OWN and glue.pair)
+            if isinstance(wanted, str) or (wanted is None and needed):
+                raise HarnessError(
+                    f"without a header columns go by their index ({source})",
+                    got=f"task.{role}={'nothing' if wanted is None else wanted}",
+                    allowed=f"0 to {width - 1}",
+                    fix=f"set task.{role} to an index, or task.header=true",
+                )
+        names = [str(index) for index in range(width)]
+        columns = _Columns.choose(names, spec, glue, source, by_index=True)
+    for line, row in rows:
+        if len(row) != width:
+            _refuse(
+                f"every row has as many fields as the {'header' if header else 'first'}",
+                source,
+                line,
+                f"{len(row)} field{'s' * (len(row) != 1)}" if any(row) else "a blank line",
+                str(width),
+                "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
+            )
+    return _table(source, "line", rows, columns, names)
+
+
+def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1)]
+    while lines and not lines[-1][1].strip():
+        lines.pop()
+    if not lines:
+        raise _no_rows(source)
+    objects: list[tuple[int, dict[str, object]]] = []
+    for number, line in lines:
+        try:
+            # Numbers stay the text they are: labels are compared as they are written.
+            value = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_constant)
+            problem = "" if isinstance(value, dict) else f"a {type(value).__name__}"
+        except (ValueError, RecursionError) as error:
+            problem = getattr(error, "msg", None) or str(error)
+        if problem:
+            _refuse("every line is a JSON object", source, number, problem, '{"text": …, "label": …}', "mend that line")
+        objects.append((number, value))
+    names = list(dict.fromkeys(key for _, fields in objects for key in fields))
+    columns = _Columns.choose(names, spec, glue, source, by_index=False)
+    rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
+    return _table(source, "line", rows, columns, names)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is no JSON")
+
+
+def _no_rows(source: str) -> HarnessError:
+    return HarnessError(
+        f"a data file has rows ({source})", got="none", allowed="one row or more", fix="check that it is the right file"
+    )
+
+
+def _table(
+    source: str,
+    unit: str,
+    rows: Iterable[tuple[int, Sequence[object]]],
+    columns: _Columns,
+    names: Sequence[str],
+    blank: bool = False,
+) -> _Table:
+    """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
+    numbers: list[int] = []
+    picked: list[list[str]] = [[] for _ in columns.used]
+    for number, row in rows:
+        for values, column in zip(picked, columns.used, strict=True):
+            value = row[column]
+            filled = isinstance(value, str) and (bool(value.strip()) or (blank and column != columns.label))
+            if filled and isinstance(value, str) and "\0" not in value and _is_unicode(value):
+                values.append(value.strip() if column == columns.label else value)
+            elif isinstance(value, bool) and column == columns.label:
+                values.append(str(value).lower())
+            else:
+                _refuse_value(value, column == columns.label, names[column], source, number, unit)
+        numbers.append(number)
+    if not numbers:
+        raise _no_rows(source)
+    texts, *pairs, labels = picked
+    return _Table(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
+
+
+def _is_unicode(value: str) -> bool:
+    """Half of a surrogate pair, which JSON can spell, is no character and can't be hashed or tokenised."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
+    what = "label" if label else "text"
+    if value is _MISSING:
+        got = "no such key"
+    elif value is None or (isinstance(value, str) and not value.strip()):
+        got = f"no {what}"
+    elif isinstance(value, str):
+        got = "a character that is none (NUL or half a surrogate pair)"
+    else:
+        got = f"a {type(value).__name__}"
+    _refuse(
+        f"every row has its {what} in column {_short(column)}",
+        source,
+        number,
+        got,
+        "a word or number" if label else "text that is not blank",
+        "mend or remove that row",
+        unit,
+    )

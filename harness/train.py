@@ -1,0 +1,469 @@
+"""train(pack) -> one result a lane: trials of one shape stacked on a leading axis and trained together.
+
+A lane's result does not depend on its pack: every random draw comes from a stream keyed by the trial's own seeds,
+every hyperparameter is a lane vector, and no operation mixes lanes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.overrides import TorchFunctionMode
+
+from harness import metrics, models, tasks
+from harness.metrics import Majority
+from harness.models import Network
+from harness.optim import LaneAdamW
+from harness.records import Curves, Measured, Reason
+from harness.sweep import HarnessError, ModelSpec, TaskSpec, Trial
+from harness.tasks import Split, Task
+
+Progress = Callable[[int, int], None]
+# Batches are padded to a multiple of this under `padding: batch`, so that lanes often share a width.
+WIDTH_STEP = 8
+# One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
+_Z95 = 1.645
+
+
+@dataclass(frozen=True)
+class LaneResult:
+    """What one trial gave."""
+
+    measured: Measured
+    curves: Curves
+
+
+def train(
+    pack: Sequence[Trial], *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
+) -> list[LaneResult]:
+    """Train the trials of a pack together and return their results in the same order.
+
+    The trials must share a `shape`. `progress(step, steps)` is called after every update.
+    Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
+    """
+    if len({shape(trial) for trial in pack}) != 1:
+        raise ValueError("the trials of a pack share their shape")
+    with _numerics(device, threads, pack[0].recipe.precision):
+        started = time.monotonic()
+        run = _Run(pack, torch.device(device))
+        for step in range(run.steps):
+            run.update(step)
+            if progress is not None:
+                progress(step + 1, run.steps)
+        return run.results(time.monotonic() - started)
+
+
+def shape(trial: Trial) -> tuple[object, ...]:
+    """What the trials of one pack have in common: all that decides tensor shapes, kernels and the number of steps."""
+    r = trial.recipe
+    lengths = (r.epochs, r.batch_size, r.eval_batch_size, r.max_length, r.padding, r.eval_steps)
+    return (r.task, r.model, r.token_type_ids, r.precision, *lengths)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes: python, torch, transformers."""
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
+
+
+@lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
+def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
+    """The task's splits, tokenised for the model; raises HarnessError when data or tokenizer can't be had."""
+    return tasks.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+
+
+def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A random stream of its own for (purpose, seed): the three parts of one seed are unrelated to each other."""
+    key = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(key[:8], "big") >> 1)
+
+
+@contextmanager
+def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
+    """Fix what else decides the last bits, and put it back afterwards."""
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.use_deterministic_algorithms(deterministic)
+
+
+# ------------------------------------------------------------------------------------------------------- dropout
+
+
+class _CountDraws(TorchFunctionMode):
+    """Counts the numbers that dropout would draw in one forward pass of a lane, and drops nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.dropout:
+            self.draws += args[0].numel()
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+class _ApplyMasks(TorchFunctionMode):
+    """Every call of dropout, wherever it stands in the model, takes its mask from the lane's pool [draws].
+
+    The model's own rates are replaced by the recipe's, as the study sets all of them alike.
+    """
+
+    def __init__(self, kept: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.kept, self.scale, self.used = kept, scale, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.dropout:
+            x = args[0]
+            mask = self.kept[self.used : self.used + x.numel()].view(x.shape)
+            self.used += x.numel()
+            # In bf16 the scale would be rounded; torch's own dropout multiplies in float32 too.
+            return (x.float() * mask * self.scale).to(x.dtype) if x.dtype != torch.float32 else x * mask * self.scale
+        return func(*args, **(kwargs or {}))
+
+
+class _Masks:
+    """The dropout masks of each lane: one draw a lane and step for all places of the model.
+
+    A keep decision takes 16 random bits, so a rate is rounded to 1/65536 and the scale is that of the rounded rate.
+    Drawing 64 bits at a time costs a fifth of `bernoulli_` on a CPU.
+    """
+
+    def __init__(self, rates: Sequence[float], seeds: Sequence[int], device: torch.device) -> None:
+        self.cuts = [round(rate * 65536) for rate in rates]
+        self.streams = [stream("dropout", seed, device) for seed in seeds]
+        self.device = device
+        self.scales = torch.tensor([65536 / (65536 - cut) for cut in self.cuts], device=device)  # [L]
+
+    @property
+    def active(self) -> bool:
+        return any(self.cuts)
+
+    def draw(self, lanes: Sequence[int], draws: int) -> Tensor:
+        """Masks [lanes, draws]: 1 where kept; float32 on a CPU, where that multiplies fastest, bool elsewhere."""
+        dtype = torch.float32 if self.device.type == "cpu" else torch.bool
+        kept = torch.empty(len(lanes), draws, dtype=dtype, device=self.device)
+        bits = torch.empty((draws + 3) // 4, dtype=torch.int64, device=self.device)
+        for row, lane in enumerate(lanes):
+            bits.random_(-(2**63), None, generator=self.streams[lane])
+            torch.ge(bits.view(torch.int16)[:draws], self.cuts[lane] - 32768, out=kept[row])
+        return kept
+
+
+# ----------------------------------------------------------------------------------------------------------- a run
+
+
+@dataclass
+class _Log:
+    """What is kept of each step and evaluation, on the device until it is asked for."""
+
+    losses: list[Tensor] = field(default_factory=list)  # S × [L]
+    rates: list[list[float]] = field(default_factory=list)  # S × L
+    norms: list[Tensor] = field(default_factory=list)  # S × [L]
+    eval_steps: list[int] = field(default_factory=list)
+    logits: list[np.ndarray] = field(default_factory=list)  # E × [L, N, C]
+
+
+class _Data:
+    """A split on the device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.input_ids = torch.from_numpy(split.input_ids).to(device)  # [N, T]
+        self.token_type_ids = torch.from_numpy(split.token_type_ids).to(device)  # [N, T]
+        self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
+        self.labels = torch.from_numpy(split.labels).to(device)  # [N]
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def width(self, rows: Tensor) -> int:
+        """The longest text of these rows, rounded up to a width that batches share."""
+        longest = int(self.lengths[rows].max())
+        return min(self.input_ids.shape[1], math.ceil(longest / WIDTH_STEP) * WIDTH_STEP)
+
+
+class _Run:
+    """The state of a pack in training: flat weights [L, P] with a view per parameter, and the optimizer over them."""
+
+    def __init__(self, pack: Sequence[Trial], device: torch.device) -> None:
+        self.recipe = pack[0].recipe  # for what all lanes share
+        self.recipes = [trial.recipe for trial in pack]
+        self.device = device
+        task = prepared(self.recipe.task, self.recipe.model, self.recipe.max_length)
+        if self.recipe.batch_size > len(task.train.labels):
+            raise batch_too_large(self.recipe.batch_size, len(task.train.labels))
+        self.task = task
+        self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
+        self.majority: Majority = metrics.majority(task.metric, task.validation.labels)
+        self.network: Network = models.network(self.recipe.model, task.num_labels)
+        self.module = self.network.module.to(device)
+        self.epoch_steps = math.ceil(len(self.training) / self.recipe.batch_size)
+        self.steps = self.epoch_steps * self.recipe.epochs
+
+        self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
+        self.gradient = torch.zeros_like(self.weights)
+        self.gradient_views = self._cut(self.gradient)
+        self.optimizer = LaneAdamW(self.weights, self._decayed(), self.recipes, self.steps)
+        self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
+        self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
+        self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
+        self.log = _Log()
+
+    # ------------------------------------------------------------------------------------------------- weights
+
+    def _stack(self, init_seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        flat = torch.empty(len(init_seeds), self.network.parameters, device=self.device)  # [L, P]
+        views = self._cut(flat)
+        for lane, seed in enumerate(init_seeds):
+            for name, value in self.network.initialised(stream("init", seed)).items():
+                views[name][lane].copy_(value)
+        return flat, {name: view.requires_grad_() for name, view in views.items()}
+
+    def _cut(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views [L, *shape] into flat [L, P], in the module's order."""
+        views, start = {}, 0
+        for name, value in self.network.pretrained.items():
+            views[name] = flat[:, start : start + value.numel()].view(-1, *value.shape).detach()
+            start += value.numel()
+        return views
+
+    def _decayed(self) -> Tensor:
+        """[P], 1 where weight decay applies: not on biases and not on the scales of normalisations."""
+        norms = {
+            f"{name}.weight"
+            for name, part in self.module.named_modules()
+            if isinstance(part, nn.LayerNorm | nn.RMSNorm)
+        }
+        parts = [
+            torch.full((value.numel(),), float(not (name.endswith("bias") or name in norms)), device=self.device)
+            for name, value in self.network.pretrained.items()
+        ]
+        return torch.cat(parts)
+
+    # ------------------------------------------------------------------------------------------------ one step
+
+    def update(self, step: int) -> None:
+        """One batch for every lane: forward, backward, clip, AdamW; then an evaluation where one is due."""
+        if step % self.epoch_steps == 0:
+            self.order = torch.stack([torch.randperm(len(self.training), generator=g) for g in self.orders])  # [L, N]
+        start = step % self.epoch_steps * self.recipe.batch_size
+        rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
+        losses = torch.empty(len(rows), device=self.device)
+        groups = self._groups(rows)
+        for width, lanes in groups.items():
+            whole = len(lanes) == len(rows)
+            views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
+            losses_here = self._losses(views, rows[lanes], width, lanes)  # [lanes]
+            gradients = torch.autograd.grad(losses_here.sum(), list(views.values()), materialize_grads=True)
+            for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
+                if whole:
+                    view.copy_(gradient)
+                else:
+                    view[lanes] = gradient
+            losses[lanes] = losses_here.detach()
+        self.log.losses.append(losses)
+        self.log.rates.append(self.optimizer.rates())
+        with torch.no_grad():
+            self.log.norms.append(self.optimizer.step(self.gradient))
+        done, every = step + 1, self.recipe.eval_steps
+        if done % self.epoch_steps == 0 or (every is not None and done % every == 0):
+            self.log.eval_steps.append(done)
+            self.log.logits.append(self._evaluate())
+
+    def _groups(self, rows: Tensor) -> dict[int, list[int]]:
+        """Width -> the lanes whose batch has it. A lane's width depends on its own batch alone."""
+        if self.recipe.padding == "dataset":
+            return {self.training.input_ids.shape[1]: list(range(len(rows)))}
+        groups: dict[int, list[int]] = {}
+        for lane, row in enumerate(rows):
+            groups.setdefault(self.training.width(row), []).append(lane)
+        return groups
+
+    def _losses(self, views: dict[str, Tensor], rows: Tensor, width: int, lanes: list[int]) -> Tensor:
+        """The mean loss of each lane's batch, [lanes], with dropout on."""
+        inputs = self._inputs(self.training, rows, width)  # [lanes, B, width]
+        labels = self.training.labels[rows.to(self.device)]  # [lanes, B]
+        self.module.train()
+        if not self.masks.active:
+            return vmap(self._loss)(views, inputs, labels)
+        draws = self._count(inputs, views)
+        kept = self.masks.draw(lanes, draws)  # [lanes, draws]
+        scales = self.masks.scales[lanes]
+
+        def one(
+            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor
+        ) -> Tensor:
+            with _ApplyMasks(mask, scale):
+                return self._loss(view, given, label)
+
+        return vmap(one)(views, inputs, labels, kept, scales)
+
+    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+        logits = self._logits(view, inputs)  # [B, C]
+        if self.task.label_names is None:
+            return F.mse_loss(logits[:, 0], labels)
+        return F.cross_entropy(logits, labels)
+
+    def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
+        with self._autocast():
+            logits: Tensor = functional_call(self.module, view, args=(), kwargs=inputs).logits
+        return logits.float()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.recipe.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _inputs(self, data: _Data, rows: Tensor, width: int) -> dict[str, Tensor]:
+        lengths = data.lengths[rows].to(self.device)
+        rows = rows.to(self.device)
+        types = data.token_type_ids[rows, :width] if self.recipe.token_type_ids else None
+        return self.network.inputs(data.input_ids[rows, :width], lengths, types)
+
+    def _count(self, inputs: dict[str, Tensor], views: dict[str, Tensor]) -> int:
+        batch, width = inputs["input_ids"].shape[1:]
+        if (batch, width) not in self.draws:
+            with torch.no_grad(), _CountDraws() as counted:
+                self._logits({k: v[0] for k, v in views.items()}, {k: v[0] for k, v in inputs.items()})
+            self.draws[batch, width] = counted.draws
+        return self.draws[batch, width]
+
+    # ----------------------------------------------------------------------------------------------- evaluation
+
+    @torch.no_grad()
+    def _evaluate(self) -> np.ndarray:
+        """Logits of every lane on the dev set, [L, N, C] float32."""
+        self.module.eval()
+        data, size = self.validation, self.recipe.eval_batch_size
+        trim = self.recipe.padding == "batch"
+        # Sorting by length makes trimmed batches short; it is the same order for every lane.
+        order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
+        found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
+        for rows in order.split(size):
+            inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
+            logits = vmap(self._logits, in_dims=(0, None))(self.views, inputs)  # [L, B, C]
+            found[:, rows.numpy()] = logits.cpu().numpy()
+        return found
+
+    # -------------------------------------------------------------------------------------------------- results
+
+    def results(self, wall_seconds: float) -> list[LaneResult]:
+        """The result of each lane, in the pack's order."""
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        losses = torch.stack(self.log.losses).cpu().numpy()  # [S, L]
+        norms = torch.stack(self.log.norms).cpu().numpy()  # [S, L]
+        weights = self.weights.cpu().numpy()  # [L, P]
+        found = []
+        for lane in range(len(self.recipes)):
+            curves, scores = self._curves(lane, losses[:, lane], norms[:, lane])
+            final, values = scores[-1], curves.dev_score
+            best = int(np.nanargmax(values)) if np.isfinite(values).any() else None
+            bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
+            measured = Measured(
+                outcome="failed" if final.at_or_below_majority else "ok",
+                reason=self._reason(scores) if final.at_or_below_majority else None,
+                metric=self.task.metric,
+                final_score=final.value,
+                best_score=None if best is None else float(values[best]),
+                best_step=None if best is None else int(curves.eval_step[best]),
+                majority_score=self.majority.value,
+                correct=final.correct,
+                majority_correct=self.majority.correct,
+                dev_examples=len(self.validation),
+                train_examples=len(self.training),
+                steps=self.steps,
+                final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
+                final_dev_loss=_finite(float(curves.dev_loss[-1])),
+                label_entropy=None if self.task.label_names is None else metrics.label_entropy(self.task.train.labels),
+                diverged_step=int(bad[0]) + 1 if bad.size else None,
+                weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
+                data_sha256=self.task.sha256,
+                model_sha256=self.network.sha256,
+                parameters=self.network.parameters,
+                wall_seconds=wall_seconds,
+                lane_seconds=wall_seconds / len(self.recipes),
+                peak_memory_bytes=peak,
+            )
+            found.append(LaneResult(measured, curves))
+        return found
+
+    def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
+        labels = self.task.validation.labels
+        logits = [evaluated[lane] for evaluated in self.log.logits]  # E × [N, C]
+        scores = [metrics.score(self.task.metric, one, labels) for one in logits]
+        curves = Curves(
+            train_loss=losses,
+            lr=np.array([rates[lane] for rates in self.log.rates]),
+            grad_norm=norms,
+            eval_step=np.array(self.log.eval_steps),
+            dev_loss=np.array([self._dev_loss(one) for one in logits], dtype=np.float32),
+            dev_score=np.array([math.nan if score.value is None else score.value for score in scores]),
+            logits=logits[-1],
+            labels=labels,
+        )
+        return curves, scores
+
+    def _dev_loss(self, logits: np.ndarray) -> float:
+        values, labels = torch.from_numpy(logits), torch.from_numpy(self.task.validation.labels)
+        loss = F.mse_loss(values[:, 0], labels) if self.task.label_names is None else F.cross_entropy(values, labels)
+        return float(loss)
+
+    def _reason(self, scores: list[metrics.Score]) -> Reason | None:
+        """Why a failed run failed, where it can be told."""
+        if scores[-1].value is None:
+            return "diverged"
+        if self.majority.correct is not None:
+            n, right = len(self.validation), self.majority.correct
+            luck = _Z95 * math.sqrt(right * (n - right) / n)
+            if any(score.correct is not None and score.correct > right + luck for score in scores):
+                return "collapsed"
+        return "constant" if scores[-1].constant else None
+
+
+def batch_too_large(batch_size: int, examples: int) -> HarnessError:
+    """The error for a batch larger than the training set."""
+    return HarnessError(
+        "a batch is no larger than the training set",
+        got=f"batch_size {batch_size} for {examples} examples",
+        allowed=f"1 to {examples}",
+        fix="lower batch_size",
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
