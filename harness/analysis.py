@@ -169,6 +169,13 @@ def rerun_command(sweep: Sweep, trial: str, prefix: str | None = None) -> str:
     return f"{prefix} --trial {trial}"
 
 
+def seed_name(run: pd.Series) -> str:
+    """The seed of a run of the table; its three parts where one integer does not drive them all."""
+    init, order, dropout = (run[f"{part}_seed"] for part in ("init", "order", "dropout"))
+    together = run["seed"] == init == order == dropout
+    return str(run["seed"]) if together else f"init {init}, order {order}, dropout {dropout}"
+
+
 def failed_runs(sweep: Sweep, table: pd.DataFrame, prefix: str | None = None) -> pd.DataFrame:
     """The failed runs and those at chance, in the plan's order, each with the command that trains it again.
 
@@ -181,7 +188,7 @@ def failed_runs(sweep: Sweep, table: pd.DataFrame, prefix: str | None = None) ->
         {
             "trial": chosen["trial"],
             "cell": chosen["cell"],
-            "seed": chosen["seed"],
+            "seed": [seed_name(run) for _, run in chosen.iterrows()],
             "verdict": np.where(marked[chosen.index], "at chance", "failed"),
             "reason": [reason if isinstance(reason, str) else "" for reason in chosen["reason"]],
             "score": _numbers(chosen, "final_score"),
@@ -298,8 +305,8 @@ def _short(arm: pd.Series) -> str:
     return str(arm["phrase"])
 
 
-def _runs(n: int) -> str:
-    return f"{n} run" if n == 1 else f"{n} runs"
+def _runs(n: int, kind: str = "") -> str:
+    return f"{n} {kind}{'run' if n == 1 else 'runs'}"
 
 
 def incomplete(table: pd.DataFrame) -> str:
@@ -309,7 +316,7 @@ def incomplete(table: pd.DataFrame) -> str:
         return ""
     parts = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
     parts += [f"{crashed} crashed"] if crashed else []
-    return f"of the {_runs(len(table)).replace(' ', ' planned ')} {' and '.join(parts)}"
+    return f"of the {_runs(len(table), 'planned ')} {' and '.join(parts)}"
 
 
 def answer(sweep: Sweep, table: pd.DataFrame) -> list[str]:
@@ -329,10 +336,10 @@ def _how_often(sweep: Sweep, table: pd.DataFrame) -> str:
     pair = _main_arms(sweep, table)
     if failed == 0:
         upper = 100 * wilson(0, finished)[1]
-        split = " and ".join(f"{row['finished']} {row['phrase']}" for _, row in pair.iterrows())
-        which = f" ({split})" if split else ""
+        split = [f"{row['finished']} {row['phrase']}" for _, row in pair.iterrows()]
+        which = f" ({' and '.join(split)})" if split else ""
         return (
-            f"none of {finished} finished {'run' if finished == 1 else 'runs'}{which} failed; "
+            f"0 of {_runs(finished, 'finished ')}{which} failed; "
             f"the rate over these settings may still be up to {upper:.0f} % (95 % confidence){tail}"
         )
     if len(pair) == 2 and (pair["finished"] > 0).all():
@@ -346,8 +353,8 @@ def _how_often(sweep: Sweep, table: pd.DataFrame) -> str:
         )
     only = pair[pair["finished"] > 0]
     lacking = "".join(f"; none {row['phrase']} is finished" for _, row in pair[pair["finished"] == 0].iterrows())
-    which = f" {only.iloc[0]['phrase']}" if len(pair) == 2 else ""
-    return f"of {_runs(finished)}{which or ' finished'} {failed} failed ({rate(failed, finished)}){lacking}{tail}"
+    which = f"{_runs(finished)} {only.iloc[0]['phrase']}" if len(pair) == 2 else _runs(finished, "finished ")
+    return f"of {which} {failed} failed ({rate(failed, finished)}){lacking}{tail}"
 
 
 def _where(sweep: Sweep, table: pd.DataFrame) -> str:
@@ -396,7 +403,7 @@ def _level(sweep: Sweep, table: pd.DataFrame, by_cell: pd.DataFrame) -> str:
     best = by_cell["mean"].idxmax()
     row = by_cell.loc[best]
     spread = f"sd {row['sd']:.3f}, " if row["scored"] > 1 else ""
-    level = f"{row['mean']:.3f} ({spread}n = {row['scored']})"
+    level = f"{row['mean']:.3f} ({spread}n = {int(row['scored'])})"
     found = noise(sweep, table)
     if known < 2:
         return f"the mean score is {level}" + (f", from {row['min']:.3f} to {row['max']:.3f}" if spread else "")

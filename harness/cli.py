@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,12 +17,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from harness import execute
 from harness.records import Store
-from harness.sweep import HarnessError, Sweep, Trial, expand, load, show, where
+from harness.sweep import HarnessError, Sweep, Trial, expand, show, where
+
+
+class _Commands(TyperGroup):
+    """Turns bad input into one line and exit 2, and Ctrl-C into exit 130."""
+
+    def invoke(self, ctx: Any) -> object:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except HarnessError as error:
+            print(f"harness: {error}", file=sys.stderr)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,7 +70,7 @@ def plan(
     ended = execute.ended(resolved, store)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
     if as_json:
-        names = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
+        names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
         _json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts)
         return
     out = Console(highlight=False)
@@ -186,18 +203,7 @@ def pretrain(
 
 def main() -> None:
     """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 after Ctrl-C."""
-    try:
-        app(standalone_mode=False)
-    except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.TyperException as error:
-        error.show()
-        sys.exit(2)
+    app()
 
 
 # ------------------------------------------------------------------------------------------------- finding things
@@ -252,8 +258,8 @@ def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: li
     """The one trial that is meant; an ambiguous choice lists what matches."""
     if trial is None and seed is None and not conditions:
         raise HarnessError(
-            "a rerun names its trial", got="neither --trial nor --seed", allowed="--trial ID, or --seed N --where key=value",
-            fix=f"for example --trial {expand(sweep)[0].id}",
+            "a rerun names its trial", got="neither --trial nor --seed",
+            allowed="--trial ID, or --seed N --where key=value", fix=f"for example --trial {expand(sweep)[0].id}",
         )  # fmt: skip
     matching = [found for found in where(sweep, conditions, seed) if trial is None or found.id.startswith(trial)]
     exact = [found for found in matching if found.id == trial]

@@ -28,7 +28,7 @@ from harness.sweep import Scalar, Sweep, show
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F", "#5E3C99")
 FAILED, CHANCE, INK = "#A50F15", "#3A3A3A", "#222222"
 WIDTH = 5.6  # inches: fonts of 8 points stay legible when a paper sets the figure to a column of 3.4 inches
-SLOT = 0.8  # share of an x position that its boxes fill
+SLOT = 0.8  # share of an x position that its boxes fill, at most
 FEWEST_FOR_A_BOX = 5
 STYLE: Any = {  # matplotlib types its keys one by one, differently in each version
     "font.family": "DejaVu Sans",
@@ -227,7 +227,7 @@ def spread(sweep: Sweep, table: pd.DataFrame) -> Figure:
     figure = _figure(sweep, "final dev score of every run", 1.4 + 2.1 * -(-len(facets) // columns), width)
     panels = _grid(figure, facets, columns)
     verdicts = _verdicts(table)
-    bar = SLOT / len(hues)
+    bar = min(SLOT / len(hues), 0.2 * len(xs))  # a lone box needs no wide one
     scores = pd.to_numeric(table["final_score"]).astype(float)
     known = pd.concat([scores, pd.to_numeric(table["majority_score"]).astype(float)]).dropna()
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
@@ -235,7 +235,7 @@ def spread(sweep: Sweep, table: pd.DataFrame) -> Figure:
     bottom = low - margin * (1.6 if (verdicts == "diverged").any() else 1.0)
     for facet, ax in panels.items():
         members = [index for index, place in enumerate(places) if place.facet == facet]
-        _boxes(ax, table[table["cell"].isin(members)], places, len(xs), len(hues))
+        _boxes(ax, table[table["cell"].isin(members)], places, len(xs), len(hues), bar)
         for index in members:
             centre = places[index].x + (places[index].hue - (len(hues) - 1) / 2) * bar
             here = table.index[(table["cell"] == index) & (verdicts != "")]
@@ -256,7 +256,7 @@ def spread(sweep: Sweep, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _boxes(ax: Axes, here: pd.DataFrame, places: Sequence[_Place], xs: int, hues: int) -> None:
+def _boxes(ax: Axes, here: pd.DataFrame, places: Sequence[_Place], xs: int, hues: int, bar: float) -> None:
     """Boxes of the cells with enough scores; whiskers reach the farthest run within 1.5 interquartile ranges."""
     data = pd.DataFrame({"cell": here["cell"], "score": pd.to_numeric(here["final_score"]).astype(float)}).dropna()
     data = data[data.groupby("cell")["score"].transform("size") >= FEWEST_FOR_A_BOX]
@@ -275,7 +275,7 @@ def _boxes(ax: Axes, here: pd.DataFrame, places: Sequence[_Place], xs: int, hues
             order=range(xs),
             hue_order=range(hues),
             palette=[HUES[hue % len(HUES)] for hue in range(hues)],
-            width=SLOT,
+            width=bar * hues,
             gap=0.12,
             saturation=1,
             fliersize=0,
@@ -375,7 +375,7 @@ def failure_rates(sweep: Sweep, by_cell: pd.DataFrame) -> Figure:
     ax = figure.subplots()
     rows = np.arange(len(by_cell))
     notes = []
-    for row, (_, cell) in enumerate(by_cell.iterrows()):
+    for row, cell in enumerate(by_cell.to_dict("records")):
         n, k = int(cell["finished"]), int(cell["failed"])
         if n:
             share, colour = k / n, HUES[places[row].hue % len(HUES)]

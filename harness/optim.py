@@ -49,7 +49,8 @@ class LaneAdamW:
     def step(self, gradient: Tensor) -> Tensor:
         """One update by `gradient` [L, P] (clipped in place); returns its global norm before clipping, [L]."""
         # A norm a lane, not one reduction over [L, P]: how torch splits a reduction depends on its shape.
-        norms = torch.stack([torch.linalg.vector_norm(lane) for lane in gradient])
+        # `sum` adds in a cascade, where `vector_norm` loses digits over millions of parameters.
+        norms = torch.stack([lane.square().sum().sqrt() for lane in gradient])
         if any(recipe.max_grad_norm is not None for recipe in self.recipes):
             limits = self._lanes([recipe.max_grad_norm or math.inf for recipe in self.recipes])
             # As clip_grad_norm_: min(1, limit / (norm + 1e-6)); a NaN norm stays NaN and spoils this lane alone.

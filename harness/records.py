@@ -77,7 +77,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     id: str
     sweep: str
     profile: str
@@ -218,7 +218,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one sweep; raises HarnessError while another lives. A killed sweep's hold ends with it."""
+        """Hold the folder for one sweep; raises HarnessError while another lives. A kill ends the hold."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("a+") as stream:
             try:

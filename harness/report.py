@@ -55,7 +55,7 @@ def summary(sweep: Sweep, table: pd.DataFrame) -> dict[str, object]:
     keys = (*counts, "mean", "sd", "min", "median", "max", "scored", "at_chance", "best_mean", "loss", "majority")
     by_cell = analysis.cells(sweep, table)
     found: list[dict[str, object]] = []
-    for cell, (_, row) in zip(sweep.cells, by_cell.iterrows(), strict=True):
+    for cell, row in zip(sweep.cells, by_cell.to_dict("records"), strict=True):
         found.append({"axes": dict(cell.axes), **{key: _known(row[key]) for key in keys}})
     return {
         "sweep": sweep.name,
@@ -74,7 +74,10 @@ def _trials_csv(table: pd.DataFrame) -> str:
         at_chance=analysis.at_chance(table),
         error=[_error_line(error) if isinstance(error, str) else None for error in table["error"]],
     )
-    return str(shown.to_csv(index=False, lineterminator="\n"))
+    counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
+    counts += ["parameters", "peak_memory_bytes", "threads", "pack_size"]
+    whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
+    return str(shown.assign(**whole).to_csv(index=False, lineterminator="\n"))
 
 
 def _cells_csv(by_cell: pd.DataFrame) -> str:
@@ -158,7 +161,7 @@ def _cell_table(sweep: Sweep, by_cell: pd.DataFrame) -> Table:
     header = [*axes, "finished", "failed", "rate [95 %]", "at chance", "n", "mean", "sd", "min", "median", "max"]
     header += ["best mean", "crashed", "missing"]
     rows = []
-    for cell, (_, row) in zip(sweep.cells, by_cell.iterrows(), strict=True):
+    for cell, row in zip(sweep.cells, by_cell.to_dict("records"), strict=True):
         finished, failed = row["finished"], row["failed"]
         rates = [f"{finished}/{row['planned']}", f"{failed}/{finished}", analysis.rate(failed, finished)]
         rates += [str(row["at_chance"]), str(row["scored"])]
@@ -184,8 +187,8 @@ def _arm_table(sweep: Sweep, table: pd.DataFrame) -> Table:
     return _table(header, rows, range(2, 7))
 
 
-def _place(sweep: Sweep, cell: int, seed: object) -> tuple[str, ...]:
-    return (*(show(value) for _, value in sweep.cells[cell].axes), str(seed))
+def _place(sweep: Sweep, cell: int, seed: str) -> tuple[str, ...]:
+    return (*(show(value) for _, value in sweep.cells[cell].axes), seed)
 
 
 def _failed(sweep: Sweep, runs: pd.DataFrame) -> tuple[Run, ...]:
@@ -201,7 +204,7 @@ def _crashed(sweep: Sweep, table: pd.DataFrame, prefix: str | None) -> tuple[Run
     rows = []
     for _, run in table[table["status"] == "crashed"].iterrows():
         error = _error_line(run["error"]) if isinstance(run["error"], str) else "no message"
-        texts = (*_place(sweep, run["cell"], run["seed"]), str(run["attempts"]), error)
+        texts = (*_place(sweep, run["cell"], analysis.seed_name(run)), str(run["attempts"]), error)
         rows.append(Run(texts, analysis.rerun_command(sweep, run["trial"], prefix)))
     return tuple(rows)
 
@@ -276,7 +279,8 @@ def _provenance(table: pd.DataFrame) -> Table:
     if len(done):
         seconds = pd.to_numeric(done["lane_seconds"]).sum()
         rows.append(["training time, sum over runs", _duration(seconds)])
-        rows.append(["peak memory of a pack", f"{pd.to_numeric(done['peak_memory_bytes']).max() / 2**30:.2f} GiB"])
+        mebibytes = pd.to_numeric(done["peak_memory_bytes"]).max() / 2**20
+        rows.append(["peak memory of a pack", f"{mebibytes:.0f} MiB"])
     return _table(["what", "value"], rows)
 
 
@@ -286,10 +290,15 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 def _completeness(sweep: Sweep, table: pd.DataFrame, unreadable: int) -> str:
     counts = {status: int((table["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
-    planned = f"{len(table)} runs are planned, {len(sweep.cells)} cells of {len(sweep.seeds)}"
-    text = f"{planned}: {counts['finished']} finished, {counts['crashed']} crashed, {counts['missing']} missing."
+    cells, seeds = _counted(len(sweep.cells), "cell"), _counted(len(sweep.seeds), "seed")
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    text = f"Planned: {cells} × {seeds} = {len(table)}; {states}."
     if unreadable:
         text += f" {unreadable} of the missing left a record that cannot be read."
     if counts["finished"] < len(table):

@@ -191,7 +191,10 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, float):
-        return re.sub(r"e([+-])0+(\d)", r"e\1\2", f"{value:g}").replace("e+", "e")
+        plain = f"{value:.12g}"
+        mantissa, _, exponent = f"{value:.11e}".partition("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else plain
+        return short if "e" in plain or (0 < abs(value) < 0.01 and len(short) <= len(plain)) else plain
     return str(value)
 
 
@@ -204,7 +207,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise HarnessError(
                     f"keys are words (line {key_node.start_mark.line + 1})",
@@ -345,7 +348,8 @@ def _set(content: dict[str, Any], assignment: str) -> None:
             allowed=f"a single {head}",
             fix="edit the file",
         )
-    inner = dict((_named if head == "task" else _model)(current) or {})  # type: ignore[call-overload]
+    as_mapping: Any = (_named if head == "task" else _model)(current)
+    inner: dict[str, Any] = dict(as_mapping or {})
     *parents, last = rest.split(".")
     target = inner
     for parent in parents:
@@ -406,9 +410,8 @@ def _explained(error: ValidationError, where: str) -> HarnessError:
     path = [str(part) for part in first["loc"] if re.fullmatch(r"[a-z_0-9]+", str(part))]
     field = ".".join(path) or where
     if first["type"] == "extra_forbidden":
-        owner: type[BaseModel] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}.get(
-            path[-2] if len(path) > 1 else "", Recipe
-        )
+        owners: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}
+        owner = owners.get(path[-2] if len(path) > 1 else "", Recipe)
         return _unknown(path[-1], tuple(owner.model_fields), ".".join(path[:-1]) or where)
     if first["type"] == "missing":
         return HarnessError(
@@ -459,8 +462,8 @@ def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
     for value in values:
         if isinstance(value, list):
             raise HarnessError(f"an axis is a flat list ({key})", got=repr(value), allowed="values", fix="flatten it")
-        named = (_model if key == "model" else _named)(value) if key in ("task", "model") else value
-        name = named.get("name") if isinstance(named, dict) else named
+        named: Any = (_model if key == "model" else _named)(value) if key in ("task", "model") else value
+        name: Any = named.get("name") if isinstance(named, dict) else named
         # Two spellings of a number are one value: 1e-5 and 0.00001, 1 and 1.0.
         if any(name == other and isinstance(name, bool) == isinstance(other, bool) for other in shown):
             raise HarnessError(

@@ -120,8 +120,8 @@ def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------- dropout
 
 
-class _CountDraws(TorchFunctionMode):
-    """Counts the numbers that dropout would draw in one forward pass of a lane, and drops nothing."""
+class _NoDropout(TorchFunctionMode):
+    """Drops nothing, and counts the numbers that dropout would draw in a forward pass of a lane."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _Run:
             raise batch_too_large(self.recipe.batch_size, len(task.train.labels))
         self.task = task
         self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
-        self.majority: Majority = metrics.majority(task.metric, task.validation.labels)
+        self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
         self.network: Network = models.network(self.recipe.model, task.num_labels)
         self.module = self.network.module.to(device)
         self.epoch_steps = math.ceil(len(self.training) / self.recipe.batch_size)
@@ -317,7 +317,8 @@ class _Run:
         labels = self.training.labels[rows.to(self.device)]  # [lanes, B]
         self.module.train()
         if not self.masks.active:
-            return vmap(self._loss)(views, inputs, labels)
+            with _NoDropout():
+                return vmap(self._loss)(views, inputs, labels)
         draws = self._count(inputs, views)
         kept = self.masks.draw(lanes, draws)  # [lanes, draws]
         scales = self.masks.scales[lanes]
@@ -355,7 +356,7 @@ class _Run:
     def _count(self, inputs: dict[str, Tensor], views: dict[str, Tensor]) -> int:
         batch, width = inputs["input_ids"].shape[1:]
         if (batch, width) not in self.draws:
-            with torch.no_grad(), _CountDraws() as counted:
+            with torch.no_grad(), _NoDropout() as counted:
                 self._logits({k: v[0] for k, v in views.items()}, {k: v[0] for k, v in inputs.items()})
             self.draws[batch, width] = counted.draws
         return self.draws[batch, width]
@@ -371,7 +372,7 @@ class _Run:
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
         found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
-        for rows in order.split(size):
+        for rows in torch.split(order, size):
             inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
             logits = vmap(self._logits, in_dims=(0, None))(self.views, inputs)  # [L, B, C]
             found[:, rows.numpy()] = logits.cpu().numpy()

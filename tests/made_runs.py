@@ -1,0 +1,179 @@
+"""Made-up records for the tests of tables, figures and pages; nothing here is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.records import Curves, Environment, Measured, Record, Store
+from harness.sweep import Sweep, Trial, expand, load
+
+HEAD = "task: embedded\nmodel: embedded\n"
+ENVIRONMENT = Environment(
+    device="cpu",
+    device_name="one core",
+    threads=1,
+    pack_size=2,
+    harness="0.1.0",
+    commit="0123abc",
+    python="3.11.2",
+    torch="2.13.0",
+    transformers="5.23.0",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to make up: right answers of 400 with a majority of 200, or what else became of it."""
+
+    correct: int | None = None
+    loss: float | None = 0.3
+    score: float | None = None  # of a regression, which has no count of right answers
+    diverged: bool = False
+    crashed: str | None = None
+
+
+MISSING = None
+
+
+def sweep_of(folder: Path, text: str, name: str = "made") -> Sweep:
+    """Load a sweep from YAML text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(text)
+    return load(path)
+
+
+def measured(run: Run, steps: int, majority: int, examples: int, metric: str) -> Measured:
+    """What training would have given, by the definition of failing."""
+    if run.diverged:
+        failed, score = True, None
+    elif run.correct is None:
+        assert run.score is not None
+        failed, score = run.score <= 0, run.score
+    else:
+        failed, score = run.correct <= majority, run.correct / examples
+    reason = "diverged" if run.diverged else "constant" if failed else None
+    regression = run.score is not None
+    return Measured(
+        outcome="failed" if failed else "ok",
+        reason=reason,
+        metric=metric,
+        final_score=score,
+        best_score=None if score is None else score + 0.01,
+        best_step=None if score is None else steps,
+        majority_score=0.0 if regression else majority / examples,
+        correct=None if run.diverged else run.correct,
+        majority_correct=None if regression else majority,
+        dev_examples=examples,
+        train_examples=1000,
+        steps=steps,
+        final_train_loss=None if run.diverged else run.loss,
+        final_dev_loss=None if run.diverged else run.loss,
+        label_entropy=None if regression else math.log(2),
+        diverged_step=steps // 2 if run.diverged else None,
+        weights_sha256="a" * 64,
+        data_sha256="b" * 64,
+        model_sha256="c" * 64,
+        parameters=1000,
+        wall_seconds=4.0,
+        lane_seconds=2.0,
+        peak_memory_bytes=2**20,
+    )
+
+
+def curves_of(found: Measured) -> Curves:
+    """Curves that end where the run ended, and are NaN from the middle on where it diverged."""
+    steps, evaluations = found.steps, np.arange(0, found.steps + 1, 10)
+    end = 0.5 if found.final_score is None else found.final_score
+    loss = np.linspace(0.7, found.final_train_loss or 0.7, steps)
+    score = np.linspace(0.5, end, len(evaluations))
+    if found.diverged_step is not None:
+        loss[found.diverged_step :] = np.nan
+        score[len(score) // 2 :] = np.nan
+    return Curves(
+        train_loss=loss.astype(np.float32),
+        lr=np.full(steps, 1e-5),
+        grad_norm=loss.astype(np.float32),
+        eval_step=evaluations,
+        dev_loss=score.astype(np.float32),
+        dev_score=score,
+        logits=np.zeros((4, 2), np.float32),
+        labels=np.zeros(4, np.int64),
+    )
+
+
+def save(
+    store: Store,
+    sweep: Sweep,
+    trial: Trial,
+    run: Run,
+    *,
+    majority: int = 200,
+    examples: int = 400,
+    metric: str = "accuracy",
+) -> None:
+    """Write one trial's made-up record."""
+    found = None if run.crashed else measured(run, 20 * trial.recipe.epochs, majority, examples, metric)
+    record = Record(
+        id=trial.id,
+        sweep=sweep.name,
+        profile=sweep.profile,
+        trial=trial,
+        status="crashed" if run.crashed else "finished",
+        attempts=1,
+        started_utc="2025-01-01T00:00:00Z",
+        environment=ENVIRONMENT,
+        measured=found,
+        arrays_sha256=None,
+        error=run.crashed,
+    )
+    store.save(record, curves_of(found) if found else None)
+
+
+def store_of(
+    folder: Path,
+    sweep: Sweep,
+    runs: Mapping[int, list[Run | None]],
+    *,
+    backwards: bool = False,
+    majority: int = 200,
+    examples: int = 400,
+    metric: str = "accuracy",
+) -> Store:
+    """A results folder with `runs[cell]` in the order of the seeds; None is a missing run, as is an absent cell."""
+    store = Store(folder / sweep.folder_name)
+    store.save_plan(sweep)
+    seen: dict[int, int] = {}
+    planned = []
+    for trial in expand(sweep):
+        place = seen[trial.cell] = seen.get(trial.cell, -1) + 1
+        given = runs.get(trial.cell, [])
+        run = given[place] if place < len(given) else None
+        if run is not None:
+            planned.append((trial, run))
+    for trial, run in reversed(planned) if backwards else planned:
+        save(store, sweep, trial, run, majority=majority, examples=examples, metric=metric)
+    return store
+
+
+MOSBACH = (
+    "title: Bias correction and rate\nstand_in: embedded stand-in, not BERT on RTE\n"
+    + HEAD
+    + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: [3, 10]\nseeds: 1..3\n"
+)
+# lr 1e-5 trains; lr 2e-5 without correction fails, once at chance and once diverging; with it two runs are lacking.
+MOSBACH_RUNS: dict[int, list[Run | None]] = {
+    0: [Run(310), Run(320), Run(330)],
+    1: [Run(330), Run(340), Run(350)],
+    2: [Run(300), Run(310), Run(320)],
+    3: [Run(320), Run(330), Run(340)],
+    4: [Run(200, 0.693), Run(200, 0.693), Run(199, 0.693)],
+    5: [Run(201, 0.692), Run(200, 0.693), Run(diverged=True)],
+    6: [Run(320), Run(crashed="Traceback (most recent call last):\n  File x\nRuntimeError: no /home/me/x.txt"), None],
+    7: [Run(350), Run(352), Run(354)],
+}
