@@ -33,9 +33,9 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except HarnessError as error:
             print(f"harness: {error}", file=sys.stderr)
-            ctx.exit(2)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            ctx.exit(130)
+            raise typer.Exit(130) from None
 
 
 app = typer.Typer(

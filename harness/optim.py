@@ -10,6 +10,11 @@ from torch import Tensor
 
 from harness.sweep import Recipe
 
+# A norm is taken over blocks, then over the blocks' norms, so that float32 keeps its digits over millions of values.
+_NORM_BLOCK = 512
+# Values (over all lanes) that a processor's cache holds beside their gradient and moments.
+_CACHED = 2**15
+
 
 def warmup_linear(step: int, total_steps: int, warmup_ratio: float) -> float:
     """The factor on the learning rate of update `step` (from 0): up over int(ratio · total) steps, then down to 0.
@@ -38,6 +43,14 @@ class LaneAdamW:
         self.second = torch.zeros_like(weights)  # v
         self.done = 0
         self._decays = any(recipe.weight_decay > 0 for recipe in recipes)
+        self._beta1, self._beta2 = self._lanes([r.beta1 for r in recipes]), self._lanes([r.beta2 for r in recipes])
+        self._rest1 = self._lanes([1 - r.beta1 for r in recipes])
+        self._rest2 = self._lanes([1 - r.beta2 for r in recipes])
+        self._eps = self._lanes([r.eps for r in recipes])
+        # On a CPU the dozen operations of an update run over one stretch of the weights after the other, which stays
+        # in the cache; stretches end at a vector's end, so that they change no bit.
+        on_cpu = weights.device.type == "cpu"
+        self._chunk = max(1024, _CACHED // len(weights) // 1024 * 1024) if on_cpu else weights.shape[1]
 
     def _lanes(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.weights.dtype, device=self.weights.device)[:, None]  # [L, 1]
@@ -49,27 +62,35 @@ class LaneAdamW:
     def step(self, gradient: Tensor) -> Tensor:
         """One update by `gradient` [L, P] (clipped in place); returns its global norm before clipping, [L]."""
         # A norm a lane, not one reduction over [L, P]: how torch splits a reduction depends on its shape.
-        # `sum` adds in a cascade, where `vector_norm` loses digits over millions of parameters.
-        norms = torch.stack([lane.square().sum().sqrt() for lane in gradient])
-        if any(recipe.max_grad_norm is not None for recipe in self.recipes):
-            limits = self._lanes([recipe.max_grad_norm or math.inf for recipe in self.recipes])
-            # As clip_grad_norm_: min(1, limit / (norm + 1e-6)); a NaN norm stays NaN and spoils this lane alone.
-            gradient.mul_((limits / (norms[:, None] + 1e-6)).clamp(max=1.0))
+        norms = torch.stack([_norm(lane) for lane in gradient])
         rates, count = self.rates(), self.done + 1
         sizes = [
             rate * math.sqrt(1 - r.beta2**count) / (1 - r.beta1**count) if r.bias_correction else rate
             for rate, r in zip(rates, self.recipes, strict=True)
         ]
-        beta1, beta2 = self._lanes([r.beta1 for r in self.recipes]), self._lanes([r.beta2 for r in self.recipes])
-        rest1 = self._lanes([1 - r.beta1 for r in self.recipes])
-        rest2 = self._lanes([1 - r.beta2 for r in self.recipes])
-        eps = self._lanes([r.eps for r in self.recipes])
-        self.first.mul_(beta1).addcmul_(gradient, rest1)
-        self.second.mul_(beta2).addcmul_(gradient.mul_(gradient), rest2)  # the gradient is spent
-        denominator = torch.sqrt(self.second, out=gradient).add_(eps)
-        self.weights.addcmul_(torch.div(self.first, denominator, out=denominator), self._lanes(sizes), value=-1)
-        if self._decays:
-            decay = self._lanes([rate * r.weight_decay for rate, r in zip(rates, self.recipes, strict=True)])
-            self.weights.addcmul_(self.weights * self.decayed, decay, value=-1)
+        # As clip_grad_norm_: min(1, limit / (norm + 1e-6)); a NaN norm stays NaN and spoils this lane alone.
+        limits = self._lanes([recipe.max_grad_norm or math.inf for recipe in self.recipes])
+        clip = (limits / (norms[:, None] + 1e-6)).clamp(max=1.0)
+        step = self._lanes(sizes)
+        decay = self._lanes([rate * r.weight_decay for rate, r in zip(rates, self.recipes, strict=True)])
+        width = self._chunk
+        for start in range(0, self.weights.shape[1], width):
+            here = slice(start, start + width)
+            w, g, m, v = (x[:, here] for x in (self.weights, gradient, self.first, self.second))  # [L, width]
+            g.mul_(clip)
+            m.mul_(self._beta1).addcmul_(g, self._rest1)
+            v.mul_(self._beta2).addcmul_(g.mul_(g), self._rest2)  # the gradient is spent
+            denominator = torch.sqrt(v, out=g).add_(self._eps)
+            w.addcmul_(torch.div(m, denominator, out=denominator), step, value=-1)
+            if self._decays:
+                w.addcmul_(w * self.decayed[here], decay, value=-1)
         self.done = count
         return norms
+
+
+def _norm(values: Tensor) -> Tensor:
+    """The Euclidean norm of a vector [P], block by block."""
+    whole = len(values) // _NORM_BLOCK * _NORM_BLOCK
+    blocks = torch.linalg.vector_norm(values[:whole].view(-1, _NORM_BLOCK), dim=1)
+    rest = torch.linalg.vector_norm(values[whole:])
+    return torch.cat([blocks, rest[None]]).square().sum().sqrt()  # `sum` adds pairwise

@@ -34,8 +34,11 @@ from harness.sweep import HarnessError, ModelSpec, TaskSpec, Trial
 from harness.tasks import Split, Task
 
 Progress = Callable[[int, int], None]
-# Batches are padded to a multiple of this under `padding: batch`, so that lanes often share a width.
-WIDTH_STEP = 8
+# Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
+# rounded up so that lanes often share a width. The sum over the parts is the batch's loss; on phrases of 2 to 60
+# tokens two parts save a third of the work; more cost as much again in the embeddings' dense gradients.
+_PARTS = 2
+_WIDTH_STEP = 4
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 
@@ -211,7 +214,7 @@ class _Data:
     def width(self, rows: Tensor) -> int:
         """The longest text of these rows, rounded up to a width that batches share."""
         longest = int(self.lengths[rows].max())
-        return min(self.input_ids.shape[1], math.ceil(longest / WIDTH_STEP) * WIDTH_STEP)
+        return min(self.input_ids.shape[1], math.ceil(longest / _WIDTH_STEP) * _WIDTH_STEP)
 
 
 class _Run:
@@ -280,19 +283,17 @@ class _Run:
             self.order = torch.stack([torch.randperm(len(self.training), generator=g) for g in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
         rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
-        losses = torch.empty(len(rows), device=self.device)
-        groups = self._groups(rows)
-        for width, lanes in groups.items():
-            whole = len(lanes) == len(rows)
-            views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
-            losses_here = self._losses(views, rows[lanes], width, lanes)  # [lanes]
-            gradients = torch.autograd.grad(losses_here.sum(), list(views.values()), materialize_grads=True)
-            for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
-                if whole:
-                    view.copy_(gradient)
-                else:
-                    view[lanes] = gradient
-            losses[lanes] = losses_here.detach()
+        losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
+        for part in self._parts(rows):  # [L, b]
+            for width, lanes in self._groups(part).items():
+                whole = len(lanes) == len(rows)
+                views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
+                loss = self._losses(views, part[lanes], width, lanes) / rows.shape[1]  # [lanes]
+                losses[lanes] += loss.detach()
+                total = total + loss.sum()
+        gradients = torch.autograd.grad(total, list(self.views.values()), materialize_grads=True)
+        for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
+            view.copy_(gradient)
         self.log.losses.append(losses)
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
@@ -302,8 +303,15 @@ class _Run:
             self.log.eval_steps.append(done)
             self.log.logits.append(self._evaluate())
 
+    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The batch of each lane [L, B] as it is, or by length in parts [L, b]."""
+        if self.recipe.padding == "dataset":
+            return (rows,)
+        by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
+        return torch.split(rows.gather(1, by_length), math.ceil(rows.shape[1] / _PARTS), dim=1)
+
     def _groups(self, rows: Tensor) -> dict[int, list[int]]:
-        """Width -> the lanes whose batch has it. A lane's width depends on its own batch alone."""
+        """Width -> the lanes whose rows have it. A lane's width depends on its own rows alone."""
         if self.recipe.padding == "dataset":
             return {self.training.input_ids.shape[1]: list(range(len(rows)))}
         groups: dict[int, list[int]] = {}
@@ -312,7 +320,7 @@ class _Run:
         return groups
 
     def _losses(self, views: dict[str, Tensor], rows: Tensor, width: int, lanes: list[int]) -> Tensor:
-        """The mean loss of each lane's batch, [lanes], with dropout on."""
+        """The loss of each lane's rows, summed over them, [lanes], with dropout on."""
         inputs = self._inputs(self.training, rows, width)  # [lanes, B, width]
         labels = self.training.labels[rows.to(self.device)]  # [lanes, B]
         self.module.train()
@@ -334,8 +342,8 @@ class _Run:
     def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
         logits = self._logits(view, inputs)  # [B, C]
         if self.task.label_names is None:
-            return F.mse_loss(logits[:, 0], labels)
-        return F.cross_entropy(logits, labels)
+            return F.mse_loss(logits[:, 0], labels, reduction="sum")
+        return F.cross_entropy(logits, labels, reduction="sum")
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         with self._autocast():

@@ -1,0 +1,43 @@
+# make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report: likewise)
+# make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
+# make test | check | bench
+# PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+named = $(if $(SWEEP),,$(error name a sweep, as: make $@ SWEEP=rte_lr))
+options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
+where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
+        $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
+
+.PHONY: sweep plan report rerun test check bench pretrain clean
+
+sweep plan report: $(READY)
+	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
+
+rerun: $(READY)
+	$(named)@$(BIN)/harness rerun $(SWEEP) $(where) $(options)
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+# Rebuilds the shipped weights beside them, to compare: a quarter of an hour on one core.
+pretrain: $(READY)
+	$(BIN)/harness pretrain build/embedded-model
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,93 @@
+"""Shared by the tests: no network, one thread, and small models and data that tests build."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+
+import csv
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
+
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a b c d e f g h good bad red blue old new small".split()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Sixty training and thirty dev texts of two to nine words; the label says whether `good` stands in them."""
+    folder, draw = tmp_path_factory.mktemp("data"), random.Random(5)
+    for name, count in (("train", 60), ("validation", 30)):
+        with (folder / f"{name}.tsv").open("w") as stream:
+            rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
+            rows.writerow(["text", "label"])
+            for number in range(count):
+                words = draw.choices(WORDS[5:13], k=draw.randint(1, 8)) + [("bad", "good")[number % 2]]
+                rows.writerow([" ".join(draw.sample(words, len(words))), ("no", "yes")[number % 2]])
+    files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
+    return TaskSpec(name="good", files=files)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a small random model of a kind (`bert`, `roberta`, …) with a tokenizer, and give its folder."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    def write(kind: str = "bert", **changes: object) -> Path:
+        folder = tmp_path_factory.mktemp(kind)
+        words = {word: number for number, word in enumerate(WORDS)}
+        inner = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        inner.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
+        sizes: dict[str, object] = {
+            "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 32, "max_position_embeddings": 32, "pad_token_id": 0,
+        }  # fmt: skip
+        if kind == "distilbert":
+            sizes = {"vocab_size": len(WORDS), "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32,
+                     "max_position_embeddings": 32, "pad_token_id": 0}  # fmt: skip
+        if kind == "deberta-v2":
+            sizes |= {"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]}
+        if kind in ("albert", "electra"):
+            sizes |= {"embedding_size": 8}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            config = transformers.AutoConfig.for_model(kind, **(sizes | changes))
+            transformers.AutoModel.from_config(config).save_pretrained(folder)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def bert(build: Callable[..., Path]) -> ModelSpec:
+    """A BERT of two layers by 16."""
+    return ModelSpec(name="tiny-bert", folder=str(build("bert")))
+
+
+@pytest.fixture(scope="session")
+def trial(data: TaskSpec, bert: ModelSpec) -> Callable[..., Trial]:
+    """Make a trial on the small task and model: `trial(seed, lr=1e-3, epochs=2, …)`."""
+
+    def make(seed: int = 1, **fields: object) -> Trial:
+        seeds = {name: fields.pop(name, seed) for name in ("init_seed", "order_seed", "dropout_seed")}
+        given = {"task": data, "model": bert, "lr": 1e-3, "epochs": 2, "batch_size": 8} | fields
+        return Trial(recipe=Recipe(**given), seeds=Seeds(seed=seed, **seeds), cell=0)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def tiny_sweep(trial: Callable[..., Trial]) -> Sweep:
+    """Two rates × three seeds of the small task, one epoch."""
+    cells = tuple(Cell(axes=(("lr", lr),), recipe=trial(lr=lr, epochs=1).recipe) for lr in (1e-3, 1e-2))
+    return Sweep(name="tiny", profile="default", title="Tiny", cells=cells, seeds=tuple(trial(s).seeds for s in (1, 2, 3)))
