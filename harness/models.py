@@ -20,6 +20,8 @@ HEAD_STD = 0.02
 # These build their own mask from one value a token; the others take a ready additive mask [B, 1, 1, T], which keeps
 # transformers' mask code (it branches on data) out of vmap.
 _TOKEN_MASK = ("deberta", "deberta-v2")
+# These count positions from behind the padding token's index.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Network:
     sha256: str
     token_mask: bool
     takes_token_types: bool
+    positions: int | None  # the longest text it can read, in tokens
 
     @property
     def parameters(self) -> int:
@@ -144,4 +147,7 @@ def network(spec: ModelSpec, num_labels: int) -> Network:
     kind = module.config.model_type
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes and types > 0)
+    positions = getattr(module.config, "max_position_embeddings", None)
+    if positions is not None and kind in _OFFSET_POSITIONS:
+        positions -= module.config.pad_token_id + 1
+    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes and types > 0, positions)

@@ -13,7 +13,8 @@ import pytest
 
 from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a b c d e f g h good bad red blue old new small".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, *"abcdefgh", "good", "bad", "red", "blue", "old", "new", "small"]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
             rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
             rows.writerow(["text", "label"])
             for number in range(count):
-                words = draw.choices(WORDS[5:13], k=draw.randint(1, 8)) + [("bad", "good")[number % 2]]
+                words = [*draw.choices(WORDS[5:13], k=draw.randint(1, 8)), ("bad", "good")[number % 2]]
                 rows.writerow([" ".join(draw.sample(words, len(words))), ("no", "yes")[number % 2]])
     files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
     return TaskSpec(name="good", files=files)
@@ -90,4 +91,6 @@ def trial(data: TaskSpec, bert: ModelSpec) -> Callable[..., Trial]:
 def tiny_sweep(trial: Callable[..., Trial]) -> Sweep:
     """Two rates × three seeds of the small task, one epoch."""
     cells = tuple(Cell(axes=(("lr", lr),), recipe=trial(lr=lr, epochs=1).recipe) for lr in (1e-3, 1e-2))
-    return Sweep(name="tiny", profile="default", title="Tiny", cells=cells, seeds=tuple(trial(s).seeds for s in (1, 2, 3)))
+    return Sweep(
+        name="tiny", profile="default", title="Tiny", cells=cells, seeds=tuple(trial(s).seeds for s in (1, 2, 3))
+    )

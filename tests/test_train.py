@@ -1,0 +1,258 @@
+"""The engine: a lane's result does not depend on its pack, and equals what a plain loop over the same model gives."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import metrics, models, train
+from harness.records import Curves
+from harness.sweep import HarnessError, ModelSpec, TaskFiles, TaskSpec, Trial
+
+Make = Callable[..., Trial]
+
+
+def same(a: train.LaneResult, b: train.LaneResult) -> bool:
+    """Bit for bit: every array and the hash of the weights."""
+    names = Curves.__dataclass_fields__
+    arrays = all(np.array_equal(getattr(a.curves, n), getattr(b.curves, n), equal_nan=True) for n in names)
+    return arrays and a.measured.weights_sha256 == b.measured.weights_sha256
+
+
+def pool(trial: Make, padding: str) -> list[Trial]:
+    """Trials that differ in everything that lanes may differ in; the last diverges."""
+    changes: list[dict[str, object]] = [
+        {}, {"bias_correction": False}, {"dropout": 0.0}, {"dropout": 0.5, "lr": 1e-2}, {"max_grad_norm": None},
+        {"weight_decay": 0.1, "warmup_ratio": 0.5}, {"beta2": 0.98, "eps": 1e-3, "init_seed": 9}, {"lr": 1e30},
+    ]  # fmt: skip
+    return [trial(seed % 3, epochs=1, padding=padding, **change) for seed, change in enumerate(changes)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_a_lane_is_bit_equal_alone_and_in_any_place_of_any_pack(trial: Make, padding: str, threads: int) -> None:
+    trials = pool(trial, padding)
+    alone = cache(lambda index: train.train([trials[index]], threads=threads)[0])
+
+    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.integers(0, len(trials) - 1), min_size=2, max_size=8))
+    def check(lanes: list[int]) -> None:
+        together = train.train([trials[lane] for lane in lanes], threads=threads)
+        assert all(same(result, alone(lane)) for lane, result in zip(lanes, together, strict=True))
+
+    check()
+
+
+def test_the_embedded_model_is_bit_equal_alone_and_in_a_pack(trial: Make) -> None:
+    """At the width and depth that the shipped sweeps train."""
+    task, model = TaskSpec(name="embedded"), ModelSpec(name="embedded")
+    trials = [trial(seed, task=task, model=model, epochs=1, batch_size=250, max_length=16) for seed in (1, 2, 3)]
+    together = train.train(trials)
+    assert same(together[2], train.train(trials[2:])[0])
+    assert not same(together[0], together[1])
+
+
+def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
+    """A loop as people write it, apart from the engine: losses, gradient norms and final logits, without dropout."""
+    r = given.recipe
+    task = train.prepared(r.task, r.model, r.max_length)
+    network = models.network(r.model, task.num_labels)
+    module = copy.deepcopy(network.module).eval().requires_grad_(True)
+    head = network.initialised(train.stream("init", given.seeds.init_seed))
+    module.load_state_dict(module.state_dict() | head)
+    data = {name: torch.from_numpy(getattr(task.train, name)) for name in ("input_ids", "lengths", "labels")}
+    first = {name: torch.zeros_like(value) for name, value in module.named_parameters()}
+    second = copy.deepcopy(first)
+    order = train.stream("order", given.seeds.order_seed)
+    total = math.ceil(len(data["labels"]) / r.batch_size) * r.epochs
+    losses, norms = [], []
+
+    def forward(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        logits: torch.Tensor = module(input_ids=ids, attention_mask=mask).logits
+        return logits
+
+    for _ in range(r.epochs):
+        for rows in torch.randperm(len(data["labels"]), generator=order).split(r.batch_size):
+            step = len(losses)
+            loss = F.cross_entropy(forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows])
+            module.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), r.max_grad_norm or math.inf).item())
+            warmup = int(r.warmup_ratio * total)
+            lr = r.lr * (step / warmup if step < warmup else (total - step) / (total - warmup))
+            size = lr * (math.sqrt(1 - r.beta2 ** (step + 1)) / (1 - r.beta1 ** (step + 1)) if r.bias_correction else 1)
+            with torch.no_grad():
+                for name, value in module.named_parameters():
+                    gradient = value.grad
+                    assert gradient is not None
+                    first[name].mul_(r.beta1).add_(gradient, alpha=1 - r.beta1)
+                    second[name].mul_(r.beta2).addcmul_(gradient, gradient, value=1 - r.beta2)
+                    value.addcdiv_(first[name], second[name].sqrt().add_(r.eps), value=-size)
+                    if not any(kept in name for kept in ("bias", "LayerNorm.weight")):
+                        value.add_(value, alpha=-lr * r.weight_decay)
+    with torch.no_grad():
+        dev = forward(torch.from_numpy(task.validation.input_ids), torch.from_numpy(task.validation.lengths))
+    return losses, norms, dev.numpy()
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+@pytest.mark.parametrize("correction", [False, True])
+def test_a_run_equals_a_plain_loop(trial: Make, correction: bool, padding: str) -> None:
+    """All 16 steps, to float32's rounding, whose differences grow with the steps."""
+    one = trial(4, bias_correction=correction, dropout=0.0, padding=padding, weight_decay=0.1)
+    result = train.train([trial(5, dropout=0.0, padding=padding), one])[1]
+    losses, norms, logits = plain(one)
+    np.testing.assert_allclose(result.curves.train_loss, losses, rtol=2e-5)
+    np.testing.assert_allclose(result.curves.grad_norm, norms, rtol=2e-4)
+    np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
+
+
+def test_what_is_kept_of_a_run(trial: Make) -> None:
+    result = train.train([trial(1, eval_steps=3, lr=5e-3)])[0]
+    curves, measured = result.curves, result.measured
+    assert curves.eval_step.tolist() == [3, 6, 8, 9, 12, 15, 16]  # every third step and each epoch's end, of 8 steps
+    assert curves.train_loss.shape == curves.grad_norm.shape == curves.lr.shape == (16,)
+    assert curves.lr[0] == 0.0
+    assert curves.lr.max() == 5e-3
+    final = metrics.score("accuracy", curves.logits, curves.labels)
+    assert measured.final_score == curves.dev_score[-1] == final.value
+    assert measured.best_score == curves.dev_score.max()
+    assert measured.best_step == curves.eval_step[curves.dev_score.argmax()]
+    assert measured.final_train_loss == pytest.approx(curves.train_loss[8:].mean(), rel=1e-6)
+    dev_loss = F.cross_entropy(torch.from_numpy(curves.logits), torch.from_numpy(curves.labels)).item()
+    assert measured.final_dev_loss == curves.dev_loss[-1] == pytest.approx(dev_loss)
+    assert (measured.dev_examples, measured.train_examples, measured.majority_correct) == (30, 60, 15)
+    assert measured.label_entropy == pytest.approx(math.log(2))
+
+
+def test_training_learns_what_can_be_learnt(trial: Make) -> None:
+    result = train.train([trial(1, lr=5e-3, epochs=12)])[0]
+    assert result.measured.outcome == "ok"
+    assert result.measured.final_score is not None
+    assert result.measured.final_score > 0.9
+    assert result.measured.reason is None
+
+
+def test_outcomes_of_runs_that_fail(trial: Make) -> None:
+    diverged, constant = train.train([trial(1, lr=1e30), trial(1, lr=1e-9)])
+    assert (diverged.measured.outcome, diverged.measured.reason) == ("failed", "diverged")
+    assert diverged.measured.final_score is None
+    assert diverged.measured.final_train_loss is None
+    assert diverged.measured.diverged_step is not None
+    assert (constant.measured.outcome, constant.measured.reason) == ("failed", "constant")
+    assert constant.measured.final_score == 0.5
+
+
+def test_a_run_that_was_well_above_the_majority_and_ended_below_collapsed(trial: Make) -> None:
+    run = train._Run([trial()], torch.device("cpu"))  # 30 dev examples, 15 the majority: luck ends at 19.5
+    below = metrics.Score(0.5, 15, True, True)
+
+    def reason(*before: int) -> str | None:
+        return run._reason([*(metrics.Score(right / 30, right, False, False) for right in before), below])
+
+    assert reason(20, 16) == "collapsed"
+    assert reason(19, 16) == "constant"
+    assert run._reason([replace(below, constant=False)]) is None
+
+
+def test_each_seed_drives_its_own_part(trial: Make) -> None:
+    """Head, order and dropout follow their seeds and nothing else."""
+    cases = [trial(1), trial(1, init_seed=2), trial(1, order_seed=2), trial(1, dropout_seed=2)]
+    run = train._Run(cases, torch.device("cpu"))
+    start = run.weights.clone()
+    assert [torch.equal(start[0], lane) for lane in start] == [True, False, True, True]
+    run.update(0)
+    assert [torch.equal(run.order[0], lane) for lane in run.order] == [True, True, False, True]
+    masks = [train._Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")).draw([0], 100) for t in cases]
+    assert [torch.equal(masks[0], mask) for mask in masks] == [True, True, True, False]
+    results = train.train(cases)
+    assert len({result.measured.weights_sha256 for result in results}) == 4
+
+
+def test_every_epoch_shows_every_example_once_in_another_order(trial: Make) -> None:
+    run = train._Run([trial(3)], torch.device("cpu"))
+    seen = []
+    for step in range(run.steps):
+        run.update(step)
+        if step % run.epoch_steps == 0:
+            seen.append(run.order[0].tolist())
+    assert [sorted(order) for order in seen] == [list(range(60))] * 2
+    assert seen[0] != seen[1]
+
+
+def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
+    masks = train._Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
+    kept = masks.draw([0, 1, 2], 1_000_000)
+    shares = kept.mean(dim=1).tolist()
+    assert shares == pytest.approx([0.9, 1.0, 0.5], abs=0.002)  # 4 standard errors of the last
+    assert (kept.mean(dim=1) * masks.scales).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.005)
+    assert masks.scales[0].item() == pytest.approx(1 / 0.9, rel=1e-4)
+    neighbours = np.corrcoef(kept[0, :-1].numpy(), kept[0, 1:].numpy())[0, 1]
+    assert abs(neighbours) < 0.005
+    assert not torch.equal(masks.draw([2], 1000), kept[2:, :1000])  # the next step draws anew
+
+
+def test_dropout_stands_wherever_the_model_has_it(trial: Make) -> None:
+    """In training the pool of a lane is used up exactly: embeddings, 2 layers × (attention, 2 hidden), classifier."""
+    run = train._Run([trial(1)], torch.device("cpu"))
+    run.update(0)
+    batch, width, hidden, heads = 8, run.training.input_ids.shape[1], 16, 2
+    layer = heads * width * width + 2 * width * hidden
+    assert run.draws == {(batch, width): batch * (width * hidden + 2 * layer + hidden)}
+
+
+def test_bf16_is_another_result_near_by(trial: Make) -> None:
+    exact, rough = (train.train([trial(1, epochs=1, precision=p)])[0] for p in ("float32", "bf16"))
+    assert not np.array_equal(exact.curves.train_loss, rough.curves.train_loss)
+    np.testing.assert_allclose(exact.curves.train_loss, rough.curves.train_loss, atol=0.02)
+    pair = train.train([trial(2, epochs=1, precision="bf16"), trial(1, epochs=1, precision="bf16")])
+    assert same(pair[1], rough)
+
+
+def test_a_regression_trains(trial: Make, data: TaskSpec, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("numbers")
+    for name in ("train", "validation"):
+        lines = [f"{'good ' * (number % 4)}a\t{number % 4}.5" for number in range(40)]
+        (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
+    task = TaskSpec(name="numbers", files=files, metric="pearson")
+    trials = [trial(seed, task=task, lr=5e-3, epochs=6) for seed in (1, 2)]
+    results = train.train(trials)
+    assert same(results[1], train.train(trials[1:])[0])
+    assert results[0].measured.final_score is not None
+    assert results[0].measured.final_score > 0.5
+    assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
+
+
+def test_what_cannot_be_trained_is_refused(trial: Make) -> None:
+    with pytest.raises(HarnessError, match="batch_size 61 for 60 examples; allowed: 1 to 60"):
+        train.train([trial(batch_size=61)])
+    with pytest.raises(ValueError, match="share their shape"):
+        train.train([trial(epochs=1), trial(epochs=2)])
+    long = trial(max_length=128).recipe.task
+    assert long.files is not None
+    with open(long.files.train) as stream:
+        text = stream.read()
+    folder = long.files.train.removesuffix("train.tsv")
+    with open(f"{folder}long.tsv", "w") as stream:
+        stream.write(text + "a " * 60 + "\tyes\n")
+    task = TaskSpec(name="long", files=TaskFiles(train=f"{folder}long.tsv", validation=long.files.validation))
+    with pytest.raises(HarnessError, match=r"texts of 62 tokens; allowed: up to 32; lower max_length to 32"):
+        train.train([trial(task=task)])
+
+
+def test_threads_and_global_generators_are_left_as_they_were(trial: Make) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    train.train([trial(epochs=1)], threads=2 if threads == 1 else 1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
