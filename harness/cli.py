@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import shlex
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,9 @@ from harness import execute
 from harness.records import Store
 from harness.sweep import HarnessError, Sweep, Trial, expand, show, where
 
+# Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
 
 class _Commands(TyperGroup):
     """Turns bad input into one line and exit 2, and Ctrl-C into exit 130."""
@@ -33,6 +39,27 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except HarnessError as error:
             print(f"harness: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except _UsageError as error:
+            words = " ".join(filter(None, ("harness", ctx.invoked_subcommand)))
+            unread = HarnessError(
+                "the command line can be read",
+                got=error.format_message().rstrip("."),
+                allowed=f"what `{words} --help` lists",
+                fix="correct it",
+            )
+            print(f"harness: {unread}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.filename is None:  # a broken pipe, say: no file's fault
+                raise
+            unusable = HarnessError(
+                "the files of a sweep and its results can be read and written",
+                got=f"{error.filename} ({error.strerror})",
+                allowed="a folder of your own with room in it",
+                fix="free it, or name another folder with --results",
+            )
+            print(f"harness: {unusable}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
@@ -76,15 +103,15 @@ def plan(
     out = Console(highlight=False)
     _headline(out, resolved, reason)
     out.print(_cell_table(resolved, store))
-    seeds = len(resolved.seeds)
-    out.print(f"{len(resolved.cells)} cells × {seeds} {'seed' if seeds == 1 else 'seeds'} = {ended.planned} trials: "
+    cells, seeds = _count(len(resolved.cells), "cell"), _count(len(resolved.seeds), "seed")
+    out.print(f"{cells} × {seeds} = {_count(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
     here = execute.machine()
     workers = len(here.gpus) or here.cores
     expected = execute.estimate(resolved, store, workers)
     took = "time not known" if expected.seconds is None else f"about {_duration(expected.seconds)}"
-    device = f"{workers} {'GPU' if here.gpus else 'core'}{'s' if workers > 1 else ''}"
-    out.print(f"To train what is missing on {device}: {took} ({expected.basis}).")
+    device = _count(workers, "GPU" if here.gpus else "core")
+    out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {_bytes(expected.memory)}"
     lanes = execute.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
     out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
@@ -148,7 +175,8 @@ def rerun(
     resolved, store = _planned(sweep, profile, overrides, results)
     chosen = _one_trial(resolved, trial, seed, conditions)
     messages = Console(highlight=False, stderr=as_json)
-    messages.print(f"Training {chosen.id} again: {resolved.cells[chosen.cell].label}, seed {chosen.seeds.seed}.")
+    label = resolved.cells[chosen.cell].label
+    messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with _steps(messages, "steps") as progress:
         found = execute.rerun(resolved, store, chosen, tolerance, progress)
     if as_json:
@@ -172,7 +200,7 @@ def report(
     from harness import report as reports
 
     resolved, store = _planned(sweep, profile, overrides, results)
-    path = None if Path(sweep).is_dir() else _file(sweep)
+    path = None if _is_results(sweep) else _file(sweep)
     made = reports.write(resolved, store, rerun=_rerun_words(path, sweep, resolved, store.folder.parent))
     if as_json:
         _json(made.summary)
@@ -195,7 +223,7 @@ def pretrain(
     with _steps(console, "steps") as progress:
         made = pretraining.pretrain(
             out, steps=steps, seed=seed, threads=threads, overwrite=overwrite,
-            warmup_steps=min(500, max(1, steps // 10)),
+            warmup_steps=min(500, steps // 10),
             progress=lambda step, total, loss: progress(step, total),
         )  # fmt: skip
     console.print(f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps, {_duration(made.wall_seconds)}.")
@@ -224,9 +252,15 @@ def _file(sweep: str) -> Path:
     return named
 
 
+def _is_results(sweep: str) -> bool:
+    """Whether a results folder is meant, and not a sweep that a folder without a plan happens to be called like."""
+    named = (Path("sweeps") / f"{sweep}.yaml").is_file() and not (Path(sweep) / "plan.json").is_file()
+    return bool(sweep) and Path(sweep).is_dir() and not named
+
+
 def _planned(sweep: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Sweep, Store]:
     """A sweep as its results folder has it, with the settings it was started with; else as its file says."""
-    if Path(sweep).is_dir():
+    if _is_results(sweep):
         store = Store(Path(sweep))
         kept = store.load_plan()
         if kept is None:
@@ -239,10 +273,13 @@ def _planned(sweep: str, profile: str | None, overrides: list[str], results: Pat
         return kept, store
     path = _file(sweep)
     if profile is None:  # the profile that was run, rather than the one this machine would choose
-        run = [Store(folder) for folder in sorted(results.glob(f"{path.stem}@*")) if (folder / "plan.json").is_file()]
+        folders = sorted(results.glob(f"{glob.escape(path.stem)}@*"))
+        run = [Store(folder) for folder in folders if (folder / "plan.json").is_file()]
         plans = [(plan, store) for store in run if (plan := store.load_plan()) is not None]
         if len(plans) == 1 and not overrides:
-            return plans[0][0], plans[0][1]
+            return plans[0]
+        if len(plans) == 1:
+            profile = plans[0][0].profile
         if len(plans) > 1:
             raise HarnessError(
                 f"one profile of {path.stem} is meant", got="none named, and several were run",
@@ -281,12 +318,12 @@ def _span(sweep: Sweep) -> str:
 
 def _rerun_words(path: Path | None, given: str, sweep: Sweep, results: Path) -> str:
     """The beginning of a rerun command that finds this sweep again."""
-    words = ["harness rerun", given, "--profile", sweep.profile]
+    words = ["harness", "rerun", given, "--profile", sweep.profile]
     if path is None:
-        words = ["harness rerun", given]
+        words = ["harness", "rerun", given]
     elif results != Path("results"):
         words += ["--results", str(results)]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 # ------------------------------------------------------------------------------------------------------- printing
@@ -300,7 +337,7 @@ def _headline(out: Console, sweep: Sweep, reason: str) -> None:
     out.print(Text(sweep.title, style="bold"))
     if sweep.stand_in:
         out.print(Text(sweep.stand_in, style="yellow"))
-    out.print(f"Profile {sweep.profile}: {reason}.", soft_wrap=True)
+    out.print(Text(f"Profile {sweep.profile}: {reason}."), soft_wrap=True)
 
 
 def _cell_table(sweep: Sweep, store: Store) -> Table:
@@ -309,13 +346,16 @@ def _cell_table(sweep: Sweep, store: Store) -> Table:
         table.add_column(name)
     for name in ("trials", "finished", "failed", "crashed", "missing"):
         table.add_column(name, justify="right")
-    trials = expand(sweep)
+    trials = defaultdict(list)
+    for trial in expand(sweep):
+        trials[trial.cell].append(trial)
     for index, cell in enumerate(sweep.cells):
-        records = [store.load(trial.id) for trial in trials if trial.cell == index]
+        records = [store.load(trial.id) for trial in trials[index]]
         states = [record.status if record else "missing" for record in records]
         failed = sum(bool(record and record.measured and record.measured.outcome == "failed") for record in records)
         counts = (len(records), states.count("finished"), failed, states.count("crashed"), states.count("missing"))
-        table.add_row(*([show(value) for _, value in cell.axes] or ["the only one"]), *map(str, counts))
+        names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
+        table.add_row(*names, *map(str, counts))
     return table
 
 
@@ -336,7 +376,10 @@ def _print_comparison(out: Console, found: execute.Comparison) -> None:
     score = "no score (diverged)" if new.final_score is None else f"{new.metric} {new.final_score:.4f}"
     out.print(f"Now: {score}, {new.outcome}{f' ({new.reason})' if new.reason else ''}.")
     if found.verdict == "identical":
-        out.print(f"[bold]identical[/bold]: all {new.steps} steps, the dev logits and the weights, bit for bit.")
+        what = f"all {new.steps} steps, the dev logits and the weights" if found.by_steps else "the final weights"
+        out.print(f"[bold]identical[/bold]: {what}, bit for bit.")
+        if not found.by_steps:
+            out.print("  The record's curves are not kept here or can't be read, so the steps were not compared.")
         return
     size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
     first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
@@ -379,7 +422,7 @@ def _progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]:
 def _line(progress: execute.Progress) -> str:
     crashed = f", {progress.crashed} crashed" if progress.crashed else ""
     left = "" if progress.seconds_left is None else f", about {_duration(progress.seconds_left)} left"
-    on = f" ({progress.lanes} training on {progress.workers} workers)" if progress.lanes else ""
+    on = f" ({progress.lanes} training on {_count(progress.workers, 'worker')})" if progress.lanes else ""
     done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
     return f"{done}{crashed}{left}{on}"
 
@@ -398,6 +441,10 @@ def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
         task = bar.add_task(unit)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import time
 import traceback
@@ -124,12 +125,11 @@ def estimate(sweep: Sweep, store: Store, workers: int) -> Estimate:
     # that small batches reach: a guess within a factor of three or so.
     speed = 15e12 if machine().gpus else 40e9
     total = 0.0
+    found = {task: tasks.sizes(task) for task in {cell.recipe.task for cell in sweep.cells}}  # reads files, so once
     for trial in left:
-        sizes, count = tasks.sizes(trial.recipe.task), parameter_count(trial.recipe.model)
+        sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
         if sizes is None or count is None:
-            return Estimate(
-                None, "not known before the first pack: the model's or data's size isn't", memory, parameters
-            )
+            return Estimate(None, "the size of the model or data is not known here", memory, parameters)
         tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.epochs * trial.recipe.max_length
         total += 6 * count * tokens / speed
     return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
@@ -310,7 +310,8 @@ def _record(
         environment=environment,
         measured=measured,
         arrays_sha256=None,
-        error=error,
+        # A path in a traceback may hold bytes that are no text; a record is UTF-8.
+        error=error and error.encode("utf-8", "backslashreplace").decode(),
     )
 
 
@@ -436,6 +437,22 @@ class _Worker:
         return train_pack(sweep, profile, trials, self.place, progress)
 
 
+def _refuse_silent(address: str | None) -> None:
+    """Raise within seconds where nothing listens at host:port; Ray alone tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise HarnessError(
+            "the Ray cluster can be reached",
+            got=f"{address}: {error}",
+            allowed="auto or host:port of a running cluster",
+            fix="start it with `ray start --head`",
+        ) from None
+
+
 class RayPool:
     """Long-lived Ray actors, one a GPU or one a core; each trains one pack at a time."""
 
@@ -449,6 +466,7 @@ class RayPool:
         import ray
 
         self.ray, self.sweep = ray, sweep
+        _refuse_silent(address)
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
         if address is None:
             options |= {"num_cpus": machine().cores, "include_dashboard": False}
@@ -574,14 +592,14 @@ def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress],
     trained trials and for a folder that another sweep holds. Trials that crash are recorded and the sweep goes on.
     """
     with store.locked():
-        for path in store.unreadable(sweep):
-            path.rename(path.with_suffix(".unreadable"))
+        store.tidy(sweep)
         _refuse_orphans(sweep, store)
         _check_inputs(sweep, store)
-        store.save_plan(sweep)
         missing = [trial for trial in expand(sweep) if _wanted(store, trial, options)]
         if missing:
             _train_all(sweep, store, missing, options, show)
+        else:
+            store.save_plan(sweep)
     return ended(sweep, store, len(missing))
 
 
@@ -677,6 +695,7 @@ def _train_all(
 
     # Enough workers for one trial each; the packs are then cut to the workers there are.
     with _pool(sweep, options, len(missing), tick) as pool:
+        store.save_plan(sweep)  # before any training, and not for workers that can't be had
         progress.workers = pool.workers
         queue = pack(missing, lambda recipe: pack_size(recipe, pool.place.device, options.pack), pool.workers)
         show(progress)
@@ -762,6 +781,7 @@ class Comparison:
     reasons: tuple[str, ...]
     record: Record
     again: Record
+    by_steps: bool  # False where the record's curves are gone and the final weights alone were compared
 
 
 def rerun(
@@ -786,15 +806,22 @@ def rerun(
     place = Place(device, record.environment.threads)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
-    return compare(record, store.curves(trial.id), again, curves, tolerance)
+    return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
 
 
-def compare(record: Record, kept: Curves | None, again: Record, curves: Curves, tolerance: float) -> Comparison:
+def compare(
+    record: Record,
+    kept: Curves | None,
+    again: Record,
+    curves: Curves,
+    tolerance: float,
+    arrays_sha256: str | None = None,
+) -> Comparison:
     """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
 
     Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
     logits and the hash of the final weights. NaN equals NaN. Where the arrays of the record are not kept, the
-    weights' hash alone decides, and a difference has no size.
+    weights' hash alone decides, and a difference has no size. `arrays_sha256` is that of the arrays as they lie there.
     """
     assert record.measured is not None
     assert again.measured is not None
@@ -806,13 +833,14 @@ def compare(record: Record, kept: Curves | None, again: Record, curves: Curves, 
             differences += _differences(getattr(kept, name), getattr(curves, name), at)
         differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
     if same_weights and not differences:
-        return Comparison(record.id, "identical", 0.0, None, (), record, again)
+        return Comparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
     largest = max((size for _, size in differences), default=None)
     first = min((step for step, _ in differences if step is not None), default=None)
     close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
     verdict: Verdict = "within_tolerance" if close else "different"
     finite = None if largest is None or not np.isfinite(largest) else largest
-    return Comparison(record.id, verdict, finite, first, _reasons(record, again, kept), record, again)
+    reasons = _reasons(record, again, kept, arrays_sha256)
+    return Comparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
 
 
 def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:
@@ -825,7 +853,7 @@ def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tu
     return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
 
 
-def _reasons(record: Record, again: Record, kept: Curves | None) -> tuple[str, ...]:
+def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
     """What differs between the two runs' surroundings, likeliest cause first."""
     assert record.measured is not None
     assert again.measured is not None
@@ -843,7 +871,9 @@ def _reasons(record: Record, again: Record, kept: Curves | None) -> tuple[str, .
         pairs.append(("pack size", before["pack_size"], now["pack_size"]))
     found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
     if kept is None:
-        found.append("the record's curves are not kept here, so only the weights' hash was compared")
+        found.append("the record's curves are not kept here or can't be read, so only the final weights were compared")
+    elif record.arrays_sha256 != arrays_sha256:
+        found.append("the record's curves were changed after they were written: their hash is another")
     return tuple(found) or ("nothing in the records explains it",)
 
 

@@ -8,6 +8,8 @@ import io
 import json
 import os
 import socket
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,18 +146,18 @@ class Store:
         """The sweep as it was planned, None where nothing was; raises HarnessError for a plan that can't be read."""
         path = self.folder / "plan.json"
         try:
-            plan = json.loads(path.read_text())
-            sweep = Sweep.model_validate_json(json.dumps(plan["sweep"]))
+            plan = json.loads(path.read_text(encoding="utf-8"))
+            ids, sweep = plan["trials"], Sweep.model_validate_json(json.dumps(plan["sweep"]))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise HarnessError(
                 "a results folder's plan can be read",
-                got=f"{path} ({type(error).__name__})",
+                got=f"{path} ({getattr(error, 'strerror', None) or 'no plan of a sweep'})",
                 allowed="the plan.json that the sweep wrote",
                 fix="remove it; the next `harness sweep` writes it again",
             ) from None
-        if [trial.id for trial in expand(sweep)] != plan["trials"]:
+        if [trial.id for trial in expand(sweep)] != ids:
             raise HarnessError(
                 "the ids of a plan are those of this version of the harness",
                 got=str(path),
@@ -186,8 +188,8 @@ class Store:
     def load(self, trial_id: str) -> Record | None:
         """The record of a trial; None where there is none or it can't be read (`unreadable` names the latter)."""
         try:
-            record = Record.model_validate_json(self.path(trial_id).read_text())
-        except (OSError, ValidationError, UnicodeDecodeError):
+            record = Record.model_validate_json(self.path(trial_id).read_bytes())
+        except (OSError, ValidationError):
             return None
         return record if record.id == trial_id else None
 
@@ -195,6 +197,20 @@ class Store:
         """Record files of planned trials that are cut short, empty or of another schema: they count as missing."""
         paths = (self.path(trial.id) for trial in expand(sweep))
         return tuple(path for path in paths if path.exists() and self.load(path.stem) is None)
+
+    def tidy(self, sweep: Sweep) -> None:
+        """Rename what can't be read to `<id>.unreadable` and remove what killed writers left half written."""
+        for path in self.unreadable(sweep):
+            path.rename(path.with_suffix(".unreadable"))
+        for path in self.trials.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def arrays_sha256(self, trial_id: str) -> str | None:
+        """The hash of a trial's arrays as they lie there now, None where there are none."""
+        try:
+            return hashlib.sha256(self.path(trial_id).with_suffix(".npz").read_bytes()).hexdigest()
+        except OSError:
+            return None
 
     def set_aside(self, trial_id: str) -> None:
         """Keep a trial's record under `<id>.attempt<k>.json`, so that the trial can be trained again."""
@@ -211,9 +227,10 @@ class Store:
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
         try:
-            with np.load(self.path(trial_id).with_suffix(".npz")) as arrays:
+            # From memory: given a path, numpy leaves the file open where it is no archive.
+            with np.load(io.BytesIO(self.path(trial_id).with_suffix(".npz").read_bytes())) as arrays:
                 return Curves(**{name: arrays[name] for name in Curves.__dataclass_fields__})
-        except (OSError, KeyError, ValueError):
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
             return None
 
     @contextmanager

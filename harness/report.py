@@ -175,11 +175,7 @@ def _arm_table(sweep: Sweep, table: pd.DataFrame) -> Table:
     header = ["axis", "value", "failed", "rate [95 %]", "mean score", "mean training loss", "Fisher's exact p"]
     rows = []
     for _, arm in analysis.arms(sweep, table).iterrows():
-        p = (
-            "–"
-            if math.isnan(arm["p"])
-            else show(float(f"{arm['p']:.2g}")) + ("" if arm["balanced"] else " (unbalanced)")
-        )
+        p = "–" if math.isnan(arm["p"]) else f"{arm['p']:.2g}" + ("" if arm["balanced"] else " (unbalanced)")
         counts = [f"{arm['failed']}/{arm['finished']}", analysis.rate(arm["failed"], arm["finished"])]
         rows.append(
             [arm["axis"].replace("_", " "), show(arm["value"]), *counts, _score(arm["mean"]), _score(arm["loss"]), p]

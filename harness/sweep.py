@@ -6,10 +6,13 @@ import difflib
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -18,6 +21,7 @@ Scalar = str | int | float | bool | None
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1
+MOST = 100_000  # trials of a sweep; more is a slip of the pen, and would fill the memory before it is noticed
 
 
 class HarnessError(ValueError):
@@ -198,32 +202,52 @@ def show(value: object) -> str:
     return str(value)
 
 
+def _said(value: object) -> str:
+    """A value in an error, in YAML's words rather than Python's, texts quoted and long ones cut."""
+    if value is None:
+        words = "nothing"
+    elif isinstance(value, list):
+        words = f"[{', '.join(map(_said, value[:20]))}{', …' if len(value) > 20 else ''}]" if value else "an empty list"
+    elif isinstance(value, dict):
+        words = "{" + ", ".join(f"{key}: {_said(inner)}" for key, inner in list(value.items())[:20]) + "}"
+    else:
+        words = f"'{value}'" if isinstance(value, str) else show(value)
+    return words if len(words) <= 100 else words[:99] + "…"
+
+
+def _same(one: object, other: object) -> bool:
+    """Equal as YAML means it: 1 and 1.0 are, 1 and on are not."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
 # ---------------------------------------------------------------------------------------------------- reading YAML
 
 
 class _Loader(yaml.SafeLoader):
     """YAML with `1e-5` as a number, and a doubled key as an error instead of a silent overwrite."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Check the keys as they are written, before `<<` merges others in."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            place = f"(line {key.start_mark.line + 1})"
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
                 raise HarnessError(
-                    f"keys are words (line {key_node.start_mark.line + 1})",
-                    got=repr(key),
-                    allowed="a field's name",
-                    fix="quote or rename it",
+                    f"a key is a word {place}",
+                    got=f"'{key.value}', which YAML reads as something else" if key.id == "scalar" else f"a {key.id}",
+                    allowed="a field's name, or one of your own",
+                    fix="put it in quotes" if key.id == "scalar" else "write a word before the colon",
                 )
-            if key in seen:
+            if key.value in seen:
                 raise HarnessError(
-                    f"a key stands once in its mapping (line {key_node.start_mark.line + 1})",
-                    got=f"'{key}' a second time",
+                    f"a key stands once in its mapping {place}",
+                    got=f"'{key.value}' a second time",
                     allowed="one value, or a list for an axis",
                     fix="merge the two",
                 )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        return node
 
 
 _Loader.add_implicit_resolver(
@@ -238,16 +262,23 @@ _KEYS = (*_SWEEP_KEYS, *_FILTERS, *Recipe.model_fields)
 
 
 def _yaml(text: str, source: str) -> Any:
+    """Parse YAML; PyYAML has other errors than its own for dates like 2020-99-99 and lists nested a thousand deep."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except HarnessError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
+        said = getattr(error, "problem", None) or getattr(error, "reason", None) or "no such date or number"
+        if isinstance(error, RecursionError):
+            said = "nested too deep"
+        tab = "found character '\\t'" in said
         raise HarnessError(
-            f"{source} is YAML{where}",
-            got=getattr(error, "problem", None) or "text that does not parse",
-            allowed="mappings, lists, numbers and words",
-            fix="mend that line",
+            f"{source} parses as YAML{where}",
+            got="a tab" if tab else f'what the parser calls "{said}"',
+            allowed="spaces to indent" if tab else "key: value lines, lists, numbers and words",
+            fix="replace the tab by spaces" if tab else "correct it there",
         ) from None
 
 
@@ -263,7 +294,9 @@ def _unknown(key: str, allowed: Sequence[str], where: str) -> HarnessError:
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise HarnessError(f"{where} is a mapping", got=repr(value), allowed="key: value lines", fix="write it so")
+        raise HarnessError(
+            f"{where} is a mapping", got=_said(value), allowed="key: value lines, or {} for none", fix="write it so"
+        )
     return value
 
 
@@ -277,9 +310,9 @@ def read(path: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise HarnessError(
-            "a sweep file is UTF-8 text", got=str(path), allowed="a YAML file", fix="convert it"
+            "a sweep file is UTF-8 text", got=f"{path} in another encoding", allowed="UTF-8", fix="save it as UTF-8"
         ) from None
-    content = _mapping(_yaml(text, str(path)), str(path))
+    content = _mapping(_yaml(text, str(path)), f"the sweep file {path}")
     for key in content:
         if key not in (*_KEYS, "profiles"):
             raise _unknown(key, (*_KEYS, "profiles"), path.name)
@@ -309,9 +342,9 @@ def profiles(path: Path) -> tuple[Profile, ...]:
     for name in _profiles(content):
         sweep = load(path, name)
         gib = _merged(content, name).get("min_gpu_gib", 0)
-        if isinstance(gib, bool) or not isinstance(gib, int | float) or not gib >= 0:
+        if isinstance(gib, bool) or not isinstance(gib, int | float) or not 0 <= gib < float("inf"):
             raise HarnessError(
-                "min_gpu_gib is a size in GiB", got=repr(gib), allowed="a number of 0 or more", fix="correct it"
+                "min_gpu_gib is a size in GiB", got=_said(gib), allowed="a number of 0 or more", fix="correct it"
             )
         recipe = sweep.cells[0].recipe
         found.append(Profile(name=name, min_gpu_gib=float(gib), model=recipe.model, task=recipe.task))
@@ -333,12 +366,15 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     head, _, rest = key.partition(".")
     if head not in _KEYS:
         raise _unknown(head, _KEYS, "--set")
-    if not rest:
+    if "." not in key:
         content[head] = value
         return
     if head not in ("task", "model"):
         raise HarnessError(
-            "a dot in --set reaches into task or model", got=f"'{key}'", allowed="task.KEY, model.KEY", fix="drop it"
+            "a dot in --set reaches into task or model",
+            got=f"'{key}'",
+            allowed="task.KEY, model.KEY",
+            fix="name the whole field, or edit the file",
         )
     current = content.get(head)
     if isinstance(current, list):
@@ -348,8 +384,8 @@ def _set(content: dict[str, Any], assignment: str) -> None:
             allowed=f"a single {head}",
             fix="edit the file",
         )
-    as_mapping: Any = (_named if head == "task" else _model)(current)
-    inner: dict[str, Any] = dict(as_mapping or {})
+    as_mapping = (_named if head == "task" else _model)(current)
+    inner: dict[str, Any] = dict(_mapping({} if as_mapping is None else as_mapping, f"{head} in the sweep"))
     *parents, last = rest.split(".")
     target = inner
     for parent in parents:
@@ -370,20 +406,24 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     known = list(_profiles(content))
     if profile is not None and profile not in known:
         raise HarnessError(
-            f"a profile of {path.name}", got=f"'{profile}'", allowed=", ".join(known), fix="name one of these"
+            f"--profile names a profile of {path.name}",
+            got=f"'{profile}'",
+            allowed=", ".join(known),
+            fix="name one of these",
         )
     chosen = profile or known[0]
     merged = _merged(content, chosen)
     for assignment in overrides:
         _set(merged, assignment)
-    cells = _cells(merged)
+    cells, seeds = _cells(merged), _seeds(merged)
+    _refuse_many("trials", [len(cells), len(seeds)])
     sweep = Sweep(
         name=path.stem,
         profile=chosen,
         title=_text(merged, "title") or path.stem,
         stand_in=_text(merged, "stand_in"),
         cells=cells,
-        seeds=_seeds(merged),
+        seeds=seeds,
     )
     expand(sweep)
     return sweep
@@ -392,7 +432,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
 def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
-        raise HarnessError(f"{key} is text", got=repr(value), allowed="words", fix="quote it")
+        raise HarnessError(f"{key} is text", got=_said(value), allowed="words", fix="put it in quotes")
     return value
 
 
@@ -406,21 +446,65 @@ def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
 def _explained(error: ValidationError, where: str) -> HarnessError:
     """The first finding of pydantic as one line of ours."""
     first = error.errors(include_url=False)[0]
-    # Union members and validators put their own names into the path; ours are the lower-case ones.
-    path = [str(part) for part in first["loc"] if re.fullmatch(r"[a-z_0-9]+", str(part))]
+    inside: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}
+    model: type[BaseModel] | None = Recipe
+    path: list[str] = []
+    for part in map(str, first["loc"]):  # members of a union and validators put their own names into it
+        if model is not None and part in model.model_fields:
+            path.append(part)
+            owner, model = model, inside.get(part)
     field = ".".join(path) or where
     if first["type"] == "extra_forbidden":
-        owners: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}
-        owner = owners.get(path[-2] if len(path) > 1 else "", Recipe)
-        return _unknown(path[-1], tuple(owner.model_fields), ".".join(path[:-1]) or where)
+        return _unknown(str(first["loc"][-1]), tuple((model or Recipe).model_fields), field)
+    given = first["input"]
     if first["type"] == "missing":
-        return HarnessError(
-            f"{where} needs {field}", got="nothing", allowed="a value, or a list for an axis", fix=f"add {field}: …"
-        )
-    said = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return HarnessError(
-        f"{field} has a rule", got=repr(first["input"]), allowed=said, fix=f"correct {field} in {where}"
-    )
+        axis = "a value, or a list for an axis" if len(path) == 1 else "a value"
+        return HarnessError(f"{where} needs {field}", got="nothing", allowed=axis, fix=f"add {path[-1]}: …")
+    kind, allowed = _rule(owner, path[-1])
+    fix = f"correct {field} in {where}"
+    if isinstance(given, str) and kind in ("a number", "a whole number"):
+        if isinstance(_yaml(given, field), int | float):
+            fix = f"drop the quotes around {field}"
+        elif "," in given:
+            fix = f"write an axis as [{given}]"
+    return HarnessError(f"{field} is {kind}", got=_said(given), allowed=allowed, fix=fix)
+
+
+def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
+    """What kind of value a field takes and which are allowed, from its type and bounds."""
+    field = model.model_fields[name]
+    union = get_origin(field.annotation) in (Union, UnionType)
+    members = get_args(field.annotation) if union else (field.annotation,)
+    or_none = ", or null for none" if NoneType in members else ""
+    limits = ("gt", "ge", "lt", "le")
+    bounds = {limit: getattr(one, limit) for one in field.metadata for limit in limits if hasattr(one, limit)}
+    if "le" in bounds or "lt" in bounds:
+        high = f"to {bounds['le']}" if "le" in bounds else f"to below {bounds['lt']}"
+        bounded = f"from {bounds['ge']} {high}"
+    else:
+        bounded = f"above {bounds['gt']}" if "gt" in bounds else f"{bounds.get('ge', 0)} or more"
+        bounded += " and finite" if float in members else ""
+    words = [word for member in members for word in get_args(member) if isinstance(word, str)]
+    if words:
+        return "one of a few words", ", ".join(words) + or_none
+    if bool in members:
+        return "a switch", "on or off" + or_none
+    if float in members:
+        return "a number", bounded + or_none
+    if str in members and int in members:
+        return "a column", "its name, or its number from 0" + or_none
+    if int in members:
+        return "a whole number", bounded + or_none
+    if str in members:
+        return "text", "one letter or more" + or_none
+    return "a name or a mapping", _MAPPINGS[name]
+
+
+_MAPPINGS = {
+    "task": "a GLUE task's name, embedded, or {name: …, files: …}",
+    "model": "a name on the hub, embedded, a folder, or {name: …, folder: …}",
+    "files": "a folder, or {train: FILE, validation: FILE}",
+}
 
 
 def _cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
@@ -435,6 +519,7 @@ def _cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
                 axes[key] = _axis(key, value)
             else:
                 fixed[key] = value
+    _refuse_many("cells", [len(values) for values in axes.values()])
     cells = []
     for combination in itertools.product(*axes.values()):
         fields = dict(fixed)
@@ -455,17 +540,29 @@ def _cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
+def _refuse_many(what: str, sizes: Sequence[int]) -> None:
+    if math.prod(sizes) > MOST:
+        raise HarnessError(
+            f"a sweep has at most {MOST} {what}",
+            got=" × ".join(map(str, sizes)),
+            allowed=f"a product of up to {MOST}",
+            fix="shorten an axis or the seeds",
+        )
+
+
 def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
     if not values:
         raise HarnessError(f"the axis {key} has values", got="an empty list", allowed="one or more", fix="add some")
     shown: list[Scalar] = []
     for value in values:
         if isinstance(value, list):
-            raise HarnessError(f"an axis is a flat list ({key})", got=repr(value), allowed="values", fix="flatten it")
+            raise HarnessError(
+                f"the axis {key} is a flat list", got=_said(value), allowed="single values", fix="flatten it"
+            )
         named: Any = (_model if key == "model" else _named)(value) if key in ("task", "model") else value
         name: Any = named.get("name") if isinstance(named, dict) else named
         # Two spellings of a number are one value: 1e-5 and 0.00001, 1 and 1.0.
-        if any(name == other and isinstance(name, bool) == isinstance(other, bool) for other in shown):
+        if name is not None and any(_same(name, other) for other in shown):
             raise HarnessError(
                 f"a value stands once on the axis {key}",
                 got=f"{show(name)} twice",
@@ -498,20 +595,25 @@ def _bundles(value: object, content: Mapping[str, Any]) -> list[tuple[Scalar, di
 def _filters(key: str, value: object, axes: Mapping[str, list[Scalar]]) -> list[dict[str, list[Any]]]:
     if not isinstance(value, list) or not value:
         raise HarnessError(
-            f"{key} is a list of mappings", got=repr(value), allowed="- {axis: value, …}", fix="write it so"
+            f"{key} is a list of mappings", got=_said(value), allowed="- {axis: value, …}", fix="write it so"
         )
     entries = []
     for entry in value:
         wanted: dict[str, list[Any]] = {}
         for axis, values in _mapping(entry, f"an entry of {key}").items():
             if axis not in axes:
-                raise _unknown(axis, tuple(axes), f"an entry of {key} (it names axes)")
+                raise HarnessError(
+                    f"{key} names axes of the sweep",
+                    got=f"'{axis}'" + (", which has a single value" if axis in Recipe.model_fields else ""),
+                    allowed=", ".join(axes) or "none, since the sweep has no axis",
+                    fix="use one of these" if axes else f"drop {key}",
+                )
             wanted[axis] = values if isinstance(values, list) else [values]
             for one in wanted[axis]:
-                if one not in axes[axis]:
+                if not any(_same(one, value) for value in axes[axis]):
                     raise HarnessError(
                         f"{key} names values of the axis {axis}",
-                        got=show(one),
+                        got=_said(one),
                         allowed=", ".join(map(show, axes[axis])),
                         fix="use one of these",
                     )
@@ -520,7 +622,8 @@ def _filters(key: str, value: object, axes: Mapping[str, list[Scalar]]) -> list[
 
 
 def _matches(cell: Cell, entry: Mapping[str, list[Any]]) -> bool:
-    return all(dict(cell.axes)[axis] in values for axis, values in entry.items())
+    place = dict(cell.axes)
+    return all(any(_same(place[axis], value) for value in values) for axis, values in entry.items())
 
 
 def _seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
@@ -529,9 +632,9 @@ def _seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
         raise HarnessError("a sweep has seeds", got="none", allowed="as 1..25 or [1, 2, 3]", fix="add seeds: 1..5")
     main = _integers("seeds", content["seeds"])
     parts = {name: _integers(name, content[name]) for name in SEED_FIELDS[1:] if content.get(name) is not None}
-    crossed = list(itertools.product(main, *parts.values()))
+    _refuse_many("trials in a cell", [len(main), *map(len, parts.values())])
     found = []
-    for seed, *others in crossed:
+    for seed, *others in itertools.product(main, *parts.values()):
         given = dict(zip(parts, others, strict=True))
         found.append(Seeds(seed=seed, **{name: given.get(name, seed) for name in SEED_FIELDS[1:]}))
     if len(parts) == 3 and len(main) > 1:
@@ -547,28 +650,41 @@ def _seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
 def _integers(name: str, value: object) -> list[int]:
     found: list[int] = []
     for item in value if isinstance(value, list) else [value]:
-        ends = re.fullmatch(r"(\d+)\s*\.\.\s*(\d+)", item) if isinstance(item, str) else None
-        if ends and int(ends[1]) <= int(ends[2]) and int(ends[2]) - int(ends[1]) < 100_000:
-            found.extend(range(int(ends[1]), int(ends[2]) + 1))
-        elif isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_SEED:
-            found.append(item)
-        else:
+        ends = re.fullmatch(r"(\d{1,19})\s*\.\.\s*(\d{1,19})", item) if isinstance(item, str) else None
+        low, high = -1, -1
+        if ends:
+            low, high = int(ends[1]), int(ends[2])
+        elif isinstance(item, int) and not isinstance(item, bool):
+            low = high = item
+        if not 0 <= low <= MAX_SEED or not 0 <= high <= MAX_SEED:
             raise HarnessError(
-                f"{name} are whole numbers from 0",
-                got=repr(item),
+                f"{name} {'are' if name == 'seeds' else 'is made of'} whole numbers from 0 to 2^63 − 1",
+                got=_said(item),
                 allowed="as 7, 1..25 or [1, 2, 5..9]",
-                fix="correct it",
+                fix=f"correct {name}",
             )
+        if low > high:
+            raise HarnessError(
+                "a range of seeds goes upwards", got=f"{low}..{high}", allowed=f"{high}..{low}", fix="swap its ends"
+            )
+        if len(found) + high - low >= MOST:
+            raise HarnessError(
+                f"{name} has at most {MOST} values", got=_said(item), allowed="a shorter range", fix="shorten it"
+            )
+        found.extend(range(low, high + 1))
     if not found:
         raise HarnessError(f"{name} has values", got="an empty list", allowed="one or more", fix="add some")
-    doubled = next((seed for seed in found if found.count(seed) > 1), None)
-    if doubled is not None:
-        raise HarnessError(
-            f"a seed stands once in {name}", got=f"{doubled} twice", allowed="different seeds", fix="remove one"
-        )
+    seen: set[int] = set()
+    for seed in found:
+        if seed in seen:
+            raise HarnessError(
+                f"a seed stands once in {name}", got=f"{seed} twice", allowed="different seeds", fix="remove one"
+            )
+        seen.add(seed)
     return found
 
 
+@lru_cache(maxsize=8)
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
     """All trials of a sweep, cell by cell and in each by seed; the same sweep gives the same trials and ids.
 
@@ -602,7 +718,11 @@ def where(sweep: Sweep, conditions: Sequence[str], seed: int | None = None) -> t
             raise HarnessError("--where takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
         if key not in known:
             raise _unknown(key, tuple(known), "--where")
-        wanted[key] = _yaml(text, f"the value of --where {key}")
+        if key in wanted or (key == "seed" and seed is not None):
+            raise HarnessError(
+                "--where names a key once", got=f"{key} twice", allowed="one value a key", fix="remove one"
+            )
+        wanted[key] = None if text == "none" else _yaml(text, f"the value of --where {key}")
     if seed is not None:
         wanted["seed"] = seed
 
@@ -615,7 +735,17 @@ def where(sweep: Sweep, conditions: Sequence[str], seed: int | None = None) -> t
         setting = getattr(trial.recipe, key)
         return setting.name if isinstance(setting, TaskSpec | ModelSpec) else setting
 
-    return tuple(trial for trial in expand(sweep) if all(value(trial, key) == want for key, want in wanted.items()))
+    def matches(trial: Trial) -> bool:
+        return all(_same(value(trial, key), want) for key, want in wanted.items())
+
+    return tuple(trial for trial in expand(sweep) if matches(trial))
+
+
+def _decisive(recipe: Recipe) -> dict[str, object]:
+    """The fields of a recipe that an id depends on, those of task and model each by itself."""
+    fields = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
+    task = {f"task.{name}": getattr(recipe.task, name) for name in TaskSpec.model_fields if name != "files"}
+    return {**task, "model.name": recipe.model.name, **fields}
 
 
 def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | None:
@@ -624,13 +754,12 @@ def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | 
     lost = [trial for trial in trained if trial.id not in kept]
     if not lost:
         return None
-    for name in Recipe.model_fields:
-        have = [getattr(cell.recipe, name) for cell in new.cells]
-        gone = [getattr(trial.recipe, name) for trial in lost]
-        gone = [value for value in gone if value not in have]
-        if gone:
-            shown = gone[0].name if isinstance(gone[0], TaskSpec | ModelSpec) else show(gone[0])
-            return f"{name} {shown}"
+    have, gone = ([_decisive(one.recipe) for one in many] for many in (new.cells, lost))
+    for name in gone[0]:
+        values = [fields[name] for fields in have]
+        removed = [fields[name] for fields in gone if not any(_same(fields[name], value) for value in values)]
+        if removed:
+            return f"{name.removesuffix('.name')} {show(removed[0])}"
     for name in SEED_FIELDS:
         seeds = {getattr(seeds, name) for seeds in new.seeds}
         missing = sorted({getattr(trial.seeds, name) for trial in lost} - seeds)

@@ -1,0 +1,463 @@
+"""The commands: what they print, their exit codes and contracts, and who may import whom."""
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import MOSBACH, MOSBACH_RUNS, Run, store_of, sweep_of
+from typer.testing import CliRunner
+
+import harness
+from harness import execute
+from harness.cli import app
+from harness.execute import Machine
+from harness.records import Store
+from harness.sweep import expand, load
+
+GOLDEN = Path(__file__).parent / "golden"
+HEAD = "task: embedded\nmodel: embedded\nmax_length: 16\n"
+TWO = HEAD + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..2\n"
+PROFILES = TWO + (
+    "title: A [bold] title\nprofiles:\n  paper: {min_gpu_gib: 24, task: rte, model: bert-large-uncased, seeds: 1..25}\n"
+    "  embedded: {stand_in: the embedded stand-in}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder with sweeps/, on a machine of two cores."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, ()))
+    (tmp_path / "sweeps").mkdir()
+    return tmp_path
+
+
+def run(*words: object, code: int = 0):
+    """Run a command and hold its exit code; an error is one line, on standard error."""
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*words: object) -> str:
+    """What the one line of an error says."""
+    result = run(*words, code=2)
+    assert result.stderr.startswith("harness: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+    for part in (": got ", "; allowed: "):
+        assert part in result.stderr
+    return result.stderr
+
+
+def golden(name: str, text: str) -> None:
+    if os.environ.get("GOLDEN") == "write":
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text()
+
+
+# ------------------------------------------------------------------------------------------------------------- plan
+
+
+def test_plan_prints_cells_counts_and_an_estimate(here):
+    (here / "sweeps" / "small.yaml").write_text(PROFILES)
+    golden("plan_fresh.txt", run("plan", "small").stdout)
+    assert not (here / "results").exists()
+    store_of(here / "results", load(here / "sweeps" / "small.yaml", "embedded"), {
+        0: [Run(300), Run(200)], 1: [Run(crashed="no"), None], 2: [Run(310), Run(diverged=True)], 3: [None, Run(320)],
+    })  # fmt: skip
+    golden("plan_begun.txt", run("plan", "small").stdout)
+    golden("plan_paper.txt", run("plan", "small", "--profile", "paper").stdout)
+    (here / "one.yaml").write_text(TWO)
+    golden(
+        "plan_one.txt",
+        run("plan", "one.yaml", "--set", "lr=1", "--set", "bias_correction=on", "--set", "seeds=1").stdout,
+    )
+
+
+def test_plan_as_json_keeps_its_contract(here):
+    (here / "sweeps" / "small.yaml").write_text(PROFILES)
+    fresh = json.loads(run("plan", "small", "--json").stdout)
+    assert fresh == {
+        "sweep": "small", "profile": "embedded", "reason": "paper needs a GPU of 24 GiB and this machine has none",
+        "trials": 8, "cells": 4, "finished": 0, "crashed": 0, "missing": 8,
+    }  # fmt: skip
+    sweep = load(here / "sweeps" / "small.yaml", "embedded")
+    store_of(here / "results", sweep, {0: [Run(300), Run(200)], 1: [Run(crashed="no")]})
+    begun = json.loads(run("plan", "small", "--json").stdout)
+    assert (begun["finished"], begun["crashed"], begun["missing"]) == (2, 1, 5)
+    paper = json.loads(run("plan", "small", "--json", "--profile", "paper").stdout)
+    assert (paper["profile"], paper["reason"], paper["trials"], paper["missing"]) == ("paper", "asked for", 100, 100)
+    assert json.loads(run("plan", "small", "--json", "--set", "seeds=1..9").stdout)["trials"] == 36
+
+
+def test_names_with_brackets_are_no_markup(here):
+    (here / "odd.yaml").write_text(TWO.replace("epochs: 3\n", "title: '[/x]'\nrecipes: {'[/red]': {epochs: 3}}\n"))
+    shown = run("plan", "odd.yaml").stdout
+    assert "[/x]" in shown
+    assert "[/red]" in shown
+
+
+def test_ten_thousand_seeds_are_planned_at_once(here):
+    (here / "big.yaml").write_text(TWO.replace("1..2", "1..10000").replace("[off, on]", "on"))
+    started = time.process_time()
+    assert "20000 missing" in run("plan", "big.yaml").stdout
+    assert time.process_time() - started < 12  # about three seconds; it once took a second a hundred trials
+
+
+# ----------------------------------------------------------------------------------------------------------- errors
+
+
+def test_bad_input_is_one_line_and_exit_2(here):
+    (here / "sweeps" / "small.yaml").write_text(PROFILES)
+    (here / "folder").mkdir()
+    (here / "folder.yaml").mkdir()
+    (here / "file").write_text("")
+    assert "got 'smal'; allowed: small;" in refused("plan", "smal")
+    for words in (
+        ("plan", "folder"), ("plan", "folder.yaml"), ("plan", "absent.yaml"), ("plan", ""), ("plan", "."),
+        ("plan", "small", "--profile", "large"), ("plan", "small", "--set", "lr"), ("plan", "small", "--set", "rate=3"),
+        ("plan", "small", "--set", "task.files=/nonexistent", "--set", "task.name=mine"),
+        ("sweep", "small", "--in-process", "--set", "task.files=/nonexistent", "--set", "task.name=mine"),
+        ("sweep", "small", "--in-process", "--set", "model.folder=/nonexistent"),
+        ("sweep", "small", "--in-process", "--profile", "paper"),
+        ("sweep", "small", "--in-process", "--set", "batch_size=100000"),
+        ("sweep", "small", "--in-process", "--results", "file"),
+        ("sweep", "small", "--in-process", "--results", "/proc/nowhere"),
+        ("report", "small", "--results", "/proc/nowhere"),
+        ("report", "folder"), ("report", "."), ("rerun", "folder", "--seed", "1"),
+        ("rerun", "small"), ("rerun", "small", "--trial", "nothing"), ("rerun", "small", "--seed", "77"),
+        ("rerun", "small", "--seed", "1", "--where", "lr"), ("rerun", "small", "--seed", "1", "--where", "rate=1"),
+        ("rerun", "small", "--seed", "1", "--where", "lr=1e-5", "--where", "bias_correction=on"),  # missing
+    ):  # fmt: skip
+        refused(*words)
+    assert "training set" in refused("sweep", "small", "--in-process", "--set", "batch_size=100000")
+
+
+def test_what_the_options_do_not_take_is_exit_2(here):
+    (here / "t.yaml").write_text(TWO)
+    for words in (("--pack", "0"), ("--workers", "0"), ("--threads", "0"), ("--pack", "x"), ("--nonsense",)):
+        said = refused("sweep", "t.yaml", *words)
+        assert words[0] in said
+        assert "`harness sweep --help`" in said
+    for words in (("nonsense",), ("plan",), ("rerun", "t.yaml", "--seed", "x"), ("plan", "t.yaml", "t.yaml")):
+        refused(*words)
+
+
+def test_a_cluster_that_is_not_there_is_refused_at_once(here):
+    (here / "t.yaml").write_text(TWO)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    started = time.monotonic()
+    assert "the Ray cluster can be reached" in refused("sweep", "t.yaml", "--address", f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 60  # Ray alone tries for minutes
+
+
+def test_a_plan_that_is_garbage_is_refused(here):
+    (here / "t.yaml").write_text(TWO)
+    folder = here / "results" / "t@default"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text("{}")
+    for words in (
+        ("report", "t.yaml"),
+        ("report", folder),
+        ("rerun", "t.yaml", "--seed", 1),
+        ("sweep", "t.yaml", "--in-process"),
+    ):
+        assert "plan.json" in refused(*words)
+
+
+def test_ctrl_c_is_exit_130(here, monkeypatch):
+    (here / "t.yaml").write_text(TWO)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "run", stopped)
+    assert "Stopped: 0 of 8 trials are kept" in run("sweep", "t.yaml", code=130).stdout
+
+
+# ------------------------------------------------------------------------------------------------- which sweep is meant
+
+
+def test_a_rerun_that_is_ambiguous_lists_the_matching_trials(here):
+    (here / "t.yaml").write_text(TWO)
+    trials = [trial.id for trial in expand(load(here / "t.yaml"))]
+    said = refused("rerun", "t.yaml", "--seed", 2, "--where", "lr=1e-5")
+    assert "got 2 that match" in said
+    assert [one for one in trials if one in said] == [trials[1], trials[3]]
+    said = refused("rerun", "t.yaml", "--trial", "lr1e-5-bc")
+    assert [one for one in trials if one in said] == trials[2:4]
+    assert "got 0 that match" in refused("rerun", "t.yaml", "--seed", 5)
+    assert f"--trial {trials[0]}" in refused("rerun", "t.yaml")
+    for words in (("--trial", trials[1]), ("--seed", 2, "--where", "lr=0.00001", "--where", "bias_correction=off")):
+        said = refused("rerun", "t.yaml", *words)  # one matches, and has no record
+        assert f"got {trials[1]}, which is missing" in said
+
+
+def test_the_profile_that_was_run_is_meant(here, monkeypatch):
+    path = here / "sweeps" / "small.yaml"
+    path.write_text(PROFILES)
+    made = store_of(here / "results", load(path, "embedded", ["seeds=1..1", "lr=1e-5"]), {0: [Run(300)], 1: [Run(200)]})
+    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, (("a GPU", 2**36),)))  # would choose paper
+    monkeypatch.setattr(execute.hub, "check_model", lambda spec: None)
+    monkeypatch.setattr(execute.tasks, "check", lambda spec: None)
+
+    def meant(*words: object) -> tuple[str, int]:
+        """The profile and the count of trials, as `rerun` would list them and `report` tells them."""
+        said = refused("rerun", *words, "--where", "epochs=3")
+        profile = next(name for name in ("paper", "embedded") if ("nobc-ep3-seed25" in said) == (name == "paper"))
+        return profile, int(said.split("got ")[1].split(" that match")[0])
+
+    assert json.loads(run("plan", "small", "--json").stdout)["profile"] == "paper"
+    assert meant("small") == ("embedded", 2)  # with what was set when it was run
+    assert meant("small", "--set", "seeds=1..2") == ("embedded", 8)
+    assert meant("small", "--profile", "paper") == ("paper", 100)
+    for where in (made.folder, f"{made.folder}/", "results/small@embedded", "sweeps/small.yaml"):
+        assert meant(where) == ("embedded", 2)
+    (here / "small").mkdir()  # a folder of that name that is no results folder
+    assert meant("small") == ("embedded", 2)
+    shown = json.loads(run("report", "small", "--json").stdout)
+    assert (shown["profile"], [cell["planned"] for cell in shown["cells"]]) == ("embedded", [1, 1])
+    store_of(here / "results", load(path, "paper"), {})
+    for command in ("report", "rerun"):
+        said = refused(command, "small", *(["--seed", 1] if command == "rerun" else []))
+        assert "allowed: embedded, paper; name one with --profile" in said
+    assert meant("small", "--profile", "paper") == ("paper", 100)
+    assert meant(made.folder) == ("embedded", 2)
+
+
+def test_report_writes_the_page_of_what_there_is(here):
+    sweep = sweep_of(here / "sweeps", MOSBACH)
+    store = store_of(here / "elsewhere" / "of mine", sweep, MOSBACH_RUNS)
+    shown = json.loads(run("report", "made", "--results", "elsewhere/of mine", "--json").stdout)
+    assert {"sweep", "profile", "majority", "cells"} <= set(shown)
+    counts = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high"]
+    keys = ["axes", *counts, "mean", "sd", "min", "median", "max"]
+    assert all(set(keys) <= set(cell) for cell in shown["cells"])
+    page = (store.folder / "report" / "report.md").read_text()
+    assert "harness rerun made --profile default --results 'elsewhere/of mine'" in page
+    said = run("report", store.folder).stdout
+    assert said.startswith("Report: ")
+    assert Path(said.removeprefix("Report: ").strip()).is_file()
+    page = (store.folder / "report" / "report.md").read_text()
+    assert "harness rerun 'elsewhere/of mine/made@default'" in page or f"harness rerun '{store.folder}'" in page
+
+
+# --------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture
+def tiny(here, data, bert):
+    """A sweep of one cell of a very small model and data."""
+    path = here / "sweeps" / "tiny.yaml"
+    task = json.dumps(data.model_dump(exclude_none=True))
+    rest = "lr: [1e-3, 1e-2]\nepochs: 1\nbatch_size: 8\nseeds: [1]\n"
+    path.write_text(f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\n{rest}")
+    return path
+
+
+def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
+    said = run("sweep", "tiny", "--in-process").stdout
+    assert "2 of 2 trials finished (2 trained now)" in said
+    folder = here / "results" / "tiny@default"
+    assert (folder / "report" / "report.md").is_file()
+    records = {path: path.read_bytes() for path in (folder / "trials").iterdir()}
+    assert sorted(path.suffix for path in records) == [".json", ".json", ".npz", ".npz"]
+
+    said = run("sweep", "tiny", "--in-process").stdout
+    assert "2 of 2 trials finished (nothing was missing)" in said
+    chosen = expand(load(tiny))[1]
+    record, arrays = folder / "trials" / f"{chosen.id}.json", folder / "trials" / f"{chosen.id}.npz"
+
+    result = run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--json")
+    assert json.loads(result.stdout) == {
+        "trial": chosen.id, "verdict": "identical", "max_difference": 0.0, "first_differing_step": None,
+    }  # fmt: skip
+    assert "bit for bit" in run("rerun", folder, "--trial", chosen.id).stdout
+    assert {path: path.read_bytes() for path in (folder / "trials").iterdir()} == records
+
+    record.write_text(record.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+    found = json.loads(run("rerun", "tiny", "--trial", chosen.id, "--json", code=1).stdout)
+    assert (found["trial"], found["verdict"], found["first_differing_step"]) == (chosen.id, "different", None)
+    record.write_bytes(records[record])
+
+    with np.load(arrays) as kept:
+        changed = dict(kept)
+    changed["train_loss"] = changed["train_loss"].copy()
+    changed["train_loss"][4] += 1
+    np.savez_compressed(arrays, **changed)
+    found = json.loads(run("rerun", "tiny", "--trial", chosen.id, "--json", code=1).stdout)
+    assert (found["verdict"], found["first_differing_step"]) == ("different", 5)
+    assert found["max_difference"] == pytest.approx(1, abs=1e-6)
+    close = json.loads(run("rerun", "tiny", "--trial", chosen.id, "--json", "--tolerance", 2, code=1).stdout)
+    assert close["verdict"] == "within_tolerance"
+    said = run("rerun", "tiny", "--trial", chosen.id, code=1).stdout
+    assert "different: largest difference 1, first at step 5" in said
+
+    record.unlink()  # killed before its record: that one alone is trained again
+    assert "which is missing" in refused("rerun", "tiny", "--trial", chosen.id)
+    assert "2 of 2 trials finished (1 trained now)" in run("sweep", "tiny", "--in-process").stdout
+    assert json.loads(record.read_text())["measured"]["weights_sha256"] in records[record].decode()
+
+    tiny.write_text(tiny.read_text().replace("[1e-3, 1e-2]", "[1e-3, 3e-2]"))
+    assert "got a sweep without lr 0.01, which trained trials" in refused("sweep", "tiny", "--in-process")
+    assert json.loads(run("plan", "tiny", "--json").stdout)["missing"] == 1
+    assert "without batch_size 8" in refused(
+        "sweep", "tiny", "--in-process", "--set", "lr=[1e-3,1e-2]", "--set", "batch_size=4"
+    )
+    result = run("sweep", "tiny", "--in-process", "--set", "lr=[1e-3,1e-2]", "--set", "seeds=[1,2]")
+    assert "4 of 4 trials finished (2 trained now)" in result.stdout
+
+
+def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
+    def crash(*_):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(execute, "train_pack", crash)
+    said = run("sweep", "tiny", "--in-process", code=1).stdout
+    assert "0 of 2 trials finished" in said
+    assert "2 crashed: see the report; train them again with --retry-crashed." in said
+    assert "crashed: RuntimeError: no such kernel" in said
+    assert "which is crashed" in refused("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2")
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert "0 of 2" in run("sweep", "tiny", "--in-process", code=1).stdout  # not tried again by itself
+    said = run("sweep", "tiny", "--in-process", "--retry-crashed").stdout
+    assert "2 of 2 trials finished" in said
+
+
+def test_a_second_sweep_on_the_same_folder_is_refused(here, tiny):
+    with Store(here / "results" / "tiny@default").locked():
+        said = refused("sweep", "tiny", "--in-process")
+    assert "one sweep at a time writes to a results folder" in said
+    assert f"process {os.getpid()}" in said
+    assert json.loads(run("plan", "tiny", "--json").stdout)["missing"] == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- imports
+
+
+def python(code: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder, check=False)
+
+
+def test_plan_and_report_import_no_torch_and_no_ray(here):
+    sweep = sweep_of(here / "sweeps", MOSBACH)
+    store_of(here / "results", sweep, MOSBACH_RUNS)
+    code = (
+        "import sys\nfrom harness.cli import app\n"
+        "for words in (['plan', 'made'], ['report', 'made']):\n"
+        "    app(words, standalone_mode=False)\n"
+        "    print([name for name in ('torch', 'ray', 'transformers', 'datasets', 'optuna') if name in sys.modules])\n"
+        "    print('matplotlib' in sys.modules)\n"
+    )
+    ran = python(code, here)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert [line for line in lines if line.startswith("[")] == ["[]", "[]"]
+    assert [line for line in lines if line in ("True", "False")] == ["False", "True"]
+
+
+def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
+    ran = python("from harness.cli import main; main()", here, "plan", "absent.yaml")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert ran.stderr == (
+        "harness: a sweep file can be read: got absent.yaml (No such file or directory); "
+        "allowed: a YAML file; check the path\n"
+    )
+
+
+# Who imports whom in the package; a module that is not named here has no place in the design yet.
+MAY_IMPORT = {
+    "cli": {"execute", "report", "pretrain", "records", "sweep"},
+    "report": {"figures", "analysis", "records", "sweep"},
+    "figures": {"analysis", "records", "sweep"},
+    "analysis": {"records", "sweep"},
+    "execute": {"train", "tasks", "hub", "records", "sweep"},
+    "train": {"tasks", "models", "optim", "metrics", "records", "sweep"},
+    "tasks": {"hub", "metrics", "embedded", "sweep"},
+    "models": {"hub", "sweep"},
+    "pretrain": {"embedded", "sweep"},
+    "hub": {"sweep"},
+    "metrics": {"sweep"},
+    "optim": {"sweep"},
+    "records": {"sweep"},
+    "sweep": set(),
+    "__init__": set(),
+}
+HOMES = {
+    "ray": {"execute"},
+    "torch": {"train", "models", "optim", "pretrain"},
+    "transformers": {"train", "models", "pretrain"},
+    "datasets": {"tasks"},
+    "matplotlib": {"figures"},
+    "seaborn": {"figures"},
+    "scipy": {"analysis"},
+    "jinja2": {"report"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "yaml": {"sweep"},
+    "optuna": set(),
+}
+
+
+def imported(path: Path) -> tuple[set[str], set[str]]:
+    """(modules of the package, other packages) that a file imports anywhere in it."""
+    inner, outer = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: a relative import"
+            module = node.module or ""
+            names = [f"harness.{alias.name}" for alias in node.names] if module == "harness" else [module]
+        else:
+            continue
+        for name in names:
+            first, _, rest = name.partition(".")
+            if first != "harness":
+                outer.add(first)
+            elif rest:
+                inner.add(rest.partition(".")[0])
+    return inner, outer
+
+
+def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
+    package = Path(harness.__file__).parent
+    files = {path.stem: path for path in package.glob("*.py")}
+    assert set(files) == set(MAY_IMPORT)
+    for name, path in files.items():
+        inner, outer = imported(path)
+        assert inner <= MAY_IMPORT[name], f"{name} imports {sorted(inner - MAY_IMPORT[name])}"
+        for heavy, homes in HOMES.items():
+            allowed = name in homes or (name, heavy) == ("execute", "torch")  # for the device's name, when asked
+            assert heavy not in outer or allowed, f"{name} imports {heavy}"
+    for path in (package / "embedded").glob("*.py"):
+        inner, outer = imported(path)
+        assert inner <= {"embedded"}
+        assert not outer & set(HOMES)
+    for name in ("sweep", "records", "execute", "cli"):  # at the top: what every command pays for
+        top = ast.Module(
+            [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],
+            [],
+        )
+        words = ast.unparse(top).split()
+        assert not {"torch", "ray", "transformers"} & set(words), name
+
+    # no module reaches itself
+    def reach(name, seen=()):
+        assert name not in seen, f"a circle: {(*seen, name)}"
+        for other in MAY_IMPORT.get(name, ()):
+            reach(other, (*seen, name))
+
+    reach("cli")

@@ -1,0 +1,396 @@
+"""Packing, retries, records and reruns; the in-process path everywhere, Ray where it is Ray that is tested."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import execute, hub, records
+from harness.execute import Job, Machine, Options
+from harness.records import Store
+from harness.sweep import Cell, HarnessError, Sweep, Trial, expand
+
+HERE = Options(in_process=True)
+
+
+def quiet(progress: execute.Progress) -> None:
+    """Show nothing."""
+
+
+@pytest.fixture(autouse=True)
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same on a machine with a GPU."""
+    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, ()))
+
+
+def content(store: Store) -> dict[str, tuple[str, ...]]:
+    """What each record measured, in bits."""
+    found = {}
+    for path in sorted(store.trials.glob("*.json")):
+        record = store.load(path.stem)
+        assert record is not None
+        assert record.measured is not None
+        found[record.id] = (record.measured.weights_sha256, str(record.measured.final_score))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- packing
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cells=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+    seeds=st.integers(1, 9),
+    size=st.integers(1, 9),
+    workers=st.integers(1, 5),
+)
+def test_packs_hold_every_trial_once_and_one_shape(
+    trial: Callable[..., Trial], cells: list[int], seeds: int, size: int, workers: int
+) -> None:
+    trials = [
+        trial(seed, epochs=epochs, lr=1e-3 * (cell + 1)).model_copy(update={"cell": cell})
+        for cell, epochs in enumerate(cells)
+        for seed in range(seeds)
+    ]
+    jobs = execute.pack(trials, lambda recipe: size, workers)
+    assert Counter(t.id for job in jobs for t in job.trials) == Counter(t.id for t in trials)
+    assert all(len({t.recipe.epochs for t in job.trials}) == 1 and len(job.trials) <= size for job in jobs)
+
+
+def test_half_a_sweep_already_has_all_cells(trial: Callable[..., Trial]) -> None:
+    trials = [
+        trial(seed, epochs=1 + cell % 2, lr=1e-3 * (cell + 1)).model_copy(update={"cell": cell})
+        for cell in range(12)
+        for seed in range(8)
+    ]
+    jobs = execute.pack(trials, lambda recipe: 8, 2)
+    half = [t for job in jobs[: len(jobs) // 2] for t in job.trials]
+    assert {t.cell for t in half} == set(range(12))
+    assert jobs[0].lane_epochs > jobs[1].lane_epochs  # the longer first
+
+
+def test_failed_packs_are_halved_and_lost_workers_get_one_more_try(trial: Callable[..., Trial]) -> None:
+    pack = Job(tuple(trial(seed) for seed in range(5)))
+    halves = execute.after_failure(pack, died=False)
+    assert [len(job.trials) for job in halves] == [2, 3]
+    assert [t for job in halves for t in job.trials] == list(pack.trials)
+    again = execute.after_failure(pack, died=True)
+    assert again == [replace(pack, deaths=1)]
+    assert [len(job.trials) for job in execute.after_failure(again[0], died=True)] == [2, 3]
+    assert execute.after_failure(Job(pack.trials[:1]), died=False) == []
+    assert execute.after_failure(Job(pack.trials[:1], deaths=1), died=True) == []
+
+
+# -------------------------------------------------------------------------------------------------------- a sweep
+
+
+def test_a_sweep_is_trained_once_recorded_and_gone_on_with(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    store = Store(tmp_path / "tiny")
+    first = execute.run(tiny_sweep, store, HERE, quiet)
+    assert (first.planned, first.finished, first.crashed, first.missing, first.trained_now) == (6, 6, 0, 0, 6)
+    before = content(store)
+    assert execute.run(tiny_sweep, store, HERE, quiet).trained_now == 0
+    gone = expand(tiny_sweep)[3].id
+    store.path(gone).unlink()
+    store.path(expand(tiny_sweep)[4].id).write_text('{"schema_version": 1, "id"')  # cut short
+    assert execute.run(tiny_sweep, store, HERE, quiet).trained_now == 2
+    assert content(store) == before
+    assert len(list(store.trials.glob("*.unreadable"))) == 1
+
+
+def test_a_pack_of_one_and_packs_of_many_give_the_same_records(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    one, many = Store(tmp_path / "one"), Store(tmp_path / "many")
+    execute.run(tiny_sweep, one, replace(HERE, pack=1), quiet)
+    execute.run(tiny_sweep, many, replace(HERE, pack=6), quiet)
+    assert content(one) == content(many)
+
+
+def test_a_trial_that_raises_is_crashed_and_the_others_finish(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = execute.train_pack
+    bad = expand(tiny_sweep)[2].id
+
+    def fails(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[execute.Result]:
+        if any(t.id == bad for t in trials):
+            raise RuntimeError("CUDA out of memory")
+        return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(execute, "train_pack", fails)
+    store = Store(tmp_path / "tiny")
+    shown: list[str] = []
+    ended = execute.run(tiny_sweep, store, replace(HERE, pack=6), lambda p: shown.extend(p.messages))
+    assert (ended.finished, ended.crashed, ended.missing) == (5, 1, 0)
+    record = store.load(bad)
+    assert record is not None
+    assert record.status == "crashed"
+    assert record.measured is None
+    assert record.error is not None
+    assert "CUDA out of memory" in record.error
+    assert f"{bad} crashed: RuntimeError: CUDA out of memory" in shown
+    # It stays crashed until a person asks, and the old record is kept beside the new one.
+    monkeypatch.setattr(execute, "train_pack", real)
+    assert execute.run(tiny_sweep, store, HERE, quiet).crashed == 1
+    ended = execute.run(tiny_sweep, store, replace(HERE, retry_crashed=True), quiet)
+    assert (ended.finished, ended.crashed, ended.trained_now) == (6, 0, 1)
+    record = store.load(bad)
+    assert record is not None
+    assert record.attempts == 2
+    assert store.path(f"{bad}.attempt1").exists()
+
+
+def test_what_is_wrong_is_said_before_anything_is_trained(
+    tiny_sweep: Sweep, tmp_path: Path, trial: Callable[..., Trial]
+) -> None:
+    def one(**fields: object) -> Sweep:
+        cell = Cell(axes=(), recipe=trial(**fields).recipe)
+        return tiny_sweep.model_copy(update={"cells": (cell,)})
+
+    store = Store(tmp_path / "tiny")
+    with pytest.raises(HarnessError, match="batch_size 61 for 60 examples"):
+        execute.run(one(batch_size=61), store, HERE, quiet)
+    gone = one().cells[0].recipe.model.model_copy(update={"folder": "/no/such"})
+    with pytest.raises(HarnessError, match=r"without config\.json"):
+        execute.run(one(model=gone), store, HERE, quiet)
+    assert not list(store.folder.glob("trials/*"))
+    execute.run(tiny_sweep, store, HERE, quiet)
+    edited = tiny_sweep.model_copy(update={"cells": tiny_sweep.cells[:1]})
+    with pytest.raises(HarnessError, match=r"a sweep without lr 0\.01, which trained trials"):
+        execute.run(edited, store, HERE, quiet)
+    smaller = tuple(
+        cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"batch_size": 4})})
+        for cell in tiny_sweep.cells
+    )
+    with pytest.raises(HarnessError, match="a sweep without batch_size 8"):
+        execute.run(tiny_sweep.model_copy(update={"cells": smaller}), store, HERE, quiet)
+
+
+def test_other_data_under_the_same_name_are_refused(
+    tiny_sweep: Sweep, tmp_path: Path, trial: Callable[..., Trial]
+) -> None:
+    store = Store(tmp_path / "tiny")
+    execute.run(tiny_sweep.model_copy(update={"seeds": tiny_sweep.seeds[:1]}), store, HERE, quiet)
+    task = tiny_sweep.cells[0].recipe.task
+    assert task.files is not None
+    swapped = task.files.model_copy(update={"train": task.files.validation, "validation": task.files.train})
+    other = task.model_copy(update={"files": swapped})
+    cells = tuple(
+        cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"task": other})}) for cell in tiny_sweep.cells
+    )
+    with pytest.raises(HarnessError, match="the data of a started sweep stay the same"):
+        execute.run(tiny_sweep.model_copy(update={"cells": cells}), store, HERE, quiet)
+
+
+def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    """SIGKILL at several moments of one sweep; what is then trained to the end equals an undisturbed run."""
+    whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
+    execute.run(tiny_sweep, whole, replace(HERE, pack=1), quiet)
+    (tmp_path / "sweep.json").write_text(tiny_sweep.model_dump_json())
+    code = (
+        "import sys; from pathlib import Path; from harness import execute; from harness.records import Store;"
+        "from harness.sweep import Sweep; sweep = Sweep.model_validate_json(Path(sys.argv[1]).read_text());"
+        "execute.run(sweep, Store(Path(sys.argv[2])), execute.Options(in_process=True, pack=1), lambda p: None)"
+    )
+    for wanted in (1, 3):
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "sweep.json"), str(broken.folder)], stdout=subprocess.PIPE
+        )
+        while len(list(broken.trials.glob("*.json"))) < wanted and child.poll() is None:
+            time.sleep(0.005)
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+    kept = content(broken)
+    assert 1 <= len(kept) <= 6
+    execute.run(tiny_sweep, broken, HERE, quiet)
+    assert content(broken) == content(whole)
+
+
+# ------------------------------------------------------------------------------------------------------------- Ray
+
+
+def test_ray_trains_the_same_and_outlives_a_killed_worker(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    alone, rayed = Store(tmp_path / "alone"), Store(tmp_path / "rayed")
+    execute.run(tiny_sweep, alone, HERE, quiet)
+    killed: list[int] = []
+
+    def kill_one(progress: execute.Progress) -> None:
+        """The first time that workers train, kill one of them."""
+        if progress.lanes and not killed:
+            listed = subprocess.run(["pgrep", "-f", "ray::_Worker"], capture_output=True, text=True, check=False)
+            for process in listed.stdout.split():
+                if Path(f"/proc/{process}/cwd").exists() and descends(int(process)):
+                    killed.append(int(process))
+                    os.kill(int(process), signal.SIGKILL)
+                    return
+
+    ended = execute.run(tiny_sweep, rayed, Options(workers=1, pack=3), kill_one)
+    assert killed
+    assert (ended.finished, ended.crashed, ended.missing) == (6, 0, 0)
+    assert content(rayed) == content(alone)
+
+
+def descends(process: int) -> bool:
+    """Whether a process is of this one's family, and not of another sweep on the machine."""
+    while process > 1:
+        if process == os.getpid():
+            return True
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
+
+
+def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="9 workers for 2 cores at 1 threads a worker; allowed: 1 to 2"):
+        execute.run(tiny_sweep, Store(tmp_path / "x"), Options(workers=9), quiet)
+
+
+# ------------------------------------------------------------------------------------------------------ a rerun
+
+
+@pytest.fixture(scope="module")
+def trained(trial: Callable[..., Trial], tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
+    """A finished sweep of one cell and two seeds."""
+    cell = Cell(axes=(), recipe=trial(epochs=1).recipe)
+    sweep = Sweep(name="one", profile="default", title="One", cells=(cell,), seeds=(trial(1).seeds, trial(2).seeds))
+    store = Store(tmp_path_factory.mktemp("one") / "one")
+    execute.run(sweep, store, HERE, quiet)
+    return sweep, store
+
+
+def test_a_rerun_is_identical(trained: tuple[Sweep, Store]) -> None:
+    sweep, store = trained
+    before = {path.name: path.read_bytes() for path in store.trials.iterdir()}
+    found = execute.rerun(sweep, store, expand(sweep)[1], 1e-3)
+    assert (found.verdict, found.max_difference, found.first_differing_step) == ("identical", 0.0, None)
+    assert {path.name: path.read_bytes() for path in store.trials.iterdir()} == before
+
+
+def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Sweep, Store]) -> None:
+    sweep, store = trained
+    trial = expand(sweep)[0].id
+    record, kept = store.load(trial), store.curves(trial)
+    assert record is not None
+    assert record.measured is not None
+    assert record.environment is not None
+    assert kept is not None
+    digest = record.arrays_sha256
+    losses = kept.train_loss.copy()
+    losses[4] += np.float32(1e-4)
+    threads = record.environment.model_copy(update={"threads": 2})
+    weights = record.measured.model_copy(update={"weights_sha256": "0"})
+    again = record.model_copy(update={"environment": threads, "measured": weights})
+    near = execute.compare(record, kept, again, replace(kept, train_loss=losses), 1e-3, digest)
+    assert (near.verdict, near.first_differing_step, near.reasons) == (
+        "within_tolerance",
+        5,
+        ("threads: 1 then, 2 now",),
+    )
+    assert near.max_difference == pytest.approx(1e-4, rel=1e-2)
+    assert execute.compare(record, kept, again, replace(kept, train_loss=losses), 1e-5).verdict == "different"
+    losses[2] = np.nan
+    broken = execute.compare(record, kept, record, replace(kept, train_loss=losses), 1e-3, digest)
+    assert (broken.verdict, broken.max_difference, broken.first_differing_step) == ("different", None, 3)
+    assert broken.reasons == ("nothing in the records explains it",)
+    tampered = execute.compare(record, kept, record, replace(kept, train_loss=losses), 1e-3, "another")
+    assert tampered.reasons == ("the record's curves were changed after they were written: their hash is another",)
+    # Without the curves the weights decide, and the comparison says so.
+    bare = execute.compare(record, None, record, kept, 1e-3)
+    assert (bare.verdict, bare.by_steps) == ("identical", False)
+    assert execute.compare(record, None, again, kept, 1e-3).verdict == "different"
+    # Two runs that diverged alike are identical: NaN equals NaN.
+    lost = replace(kept, train_loss=np.full_like(kept.train_loss, np.nan))
+    assert execute.compare(record, lost, record, lost, 1e-3).verdict == "identical"
+
+
+def test_a_rerun_needs_a_finished_record(trained: tuple[Sweep, Store], tmp_path: Path) -> None:
+    sweep, _ = trained
+    with pytest.raises(HarnessError, match="which is missing"):
+        execute.rerun(sweep, Store(tmp_path), expand(sweep)[0], 1e-3)
+
+
+# ------------------------------------------------------------------------------------------- profiles, estimates
+
+
+PROFILES = """
+task: {name: own, files: {train: nowhere/a.tsv, validation: nowhere/b.tsv}}
+lr: 1e-5
+epochs: 1
+seeds: 1
+profiles:
+  paper: {task: rte, model: bert-large-uncased, min_gpu_gib: 24}
+  embedded: {task: embedded, model: embedded}
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cached", "asked", "expected"),
+    [
+        ((), False, None, ("embedded", "paper needs a GPU of 24 GiB and this machine has none")),
+        ((("T4", 16 * 2**30),), False, None, ("embedded", "paper needs a GPU of 24 GiB and the largest has 16")),
+        ((("A100", 80 * 2**30),), True, None, ("paper", "the largest this machine can run")),
+        ((), False, "paper", ("paper", "asked for")),
+    ],
+)
+def test_the_profile_is_the_largest_that_the_machine_can_run(
+    gpus: tuple[tuple[str, int], ...],
+    cached: bool,
+    asked: str | None,
+    expected: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, gpus))
+    monkeypatch.setattr(hub, "cached", lambda kind, name: cached)
+    monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(PROFILES)
+    assert execute.choose_profile(path, asked) == expected
+
+
+def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, (("A100", 80 * 2**30),)))
+    monkeypatch.setattr(hub, "cached", lambda kind, name: False)
+    monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(PROFILES)
+    name, reason = execute.choose_profile(path, None)
+    assert name == "embedded"
+    assert reason.startswith("paper: the model 'bert-large-uncased'")
+
+
+def test_estimates_come_from_finished_trials_where_there_are_any(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    store = Store(tmp_path / "tiny")
+    assert "guess" in execute.estimate(tiny_sweep, store, 2).basis
+    execute.run(tiny_sweep.model_copy(update={"seeds": tiny_sweep.seeds[:2]}), store, HERE, quiet)
+    seconds = [
+        record.measured.lane_seconds
+        for trial in expand(tiny_sweep)
+        if (record := store.load(trial.id)) is not None and record.measured is not None
+    ]
+    found = execute.estimate(tiny_sweep, store, 2)
+    assert found.basis == "from the finished trials"
+    assert found.seconds == pytest.approx(2 * sum(seconds) / 4 / 2)  # two trials are left, on two workers
+
+
+def test_parameters_are_counted_from_the_shape(tiny_sweep: Sweep) -> None:
+    """BERT-large has 335 million (Devlin et al. 2019 round to 340)."""
+    from harness.sweep import ModelSpec
+
+    assert execute.parameter_count(ModelSpec(name="bert-large-uncased")) == pytest.approx(335.1e6, rel=0.01)
+    assert execute.parameter_count(ModelSpec(name="unheard-of")) is None
+
+
+def test_the_frame_of_a_real_sweep_has_a_row_a_trial(trained: tuple[Sweep, Store]) -> None:
+    sweep, store = trained
+    table = records.frame(sweep, store)
+    assert table["trial"].tolist() == [trial.id for trial in expand(sweep)]
+    assert table["status"].tolist() == ["finished", "finished"]
