@@ -22,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute
+from harness import execute, machine
+from harness import rerun as rerunning
 from harness.records import Store
 from harness.sweep import HarnessError, Sweep, Trial, expand, show, where
 
@@ -92,7 +93,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
-    resolved, reason = execute.resolve(_file(sweep), profile, overrides)
+    resolved, reason = machine.resolve(_file(sweep), profile, overrides)
     store = Store(results / resolved.folder_name)
     ended = execute.ended(resolved, store)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
@@ -106,14 +107,14 @@ def plan(
     cells, seeds = _count(len(resolved.cells), "cell"), _count(len(resolved.seeds), "seed")
     out.print(f"{cells} × {seeds} = {_count(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
-    here = execute.machine()
+    here = machine.here()
     workers = len(here.gpus) or here.cores
-    expected = execute.estimate(resolved, store, workers)
+    expected = machine.estimate(resolved, store, workers)
     took = "time not known" if expected.seconds is None else f"about {_duration(expected.seconds)}"
     device = _count(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {_bytes(expected.memory)}"
-    lanes = execute.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
+    lanes = machine.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
     out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
 
 
@@ -136,7 +137,7 @@ def sweep(
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on."""
     path = _file(sweep)
-    resolved, reason = execute.resolve(path, profile, overrides)
+    resolved, reason = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     out = Console(highlight=False)
     _headline(out, resolved, reason)
@@ -178,7 +179,7 @@ def rerun(
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with _steps(messages, "steps") as progress:
-        found = execute.rerun(resolved, store, chosen, tolerance, progress)
+        found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
     if as_json:
         verdict = {"trial": found.trial, "verdict": found.verdict}
         _json(verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step})
@@ -285,7 +286,7 @@ def _planned(sweep: str, profile: str | None, overrides: list[str], results: Pat
                 f"one profile of {path.stem} is meant", got="none named, and several were run",
                 allowed=", ".join(plan.profile for plan, _ in plans), fix="name one with --profile",
             )  # fmt: skip
-    resolved, _ = execute.resolve(path, profile, overrides)
+    resolved, _ = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     kept = None if overrides else store.load_plan()
     return kept or resolved, store
@@ -369,7 +370,7 @@ def print_ended(out: Console, sweep: Sweep, ended: execute.Ended) -> None:
         out.print(f"{ended.missing} are missing: the same command trains them.")
 
 
-def _print_comparison(out: Console, found: execute.Comparison) -> None:
+def _print_comparison(out: Console, found: rerunning.Comparison) -> None:
     old, new = found.record.measured, found.again.measured
     assert old is not None
     assert new is not None

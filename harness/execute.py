@@ -6,197 +6,29 @@ plan is compared with the records.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import shutil
 import socket
 import subprocess
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 import harness
-from harness import hub, tasks
+from harness import hub, machine, tasks
 from harness.records import Curves, Environment, Measured, Record, Store
-from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, Trial, expand, load, orphaning_change, profiles
+from harness.sweep import HarnessError, Recipe, Sweep, Trial, expand, orphaning_change
 
 Result = tuple[Record, Curves | None]
 # A pack whose worker dies is tried once more as it is, then in halves, then its last lane is recorded as crashed.
 DEATHS_BEFORE_SPLIT = 2
-
-
-# ---------------------------------------------------------------------------------------------- the machine, a profile
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What there is to train on; memory in bytes."""
-
-    cores: int
-    memory: int
-    gpus: tuple[tuple[str, int], ...]  # (name, memory)
-
-
-@lru_cache(maxsize=1)
-def machine() -> Machine:
-    """This machine, found without importing torch."""
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = []
-    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-        for line in asked.stdout.splitlines() if asked.returncode == 0 else ():
-            name, _, mebibytes = line.rpartition(", ")
-            gpus.append((name, int(mebibytes) * 2**20))
-    return Machine(cores, memory, tuple(gpus))
-
-
-def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
-    """The profile to run and the reason: the one asked for, else the first (largest) that this machine can run."""
-    found = profiles(path)
-    if asked is not None or len(found) == 1:
-        return asked or found[0].name, "asked for" if asked else "the only one"
-    why = []
-    for profile in found:
-        gib = max((memory for _, memory in machine().gpus), default=0) / 2**30
-        if gib < profile.min_gpu_gib:
-            has = f"the largest has {gib:.0f}" if gib else "this machine has none"
-            why.append(f"{profile.name} needs a GPU of {profile.min_gpu_gib:g} GiB and {has}")
-            continue
-        try:
-            hub.check_model(profile.model)
-            tasks.check(profile.task)
-        except HarnessError as error:
-            why.append(f"{profile.name}: {error.rule}: {error.got}")
-            continue
-        return profile.name, "; ".join(why) or "the largest this machine can run"
-    raise HarnessError(
-        "one of the profiles can run here",
-        got="; ".join(why),
-        allowed=", ".join(p.name for p in found),
-        fix="name one with --profile to see what it lacks",
-    )
-
-
-# ------------------------------------------------------------------------------------------------------- estimates
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What training the missing trials would take; None where not known."""
-
-    seconds: float | None
-    basis: str
-    memory: int | None  # bytes a lane
-    parameters: int | None
-
-
-def estimate(sweep: Sweep, store: Store, workers: int) -> Estimate:
-    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane."""
-    trials = expand(sweep)
-    parameters = parameter_count(sweep.cells[0].recipe.model)
-    memory = max(lane_bytes(cell.recipe, parameter_count(cell.recipe.model)) or 0 for cell in sweep.cells) or None
-    per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
-    left = []
-    for trial in trials:
-        record = store.load(trial.id)
-        if record is None:
-            left.append(trial)
-        elif record.measured:
-            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.epochs)
-    if not left:
-        return Estimate(0.0, "nothing is missing", memory, parameters)
-    if per_step and all(_work(trial) in per_step for trial in left):
-        epochs = {key: float(np.mean(values)) for key, values in per_step.items()}
-        seconds = sum(epochs[_work(trial)] * trial.recipe.epochs for trial in left) / workers
-        return Estimate(seconds, "from the finished trials", memory, parameters)
-    # 6 floating-point operations a parameter and token for forward and backward (Kaplan et al. 2020, 2.1), at speeds
-    # that small batches reach: a guess within a factor of three or so.
-    speed = 15e12 if machine().gpus else 40e9
-    total = 0.0
-    found = {task: tasks.sizes(task) for task in {cell.recipe.task for cell in sweep.cells}}  # reads files, so once
-    for trial in left:
-        sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
-        if sizes is None or count is None:
-            return Estimate(None, "the size of the model or data is not known here", memory, parameters)
-        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.epochs * trial.recipe.max_length
-        total += 6 * count * tokens / speed
-    return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
-
-
-def _work(trial: Trial) -> tuple[object, ...]:
-    r = trial.recipe
-    return r.task.name, r.model.name, r.max_length, r.padding, r.batch_size, r.precision
-
-
-# (layers, hidden, intermediate, vocabulary, positions): the paper's models, for a plan made without them at hand.
-_SHAPES = {
-    "bert-large-uncased": (24, 1024, 4096, 30522, 512),
-    "bert-base-uncased": (12, 768, 3072, 30522, 512),
-    "roberta-large": (24, 1024, 4096, 50265, 514),
-}
-
-
-@lru_cache(maxsize=64)
-def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
-    config = Path(hub.location(spec)) / "config.json"
-    try:
-        found = json.loads(config.read_text())
-        keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
-        layers, hidden, inner, words, positions = (int(found[key]) for key in keys)
-    except (OSError, ValueError, KeyError, TypeError):
-        return _SHAPES.get(spec.name.rpartition("/")[2])
-    return layers, hidden, inner, words, positions
-
-
-def parameter_count(spec: ModelSpec) -> int | None:
-    """About how many parameters the encoder has, from its shape; None where that isn't known here."""
-    shape = _model_shape(spec)
-    if shape is None:
-        return None
-    layers, hidden, inner, words, positions = shape
-    return layers * (4 * hidden * hidden + 2 * hidden * inner + 13 * hidden) + (words + positions + hidden) * hidden
-
-
-def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
-    """Memory a lane takes: weights, gradient, two moments and a spare in float32, and what backward keeps."""
-    shape = _model_shape(recipe.model)
-    if shape is None or parameters is None:
-        return None
-    layers, hidden, inner, _, _ = shape
-    tokens = recipe.batch_size * recipe.max_length
-    heads = max(1, hidden // 64)
-    # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
-    # attention a head.
-    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * recipe.max_length)
-    return 4 * (5 * parameters + kept)
-
-
-def pack_size(recipe: Recipe, device: str, asked: int | None) -> int:
-    """How many lanes train together: what was asked for, else what fits and pays on that kind of device."""
-    if asked is not None:
-        return asked
-    parameters = parameter_count(recipe.model)
-    lane = lane_bytes(recipe, parameters)
-    if parameters is None or lane is None:
-        return 1
-    if device == "cpu":
-        # Small matrices gain from packs; from a few million parameters on a core is busy with one lane.
-        fits = machine().memory // (2 * machine().cores * lane)
-        return int(max(1, min(8 if parameters < 5_000_000 else 1, fits)))
-    smallest = min((memory for _, memory in machine().gpus), default=16 * 2**30)
-    return int(max(1, min(16, 0.8 * smallest // lane)))
 
 
 # ------------------------------------------------------------------------------------------------- packs of trials
@@ -469,7 +301,7 @@ class RayPool:
         _refuse_silent(address)
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
         if address is None:
-            options |= {"num_cpus": machine().cores, "include_dashboard": False}
+            options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -663,7 +495,7 @@ def _check_inputs(sweep: Sweep, store: Store) -> None:
 @contextmanager
 def _pool(sweep: Sweep, options: Options, most: int, tick: Callable[[], None]) -> Iterator[Pool]:
     if options.in_process:
-        device = "cuda" if machine().gpus else "cpu"
+        device = "cuda" if machine.here().gpus else "cpu"
         yield InProcess(sweep, Place(device, options.threads), tick)
         return
     pool = RayPool(sweep, options.address, options.workers, options.threads, most)
@@ -697,7 +529,7 @@ def _train_all(
     with _pool(sweep, options, len(missing), tick) as pool:
         store.save_plan(sweep)  # before any training, and not for workers that can't be had
         progress.workers = pool.workers
-        queue = pack(missing, lambda recipe: pack_size(recipe, pool.place.device, options.pack), pool.workers)
+        queue = pack(missing, lambda recipe: machine.pack_size(recipe, pool.place.device, options.pack), pool.workers)
         show(progress)
         running = 0
         while queue or running:
@@ -763,121 +595,3 @@ def _same_model(record: Record, known: dict[str, str]) -> None:
             allowed="the checkpoint the finished trials began with",
             fix="restore it, or name another folder with --results",
         )
-
-
-# ------------------------------------------------------------------------------------------------------- a rerun
-
-Verdict = Literal["identical", "within_tolerance", "different"]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A trial trained again, against its record; steps count from 1, None where no step differs."""
-
-    trial: str
-    verdict: Verdict
-    max_difference: float | None
-    first_differing_step: int | None
-    reasons: tuple[str, ...]
-    record: Record
-    again: Record
-    by_steps: bool  # False where the record's curves are gone and the final weights alone were compared
-
-
-def rerun(
-    sweep: Sweep, store: Store, trial: Trial, tolerance: float, progress: Callable[[int, int], None] | None = None
-) -> Comparison:
-    """Train one trial again on the same path and compare it with its record step by step; writes nothing.
-
-    It runs with the record's threads and, on a GPU, in a pack of the record's size (the other lanes repeat the
-    trial), since bits may depend on the pack's size there. Raises HarnessError when there is no finished record.
-    """
-    record = store.load(trial.id)
-    if record is None or record.measured is None or record.environment is None:
-        state = "crashed" if record else "missing"
-        raise HarnessError(
-            "a rerun compares with a finished trial",
-            got=f"{trial.id}, which is {state}",
-            allowed="a trial with a record and a result",
-            fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
-        )
-    device = "cuda" if machine().gpus and record.environment.device.startswith("cuda") else "cpu"
-    lanes = record.environment.pack_size if device == "cuda" else 1
-    place = Place(device, record.environment.threads)
-    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
-    assert curves is not None
-    return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
-
-
-def compare(
-    record: Record,
-    kept: Curves | None,
-    again: Record,
-    curves: Curves,
-    tolerance: float,
-    arrays_sha256: str | None = None,
-) -> Comparison:
-    """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
-
-    Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
-    logits and the hash of the final weights. NaN equals NaN. Where the arrays of the record are not kept, the
-    weights' hash alone decides, and a difference has no size. `arrays_sha256` is that of the arrays as they lie there.
-    """
-    assert record.measured is not None
-    assert again.measured is not None
-    same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
-    differences: list[tuple[int | None, float]] = []  # (step, size)
-    if kept is not None:
-        steps = {"train_loss": None, "grad_norm": None, "dev_loss": kept.eval_step, "dev_score": kept.eval_step}
-        for name, at in steps.items():
-            differences += _differences(getattr(kept, name), getattr(curves, name), at)
-        differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
-    if same_weights and not differences:
-        return Comparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
-    largest = max((size for _, size in differences), default=None)
-    first = min((step for step, _ in differences if step is not None), default=None)
-    close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
-    verdict: Verdict = "within_tolerance" if close else "different"
-    finite = None if largest is None or not np.isfinite(largest) else largest
-    reasons = _reasons(record, again, kept, arrays_sha256)
-    return Comparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
-
-
-def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:
-    """(step, size) wherever two series differ in a bit; infinite where one is not a number or a length differs."""
-    if a.shape != b.shape:
-        return [(int(min(len(a), len(b))) + 1, float("inf"))]
-    apart = np.flatnonzero(~((a == b) | (np.isnan(a) & np.isnan(b))))
-    sizes = np.abs(a[apart].astype(np.float64) - b[apart].astype(np.float64))
-    sizes[~np.isfinite(sizes)] = np.inf
-    return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
-
-
-def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
-    """What differs between the two runs' surroundings, likeliest cause first."""
-    assert record.measured is not None
-    assert again.measured is not None
-    assert record.environment is not None
-    assert again.environment is not None
-    pairs: list[tuple[str, object, object]] = [
-        ("data", record.measured.data_sha256[:12], again.measured.data_sha256[:12]),
-        ("pretrained weights", record.measured.model_sha256[:12], again.measured.model_sha256[:12]),
-    ]
-    before: Mapping[str, object] = record.environment.model_dump()
-    now: Mapping[str, object] = again.environment.model_dump()
-    names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")
-    pairs += [(name.replace("_", " "), before[name], now[name]) for name in names]
-    if record.environment.device.startswith("cuda"):
-        pairs.append(("pack size", before["pack_size"], now["pack_size"]))
-    found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
-    if kept is None:
-        found.append("the record's curves are not kept here or can't be read, so only the final weights were compared")
-    elif record.arrays_sha256 != arrays_sha256:
-        found.append("the record's curves were changed after they were written: their hash is another")
-    return tuple(found) or ("nothing in the records explains it",)
-
-
-def resolve(path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Sweep, str]:
-    """The sweep of a file under the profile asked for or chosen, and why that one."""
-    name, reason = choose_profile(path, profile)
-    return load(path, name, overrides), reason

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import machine
 from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -94,3 +95,9 @@ def tiny_sweep(trial: Callable[..., Trial]) -> Sweep:
     return Sweep(
         name="tiny", profile="default", title="Tiny", cells=cells, seeds=tuple(trial(s).seeds for s in (1, 2, 3))
     )
+
+
+@pytest.fixture
+def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores and no GPU, whatever the machine has."""
+    monkeypatch.setattr(machine, "here", lambda: machine.Machine(2, 2**34, ()))

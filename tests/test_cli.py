@@ -15,9 +15,9 @@ from made_runs import MOSBACH, MOSBACH_RUNS, Run, store_of, sweep_of
 from typer.testing import CliRunner
 
 import harness
-from harness import execute
+from harness import execute, machine
 from harness.cli import app
-from harness.execute import Machine
+from harness.machine import Machine
 from harness.records import Store
 from harness.sweep import expand, load
 
@@ -34,7 +34,7 @@ PROFILES = TWO + (
 def here(tmp_path, monkeypatch):
     """An empty folder with sweeps/, on a machine of two cores."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, ()))
+    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, ()))
     (tmp_path / "sweeps").mkdir()
     return tmp_path
 
@@ -208,9 +208,9 @@ def test_the_profile_that_was_run_is_meant(here, monkeypatch):
     path = here / "sweeps" / "small.yaml"
     path.write_text(PROFILES)
     made = store_of(here / "results", load(path, "embedded", ["seeds=1..1", "lr=1e-5"]), {0: [Run(300)], 1: [Run(200)]})
-    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, (("a GPU", 2**36),)))  # would choose paper
-    monkeypatch.setattr(execute.hub, "check_model", lambda spec: None)
-    monkeypatch.setattr(execute.tasks, "check", lambda spec: None)
+    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, (("a GPU", 2**36),)))  # would choose paper
+    monkeypatch.setattr(machine.hub, "check_model", lambda spec: None)
+    monkeypatch.setattr(machine.tasks, "check", lambda spec: None)
 
     def meant(*words: object) -> tuple[str, int]:
         """The profile and the count of trials, as `rerun` would list them and `report` tells them."""
@@ -379,11 +379,13 @@ def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
 
 # Who imports whom in the package; a module that is not named here has no place in the design yet.
 MAY_IMPORT = {
-    "cli": {"execute", "report", "pretrain", "records", "sweep"},
+    "cli": {"rerun", "execute", "machine", "report", "pretrain", "records", "sweep"},
     "report": {"figures", "analysis", "records", "sweep"},
     "figures": {"analysis", "records", "sweep"},
     "analysis": {"records", "sweep"},
-    "execute": {"train", "tasks", "hub", "records", "sweep"},
+    "rerun": {"execute", "machine", "records", "sweep"},
+    "execute": {"train", "machine", "tasks", "hub", "records", "sweep"},
+    "machine": {"tasks", "hub", "records", "sweep"},
     "train": {"tasks", "models", "optim", "metrics", "records", "sweep"},
     "tasks": {"hub", "metrics", "embedded", "sweep"},
     "models": {"hub", "sweep"},

@@ -10,27 +10,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import execute, hub, records
-from harness.execute import Job, Machine, Options
+from harness import execute
+from harness.execute import Job, Options
 from harness.records import Store
 from harness.sweep import Cell, HarnessError, Sweep, Trial, expand
 
 HERE = Options(in_process=True)
+pytestmark = pytest.mark.usefixtures("cpu_only")
 
 
 def quiet(progress: execute.Progress) -> None:
     """Show nothing."""
-
-
-@pytest.fixture(autouse=True)
-def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same on a machine with a GPU."""
-    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, ()))
 
 
 def content(store: Store) -> dict[str, tuple[str, ...]]:
@@ -251,146 +245,3 @@ def descends(process: int) -> bool:
 def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="9 workers for 2 cores at 1 threads a worker; allowed: 1 to 2"):
         execute.run(tiny_sweep, Store(tmp_path / "x"), Options(workers=9), quiet)
-
-
-# ------------------------------------------------------------------------------------------------------ a rerun
-
-
-@pytest.fixture(scope="module")
-def trained(trial: Callable[..., Trial], tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
-    """A finished sweep of one cell and two seeds."""
-    cell = Cell(axes=(), recipe=trial(epochs=1).recipe)
-    sweep = Sweep(name="one", profile="default", title="One", cells=(cell,), seeds=(trial(1).seeds, trial(2).seeds))
-    store = Store(tmp_path_factory.mktemp("one") / "one")
-    execute.run(sweep, store, HERE, quiet)
-    return sweep, store
-
-
-def test_a_rerun_is_identical(trained: tuple[Sweep, Store]) -> None:
-    sweep, store = trained
-    before = {path.name: path.read_bytes() for path in store.trials.iterdir()}
-    found = execute.rerun(sweep, store, expand(sweep)[1], 1e-3)
-    assert (found.verdict, found.max_difference, found.first_differing_step) == ("identical", 0.0, None)
-    assert {path.name: path.read_bytes() for path in store.trials.iterdir()} == before
-
-
-def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Sweep, Store]) -> None:
-    sweep, store = trained
-    trial = expand(sweep)[0].id
-    record, kept = store.load(trial), store.curves(trial)
-    assert record is not None
-    assert record.measured is not None
-    assert record.environment is not None
-    assert kept is not None
-    digest = record.arrays_sha256
-    losses = kept.train_loss.copy()
-    losses[4] += np.float32(1e-4)
-    threads = record.environment.model_copy(update={"threads": 2})
-    weights = record.measured.model_copy(update={"weights_sha256": "0"})
-    again = record.model_copy(update={"environment": threads, "measured": weights})
-    near = execute.compare(record, kept, again, replace(kept, train_loss=losses), 1e-3, digest)
-    assert (near.verdict, near.first_differing_step, near.reasons) == (
-        "within_tolerance",
-        5,
-        ("threads: 1 then, 2 now",),
-    )
-    assert near.max_difference == pytest.approx(1e-4, rel=1e-2)
-    assert execute.compare(record, kept, again, replace(kept, train_loss=losses), 1e-5).verdict == "different"
-    losses[2] = np.nan
-    broken = execute.compare(record, kept, record, replace(kept, train_loss=losses), 1e-3, digest)
-    assert (broken.verdict, broken.max_difference, broken.first_differing_step) == ("different", None, 3)
-    assert broken.reasons == ("nothing in the records explains it",)
-    tampered = execute.compare(record, kept, record, replace(kept, train_loss=losses), 1e-3, "another")
-    assert tampered.reasons == ("the record's curves were changed after they were written: their hash is another",)
-    # Without the curves the weights decide, and the comparison says so.
-    bare = execute.compare(record, None, record, kept, 1e-3)
-    assert (bare.verdict, bare.by_steps) == ("identical", False)
-    assert execute.compare(record, None, again, kept, 1e-3).verdict == "different"
-    # Two runs that diverged alike are identical: NaN equals NaN.
-    lost = replace(kept, train_loss=np.full_like(kept.train_loss, np.nan))
-    assert execute.compare(record, lost, record, lost, 1e-3).verdict == "identical"
-
-
-def test_a_rerun_needs_a_finished_record(trained: tuple[Sweep, Store], tmp_path: Path) -> None:
-    sweep, _ = trained
-    with pytest.raises(HarnessError, match="which is missing"):
-        execute.rerun(sweep, Store(tmp_path), expand(sweep)[0], 1e-3)
-
-
-# ------------------------------------------------------------------------------------------- profiles, estimates
-
-
-PROFILES = """
-task: {name: own, files: {train: nowhere/a.tsv, validation: nowhere/b.tsv}}
-lr: 1e-5
-epochs: 1
-seeds: 1
-profiles:
-  paper: {task: rte, model: bert-large-uncased, min_gpu_gib: 24}
-  embedded: {task: embedded, model: embedded}
-"""
-
-
-@pytest.mark.parametrize(
-    ("gpus", "cached", "asked", "expected"),
-    [
-        ((), False, None, ("embedded", "paper needs a GPU of 24 GiB and this machine has none")),
-        ((("T4", 16 * 2**30),), False, None, ("embedded", "paper needs a GPU of 24 GiB and the largest has 16")),
-        ((("A100", 80 * 2**30),), True, None, ("paper", "the largest this machine can run")),
-        ((), False, "paper", ("paper", "asked for")),
-    ],
-)
-def test_the_profile_is_the_largest_that_the_machine_can_run(
-    gpus: tuple[tuple[str, int], ...],
-    cached: bool,
-    asked: str | None,
-    expected: tuple[str, str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, gpus))
-    monkeypatch.setattr(hub, "cached", lambda kind, name: cached)
-    monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
-    path = tmp_path / "sweep.yaml"
-    path.write_text(PROFILES)
-    assert execute.choose_profile(path, asked) == expected
-
-
-def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "machine", lambda: Machine(2, 2**34, (("A100", 80 * 2**30),)))
-    monkeypatch.setattr(hub, "cached", lambda kind, name: False)
-    monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
-    path = tmp_path / "sweep.yaml"
-    path.write_text(PROFILES)
-    name, reason = execute.choose_profile(path, None)
-    assert name == "embedded"
-    assert reason.startswith("paper: the model 'bert-large-uncased'")
-
-
-def test_estimates_come_from_finished_trials_where_there_are_any(tiny_sweep: Sweep, tmp_path: Path) -> None:
-    store = Store(tmp_path / "tiny")
-    assert "guess" in execute.estimate(tiny_sweep, store, 2).basis
-    execute.run(tiny_sweep.model_copy(update={"seeds": tiny_sweep.seeds[:2]}), store, HERE, quiet)
-    seconds = [
-        record.measured.lane_seconds
-        for trial in expand(tiny_sweep)
-        if (record := store.load(trial.id)) is not None and record.measured is not None
-    ]
-    found = execute.estimate(tiny_sweep, store, 2)
-    assert found.basis == "from the finished trials"
-    assert found.seconds == pytest.approx(2 * sum(seconds) / 4 / 2)  # two trials are left, on two workers
-
-
-def test_parameters_are_counted_from_the_shape(tiny_sweep: Sweep) -> None:
-    """BERT-large has 335 million (Devlin et al. 2019 round to 340)."""
-    from harness.sweep import ModelSpec
-
-    assert execute.parameter_count(ModelSpec(name="bert-large-uncased")) == pytest.approx(335.1e6, rel=0.01)
-    assert execute.parameter_count(ModelSpec(name="unheard-of")) is None
-
-
-def test_the_frame_of_a_real_sweep_has_a_row_a_trial(trained: tuple[Sweep, Store]) -> None:
-    sweep, store = trained
-    table = records.frame(sweep, store)
-    assert table["trial"].tolist() == [trial.id for trial in expand(sweep)]
-    assert table["status"].tolist() == ["finished", "finished"]

@@ -1,0 +1,186 @@
+"""This machine: which profile it can run, how many lanes fit, and how long a sweep would take; without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from harness import hub, tasks
+from harness.records import Store
+from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, Trial, expand, load, profiles
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on; memory in bytes."""
+
+    cores: int
+    memory: int
+    gpus: tuple[tuple[str, int], ...]  # (name, memory)
+
+
+@lru_cache(maxsize=1)
+def here() -> Machine:
+    """This machine, found without importing torch."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = []
+    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+        for line in asked.stdout.splitlines() if asked.returncode == 0 else ():
+            name, _, mebibytes = line.rpartition(", ")
+            gpus.append((name, int(mebibytes) * 2**20))
+    return Machine(cores, memory, tuple(gpus))
+
+
+def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
+    """The profile to run and the reason: the one asked for, else the first (largest) that this machine can run."""
+    found = profiles(path)
+    if asked is not None or len(found) == 1:
+        return asked or found[0].name, "asked for" if asked else "the only one"
+    why = []
+    for profile in found:
+        gib = max((memory for _, memory in here().gpus), default=0) / 2**30
+        if gib < profile.min_gpu_gib:
+            has = f"the largest has {gib:.0f}" if gib else "this machine has none"
+            why.append(f"{profile.name} needs a GPU of {profile.min_gpu_gib:g} GiB and {has}")
+            continue
+        try:
+            hub.check_model(profile.model)
+            tasks.check(profile.task)
+        except HarnessError as error:
+            why.append(f"{profile.name}: {error.rule}: {error.got}")
+            continue
+        return profile.name, "; ".join(why) or "the largest this machine can run"
+    raise HarnessError(
+        "one of the profiles can run here",
+        got="; ".join(why),
+        allowed=", ".join(p.name for p in found),
+        fix="name one with --profile to see what it lacks",
+    )
+
+
+def resolve(path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[Sweep, str]:
+    """The sweep of a file under the profile asked for or chosen, and why that one."""
+    name, reason = choose_profile(path, profile)
+    return load(path, name, overrides), reason
+
+
+# ------------------------------------------------------------------------------------------------------- estimates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training the missing trials would take; None where not known."""
+
+    seconds: float | None
+    basis: str
+    memory: int | None  # bytes a lane
+    parameters: int | None
+
+
+def estimate(sweep: Sweep, store: Store, workers: int) -> Estimate:
+    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane."""
+    trials = expand(sweep)
+    parameters = parameter_count(sweep.cells[0].recipe.model)
+    memory = max(lane_bytes(cell.recipe, parameter_count(cell.recipe.model)) or 0 for cell in sweep.cells) or None
+    per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    left = []
+    for trial in trials:
+        record = store.load(trial.id)
+        if record is None:
+            left.append(trial)
+        elif record.measured:
+            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.epochs)
+    if not left:
+        return Estimate(0.0, "nothing is missing", memory, parameters)
+    if per_step and all(_work(trial) in per_step for trial in left):
+        epochs = {key: float(np.mean(values)) for key, values in per_step.items()}
+        seconds = sum(epochs[_work(trial)] * trial.recipe.epochs for trial in left) / workers
+        return Estimate(seconds, "from the finished trials", memory, parameters)
+    # 6 floating-point operations a parameter and token for forward and backward (Kaplan et al. 2020, 2.1), at speeds
+    # that small batches reach: a guess within a factor of three or so.
+    speed = 15e12 if here().gpus else 40e9
+    total = 0.0
+    found = {task: tasks.sizes(task) for task in {cell.recipe.task for cell in sweep.cells}}  # reads files, so once
+    for trial in left:
+        sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
+        if sizes is None or count is None:
+            return Estimate(None, "the size of the model or data is not known here", memory, parameters)
+        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.epochs * trial.recipe.max_length
+        total += 6 * count * tokens / speed
+    return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
+
+
+def _work(trial: Trial) -> tuple[object, ...]:
+    r = trial.recipe
+    return r.task.name, r.model.name, r.max_length, r.padding, r.batch_size, r.precision
+
+
+# (layers, hidden, intermediate, vocabulary, positions): the paper's models, for a plan made without them at hand.
+_SHAPES = {
+    "bert-large-uncased": (24, 1024, 4096, 30522, 512),
+    "bert-base-uncased": (12, 768, 3072, 30522, 512),
+    "roberta-large": (24, 1024, 4096, 50265, 514),
+}
+
+
+@lru_cache(maxsize=64)
+def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
+    config = Path(hub.location(spec)) / "config.json"
+    try:
+        found = json.loads(config.read_text())
+        keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
+        layers, hidden, inner, words, positions = (int(found[key]) for key in keys)
+    except (OSError, ValueError, KeyError, TypeError):
+        return _SHAPES.get(spec.name.rpartition("/")[2])
+    return layers, hidden, inner, words, positions
+
+
+def parameter_count(spec: ModelSpec) -> int | None:
+    """About how many parameters the encoder has, from its shape; None where that isn't known here."""
+    shape = _model_shape(spec)
+    if shape is None:
+        return None
+    layers, hidden, inner, words, positions = shape
+    return layers * (4 * hidden * hidden + 2 * hidden * inner + 13 * hidden) + (words + positions + hidden) * hidden
+
+
+def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
+    """Memory a lane takes: weights, gradient, two moments and a spare in float32, and what backward keeps."""
+    shape = _model_shape(recipe.model)
+    if shape is None or parameters is None:
+        return None
+    layers, hidden, inner, _, _ = shape
+    tokens = recipe.batch_size * recipe.max_length
+    heads = max(1, hidden // 64)
+    # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
+    # attention a head.
+    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * recipe.max_length)
+    return 4 * (5 * parameters + kept)
+
+
+def pack_size(recipe: Recipe, device: str, asked: int | None) -> int:
+    """How many lanes train together: what was asked for, else what fits and pays on that kind of device."""
+    if asked is not None:
+        return asked
+    parameters = parameter_count(recipe.model)
+    lane = lane_bytes(recipe, parameters)
+    if parameters is None or lane is None:
+        return 1
+    if device == "cpu":
+        # Small matrices gain from packs; from a few million parameters on a core is busy with one lane.
+        fits = here().memory // (2 * here().cores * lane)
+        return int(max(1, min(8 if parameters < 5_000_000 else 1, fits)))
+    smallest = min((memory for _, memory in here().gpus), default=16 * 2**30)
+    return int(max(1, min(16, 0.8 * smallest // lane)))
