@@ -393,7 +393,9 @@ def _worst(sweep: Sweep, by_cell: pd.DataFrame) -> str:
     if len(worst) == 1:
         return f"the failure rate is highest at {sweep.cells[worst[0]].label} ({k} of {n})"
     shared = [pair for pair in sweep.cells[worst[0]].axes if all(pair in sweep.cells[index].axes for index in worst)]
-    common = ", all with " + ", ".join(f"{name} {show(value)}" for name, value in shared) if shared else ""
+    common = (
+        ", all with " + ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in shared) if shared else ""
+    )
     return f"the failure rate is highest in {len(worst)} of {len(by_cell)} cells{common} ({k} of {n})"
 
 

@@ -128,8 +128,8 @@ class Cell(_Frozen):
 
     @property
     def label(self) -> str:
-        """`lr 2e-5, bias_correction on, epochs 3`; `the only recipe` in a sweep without axes."""
-        return ", ".join(f"{name} {show(value)}" for name, value in self.axes) or "the only recipe"
+        """`lr 2e-5, bias correction on, epochs 3`; `the only recipe` in a sweep without axes."""
+        return ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in self.axes) or "the only recipe"
 
 
 class Trial(_Frozen):

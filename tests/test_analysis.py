@@ -146,8 +146,8 @@ def test_the_answer_of_the_study(mosbach):
     assert analysis.answer(*mosbach) == [
         "Of 12 runs without bias correction 5 failed (42 % [19, 68]), of 10 with it 0 (0 % [0, 28]; Fisher's exact "
         "p = 0.04); of the 24 planned runs 1 is missing and 1 crashed.",
-        "The failure rate is highest at lr 2e-5, bias_correction off, epochs 3 (3 of 3); the best mean score, 0.880 "
-        "(sd 0.005, n = 3), is that of lr 2e-5, bias_correction on, epochs 10; 10 epochs have a higher mean than 3 in "
+        "The failure rate is highest at lr 2e-5, bias correction off, epochs 3 (3 of 3); the best mean score, 0.880 "
+        "(sd 0.005, n = 3), is that of lr 2e-5, bias correction on, epochs 10; 10 epochs have a higher mean than 3 in "
         "4 of 4 settings; one more run ended at chance, not failed by the definition and not trained either.",
     ]
 
@@ -177,8 +177,8 @@ def test_no_failure_still_leaves_room(tmp_path):
     )
     assert by_hand_wilson(0, 10)[1] == pytest.approx(0.28, abs=0.005)
     assert second == (
-        "The spread is widest at bias_correction off (sd 0.008); the best mean score, 0.930 (sd 0.004, n = 5), is that "
-        "of bias_correction on."
+        "The spread is widest at bias correction off (sd 0.008); the best mean score, 0.930 (sd 0.004, n = 5), is that "
+        "of bias correction on."
     )
 
 
@@ -249,7 +249,7 @@ def test_the_worst_cells_are_named_by_what_they_share(tmp_path):
     sweep, table = made(tmp_path, MOSBACH, runs)
     second = analysis.answer(sweep, table)[1]
     assert second.startswith(
-        "The failure rate is highest in 2 of 8 cells, all with lr 2e-5, bias_correction off (6 of 6); the best mean"
+        "The failure rate is highest in 2 of 8 cells, all with lr 2e-5, bias correction off (6 of 6); the best mean"
     )
 
 

@@ -110,9 +110,9 @@ def test_the_last_axis_varies_fastest_and_the_files_order_holds(tmp_path):
     sweep = of(tmp_path, AXES)
     assert sweep.axes == ("lr", "bias_correction", "epochs")
     assert labels(sweep)[:3] == [
-        "lr 1e-5, bias_correction off, epochs 3",
-        "lr 1e-5, bias_correction off, epochs 10",
-        "lr 1e-5, bias_correction on, epochs 3",
+        "lr 1e-5, bias correction off, epochs 3",
+        "lr 1e-5, bias correction off, epochs 10",
+        "lr 1e-5, bias correction on, epochs 3",
     ]
     assert [trial.seeds.seed for trial in expand(sweep)[:4]] == [1, 2, 3, 1]
     assert labels(of(tmp_path, TINY)) == ["the only recipe"]
@@ -234,8 +234,8 @@ def test_seeds_are_one_integer_or_held_or_crossed(tmp_path):
 
 def test_set_changes_one_setting_of_the_file(tmp_path):
     assert labels(of(tmp_path, AXES, "lr=[1e-4,3e-4]", "epochs=2"))[::2] == [
-        "lr 1e-4, bias_correction off",
-        "lr 3e-4, bias_correction off",
+        "lr 1e-4, bias correction off",
+        "lr 3e-4, bias correction off",
     ]
     assert len(of(tmp_path, TINY, "seeds=1..40").seeds) == 40
     assert of(tmp_path, TINY, "bias_correction=off").cells[0].recipe.bias_correction is False
@@ -476,5 +476,5 @@ def test_an_edit_that_orphans_trained_trials_is_named_by_its_axis(tmp_path):
     assert change(("task: embedded", "task: {name: embedded, files: x}"), ("[1e-5, 2e-5]", "2e-5")) == "lr 1e-5"
     assert change(("task: embedded", "task: {name: embedded, files: x}")) is None
     without = orphaning_change(old, of(tmp_path, AXES + "exclude: [{lr: 1e-5, epochs: 10}]\n"), trained)
-    assert without == "the cell 'lr 1e-5, bias_correction off, epochs 10'"
+    assert without == "the cell 'lr 1e-5, bias correction off, epochs 10'"
     assert change(("[1e-5, 2e-5]", "[1e-5, 3e-5]"), only=3) is None  # only what was trained counts
