@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,17 @@ def test_the_embedded_model_is_bit_equal_alone_and_in_a_pack(trial: Make) -> Non
     together = train.train(trials)
     assert same(together[2], train.train(trials[2:])[0])
     assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
+def test_lanes_of_every_family_keep_to_themselves(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """With dropout on, wherever the family has it."""
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind)))
+    trials = [trial(seed, model=model, epochs=1, dropout=0.3) for seed in (1, 2, 3)]
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:2])[0])
+    other = trials[1].model_copy(update={"seeds": trials[1].seeds.model_copy(update={"dropout_seed": 9})})
+    assert not same(together[1], train.train([other])[0])
 
 
 def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
