@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import shlex
+import shutil
 import sys
 import time
 from collections import defaultdict
@@ -319,12 +321,20 @@ def _span(sweep: Sweep) -> str:
 
 def _rerun_words(path: Path | None, given: str, sweep: Sweep, results: Path) -> str:
     """The beginning of a rerun command that finds this sweep again."""
-    words = ["harness", "rerun", given, "--profile", sweep.profile]
+    words = [_program(), "rerun", given, "--profile", sweep.profile]
     if path is None:
-        words = ["harness", "rerun", given]
+        words = [_program(), "rerun", given]
     elif results != Path("results"):
         words += ["--results", str(results)]
     return shlex.join(words)
+
+
+def _program() -> str:
+    """What to type for `harness` here: under make the virtual environment is not on the PATH."""
+    called = Path(sys.argv[0])
+    if called.name != "harness" or not called.is_file() or shutil.which("harness"):
+        return "harness"
+    return os.path.relpath(called)
 
 
 # ------------------------------------------------------------------------------------------------------- printing
