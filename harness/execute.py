@@ -58,7 +58,7 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
     for trial in trials:
         rank[trial.id] = ranks[trial.cell]
         ranks[trial.cell] += 1
-        groups[_pack_shape(trial.recipe)].append(trial)
+        groups[trial.recipe.shape].append(trial)
     jobs = []
     for group in groups.values():
         group.sort(key=lambda trial: (rank[trial.id], trial.cell))
@@ -67,11 +67,6 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
             jobs.append((start / len(group), Job(tuple(group[start : start + lanes]))))
     # Shapes take turns, the longer first.
     return [job for _, job in sorted(jobs, key=lambda item: (item[0], -item[1].lane_epochs))]
-
-
-def _pack_shape(recipe: Recipe) -> tuple[object, ...]:
-    lengths = (recipe.epochs, recipe.batch_size, recipe.eval_batch_size, recipe.max_length, recipe.eval_steps)
-    return (recipe.task, recipe.model, recipe.token_type_ids, recipe.precision, recipe.padding, *lengths)
 
 
 def after_failure(job: Job, died: bool) -> list[Job]:
@@ -474,13 +469,7 @@ def _check_inputs(sweep: Sweep, store: Store) -> None:
     for task in dict.fromkeys(cell.recipe.task for cell in sweep.cells):
         raw = tasks.load(task)
         largest = max(cell.recipe.batch_size for cell in sweep.cells if cell.recipe.task == task)
-        if largest > len(raw.train.labels):
-            raise HarnessError(
-                "a batch is no larger than the training set",
-                got=f"batch_size {largest} for {len(raw.train.labels)} examples",
-                allowed=f"1 to {len(raw.train.labels)}",
-                fix="lower batch_size",
-            )
+        tasks.check_batch(largest, len(raw.train.labels))
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
                 "the data of a started sweep stay the same",

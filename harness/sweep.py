@@ -110,6 +110,12 @@ class Recipe(_Frozen):
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     eval_steps: int | None = Field(default=None, ge=1)
 
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
+        lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
+        return (self.task, self.model, self.token_type_ids, self.precision, *lengths)
+
 
 class Seeds(_Frozen):
     """The four seeds of a trial: `seed` names it, the other three drive head, data order and dropout."""

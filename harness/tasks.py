@@ -199,6 +199,17 @@ def sizes(spec: TaskSpec) -> tuple[int, int] | None:
     return _GLUE[spec.name].sizes if spec.name in _GLUE else None
 
 
+def check_batch(batch_size: int, examples: int) -> None:
+    """Raise HarnessError for a batch larger than the training set."""
+    if batch_size > examples:
+        raise HarnessError(
+            "a batch is no larger than the training set",
+            got=f"batch_size {batch_size} for {examples} examples",
+            allowed=f"1 to {examples}",
+            fix="lower batch_size",
+        )
+
+
 def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     """Turn a task's texts into token ids of at most `max_length`, the longer text of a pair being cut first.
 

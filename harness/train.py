@@ -56,10 +56,10 @@ def train(
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
-    The trials must share a `shape`. `progress(step, steps)` is called after every update.
+    The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
-    if len({shape(trial) for trial in pack}) != 1:
+    if len({trial.recipe.shape for trial in pack}) != 1:
         raise ValueError("the trials of a pack share their shape")
     with _numerics(device, threads, pack[0].recipe.precision):
         started = time.monotonic()
@@ -69,13 +69,6 @@ def train(
             if progress is not None:
                 progress(step + 1, run.steps)
         return run.results(time.monotonic() - started)
-
-
-def shape(trial: Trial) -> tuple[object, ...]:
-    """What the trials of one pack have in common: all that decides tensor shapes, kernels and the number of steps."""
-    r = trial.recipe
-    lengths = (r.epochs, r.batch_size, r.eval_batch_size, r.max_length, r.padding, r.eval_steps)
-    return (r.task, r.model, r.token_type_ids, r.precision, *lengths)
 
 
 def versions() -> dict[str, str]:
@@ -225,8 +218,7 @@ class _Run:
         self.recipes = [trial.recipe for trial in pack]
         self.device = device
         task = prepared(self.recipe.task, self.recipe.model, self.recipe.max_length)
-        if self.recipe.batch_size > len(task.train.labels):
-            raise batch_too_large(self.recipe.batch_size, len(task.train.labels))
+        tasks.check_batch(self.recipe.batch_size, len(task.train.labels))
         self.task = task
         self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
@@ -472,16 +464,6 @@ class _Run:
             if any(score.correct is not None and score.correct > right + luck for score in scores):
                 return "collapsed"
         return "constant" if scores[-1].constant else None
-
-
-def batch_too_large(batch_size: int, examples: int) -> HarnessError:
-    """The error for a batch larger than the training set."""
-    return HarnessError(
-        "a batch is no larger than the training set",
-        got=f"batch_size {batch_size} for {examples} examples",
-        allowed=f"1 to {examples}",
-        fix="lower batch_size",
-    )
 
 
 def _finite(value: float) -> float | None:
