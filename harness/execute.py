@@ -29,6 +29,8 @@ from harness.sweep import HarnessError, Recipe, Sweep, Trial, expand, orphaning_
 Result = tuple[Record, Curves | None]
 # A pack whose worker dies is tried once more as it is, then in halves, then its last lane is recorded as crashed.
 DEATHS_BEFORE_SPLIT = 2
+# What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
+_WORKER_BYTES = 3 * 2**29
 
 
 # ------------------------------------------------------------------------------------------------- packs of trials
@@ -319,7 +321,8 @@ class RayPool:
                 fix="lower --workers or --threads",
             )
         self.place = Place("cuda" if gpus else "cpu", threads)
-        self.workers = min(workers or devices, max(1, most))
+        fits = machine.here().memory // _WORKER_BYTES if address is None and not gpus else devices
+        self.workers = min(workers or max(1, min(devices, fits)), max(1, most))
         # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
         self.actor = ray.remote(_Worker).options(
             num_cpus=0 if gpus else threads,

@@ -10,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness import machine
 from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
+
+# The same examples every time, and no limit on how long one takes: a busy machine is no failure.
+settings.register_profile("here", deadline=None, derandomize=True)
+settings.load_profile("here")
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, *"abcdefgh", "good", "bad", "red", "blue", "old", "new", "small"]
