@@ -315,7 +315,9 @@ def _runs(
         )
     known = scores.dropna()
     if len(known) > 1:
-        ax.scatter([centre], [known.mean()], s=15, marker="D", color="white", edgecolors=INK, linewidths=0.9, zorder=5)
+        ax.scatter(
+            [centre], [known.mean()], s=24, marker="D", facecolors="none", edgecolors=INK, linewidths=0.9, zorder=5
+        )
     if 1 < len(known) < FEWEST_FOR_A_BOX:
         ax.hlines(known.median(), centre - width * 0.4, centre + width * 0.4, color=INK, linewidth=1.4, zorder=2.5)
 
@@ -342,7 +344,7 @@ def _spread_legend(figure: Figure, plan: Layout, hues: Sequence[Scalar], verdict
     handles += [_mark_handle(verdict) for verdict in verdicts]
     if {"failed", "diverged"} & set(verdicts):
         handles.append(Line2D([], [], ls="", marker="$✕n$", ms=10, mew=0, color=FAILED, label="number of failed runs"))
-    handles.append(Line2D([], [], ls="", marker="D", ms=4.5, mfc="white", mec=INK, label="mean"))
+    handles.append(Line2D([], [], ls="", marker="D", ms=4.5, mfc="none", mec=INK, label="mean"))
     handles.append(Line2D([], [], color=INK, lw=1.4, label="median"))
     handles.append(Line2D([], [], color=INK, lw=0.9, ls=(0, (4, 2)), label="majority class"))
     _legend(figure, handles)
