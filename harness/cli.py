@@ -361,10 +361,8 @@ def _cell_table(sweep: Sweep, store: Store) -> Table:
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
     for index, cell in enumerate(sweep.cells):
-        records = [store.load(trial.id) for trial in trials[index]]
-        states = [record.status if record else "missing" for record in records]
-        failed = sum(bool(record and record.measured and record.measured.outcome == "failed") for record in records)
-        counts = (len(records), states.count("finished"), failed, states.count("crashed"), states.count("missing"))
+        here = execute.count(trials[index], store)
+        counts = (here.planned, here.finished, here.failed, here.crashed, here.missing)
         names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table

@@ -435,7 +435,12 @@ def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress],
 
 def ended(sweep: Sweep, store: Store, trained_now: int = 0) -> Ended:
     """Count the plan's trials by what their records say."""
-    records = [store.load(trial.id) for trial in expand(sweep)]
+    return count(expand(sweep), store, trained_now)
+
+
+def count(trials: Sequence[Trial], store: Store, trained_now: int = 0) -> Ended:
+    """Count some of the plan's trials, those of a cell say, by what their records say."""
+    records = [store.load(trial.id) for trial in trials]
     states = [record.status if record else "missing" for record in records]
     failed = sum(bool(record and record.measured and record.measured.outcome == "failed") for record in records)
     counts = (states.count("finished"), states.count("crashed"), states.count("missing"))
