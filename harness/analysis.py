@@ -1,38 +1,32 @@
-"""What the runs say, as tables and sentences: failure rates with intervals, spread, arms, noise of the dev set."""
+"""What the runs say, as tables: one function a table, from a study and nothing else; `analyse` gathers them all."""
 
 from __future__ import annotations
 
-import shlex
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.sweep import Scalar, Sweep, show
+from harness import importance, noise, published, statistics
+from harness.statistics import Estimate
+from harness.study import SOURCE, Cell, Study
+from harness.sweep import Scalar, show
 
 LEVEL = 0.05  # one-sided, for "not above the majority"
 NEAR_ENTROPY = 0.95  # a training loss of this share of the labels' entropy has learned next to nothing
-NORMAL_95 = 1.96
+MOST_PAIRS = 300  # cells are compared one by one up to so many pairs; with more, a table of them tells nobody anything
+MOST_VALUES = 50  # of an axis, up to which each one's level is told by itself
+BUDGETS = (5, 10, 15, 25, 50, 100, 200)  # seeds a cell, at which the seed budget is told
+THRESHOLDS = 101  # points of a performance profile
+NAN = float("nan")
 
 
-# ------------------------------------------------------------------------------------------------- intervals, marks
-
-
-def wilson(k: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval for a rate of k in n, as fractions; (NaN, NaN) for n = 0 (Wilson 1927, by scipy)."""
-    if n == 0:
-        return float("nan"), float("nan")
-    interval = stats.binomtest(int(k), int(n)).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def rate(k: int, n: int) -> str:
-    """A failure rate as people read it, `63 % [46, 78]` with Wilson's 95 % interval; `not known` for n = 0."""
-    if n == 0:
-        return "not known"
-    low, high = wilson(k, n)
-    return f"{100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+def _rng(what: str) -> np.random.Generator:
+    """The same numbers for the same table, whatever else is computed: a report made twice is the same report."""
+    return np.random.default_rng(zlib.crc32(what.encode()))
 
 
 def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
@@ -41,6 +35,11 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
 
 def _finished(table: pd.DataFrame) -> pd.Series:
     return table["status"] == "finished"
+
+
+def _judged(table: pd.DataFrame) -> pd.Series:
+    """Finished runs whose outcome is known: all of a sweep's, those of an import that came with a majority."""
+    return _finished(table) & table["outcome"].notna()
 
 
 def _failed(table: pd.DataFrame) -> pd.Series:
@@ -54,385 +53,837 @@ def at_chance(table: pd.DataFrame) -> pd.Series:
     training loss of the last epoch is at least 0.95 of the labels' entropy. False for failed runs, and where either is
     not known (a regression).
     """
+    return _finished(table) & (table["outcome"] == "ok") & (_above_p(table) > LEVEL) & _flat(table)
+
+
+def _above_p(table: pd.DataFrame) -> pd.Series:
+    """The p value of so many right answers or more, were the run no better than the majority; NaN where not known."""
     right, examples = _numbers(table, "correct"), _numbers(table, "dev_examples")
     share = _numbers(table, "majority_correct") / examples
-    p_value = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)  # NaN where not known
-    flat = _numbers(table, "final_train_loss") >= NEAR_ENTROPY * _numbers(table, "label_entropy")
-    return _finished(table) & (table["outcome"] == "ok") & (p_value > LEVEL) & flat
+    return pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
 
 
-# ------------------------------------------------------------------------------------------------------------ tables
+def _flat(table: pd.DataFrame) -> pd.Series:
+    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * _numbers(table, "label_entropy")
 
 
-def cells(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell, in the plan's order: counts, failure rate and the spread of the scores.
+def runs(study: Study) -> pd.DataFrame:
+    """`study.runs` with the column `verdict` added.
 
-    Columns: one per axis; `planned`, `finished`, `crashed`, `missing`; `scored` (finished with a score: a run that
-    diverged has none); `failed` of `finished` with Wilson's bounds `failed_low`, `failed_high`; `constant`, `diverged`,
-    `collapsed` (reasons of the failed); `at_chance`; `mean`, `sd` (n - 1), `min`, `median`, `max` of the final score
-    over the scored; `best_mean` of the best score; `loss` (mean of the last epoch's training loss, nats); `majority`.
-    NaN where not known.
+    `ok`, `failed`, `diverged` (failed, without a score), `at chance`, `unjudged` (finished, but whether it failed is
+    not known) or, for a run that is not finished, an empty text.
     """
-    marked = at_chance(table)
-    rows = []
-    for index, cell in enumerate(sweep.cells):
-        here = table[table["cell"] == index]
-        done = here[_finished(here)]
-        scores = _numbers(done, "final_score").dropna()
-        failed = int(_failed(here).sum())
-        low, high = wilson(failed, len(done))
-        row: dict[str, object] = dict(cell.axes)
-        row |= {
-            "planned": len(here),
-            "finished": len(done),
-            "crashed": int((here["status"] == "crashed").sum()),
-            "missing": int((here["status"] == "missing").sum()),
-            "scored": len(scores),
-            "failed": failed,
-            "failed_low": low,
-            "failed_high": high,
-        }
-        row |= {reason: int((done["reason"] == reason).sum()) for reason in ("constant", "diverged", "collapsed")}
-        row |= {
-            "at_chance": int(marked[here.index].sum()),
-            "mean": scores.mean(),
-            "sd": scores.std(ddof=1),
-            "min": scores.min(),
-            "median": scores.median(),
-            "max": scores.max(),
-            "best_mean": _numbers(done, "best_score").mean(),
-            "loss": _numbers(done, "final_train_loss").mean(),
-            "majority": _numbers(done, "majority_score").mean(),
-        }
-        rows.append(row)
-    result = pd.DataFrame(rows)
-    for axis in sweep.axes:  # as objects: pandas would turn an axis of 1.0 and `none` into 1.0 and NaN
-        result[axis] = pd.Series([dict(cell.axes)[axis] for cell in sweep.cells], dtype=object)
-    return result
+    table = study.runs.copy()
+    verdict = pd.Series("", index=table.index, dtype=object)
+    done = _finished(table)
+    verdict[done] = "unjudged"
+    verdict[done & (table["outcome"] == "ok")] = "ok"
+    verdict[at_chance(table)] = "at chance"
+    verdict[_failed(table)] = "failed"
+    verdict[done & table["final_score"].isna()] = "diverged"
+    table["verdict"] = verdict
+    return table
 
 
-def _values(sweep: Sweep, axis: str) -> list[Scalar]:
-    return list(dict.fromkeys(dict(cell.axes)[axis] for cell in sweep.cells))
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def _by_cell(table: pd.DataFrame, column: str, cells: int) -> list[np.ndarray]:
+    """The known values of a column in each cell [n], sorted, so that the order of the rows decides nothing.
+
+    One pass over the table, for an import may have ten thousand cells.
+    """
+    values, places = _numbers(table, column).to_numpy(), table["cell"].to_numpy(dtype=int)
+    known = ~np.isnan(values)
+    values, places = values[known], places[known]
+    order = np.lexsort((values, places))
+    return np.split(values[order], np.searchsorted(places[order], np.arange(1, cells)))
+
+
+def _scores(study: Study) -> list[np.ndarray]:
+    """Final scores of each cell's finished runs that have one [n], sorted."""
+    return _by_cell(study.runs[_finished(study.runs)], "final_score", len(study.cells))
+
+
+def _count(table: pd.DataFrame, chosen: pd.Series, cells: int) -> np.ndarray:
+    """How many of the chosen rows each cell has [cells]."""
+    return np.bincount(table["cell"].to_numpy(dtype=int)[chosen.to_numpy(dtype=bool)], minlength=cells)
+
+
+def _means(found: list[np.ndarray]) -> list[float]:
+    return [float(values.mean()) if len(values) else NAN for values in found]
+
+
+def _groups(table: pd.DataFrame, cells: int) -> list[pd.DataFrame]:
+    """The rows of each cell."""
+    found = {int(index): group for index, group in table.groupby("cell", sort=False)}
+    return [found.get(index, table[:0]) for index in range(cells)]
+
+
+def _with_axes(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with one column per axis after `cell`, as objects: `none` stays None, and 1.0 beside it 1.0."""
+    places = list(table["cell"])
+    for place, axis in enumerate(study.axes, start=1):
+        name = f"{axis} (axis)" if axis in table.columns else axis  # an import may have an axis called `mean`
+        table.insert(place, name, pd.Series([dict(study.cells[index].axes)[axis] for index in places], dtype=object))
+    return table
+
+
+def _spread_out(prefix: str, estimate: Estimate) -> dict[str, float]:
+    return {prefix: estimate.value, f"{prefix}_low": estimate.low, f"{prefix}_high": estimate.high}
+
+
+# ------------------------------------------------------------------------------------------------------ failure rates
+
+
+def cells(study: Study) -> pd.DataFrame:
+    """One row a cell, in the study's order: counts, failure rate and the spread of the scores.
+
+    Columns: `cell` (index), one per axis; `planned`, `finished`, `crashed`, `missing`; `judged` (finished, and whether
+    it failed is known); `scored` (finished with a score: a run that diverged has none); `failed` of `judged` (NA where
+    runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (Wilson) and `exact_low`,
+    `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `at_chance`; `mean`,
+    `sd` (n - 1), `min`, `median`, `max` of the final score over the scored; `best_mean` of the best score; `loss` (mean
+    of the last epoch's training loss, nats); `majority`. NaN where not known.
+    """
+    table, size = runs(study), len(study.cells)
+    done = table[_finished(table)]
+    scores = _scores(study)
+    judged, failed = _count(done, _judged(done), size), _count(done, _failed(done), size)
+    finished = _count(table, _finished(table), size)
+    found: dict[str, object] = {"cell": range(size), "planned": _count(table, table["cell"].notna(), size)}
+    found["finished"] = finished
+    found |= {status: _count(table, table["status"] == status, size) for status in ("crashed", "missing")}
+    found |= {"judged": judged, "scored": [len(values) for values in scores]}
+    known = [
+        int(k) if n or not all_finished else None for k, n, all_finished in zip(failed, judged, finished, strict=True)
+    ]
+    found["failed"] = pd.array(known, dtype="Int64")
+    for name, interval in (("failed", statistics.wilson), ("exact", statistics.clopper_pearson)):
+        bounds = [interval(int(k), int(n)) for k, n in zip(failed, judged, strict=True)]
+        found |= {f"{name}_low": [low for low, _ in bounds], f"{name}_high": [high for _, high in bounds]}
+    found |= {reason: _count(done, done["reason"] == reason, size) for reason in ("constant", "diverged", "collapsed")}
+    found |= {"at_chance": _count(done, done["verdict"] == "at chance", size), "mean": _means(scores)}
+    found["sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in scores]
+    found["min"] = [values[0] if len(values) else NAN for values in scores]
+    found["median"] = [np.median(values) if len(values) else NAN for values in scores]
+    found["max"] = [values[-1] if len(values) else NAN for values in scores]
+    columns = {"best_mean": "best_score", "loss": "final_train_loss", "majority": "majority_score"}
+    found |= {name: _means(_by_cell(done, column, size)) for name, column in columns.items()}
+    return _with_axes(study, pd.DataFrame(found))
+
+
+def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
+    """How many runs of each cell fail under each definition, `<definition>_failed` of `<definition>_of` known.
+
+    `majority`: at or below the majority (the definition of this project); `binomial`: right answers not above the
+    majority at 5 % (exact, one-sided); `entropy`: training loss of the last epoch at 0.95 of the labels' entropy or
+    more; `threshold`: final score worse than `threshold`. A run that diverged failed under all of them.
+    """
+    done = study.runs[_finished(study.runs)]
+    diverged = done["final_score"].isna()
+    scores, p_value = _numbers(done, "final_score"), _above_p(done)
+    loss, entropy = _numbers(done, "final_train_loss"), _numbers(done, "label_entropy")
+    known = {
+        "majority": _judged(done),
+        "binomial": p_value.notna() | (diverged & done["majority_correct"].notna()),
+        "entropy": entropy.notna() & (loss.notna() | diverged),
+    }
+    fails = {"majority": _failed(done), "binomial": (p_value > LEVEL) | diverged, "entropy": _flat(done) | diverged}
+    if threshold is not None:
+        known["threshold"] = scores.notna() | diverged
+        fails["threshold"] = (scores < threshold if study.higher_is_better else scores > threshold) | diverged
+    size = len(study.cells)
+    found: dict[str, object] = {"cell": range(size)}
+    for name, of in known.items():
+        found |= {f"{name}_failed": _count(done, fails[name] & of, size), f"{name}_of": _count(done, of, size)}
+    return _with_axes(study, pd.DataFrame(found))
 
 
 def _phrase(axis: str, value: Scalar) -> str:
     """`without bias correction`, `of the recipe usual`, `with epochs 3`."""
     if axis == "bias_correction":
         return "with bias correction" if value else "without bias correction"
-    return f"of the recipe {show(value)}" if axis == "recipe" else f"with {axis} {show(value)}"
+    if axis == SOURCE:
+        return f"of {show(value)}"
+    return f"of the recipe {show(value)}" if axis == "recipe" else f"with {axis.replace('_', ' ')} {show(value)}"
 
 
-def arms(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
-    """Failures pooled for each value of each axis; bias correction first, then named recipes, then as in the plan.
+def axes_by_weight(study: Study) -> list[str]:
+    """The axes with more than one value: two studies side by side first, then correction, recipe, method, others."""
+    first = (SOURCE, "bias_correction", "recipe", "method")
+    several = [axis for axis in study.axes if len(study.values(axis)) > 1]
+    return sorted(several, key=lambda axis: first.index(axis) if axis in first else len(first))
 
-    Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `failed`, `failed_low`,
-    `failed_high` (Wilson, 95 %), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last epoch's training
-    loss, nats), `p` (Fisher's exact test, two-sided, of an axis with two values; else NaN), and `balanced`: whether all
-    values of the axis were planned over the same other settings.
+
+def main_axis(study: Study) -> str | None:
+    """The axis that the opening sentence, the pairs of cells and the profile compare; None without axes."""
+    ordered = axes_by_weight(study)
+    if not ordered:
+        return None
+    known = [axis for axis in ordered if axis in (SOURCE, "bias_correction", "recipe", "method")]
+    two = [axis for axis in ordered if len(study.values(axis)) == 2]
+    return (known or two or ordered)[0]
+
+
+def arms(study: Study) -> pd.DataFrame:
+    """Failures pooled for each value of each axis, `axes_by_weight`.
+
+    Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
+    `failed_low`, `failed_high` (Wilson, 95 %), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last
+    epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the same other
+    settings.
     """
     rows = []
-    order = sorted(sweep.axes, key=lambda axis: (axis != "bias_correction", axis != "recipe"))
-    for axis in order:
-        values = _values(sweep, axis)
+    for axis in axes_by_weight(study):
+        settings: list[set[tuple[tuple[str, Scalar], ...]]] = []
         found: list[dict[str, object]] = []
-        counts, settings = [], []
-        for value in values:
-            members = [i for i, cell in enumerate(sweep.cells) if dict(cell.axes)[axis] == value]
-            others = [tuple(pair for pair in sweep.cells[i].axes if pair[0] != axis) for i in members]
-            here = table[table["cell"].isin(members)]
+        for value in study.values(axis):
+            members = [index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value]
+            settings.append({_others(study.cells[index], axis) for index in members})
+            here = study.runs[study.runs["cell"].isin(members)]
             done = here[_finished(here)]
             loss = _numbers(done, "final_train_loss")
-            failed = int(_failed(here).sum())
-            low, high = wilson(failed, len(done))
-            counts.append((failed, len(done) - failed))
-            settings.append(set(others))
+            failed, judged = int(_failed(done).sum()), int(_judged(done).sum())
+            low, high = statistics.wilson(failed, judged)
             found.append(
                 {"axis": axis, "value": value, "phrase": _phrase(axis, value), "planned": len(here)}
-                | {"finished": len(done), "failed": failed, "failed_low": low, "failed_high": high}
+                | {"finished": len(done), "judged": judged, "failed": failed, "failed_low": low, "failed_high": high}
                 | {"mean": _numbers(done, "final_score").mean()}
                 | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
             )
-        testable = len(values) == 2 and all(sum(count) for count in counts)
-        p = float(stats.fisher_exact(counts).pvalue) if testable else float("nan")
-        balanced = all(other == settings[0] for other in settings)
-        rows += [row | {"p": p, "balanced": balanced} for row in found]
-    columns = ["axis", "value", "phrase", "planned", "finished", "failed", "failed_low", "failed_high"]
-    columns += ["mean", "loss", "loss_min", "loss_max", "p", "balanced"]
-    result = pd.DataFrame(rows, columns=columns)
-    result["value"] = pd.Series([row["value"] for row in rows], dtype=object)
-    return result
+        rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in found]
+    columns = ["axis", "value", "phrase", "planned", "finished", "judged", "failed", "failed_low", "failed_high"]
+    columns += ["mean", "loss", "loss_min", "loss_max", "balanced"]
+    return _objects(pd.DataFrame(rows, columns=columns), rows, "value")
 
 
-def rerun_command(sweep: Sweep, trial: str, prefix: str | None = None) -> str:
-    """The command that trains one trial again; `prefix` stands before `--trial` where the default does not fit."""
-    prefix = prefix or f"harness rerun {shlex.quote(sweep.name)} --profile {shlex.quote(sweep.profile)}"
-    return f"{prefix} --trial {trial}"
+def _objects(table: pd.DataFrame, rows: Sequence[dict[str, object]], *names: str) -> pd.DataFrame:
+    for name in names:  # pandas would turn 1.0 beside None into NaN
+        table[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return table
 
 
-def seed_name(run: pd.Series) -> str:
-    """The seed of a run of the table; its three parts where one integer does not drive them all."""
-    init, order, dropout = (run[f"{part}_seed"] for part in ("init", "order", "dropout"))
-    together = run["seed"] == init == order == dropout
-    return str(run["seed"]) if together else f"init {init}, order {order}, dropout {dropout}"
+def _others(cell: Cell, axis: str) -> tuple[tuple[str, Scalar], ...]:
+    return tuple(pair for pair in cell.axes if pair[0] != axis)
 
 
-def failed_runs(sweep: Sweep, table: pd.DataFrame, prefix: str | None = None) -> pd.DataFrame:
-    """The failed runs and those at chance, in the plan's order, each with the command that trains it again.
+def contrasts(study: Study) -> pd.DataFrame:
+    """Failing by axis: each value against the first one, stratified by all other settings.
 
-    Columns: `trial`, `cell` (its index), `seed`, `verdict` (`failed` or `at chance`), `reason`, `score`, `best`,
-    `majority`, `loss`, `command`.
+    Columns: `axis`, `value`, `reference`; pooled counts `failed`, `judged`, `reference_failed`, `reference_judged`;
+    `difference` of rates (value minus reference, Mantel-Haenszel) and `odds_ratio`, each with `_low`, `_high`;
+    `strata` and `informative` ones; `p` (Cochran-Mantel-Haenszel), `p_holm` (over this table's rows), `fisher` (exact,
+    of the pooled counts, which leaves the strata aside).
     """
-    marked = at_chance(table)
-    chosen = table[_failed(table) | marked]
-    return pd.DataFrame(
-        {
-            "trial": chosen["trial"],
-            "cell": chosen["cell"],
-            "seed": [seed_name(run) for _, run in chosen.iterrows()],
-            "verdict": np.where(marked[chosen.index], "at chance", "failed"),
-            "reason": [reason if isinstance(reason, str) else "" for reason in chosen["reason"]],
-            "score": _numbers(chosen, "final_score"),
-            "best": _numbers(chosen, "best_score"),
-            "majority": _numbers(chosen, "majority_score"),
-            "loss": _numbers(chosen, "final_train_loss"),
-            "command": [rerun_command(sweep, trial, prefix) for trial in chosen["trial"]],
-        }
-    ).reset_index(drop=True)
+    counts = _counts(study)
+    rows: list[dict[str, object]] = []
+    for axis in axes_by_weight(study):
+        values = study.values(axis)
+        by_value = {value: _by_others(study, axis, value) for value in values}
+        for value in values[1:]:
+            shared = [other for other in by_value[values[0]] if other in by_value[value]]
+            strata = [(*counts[by_value[values[0]][o]], *counts[by_value[value][o]]) for o in shared]
+            test = statistics.mantel_haenszel(strata)
+            k1, n1, k2, n2 = (int(total) for total in np.array(strata, dtype=int).reshape(-1, 4).sum(axis=0))
+            row: dict[str, object] = {"axis": axis, "value": value, "reference": values[0], "failed": k2, "judged": n2}
+            row |= {"reference_failed": k1, "reference_judged": n1}
+            row |= _spread_out("difference", test.risk_difference) | _spread_out("odds_ratio", test.odds_ratio)
+            row |= {"strata": test.strata, "informative": test.informative, "p": test.p}
+            rows.append(row | {"fisher": statistics.fisher(k1, n1, k2, n2)})
+    columns = ["axis", "value", "reference", "failed", "judged", "reference_failed", "reference_judged", "difference"]
+    columns += ["difference_low", "difference_high", "odds_ratio", "odds_ratio_low", "odds_ratio_high", "strata"]
+    columns += ["informative", "p", "fisher"]
+    table = _objects(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
+    table["p_holm"] = statistics.holm(table["p"].to_numpy(dtype=float))
+    return table
 
 
-# ------------------------------------------------------------------------------------------- the noise of the dev set
+def _by_others(study: Study, axis: str, value: Scalar) -> dict[tuple[tuple[str, Scalar], ...], int]:
+    return {_others(cell, axis): index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value}
+
+
+def _counts(study: Study) -> list[tuple[int, int]]:
+    """(failed, judged) of each cell."""
+    size = len(study.cells)
+    failed, judged = (_count(study.runs, chosen(study.runs), size) for chosen in (_failed, _judged))
+    return [(int(k), int(n)) for k, n in zip(failed, judged, strict=True)]
+
+
+def pairs(study: Study) -> list[tuple[int, int]]:
+    """Cells that differ on the main axis alone, each beside that of the axis's first value, as (reference, cell).
+
+    Empty where there are more than `MOST_PAIRS`: then the axes as a whole are compared and not every cell.
+    """
+    axis = main_axis(study)
+    if axis is None:
+        return []
+    values = study.values(axis)
+    reference = _by_others(study, axis, values[0])
+    found = [
+        (reference[_others(cell, axis)], index)
+        for index, cell in enumerate(study.cells)
+        if dict(cell.axes)[axis] != values[0] and _others(cell, axis) in reference
+    ]
+    return found if len(found) <= MOST_PAIRS else []
+
+
+def pair_failures(study: Study) -> pd.DataFrame:
+    """Failing in cells that differ on the main axis alone: `reference` and `cell` (indices), counts, tests.
+
+    Columns: `reference`, `cell`, `reference_failed`, `reference_judged`, `failed`, `judged`; `difference` of the rates
+    (cell minus reference, Newcombe's interval), `odds_ratio` (conditional, exact interval), `fisher` (two-sided),
+    `p_holm` over the pairs.
+    """
+    counts = _counts(study)
+    rows = []
+    for a, b in pairs(study):
+        four = (*counts[a], *counts[b])
+        rows.append(
+            {"reference": a, "cell": b, "reference_failed": four[0], "reference_judged": four[1]}
+            | {"failed": four[2], "judged": four[3]}
+            | _spread_out("difference", statistics.newcombe(*four))
+            | _spread_out("odds_ratio", statistics.odds_ratio(*four))
+            | {"fisher": statistics.fisher(*four)}
+        )
+    return _holm(pd.DataFrame(rows), "fisher")
+
+
+def _holm(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    if len(table):
+        table["p_holm"] = statistics.holm(table[column].to_numpy(dtype=float))
+    return table
+
+
+# ------------------------------------------------------------------------------------------------------ spread, level
+
+
+def spread(study: Study) -> pd.DataFrame:
+    """How far each cell's final scores spread, and what that spread is made of.
+
+    Columns: `cell`, one per axis, `scored`, `failed` (with a score); `sd` with `sd_low`, `sd_high` (bootstrap, BCa),
+    `iqr`, `mad`; the shares of the sum of squares `between` the failed and the successful, `within_ok`,
+    `within_failed`, which add up to 1 (NaN where scores do not spread or failing is not known); `ok_sd`, `failed_sd`.
+    """
+    table, size = study.runs[_finished(study.runs) & study.runs["final_score"].notna()], len(study.cells)
+    failed, judged = _failed(table), _count(table, _judged(table), size)
+    scores = _scores(study)
+    parts = {
+        "ok": _by_cell(table[~failed], "final_score", size),
+        "failed": _by_cell(table[failed], "final_score", size),
+    }
+    sd, low, high = statistics.bootstrap(scores, "sd", _rng("sd"))
+    rows = []
+    for index, here in enumerate(scores):
+        known = judged[index] == len(here)
+        total = _squares(here)
+        within = {name: _squares(part[index]) / total if known and total else NAN for name, part in parts.items()}
+        row: dict[str, object] = {"cell": index, "scored": len(here)}
+        row |= {"failed": len(parts["failed"][index]) if known else None}
+        row |= {"sd": sd[index], "sd_low": low[index], "sd_high": high[index]}
+        row |= {"iqr": float(statistics.iqr(here)), "mad": float(statistics.mad(here))}
+        row |= {"between": max(1 - within["ok"] - within["failed"], 0.0) if known and total else NAN}
+        row |= {f"within_{name}": share for name, share in within.items()}
+        for name, part in parts.items():
+            row[f"{name}_sd"] = part[index].std(ddof=1) if known and len(part[index]) > 1 else NAN
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    found["failed"] = pd.array(found["failed"].tolist(), dtype="Int64")
+    return _with_axes(study, found)
+
+
+def _squares(scores: np.ndarray) -> float:
+    """The sum of squares about the mean; 0 for equal scores, which rounding would hide."""
+    return float(((scores - scores.mean()) ** 2).sum()) if len(scores) and scores[0] != scores[-1] else 0.0
+
+
+def level(study: Study) -> pd.DataFrame:
+    """Mean, median and interquartile mean of each cell's final scores, each with a bootstrap interval (BCa, 95 %).
+
+    Columns: `cell`, one per axis, `scored`, and for each of `mean`, `median`, `iqm` the value, `_low` and `_high`.
+    """
+    scores = _scores(study)
+    table = pd.DataFrame({"cell": range(len(scores)), "scored": [len(found) for found in scores]})
+    for name in ("mean", "median", "iqm"):
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = statistics.bootstrap(scores, name, _rng(name))
+    return _with_axes(study, table)
+
+
+def pooled_level(study: Study) -> pd.DataFrame:
+    """The same for each value of each axis over all its cells, by bootstrap within the cells (stratified).
+
+    An axis of more than `MOST_VALUES` values is left out.
+
+    Columns: `axis`, `value`, `scored`, and `mean`, `median`, `iqm` with `_low`, `_high`.
+    """
+    scores = _scores(study)
+    rows: list[dict[str, object]] = []
+    for axis in (axis for axis in axes_by_weight(study) if len(study.values(axis)) <= MOST_VALUES):
+        for value in study.values(axis):
+            strata = [
+                scores[index]
+                for index, cell in enumerate(study.cells)
+                if dict(cell.axes)[axis] == value and len(scores[index])
+            ]
+            row: dict[str, object] = {"axis": axis, "value": value, "scored": sum(map(len, strata))}
+            for name in ("mean", "median", "iqm"):
+                estimate = (
+                    statistics.pooled(strata, name, _rng(f"{axis} {name}")) if strata else Estimate(NAN, NAN, NAN)
+                )
+                row |= _spread_out(name, estimate)
+            rows.append(row)
+    columns = ["axis", "value", "scored"] + [
+        f"{a}{b}" for a in ("mean", "median", "iqm") for b in ("", "_low", "_high")
+    ]
+    return _objects(pd.DataFrame(rows, columns=columns), rows, "value")
+
+
+def pair_spreads(study: Study) -> pd.DataFrame:
+    """Spread in cells that differ on the main axis alone.
+
+    Columns: `reference`, `cell`, `reference_sd`, `sd`, `ratio` (of the sd's, cell over reference) with `_low`, `_high`;
+    p of `levene`, `brown_forsythe` and a `permutation` test; `p_holm` of Brown-Forsythe's over the pairs.
+    """
+    scores = _scores(study)
+    rows = []
+    for a, b in pairs(study):
+        test = statistics.compare_spread(scores[a], scores[b], _rng(f"spread {a} {b}"))
+        sds = [found.std(ddof=1) if len(found) > 1 else NAN for found in (scores[a], scores[b])]
+        rows.append(
+            {"reference": a, "cell": b, "reference_sd": sds[0], "sd": sds[1]}
+            | _spread_out("ratio", test.ratio)
+            | {"levene": test.levene, "brown_forsythe": test.brown_forsythe, "permutation": test.permutation}
+        )
+    return _holm(pd.DataFrame(rows), "brown_forsythe")
+
+
+def pair_levels(study: Study) -> pd.DataFrame:
+    """Level in cells that differ on the main axis alone.
+
+    Columns: `reference`, `cell`, `reference_mean`, `mean`, `difference` (cell minus reference, Welch's interval),
+    `welch`, `mann_whitney`, `permutation` (p values), `improvement` (probability that a run of the cell is better than
+    one of the reference; ties count half), `effect` (Hedges' g), each estimate with `_low`, `_high`; `p_holm` of
+    Welch's over the pairs.
+    """
+    scores = _scores(study)
+    rows = []
+    for a, b in pairs(study):
+        sign = 1 if study.higher_is_better else -1
+        test = statistics.compare_level(scores[a], scores[b], _rng(f"level {a} {b}"))
+        better = test.improvement
+        if sign < 0:
+            better = Estimate(1 - better.value, 1 - better.high, 1 - better.low)
+        means = [found.mean() if len(found) else NAN for found in (scores[a], scores[b])]
+        rows.append(
+            {"reference": a, "cell": b, "reference_mean": means[0], "mean": means[1]}
+            | _spread_out("difference", test.difference)
+            | {"welch": test.welch, "mann_whitney": test.mann_whitney, "permutation": test.permutation}
+            | _spread_out("improvement", better)
+            | _spread_out("effect", test.effect)
+        )
+    return _holm(pd.DataFrame(rows), "welch")
+
+
+def profile(study: Study) -> pd.DataFrame:
+    """The share of runs whose final score is better than τ, for each value of the main axis, with a 95 % band.
+
+    Columns: `value` (of the main axis; None without axes), `threshold`, `share`, `low`, `high`; bootstrap within cells.
+    """
+    axis = main_axis(study)
+    groups = _scores(study)
+    known = np.concatenate([*groups, np.zeros(0)])
+    if not len(known):
+        return pd.DataFrame(columns=["value", "threshold", "share", "low", "high"])
+    margin = (known.max() - known.min()) * 0.02 or 0.01
+    thresholds = np.linspace(known.min() - margin, known.max() + margin, THRESHOLDS)
+    sign = 1 if study.higher_is_better else -1
+    tables, values = [], []
+    for value in study.values(axis) if axis else [None]:
+        strata = [
+            sign * groups[index]
+            for index, cell in enumerate(study.cells)
+            if (axis is None or dict(cell.axes)[axis] == value) and len(groups[index])
+        ]
+        if not strata:
+            continue
+        share, low, high = statistics.performance_profile(strata, sign * thresholds, _rng("profile"))
+        tables.append(pd.DataFrame({"threshold": thresholds, "share": share, "low": low, "high": high}))
+        values += [value] * len(thresholds)
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(0, "value", pd.Series(values, dtype=object))
+    return table
+
+
+# ---------------------------------------------------------------------------------------- the noise of the dev set
 
 
 @dataclass(frozen=True)
-class Noise:
-    """What a finite dev set allows to tell; accuracies as fractions."""
+class Answers:
+    """What the scored runs of one cell answered on the dev set: logits [R, N, C], labels [N], rows of the table [R]."""
 
-    examples: int
-    near: float  # the mean final accuracy, at which the error is taken
-    error: float  # binomial standard deviation of one accuracy
-    needed: float  # difference of two single runs that 95 % asks for, were their errors independent
-    lowest: float  # cell means
-    highest: float
+    logits: np.ndarray
+    labels: np.ndarray
+    rows: tuple[int, ...]
 
     @property
-    def tells(self) -> bool:
-        """Whether the largest difference between cell means is beyond what two single runs differ by by chance."""
-        return self.highest - self.lowest >= self.needed
+    def correct(self) -> np.ndarray:
+        """Which answers are right [R, N]."""
+        found: np.ndarray = self.logits.argmax(axis=2) == self.labels
+        return found
 
 
-def noise(sweep: Sweep, table: pd.DataFrame) -> Noise | None:
-    """The sampling error of one accuracy on the (smallest) dev set; None for other metrics and without scores."""
-    scored = table[_finished(table) & _numbers(table, "final_score").notna()]
-    if scored.empty or set(scored["metric"]) != {"accuracy"}:
-        return None
-    examples = int(_numbers(scored, "dev_examples").min())
-    near = float(_numbers(scored, "final_score").mean())
-    error = float(np.sqrt(near * (1 - near) / examples))
-    means = cells(sweep, table)["mean"].dropna()
-    return Noise(examples, near, error, NORMAL_95 * 2**0.5 * error, float(means.min()), float(means.max()))
+def answers(study: Study) -> list[Answers | None]:
+    """The answers of each cell's scored runs; None where no run kept them, or for a regression."""
+    if not study.sweeps:
+        return [None] * len(study.cells)
+    table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()]
+    found: list[Answers | None] = []
+    for here in _groups(table, len(study.cells)):
+        rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
+        kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
+        kept = [(row, arrays) for row, arrays in kept if arrays.labels.dtype.kind == "i"]
+        if not kept:
+            found.append(None)
+            continue
+        labels = kept[0][1].labels
+        same = [(row, arrays) for row, arrays in kept if np.array_equal(arrays.labels, labels)]
+        logits = np.stack([arrays.logits for _, arrays in same])
+        found.append(Answers(logits, labels, tuple(row for row, _ in same)))
+    return found
 
 
-def _main_arms(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
-    """The two rows of `arms` that the opening compares; empty where no axis has two values."""
-    pooled = arms(sweep, table)
-    two = [axis for axis in dict.fromkeys(pooled["axis"]) if (pooled["axis"] == axis).sum() == 2]
-    return pooled[pooled["axis"] == two[0]] if two else pooled[:0]
+def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """How much of each cell's spread over seeds the finite dev set makes, and how far its runs agree.
 
-
-def _losses(sweep: Sweep, table: pd.DataFrame) -> str:
-    """How the training losses of the two main arms compare; empty where they are not known."""
-    pair = _main_arms(sweep, table).dropna(subset=["loss"])
-    if len(pair) != 2:
-        return ""
-    first, second = (row for _, row in pair.iterrows())
-    low, high = (first, second) if first["loss"] < second["loss"] else (second, first)
-    apart = low["loss_max"] < high["loss_min"]
-    verdict = "no two runs overlap: the losses tell the arms apart" if apart else "single runs overlap"
-    return (
-        f"mean training loss in the last epoch {first['loss']:.3f} {first['phrase']}, "
-        f"{second['loss']:.3f} {_short(second)} ({verdict})"
-    )
-
-
-def noise_note(sweep: Sweep, table: pd.DataFrame) -> list[str]:
-    """What the dev set can and cannot tell, as sentences; empty before anything has a score.
-
-    The sampling error is the binomial standard deviation sqrt(p (1 - p) / examples).
+    Columns: `cell`, one per axis, `runs`, `examples`, `known_from` (`answers`: the dev logits that the records keep;
+    `counts`: only the number of examples is known; empty: neither, or the metric is no accuracy), `accuracy` (mean),
+    `binomial`, `example_bootstrap` (error of one accuracy), `observed` (sd over seeds), `training` with `_low`, `_high`
+    (sd over seeds that an infinite dev set would leave; from counts alone only its bounds), `dev_share` (of the
+    observed variance), `mean_error`, `seed_error`, `example_error` (of the cell's mean), `mean_low`, `mean_high`;
+    `fleiss_kappa`, `disagreement`, `jensen_shannon`, `voted` (accuracy of the majority vote of the runs).
     """
-    found, losses = noise(sweep, table), _losses(sweep, table)
-    note = []
-    if found is not None:
-        note.append(
-            f"One accuracy near {found.near:.2f} on {found.examples} dev examples has a sampling error (one standard "
-            f"deviation) of {_points(found.error)}; two single runs must differ by about {_points(found.needed)} "
-            "before 95 % confidence tells them apart, were their errors independent (runs on the same examples share "
-            "part of theirs, and a mean over seeds averages training noise, not the choice of examples)."
-        )
-        gap = found.highest - found.lowest
-        if gap > 0 and found.tells:
-            note.append(f"The largest difference between cell means is {_points(gap)}, beyond that.")
-        elif gap > 0:
-            note.append(
-                f"The largest difference between cell means is {_points(gap)}, within that: {found.examples} examples "
-                f"do not tell {found.lowest:.3f} from {found.highest:.3f}, and the means do not rank the recipes."
+    of_floor = ["binomial", "example_bootstrap", "observed", "training", "training_low", "training_high", "dev_share"]
+    of_floor += ["mean_error", "seed_error", "example_error", "mean_low", "mean_high"]
+    of_agreement = ["fleiss_kappa", "disagreement", "jensen_shannon"]
+    rows: list[dict[str, object]] = []
+    counted = study.runs[_finished(study.runs) & study.runs["correct"].notna()]
+    sizes = _by_cell(counted, "dev_examples", len(study.cells))
+    for index, (scores, examples, found) in enumerate(zip(_scores(study), sizes, kept, strict=True)):
+        row: dict[str, object] = {"cell": index, "runs": 0, "examples": None, "known_from": ""}
+        if found is not None:
+            floor = noise.floor(found.correct, _rng("floor"))
+            agree = noise.agreement(found.logits, found.labels)
+            row |= {"runs": floor.runs, "examples": floor.examples, "known_from": "answers", "accuracy": floor.mean}
+            row |= {name: getattr(floor, name) for name in of_floor}
+            row |= {name: getattr(agree, name) for name in of_agreement}
+            row |= {"voted": agree.accuracy_if_voted}
+        elif len(examples) and examples[0] == examples[-1]:
+            row |= {"runs": len(scores), "examples": int(examples[0]), "known_from": "counts"}
+            row |= {"accuracy": scores.mean(), "observed": scores.std(ddof=1) if len(scores) > 1 else NAN}
+            told = noise.counts_only(scores, int(examples[0]))
+            row |= {"binomial": told.binomial, "training_low": told.training_least, "training_high": told.observed}
+        rows.append(row)
+    names = ["accuracy", *of_floor, *of_agreement, "voted"]
+    table = pd.DataFrame(rows, columns=["cell", "runs", "examples", "known_from", *names])
+    table["examples"] = pd.array(table["examples"].tolist(), dtype="Int64")
+    table[names] = table[names].astype(float)
+    return _with_axes(study, table)
+
+
+def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
+    """The dev examples whose answer depends most on the seed, by the mean churn within cells.
+
+    Columns: `example` (its place in the dev set), `label`, `right`, `runs` (over these cells), `churn` (probability
+    that two runs of one cell disagree on it, mean over the cells with two runs or more). Over the cells in which no run
+    failed, where there are such: a failed run answers one class, which tells nothing of an example. Empty where answers
+    are not kept or the cells have different dev sets.
+    """
+    counts = _counts(study)
+    several = [(answer, counts[index][0]) for index, answer in enumerate(kept) if answer and len(answer.rows) > 1]
+    found = [answer for answer, failed in several if not failed] or [answer for answer, _ in several]
+    if not found or any(not np.array_equal(answer.labels, found[0].labels) for answer in found):
+        return pd.DataFrame(columns=["example", "label", "right", "runs", "churn"])
+    each = [noise.flips(answer.logits, answer.labels).sort_values("example") for answer in found]
+    table = pd.DataFrame(
+        {
+            "example": each[0]["example"].to_numpy(),
+            "label": each[0]["label"].to_numpy(),
+            "right": sum(part["right"].to_numpy() for part in each),
+            "runs": sum(part["runs"].to_numpy() for part in each),
+            "churn": sum(part["churn"].to_numpy() for part in each) / len(each),
+        }
+    )
+    order = table.sort_values(["churn", "example"], ascending=[False, True], kind="stable")
+    return order[order["churn"] > 0].head(most).reset_index(drop=True)
+
+
+# ------------------------------------------------------------------------------------------- best of n, seed budget
+
+
+def best_of_n(study: Study) -> pd.DataFrame:
+    """The best final score to expect of n seeds, for n = 1…N (200 at most) of each cell, with a bootstrap interval.
+
+    Columns: `cell`, one per axis, `n`, `expected` (Dodge et al. 2019), `low`, `high`, `unbiased` (Tang et al. 2020).
+    A cell with a run that diverged is told over the runs with a score.
+    """
+    tables = []
+    for index, scores in enumerate(_scores(study)):
+        if len(scores):
+            found = statistics.expected_best(scores, study.higher_is_better, _rng("best"))
+            columns = {name: getattr(found, name) for name in ("n", "expected", "low", "high", "unbiased")}
+            tables.append(pd.DataFrame({"cell": index, **columns}))
+    names = ["cell", "n", "expected", "low", "high", "unbiased"]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
+    return _with_axes(study, table)
+
+
+def selection(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """What picking the best of a cell's seeds by its dev score reports too high.
+
+    Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high` with its bounds, and
+    `known_from`: `test` (dev score of the picked seed minus its test score, less the mean gap of the two),
+    `halves` (the best seed on a random half of the dev set: its accuracy there minus that on the other half, mean over
+    splits, so for a dev set of half the size), or empty where neither is known.
+    """
+    sign = 1 if study.higher_is_better else -1
+    done = study.runs[_finished(study.runs) & study.runs["final_score"].notna()]
+    tested = _groups(done[done["test_score"].notna()], len(study.cells)) if done["test_score"].notna().any() else None
+    rows: list[dict[str, object]] = []
+    for index, (scores, found) in enumerate(zip(_scores(study), kept, strict=True)):
+        row: dict[str, object] = {"cell": index, "n": len(scores), "known_from": ""}
+        row |= {"mean": scores.mean(), "best": sign * (sign * scores).max()} if len(scores) else {}
+        if tested is not None and len(tested[index]) == len(scores) > 1:
+            dev, test = _numbers(tested[index], "final_score"), _numbers(tested[index], "test_score")
+            gap = (dev - test)[dev == row["best"]].mean() - (dev - test).mean()  # of several best: their mean
+            row |= {"too_high": sign * gap, "known_from": "test"}
+        elif found is not None and len(found.rows) > 1:
+            estimate = Estimate(*noise.optimism(found.correct, _rng("halves")))
+            row |= _spread_out("too_high", estimate) | {"known_from": "halves"}
+        rows.append(row)
+    columns = ["cell", "n", "mean", "best", "too_high", "too_high_low", "too_high_high", "known_from"]
+    return _with_axes(study, pd.DataFrame(rows, columns=columns))
+
+
+def budget(study: Study) -> pd.DataFrame:
+    """How sure the mean and the failure rate of each cell are now and would be at other numbers of seeds.
+
+    Columns: `cell`, one per axis, `n`, `now` (whether so many are there), `mean_half_width` (95 %, t, at the observed
+    sd), `rate_half_width` (half of Wilson's interval at the observed rate).
+    """
+    planned = _count(study.runs, study.runs["cell"].notna(), len(study.cells))
+    rows = []
+    for index, (scores, (failed, judged)) in enumerate(zip(_scores(study), _counts(study), strict=True)):
+        # Scores that are all equal say nothing of how far others would lie.
+        sd = (scores.std(ddof=1) if len(scores) > 1 else NAN) or NAN
+        for n in sorted({*BUDGETS, int(planned[index])}):
+            rate = statistics.rate_half_width(failed / judged, n) if judged else NAN
+            rows.append(
+                {"cell": index, "n": n, "now": n == planned[index]}
+                | {"mean_half_width": statistics.mean_half_width(sd, n), "rate_half_width": rate}
             )
-    elif _numbers(table, "final_score").notna().any():
-        note.append("The sampling error of this metric on a finite dev set has no simple formula and is not given.")
-    if losses:
-        note.append(f"{_capital(losses)}.")
-    return note
+    return _with_axes(study, pd.DataFrame(rows))
 
 
-# ------------------------------------------------------------------------------------------------------- the sentences
+def never_failed(study: Study) -> pd.DataFrame:
+    """Cells in which no run failed: how high their failure rate may be all the same (95 %, one-sided).
 
-
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:.1f} points"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _p(value: float) -> str:
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
-
-
-def _short(arm: pd.Series) -> str:
-    """The second arm of a comparison: `with it` after `without bias correction`."""
-    if arm["axis"] == "bias_correction":
-        return "with it" if arm["value"] else "without it"
-    return str(arm["phrase"])
-
-
-def _runs(n: int, kind: str = "") -> str:
-    return f"{n} {kind}{'run' if n == 1 else 'runs'}"
-
-
-def incomplete(table: pd.DataFrame) -> str:
-    """`12 of the 72 planned runs are missing and 2 crashed`; empty for a complete sweep."""
-    missing, crashed = (int((table["status"] == status).sum()) for status in ("missing", "crashed"))
-    if not missing and not crashed:
-        return ""
-    parts = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
-    parts += [f"{crashed} crashed"] if crashed else []
-    return f"of the {_runs(len(table), 'planned ')} {' and '.join(parts)}"
-
-
-def answer(sweep: Sweep, table: pd.DataFrame) -> list[str]:
-    """The two sentences that open the report, made from the numbers: how often runs fail, and where.
-
-    Pooled rates are over the finished runs of all other settings; what is missing or crashed is said in the first.
+    Columns: `cell`, one per axis, `judged`, `exact`, `rule_of_three`.
     """
-    return [_capital(_how_often(sweep, table)), _capital(_where(sweep, table))]
+    rows: list[dict[str, object]] = []
+    for index, (failed, judged) in enumerate(_counts(study)):
+        if judged and not failed:
+            exact, rule = statistics.never_failed(judged)
+            rows.append({"cell": index, "judged": judged, "exact": exact, "rule_of_three": rule})
+    return _with_axes(study, pd.DataFrame(rows, columns=["cell", "judged", "exact", "rule_of_three"]))
 
 
-def _how_often(sweep: Sweep, table: pd.DataFrame) -> str:
-    finished, failed = int(_finished(table).sum()), int(_failed(table).sum())
-    gaps = incomplete(table)
-    tail = f"; {gaps}." if gaps else "."
-    if finished == 0:
-        return f"nothing is known yet: {gaps}."
-    pair = _main_arms(sweep, table)
-    if failed == 0:
-        upper = 100 * wilson(0, finished)[1]
-        split = [f"{row['finished']} {row['phrase']}" for _, row in pair.iterrows()]
-        which = f" ({' and '.join(split)})" if split else ""
-        return (
-            f"0 of {_runs(finished, 'finished ')}{which} failed; "
-            f"the rate over these settings may still be up to {upper:.0f} % (95 % confidence){tail}"
-        )
-    if len(pair) == 2 and (pair["finished"] > 0).all():
-        first, second = (row for _, row in pair.iterrows())
-        rates = [rate(arm["failed"], arm["finished"]) for arm in (first, second)]
-        caveat = "" if first["balanced"] else ", though not over the same other settings"
-        return (
-            f"of {_runs(first['finished'])} {first['phrase']} {first['failed']} failed ({rates[0]}), "
-            f"of {second['finished']} {_short(second)} {second['failed']} "
-            f"({rates[1]}; Fisher's exact {_p(first['p'])}{caveat}){tail}"
-        )
-    only = pair[pair["finished"] > 0]
-    lacking = "".join(f"; none {row['phrase']} is finished" for _, row in pair[pair["finished"] == 0].iterrows())
-    which = f"{_runs(finished)} {only.iloc[0]['phrase']}" if len(pair) == 2 else _runs(finished, "finished ")
-    return f"of {which} {failed} failed ({rate(failed, finished)}){lacking}{tail}"
+def needed(study: Study) -> pd.DataFrame:
+    """Seeds a cell that tell two cells apart with a power of 80 % at 5 %, would their runs fall out as observed.
+
+    Columns: `reference`, `cell`, `now` (the smaller number of scored runs), `for_mean` (Welch's test, simulated from
+    the observed scores), `for_failure` (Fisher's exact test at the observed rates); NA where a thousand do not.
+    """
+    scores = _scores(study)
+    counts = _counts(study)
+    rows: list[dict[str, object]] = []
+    for a, b in pairs(study):
+        mean = statistics.seeds_for_mean(scores[a], scores[b], _rng(f"needed {a} {b}"))
+        failure = statistics.seeds_for_failure(*counts[a], *counts[b]) if counts[a][1] and counts[b][1] else None
+        row: dict[str, object] = {"reference": a, "cell": b, "now": min(len(scores[a]), len(scores[b]))}
+        rows.append(row | {"for_mean": mean, "for_failure": failure})
+    table = pd.DataFrame(rows, columns=["reference", "cell", "now", "for_mean", "for_failure"])
+    for name in ("for_mean", "for_failure"):
+        table[name] = pd.array(table[name].tolist(), dtype="Int64")
+    return table
 
 
-def _where(sweep: Sweep, table: pd.DataFrame) -> str:
-    by_cell = cells(sweep, table)
-    finished, failed, scored = (int(by_cell[name].sum()) for name in ("finished", "failed", "scored"))
-    if finished == 0:
-        return "how often and where runs fail stands here once some are finished."
-    clauses = []
-    if failed == finished:
-        clauses.append("no run learned more than the majority class, so a small spread here is failing, not stability")
-    elif failed and len(by_cell) > 1:
-        clauses.append(_worst(sweep, by_cell))
-    if scored == 0:
-        clauses.append("no run has a score, for all of them diverged")
-    elif by_cell["scored"].max() == 1:
-        clauses.append("one seed a cell does not show the spread over seeds")
-    elif not failed and len(by_cell) > 1:
-        widest = by_cell["sd"].idxmax()
-        clauses.append(f"the spread is widest at {sweep.cells[widest].label} (sd {by_cell['sd'][widest]:.3f})")
-    if scored and failed < finished:
-        clauses.append(_level(sweep, table, by_cell))
-    chance = int(by_cell["at_chance"].sum())
-    if chance:
-        clauses.append(
-            f"{'one more run' if chance == 1 else f'{chance} more runs'} ended at chance, not failed by the definition "
-            "and not trained either"
-        )
-    return "; ".join(clauses) + "."
+# ----------------------------------------------------------------------------------------------------- what drives it
 
 
-def _worst(sweep: Sweep, by_cell: pd.DataFrame) -> str:
-    """Where the failure rate is highest: the cell, or what the cells have in common."""
-    rates = by_cell["failed"] / by_cell["finished"].where(by_cell["finished"] > 0)
-    worst = list(rates.index[rates == rates.max()])
-    k, n = int(by_cell.loc[worst, "failed"].sum()), int(by_cell.loc[worst, "finished"].sum())
-    if len(worst) == 1:
-        return f"the failure rate is highest at {sweep.cells[worst[0]].label} ({k} of {n})"
-    shared = [pair for pair in sweep.cells[worst[0]].axes if all(pair in sweep.cells[index].axes for index in worst)]
-    common = (
-        ", all with " + ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in shared) if shared else ""
-    )
-    return f"the failure rate is highest in {len(worst)} of {len(by_cell)} cells{common} ({k} of {n})"
+def seed_factors(study: Study) -> pd.DataFrame:
+    """Where a cell's seed parts are crossed: the share of each, and of their interactions, in score and in failing.
+
+    Columns: `cell`, one per axis, `of` (`score`, `failing`), `runs`, `term`, `variance`, `share`, `low`, `high` (of the
+    share, 95 %), `reason` (why nothing is known, else empty). No rows where one integer drives all parts.
+    """
+    tables = []
+    parts = study.runs[["init_seed", "order_seed", "dropout_seed"]]
+    together = parts.eq(parts["init_seed"], axis=0).all(axis=1) | parts.isna().all(axis=1)
+    groups = [] if together.all() else _groups(study.runs, len(study.cells))
+    for index, here in enumerate(groups):
+        levels = importance.crossed(here[["init_seed", "order_seed", "dropout_seed"]])
+        if levels is None:
+            continue
+        judged = _judged(here)
+        for of, y in (("score", _numbers(here, "final_score")), ("failing", _failed(here).astype(float))):
+            found = importance.variance_components(levels, y.where(judged).to_numpy(), _rng("components"))
+            table = found.table.rename(columns={"share_low": "low", "share_high": "high"})
+            if found.reason:
+                table = pd.DataFrame([{"term": ""}])
+            table.insert(0, "cell", index)
+            table.insert(1, "of", of)
+            table.insert(2, "runs", int(y.where(judged).notna().sum()))
+            table["reason"] = found.reason
+            tables.append(table)
+    columns = ["cell", "of", "runs", "term", "variance", "share", "low", "high", "reason"]
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    return _with_axes(study, joined.reindex(columns=columns))
 
 
-def _level(sweep: Sweep, table: pd.DataFrame, by_cell: pd.DataFrame) -> str:
-    """Which cell has the best mean, or that the dev set does not tell; and whether more epochs raise the mean."""
-    known = by_cell["mean"].notna().sum()
-    best = by_cell["mean"].idxmax()
-    row = by_cell.loc[best]
-    spread = f"sd {row['sd']:.3f}, " if row["scored"] > 1 else ""
-    level = f"{row['mean']:.3f} ({spread}n = {int(row['scored'])})"
-    found = noise(sweep, table)
-    if known < 2:
-        return f"the mean score is {level}" + (f", from {row['min']:.3f} to {row['max']:.3f}" if spread else "")
-    if found is not None and not found.tells:
-        losses = _losses(sweep, table)
-        return (
-            f"{found.examples} dev examples do not tell the cell means apart "
-            f"({found.lowest:.3f} to {found.highest:.3f})" + (f", {losses}" if losses else "")
-        )
-    return f"the best mean score, {level}, is that of {sweep.cells[best].label}" + _epochs(sweep, by_cell)
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """By cell, so that the first value of a factor is that of the first cell, in whatever order the rows are."""
+    return table.sort_values("cell", kind="stable")
 
 
-def _epochs(sweep: Sweep, by_cell: pd.DataFrame) -> str:
-    """In how many settings the most epochs have a higher mean than the fewest."""
-    if "epochs" not in sweep.axes:
-        return ""
-    values = sorted(int(str(value)) for value in _values(sweep, "epochs"))
-    few, many = values[0], values[-1]
-    means = {cell.axes: by_cell["mean"][index] for index, cell in enumerate(sweep.cells)}
-    gains = []
-    for axes, mean in means.items():
-        if dict(axes)["epochs"] == few:
-            more = means.get(tuple((name, many if name == "epochs" else value) for name, value in axes), float("nan"))
-            gains.append(more - mean)
-    gains = [gain for gain in gains if not np.isnan(gain)]
-    if few == many or not gains:
-        return ""
-    return (
-        f"; {many} epochs have a higher mean than {few} in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
+def _factors(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    several = axes_by_weight(study)
+    return table[several].reset_index(drop=True)
+
+
+def drivers_of_score(study: Study) -> pd.DataFrame:
+    """Each axis's and each pair's share in the variance of the final score (factorial ANOVA, type II sums of squares).
+
+    Columns: `term`, `df`, `sum_of_squares`, `eta_squared`, `omega_squared`, `F`, `p`, and `fanova` (a second look by a
+    random forest; of single axes only).
+    """
+    table = _in_order(study.runs[_finished(study.runs) & study.runs["final_score"].notna()])
+    factors, y = _factors(study, table), _numbers(table, "final_score").to_numpy()
+    found = importance.anova(factors, y, order=3)
+    second = importance.fanova(factors, y) if len(found) else pd.Series(dtype=float)
+    found["fanova"] = [second.get(term, NAN) for term in found["term"]]
+    return found
+
+
+def drivers_of_failing(study: Study) -> pd.DataFrame:
+    """Each axis's share in failing: penalised logistic regression, likelihood-ratio tests (`importance`)."""
+    table = _in_order(study.runs[_judged(study.runs)])
+    return importance.penalised_logit(_factors(study, table), _failed(table).to_numpy())
+
+
+def effects_on_failing(study: Study) -> pd.DataFrame:
+    """Averaged marginal effects of each axis's values on the failure rate (`importance.effects`)."""
+    table = _in_order(study.runs[_judged(study.runs)])
+    return importance.effects(_factors(study, table), _failed(table).to_numpy())
+
+
+# -------------------------------------------------------------------------------------------------- all of it at once
+
+
+def against_the_paper(study: Study) -> pd.DataFrame:
+    """The published numbers that speak of this study's task, each beside the cell that repeats it (`published`)."""
+    own = []
+    for sweep in study.sweeps if len(study.sweeps) == 1 and not study.imports else ():
+        groups = _groups(study.runs, len(study.cells))
+        for index, (cell, here) in enumerate(zip(sweep.cells, groups, strict=True)):
+            done = here[_finished(here)]
+            fields = cell.recipe.model_dump(exclude={"task", "model"}, exclude_defaults=True)
+            final, best = (_numbers(done, name).to_numpy() for name in ("final_score", "best_score"))
+            metrics = set(done["metric"].dropna())
+            role = dict(cell.axes).get("recipe")
+            own.append(
+                published.Own(
+                    index, cell.recipe.task.name, cell.recipe.model.name, fields, final, best,
+                    metric=metrics.pop() if len(metrics) == 1 else None, role=role if isinstance(role, str) else None,
+                )
+            )  # fmt: skip
+    return published.compare_study(own, study.stand_in)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Every table of a study; each field is what the function of its name returns."""
+
+    study: Study
+    threshold: float | None
+    runs: pd.DataFrame
+    cells: pd.DataFrame
+    definitions: pd.DataFrame
+    arms: pd.DataFrame
+    contrasts: pd.DataFrame
+    pair_failures: pd.DataFrame
+    spread: pd.DataFrame
+    pair_spreads: pd.DataFrame
+    level: pd.DataFrame
+    pooled_level: pd.DataFrame
+    pair_levels: pd.DataFrame
+    profile: pd.DataFrame
+    noise_floor: pd.DataFrame
+    flips: pd.DataFrame
+    best_of_n: pd.DataFrame
+    selection: pd.DataFrame
+    budget: pd.DataFrame
+    never_failed: pd.DataFrame
+    needed: pd.DataFrame
+    seed_factors: pd.DataFrame
+    drivers_of_score: pd.DataFrame
+    drivers_of_failing: pd.DataFrame
+    effects_on_failing: pd.DataFrame
+    against_the_paper: pd.DataFrame
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Name and table, in the order of the page."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
+
+    @property
+    def comparisons(self) -> int:
+        """How many hypotheses of failing, spread and level were tested: what Holm's adjustments guard, and drivers."""
+        tested = (self.contrasts["p"], *(table["p_holm"] for table in self._pairs if len(table)))
+        return int(sum(column.notna().sum() for column in tested))
+
+    @property
+    def _pairs(self) -> tuple[pd.DataFrame, ...]:
+        return self.pair_failures, self.pair_spreads, self.pair_levels
+
+
+def analyse(study: Study, threshold: float | None = None) -> Analysis:
+    """Make every table of a study; a score worse than `threshold` fails in `definitions`, beside our own."""
+    kept = answers(study)
+    return Analysis(
+        study=study,
+        threshold=threshold,
+        runs=runs(study),
+        cells=cells(study),
+        definitions=definitions(study, threshold),
+        arms=arms(study),
+        contrasts=contrasts(study),
+        pair_failures=pair_failures(study),
+        spread=spread(study),
+        pair_spreads=pair_spreads(study),
+        level=level(study),
+        pooled_level=pooled_level(study),
+        pair_levels=pair_levels(study),
+        profile=profile(study),
+        noise_floor=noise_floor(study, kept),
+        flips=flips(study, kept),
+        best_of_n=best_of_n(study),
+        selection=selection(study, kept),
+        budget=budget(study),
+        never_failed=never_failed(study),
+        needed=needed(study),
+        seed_factors=seed_factors(study),
+        drivers_of_score=drivers_of_score(study),
+        drivers_of_failing=drivers_of_failing(study),
+        effects_on_failing=effects_on_failing(study),
+        against_the_paper=against_the_paper(study),
     )

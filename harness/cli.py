@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -27,6 +28,7 @@ from typer.core import TyperGroup
 from harness import execute, machine
 from harness import rerun as rerunning
 from harness.records import Store
+from harness.study import Study, is_imported, joined, of_import, of_sweep
 from harness.sweep import HarnessError, Sweep, Trial, expand, show, where
 
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
@@ -154,7 +156,8 @@ def sweep(
     print_ended(out, resolved, ended)
     from harness import report as reports
 
-    page = reports.write(resolved, store, rerun=_rerun_words(path, sweep, resolved, results)).page
+    study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
+    page = reports.write(study, store.folder / "report").page
     out.print(f"Report: {page}", soft_wrap=True)
     if ended.crashed or ended.missing:
         raise typer.Exit(1)
@@ -193,22 +196,99 @@ def rerun(
 
 @app.command()
 def report(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep's name or file, or a results folder.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="SWEEP|DIR…", help="A sweep, results folder or import; or two.")
+    ],
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
+    threshold: Annotated[float | None, typer.Option(help="Also count runs with a worse score than this.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write tables, figures and the page from the records there are, complete or not."""
+    """Write tables, figures and the page from the runs there are, complete or not; of two, side by side."""
     from harness import report as reports
 
-    resolved, store = _planned(sweep, profile, overrides, results)
-    path = None if _is_results(sweep) else _file(sweep)
-    made = reports.write(resolved, store, rerun=_rerun_words(path, sweep, resolved, store.folder.parent))
+    if len(names) > 2:
+        raise HarnessError(
+            "a report is of one study, or of two side by side",
+            got=f"{len(names)} names",
+            allowed="one or two",
+            fix="report them two by two",
+        )
+    studies = [_study(name, profile, overrides, results) for name in names]
+    study, folder = studies[0]
+    if len(studies) == 2:
+        study = joined(study, studies[1][0])
+        folder = results / re.sub(r"[^\w@.=-]+", "-", study.name)
+    made = reports.write(study, folder / "report", threshold)
     if as_json:
         _json(made.summary)
     else:
         Console(highlight=False).print(f"Report: {made.page}", soft_wrap=True)
+
+
+@app.command(name="import")
+def import_runs(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV, JSONL, Parquet, or a folder of MLflow's.")],
+    seed: Annotated[str, typer.Option("--seed", metavar="COL", help="The column of the seeds.")],
+    metric: Annotated[str, typer.Option("--metric", metavar="COL", help="The column of the final scores.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The results folder to write.")],
+    cell: Annotated[
+        list[str], typer.Option("--cell", metavar="COL,…", help="What tells cells apart; may repeat.")
+    ] = [],
+    conditions: Annotated[
+        list[str], typer.Option("--where", metavar="COL=VALUE,…", help="Only rows with one of these; may repeat.")
+    ] = [],
+    majority: Annotated[
+        str | None, typer.Option(metavar="NUMBER|COL", help="The majority classifier's score: at it a run failed.")
+    ] = None,
+    higher_is_better: Annotated[bool, typer.Option("--higher-is-better/--lower-is-better")] = True,
+    nan: Annotated[
+        str | None, typer.Option(metavar="missing|diverged", help="What an empty, NaN or infinite score means.")
+    ] = None,
+    aggregate: Annotated[
+        str | None, typer.Option(metavar="mean|median|min|max|first|last", help="Several rows of one seed become one.")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="1..20", help="The plan: seeds of a cell without a row are missing."),
+    ] = None,
+    examples: Annotated[
+        str | None, typer.Option(metavar="N|COL", help="Dev examples; the score is the share answered rightly.")
+    ] = None,
+    test: Annotated[str | None, typer.Option(metavar="COL", help="Final scores on other examples.")] = None,
+    best: Annotated[str | None, typer.Option(metavar="COL", help="Best scores during training.")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="COL", help="Training losses at the end.")] = None,
+    results: Results = Path("results"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another import of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read somebody else's runs from tables; `harness report NAME` then reports on them."""
+    from harness import importing
+
+    if (Path("sweeps") / f"{name}.yaml").is_file():
+        raise HarnessError(
+            "an import has a name of its own", got=f"{name}, a sweep under sweeps/",
+            allowed="a name that no sweep has", fix="choose another --as",
+        )  # fmt: skip
+    asked = importing.Asked(
+        tuple(files), seed, metric, name, tuple(cell), tuple(conditions), majority, higher_is_better, nan, aggregate,
+        seeds, examples, test, best, loss,
+    )  # fmt: skip
+    folder, found = importing.run(asked, results, overwrite=overwrite)
+    if as_json:
+        _json({"name": name, "folder": str(folder), **found.counts})
+        return
+    counts = found.counts
+    out = Console(highlight=False)
+    out.print(
+        f"{_count(counts['cells'], 'cell')}, {_count(counts['runs'], 'run')}: {counts['finished']} finished "
+        f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."
+    )
+    for note in found.imported.notes:
+        out.print(Text(note), soft_wrap=True)
+    again = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+    out.print(Text(f"Report it: {_program()} report {name}{again}"), soft_wrap=True)
 
 
 @app.command()
@@ -292,6 +372,19 @@ def _planned(sweep: str, profile: str | None, overrides: list[str], results: Pat
     store = Store(results / resolved.folder_name)
     kept = None if overrides else store.load_plan()
     return kept or resolved, store
+
+
+def _study(name: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Study, Path]:
+    """What a word of `report` names, and its results folder: an import, a folder, or a sweep."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else Path("sweeps") / f"{name}.yaml"
+    for folder in (Path(name), results / name):
+        if is_imported(folder) and not (file.is_file() and folder != Path(name)):
+            return of_import(folder), folder
+    if not _is_results(name) and not file.is_file() and _is_results(str(results / name)):
+        name = str(results / name)
+    resolved, store = _planned(name, profile, overrides, results)
+    path = None if _is_results(name) else _file(name)
+    return of_sweep(resolved, store, _rerun_words(path, name, resolved, store.folder.parent)), store.folder
 
 
 def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: list[str]) -> Trial:

@@ -107,7 +107,7 @@ class Curves:
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and have it on the disk before returning."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -140,7 +140,7 @@ class Store:
         self.trials.mkdir(parents=True, exist_ok=True)
         plan = {"schema_version": SCHEMA_VERSION, "trials": [trial.id for trial in expand(sweep)]}
         plan["sweep"] = sweep.model_dump(mode="json")
-        _write(self.folder / "plan.json", (json.dumps(plan, indent=1, allow_nan=False) + "\n").encode())
+        write(self.folder / "plan.json", (json.dumps(plan, indent=1, allow_nan=False) + "\n").encode())
 
     def load_plan(self) -> Sweep | None:
         """The sweep as it was planned, None where nothing was; raises HarnessError for a plan that can't be read."""
@@ -182,8 +182,8 @@ class Store:
             np.savez_compressed(buffer, **vars(curves))
             content = buffer.getvalue()
             record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
-            _write(path.with_suffix(".npz"), content)
-        _write(path, (record.model_dump_json(indent=1) + "\n").encode())
+            write(path.with_suffix(".npz"), content)
+        write(path, (record.model_dump_json(indent=1) + "\n").encode())
 
     def load(self, trial_id: str) -> Record | None:
         """The record of a trial; None where there is none or it can't be read (`unreadable` names the latter)."""

@@ -1,4 +1,4 @@
-"""One self-contained page, Markdown and CSV from the tables and figures, written whole or not at all."""
+"""One self-contained page, Markdown, tables and figures of a study, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,39 +6,51 @@ import base64
 import math
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup, escape
 
-from harness import analysis, figures, records
-from harness.records import Curves, Environment, Store
+from harness import analysis, figures, findings, tables
+from harness.analysis import Analysis
+from harness.records import Environment
+from harness.study import Study
 from harness.sweep import ModelSpec, Recipe, Scalar, Sweep, TaskSpec, show
+from harness.tables import Table, percent, score
 
-LARGEST_INLINE_SVG = 400_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
+LARGEST_INLINE_SVG = 250_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
+MOST_RUNS = 2000  # on the page; the file has them all
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?:[^\s/'\":,;()]+/)+")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: the folder, its page, and the summary that `harness report --json` prints."""
+    """What was written: the folder and its page, and what they were made from."""
 
     folder: Path
     page: Path
-    summary: dict[str, object]
+    found: Analysis
+
+    @property
+    def summary(self) -> dict[str, object]:
+        """What `harness report --json` prints; made when asked for, for every table is in it."""
+        return summary(self.found)
 
 
 # ------------------------------------------------------------------------------------------------------- for programs
 
 
 def _known(value: object) -> object:
-    """A table's value as JSON has it: plain numbers, None for NaN."""
+    """A table's value as JSON has it: plain numbers, None for what is not known."""
+    if value is pd.NA:
+        return None
     if hasattr(value, "item"):
         value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"  # an odds ratio can be: JSON has no word for it
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _single(values: Iterable[float]) -> float | None:
@@ -46,73 +58,75 @@ def _single(values: Iterable[float]) -> float | None:
     return float(distinct.pop()) if len(distinct) == 1 else None
 
 
-def summary(sweep: Sweep, table: pd.DataFrame) -> dict[str, object]:
+def summary(found: Analysis) -> dict[str, object]:
     """The contract of `harness report --json`: scores as fractions, 95 % Wilson bounds, None where not known.
 
-    `majority` is None before any run is finished, and where the cells differ in it (several tasks).
+    `majority` is None before any run is finished, and where the cells differ in it (several tasks). `tables` has every
+    table of the analysis, a list of rows each.
     """
-    counts = ("planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high")
-    keys = (*counts, "mean", "sd", "min", "median", "max", "scored", "at_chance", "best_mean", "loss", "majority")
-    by_cell = analysis.cells(sweep, table)
-    found: list[dict[str, object]] = []
-    for cell, row in zip(sweep.cells, by_cell.to_dict("records"), strict=True):
-        found.append({"axes": dict(cell.axes), **{key: _known(row[key]) for key in keys}})
+    study = found.study
+    keys = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high", "mean", "sd", "min"]
+    keys += ["median", "max", "judged", "scored", "at_chance", "best_mean", "loss", "majority"]
+    rows = [
+        {"axes": dict(study.cells[row["cell"]].axes)} | {key: _known(row[key]) for key in keys}
+        for row in found.cells.to_dict("records")
+    ]
     return {
-        "sweep": sweep.name,
-        "profile": sweep.profile,
-        "title": sweep.title,
-        "stand_in": sweep.stand_in,
-        "majority": _single(table["majority_score"].dropna()),
-        "answer": analysis.answer(sweep, table),
-        "cells": found,
+        "sweep": study.sweeps[0].name if len(study.sweeps) == 1 else study.name,
+        "profile": study.profile,
+        "title": study.title,
+        "stand_in": study.stand_in,
+        "majority": _single(pd.to_numeric(study.runs["majority_score"]).dropna()),
+        "answer": findings.answer(found),
+        "cells": rows,
+        "tables": {
+            name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
+            for name, table in found.tables.items()
+        },
     }
 
 
-def _trials_csv(table: pd.DataFrame) -> str:
-    """One row a planned trial, without file-system paths; an error is its last line."""
-    shown = table.assign(
-        at_chance=analysis.at_chance(table),
-        error=[_error_line(error) if isinstance(error, str) else None for error in table["error"]],
-    )
+def _runs_csv(runs: pd.DataFrame) -> str:
+    """One row a planned run, without file-system paths; an error is its last line."""
+    shown = runs.assign(error=[_error_line(error) if isinstance(error, str) else None for error in runs["error"]])
     counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
     counts += ["parameters", "peak_memory_bytes", "threads", "pack_size"]
     whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
-    return str(shown.assign(**whole).to_csv(index=False, lineterminator="\n"))
-
-
-def _cells_csv(by_cell: pd.DataFrame) -> str:
-    return str(by_cell.to_csv(index=False, lineterminator="\n", float_format="%.10g"))
+    return tables.csv(shown.assign(**whole).dropna(axis="columns", how="all"))
 
 
 # --------------------------------------------------------------------------------------------------------- for people
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table as text: its header and rows; `numeric` says which columns are numbers, to be set right."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    numeric: tuple[bool, ...]
-
-
-@dataclass(frozen=True)
 class Picture:
-    """One figure of the page: file name without ending, caption, text for those who don't see it, and its data URI."""
+    """One figure of the page: file name without ending, text for those who don't see it, and its data URI."""
 
     name: str
-    heading: str
-    caption: str
     alt: str
     source: str
 
 
 @dataclass(frozen=True)
+class Section:
+    """One part of the page: what the numbers say, the figure and how to read it, tables shown and tables folded."""
+
+    anchor: str
+    heading: str
+    said: tuple[str, ...]
+    picture: Picture | None
+    reading: str
+    shown: tuple[Table, ...]
+    folded: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
 class Run:
-    """One trial of a table that ends with the command to train it again."""
+    """One run of the page's table: its texts, the word to filter by, and the command that trains it again."""
 
     cells: tuple[str, ...]
-    command: str
+    verdict: str
+    command: str | None
 
 
 @dataclass(frozen=True)
@@ -126,22 +140,119 @@ class Page:
     answer: tuple[str, ...]
     completeness: str
     score: str
-    spread: Picture
-    failure_rates: Picture
-    curves: Picture
-    cells: Table
-    arms: Table
-    place: tuple[str, ...]
-    failed: tuple[Run, ...]
+    notes: tuple[str, ...]
+    multiplicity: str
+    sections: tuple[Section, ...]
+    run_header: tuple[str, ...]
+    runs: tuple[Run, ...]
+    runs_left_out: int
+    verdicts: tuple[str, ...]
     crashed: tuple[Run, ...]
-    noise: tuple[str, ...]
-    settings: Table
+    settings: tuple[Table, ...]
     provenance: Table
+    sources: tuple[tuple[str, str], ...]
     glossary: tuple[tuple[str, str], ...]
 
 
-def _score(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
+@dataclass(frozen=True)
+class _Part:
+    """What a section holds: names of its figure and tables, and who words it."""
+
+    anchor: str
+    heading: str
+    figure: str | None
+    reading: str
+    shown: tuple[str, ...]
+    folded: tuple[str, ...] = ()
+    say: Callable[[Analysis], Sequence[str]] = lambda found: ()
+
+
+PARTS = (
+    _Part(
+        "spread",
+        "Spread",
+        "spread",
+        "Each dot is one run, each box the middle half of a cell's runs (drawn from five scores on); whiskers reach "
+        "the farthest run within 1.5 box heights. Crosses are failed runs, hollow squares runs at chance, triangles "
+        "at the worse edge runs that diverged, diamonds means with their 95 % interval. n counts the scores, × the "
+        "failed.",
+        ("cells",),
+        ("spread", "pair_spreads"),
+        findings.spreading,
+    ),
+    _Part(
+        "failing",
+        "Failure rates",
+        "failure_rates",
+        "The mark is the failed share of a cell's finished runs, the bar its 95 % Wilson interval: with few seeds even "
+        "0 failed leaves room for a high rate. Crashed and missing runs stand beside the count.",
+        ("arms", "contrasts"),
+        ("pair_failures", "definitions", "never_failed"),
+        findings.failing,
+    ),
+    _Part(
+        "curves",
+        "Curves",
+        "curves",
+        "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
+        "majority's score and the labels' entropy: a run whose loss stays at the entropy has learned nothing.",
+        (),
+    ),
+    _Part(
+        "level",
+        "Level",
+        "performance_profile",
+        "The share of runs whose score is better than τ, with a pointwise 95 % band: the curve that lies higher is the "
+        "better one at that score; where curves cross, it depends on the score asked for.",
+        ("level",),
+        ("pooled_level", "pair_levels"),
+        findings.levelling,
+    ),
+    _Part(
+        "noise",
+        "What the dev set can tell",
+        "noise_floor",
+        "Dots are the spread of the accuracies over seeds; the bar is the error that a dev set of this size gives any "
+        "single accuracy; diamonds are what of the spread an infinite dev set would leave, with an interval. A spread "
+        "below the bar does not mean stability: the runs share their examples.",
+        ("noise_floor",),
+        ("flips",),
+        findings.noise,
+    ),
+    _Part(
+        "best",
+        "Best of n",
+        "best_of_n",
+        "The score to expect if the best of n seeds is reported, with a bootstrap band; n = 1 is the mean. The "
+        "steeper, the more a result depends on how many seeds were tried.",
+        ("best_of_n",),
+        ("selection",),
+        findings.best,
+    ),
+    _Part(
+        "budget",
+        "Seed budget",
+        "seed_budget",
+        "How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, at the spread "
+        "and rate observed; the marks stand at the seeds there are.",
+        ("needed",),
+        ("budget",),
+        findings.budget,
+    ),
+    _Part(
+        "importance",
+        "What drives it",
+        "importance",
+        "Left the share of each setting, and of settings together (×), in the variance of the score; the residual is "
+        "what seeds make within cells. Right its share in explaining which runs fail. Shares are of these settings' "
+        "ranges: a wider range of one would raise its share.",
+        ("drivers_of_score", "drivers_of_failing"),
+        ("effects_on_failing",),
+        findings.drivers,
+    ),
+    _Part("seeds", "Which part of the seed", None, "", ("seed_factors",), (), findings.seeds),
+    _Part("paper", "Against the paper", None, "", ("against_the_paper",)),
+)
 
 
 def _error_line(error: str) -> str:
@@ -151,58 +262,43 @@ def _error_line(error: str) -> str:
     return _ABSOLUTE_PATH.sub("…/", said)[:300]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> Table:
-    right = set(numeric)
-    return Table(tuple(header), tuple(tuple(row) for row in rows), tuple(i in right for i in range(len(header))))
+def seed_name(run: Mapping[str, object]) -> str:
+    """The seed of a run of the table; its three parts where one integer does not drive them all."""
+    seed, *parts = (_known(run[name]) for name in ("seed", "init_seed", "order_seed", "dropout_seed"))
+    seed, *parts = (int(value) if isinstance(value, float) else value for value in (seed, *parts))
+    if all(part is None or part == seed for part in parts):
+        return str(seed)
+    return "init {}, order {}, dropout {}".format(*parts)
 
 
-def _cell_table(sweep: Sweep, by_cell: pd.DataFrame) -> Table:
-    axes = [axis.replace("_", " ") for axis in sweep.axes] or ["recipe"]
-    header = [*axes, "finished", "failed", "rate [95 %]", "at chance", "n", "mean", "sd", "min", "median", "max"]
-    header += ["best mean", "crashed", "missing"]
+def _place(study: Study, run: Mapping[str, object]) -> tuple[str, ...]:
+    return (*(show(value) for _, value in study.cells[int(str(run["cell"]))].axes), seed_name(run))
+
+
+def _run_rows(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
     rows = []
-    for cell, row in zip(sweep.cells, by_cell.to_dict("records"), strict=True):
-        finished, failed = row["finished"], row["failed"]
-        rates = [f"{finished}/{row['planned']}", f"{failed}/{finished}", analysis.rate(failed, finished)]
-        rates += [str(row["at_chance"]), str(row["scored"])]
-        scores = [_score(row[name]) for name in ("mean", "sd", "min", "median", "max", "best_mean")]
-        place = [show(value) for _, value in cell.axes] or ["the only one"]
-        rows.append([*place, *rates, *scores, str(row["crashed"]), str(row["missing"])])
-    return _table(header, rows, range(len(axes), len(header)))
-
-
-def _arm_table(sweep: Sweep, table: pd.DataFrame) -> Table:
-    header = ["axis", "value", "failed", "rate [95 %]", "mean score", "mean training loss", "Fisher's exact p"]
-    rows = []
-    for _, arm in analysis.arms(sweep, table).iterrows():
-        p = "–" if math.isnan(arm["p"]) else f"{arm['p']:.2g}" + ("" if arm["balanced"] else " (unbalanced)")
-        counts = [f"{arm['failed']}/{arm['finished']}", analysis.rate(arm["failed"], arm["finished"])]
-        rows.append(
-            [arm["axis"].replace("_", " "), show(arm["value"]), *counts, _score(arm["mean"]), _score(arm["loss"]), p]
-        )
-    return _table(header, rows, range(2, 7))
-
-
-def _place(sweep: Sweep, cell: int, seed: str) -> tuple[str, ...]:
-    return (*(show(value) for _, value in sweep.cells[cell].axes), seed)
-
-
-def _failed(sweep: Sweep, runs: pd.DataFrame) -> tuple[Run, ...]:
-    rows = []
-    for _, run in runs.iterrows():
-        verdict = run["verdict"] + (f": {run['reason']}" if run["reason"] else "")
-        numbers = [_score(run[name]) for name in ("score", "best", "majority", "loss")]
-        rows.append(Run((*_place(sweep, run["cell"], run["seed"]), verdict, *numbers), run["command"]))
+    for run in runs.to_dict("records"):
+        status, verdict = str(run["status"]), str(run["verdict"])
+        word = status if status != "finished" else "failed" if verdict == "diverged" else verdict
+        reason = f": {run['reason']}" if isinstance(run["reason"], str) and status == "finished" else ""
+        numbers = (score(run[name]) for name in ("final_score", "best_score", "final_train_loss"))
+        command = run["command"] if isinstance(run["command"], str) else None
+        rows.append(Run((*_place(study, run), word + reason, *numbers), word, command))
     return tuple(rows)
 
 
-def _crashed(sweep: Sweep, table: pd.DataFrame, prefix: str | None) -> tuple[Run, ...]:
+def _crashed(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
     rows = []
-    for _, run in table[table["status"] == "crashed"].iterrows():
+    for run in runs[runs["status"] == "crashed"].head(MOST_RUNS).to_dict("records"):
         error = _error_line(run["error"]) if isinstance(run["error"], str) else "no message"
-        texts = (*_place(sweep, run["cell"], analysis.seed_name(run)), str(run["attempts"]), error)
-        rows.append(Run(texts, analysis.rerun_command(sweep, run["trial"], prefix)))
+        command = run["command"] if isinstance(run["command"], str) else None
+        attempts = tables.integer(run["attempts"]) if run["attempts"] else "–"
+        rows.append(Run((*_place(study, run), attempts, error), "crashed", command))
     return tuple(rows)
+
+
+def _words_table(name: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    return Table(name, caption, tuple(header), tuple(tuple(row) for row in rows), (False,) * len(header))
 
 
 def _setting(value: object) -> str:
@@ -232,7 +328,7 @@ def _settings(sweep: Sweep) -> Table:
                 [field, "; ".join(f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in having.items())]
             )
     rows += [[name, numbers] for name, numbers in _seed_parts(sweep).items()]
-    return _table(["setting", "value"], rows)
+    return _words_table("settings", f"Every field of the recipes of {sweep.folder_name}", ["setting", "value"], rows)
 
 
 def _seed_parts(sweep: Sweep) -> dict[str, str]:
@@ -255,15 +351,20 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in runs)
 
 
-def _provenance(table: pd.DataFrame) -> Table:
+def _provenance(study: Study) -> Table:
     """Where the finished runs were made; several values of one thing are told with their numbers of runs."""
-    done = table[table["status"] == "finished"]
+    done = study.runs[study.runs["status"] == "finished"]
     names = {name: name.replace("_", " ") for name in Environment.model_fields}
     names |= {"commit": "harness commit", "harness": "harness version", "data_sha256": "data, SHA-256"}
     names |= {"model_sha256": "model, SHA-256", "parameters": "parameters trained", "steps": "steps"}
     names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
     rows = []
+    for imported in study.imports:
+        rows += [["imported by", imported.command]]
+        rows += [[f"file {name}", f"SHA-256 {digest[:16]}"] for name, digest in imported.files]
     for name, shown in names.items():
+        if not study.sweeps and done[name].isna().all():
+            continue
         counts = done[name].value_counts(dropna=False, sort=False).sort_index(key=lambda index: index.map(str))
         texts = []
         for value, runs in counts.items():
@@ -272,12 +373,11 @@ def _provenance(table: pd.DataFrame) -> Table:
             texts.append(text if len(counts) == 1 else f"{text} ({runs} runs)")
         if texts:
             rows.append([shown, "; ".join(texts)])
-    if len(done):
-        seconds = pd.to_numeric(done["lane_seconds"]).sum()
-        rows.append(["training time, sum over runs", _duration(seconds)])
+    if len(done) and study.sweeps:
+        rows.append(["training time, sum over runs", _duration(pd.to_numeric(done["lane_seconds"]).sum())])
         mebibytes = pd.to_numeric(done["peak_memory_bytes"]).max() / 2**20
         rows.append(["peak memory of a pack", f"{mebibytes:.0f} MiB"])
-    return _table(["what", "value"], rows)
+    return _words_table("provenance", "Of the finished runs", ["what", "value"], rows)
 
 
 def _duration(seconds: float) -> str:
@@ -290,115 +390,136 @@ def _counted(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
-def _completeness(sweep: Sweep, table: pd.DataFrame, unreadable: int) -> str:
-    counts = {status: int((table["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
-    cells, seeds = _counted(len(sweep.cells), "cell"), _counted(len(sweep.seeds), "seed")
+def _completeness(study: Study) -> str:
+    counts = {status: int((study.runs["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    text = f"Planned: {cells} × {seeds} = {len(table)}; {states}."
-    if unreadable:
-        text += f" {unreadable} of the missing left a record that cannot be read."
-    if counts["finished"] < len(table):
+    size = _counted(len(study.cells), "cell")
+    if len(study.sweeps) == 1:
+        size += f" × {_counted(len(study.sweeps[0].seeds), 'seed')} = {len(study.runs)}"
+    else:
+        size += f", {_counted(len(study.runs), 'run')}"
+    text = f"Planned: {size}; {states}."
+    if study.unreadable:
+        text += f" {study.unreadable} of the missing left a record that cannot be read."
+    if counts["finished"] < len(study.runs):
         text += " Rates are over the finished runs; a crashed or missing run is missing data, never a failed run."
     return text
 
 
-def _glossary(table: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    share = f"{100 * analysis.NEAR_ENTROPY:.0f} %"
+def _score_note(study: Study) -> str:
+    metrics = sorted({str(name) for name in study.runs["metric"].dropna()}) or ["score"]
+    named = " / ".join(metrics).replace("_", " ")
+    if not study.sweeps:
+        return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
     return (
-        (
-            "failed",
-            "A finished run whose final dev score is at or below that of always answering the majority class, compared "
-            "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
-            "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
-            "majority, ended below).",
-        ),
-        (
-            "at chance",
-            "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
-            f"test) and whose training loss in the last epoch is at least {share} of the labels' entropy: not failed "
-            "by the definition, and plainly not trained. It is marked, and not counted as failed.",
-        ),
-        (
-            "rate [95 %]",
-            "Failed of finished runs with Wilson's interval. Rates pooled over an axis mix the settings of the others; "
-            "Fisher's exact test compares the two values of an axis so pooled, two-sided, unadjusted for the number of "
-            "tests, and leaves aside that both share their seeds.",
-        ),
-        (
-            "mean, sd",
-            "Over the scored runs of a cell, failed ones included; sd with n − 1. Where all fail, sd is small.",
-        ),
-        ("n", "Runs with a final score, those that the mean is over: finished without the diverged ones."),
-        ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
+        f"Scores are the dev {named} at the end of training, as fractions; “best mean” alone is over each run's best "
+        "evaluation."
     )
 
 
-def _captions(sweep: Sweep) -> dict[str, tuple[str, str]]:
-    """Heading and how to read it, of each figure."""
-    return {
-        "spread": (
-            "Spread",
-            "Each dot is one run, each box the middle half of a cell's runs (drawn from five scores on); whiskers "
-            "reach the farthest run within 1.5 box heights. Crosses are failed runs, hollow squares runs at chance, "
-            "triangles at the bottom runs that diverged. n counts the scores, ✕ the failed.",
-        ),
-        "failure_rates": (
-            "Failure rates",
-            "The mark is the failed share of a cell's finished runs, the bar its 95 % Wilson interval: with few seeds "
-            "even 0 failed leaves room for a high rate. Crashed and missing runs stand beside the count.",
-        ),
-        "curves": (
-            "Curves",
-            "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
-            "majority's score and the labels' entropy: a run whose loss stays at the entropy has learned nothing.",
-        ),
-    }
+GLOSSARY = (
+    (
+        "failed",
+        "A finished run whose final dev score is at or below that of always answering the majority class, compared "
+        "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
+        "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
+        "majority, ended below).",
+    ),
+    (
+        "at chance",
+        "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
+        f"test) and whose training loss in the last epoch is at least {percent(analysis.NEAR_ENTROPY)} of the labels' "
+        "entropy: not failed by the definition, and plainly not trained. It is marked, and not counted as failed.",
+    ),
+    (
+        "rate [95 %]",
+        "Failed of finished runs with Wilson's interval. Rates pooled over an axis mix the settings of the others; "
+        "the Cochran-Mantel-Haenszel test keeps those apart (its informative strata are those in which some, not all, "
+        "runs failed).",
+    ),
+    ("mean, sd", "Over the scored runs of a cell, failed ones included; sd with n − 1. Where all fail, sd is small."),
+    ("n", "Runs with a final score, those that the mean is over: finished without the diverged ones."),
+    (
+        "bootstrap, BCa",
+        "Intervals from resampling the runs. With few seeds they are too short: of normal scores those of a mean cover "
+        "82, 88 and 92 % at 5, 10 and 20 seeds, those of an sd 64, 82 and 89 %.",
+    ),
+    ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
+    (
+        "η², ω²",
+        "Share of a setting in the variance of the score; ω² takes off what chance alone would give and may fall "
+        "below 0.",
+    ),
+    ("P(better)", "The probability that a run of the one cell is better than one of the other; ties count half."),
+    (
+        "p, Holm",
+        "Adjusted for the number of comparisons in its table. A large p is no proof that there is no difference.",
+    ),
+    ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
+)
 
 
-def _picture(name: str, sweep: Sweep, folder: Path, sentence: str) -> Picture:
-    heading, caption = _captions(sweep)[name]
-    svg, png = (folder / f"{name}.{ending}" for ending in ("svg", "png"))
+def _picture(study: Study, part: _Part, folder: Path, sentence: str) -> Picture | None:
+    svg, png = (folder / f"{part.figure}.{ending}" for ending in ("svg", "png"))
+    if part.figure is None or not svg.exists():
+        return None
     light = svg.stat().st_size <= LARGEST_INLINE_SVG
     content = base64.b64encode((svg if light else png).read_bytes()).decode()
     source = f"data:image/{'svg+xml' if light else 'png'};base64,{content}"
-    return Picture(name, heading, caption, f"{heading} of {sweep.title}. {sentence}", source)
+    return Picture(part.figure, f"{part.heading} of {study.title}. {sentence}", source)
 
 
-def _page(
-    sweep: Sweep, table: pd.DataFrame, by_cell: pd.DataFrame, folder: Path, unreadable: int, prefix: str | None
-) -> Page:
-    answer = tuple(analysis.answer(sweep, table))
-    pictures = {name: _picture(name, sweep, folder, answer[0]) for name in ("spread", "failure_rates", "curves")}
-    metrics = sorted(set(table["metric"].dropna())) or ["score"]
-    said = sweep.stand_in and sweep.stand_in not in sweep.title
+def _sections(found: Analysis, made: Mapping[str, Table], drawn: Path, opening: str) -> tuple[Section, ...]:
+    """The parts that have something to show: a figure, a table or a sentence."""
+    sections = []
+    for part in PARTS:
+        said = tuple(part.say(found))
+        picture = _picture(found.study, part, drawn, said[0] if said else opening)
+        shown, folded = (tuple(made[name] for name in names if name in made) for names in (part.shown, part.folded))
+        if picture or shown or folded or said:
+            reading = part.reading if picture else ""
+            sections.append(Section(part.anchor, part.heading, said, picture, reading, shown, folded))
+    return tuple(sections)
+
+
+def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
+    study = found.study
+    answer = tuple(findings.answer(found))
+    said = study.stand_in and study.stand_in not in study.title
+    runs = found.runs
+    if len(runs) > MOST_RUNS:  # what went wrong first
+        runs = runs.sort_values("verdict", key=lambda words: words.isin(["ok", "unjudged"]), kind="stable")
+    shown = _run_rows(study, runs.head(MOST_RUNS))
     return Page(
-        title=f"{sweep.title} ({sweep.stand_in})" if said else sweep.title,
-        heading=sweep.title,
-        stand_in=sweep.stand_in if said else None,
-        name=sweep.folder_name,
+        title=f"{study.title} ({study.stand_in})" if said else study.title,
+        heading=study.title,
+        stand_in=study.stand_in if said else None,
+        name=study.name,
         answer=answer,
-        completeness=_completeness(sweep, table, unreadable),
-        score=f"Scores are the dev {' / '.join(metrics).replace('_', ' ')} at the end of training, as fractions; "
-        "“best mean” alone is over each run's best evaluation.",
-        spread=pictures["spread"],
-        failure_rates=pictures["failure_rates"],
-        curves=pictures["curves"],
-        cells=_cell_table(sweep, by_cell),
-        arms=_arm_table(sweep, table),
-        place=(*(axis.replace("_", " ") for axis in sweep.axes), "seed"),
-        failed=_failed(sweep, analysis.failed_runs(sweep, table, prefix)),
-        crashed=_crashed(sweep, table, prefix),
-        noise=tuple(analysis.noise_note(sweep, table)),
-        settings=_settings(sweep),
-        provenance=_provenance(table),
-        glossary=_glossary(table),
+        completeness=_completeness(study),
+        score=_score_note(study),
+        notes=study.notes,
+        multiplicity=findings.multiplicity(found),
+        sections=_sections(found, made, drawn, answer[0]),
+        run_header=(
+            *(axis.replace("_", " ") for axis in study.axes),
+            "seed",
+            "verdict",
+            "final score",
+            "best score",
+            "training loss",
+        ),
+        runs=shown,
+        runs_left_out=len(runs) - len(shown),
+        verdicts=tuple(sorted({run.verdict for run in shown})),
+        crashed=_crashed(study, found.runs),
+        settings=tuple(_settings(sweep) for sweep in study.sweeps),
+        provenance=_provenance(study),
+        sources=tuple(
+            (sweep.folder_name, _ABSOLUTE_PATH.sub("…/", sweep.source)) for sweep in study.sweeps if sweep.source
+        ),
+        glossary=GLOSSARY,
     )
-
-
-def _markdown(text: object) -> Markup:
-    """Text as Markdown shows it: no markup of its own taken over, no cell or line broken."""
-    plain = str(escape(" ".join(str(text).split()))).replace("&#39;", "'").replace("&#34;", '"')
-    return Markup(re.sub(r"([|\\`*\[\]])", r"\\\1", plain).replace("_", "\\_"))
 
 
 def _render(template: str, page: Page) -> str:
@@ -410,49 +531,49 @@ def _render(template: str, page: Page) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters["md"] = tables.markdown_text
     return environment.get_template(template).render(page=page)
 
 
-def write(sweep: Sweep, store: Store, *, out: Path | None = None, rerun: str | None = None) -> Report:
-    """Write the report of a sweep from the records there are, complete or not, into `out` or `<results>/report`.
+def write(study: Study, folder: Path, threshold: float | None = None) -> Report:
+    """Write the report of a study into `folder`: page, Markdown, `tables/` and `figures/`.
 
-    `rerun` stands before ` --trial <id>` in the commands shown, where the default, `harness rerun <name> --profile
-    <profile>`, would not find the sweep (one given by a path, or with other settings). A report that is already there
+    A score worse than `threshold` counts as failed in one more definition beside ours. A report that is already there
     is replaced by two renames once the new one is whole, so that a killed report never leaves half a page.
     """
-    table = records.frame(sweep, store)
-    by_cell = analysis.cells(sweep, table)
-    folder = out if out is not None else store.folder / "report"
+    found = analysis.analyse(study, threshold)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside) / "new"
-        _fill(fresh, sweep, table, by_cell, store, rerun)
+        _fill(fresh, found)
         if folder.exists():
             folder.rename(Path(beside) / "old")
         fresh.rename(folder)
-    return Report(folder=folder, page=folder / "index.html", summary=summary(sweep, table))
+    return Report(folder=folder, page=folder / "index.html", found=found)
 
 
-def _fill(
-    folder: Path, sweep: Sweep, table: pd.DataFrame, by_cell: pd.DataFrame, store: Store, rerun: str | None
-) -> None:
+def _named(study: Study, data: pd.DataFrame) -> pd.DataFrame:
+    """A table of pairs of cells with their names for their numbers; any other table as it is."""
+    if "reference" not in data or "cell" not in data:
+        return data
+    return data.assign(**{name: [study.cells[index].label for index in data[name]] for name in ("reference", "cell")})
+
+
+def _fill(folder: Path, found: Analysis) -> None:
     """Write all files of a report into a new folder."""
-    drawn = folder / "figures"
-    drawn.mkdir(parents=True)
-    for name, figure in figures.draw(sweep, table, by_cell, _arrays(store, table)):
+    drawn, listed = folder / "figures", folder / "tables"
+    for inner in (drawn, listed):
+        inner.mkdir(parents=True)
+    for name, figure in figures.draw(found):
         figures.save(figure, drawn, name)
-    page = _page(sweep, table, by_cell, drawn, len(store.unreadable(sweep)), rerun)
-    for name, content in {
-        "index.html": _render("report.html.j2", page),
-        "report.md": _render("report.md.j2", page),
-        "trials.csv": _trials_csv(table),
-        "cells.csv": _cells_csv(by_cell),
-    }.items():
-        (folder / name).write_text(content, encoding="utf-8")
-
-
-def _arrays(store: Store, table: pd.DataFrame) -> Mapping[str, Curves]:
-    finished = table.loc[table["status"] == "finished", "trial"]
-    kept = ((trial, store.curves(trial)) for trial in finished)
-    return {trial: arrays for trial, arrays in kept if arrays is not None}
+    made = tables.tables(found)
+    for name, table in made.items():
+        (listed / f"{name}.md").write_text(tables.markdown(table), encoding="utf-8")
+        (listed / f"{name}.tex").write_text(tables.latex(table), encoding="utf-8")
+    for name, data in found.tables.items():
+        if name in made or name == "profile":
+            (listed / f"{name}.csv").write_text(tables.csv(_named(found.study, data), "%.10g"), encoding="utf-8")
+    (listed / "runs.csv").write_text(_runs_csv(found.runs), encoding="utf-8")
+    page = _page(found, made, drawn)
+    for name, template in {"index.html": "report.html.j2", "report.md": "report.md.j2"}.items():
+        (folder / name).write_text(_render(template, page), encoding="utf-8")

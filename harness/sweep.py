@@ -135,7 +135,7 @@ class Cell(_Frozen):
     @property
     def label(self) -> str:
         """`lr 2e-5, bias correction on, epochs 3`; `the only recipe` in a sweep without axes."""
-        return ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in self.axes) or "the only recipe"
+        return name_cell(self.axes)
 
 
 class Trial(_Frozen):
@@ -171,6 +171,7 @@ class Sweep(_Frozen):
     profile: str
     title: str
     stand_in: str | None = None
+    source: str | None = None  # the file's text, and what was set beside it, for the report
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
 
@@ -206,6 +207,11 @@ def show(value: object) -> str:
         short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else plain
         return short if "e" in plain or (0 < abs(value) < 0.01 and len(short) <= len(plain)) else plain
     return str(value)
+
+
+def name_cell(axes: Sequence[tuple[str, Scalar]]) -> str:
+    """A place on the axes in words: `lr 2e-5, bias correction on`; `the only recipe` where there are no axes."""
+    return ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in axes) or "the only recipe"
 
 
 def _said(value: object) -> str:
@@ -428,6 +434,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         profile=chosen,
         title=_text(merged, "title") or path.stem,
         stand_in=_text(merged, "stand_in"),
+        source=path.read_text(encoding="utf-8-sig") + "".join(f"# --set {assignment}\n" for assignment in overrides),
         cells=cells,
         seeds=seeds,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from harness.records import Curves, Environment, Measured, Record, Store
+from harness.study import Axes, Imported, Study, of_import, of_sweep, save_imported
 from harness.sweep import Sweep, Trial, expand, load
 
 HEAD = "task: embedded\nmodel: embedded\n"
@@ -86,10 +88,26 @@ def measured(run: Run, steps: int, majority: int, examples: int, metric: str) ->
     )
 
 
+def answered(found: Measured) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [N, C] and labels [N]: the first `correct` examples are right, and the first `majority` are of class 0.
+
+    So a run at the majority's count answers class 0 alone, and two runs disagree where one has more right answers.
+    """
+    examples = found.dev_examples
+    if found.majority_correct is None:  # a regression
+        values = np.linspace(0, 1, examples, dtype=np.float32)
+        return values[:, None], values
+    labels = (np.arange(examples) >= found.majority_correct).astype(np.int64)
+    right = np.arange(examples) < (found.correct or 0)
+    logits = np.where((np.arange(2) == labels[:, None]) == right[:, None], 1, -1).astype(np.float32)
+    return (np.full_like(logits, np.nan) if found.final_score is None else logits), labels
+
+
 def curves_of(found: Measured) -> Curves:
     """Curves that end where the run ended, and are NaN from the middle on where it diverged."""
     steps, evaluations = found.steps, np.arange(0, found.steps + 1, 10)
     end = 0.5 if found.final_score is None else found.final_score
+    logits, labels = answered(found)
     loss = np.linspace(0.7, found.final_train_loss or 0.7, steps)
     score = np.linspace(0.5, end, len(evaluations))
     if found.diverged_step is not None:
@@ -102,8 +120,8 @@ def curves_of(found: Measured) -> Curves:
         eval_step=evaluations,
         dev_loss=score.astype(np.float32),
         dev_score=score,
-        logits=np.zeros((4, 2), np.float32),
-        labels=np.zeros(4, np.int64),
+        logits=logits,
+        labels=labels,
     )
 
 
@@ -159,6 +177,36 @@ def store_of(
     for trial, run in reversed(planned) if backwards else planned:
         save(store, sweep, trial, run, majority=majority, examples=examples, metric=metric)
     return store
+
+
+def study_of(folder: Path, text: str, runs: Mapping[int, list[Run | None]], name: str = "made", **how) -> Study:
+    """The study of made-up records."""
+    sweep = sweep_of(folder, text, name)
+    return of_sweep(sweep, store_of(folder, sweep, runs, **how))
+
+
+def imported_runs(
+    scores: Sequence[float | None], cell: int = 0, **columns: Sequence[object]
+) -> list[dict[str, object]]:
+    """Rows of an import: one cell's finished runs, seeds from 1 on; None is a missing one. `columns` go beside them."""
+    rows: list[dict[str, object]] = []
+    for place, score in enumerate(scores):
+        row: dict[str, object] = {"trial": f"cell{cell}-seed{place + 1}", "cell": cell, "seed": place + 1}
+        row |= {"status": "missing"} if score is None else {"status": "finished", "metric": "acc", "final_score": score}
+        rows.append(row | {name: values[place] for name, values in columns.items() if score is not None})
+    return rows
+
+
+def import_of(
+    folder: Path, cells: Sequence[Axes], rows: Sequence[dict[str, object]], *, name: str = "theirs", **fields: object
+) -> Study:
+    """Write an imported study as `harness import` does, and read it back."""
+    given = {"metric": "acc", "higher_is_better": True, "notes": ("Read by hand.",)} | fields
+    axes = tuple(axis for axis, _ in cells[0])
+    files, command = (("theirs.csv", "0123456789abcdef" * 4),), "harness import theirs.csv"
+    imported = Imported(name=name, files=files, command=command, axes=axes, cells=tuple(cells), **given)  # type: ignore[arg-type]
+    save_imported(folder / name, imported, pd.DataFrame(list(rows)))
+    return of_import(folder / name)
 
 
 MOSBACH = (

@@ -1,0 +1,565 @@
+"""What the tables say, in sentences: made from the numbers alone, and no further than they go."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness import statistics
+from harness.analysis import Analysis, axes_by_weight, main_axis
+from harness.study import SOURCE
+from harness.sweep import show
+from harness.tables import percent, points, rate, score, unknown
+
+NORMAL_95 = 1.96
+FEW_SEEDS = 10  # runs a cell below which the report says what they can't tell
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _p(value: float) -> str:
+    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+
+
+def _short(arm: pd.Series) -> str:
+    """The second arm of a comparison: `with it` after `without bias correction`."""
+    if arm["axis"] == "bias_correction":
+        return "with it" if arm["value"] else "without it"
+    return str(arm["phrase"])
+
+
+def _runs(n: int, kind: str = "") -> str:
+    return f"{n} {kind}{'run' if n == 1 else 'runs'}"
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def _pairs(n: int) -> str:
+    return f"{_counted(n, 'pair')} of cells"
+
+
+def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
+    return pd.to_numeric(table[column]).astype(float)
+
+
+def incomplete(runs: pd.DataFrame) -> str:
+    """`12 of the 72 planned runs are missing and 2 crashed`; empty for a complete study."""
+    missing, crashed = (int((runs["status"] == status).sum()) for status in ("missing", "crashed"))
+    if not missing and not crashed:
+        return ""
+    parts = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
+    parts += [f"{crashed} crashed"] if crashed else []
+    return f"of the {_runs(len(runs), 'planned ')} {' and '.join(parts)}"
+
+
+def answer(found: Analysis) -> list[str]:
+    """The sentences that open the report: how often runs fail, where, and what the spread, the axes and seeds say.
+
+    Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
+    """
+    sentences = [_how_often(found), _where(found), _drivers_in_short(found), _noise_in_short(found), _few_seeds(found)]
+    return [_capital(sentence) for sentence in sentences if sentence]
+
+
+# ------------------------------------------------------------------------------------------------- failing, and where
+
+
+def _main_arms(found: Analysis) -> pd.DataFrame:
+    """The two rows of `arms` that the opening compares; empty where no axis has two values."""
+    pooled = found.arms
+    two = [axis for axis in dict.fromkeys(pooled["axis"]) if (pooled["axis"] == axis).sum() == 2]
+    return pooled[pooled["axis"] == two[0]] if two else pooled[:0]
+
+
+def _how_often(found: Analysis) -> str:
+    cells = found.cells
+    finished, judged = int(cells["finished"].sum()), int(cells["judged"].sum())
+    failed = int(cells["failed"].fillna(0).sum())
+    gaps = incomplete(found.runs)
+    tail = f"; {gaps}." if gaps else "."
+    if 0 < judged < finished:
+        tail = f"; whether {_runs(finished - judged, 'more finished ')} failed is not known{tail}"
+    if finished == 0:
+        return f"nothing is known yet: {gaps}."
+    if judged == 0:
+        return (
+            f"whether any of {_runs(finished, 'finished ')} failed is not known: the score of the majority class was "
+            f"not given{tail}"
+        )
+    pair = _main_arms(found)
+    if failed == 0:
+        upper = 100 * statistics.wilson(0, judged)[1]
+        split = [f"{row['judged']} {row['phrase']}" for _, row in pair.iterrows()]
+        which = f" ({' and '.join(split)})" if split else ""
+        return (
+            f"0 of {_runs(judged, 'finished ')}{which} failed; "
+            f"the rate over these settings may still be up to {upper:.0f} % (95 % confidence){tail}"
+        )
+    if len(pair) == 2 and (pair["judged"] > 0).all():
+        first, second = (row for _, row in pair.iterrows())
+        rates = [rate(arm["failed"], arm["judged"]) for arm in (first, second)]
+        p = statistics.fisher(first["failed"], first["judged"], second["failed"], second["judged"])
+        caveat = "" if first["balanced"] else _shared(found, str(first["axis"]))
+        return (
+            f"of {_runs(first['judged'])} {first['phrase']} {first['failed']} failed ({rates[0]}), "
+            f"of {second['judged']} {_short(second)} {second['failed']} "
+            f"({rates[1]}; Fisher's exact {_p(p)}{caveat}){tail}"
+        )
+    only = pair[pair["judged"] > 0]
+    lacking = "".join(f"; none {row['phrase']} is finished" for _, row in pair[pair["judged"] == 0].iterrows())
+    which = f"{_runs(judged)} {only.iloc[0]['phrase']}" if len(pair) == 2 else _runs(judged, "finished ")
+    return f"of {which} {failed} failed ({rate(failed, judged)}){lacking}{tail}"
+
+
+def _shared(found: Analysis, axis: str) -> str:
+    """What of an unbalanced comparison can be compared all else equal."""
+    row = found.contrasts[found.contrasts["axis"] == axis].iloc[0]
+    if not row["strata"]:
+        return ", though not over the same other settings; they have none in common"
+    settings = "the one setting" if row["strata"] == 1 else f"the {row['strata']} settings"
+    return (
+        f", though not over the same other settings; over {settings} that both have {row['reference_failed']} of "
+        f"{row['reference_judged']} against {row['failed']} of {row['judged']}"
+    )
+
+
+def _where(found: Analysis) -> str:
+    cells, labels = found.cells, [cell.label for cell in found.study.cells]
+    finished, judged, scored = (int(cells[name].sum()) for name in ("finished", "judged", "scored"))
+    failed = int(cells["failed"].fillna(0).sum())
+    if finished == 0:
+        return "how often and where runs fail stands here once some are finished."
+    clauses = []
+    if judged and failed == judged == finished:
+        clauses.append("no run learned more than the majority class, so a small spread here is failing, not stability")
+    elif failed and len(cells) > 1:
+        clauses.append(_worst(found))
+    if scored == 0:
+        clauses.append("no run has a score, for all of them diverged")
+    elif cells["scored"].max() == 1:
+        clauses.append("one seed a cell does not show the spread over seeds")
+    elif not failed and len(cells) > 1:
+        widest = cells["sd"].idxmax()
+        clauses.append(f"the spread is widest at {labels[widest]} (sd {score(cells['sd'][widest])})")
+    if scored and (failed < judged or judged < finished):
+        clauses.append(_level(found))
+    chance = int(cells["at_chance"].sum())
+    if chance:
+        clauses.append(
+            f"{'one more run' if chance == 1 else f'{chance} more runs'} ended at chance, not failed by the definition "
+            "and not trained either"
+        )
+    return "; ".join(clauses) + "."
+
+
+def _worst(found: Analysis) -> str:
+    """Where the failure rate is highest: the cell, or what the cells have in common."""
+    cells, places = found.cells, found.study.cells
+    rates = cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)
+    worst = list(rates.index[rates == rates.max()])
+    k, n = int(cells.loc[worst, "failed"].sum()), int(cells.loc[worst, "judged"].sum())
+    if len(worst) == 1:
+        return f"the failure rate is highest at {places[worst[0]].label} ({k} of {n})"
+    shared = [pair for pair in places[worst[0]].axes if all(pair in places[index].axes for index in worst)]
+    common = (
+        ", all with " + ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in shared) if shared else ""
+    )
+    return f"the failure rate is highest in {len(worst)} of {len(cells)} cells{common} ({k} of {n})"
+
+
+def _level(found: Analysis) -> str:
+    """Which cell has the best mean, or that the dev set does not tell; and whether more epochs raise the mean."""
+    cells, higher = found.cells, found.study.higher_is_better
+    best = cells["mean"].idxmax() if higher else cells["mean"].idxmin()
+    row = cells.loc[best]
+    spread = f"sd {score(row['sd'])}, " if row["scored"] > 1 else ""
+    level = f"{score(row['mean'])} ({spread}n = {int(row['scored'])})"
+    noise = sampling(found)
+    if cells["mean"].notna().sum() < 2:
+        return f"the mean score is {level}" + (f", from {score(row['min'])} to {score(row['max'])}" if spread else "")
+    if noise is not None and not noise.tells:
+        losses = _losses(found)
+        return (
+            f"{noise.examples} dev examples do not tell the cell means apart "
+            f"({noise.lowest:.3f} to {noise.highest:.3f})" + (f", {losses}" if losses else "")
+        )
+    return f"the best mean score, {level}, is that of {found.study.cells[best].label}" + _epochs(found)
+
+
+def _epochs(found: Analysis) -> str:
+    """In how many settings the most epochs have a better mean than the fewest."""
+    study = found.study
+    if "epochs" not in study.axes or not study.sweeps:
+        return ""
+    values = sorted(value for value in study.values("epochs") if isinstance(value, int))
+    if len(values) < 2:
+        return ""
+    few, many = values[0], values[-1]
+    means = {cell.axes: found.cells["mean"][index] for index, cell in enumerate(study.cells)}
+    gains = []
+    for axes, mean in means.items():
+        if dict(axes)["epochs"] == few:
+            more = means.get(tuple((name, many if name == "epochs" else value) for name, value in axes), math.nan)
+            gains.append(more - mean)
+    gains = [gain for gain in gains if not np.isnan(gain)]
+    if not gains:
+        return ""
+    return (
+        f"; {many} epochs have a higher mean than {few} in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
+    )
+
+
+def failing(found: Analysis) -> list[str]:
+    """How sure the differences in failing are, and how much hangs on the definition."""
+    said: list[str] = []
+    cells = found.cells
+    if not cells["judged"].sum():
+        return said
+    tested = found.contrasts[found.contrasts["p"].notna()]
+    for _, row in tested[tested["p_holm"] < 0.05].iterrows():
+        said.append(
+            f"{_capital(row['axis'].replace('_', ' '))} {show(row['value'])} against {show(row['reference'])}: the "
+            f"failure rate differs by {percent(row['difference'])} "
+            f"[{percent(row['difference_low']).removesuffix(' %')}, "
+            f"{percent(row['difference_high']).removesuffix(' %')}], all else equal (Cochran-Mantel-Haenszel, "
+            f"Holm-adjusted {_p(row['p_holm'])})."
+        )
+    rest = len(tested) - len(said)
+    if rest:
+        said.append(
+            f"For {'the one comparison' if len(tested) == 1 else f'{rest} of {len(tested)} comparisons'} of failing by "
+            "axis the data do not show a difference (Holm-adjusted p of 0.05 or more); that is no proof of none."
+        )
+    definitions = found.definitions
+    counts = []
+    words = {"binomial": "not above the majority at 5 %", "entropy": "with the training loss at the labels' entropy"}
+    words["threshold"] = f"worse than {score(found.threshold)}"
+    for name, text in words.items():
+        if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():
+            k, n = (int(definitions[f"{name}_{part}"].sum()) for part in ("failed", "of"))
+            counts.append(f"{k} of {n} {text}")
+    if counts:
+        k, n = (int(definitions[f"majority_{part}"].sum()) for part in ("failed", "of"))
+        said.append(f"By the definition {k} of {_runs(n)} failed; by others {', '.join(counts)}.")
+    return said
+
+
+def spreading(found: Analysis) -> list[str]:
+    """What the spread is made of: no cell where all fail is taken for stable."""
+    said = []
+    table, labels = found.spread, [cell.label for cell in found.study.cells]
+    cells = found.cells
+    all_failed = [
+        index
+        for index in table.index
+        if cells["judged"][index] > 1 and cells["failed"][index] == cells["judged"][index]
+    ]
+    if all_failed:
+        named = "; ".join(labels[index] for index in all_failed[:4]) + ("; …" if len(all_failed) > 4 else "")
+        said.append(
+            f"In {len(all_failed)} of {_counted(len(table), 'cell')} every run failed ({named}): a small sd there is "
+            "failing, not stability."
+        )
+    mixed = table[(table["between"] > 0.5) & (table["failed"] > 0)]
+    if len(mixed):
+        widest = mixed["sd"].idxmax()
+        ok = table["ok_sd"][widest]
+        alone = "" if unknown(ok) else f"; the successful alone have sd {score(ok)}"
+        said.append(
+            f"In {_counted(len(mixed), 'cell')} most of the variance lies between failed and "
+            f"successful runs ({percent(table['between'][widest])} of it at {labels[widest]}{alone})."
+        )
+    return said
+
+
+def levelling(found: Analysis) -> list[str]:
+    """Which pairs of cells differ in their means after Holm's adjustment."""
+    table = found.pair_levels
+    if not len(table):
+        return []
+    sure = table[table["p_holm"] < 0.05]
+    known = int(table["welch"].notna().sum())
+    if not known:
+        return ["No pair of cells has two scores on both sides that spread: their means cannot be compared."]
+    return [
+        f"Of {_pairs(known)} that differ in {_axis_name(found)} alone, the mean score differs in {len(sure)} after "
+        "Holm's adjustment (Welch)."
+    ]
+
+
+def _axis_name(found: Analysis) -> str:
+    axis = main_axis(found.study)
+    return "" if axis is None else "the study" if axis == SOURCE else axis.replace("_", " ")
+
+
+# ------------------------------------------------------------------------------------------- the noise of the dev set
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a finite dev set allows to tell; accuracies as fractions."""
+
+    examples: int
+    near: float  # the mean final accuracy, at which the error is taken
+    error: float  # binomial standard deviation of one accuracy
+    needed: float  # difference of two single runs that 95 % asks for, were their errors independent
+    lowest: float  # cell means
+    highest: float
+
+    @property
+    def tells(self) -> bool:
+        """Whether the largest difference between cell means is beyond what two single runs differ by by chance."""
+        return self.highest - self.lowest >= self.needed
+
+
+def sampling(found: Analysis) -> Sampling | None:
+    """The sampling error of one accuracy on the (smallest) dev set; None for other metrics and without scores."""
+    floor = found.noise_floor
+    known = floor[(floor["known_from"] != "")]
+    metrics = set(found.runs["metric"].dropna())
+    if not len(known) or not (metrics == {"accuracy"} or (known["known_from"] == "counts").all()):
+        return None
+    scored = _numbers(found.runs[found.runs["status"] == "finished"], "final_score").dropna()
+    examples, near = int(known["examples"].min()), float(scored.mean())
+    error = float(np.sqrt(near * (1 - near) / examples))
+    means = found.cells["mean"].dropna()
+    return Sampling(examples, near, error, NORMAL_95 * 2**0.5 * error, float(means.min()), float(means.max()))
+
+
+def _losses(found: Analysis) -> str:
+    """How the training losses of the two main arms compare; empty where they are not known."""
+    pair = _main_arms(found).dropna(subset=["loss"])
+    if len(pair) != 2:
+        return ""
+    first, second = (row for _, row in pair.iterrows())
+    low, high = (first, second) if first["loss"] < second["loss"] else (second, first)
+    apart = low["loss_max"] < high["loss_min"]
+    verdict = "no two runs overlap: the losses tell the arms apart" if apart else "single runs overlap"
+    return (
+        f"mean training loss in the last epoch {first['loss']:.3f} {first['phrase']}, "
+        f"{second['loss']:.3f} {_short(second)} ({verdict})"
+    )
+
+
+def _trained(found: Analysis) -> pd.DataFrame:
+    """The cells whose spread has something to tell of training: answers kept, some spread, and no failed run."""
+    floor = found.noise_floor
+    clean = (found.cells["failed"].fillna(0) == 0).to_numpy()
+    return floor[clean & floor["dev_share"].notna().to_numpy() & (floor["runs"] > 2)]
+
+
+def _noise_in_short(found: Analysis) -> str:
+    table = _trained(found)
+    if not len(table):
+        return ""
+    share, sizes = float(table["dev_share"].median()), table["examples"].unique()
+    examples = f" of {sizes[0]} examples" if len(sizes) == 1 else ""
+    where = "cells where no run failed" if len(table) > 1 else "cell where no run failed"
+    return (
+        f"in the {len(table) if len(table) > 1 else ''} {where} ".replace("  ", " ")
+        + f"the finite dev set{examples} makes {percent(share)} of the variance over seeds"
+        + (" (median)" if len(table) > 1 else "")
+        + (": most of what is left of the spread is noise of measuring" if share > 0.5 else "")
+        + "."
+    )
+
+
+def noise(found: Analysis) -> list[str]:
+    """What the dev set can and cannot tell; empty before anything has a score."""
+    said, losses = [], _losses(found)
+    sample = sampling(found)
+    if sample is not None:
+        said.append(
+            f"One accuracy near {sample.near:.2f} on {sample.examples} dev examples has a sampling error (one standard "
+            f"deviation) of {points(sample.error)}; two single runs must differ by about {points(sample.needed)} "
+            "before 95 % confidence tells them apart, were their errors independent (runs on the same examples share "
+            "part of theirs, and a mean over seeds averages training noise, not the choice of examples)."
+        )
+        gap = sample.highest - sample.lowest
+        if gap > 0 and sample.tells:
+            said.append(f"The largest difference between cell means is {points(gap)}, beyond that.")
+        elif gap > 0:
+            said.append(
+                f"The largest difference between cell means is {points(gap)}, within that: {sample.examples} examples "
+                f"do not tell {sample.lowest:.3f} from {sample.highest:.3f}, and the means do not rank the recipes."
+            )
+    elif found.cells["scored"].sum():
+        said.append("The sampling error of this metric on a finite dev set has no simple formula and is not given.")
+    floor = found.noise_floor
+    if (floor["known_from"] == "counts").any():
+        said.append(
+            "Only scores and numbers of examples are known, not the single answers: how much of the spread is training "
+            "and how much the choice of dev examples cannot be told apart."
+        )
+    for _, row in _trained(found).nlargest(1, "observed").iterrows():
+        label = found.study.cells[row["cell"]].label
+        said.append(
+            f"At {label}, the widest cell without a failed run, accuracies spread by {points(row['observed'])} over "
+            f"{row['runs']} seeds; an infinite dev set would leave {points(row['training'])} "
+            f"[{100 * row['training_low']:.1f}, {100 * row['training_high']:.1f}] of that, and two runs disagree on "
+            f"{percent(row['disagreement'], 1)} of the examples."
+        )
+    return [*said, *([f"{_capital(losses)}."] if losses else [])]
+
+
+# --------------------------------------------------------------------------------------------- seeds, best of n, axes
+
+
+def _few_seeds(found: Analysis) -> str:
+    judged = found.cells["judged"][found.cells["judged"] > 0]
+    if not len(judged) or judged.median() >= FEW_SEEDS:
+        return ""
+    n = int(judged.median())
+    upper = 100 * statistics.wilson(0, n)[1]
+    return (
+        f"{n} {'seed' if n == 1 else 'seeds'} a cell cannot tell 0 % from {upper:.0f} %: "
+        f"the interval of 0 failed in {n} is 0–{upper:.0f} %."
+    )
+
+
+def best(found: Analysis) -> list[str]:
+    """What reporting the best seed instead of the mean makes of the scores."""
+    table = found.best_of_n
+    if not len(table):
+        return []
+    by_cell = table.groupby("cell")["expected"].agg(["first", "last"])
+    gain = (by_cell["last"] - by_cell["first"]).abs()
+    widest = gain.idxmax()
+    n = int(table[table["cell"] == widest]["n"].max())
+    if n < 2:
+        return []
+    said = [
+        f"Reporting the best of {n} seeds instead of one run changes the score by {score(gain[widest])}, from "
+        f"{score(by_cell['first'][widest])} to {score(by_cell['last'][widest])}, at {found.study.cells[widest].label}."
+    ]
+    high = found.selection.dropna(subset=["too_high"])
+    clean = high[(found.cells["failed"].fillna(0) == 0).to_numpy()[high["cell"].astype(int)]]
+    if len(clean):  # where runs fail, the best is more than a lucky one
+        high = clean
+    if len(high) and high["too_high"].max() > 0:
+        row = high.loc[high["too_high"].idxmax()]
+        source = "on the test set" if row["known_from"] == "test" else "on the half of the dev set that did not pick it"
+        said.append(
+            f"The picked seed's dev score is too high by up to {score(row['too_high'])} "
+            f"({found.study.cells[row['cell']].label}), measured {source}."
+        )
+    return said
+
+
+def budget(found: Analysis) -> list[str]:
+    """How many seeds would settle it."""
+    said = []
+    few = _few_seeds(found)
+    if few:
+        said.append(_capital(few))
+    for name, test in (("for_failure", "failure rates"), ("for_mean", "means")):
+        known = found.needed.dropna(subset=[name])
+        if not len(known):
+            continue
+        enough = known[known[name] <= known["now"]]
+        short = known[known[name] > known["now"]]
+        text = f"The {test} of {len(enough)} of {_pairs(len(found.needed))} are told apart by the seeds there are"
+        if len(short):
+            row = short.loc[short[name].astype(int).idxmin()]
+            text += (
+                f"; the next, {found.study.cells[row['cell']].label}, would take {row[name]} seeds a cell "
+                f"({row['now']} now)"
+            )
+        said.append(f"{text} (power 80 %, 5 %, would further runs fall out as these did).")
+    return said
+
+
+def _drivers_in_short(found: Analysis) -> str:
+    study = found.study
+    if len(axes_by_weight(study)) < 2:
+        return ""
+    clauses = []
+    failing_table, score_table = found.drivers_of_failing, found.drivers_of_score
+    known = failing_table.dropna(subset=["share"]) if len(failing_table) else failing_table
+    if len(known) > 1 and known["p"].min() < 0.05:
+        top = known.loc[known["share"].idxmax()]
+        clauses.append(f"failing hangs most on {_words(top['factor'])} ({percent(top['share'])} of the explained χ²)")
+    terms = score_table[(score_table["term"] != "residual")] if len(score_table) else score_table
+    terms = terms.dropna(subset=["eta_squared"]) if len(terms) else terms
+    terms = terms[terms["p"] < 0.05] if len(terms) > 1 else terms[:0]
+    if len(terms):
+        top = terms.loc[terms["eta_squared"].idxmax()]
+        residual = score_table[score_table["term"] == "residual"]["eta_squared"]
+        seeds = f", seeds within cells for {percent(float(residual.iloc[0]))}" if len(residual) else ""
+        clauses.append(
+            f"{_words(top['term'])} accounts for {percent(top['eta_squared'])} of the variance of the score{seeds}"
+        )
+    return "; ".join(clauses) + "." if clauses else ""
+
+
+def _words(term: str) -> str:
+    return term.replace("_", " ")
+
+
+def drivers(found: Analysis) -> list[str]:
+    """Which settings drive score and failing; what the shares mean."""
+    short = _drivers_in_short(found)
+    if len(axes_by_weight(found.study)) < 1 or not len(found.drivers_of_score):
+        return ["Nothing varies but the seed, so there is nothing to rank."]
+    said = [_capital(short)] if short else []
+    if not len(found.drivers_of_failing) or unknown(found.drivers_of_failing["share"].max()):
+        failed, judged = int(found.cells["failed"].fillna(0).sum()), int(found.cells["judged"].sum())
+        why = f"{failed} of {_runs(judged)} failed" if judged else "whether runs failed is not known"
+        if 0 < failed < judged:
+            why = "; ".join(f"{_words(row['factor'])} {row['note']}" for _, row in found.drivers_of_failing.iterrows())
+        said.append(f"What drives failing cannot be told: {why}.")
+    return said
+
+
+def seeds(found: Analysis) -> list[str]:
+    """Which seed part makes the spread, where the parts are crossed."""
+    table = found.seed_factors
+    if not len(table):
+        together = (
+            "One integer drives head, order and dropout of each run: their parts in the spread cannot be told apart. "
+            "Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
+        )
+        return [together] if found.study.sweeps else []
+    said = []
+    for cell, here in table[table["reason"] == ""].groupby("cell", sort=False):
+        where = f"at {found.study.cells[int(cell)].label}, " if len(found.study.cells) > 1 else ""
+        for of, words in (("score", "the variance of the score"), ("failing", "the variance of failing (0 or 1)")):
+            parts = here[(here["of"] == of) & here["share"].notna()]
+            single = parts[~parts["term"].str.contains("×")]
+            if not len(single):
+                continue
+            top = single.loc[single["share"].idxmax()]
+            bounds = [percent(top[name]).removesuffix(" %") for name in ("low", "high")]
+            rest = float(parts["share"].sum() - single["share"].sum())
+            said.append(
+                f"{where}of the parts of the seed {_part(top['term'])} alone makes the largest part of {words}, "
+                f"{percent(top['share'])} [{', '.join(bounds)}]; {percent(rest)} is parts together, and what is left."
+            )
+    unknown_here = table[table["reason"] != ""]["reason"]
+    lacking = [f"Variance components are not known: {why}." for why in sorted(set(unknown_here))]
+    return [*map(_capital, said[:6]), *lacking]
+
+
+def _part(term: str) -> str:
+    """Names of seed parts in words: `the order of the data`."""
+    words = {"init": "the head's initialisation", "order": "the order of the data", "dropout": "dropout"}
+    return " with ".join(words.get(part, part) for part in term.replace("_seed", "").split(" + "))
+
+
+def multiplicity(found: Analysis) -> str:
+    """How many comparisons were made and what was adjusted."""
+    n = found.comparisons
+    if not n:
+        return "No hypothesis was tested."
+    return (
+        f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failing by axis and by pairs of cells, "
+        "spread and level by pairs); “p, Holm” is adjusted within its table. Runs of different cells share their "
+        "seeds, which the tests leave aside."
+    )
