@@ -769,6 +769,7 @@ def drivers_of_score(study: Study) -> pd.DataFrame:
     table = _in_order(study.runs[_finished(study.runs) & study.runs["final_score"].notna()])
     factors, y = _factors(study, table), _numbers(table, "final_score").to_numpy()
     found = importance.anova(factors, y, order=3)
+    found = found if len(found) > 1 else found[:0]  # nothing but a residual
     second = importance.fanova(factors, y) if len(found) else pd.Series(dtype=float)
     found["fanova"] = [second.get(term, NAN) for term in found["term"]]
     return found

@@ -64,7 +64,9 @@ def answer(found: Analysis) -> list[str]:
 
     Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
     """
-    sentences = [_how_often(found), _where(found), _drivers_in_short(found), _noise_in_short(found), _few_seeds(found)]
+    parts = _seed_parts(found)[:1]
+    sentences = [_how_often(found), _where(found), _drivers_in_short(found), *parts]
+    sentences += [_noise_in_short(found), _few_seeds(found)]
     return [_capital(sentence) for sentence in sentences if sentence]
 
 
@@ -506,8 +508,10 @@ def _words(term: str) -> str:
 def drivers(found: Analysis) -> list[str]:
     """Which settings drive score and failing; what the shares mean."""
     short = _drivers_in_short(found)
-    if len(axes_by_weight(found.study)) < 1 or not len(found.drivers_of_score):
+    if not axes_by_weight(found.study):
         return ["Nothing varies but the seed, so there is nothing to rank."]
+    if not found.cells["finished"].sum():
+        return ["What drives score and failing stands here once runs are finished."]
     said = [_capital(short)] if short else []
     if not len(found.drivers_of_failing) or unknown(found.drivers_of_failing["share"].max()):
         failed, judged = int(found.cells["failed"].fillna(0).sum()), int(found.cells["judged"].sum())
@@ -527,7 +531,13 @@ def seeds(found: Analysis) -> list[str]:
             "Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
         )
         return [together] if found.study.sweeps else []
-    said = []
+    lacking = [f"Variance components are not known: {why}." for why in sorted(set(table["reason"]) - {""})]
+    return [*map(_capital, _seed_parts(found)[:6]), *lacking]
+
+
+def _seed_parts(found: Analysis) -> list[str]:
+    """For each cell whose seed parts are crossed, the part that makes most of the variance of score and failing."""
+    table, said = found.seed_factors, []
     for cell, here in table[table["reason"] == ""].groupby("cell", sort=False):
         where = f"at {found.study.cells[int(cell)].label}, " if len(found.study.cells) > 1 else ""
         for of, words in (("score", "the variance of the score"), ("failing", "the variance of failing (0 or 1)")):
@@ -542,9 +552,7 @@ def seeds(found: Analysis) -> list[str]:
                 f"{where}of the parts of the seed {_part(top['term'])} alone makes the largest part of {words}, "
                 f"{percent(top['share'])} [{', '.join(bounds)}]; {percent(rest)} is parts together, and what is left."
             )
-    unknown_here = table[table["reason"] != ""]["reason"]
-    lacking = [f"Variance components are not known: {why}." for why in sorted(set(unknown_here))]
-    return [*map(_capital, said[:6]), *lacking]
+    return said
 
 
 def _part(term: str) -> str:

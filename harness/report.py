@@ -262,38 +262,41 @@ def _error_line(error: str) -> str:
     return _ABSOLUTE_PATH.sub("…/", said)[:300]
 
 
-def seed_name(run: Mapping[str, object]) -> str:
-    """The seed of a run of the table; its three parts where one integer does not drive them all."""
+def seed_name(run: Mapping[str, object], crossed: bool) -> str:
+    """The seed of a run of the table; its three parts where they are crossed."""
     seed, *parts = (_known(run[name]) for name in ("seed", "init_seed", "order_seed", "dropout_seed"))
     seed, *parts = (int(value) if isinstance(value, float) else value for value in (seed, *parts))
-    if all(part is None or part == seed for part in parts):
-        return str(seed)
-    return "init {}, order {}, dropout {}".format(*parts)
+    return "init {}, order {}, dropout {}".format(*parts) if crossed else str(seed)
 
 
-def _place(study: Study, run: Mapping[str, object]) -> tuple[str, ...]:
-    return (*(show(value) for _, value in study.cells[int(str(run["cell"]))].axes), seed_name(run))
+def _crossed(runs: pd.DataFrame) -> bool:
+    """Whether one integer does not drive all three parts of every run."""
+    return any((runs[name].notna() & (runs[name] != runs["seed"])).any() for name in runs.filter(regex="_seed$"))
+
+
+def _place(study: Study, run: Mapping[str, object], crossed: bool) -> tuple[str, ...]:
+    return (*(show(value) for _, value in study.cells[int(str(run["cell"]))].axes), seed_name(run, crossed))
 
 
 def _run_rows(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
-    rows = []
+    crossed, rows = _crossed(study.runs), []
     for run in runs.to_dict("records"):
         status, verdict = str(run["status"]), str(run["verdict"])
         word = status if status != "finished" else "failed" if verdict == "diverged" else verdict
         reason = f": {run['reason']}" if isinstance(run["reason"], str) and status == "finished" else ""
         numbers = (score(run[name]) for name in ("final_score", "best_score", "final_train_loss"))
         command = run["command"] if isinstance(run["command"], str) else None
-        rows.append(Run((*_place(study, run), word + reason, *numbers), word, command))
+        rows.append(Run((*_place(study, run, crossed), word + reason, *numbers), word, command))
     return tuple(rows)
 
 
-def _crashed(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
-    rows = []
+def _crashed_runs(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
+    crossed, rows = _crossed(study.runs), []
     for run in runs[runs["status"] == "crashed"].head(MOST_RUNS).to_dict("records"):
         error = _error_line(run["error"]) if isinstance(run["error"], str) else "no message"
         command = run["command"] if isinstance(run["command"], str) else None
         attempts = tables.integer(run["attempts"]) if run["attempts"] else "–"
-        rows.append(Run((*_place(study, run), attempts, error), "crashed", command))
+        rows.append(Run((*_place(study, run, crossed), attempts, error), "crashed", command))
     return tuple(rows)
 
 
@@ -512,7 +515,7 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
         runs=shown,
         runs_left_out=len(runs) - len(shown),
         verdicts=tuple(sorted({run.verdict for run in shown})),
-        crashed=_crashed(study, found.runs),
+        crashed=_crashed_runs(study, found.runs),
         settings=tuple(_settings(sweep) for sweep in study.sweeps),
         provenance=_provenance(study),
         sources=tuple(

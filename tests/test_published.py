@@ -153,7 +153,7 @@ def test_the_published_mean_and_sd_agree_and_twenty_points_away_differ(task, rec
     shifted = {name: array - 0.2 if array is made else array for name, array in chosen.items()}
     away = against(own(fields, task=task, **shifted), recipe, version)
     assert (away.verdict, away.mean_verdict, away.sd_verdict) == ("differs", "differs", "agrees")
-    assert "mean differs: -20.0 points" in away.why
+    assert "mean differs: −20.0 points" in away.why
 
 
 def test_a_narrow_cell_at_the_published_mean_differs_in_its_sd():

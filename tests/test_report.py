@@ -486,11 +486,14 @@ def test_error_lines():
     assert len(line("x" * 1000)) == 300
 
 
-def test_seeds_are_named_by_part_where_they_differ():
+def test_seeds_are_named_by_part_where_they_are_crossed():
     run = {"seed": 3.0, "init_seed": 3, "order_seed": 3, "dropout_seed": 3}
-    assert report.seed_name(run) == "3"
-    assert report.seed_name(run | {"order_seed": 5.0}) == "init 3, order 5, dropout 3"
-    assert report.seed_name(run | dict.fromkeys(("init_seed", "order_seed", "dropout_seed"), float("nan"))) == "3"
+    together, crossed = pd.DataFrame([run, run]), pd.DataFrame([run, run | {"order_seed": 5}])
+    assert not report._crossed(together)
+    assert report._crossed(crossed)
+    assert not report._crossed(together.assign(init_seed=None, order_seed=float("nan"), dropout_seed=None))
+    assert report.seed_name(run, crossed=False) == "3"
+    assert report.seed_name(run, crossed=True) == "init 3, order 3, dropout 3"
 
 
 def test_no_torch_for_a_report():
