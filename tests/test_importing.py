@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_runs import MOSBACH, MOSBACH_RUNS, store_of, sweep_of
 from typer.testing import CliRunner
 
-from harness import importing, study
+from harness import analysis, importing, report, study
 from harness.cli import app
 from harness.importing import Asked
 from harness.sweep import HarnessError
@@ -821,3 +822,25 @@ def test_bad_commands_are_one_line_and_exit_2(words):
     assert "; allowed: " in result.stderr
     assert "\u202e" not in result.stderr
     assert not Path("results").exists()
+
+
+def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, monkeypatch):
+    sweep = sweep_of(tmp_path, MOSBACH)
+    monkeypatch.setattr(report.figures, "draw", lambda found: iter(()))
+    own = report.write(study.of_sweep(sweep, store_of(tmp_path, sweep, MOSBACH_RUNS)), tmp_path / "report")
+    foreign = of(
+        own.folder / "tables" / "runs.csv",
+        cell=("lr,bias_correction,epochs",),
+        metric="final_score",
+        where=("status=finished",),
+        majority="majority_score",
+        examples="dev_examples",
+        loss="final_train_loss",
+        nan="diverged",
+    )
+    ours, theirs = own.found.cells, analysis.cells(foreign)
+    by_axes = {cell.axes: index for index, cell in enumerate(foreign.cells)}
+    order = [by_axes[cell.axes] for cell in sweep.cells]
+    for name in ("finished", "judged", "scored", "failed", "failed_low", "diverged", "mean", "sd", "median", "loss"):
+        expected, found = ours[name].tolist(), theirs[name].iloc[order].tolist()
+        assert found == pytest.approx(expected, rel=1e-9, nan_ok=True), name
