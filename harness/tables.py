@@ -514,7 +514,8 @@ def _against_the_paper(found: Analysis) -> Table:
         if unknown(row["cell"]):
             return "–"
         mean, low, high = (100 * row[name] for name in ("mean", "mean_low", "mean_high"))
-        return f"{mean:.1f} [{low:.1f}, {high:.1f}] ± {100 * row['sd']:.1f}"
+        bounds = f" [{low:.1f}, {high:.1f}]" if row["sd"] > 0 else ""  # equal scores know nothing of their error
+        return f"{mean:.1f}{bounds} ± {100 * row['sd']:.1f}"
 
     place: list[Column] = [
         ("published recipe", lambda row: f"{row['recipe']}, {row['task'].upper()}"),
