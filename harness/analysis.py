@@ -590,6 +590,31 @@ def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return _with_axes(study, table)
 
 
+def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
+
+    Columns: `reference`, `cell`, `seeds` (`the same` where every seed was trained in both and is drawn for both at
+    once, else `each its own`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
+    `_high` (multi-bootstrap). Pairs whose answers are not kept, or are of different examples, are left out.
+    """
+    rows: list[dict[str, object]] = []
+    for a, b in pairs(study):
+        first, second = kept[a], kept[b]
+        if first is None or second is None or not np.array_equal(first.labels, second.labels):
+            continue
+        parts = ["seed", "init_seed", "order_seed", "dropout_seed"]
+        seeds = [study.runs.loc[list(cell.rows), parts].sort_values(parts) for cell in (first, second)]
+        same = np.array_equal(seeds[0].to_numpy(), seeds[1].to_numpy())
+        one, other = (
+            cell.correct[[cell.rows.index(row) for row in order.index]]
+            for cell, order in zip((first, second), seeds, strict=True)
+        )
+        found = Estimate(*noise.difference(other, one, _rng(f"noise {a} {b}"), paired_seeds=same))
+        row: dict[str, object] = {"reference": a, "cell": b, "seeds": "the same" if same else "each its own"}
+        rows.append(row | _spread_out("difference", found))
+    return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
+
+
 def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
     """The dev examples whose answer depends most on the seed, by the mean churn within cells.
 
@@ -829,6 +854,7 @@ class Analysis:
     pair_levels: pd.DataFrame
     profile: pd.DataFrame
     noise_floor: pd.DataFrame
+    pair_noise: pd.DataFrame
     flips: pd.DataFrame
     best_of_n: pd.DataFrame
     selection: pd.DataFrame
@@ -876,6 +902,7 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         pair_levels=pair_levels(study),
         profile=profile(study),
         noise_floor=noise_floor(study, kept),
+        pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
         best_of_n=best_of_n(study),
         selection=selection(study, kept),

@@ -408,6 +408,13 @@ def noise(found: Analysis) -> list[str]:
             f"[{100 * row['training_low']:.1f}, {100 * row['training_high']:.1f}] of that, and two runs disagree on "
             f"{percent(row['disagreement'], 1)} of the examples."
         )
+    table = found.pair_noise.dropna(subset=["difference_low"])
+    if len(table):
+        sure = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+        said.append(
+            f"With the choice of dev examples counted in, {int(sure.sum())} of {_counted(len(table), 'pair')} of cells "
+            f"that differ in {_axis_name(found)} alone differ in accuracy (95 %, each pair by itself)."
+        )
     return [*said, *([f"{_capital(losses)}."] if losses else [])]
 
 

@@ -301,9 +301,6 @@ def difference(
     return value, float(low), float(high)
 
 
-# --------------------------------------------------------------------------------------------------------- agreement
-
-
 def optimism(correct: np.ndarray, rng: np.random.Generator, splits: int = 1000) -> tuple[float, float, float]:
     """What picking the best of R runs on a dev set reports too high: the mean over random halves, 2.5 % and 97.5 %.
 
@@ -327,6 +324,9 @@ def optimism(correct: np.ndarray, rng: np.random.Generator, splits: int = 1000) 
         found[split] = picking[best] - other[best]
     low, high = np.quantile(found, [0.025, 0.975])
     return float(found.mean()), float(low), float(high)
+
+
+# --------------------------------------------------------------------------------------------------------- agreement
 
 
 def agreement(logits: np.ndarray, labels: np.ndarray) -> Agreement:

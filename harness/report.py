@@ -216,7 +216,7 @@ PARTS = (
         "single accuracy; diamonds are what of the spread an infinite dev set would leave, with an interval. A spread "
         "below the bar does not mean stability: the runs share their examples.",
         ("noise_floor",),
-        ("flips",),
+        ("pair_noise", "flips"),
         findings.noise,
     ),
     _Part(

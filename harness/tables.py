@@ -344,6 +344,13 @@ def _noise_floor(found: Analysis) -> Table:
     return _build("noise_floor", caption, found.noise_floor, columns, _axes(found.study))
 
 
+def _pair_noise(found: Analysis) -> Table:
+    place: list[Column] = [*_pair(found.study), ("seeds", lambda row: row["seeds"])]
+    columns: list[Column] = [("difference in accuracy [95 %]", _with_interval("difference"))]
+    caption = "Accuracy, cell against cell, seeds and dev examples drawn anew together (multi-bootstrap)"
+    return _build("pair_noise", caption, found.pair_noise, columns, place)
+
+
 def _flips(found: Analysis) -> Table:
     columns: list[Column] = [
         ("dev example", _number("example", integer)),
@@ -548,6 +555,7 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "pooled_level": _pooled_level,
     "pair_levels": _pair_levels,
     "noise_floor": _noise_floor,
+    "pair_noise": _pair_noise,
     "flips": _flips,
     "best_of_n": _best_of_n,
     "selection": _selection,

@@ -474,6 +474,27 @@ def test_the_noise_floor_of_made_up_answers(tmp_path):
     assert row["voted"] == pytest.approx(((votes > 3) + (votes == 3) / 2).mean())
 
 
+def test_pairs_are_compared_on_the_same_examples_and_seeds(tmp_path):
+    text = HEAD + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..3\n"
+    runs = {0: [Run(300), Run(320), Run(340)], 1: [Run(380), Run(390), Run(370)], 2: [Run(300), None, Run(320)]}
+    study = study_of(tmp_path, text, runs | {3: [Run(300), Run(310), Run(320)]})
+    table = analysis.pair_noise(study, analysis.answers(study))
+    assert [tuple(row) for row in table[["reference", "cell", "seeds"]].to_numpy()] == [
+        (0, 1, "the same"),
+        (2, 3, "each its own"),
+    ]
+    assert list(table["difference"]) == pytest.approx([60 / 400, 0], abs=1e-12)
+    # Answers are nested (example i is right below the count), so by hand: a resample moves both means alike.
+    cells = [answer.correct for answer in analysis.answers(study)[:2]]
+    rng = np.random.default_rng(1)
+    drawn = []
+    for _ in range(2000):
+        seeds, examples = rng.integers(0, 3, 3), rng.integers(0, 400, 400)
+        drawn.append(np.subtract(*(cell[seeds][:, examples].mean() for cell in cells[::-1])))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert table.loc[0, ["difference_low", "difference_high"]].tolist() == pytest.approx([low, high], abs=0.008)
+
+
 def test_the_noise_floor_from_counts_alone(tmp_path):
     rows = imported_runs([0.7, 0.75, 0.8], correct=[280, 300, 320], dev_examples=[400] * 3)
     rows += imported_runs([0.7, 0.75], 1)
