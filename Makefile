@@ -1,6 +1,6 @@
-# make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report: likewise)
+# make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
-# make test | check | bench
+# make test | check | faults | bench | bench-scale
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,9 +10,9 @@ options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep plan report rerun test check bench pretrain clean
+.PHONY: sweep plan report status verify rerun test check faults bench bench-scale pretrain clean
 
-sweep plan report: $(READY)
+sweep plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
 
 rerun: $(READY)
@@ -27,8 +27,16 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pytest
 
+# Kills, stops, interrupts and starves sweeps for some minutes; each must end with the undisturbed records.
+faults: $(READY)
+	$(BIN)/pytest tests/faults
+
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# What the harness itself costs with 1,000 and 10,000 made-up trials; ARGS=--large for 100,000 (minutes, 3 GB of disk).
+bench-scale: $(READY)
+	$(BIN)/python -m tests.bench_scale $(ARGS)
 
 # Rebuilds the shipped weights beside them, to compare: a quarter of an hour on one core.
 pretrain: $(READY)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import re
+import secrets
 import shlex
 import shutil
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -27,16 +30,20 @@ from typer.core import TyperGroup
 
 from harness import execute, machine
 from harness import rerun as rerunning
-from harness.records import Store
+from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
-from harness.sweep import HarnessError, Sweep, Trial, expand, show, where
+from harness.sweep import MOST, HarnessError, Sweep, Trial, expand, show, where
+
+if TYPE_CHECKING:
+    from harness import status as standing
+    from harness import verify as verifying
 
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class _Commands(TyperGroup):
-    """Turns bad input into one line and exit 2, and Ctrl-C into exit 130."""
+    """Turns bad input into one line and exit 2, Ctrl-C into exit 130 and SIGTERM during a sweep into 143."""
 
     def invoke(self, ctx: Any) -> object:
         """Run the command that was named."""
@@ -66,8 +73,8 @@ class _Commands(TyperGroup):
             )
             print(f"harness: {unusable}", file=sys.stderr)
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stopped:
+            raise typer.Exit(143 if isinstance(stopped, execute.Terminated) else 130) from None
 
 
 app = typer.Typer(
@@ -99,7 +106,8 @@ def plan(
     """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
     resolved, reason = machine.resolve(_file(sweep), profile, overrides)
     store = Store(results / resolved.folder_name)
-    ended = execute.ended(resolved, store)
+    records = store.records(resolved)
+    ended = execute.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
@@ -107,13 +115,13 @@ def plan(
         return
     out = Console(highlight=False)
     _headline(out, resolved, reason)
-    out.print(_cell_table(resolved, store))
+    out.print(_cell_table(resolved, records))
     cells, seeds = _count(len(resolved.cells), "cell"), _count(len(resolved.seeds), "seed")
     out.print(f"{cells} × {seeds} = {_count(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
     here = machine.here()
     workers = len(here.gpus) or here.cores
-    expected = machine.estimate(resolved, store, workers)
+    expected = machine.estimate(resolved, records, workers)
     took = "time not known" if expected.seconds is None else f"about {_duration(expected.seconds)}"
     device = _count(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
@@ -138,14 +146,23 @@ def sweep(
     threads: Threads = 1,
     pack: Lanes = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Train crashed trials again.")] = False,
+    notice: Annotated[
+        float, typer.Option(min=0, help="Seconds after SIGTERM in which running packs may still end.")
+    ] = 25.0,
+    hang_minutes: Annotated[
+        float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
+    ] = 30.0,
 ) -> None:
-    """Train what is missing, then report; stop it at any time and the same command goes on."""
+    """Train what is missing, then report; stop it at any time and the same command goes on.
+
+    Ctrl-C once lets the running packs end, twice leaves at once.
+    """
     path = _file(sweep)
     resolved, reason = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     out = Console(highlight=False)
     _headline(out, resolved, reason)
-    options = execute.Options(in_process, address, workers, threads, pack, retry_crashed)
+    options = execute.Options(in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes)
     with _progress(out) as follow:
         try:
             ended = execute.run(resolved, store, options, follow)
@@ -192,6 +209,116 @@ def rerun(
         _print_comparison(messages, found)
     if found.verdict != "identical":
         raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    retrain: Annotated[
+        int | None, typer.Option("--retrain", metavar="K", min=1, help="Train so many again, drawn at random.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Which ones --retrain draws; default: a fresh one, printed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every record and its arrays, and train some again to compare bit for bit; changes nothing."""
+    from harness import verify as verifying
+
+    if seed is not None and retrain is None:
+        raise HarnessError(
+            "--seed draws what --retrain trains again", got="--seed alone",
+            allowed="--retrain K --seed S", fix="add --retrain or leave --seed out",
+        )  # fmt: skip
+    resolved, store = _to_verify(sweep, profile, results)
+    out = Console(highlight=False)
+    messages = Console(highlight=False, stderr=as_json)
+    with _steps(messages, "records") as follow:
+        checked = verifying.check(resolved, store, follow if messages.is_terminal else None)
+    if not as_json:
+        _print_checked(out, resolved, checked)
+    chosen: tuple[Trial, ...] = ()
+    if retrain is not None:
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        chosen = verifying.draw(checked.repeatable, retrain, seed)
+        messages.print(f"Training {len(chosen)} of {len(checked.repeatable)} finished trials again (--seed {seed}).")
+    problems, again = list(checked.problems), []
+    for number, trial in enumerate(chosen, 1):
+        label = resolved.cells[trial.cell].label
+        said = f"{number} of {len(chosen)}: {trial.id} ({label}, seed {trial.seeds.seed})"
+        messages.print(Text(said), soft_wrap=True)
+        with _steps(messages, "steps") as progress:
+            found = verifying.retrain(resolved, store, trial, verifying.TOLERANCE, progress)
+        if isinstance(found, rerunning.Comparison):
+            again.append(found)
+        else:
+            problems.append(found)
+        if not as_json:
+            _print_retrained(out, found)
+    counts = Counter(found.verdict for found in again)
+    if as_json:
+        _json({
+            "sweep": resolved.name, "profile": resolved.profile, "planned": checked.planned,
+            "finished": checked.finished, "crashed": checked.crashed, "missing": checked.missing,
+            "problems": [asdict(found) for found in problems], "notes": [asdict(found) for found in checked.notes],
+            "retrained": [
+                {"trial": found.trial, "verdict": found.verdict, "max_difference": found.max_difference,
+                 "first_differing_step": found.first_differing_step, "reasons": list(found.reasons)}
+                for found in again
+            ],
+            "seed": seed,
+        })  # fmt: skip
+    elif retrain is not None:
+        unable = len(chosen) - len(again)
+        out.print(
+            f"Retrained {len(chosen)} (--seed {seed}): {counts['identical']} identical, {counts['within_tolerance']} "
+            f"within tolerance, {counts['different']} different{f', {unable} could not be trained' if unable else ''}.",
+            soft_wrap=True,
+        )
+    if problems or counts["different"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep, or its results folder.")],
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until the sweep ends or Ctrl-C.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print how far a sweep is, from any terminal, while it runs or afterwards; changes nothing."""
+    from harness import status as standing
+
+    if watch and as_json:
+        raise HarnessError(
+            "--json prints one object", got="--watch with it", allowed="one of the two", fix="leave one out"
+        )
+    resolved, store = _planned(sweep, profile, [], results)
+    look = standing.Watch(resolved, store).look
+    if as_json:
+        _json(look().as_json())
+        return
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    words = _sweep_words(sweep, resolved, store)
+    if watch and out.is_terminal:
+        with Live(console=out, auto_refresh=False) as live:
+            while (now := look()).state == "running":
+                live.update(Group(*_standing(now, words, most_cells=20)), refresh=True)
+                time.sleep(_LOOK_SECONDS)
+            live.update(Group(*_standing(now, words, most_cells=20)), refresh=True)
+        return
+    printed = -math.inf
+    while watch and (now := look()).state == "running":
+        if time.monotonic() - printed >= _BLOCK_SECONDS:
+            printed = time.monotonic()
+            _print_standing(out, _standing(now, words))
+            out.print()
+            sys.stdout.flush()
+        time.sleep(_LOOK_SECONDS)
+    _print_standing(out, _standing(look(), words))
 
 
 @app.command()
@@ -313,7 +440,7 @@ def pretrain(
 
 
 def main() -> None:
-    """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 after Ctrl-C."""
+    """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
     app()
 
 
@@ -372,6 +499,31 @@ def _planned(sweep: str, profile: str | None, overrides: list[str], results: Pat
     store = Store(results / resolved.folder_name)
     kept = None if overrides else store.load_plan()
     return kept or resolved, store
+
+
+def _to_verify(sweep: str, profile: str | None, results: Path) -> tuple[Sweep, Store]:
+    """As `_planned`; a plan.json that is damaged is a finding, as long as something else says what was planned."""
+    from harness import verify as verifying
+
+    try:
+        return _planned(sweep, profile, [], results)
+    except HarnessError:
+        resolved = None
+        if _is_results(sweep):
+            store = Store(Path(sweep))
+        else:
+            path = _file(sweep)
+            folders = [folder for folder in results.glob(f"{glob.escape(path.stem)}@*") if folder.is_dir()]
+            if profile is None and len(folders) == 1:
+                profile = folders[0].name.removeprefix(f"{path.stem}@")
+            resolved, _ = machine.resolve(path, profile, [])
+            store = Store(results / resolved.folder_name)
+        kept, wrong = verifying.plan_of(store)
+        if wrong is None or (kept or resolved) is None:
+            raise
+        meant = kept or resolved
+        assert meant is not None
+        return meant, store
 
 
 def _study(name: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Study, Path]:
@@ -444,7 +596,7 @@ def _headline(out: Console, sweep: Sweep, reason: str) -> None:
     out.print(Text(f"Profile {sweep.profile}: {reason}."), soft_wrap=True)
 
 
-def _cell_table(sweep: Sweep, store: Store) -> Table:
+def _cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in sweep.axes or ("recipe",):
         table.add_column(name)
@@ -454,7 +606,7 @@ def _cell_table(sweep: Sweep, store: Store) -> Table:
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
     for index, cell in enumerate(sweep.cells):
-        here = execute.count(trials[index], store)
+        here = execute.count(trials[index], records)
         counts = (here.planned, here.finished, here.failed, here.crashed, here.missing)
         names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
@@ -491,6 +643,175 @@ def _print_comparison(out: Console, found: rerunning.Comparison) -> None:
     out.print(f"The record: {was}, {old.outcome}. Probable reason:")
     for reason in found.reasons:
         out.print(f"  {reason}")
+
+
+def _print_checked(out: Console, sweep: Sweep, checked: verifying.Checked) -> None:
+    """The counts, then a line a finding, of each rule the first ten."""
+    out.print(Text(f"{sweep.folder_name}: {_count(checked.planned, 'planned trial')}."))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("records", "finished", "crashed", "missing", "problems", "notes"):
+        table.add_column(name, justify="right")
+    counts = (checked.finished + checked.crashed, checked.finished, checked.crashed, checked.missing)
+    table.add_row(*map(str, (*counts, len(checked.problems), len(checked.notes))))
+    out.print(table)
+    for kind, found in (("problem", checked.problems), ("note", checked.notes)):
+        shown: Counter[str] = Counter()
+        for finding in found:
+            shown[finding.rule] += 1
+            if shown[finding.rule] <= 10:
+                out.print(Text(f"{kind}: {finding.file}: {finding.rule}: {finding.found}"), soft_wrap=True)
+        for rule, number in shown.items():
+            if number > 10:
+                out.print(Text(f"{kind}: {rule}: {number - 10} more, which --json lists"), soft_wrap=True)
+
+
+def _print_retrained(out: Console, found: rerunning.Comparison | verifying.Finding) -> None:
+    if not isinstance(found, rerunning.Comparison):
+        out.print(Text(f"  problem: {found.file}: {found.rule}: {found.found}"), soft_wrap=True)
+        return
+    said = f"  {found.verdict.replace('_', ' ')}: {found.trial}"
+    if found.verdict != "identical":
+        size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
+        first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
+        said += f": largest difference {size}{first}; probable reason: {'; '.join(found.reasons)}"
+    elif not found.by_steps:
+        said += " (the final weights alone: the record's curves are not kept here)"
+    out.print(Text(said), soft_wrap=True)
+
+
+# How often `status --watch` looks, and how often it prints where there is no terminal.
+_LOOK_SECONDS, _BLOCK_SECONDS = 2.0, 30.0
+
+
+def _sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
+    """The command that trains what is missing, with what was set when the sweep was begun; None where none is known."""
+    if _is_results(given):
+        if not (Path("sweeps") / f"{sweep.name}.yaml").is_file() or store.folder.resolve().name != sweep.folder_name:
+            return None
+        given = sweep.name
+    words = [_program(), "sweep", given, "--profile", sweep.profile]
+    lines = (sweep.source or "").splitlines()
+    while lines and lines[-1].startswith("# --set "):
+        words[5:5] = ["--set", lines.pop().removeprefix("# --set ")]
+    if store.folder.parent != Path("results"):
+        words += ["--results", str(store.folder.parent)]
+    return shlex.join(words)
+
+
+def _print_standing(out: Console, parts: list[Text | Table]) -> None:
+    for part in parts:
+        out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -> list[Text | Table]:
+    """How a sweep stands, what matters most first: a terminal may have few lines."""
+    total = now.total
+    parts: list[Text | Table] = [Text(_plain(now.sweep.title), style="bold")]
+    if now.sweep.stand_in:
+        parts.append(Text(_plain(now.sweep.stand_in), style="yellow"))
+    parts.append(Text(_plain(f"Profile {now.sweep.profile}, in {now.folder}.")))
+    parts.append(Text(_plain(_state(now))))
+    rest = "".join(f", {n} {name}" for n, name in ((total.crashed, "crashed"), (total.missing, "missing")) if n)
+    training = f" ({total.training} training now)" if total.training else ""
+    parts.append(Text(
+        f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed to learn{rest}{training}."
+    ))  # fmt: skip
+    if now.state == "running" and now.heartbeat:
+        from harness import status as standing
+
+        left = now.heartbeat.seconds_left
+        time_left = "not known yet" if left is None else f"about {_duration(left)}"
+        on = f"{_count(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
+        parts.append(Text(_plain("; ".join((f"Time left: {time_left}, with {on}", *standing.use(now.heartbeat.host))))))
+    parts += _pack_table(now)
+    if now.crashed:
+        parts.append(Text("Crashed:", style="bold"))
+        for trial, error in now.crashed[:10]:
+            said = _plain(error)
+            parts.append(Text(f"  {trial}: {said if len(said) <= 200 else said[:199] + '…'}"))
+        if len(now.crashed) > 10:
+            parts.append(Text(f"  … and {len(now.crashed) - 10} more"))
+    parts.append(_counts_table(now, most_cells))
+    if len(now.cells) > most_cells:
+        parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
+    return [*parts, *(Text(_plain(f"{what}: {command}")) for what, command in _next(now, words))]
+
+
+def _state(now: standing.Status) -> str:
+    silent = "" if now.silent_seconds is None else f"last sign of life {_duration(now.silent_seconds)} ago"
+    if now.state == "running":
+        return f"Running ({now.holder}); {silent or 'it has not said yet how far it is'}."
+    if now.state == "lost":
+        assert now.heartbeat is not None
+        who = f"process {now.heartbeat.pid} on {now.heartbeat.host}"
+        return f"Not running: {who} left without saying so (killed?); {silent}. What it had finished is kept."
+    if not (now.folder / "plan.json").is_file():
+        return "Never started: nothing was trained here."
+    return "Not running."
+
+
+def _next(now: standing.Status, words: str | None) -> list[tuple[str, str]]:
+    """What to type next, and what for."""
+    begin = words or "the command that began it"
+    if now.state == "running":
+        after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if now.total.crashed else []
+        return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
+    found = []
+    if now.total.missing:
+        found.append(("Train what is missing", begin))
+    if now.total.crashed:
+        found.append(("Retry the crashed", f"{begin} --retry-crashed"))
+    if now.total.finished:
+        found.append(("Report it", shlex.join([_program(), "report", str(now.folder)])))
+    return found
+
+
+def _counts_table(now: standing.Status, most_cells: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in now.sweep.axes or ("recipe",):
+        table.add_column(Text(_plain(name)))
+    for name in ("planned", "finished", "failed", "crashed", "missing", "training"):
+        table.add_column(name, justify="right")
+    for cell, here in list(zip(now.sweep.cells, now.cells, strict=True))[:most_cells]:
+        names = [Text(_plain(show(value))) for _, value in cell.axes] or [Text("the only one")]
+        failed = f"{here.failed}/{here.finished}" if here.finished else "–"
+        counts = (here.planned, here.finished, failed, here.crashed, here.missing, here.training)
+        table.add_row(*names, *map(str, counts))
+    return table
+
+
+def _pack_table(now: standing.Status) -> list[Text | Table]:
+    """The running packs, a line for each of a pack's cells, of which the first four are shown."""
+    if not now.packs:
+        return []
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("pack", "done", "steps", "pace", "time"):
+        table.add_column(name, justify="right")
+    table.add_column("training")
+    for number, pack in enumerate(now.packs, 1):
+        steps, pace = "–" if pack.steps is None else f"{pack.steps_done}/{pack.steps}", "–"
+        if pack.steps_per_second is not None:
+            pace = f"{pack.steps_per_second:.{0 if pack.steps_per_second >= 10 else 2}f} steps/s"
+        first = (str(number), f"{100 * pack.share:.0f} %", steps, pace, _duration(pack.seconds))
+        seeds: dict[int, list[int]] = defaultdict(list)
+        for trial in pack.trials:
+            seeds[trial.cell].append(trial.seeds.seed)
+        what = [
+            f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(map(str, of))}"
+            for cell, of in seeds.items()
+        ]
+        if len(what) > 4:
+            what[3:] = [f"… and {_count(len(what) - 3, 'more cell')}"]
+        if pack.deaths:
+            what.append(f"its worker died {_count(pack.deaths, 'time')} before")
+        for place, line in enumerate(what):
+            table.add_row(*(first if place == 0 else ("",) * len(first)), Text(_plain(line)))
+    return [table]
+
+
+def _plain(text: str) -> str:
+    """A text on one line, without what would move a terminal's cursor or change its colours."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
 
 
 @contextmanager

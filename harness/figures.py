@@ -18,6 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
@@ -845,9 +846,8 @@ def curves(found: Analysis) -> Figure | None:
     lines.sort(key=lambda line: line.verdict != "ok")  # failed runs on top
     for (left, right), (name, row) in zip(grid, rows.items(), strict=True):
         here = [line for line in lines if line.row == row]
-        for line in here:
-            _line(left, *line.score, line, many)
-            _line(right, *line.loss, line, many)
+        _lines(left, [(*line.score, line) for line in here], many)
+        _lines(right, [(*line.loss, line) for line in here], many)
         n = place.count(row)
         lacking = "" if n == len(here) else f", {len(here)} {'with curves' if whole else 'drawn'}"
         left.set_title(f"{_fit(name, 8.5, WIDTH - 2.2)}  (n = {n:,}{lacking})", loc="left")
@@ -888,20 +888,26 @@ def _curve_keys(axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Li
 _DASHED: dict[str, Dashes] = {"failed": (0, (3, 1.5)), "diverged": (0, (3, 1.5)), "at chance": (0, (1, 1))}
 
 
-def _line(ax: Axes, x: np.ndarray, y: np.ndarray, run: _Line, many: bool) -> None:
-    """One run's line up to its last finite value, marked there."""
-    keep = np.isfinite(y)
-    if not keep.any():
-        return
-    x, y = x[keep], y[keep]
-    mark = _MARKS.get("failed" if run.verdict == "diverged" else run.verdict)
-    colour = _hue(run.colour) if mark is None else CHANCE if run.verdict == "at chance" else FAILED
-    width = 0.7 if mark is None else 0.9
-    ax.plot(x, y, color=colour, ls=_DASHED.get(run.verdict, LINES[0]), lw=width, alpha=0.75, rasterized=many)
-    size, marker, face = (
-        (7.0, _marker(run.colour), colour) if mark is None else (mark.size * 0.6, mark.marker, mark.face)
-    )
-    ax.scatter(x[-1:], y[-1:], s=size, marker=marker, c=face, edgecolors=colour, lw=0.6)
+def _lines(ax: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray, _Line]], many: bool) -> None:
+    """The runs' lines up to their last finite values, marked there; those that look alike are one artist each."""
+    alike: dict[tuple[str, int], list[np.ndarray]] = {}
+    for x, y, run in drawn:
+        keep = np.isfinite(y)
+        if keep.any():
+            verdict = "failed" if run.verdict == "diverged" else run.verdict
+            alike.setdefault((run.verdict, run.colour if verdict not in _MARKS else 0), []).append(
+                np.column_stack([x[keep], y[keep]])
+            )
+    for (verdict, hue), runs in alike.items():
+        mark = _MARKS.get("failed" if verdict == "diverged" else verdict)
+        colour = _hue(hue) if mark is None else CHANCE if verdict == "at chance" else FAILED
+        style: Any = {"colors": [colour], "linestyles": [_DASHED.get(verdict, LINES[0])], "alpha": 0.75}
+        width = 0.7 if mark is None else 0.9
+        ax.add_collection(LineCollection(runs, linewidths=width, zorder=2, rasterized=many, **style))
+        size, marker, face = (7.0, _marker(hue), colour) if mark is None else (mark.size * 0.6, mark.marker, mark.face)
+        x, y = np.stack([run[-1] for run in runs]).T
+        ax.scatter(x, y, s=size, marker=marker, c=face, edgecolors=colour, lw=0.6)
+    ax.autoscale_view()
 
 
 def _smooth(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import hub, tasks
-from harness.records import Store
+from harness.records import Record
 from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, Trial, expand, load, profiles
 
 
@@ -89,15 +89,17 @@ class Estimate:
     parameters: int | None
 
 
-def estimate(sweep: Sweep, store: Store, workers: int) -> Estimate:
-    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane."""
+def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estimate:
+    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane.
+
+    `records` are those of the folder, by trial id (`Store.records`).
+    """
     trials = expand(sweep)
     parameters = parameter_count(sweep.cells[0].recipe.model)
     memory = max(lane_bytes(cell.recipe, parameter_count(cell.recipe.model)) or 0 for cell in sweep.cells) or None
     per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
     left = []
-    for trial in trials:
-        record = store.load(trial.id)
+    for trial, record in ((trial, records.get(trial.id)) for trial in trials):
         if record is None:
             left.append(trial)
         elif record.measured:

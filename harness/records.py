@@ -8,9 +8,10 @@ import io
 import json
 import os
 import socket
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.sweep import HarnessError, Sweep, Trial, expand
+from harness.sweep import SEED_FIELDS, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
+# What zipfile and numpy raise for an archive that is not there, was cut short or changed.
+_DAMAGED: tuple[type[Exception], ...] = (EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, SyntaxError)
+_DAMAGED += (OSError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 Status = Literal["finished", "crashed", "missing"]
 Outcome = Literal["ok", "failed"]
 Reason = Literal["constant", "diverged", "collapsed"]
@@ -188,22 +192,47 @@ class Store:
     def load(self, trial_id: str) -> Record | None:
         """The record of a trial; None where there is none or it can't be read (`unreadable` names the latter)."""
         try:
-            record = Record.model_validate_json(self.path(trial_id).read_bytes())
+            with open(f"{self.trials}/{trial_id}.json", "rb") as stream:  # a hundred thousand times: without a Path
+                record = Record.model_validate_json(stream.read())
         except (OSError, ValidationError):
             return None
         return record if record.id == trial_id else None
 
-    def unreadable(self, sweep: Sweep) -> tuple[Path, ...]:
-        """Record files of planned trials that are cut short, empty or of another schema: they count as missing."""
-        paths = (self.path(trial.id) for trial in expand(sweep))
-        return tuple(path for path in paths if path.exists() and self.load(path.stem) is None)
+    def each(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Record | None]]:
+        """Trials with their records, each read when its turn comes; None as `load` says."""
+        for trial in trials:
+            yield trial, self.load(trial.id)
 
-    def tidy(self, sweep: Sweep) -> None:
-        """Rename what can't be read to `<id>.unreadable` and remove what killed writers left half written."""
-        for path in self.unreadable(sweep):
+    def records(self, sweep: Sweep) -> dict[str, Record]:
+        """The records of the plan's trials by id, each read once, as they lie there now; a dict to hand on.
+
+        Records share what they have in common with the plan and with each other, which halves their memory.
+        """
+        found: dict[str, Record] = {}
+        environments: dict[Environment | None, Environment | None] = {}
+        for trial, record in self.each(expand(sweep)):
+            if record is not None:
+                place = environments.setdefault(record.environment, record.environment)
+                planned = trial if record.trial == trial else record.trial
+                found[trial.id] = record.model_copy(update={"environment": place, "trial": planned})
+        return found
+
+    def unreadable(self, sweep: Sweep, among: Iterable[str] | None = None) -> tuple[Path, ...]:
+        """Record files of planned trials that are cut short, empty or of another schema: they count as missing.
+
+        `among` are the ids to look at, where it is known already that the others can be read.
+        """
+        ids = (trial.id for trial in expand(sweep)) if among is None else among
+        return tuple(self.path(one) for one in ids if self.path(one).exists() and self.load(one) is None)
+
+    def tidy(self, sweep: Sweep) -> dict[str, Record]:
+        """Rename what can't be read to `<id>.unreadable`, remove what killed writers left; the records there are."""
+        found = self.records(sweep)
+        for path in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in found]):
             path.rename(path.with_suffix(".unreadable"))
         for path in self.trials.glob(".*.tmp"):
             path.unlink(missing_ok=True)
+        return found
 
     def arrays_sha256(self, trial_id: str) -> str | None:
         """The hash of a trial's arrays as they lie there now, None where there are none."""
@@ -214,23 +243,26 @@ class Store:
 
     def set_aside(self, trial_id: str) -> None:
         """Keep a trial's record under `<id>.attempt<k>.json`, so that the trial can be trained again."""
-        path = self.path(trial_id)
-        number = 1
-        while (kept := path.with_name(f"{trial_id}.attempt{number}.json")).exists():
-            number += 1
-        path.rename(kept)
+        self.path(trial_id).rename(self._attempt(trial_id, self.attempts(trial_id) + 1))
 
     def attempts(self, trial_id: str) -> int:
-        """How many records of the trial were set aside."""
-        return len(list(self.trials.glob(f"{trial_id}.attempt*.json")))
+        """How many records of the trial were set aside; their numbers have no gaps, so that none is listed."""
+        number = 0
+        while self._attempt(trial_id, number + 1).exists():
+            number += 1
+        return number
+
+    def _attempt(self, trial_id: str, number: int) -> Path:
+        return self.trials / f"{trial_id}.attempt{number}.json"
 
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
         try:
             # From memory: given a path, numpy leaves the file open where it is no archive.
-            with np.load(io.BytesIO(self.path(trial_id).with_suffix(".npz").read_bytes())) as arrays:
+            content = io.BytesIO(self.path(trial_id).with_suffix(".npz").read_bytes())
+            with np.load(content, allow_pickle=False) as arrays:
                 return Curves(**{name: arrays[name] for name in Curves.__dataclass_fields__})
-        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
+        except _DAMAGED:
             return None
 
     @contextmanager
@@ -260,20 +292,19 @@ def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
     `attempts`, `error`, every field of `Measured` and of `Environment`; not known is None or NaN.
     """
-    rows = []
-    for trial in expand(sweep):
-        record = store.load(trial.id)
-        row: dict[str, object] = {"trial": trial.id, "cell": trial.cell}
-        row |= dict(sweep.cells[trial.cell].axes) | trial.seeds.model_dump()
-        row["status"] = record.status if record else "missing"
-        row["attempts"] = record.attempts if record else 0
-        row["error"] = record.error if record else None
-        measured = record.measured if record else None
-        environment = record.environment if record else None
-        row |= {name: getattr(measured, name, None) for name in Measured.model_fields}
-        row |= {name: getattr(environment, name, None) for name in Environment.model_fields}
-        rows.append(row)
-    table = pd.DataFrame(rows)
+    names = ["trial", "cell", *sweep.axes, *SEED_FIELDS, "status", "attempts", "error"]
+    measures, places = list(Measured.model_fields), list(Environment.model_fields)
+    rows: list[tuple[object, ...]] = []
+    axes = [tuple(value for _, value in cell.axes) for cell in sweep.cells]
+    no_measures, no_place = (None,) * len(measures), (None,) * len(places)
+    for trial, record in store.each(expand(sweep)):
+        of_seeds = (getattr(trial.seeds, name) for name in SEED_FIELDS)
+        state = (record.status, record.attempts, record.error) if record else ("missing", 0, None)
+        measured, environment = (record.measured, record.environment) if record else (None, None)
+        found = (getattr(measured, name) for name in measures) if measured else no_measures
+        place = (getattr(environment, name) for name in places) if environment else no_place
+        rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
+    table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
     for name in Measured.model_fields:
         if name not in texts:

@@ -25,6 +25,7 @@ NORMAL_95 = float(special.ndtri(1 - TAIL))
 ROUNDING = 1e-12  # numbers whose difference is this share of their size differ by rounding alone
 CHUNK = 2**17  # resampled statistics at once: 1 MiB of them, which a core's cache holds
 DRAWS = 2**22  # resampled scores at once: 32 MiB
+MANY = 1000  # scores and more, of which the values may be so few that resampling counts them
 EXACT = 10_000  # a permutation test with no more permutations than this goes through them all
 PERMUTATIONS = 4_999
 RESAMPLES = 2_000
@@ -462,6 +463,34 @@ def _stratified_draws(
         yield scores[start + rng.integers(0, bound, size=(rows, len(scores)))]
 
 
+def _few(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The ascending values [U] and each score's place among them [N], where so few that counting them pays; or None.
+
+    Thousands of accuracies on a dev set of some hundred examples: resampling draws how often each value comes.
+    """
+    if len(scores) < MANY:
+        return None
+    values, places = np.unique(scores, return_inverse=True)
+    return (values, places) if len(values) <= len(scores) / 8 and len(values) <= MANY else None
+
+
+def _tallied(
+    values: np.ndarray,
+    places: np.ndarray,
+    sizes: Sequence[int],
+    statistic: Pooled,
+    rng: np.random.Generator,
+    resamples: int,
+) -> np.ndarray:
+    """The statistics [R] of stratified resamples of scores, given as `_few` does; of the law of `_stratified_draws`."""
+    times = np.zeros((resamples, len(values)), dtype=np.int64)
+    for part in np.split(places, np.cumsum(sizes)[:-1]):
+        times += rng.multinomial(len(part), np.bincount(part, minlength=len(values)) / len(part), size=resamples)
+    cut = _cut(len(places), statistic)
+    reached = np.clip(times.cumsum(axis=1), cut, len(places) - cut)  # the statistics are means of ordered scores
+    return np.asarray(np.diff(reached, axis=1, prepend=cut) @ values / (len(places) - 2 * cut))
+
+
 def pooled(
     strata: Sequence[np.ndarray], statistic: Pooled, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Estimate:
@@ -479,7 +508,11 @@ def pooled(
     if all(np.ptp(part) == 0 for part in parts):
         return Estimate(value, NAN, NAN)
     sizes = [len(part) for part in parts]
-    draws = [_plain(chunk, statistic) for chunk in _stratified_draws(scores, sizes, rng, resamples)]
+    few = _few(scores)
+    if few is not None:
+        draws = [_tallied(*few, sizes, statistic, rng, resamples)]
+    else:
+        draws = [_plain(chunk, statistic) for chunk in _stratified_draws(scores, sizes, rng, resamples)]
     low, high = np.quantile(np.concatenate(draws), [TAIL, 1 - TAIL])
     return Estimate(value, min(value, float(low)), max(value, float(high)))
 
@@ -536,11 +569,17 @@ def _permutation_p(
         members = np.fromiter((i for pick in combinations(range(n1 + n2), picked) for i in pick), dtype=int)
         sums = values[members.reshape(count, picked)].sum(axis=1)
     else:
+        few = _few(values)
         step = max(1, DRAWS // len(values))
         chunks = (min(step, PERMUTATIONS - done) for done in range(0, PERMUTATIONS, step))
-        sums = np.concatenate(
-            [rng.permuted(np.tile(values, (rows, 1)), axis=1)[:, :picked].sum(axis=1) for rows in chunks]
-        )
+        if few is not None:
+            levels, places = few
+            times = rng.multivariate_hypergeometric(np.bincount(places), picked, size=PERMUTATIONS)
+            sums = np.asarray(times @ levels)
+        else:
+            sums = np.concatenate(
+                [rng.permuted(np.tile(values, (rows, 1)), axis=1)[:, :picked].sum(axis=1) for rows in chunks]
+            )
     first = sums if picked == n1 else values.sum() - sums
     observed = float(statistic(x.sum(keepdims=True), y.sum(keepdims=True))[0])
     found = statistic(first, values.sum() - first)

@@ -108,7 +108,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         runs=runs,
         profile=sweep.profile,
         stand_in=sweep.stand_in,
-        unreadable=len(store.unreadable(sweep)),
+        unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         load=lambda row: store.curves(trials[row]),
     )

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -145,7 +145,13 @@ class Trial(_Frozen):
     seeds: Seeds
     cell: int = Field(ge=0)
 
-    @property
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
+        """A copy with other fields, without the id of the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        vars(copy).pop("id", None)
+        return copy
+
+    @cached_property
     def id(self) -> str:
         """A readable slug and eight hex digits over every field that decides the result.
 

@@ -587,7 +587,9 @@ def csv(table: pd.DataFrame, floats: str | None = None) -> str:
     def safe(value: object) -> object:
         if not isinstance(value, str):
             return value
-        line = re.sub("\r\n?", "\n", value)  # pandas puts no quotes about a lone \r, which ends a line for some
+        line = (
+            re.sub("\r\n?", "\n", value) if "\r" in value else value
+        )  # pandas puts no quotes about a lone \r, which ends a line for some
         return f"'{line}" if line[:1] in _FORMULA else line
 
     guarded = table.rename(columns=safe)

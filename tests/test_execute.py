@@ -1,5 +1,7 @@
 """Packing, retries, records and reruns; the in-process path everywhere, Ray where it is Ray that is tested."""
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -7,10 +9,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from driving import content, workers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,17 +30,6 @@ pytestmark = pytest.mark.usefixtures("cpu_only")
 
 def quiet(progress: execute.Progress) -> None:
     """Show nothing."""
-
-
-def content(store: Store) -> dict[str, tuple[str, ...]]:
-    """What each record measured, in bits."""
-    found = {}
-    for path in sorted(store.trials.glob("*.json")):
-        record = store.load(path.stem)
-        assert record is not None
-        assert record.measured is not None
-        found[record.id] = (record.measured.weights_sha256, str(record.measured.final_score))
-    return found
 
 
 # --------------------------------------------------------------------------------------------------------- packing
@@ -209,6 +203,123 @@ def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, 
     assert content(broken) == content(whole)
 
 
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_a_pack_too_large_for_the_memory_is_found_out_once(
+    tiny_sweep: Sweep, tmp_path: Path, trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tried = execute.train_pack, []
+
+    def small(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[execute.Result]:
+        tried.append(len(trials))
+        if len(trials) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(execute, "train_pack", small)
+    monkeypatch.setattr(execute, "PARTS", (0.001,))  # packs as large as asked for
+    many = tiny_sweep.model_copy(update={"seeds": tuple(trial(seed).seeds for seed in range(20))})
+    ended = execute.run(many, Store(tmp_path / "tiny"), replace(HERE, pack=16), quiet)
+    assert (ended.finished, ended.crashed) == (40, 0)
+    assert [lanes for lanes in tried if lanes > 3] == [16, 8, 4]
+    assert execute.Done(Job(()), [], error="RuntimeError: CUDA error: out of memory\nCompile with …").out_of_memory
+    assert not execute.Done(Job(()), [], error="ValueError: out of range").out_of_memory
+
+
+def test_ctrl_c_lets_the_running_pack_end_and_a_second_leaves_now(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "broken")
+    execute.run(tiny_sweep, whole, HERE, quiet)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    said: list[str] = []
+
+    def press(times: int, number: int = signal.SIGINT) -> Callable[[execute.Progress], None]:
+        def show(progress: execute.Progress) -> None:
+            nonlocal times
+            said.extend(progress.messages)
+            while progress.lanes and times:
+                times -= 1
+                os.kill(os.getpid(), number)
+
+        return show
+
+    with pytest.raises(KeyboardInterrupt):
+        execute.run(tiny_sweep, store, replace(HERE, pack=2), press(2))
+    assert not list(store.trials.glob("*.json"))
+    with pytest.raises(execute.Terminated):
+        execute.run(tiny_sweep, store, replace(HERE, pack=2, notice=0), press(1, signal.SIGTERM))
+    assert not list(store.trials.glob("*.json"))
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        execute.run(tiny_sweep, store, replace(HERE, pack=2), press(1))
+    assert stopped.type is KeyboardInterrupt
+    assert "stopping after the 2 trials that are training; Ctrl-C again leaves now" in said
+    assert len(list(store.trials.glob("*.json"))) == 2
+    with pytest.raises(execute.Terminated):
+        execute.run(tiny_sweep, store, replace(HERE, pack=2), press(1, signal.SIGTERM))
+    assert len(list(store.trials.glob("*.json"))) == 4
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert not (store.folder / execute.HEARTBEAT).exists()
+    execute.run(tiny_sweep, store, HERE, quiet)
+    assert content(store) == content(whole)
+
+
+def test_what_trains_now_can_be_read_from_outside(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "_HEARTBEAT_SECONDS", 0.0)
+    store, seen = Store(tmp_path / "tiny"), []
+
+    def look(progress: execute.Progress) -> None:
+        with suppress(FileNotFoundError):
+            seen.append(json.loads((store.folder / execute.HEARTBEAT).read_text()))
+
+    execute.run(tiny_sweep, store, replace(HERE, pack=2), look)
+    assert not (store.folder / execute.HEARTBEAT).exists()
+    state = seen[0]
+    assert (state["schema_version"], state["pid"], state["device"], state["workers"]) == (1, os.getpid(), "cpu", 1)
+    assert set(state) == {
+        "schema_version", "pid", "host", "started_utc", "updated_utc", "device", "workers", "seconds_left", "packs"
+    }  # fmt: skip
+    (pack,) = state["packs"]
+    assert set(pack) == {"trials", "share", "seconds", "deaths"}
+    assert set(pack["trials"]) <= {one.id for one in expand(tiny_sweep)}
+    assert len(pack["trials"]) == 2
+
+
+def test_a_heartbeat_that_cannot_be_written_stops_nothing(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(execute, "write", full)
+    assert execute.run(tiny_sweep, Store(tmp_path / "tiny"), HERE, quiet).finished == 6
+
+
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "broken")
+    execute.run(tiny_sweep, whole, HERE, quiet)
+    real = os.fsync
+
+    def full(number: int) -> None:
+        if len(list(store.trials.glob("*.json"))) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(HarnessError, match=r"trials/.*\.json \(No space left on device\)") as error:
+            execute.run(tiny_sweep, store, replace(HERE, pack=2), quiet)
+        assert "\n" not in str(error.value)
+    kept = content(store)
+    assert len(kept) == 3
+    assert not list(store.trials.glob(".*"))
+    execute.run(tiny_sweep, store, HERE, quiet)
+    assert content(store) == content(whole)
+
+
 # ------------------------------------------------------------------------------------------------------------- Ray
 
 
@@ -220,26 +331,14 @@ def test_ray_trains_the_same_and_outlives_a_killed_worker(tiny_sweep: Sweep, tmp
     def kill_one(progress: execute.Progress) -> None:
         """The first time that workers train, kill one of them."""
         if progress.lanes and not killed:
-            listed = subprocess.run(["pgrep", "-f", "ray::_Worker"], capture_output=True, text=True, check=False)
-            for process in listed.stdout.split():
-                if Path(f"/proc/{process}/cwd").exists() and descends(int(process)):
-                    killed.append(int(process))
-                    os.kill(int(process), signal.SIGKILL)
-                    return
+            killed.extend(workers()[:1])
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
 
     ended = execute.run(tiny_sweep, rayed, Options(workers=1, pack=3), kill_one)
     assert killed
     assert (ended.finished, ended.crashed, ended.missing) == (6, 0, 0)
     assert content(rayed) == content(alone)
-
-
-def descends(process: int) -> bool:
-    """Whether a process is of this one's family, and not of another sweep on the machine."""
-    while process > 1:
-        if process == os.getpid():
-            return True
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    return False
 
 
 def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:

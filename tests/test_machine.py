@@ -60,7 +60,7 @@ def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypa
 @pytest.mark.usefixtures("cpu_only")
 def test_estimates_come_from_finished_trials_where_there_are_any(tiny_sweep: Sweep, tmp_path: Path) -> None:
     store = Store(tmp_path / "tiny")
-    assert "guess" in machine.estimate(tiny_sweep, store, 2).basis
+    assert "guess" in machine.estimate(tiny_sweep, store.records(tiny_sweep), 2).basis
     half = tiny_sweep.model_copy(update={"seeds": tiny_sweep.seeds[:2]})
     execute.run(half, store, Options(in_process=True), lambda progress: None)
     seconds = [
@@ -68,7 +68,7 @@ def test_estimates_come_from_finished_trials_where_there_are_any(tiny_sweep: Swe
         for trial in expand(tiny_sweep)
         if (record := store.load(trial.id)) is not None and record.measured is not None
     ]
-    found = machine.estimate(tiny_sweep, store, 2)
+    found = machine.estimate(tiny_sweep, store.records(tiny_sweep), 2)
     assert found.basis == "from the finished trials"
     assert found.seconds == pytest.approx(2 * sum(seconds) / 4 / 2)  # two trials are left, on two workers
 

@@ -350,6 +350,17 @@ def test_kappa_of_the_published_example():
     assert 1 - found.expected_disagreement == pytest.approx(0.213, abs=5e-4)
 
 
+@pytest.mark.parametrize("runs", [300, 301])
+def test_outputs_of_very_many_runs_are_compared_in_some_pairs(runs, monkeypatch):
+    logits = rng().normal(size=(runs, 9, 3)) * np.linspace(0.5, 3, runs)[:, None, None]
+    labels = np.zeros(9, dtype=int)
+    some = noise.agreement(logits, labels).jensen_shannon
+    monkeypatch.setattr(noise, "MOST_PAIRS", runs**2)
+    every = noise.agreement(logits, labels).jensen_shannon
+    assert some != every
+    assert some == pytest.approx(every, rel=0.01)
+
+
 @given(PREDICTED)
 def test_agreement_by_hand(predicted):
     runs, examples = predicted.shape

@@ -181,6 +181,63 @@ def test_killed_between_arrays_and_record_the_trial_is_missing(sweep, store, fir
     assert kept.arrays_sha256 == sha256(store.path(first.id).with_suffix(".npz").read_bytes()).hexdigest()
 
 
+def test_all_records_at_once_are_each_as_it_is_loaded(tmp_path):
+    sweep = sweep_of(tmp_path, MOSBACH)
+    store = store_of(tmp_path / "results", sweep, MOSBACH_RUNS)
+    cut, elsewhere = (store.path(trial.id) for trial in expand(sweep)[:2])
+    cut.write_bytes(cut.read_bytes()[:100])
+    # As an edited sweep leaves it: the record keeps the place that its cell had.
+    elsewhere.write_text(elsewhere.read_text().replace('"cell": 0', '"cell": 7'))
+    found = store.records(sweep)
+    loaded = {trial.id: store.load(trial.id) for trial in expand(sweep)}
+    assert found == {name: record for name, record in loaded.items() if record is not None}
+    assert list(found) == [trial.id for trial in expand(sweep) if loaded[trial.id]]
+    assert found[elsewhere.stem].trial.cell == 7
+    assert store.unreadable(sweep, found) == ()
+    assert store.unreadable(sweep) == store.unreadable(sweep, [cut.stem, "no-such-trial"]) == (cut,)
+    (store.trials / ".left.json.1.tmp").write_text("half")
+    assert store.tidy(sweep) == found
+    assert not list(store.trials.glob(".*"))
+    assert cut.with_suffix(".unreadable").exists()
+
+
+def test_records_are_read_when_their_turn_comes(sweep, store):
+    trials = expand(sweep)
+    walk = store.each(trials)
+    assert next(walk) == (trials[0], None)
+    save(store, sweep, trials[1], Run(300))  # as a sweep does while somebody looks
+    assert next(walk) == (trials[1], store.load(trials[1].id))
+
+
+def test_a_changed_trial_has_another_id(first):
+    name = first.id
+    other = first.model_copy(update={"seeds": first.seeds.model_copy(update={"seed": 9, "init_seed": 9})})
+    assert other.id != name == first.id == first.model_copy().id == first.model_copy(deep=True).id
+    assert first == type(first).model_validate_json(first.model_dump_json())
+    assert "id" not in json.loads(first.model_dump_json())
+
+
+@given(flip=st.integers(0, 10_000))
+@settings(deadline=None, max_examples=60)
+def test_changed_arrays_are_none_or_as_numpy_reads_them(flip):
+    with tempfile.TemporaryDirectory() as name:
+        sweep = sweep_of(Path(name), TWO)
+        store = Store(Path(name) / "results")
+        store.trials.mkdir(parents=True)
+        trial = expand(sweep)[0]
+        save(store, sweep, trial, Run(300), examples=20, majority=10)
+        path = store.path(trial.id).with_suffix(".npz")
+        good = store.curves(trial.id)
+        assert good is not None
+        with np.load(path) as arrays:
+            assert same_arrays(good, Curves(**arrays))
+        content = bytearray(path.read_bytes())
+        content[flip % len(content)] ^= 0xFF
+        path.write_bytes(content)
+        read = store.curves(trial.id)
+        assert read is None or same_arrays(read, good)
+
+
 def test_a_record_set_aside_stays_and_counts(sweep, store, first):
     assert store.attempts(first.id) == 0
     for number in (1, 2):

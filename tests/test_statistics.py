@@ -412,6 +412,22 @@ def test_pooled_is_the_stratified_bootstrap():
     assert mean.high - mean.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
+def test_many_scores_of_few_values_are_resampled_by_counting(monkeypatch):
+    strata = [np.round(rng().normal(0.7, 0.1, 1500), 2), np.round(rng().normal(0.6, 0.05, 1001), 2)]
+    x, y = strata[0][:1100], strata[0][100:] + 0.01
+
+    def found():
+        bounds = [ends(statistics.pooled(strata, name, rng(), 4000)) for name in ("mean", "median", "iqm")]
+        return bounds, statistics._permutation_p(x, y, lambda a, b: np.abs(a / len(x) - b / len(y)), rng())
+
+    assert statistics._few(np.concatenate(strata)) is not None
+    counted, p = found()
+    monkeypatch.setattr(statistics, "MANY", 10**9)
+    drawn, other = found()
+    assert np.abs(np.subtract(counted, drawn)).max() < 4e-4  # a tenth of the interval
+    assert p == pytest.approx(other, abs=0.03)
+
+
 def test_pooled_of_little():
     assert unknown(*ends(statistics.pooled([], "mean", rng())))
     assert unknown(*ends(statistics.pooled([np.array([])], "iqm", rng())))

@@ -1,0 +1,314 @@
+"""How a sweep stands, seen from outside it: the plan, the records and the driver's last sign of life; prints nothing.
+
+Whether a sweep lives is asked of the folder's lock, which ends with its process, and of nothing it has written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import shutil
+import socket
+import subprocess
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from harness import tasks
+from harness.execute import HEARTBEAT, last_line
+from harness.records import Store
+from harness.sweep import HarnessError, Scalar, Sweep, TaskSpec, Trial, expand
+
+State = Literal["running", "stopped", "lost"]
+
+
+# ------------------------------------------------------------------------------------------- what the driver says
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+
+class RunningPack(_Read):
+    """Trials that train together, as the driver last wrote of them."""
+
+    trials: tuple[str, ...]
+    share: float = Field(ge=0, le=1)
+    seconds: float = Field(ge=0, description="since the pack was started")
+    deaths: int = Field(ge=0, description="how often a worker died with it")
+
+
+class Heartbeat(_Read):
+    """`running.json` of a results folder: written every few seconds while a sweep lives, removed when it ends."""
+
+    schema_version: Literal[1]
+    pid: int
+    host: str
+    started_utc: AwareDatetime
+    updated_utc: AwareDatetime
+    device: str
+    workers: int = Field(ge=0)
+    seconds_left: float | None = Field(ge=0)
+    packs: tuple[RunningPack, ...]
+
+
+def heartbeat(folder: Path) -> Heartbeat | None:
+    """The driver's last sign of life; None where there is none or it can't be read."""
+    try:
+        return Heartbeat.model_validate_json((folder / HEARTBEAT).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def holder(folder: Path) -> str | None:
+    """Who holds a results folder, None where nobody does; raises OSError for a lock that may not be read.
+
+    The lock is shared for an instant and never waited for, so that a sweep about to start is hardly ever refused.
+    """
+    try:
+        stream = (folder / ".lock").open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return stream.read(1000).decode(errors="replace").strip() or "another process"
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        return None
+
+
+# --------------------------------------------------------------------------------------------------- how it stands
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of planned trials; `training` ones are missing or crashed until their record is written."""
+
+    planned: int
+    finished: int
+    failed: int
+    crashed: int
+    missing: int
+    training: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack in training; `steps` of its lanes, which go in step, where the size of the training set is known."""
+
+    trials: tuple[Trial, ...]
+    share: float
+    seconds: float
+    deaths: int
+    steps: int | None
+
+    @property
+    def steps_done(self) -> int | None:
+        """Steps done by every lane."""
+        return None if self.steps is None else round(self.share * self.steps)
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """The pace since the pack was started."""
+        return None if self.steps_done is None or self.seconds <= 0 else self.steps_done / self.seconds
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a sweep stands. `lost`: nobody holds the folder, and the sweep that did never said that it ended."""
+
+    sweep: Sweep
+    folder: Path
+    state: State
+    holder: str | None
+    heartbeat: Heartbeat | None
+    silent_seconds: float | None  # since the last sign of life
+    total: Counts
+    cells: tuple[Counts, ...]
+    packs: tuple[Pack, ...]
+    crashed: tuple[tuple[str, str], ...]  # (trial, the last line of its error)
+
+    def as_json(self) -> dict[str, object]:
+        """The contract of `harness status --json`."""
+        alive = self.heartbeat
+        axes: list[dict[str, Scalar]] = [dict(cell.axes) for cell in self.sweep.cells]
+        return {
+            "sweep": self.sweep.name,
+            "profile": self.sweep.profile,
+            "folder": str(self.folder),
+            "state": self.state,
+            **vars(self.total),
+            "seconds_left": alive.seconds_left if alive and self.state == "running" else None,
+            "updated_utc": alive.updated_utc.isoformat() if alive else None,
+            "device": alive.device if alive else None,
+            "workers": alive.workers if alive else None,
+            "cells": [{"axes": at, **vars(counts)} for at, counts in zip(axes, self.cells, strict=True)],
+            "packs": [
+                {
+                    "trials": [trial.id for trial in pack.trials],
+                    "share": pack.share,
+                    "seconds": pack.seconds,
+                    "deaths": pack.deaths,
+                    "steps": pack.steps,
+                    "steps_done": pack.steps_done,
+                    "steps_per_second": pack.steps_per_second,
+                }
+                for pack in self.packs
+            ],
+            "crashed_trials": [{"trial": trial, "error": error} for trial, error in self.crashed],
+        }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is remembered of a record, which is written once: ten thousand are not read again every two seconds."""
+
+    version: tuple[int, int, int]  # inode, size, time of change
+    status: str | None  # None: can't be read
+    failed: bool = False
+    error: str | None = None
+    train_examples: int | None = None
+
+
+class Watch:
+    """Looks at one results folder, again and again."""
+
+    def __init__(self, sweep: Sweep, store: Store) -> None:
+        """Look at `store` for the trials of `sweep`; nothing is read yet."""
+        self.sweep, self.store = sweep, store
+        self.trials = {trial.id: trial for trial in expand(sweep)}
+        self.known: dict[str, _Known] = {}
+        self.examples: dict[TaskSpec, int | None] = {}
+
+    def look(self, now: datetime | None = None) -> Status:
+        """How the sweep stands now; `now` decides nothing but the age of the last sign of life."""
+        # The lock before the files: a driver removes its sign of life before it lets go of the lock.
+        held = holder(self.store.folder)
+        alive = heartbeat(self.store.folder)
+        if held is None and alive is not None:
+            held = holder(self.store.folder)  # a sweep that began in between
+        if held is not None and alive is not None and held != f"process {alive.pid} on {alive.host}":
+            alive = None  # of an earlier sweep, which was killed
+        state: State = "running" if held else "lost" if alive else "stopped"
+        for trial_id in self.trials:
+            self._refresh(trial_id)
+        packs = tuple(self._packs(alive)) if alive and state == "running" else ()
+        training = {trial.id for pack in packs for trial in pack.trials if not self._is(trial.id, "finished")}
+        ids: dict[int, list[str]] = defaultdict(list)
+        for trial in self.trials.values():
+            ids[trial.cell].append(trial.id)
+        crashed = [trial_id for trial_id in self.trials if self._is(trial_id, "crashed")]
+        age = ((now or datetime.now(UTC)) - alive.updated_utc).total_seconds() if alive else None
+        return Status(
+            sweep=self.sweep,
+            folder=self.store.folder,
+            state=state,
+            holder=held,
+            heartbeat=alive,
+            silent_seconds=None if age is None else max(0.0, age),  # clocks of two machines may differ
+            total=self._count(list(self.trials), training),
+            cells=tuple(self._count(ids[cell], training) for cell in range(len(self.sweep.cells))),
+            packs=packs,
+            crashed=tuple((trial_id, last_line(self.known[trial_id].error or "")) for trial_id in crashed),
+        )
+
+    def _refresh(self, trial_id: str) -> None:
+        try:
+            found = os.stat(f"{self.store.trials}/{trial_id}.json")
+        except OSError:
+            self.known.pop(trial_id, None)
+            return
+        version = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if trial_id in self.known and self.known[trial_id].version == version:
+            return
+        record = self.store.load(trial_id)
+        if record is None:
+            self.known[trial_id] = _Known(version, None)
+            return
+        measured = record.measured
+        failed = measured is not None and measured.outcome == "failed"
+        examples = measured.train_examples if measured else None
+        self.known[trial_id] = _Known(version, record.status, failed, record.error, examples)
+
+    def _is(self, trial_id: str, status: str) -> bool:
+        return trial_id in self.known and self.known[trial_id].status == status
+
+    def _count(self, ids: list[str], training: set[str]) -> Counts:
+        states = [self.known[one].status if one in self.known else None for one in ids]
+        failed = sum(one in self.known and self.known[one].failed for one in ids)
+        finished, crashed = states.count("finished"), states.count("crashed")
+        missing = len(ids) - finished - crashed
+        return Counts(len(ids), finished, failed, crashed, missing, len(training.intersection(ids)))
+
+    def _packs(self, alive: Heartbeat) -> list[Pack]:
+        """The packs of planned trials that have not all ended since the driver wrote of them."""
+        found = []
+        for pack in alive.packs:
+            trials = tuple(self.trials[one] for one in dict.fromkeys(pack.trials) if one in self.trials)
+            if any(not self._is(trial.id, "finished") for trial in trials):
+                found.append(Pack(trials, pack.share, pack.seconds, pack.deaths, self._steps(trials[0])))
+        return found
+
+    def _steps(self, trial: Trial) -> int | None:
+        """Steps that a trial takes; its files, where it has some of its own, are not read for that."""
+        recipe = trial.recipe
+        if self.examples.get(recipe.task) is None:
+            self.examples[recipe.task] = self._examples(recipe.task)
+        examples = self.examples[recipe.task]
+        return None if not examples else math.ceil(examples / recipe.batch_size) * recipe.epochs
+
+    def _examples(self, task: TaskSpec) -> int | None:
+        for trial_id, known in self.known.items():
+            if known.train_examples is not None and self.trials[trial_id].recipe.task == task:
+                return known.train_examples
+        if task.files is not None:
+            return None
+        try:
+            sizes = tasks.sizes(task)
+        except HarnessError:
+            return None
+        return sizes[0] if sizes else None
+
+
+# ------------------------------------------------------------------------------------------------ the machine's use
+
+
+def use(host: str) -> tuple[str, ...]:
+    """How busy this machine's GPUs are, or its cores where it has none, a text each; none where `host` is another."""
+    if host != socket.gethostname():
+        return ()
+    found = []
+    for line in _nvidia_smi():
+        index, name, busy, used, memory = line
+        kept = (
+            f", {int(used) / 1024:.1f} of {int(memory) / 1024:.0f} GiB"
+            if used.isdecimal() and memory.isdecimal()
+            else ""
+        )
+        found.append(f"GPU {index} ({name}): {busy} %{kept}")
+    if found:
+        return tuple(found)
+    try:
+        return (f"CPU load: {os.getloadavg()[0]:.1f} on {os.cpu_count() or 1} cores",)
+    except OSError:
+        return ()
+
+
+def _nvidia_smi() -> list[tuple[str, ...]]:
+    """(index, name, use in per cent, MiB in use, MiB) of each GPU; none where that isn't known in two seconds."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    query = "--query-gpu=index,name,utilization.gpu,memory.used,memory.total"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=2, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [tuple(line.split(", ")) for line in asked.stdout.splitlines()] if asked.returncode == 0 else []
+    return [line for line in lines if len(line) == 5]

@@ -1,0 +1,117 @@
+"""A sweep that trains for some ten seconds, its undisturbed records, and the command line in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from driving import content
+
+from harness import execute
+from harness.records import Store
+from harness.sweep import ModelSpec, Sweep, TaskSpec, expand, load
+
+SEEDS, EPOCHS = 20, 20
+
+
+@dataclass
+class Bench:
+    """A sweep's file, where its results go, and what they should be."""
+
+    file: Path
+    sweep: Sweep
+    store: Store
+    undisturbed: dict[str, tuple[str, ...]]
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def command(self, *words: object) -> list[str]:
+        """`harness sweep` on this sweep."""
+        code = "from harness.cli import main; main()"
+        results = ["--results", str(self.store.folder.parent)]
+        return [sys.executable, "-c", code, "sweep", str(self.file), *results, *map(str, words)]
+
+    def start(self, *words: object) -> subprocess.Popen[str]:
+        """Start it in a session of its own, as a terminal or a cluster does; its marked children can be found."""
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HARNESS_FAULTS": str(self.store.folder)}
+        child = subprocess.Popen(
+            self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment, start_new_session=True,
+        )  # fmt: skip
+        self.children.append(child)
+        return child
+
+    def kept(self) -> int:
+        """How many records there are."""
+        return len(list(self.store.trials.glob("*.json")))
+
+    def until(self, what: Callable[[], object], child: subprocess.Popen[str], seconds: float = 90) -> None:
+        """Wait for something to come true while the sweep runs."""
+        end = time.monotonic() + seconds
+        while not what() and child.poll() is None:
+            assert time.monotonic() < end, "it never came true"
+            time.sleep(0.005)
+
+    def leftovers(self) -> list[int]:
+        """The processes that its children left behind."""
+        mark = f"HARNESS_FAULTS={self.store.folder}".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = mark in (folder / "environ").read_bytes().split(b"\0")
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if marked and state != "Z":
+                found.append(int(folder.name))
+        return found
+
+    def nothing_left(self) -> None:
+        """No process of its children outlives them for long."""
+        end = time.monotonic() + 60
+        while left := self.leftovers():
+            assert time.monotonic() < end, [Path(f"/proc/{one}/cmdline").read_bytes() for one in left]
+            time.sleep(0.2)
+
+    def ends_as_undisturbed(self) -> None:
+        """Train what is missing; all records are then those of an undisturbed run, bit for bit."""
+        ended = execute.run(self.sweep, self.store, execute.Options(in_process=True), lambda progress: None)
+        assert (ended.finished, ended.missing, ended.crashed) == (len(expand(self.sweep)), 0, 0)
+        assert content(self.store) == self.undisturbed
+        assert not list(self.store.folder.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, data: TaskSpec, bert: ModelSpec
+) -> tuple[Path, Sweep, dict[str, tuple[str, ...]]]:
+    """The sweep's file, the sweep, and its records when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file = folder / "slow.yaml"
+    spec = {"task": data.model_dump(exclude_none=True), "model": bert.model_dump(exclude_none=True)}
+    spec |= {"lr": [1e-3, 1e-2], "epochs": EPOCHS, "batch_size": 8, "seeds": f"1..{SEEDS}"}
+    file.write_text(json.dumps(spec))
+    sweep = load(file)
+    store = Store(folder / sweep.folder_name)
+    execute.run(sweep, store, execute.Options(in_process=True, pack=8), lambda progress: None)
+    return file, sweep, content(store)
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path, cpu_only: None, undisturbed: tuple[Path, Sweep, dict[str, tuple[str, ...]]]
+) -> Iterator[Bench]:
+    """The sweep with an empty results folder."""
+    file, sweep, records = undisturbed
+    made = Bench(file, sweep, Store(tmp_path / sweep.folder_name), records)
+    yield made
+    for child in made.children:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
