@@ -447,6 +447,12 @@ GLOSSARY = (
         "Intervals from resampling the runs. With few seeds they are too short: of normal scores those of a mean cover "
         "82, 88 and 92 % at 5, 10 and 20 seeds, those of an sd 64, 82 and 89 %.",
     ),
+    (
+        "κ, disagreement, JS divergence",
+        "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
+        "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, over "
+        "20,000 of the pairs).",
+    ),
     ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
     (
         "η², ω²",
