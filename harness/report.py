@@ -450,8 +450,8 @@ GLOSSARY = (
     (
         "κ, disagreement, JS divergence",
         "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
-        "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, over "
-        "20,000 of the pairs).",
+        "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, "
+        "over 20,000 of the pairs).",
     ),
     ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
     (
