@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from harness import machine
-from harness.execute import Place, train_pack
 from harness.records import Curves, Record, Store
 from harness.sweep import HarnessError, Sweep, Trial
+from harness.workers import Place, train_pack
 
 Verdict = Literal["identical", "within_tolerance", "different"]
 

@@ -82,14 +82,14 @@ def make(home: Path, trials: int) -> None:
 
 
 def nothing(sweep: str, profile: str, trials: Sequence, place, progress=None) -> list:
-    """Stands for `execute.train_pack`: results of the right kind that took no time."""
+    """Stands for `workers.train_pack`: results of the right kind that took no time."""
     from made_runs import ENVIRONMENT
 
-    from harness import execute
+    from harness import workers
 
     found, curves = _nothing()
     now = "2025-01-01T00:00:00+00:00"
-    return [(execute._record(sweep, profile, trial, now, ENVIRONMENT, found, None), curves) for trial in trials]
+    return [(workers.make_record(sweep, profile, trial, now, ENVIRONMENT, found, None), curves) for trial in trials]
 
 
 @lru_cache(maxsize=1)
@@ -106,13 +106,13 @@ def _nothing() -> tuple:
 
 def resume(home: Path) -> None:
     """What `harness sweep` does where one trial is missing: all but training it, without its report."""
-    from harness import execute
+    from harness import execute, workers
     from harness.records import Store
     from harness.sweep import expand, load
 
     sweep = load(home / "sweeps" / "scale.yaml", "embedded")
     store = Store(folder_of(home))
-    with mock.patch.object(execute, "train_pack", nothing):
+    with mock.patch.object(workers, "train_pack", nothing):
         ended = execute.run(sweep, store, execute.Options(in_process=True), lambda progress: None)
     assert (ended.trained_now, ended.missing) == (1, 0), ended
     last = store.path(expand(sweep)[-1].id)
@@ -120,12 +120,12 @@ def resume(home: Path) -> None:
     last.with_suffix(".npz").unlink()
 
 
-def overhead(home: Path, trials: int, lanes: int, workers: int | None) -> None:
+def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
     """Print seconds a trial from the first pack handed to Ray to the last record on the disk, training nothing.
 
     The workers are the harness's own actors; only what they call to train is another.
     """
-    from harness import execute
+    from harness import execute, workers
     from harness.records import Store
     from harness.sweep import load
 
@@ -135,14 +135,14 @@ def overhead(home: Path, trials: int, lanes: int, workers: int | None) -> None:
     sweep = load(path, "embedded")
     here = str(Path(__file__).parent)
 
-    class Idle(execute._Worker):
+    class Idle(workers._Worker):
         """A worker whose training takes no time."""
 
         def __init__(self, *given: object, **named: object) -> None:
             sys.path.insert(0, here)
             import bench_scale
 
-            from harness import execute as module
+            from harness import workers as module
 
             module.train_pack = bench_scale.nothing  # in the worker's own process
             super().__init__(*given, **named)  # type: ignore[arg-type]
@@ -155,8 +155,8 @@ def overhead(home: Path, trials: int, lanes: int, workers: int | None) -> None:
         shown.append(progress.finished)
 
     started = time.perf_counter()
-    with mock.patch.object(execute, "_Worker", Idle):
-        ended = execute.run(sweep, Store(folder_of(home)), execute.Options(workers=workers, pack=lanes), show)
+    with mock.patch.object(workers, "_Worker", Idle):
+        ended = execute.run(sweep, Store(folder_of(home)), execute.Options(workers=most, pack=lanes), show)
     whole = time.perf_counter() - started
     assert ended.finished == ended.planned, ended
     print(f"{(times[-1] - times[0]) / ended.planned * 1e3:.3f} {whole / ended.planned * 1e3:.3f} {whole:.1f}")

@@ -15,7 +15,7 @@ from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, stor
 from typer.testing import CliRunner
 
 import harness
-from harness import execute, machine
+from harness import execute, machine, workers
 from harness.cli import app
 from harness.machine import Machine
 from harness.records import Store
@@ -352,7 +352,7 @@ def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
     def crash(*_):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(execute, "train_pack", crash)
+    monkeypatch.setattr(workers, "train_pack", crash)
     said = run("sweep", "tiny", "--in-process", code=1).stdout
     assert "0 of 2 trials finished" in said
     assert "2 crashed: see the report; train them again with --retry-crashed." in said
@@ -442,8 +442,10 @@ MAY_IMPORT = {
     "published": set(),
     "verify": {"rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
-    "rerun": {"execute", "machine", "records", "sweep"},
-    "execute": {"train", "machine", "tasks", "hub", "records", "sweep"},
+    "rerun": {"workers", "machine", "records", "sweep"},
+    "execute": {"workers", "packing", "machine", "tasks", "hub", "records", "sweep"},
+    "workers": {"train", "packing", "machine", "records", "sweep"},
+    "packing": {"sweep"},
     "machine": {"tasks", "hub", "records", "sweep"},
     "train": {"tasks", "models", "optim", "metrics", "records", "sweep"},
     "tasks": {"hub", "metrics", "embedded", "sweep"},
@@ -457,7 +459,7 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 HOMES = {
-    "ray": {"execute"},
+    "ray": {"workers"},
     "torch": {"train", "models", "optim", "pretrain"},
     "transformers": {"train", "models", "pretrain"},
     "datasets": {"tasks"},
@@ -511,13 +513,14 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         inner, outer = imported(path)
         assert inner <= MAY_IMPORT[name], f"{name} imports {sorted(inner - MAY_IMPORT[name])}"
         for heavy, homes in HOMES.items():
-            allowed = name in homes or (name, heavy) == ("execute", "torch")  # for the device's name, when asked
+            allowed = name in homes or (name, heavy) == ("workers", "torch")  # for the device's name, when asked
             assert heavy not in outer or allowed, f"{name} imports {heavy}"
     for path in (package / "embedded").glob("*.py"):
         inner, outer = imported(path)
         assert inner <= {"embedded"}
         assert not outer & set(HOMES)
-    for name in ("sweep", "records", "study", "execute", "cli"):  # at the top: what every command pays for
+    every_command_pays = ("sweep", "records", "study", "execute", "workers", "packing", "cli")
+    for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
             [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],
             [],

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,12 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from driving import content, workers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from driving import content, ray_workers
 
-from harness import execute
-from harness.execute import Job, Options
+from harness import execute, packing, workers
+from harness.execute import Options
+from harness.packing import Job
 from harness.records import Store
 from harness.sweep import Cell, HarnessError, Sweep, Trial, expand
 
@@ -30,53 +28,6 @@ pytestmark = pytest.mark.usefixtures("cpu_only")
 
 def quiet(progress: execute.Progress) -> None:
     """Show nothing."""
-
-
-# --------------------------------------------------------------------------------------------------------- packing
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    cells=st.lists(st.integers(1, 3), min_size=1, max_size=6),
-    seeds=st.integers(1, 9),
-    size=st.integers(1, 9),
-    workers=st.integers(1, 5),
-)
-def test_packs_hold_every_trial_once_and_one_shape(
-    trial: Callable[..., Trial], cells: list[int], seeds: int, size: int, workers: int
-) -> None:
-    trials = [
-        trial(seed, epochs=epochs, lr=1e-3 * (cell + 1)).model_copy(update={"cell": cell})
-        for cell, epochs in enumerate(cells)
-        for seed in range(seeds)
-    ]
-    jobs = execute.pack(trials, lambda recipe: size, workers)
-    assert Counter(t.id for job in jobs for t in job.trials) == Counter(t.id for t in trials)
-    assert all(len({t.recipe.epochs for t in job.trials}) == 1 and len(job.trials) <= size for job in jobs)
-
-
-def test_half_a_sweep_already_has_all_cells(trial: Callable[..., Trial]) -> None:
-    trials = [
-        trial(seed, epochs=1 + cell % 2, lr=1e-3 * (cell + 1)).model_copy(update={"cell": cell})
-        for cell in range(12)
-        for seed in range(8)
-    ]
-    jobs = execute.pack(trials, lambda recipe: 8, 2)
-    half = [t for job in jobs[: len(jobs) // 2] for t in job.trials]
-    assert {t.cell for t in half} == set(range(12))
-    assert jobs[0].lane_epochs > jobs[1].lane_epochs  # the longer first
-
-
-def test_failed_packs_are_halved_and_lost_workers_get_one_more_try(trial: Callable[..., Trial]) -> None:
-    pack = Job(tuple(trial(seed) for seed in range(5)))
-    halves = execute.after_failure(pack, died=False)
-    assert [len(job.trials) for job in halves] == [2, 3]
-    assert [t for job in halves for t in job.trials] == list(pack.trials)
-    again = execute.after_failure(pack, died=True)
-    assert again == [replace(pack, deaths=1)]
-    assert [len(job.trials) for job in execute.after_failure(again[0], died=True)] == [2, 3]
-    assert execute.after_failure(Job(pack.trials[:1]), died=False) == []
-    assert execute.after_failure(Job(pack.trials[:1], deaths=1), died=True) == []
 
 
 # -------------------------------------------------------------------------------------------------------- a sweep
@@ -106,15 +57,15 @@ def test_a_pack_of_one_and_packs_of_many_give_the_same_records(tiny_sweep: Sweep
 def test_a_trial_that_raises_is_crashed_and_the_others_finish(
     tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = execute.train_pack
+    real = workers.train_pack
     bad = expand(tiny_sweep)[2].id
 
-    def fails(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[execute.Result]:
+    def fails(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[workers.Result]:
         if any(t.id == bad for t in trials):
             raise RuntimeError("CUDA out of memory")
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(execute, "train_pack", fails)
+    monkeypatch.setattr(workers, "train_pack", fails)
     store = Store(tmp_path / "tiny")
     shown: list[str] = []
     ended = execute.run(tiny_sweep, store, replace(HERE, pack=6), lambda p: shown.extend(p.messages))
@@ -127,7 +78,7 @@ def test_a_trial_that_raises_is_crashed_and_the_others_finish(
     assert "CUDA out of memory" in record.error
     assert f"{bad} crashed: RuntimeError: CUDA out of memory" in shown
     # It stays crashed until a person asks, and the old record is kept beside the new one.
-    monkeypatch.setattr(execute, "train_pack", real)
+    monkeypatch.setattr(workers, "train_pack", real)
     assert execute.run(tiny_sweep, store, HERE, quiet).crashed == 1
     ended = execute.run(tiny_sweep, store, replace(HERE, retry_crashed=True), quiet)
     assert (ended.finished, ended.crashed, ended.trained_now) == (6, 0, 1)
@@ -209,22 +160,22 @@ def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, 
 def test_a_pack_too_large_for_the_memory_is_found_out_once(
     tiny_sweep: Sweep, tmp_path: Path, trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, tried = execute.train_pack, []
+    real, tried = workers.train_pack, []
 
-    def small(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[execute.Result]:
+    def small(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[workers.Result]:
         tried.append(len(trials))
         if len(trials) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(execute, "train_pack", small)
-    monkeypatch.setattr(execute, "PARTS", (0.001,))  # packs as large as asked for
+    monkeypatch.setattr(workers, "train_pack", small)
+    monkeypatch.setattr(packing, "PARTS", (0.001,))  # packs as large as asked for
     many = tiny_sweep.model_copy(update={"seeds": tuple(trial(seed).seeds for seed in range(20))})
     ended = execute.run(many, Store(tmp_path / "tiny"), replace(HERE, pack=16), quiet)
     assert (ended.finished, ended.crashed) == (40, 0)
     assert [lanes for lanes in tried if lanes > 3] == [16, 8, 4]
-    assert execute.Done(Job(()), [], error="RuntimeError: CUDA error: out of memory\nCompile with …").out_of_memory
-    assert not execute.Done(Job(()), [], error="ValueError: out of range").out_of_memory
+    assert workers.Done(Job(()), [], error="RuntimeError: CUDA error: out of memory\nCompile with …").out_of_memory
+    assert not workers.Done(Job(()), [], error="ValueError: out of range").out_of_memory
 
 
 def test_ctrl_c_lets_the_running_pack_end_and_a_second_leaves_now(tiny_sweep: Sweep, tmp_path: Path) -> None:
@@ -331,7 +282,7 @@ def test_ray_trains_the_same_and_outlives_a_killed_worker(tiny_sweep: Sweep, tmp
     def kill_one(progress: execute.Progress) -> None:
         """The first time that workers train, kill one of them."""
         if progress.lanes and not killed:
-            killed.extend(workers()[:1])
+            killed.extend(ray_workers()[:1])
             for process in killed:
                 os.kill(process, signal.SIGKILL)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Bench
-from driving import content, workers
+from driving import content, ray_workers
 
 from harness import execute
 from harness.execute import Options
@@ -52,7 +52,7 @@ def test_workers_killed_again_and_again(bench: Bench) -> None:
     def kill(progress: execute.Progress) -> None:
         messages.extend(progress.messages)
         progress.messages.clear()
-        alive = [one for one in workers() if one not in killed]
+        alive = [one for one in ray_workers() if one not in killed]
         if progress.lanes and alive and len(killed) < 3 and progress.finished > 4 * len(killed):
             killed.append(alive[0])
             os.kill(alive[0], signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_a_worker_that_hangs_is_killed_and_its_pack_trained_again(bench: Bench) 
         messages.extend(progress.messages)
         progress.messages.clear()
         if progress.lanes and progress.finished and not stopped:
-            stopped.extend(workers()[:1])
+            stopped.extend(ray_workers()[:1])
             os.kill(stopped[0], signal.SIGSTOP)
 
     ended = execute.run(bench.sweep, bench.store, Options(workers=1, pack=4, hang_minutes=0.4), stop)
