@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, machine
+from harness import execute, hub, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
@@ -92,6 +92,9 @@ Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Where r
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Threads a worker computes with.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Workers; default: one a GPU, or one a core.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings; never set by a sweep.")
+]
 Lanes = Annotated[int | None, typer.Option("--pack", min=1, help="Trials trained together; default: what fits.")]
 
 
@@ -152,17 +155,42 @@ def sweep(
     hang_minutes: Annotated[
         float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
     ] = 30.0,
+    checkpoint_minutes: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Keep the state of running packs so often, to go on from after a kill."),
+    ] = None,
+    only: Annotated[
+        list[str], typer.Option("--only", metavar="KEY=VALUE", help="Train these alone, as lr=2e-5; may repeat.")
+    ] = [],
+    max_trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Train so many more at most, seed by seed over the cells.")
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; what still trains is left."),
+    ] = None,
+    workers_per_gpu: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Workers that share a GPU: small models leave most of it idle.")
+    ] = 1,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on.
 
-    Ctrl-C once lets the running packs end, twice leaves at once.
+    Ctrl-C once lets the running packs end, twice leaves at once. Exit 0 where all that was asked for is finished
+    (the whole plan, or what --only and --max-trials leave of it), 1 where some of that crashed or is missing.
     """
+    hub.trust_remote_code(trust_remote_code)
+    seconds = None if time_limit is None else _seconds(time_limit)
     path = _file(sweep)
     resolved, reason = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     out = Console(highlight=False)
     _headline(out, resolved, reason)
-    options = execute.Options(in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes)
+    options = execute.Options(
+        in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
+        only=tuple(only), max_trials=max_trials, time_limit=seconds,
+        workers_per_gpu=workers_per_gpu,
+    )  # fmt: skip
     with _progress(out) as follow:
         try:
             ended = execute.run(resolved, store, options, follow)
@@ -170,13 +198,13 @@ def sweep(
             kept = execute.ended(resolved, store)
             out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
             raise
-    print_ended(out, resolved, ended)
+    print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
     from harness import report as reports
 
     study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
     page = reports.write(study, store.folder / "report").page
     out.print(f"Report: {page}", soft_wrap=True)
-    if ended.crashed or ended.missing:
+    if ended.left:
         raise typer.Exit(1)
 
 
@@ -192,9 +220,11 @@ def rerun(
     overrides: Overrides = [],
     results: Results = Path("results"),
     tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Train one trial again and compare it with its record, step by step; never overwrites."""
+    hub.trust_remote_code(trust_remote_code)
     resolved, store = _planned(sweep, profile, overrides, results)
     chosen = _one_trial(resolved, trial, seed, conditions)
     messages = Console(highlight=False, stderr=as_json)
@@ -222,11 +252,13 @@ def verify(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Which ones --retrain draws; default: a fresh one, printed.")
     ] = None,
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every record and its arrays, and train some again to compare bit for bit; changes nothing."""
     from harness import verify as verifying
 
+    hub.trust_remote_code(trust_remote_code)
     if seed is not None and retrain is None:
         raise HarnessError(
             "--seed draws what --retrain trains again", got="--seed alone",
@@ -462,6 +494,21 @@ def _file(sweep: str) -> Path:
     return named
 
 
+def _seconds(text: str) -> float:
+    """A time as people write it, 2h, 90m, 1h30m, 30s or 1:30:00."""
+    parts = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text.strip(), re.ASCII)
+    number = r"(\d+(?:\.\d+)?)"
+    parts = parts or re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text.strip().lower(), re.ASCII)
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
+    )
+    if not 0 < seconds < math.inf:
+        raise HarnessError(
+            "--time-limit is a time", got=f"'{text}'", allowed="2h, 90m, 1h30m, 30s or 1:30:00", fix="write it so"
+        )
+    return seconds
+
+
 def _is_results(sweep: str) -> bool:
     """Whether a results folder is meant, and not a sweep that a folder without a plan happens to be called like."""
     named = (Path("sweeps") / f"{sweep}.yaml").is_file() and not (Path(sweep) / "plan.json").is_file()
@@ -613,13 +660,16 @@ def _cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
     return table
 
 
-def print_ended(out: Console, sweep: Sweep, ended: execute.Ended) -> None:
+def print_ended(out: Console, sweep: Sweep, ended: execute.Ended, limited: bool = False) -> None:
     """Say how a sweep ended: counts over the plan, and what to do about the rest."""
-    trained = "nothing was missing" if not ended.trained_now else f"{ended.trained_now} trained now"
+    nothing = "nothing was missing" if not ended.missing and not limited else "none trained now"
+    trained = nothing if not ended.trained_now else f"{ended.trained_now} trained now"
     out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed to learn.")
     if ended.crashed:
         out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.")
-    if ended.missing:
+    if ended.missing and limited:
+        out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
+    elif ended.missing:
         out.print(f"{ended.missing} are missing: the same command trains them.")
 
 
@@ -679,6 +729,8 @@ def _print_retrained(out: Console, found: rerunning.Comparison | verifying.Findi
     out.print(Text(said), soft_wrap=True)
 
 
+# After so long without a sign of life the machine of a sweep may be down.
+_LONG_SILENT_SECONDS = 300.0
 # How often `status --watch` looks, and how often it prints where there is no terminal.
 _LOOK_SECONDS, _BLOCK_SECONDS = 2.0, 30.0
 
@@ -726,9 +778,10 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
     parts += _pack_table(now)
     if now.crashed:
         parts.append(Text("Crashed:", style="bold"))
-        for trial, error in now.crashed[:10]:
+        for trial, error, attempts in now.crashed[:10]:
             said = _plain(error)
-            parts.append(Text(f"  {trial}: {said if len(said) <= 200 else said[:199] + '…'}"))
+            tried = f" (attempt {attempts})" if attempts > 1 else ""
+            parts.append(Text(f"  {trial}{tried}: {said if len(said) <= 200 else said[:199] + '…'}"))
         if len(now.crashed) > 10:
             parts.append(Text(f"  … and {len(now.crashed) - 10} more"))
     parts.append(_counts_table(now, most_cells))
@@ -740,10 +793,18 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
 def _state(now: standing.Status) -> str:
     silent = "" if now.silent_seconds is None else f"last sign of life {_duration(now.silent_seconds)} ago"
     if now.state == "running":
-        return f"Running ({now.holder}); {silent or 'it has not said yet how far it is'}."
+        said = f"Running ({now.holder}); {silent or 'it has not said yet how far it is'}."
+        if now.elsewhere and (now.silent_seconds or 0) > _LONG_SILENT_SECONDS:
+            said += f" If that machine is down for good, remove {now.folder / '.lock'}."
+        return said
     if now.state == "lost":
         assert now.heartbeat is not None
         who = f"process {now.heartbeat.pid} on {now.heartbeat.host}"
+        if now.elsewhere:
+            return (
+                f"Not held by a sweep that this machine can see; {silent}, of {who}: it was killed, or it runs where "
+                "locks are not shared, and the next sweep waits to see which."
+            )
         return f"Not running: {who} left without saying so (killed?); {silent}. What it had finished is kept."
     if not (now.folder / "plan.json").is_file():
         return "Never started: nothing was trained here."

@@ -6,13 +6,14 @@ At the end the plan is compared with the records: no count of Ray's or of this m
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,13 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from harness import hub, machine, tasks
+from harness.checkpoints import Checkpoints
+from harness.cluster import RayPool
 from harness.packing import Job, after_failure, fitting, pack
-from harness.records import Curves, Record, Store, write
-from harness.sweep import HarnessError, Sweep, Trial, expand, orphaning_change
-from harness.workers import Done, InProcess, Place, Pool, RayPool, Running, make_record
+from harness.records import HEARTBEAT, Curves, Record, Store, write
+from harness.sweep import HarnessError, Sweep, Trial, expand, orphaning_change, show, where
+from harness.workers import Done, InProcess, Place, Pool, Running, make_record
 
 # How often `running.json` is written, which `harness status` reads.
-HEARTBEAT, _HEARTBEAT_SECONDS = "running.json", 5.0
+_HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Ended:
     missing: int
     failed: int
     trained_now: int
+    left: int  # of the trials that were asked for: crashed or missing
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Options:
     retry_crashed: bool = False
     notice: float = 25.0  # seconds that packs have to come back in after SIGTERM
     hang_minutes: float = 30.0  # without a step, and a worker is killed; not in process
+    checkpoint_minutes: float | None = None  # between two of a pack; None: those that lie there are used, none written
+    only: tuple[str, ...] = ()  # `key=value` texts, as `sweep.where` takes them
+    max_trials: int | None = None
+    time_limit: float | None = None  # seconds from the call of `run`
+    workers_per_gpu: int = 1
 
 
 def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None]) -> Ended:
@@ -75,44 +84,109 @@ def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress],
     Raises HarnessError, before any training, for data or models that can't be used, for an edit that would orphan
     trained trials and for a folder that another sweep holds; and where a record can't be written. Trials that crash
     are recorded and the sweep goes on. Ctrl-C raises KeyboardInterrupt after the packs that are training, a second one
-    at once; SIGTERM raises Terminated after those that come back within the notice.
+    at once; SIGTERM raises Terminated after those that come back within the notice. At the time limit what trains is
+    left, and no pack is started before that would go beyond it at the pace of the finished ones of its shape.
     """
+    began = time.monotonic()
+    matching = _matching(sweep, options.only)
     with store.locked():
         records = store.tidy(sweep)  # nobody else writes while the folder is held
+        _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
             path.unlink(missing_ok=True)
         _refuse_orphans(sweep, store, records)
-        _check_inputs(sweep, records)
-        missing = [trial for trial in expand(sweep) if _wanted(records.get(trial.id), options)]
-        if missing:
-            _Training(sweep, store, records, missing, options, show).run()
+        _check_inputs(sweep, records, {trial.cell for trial in matching})
+        wanted = [trial for trial in matching if _wanted(records.get(trial.id), options)]
+        chosen = _first(sweep, wanted, options.max_trials)
+        asked = {trial.id for trial in matching} - {trial.id for trial in wanted} | {trial.id for trial in chosen}
+        minutes = math.inf if options.checkpoint_minutes is None else options.checkpoint_minutes
+        checkpoints = Checkpoints(store.folder.resolve() / "checkpoints", minutes)
+        unfinished = checkpoints.unfinished([one for one in expand(sweep) if _wanted(records.get(one.id), options)])
+        trained = 0
+        if chosen:
+            training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show)
+            training.run()
+            trained = training.trained
         else:
             store.save_plan(sweep)
-    return ended(sweep, store, len(missing))
+        checkpoints.close()
+    return ended(sweep, store, trained, asked)
 
 
-def ended(sweep: Sweep, store: Store, trained_now: int = 0) -> Ended:
-    """Count the plan's trials by what their records say."""
-    return _counted((record for _, record in store.each(expand(sweep))), trained_now)
+def ended(sweep: Sweep, store: Store, trained_now: int = 0, asked: Collection[str] | None = None) -> Ended:
+    """Count the plan's trials by what their records say; all of them were asked for where no ids are given."""
+    return _counted(store.each(expand(sweep)), trained_now, asked)
 
 
-def count(trials: Sequence[Trial], records: Mapping[str, Record], trained_now: int = 0) -> Ended:
+def count(trials: Sequence[Trial], records: Mapping[str, Record]) -> Ended:
     """Count some of the plan's trials, those of a cell say, by what their records (`Store.records`) say."""
-    return _counted((records.get(trial.id) for trial in trials), trained_now)
+    return _counted(((trial, records.get(trial.id)) for trial in trials), 0, None)
 
 
-def _counted(records: Iterable[Record | None], trained_now: int) -> Ended:
+def _counted(found: Iterable[tuple[Trial, Record | None]], trained_now: int, asked: Collection[str] | None) -> Ended:
     states: Counter[str] = Counter()
-    failed = 0
-    for record in records:
+    failed = left = 0
+    for trial, record in found:
         states[record.status if record else "missing"] += 1
         failed += bool(record and record.measured and record.measured.outcome == "failed")
+        left += (record is None or record.status != "finished") and (asked is None or trial.id in asked)
     counts = (states["finished"], states["crashed"], states["missing"])
-    return Ended(states.total(), *counts, failed, trained_now)
+    return Ended(states.total(), *counts, failed, trained_now, left)
+
+
+def _matching(sweep: Sweep, only: Sequence[str]) -> tuple[Trial, ...]:
+    matching = where(sweep, only, option="--only")
+    if not matching:
+        axes = [
+            f"{name} {', '.join(dict.fromkeys(show(dict(cell.axes)[name]) for cell in sweep.cells))}"
+            for name in sweep.axes
+        ]
+        seeds = [seeds.seed for seeds in sweep.seeds]
+        raise HarnessError(
+            "--only leaves trials of the plan",
+            got=f"{' '.join(only)}, which none of them has",
+            allowed="; ".join([*axes, f"seed {min(seeds)} to {max(seeds)}"]),
+            fix="`harness plan` shows the cells",
+        )
+    return matching
 
 
 def _wanted(record: Record | None, options: Options) -> bool:
     return record is None or (record.status == "crashed" and options.retry_crashed)
+
+
+def _first(sweep: Sweep, wanted: list[Trial], most: int | None) -> list[Trial]:
+    """At most so many, in the plan's order: seed by seed over the cells, so that a part of a sweep has all cells."""
+    place = {seeds: number for number, seeds in enumerate(sweep.seeds)}
+    first = sorted(wanted, key=lambda trial: (place[trial.seeds], trial.cell))[:most]
+    return sorted(first, key=lambda trial: (trial.cell, place[trial.seeds]))
+
+
+def _refuse_unlocked(store: Store) -> None:
+    """Refuse a folder in which a sweep of another machine lives; not every network's disk shares its locks.
+
+    Raises HarnessError where its sign of life changes while this waits; the clocks of the two need not agree.
+    """
+    path = store.folder / HEARTBEAT
+    try:
+        first = path.read_bytes()
+        host = json.loads(first)["host"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+    until = time.monotonic() + 2.5 * _HEARTBEAT_SECONDS
+    while host != socket.gethostname() and time.monotonic() < until:
+        time.sleep(0.1)
+        try:
+            if path.read_bytes() == first:
+                continue
+        except FileNotFoundError:  # it ended
+            return
+        raise HarnessError(
+            "one sweep at a time writes to a results folder",
+            got=f"{store.folder}, in which a sweep lives on {host}",
+            allowed="a folder that no living sweep writes to",
+            fix="wait for it, stop it, or name another --results folder",
+        )
 
 
 def _refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) -> None:
@@ -130,16 +204,17 @@ def _refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) -
         )
 
 
-def _check_inputs(sweep: Sweep, records: Mapping[str, Record]) -> None:
-    """Load the data and look for the models before anything is trained; refuse to mix data under one name."""
+def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[int]) -> None:
+    """Load the data and look for the models of some cells, before any training; refuse to mix data under one name."""
+    recipes = [sweep.cells[cell].recipe for cell in sorted(cells)]
     known: dict[str, tuple[str, str]] = {}  # task -> (hash, a trial that has it)
     for trial in expand(sweep):
         record = records.get(trial.id)
         if record and record.measured:
             known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
-    for task in dict.fromkeys(cell.recipe.task for cell in sweep.cells):
+    for task in dict.fromkeys(recipe.task for recipe in recipes):
         raw = tasks.load(task)
-        largest = max(cell.recipe.batch_size for cell in sweep.cells if cell.recipe.task == task)
+        largest = max(recipe.batch_size for recipe in recipes if recipe.task == task)
         tasks.check_batch(largest, len(raw.train.labels))
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
@@ -148,17 +223,22 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record]) -> None:
                 allowed="the same texts and labels in the same order",
                 fix="restore them, or name another folder with --results",
             )
-    for model in dict.fromkeys(cell.recipe.model for cell in sweep.cells):
+    for model in dict.fromkeys(recipe.model for recipe in recipes):
         hub.check_model(model)
 
 
 @contextmanager
-def _pool(sweep: Sweep, options: Options, most: int, tick: Callable[[], None]) -> Iterator[Pool]:
+def _pool(
+    sweep: Sweep, options: Options, most: int, checkpoints: Checkpoints | None, tick: Callable[[], None]
+) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, Place(device, options.threads), tick)
+        yield InProcess(sweep, Place(device, options.threads, checkpoints=checkpoints), tick)
         return
-    pool = RayPool(sweep, options.address, options.workers, options.threads, most, options.hang_minutes)
+    pool = RayPool(
+        sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
+        options.workers_per_gpu,
+    )  # fmt: skip
     try:
         yield pool
     finally:
@@ -167,6 +247,10 @@ def _pool(sweep: Sweep, options: Options, most: int, tick: Callable[[], None]) -
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM was received: what was trained is kept, the rest is missing."""
+
+
+class _TimeUp(BaseException):
+    """The time limit is reached; no Exception, which would be kept as a trial's error."""
 
 
 class _Stop:
@@ -249,6 +333,9 @@ class _Training:
         records: Mapping[str, Record],
         missing: Sequence[Trial],
         options: Options,
+        began: float,
+        checkpoints: Checkpoints,
+        unfinished: Sequence[tuple[Trial, ...]],
         show: Callable[[Progress], None],
     ) -> None:
         before = count(expand(sweep), records)
@@ -258,37 +345,66 @@ class _Training:
         self.total, self.behind = sum(trial.recipe.epochs for trial in missing), 0.0  # epochs over all lanes
         self.started, self.ticked, self.beaten = time.monotonic(), 0.0, -_HEARTBEAT_SECONDS
         self.started_utc = _now()
+        self.checkpoints = checkpoints
+        chosen = {trial.id for trial in missing}
+        self.unfinished = [trials for trials in unfinished if chosen.issuperset(trial.id for trial in trials)]
         self.models: dict[str, str] = _model_hashes(sweep, records)
         self.queue: list[Job] = []
+        self.room = 0  # bytes a pack may fill, when the queue was made
         self.fits: dict[object, int] = {}  # shape -> lanes that the memory holds, where it once didn't
         self.stop = _Stop(options.notice)
         self.said: set[bool] = set()
+        self.trained = 0
+        self.until = None if options.time_limit is None else began + options.time_limit
+        self.begun: dict[Job, float] = {}
+        self.paces: dict[object, tuple[float, float]] = {}  # shape -> (seconds, work) of the packs that came back
 
     def run(self) -> None:
         """Train all; raises KeyboardInterrupt or Terminated where a signal ends it early."""
         # Enough workers for one trial each; the packs are then cut to the workers there are.
-        with _pool(self.sweep, self.options, len(self.missing), self.tick) as self.pool, self.stop.listening():
+        keeps = self.options.checkpoint_minutes is not None
+        checkpoints = self.checkpoints if keeps or self.unfinished else None
+        most = len(self.missing)
+        with _pool(self.sweep, self.options, most, checkpoints, self.tick) as self.pool, self.stop.listening():
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had
-            self.progress.workers = self.pool.workers
+                if keeps:
+                    self.checkpoints.folder.mkdir(exist_ok=True)
+            self.progress.workers, self.room = self.pool.workers, self.pool.room
             device, asked = self.pool.place.device, self.options.pack
-            self.queue = pack(self.missing, lambda recipe: machine.pack_size(recipe, device, asked), self.pool.workers)
+            begun = {trial.id for trials in self.unfinished for trial in trials}
+            fresh = [trial for trial in self.missing if trial.id not in begun]
+            self.queue = [Job(trials) for trials in self.unfinished]
+            self.queue += pack(
+                fresh, lambda recipe: machine.pack_size(recipe, device, asked, self.room), self.pool.workers
+            )
             self.show(self.progress)
             try:
                 self._train()
+            except _TimeUp:
+                pass
             finally:
                 with suppress(OSError):
                     (self.store.folder / HEARTBEAT).unlink(missing_ok=True)
-            self.progress.seconds_left = 0.0
+            left = self.progress.lanes + sum(len(job.trials) for job in self.queue)
+            if left:
+                trials = f"{left} trial{'' if left == 1 else 's'}"
+                during = f", {self.progress.lanes} of them in training" if self.progress.lanes else ""
+                self.progress.messages.append(f"the time limit leaves {trials} missing{during}")
+            self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
 
     def _train(self) -> None:
         running = 0
-        while running or (self.queue and not self.stop.asked):
-            while self.queue and running < self.pool.workers and not self.stop.asked:
-                job = self.queue.pop(0)
-                job, *rest = fitting(job, self.fits.get(job.trials[0].recipe.shape, len(job.trials)))
-                self.queue[:0] = rest
+        while running or self._next() is not None:
+            self.progress.messages += self.pool.follow(0 if self.stop.asked else len(self.missing) - self.trained)
+            while self.pool.free and (place := self._next()) is not None:
+                whole = self.queue.pop(place)
+                job, *rest = fitting(whole, self._lanes(whole))
+                if rest:
+                    self.checkpoints.remove(whole.trials)
+                self.queue[place:place] = rest
+                self.begun[job] = time.monotonic()
                 self.pool.start(job)
                 self.progress.lanes += len(job.trials)
                 running += 1
@@ -300,15 +416,38 @@ class _Training:
                     self._take(done)
         self.stop.end()
 
+    def _lanes(self, job: Job) -> int:
+        """How many of a pack's lanes fit, after what was found out and with the workers that joined."""
+        lanes = self.fits.get(job.trials[0].recipe.shape, len(job.trials))
+        if self.pool.room >= self.room:
+            return lanes
+        device, asked = self.pool.place.device, self.options.pack
+        return min(lanes, machine.pack_size(job.trials[0].recipe, device, asked, self.pool.room))
+
+    def _next(self) -> int | None:
+        """Where in the queue the next pack stands: the first that is expected to end in time; None where none is."""
+        if self.stop.asked:
+            return None
+        for place, job in enumerate(self.queue):
+            seconds, work = self.paces.get(job.trials[0].recipe.shape, (0.0, 1.0))
+            if self.until is None or time.monotonic() + seconds / work * job.work < self.until:
+                return place
+        return None
+
     def _take(self, done: Done) -> None:
         """Record a pack that came back, or put into the queue what is to be tried again."""
+        seconds, job = time.monotonic() - self.begun.pop(done.job), done.job
         if done.error is None:
+            before = self.paces.get(job.trials[0].recipe.shape, (0.0, 0.0))
+            self.paces[job.trials[0].recipe.shape] = (before[0] + seconds, before[1] + job.work)
             self.behind += done.job.lane_epochs
             for record, curves in done.results:
                 _same_model(record, self.models)
                 _save(self.store, record, curves, self.retried)
+                self.trained += 1
                 self.progress.finished += 1
                 self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
+            self.checkpoints.remove(job.trials)
             return
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
@@ -317,6 +456,8 @@ class _Training:
             self.fits[shape] = min(self.fits.get(shape, lanes), max(1, lanes // 2))
         again = after_failure(done.job, done.died)
         self.queue[:0] = again
+        if [one.trials for one in again] != [job.trials]:
+            self.checkpoints.remove(job.trials)
         if again and done.died:
             trials = f"{lanes} trial{'' if lanes == 1 else 's'}"
             self.progress.messages.append(f"{trials} to train again: {done.error.splitlines()[0]}")
@@ -325,12 +466,15 @@ class _Training:
             trial = done.job.trials[0]
             crashed = make_record(self.sweep.name, self.sweep.profile, trial, _now(), None, None, done.error)
             _save(self.store, crashed, None, self.retried)
+            self.trained += 1
             self.progress.crashed += 1
             self.progress.messages.append(f"{trial.id} crashed: {last_line(done.error)}")
 
     def tick(self) -> None:
         """Say how far it is, at most every second; in process, after every step."""
         self.stop.check()
+        if self.until is not None and time.monotonic() > self.until:
+            raise _TimeUp
         terminated, now = self.stop.deadline is not None, False
         if self.stop.asked and terminated not in self.said:
             self.said.add(terminated)
@@ -338,7 +482,7 @@ class _Training:
             now = True
         if not now and time.monotonic() - self.ticked < 1:
             return
-        running = self.pool.running()
+        running, self.progress.workers = self.pool.running(), self.pool.workers
         done = self.behind + sum(one.share * one.job.lane_epochs for one in running)
         if done > 0:
             self.progress.seconds_left = (time.monotonic() - self.started) / done * max(0.0, self.total - done)

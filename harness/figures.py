@@ -108,7 +108,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Write a figure as `<name>.png` (200 dpi), `.svg` and `.pdf`, without dates, and return the three paths."""
     png, svg, pdf = (folder / f"{name}.{ending}" for ending in ("png", "svg", "pdf"))
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once; the three files show the same
+    figure.set_layout_engine(None)  # laid out once; the three files show the same
     figure.savefig(png, dpi=DPI, metadata={"Software": None})
     figure.savefig(svg, dpi=150, metadata={"Date": None, "Creator": None})
     figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})

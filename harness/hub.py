@@ -1,6 +1,7 @@
 """The Hugging Face hub, and what to say when it can't be reached: found out once, in two seconds and not in 46."""
 
 import functools
+import json
 import os
 import socket
 import sys
@@ -129,8 +130,50 @@ def location(spec: ModelSpec) -> str:
     return str(Path(spec.folder).expanduser()) if spec.folder else spec.name
 
 
+_trusted = False
+
+
+def trust_remote_code(trusted: bool) -> None:
+    """Let models bring Python code of their own, or not: in this process, until told otherwise.
+
+    A person alone says so, on the command line: a sweep file may come from a stranger.
+    """
+    global _trusted
+    _trusted = trusted
+
+
+def trusts_remote_code() -> bool:
+    """Say whether models may bring Python code of their own."""
+    return _trusted
+
+
+def custom_code(spec: ModelSpec) -> HarnessError:
+    """Make the error for a model with code of its own where that is not trusted."""
+    return HarnessError(
+        "a model's own Python code runs only where it is trusted",
+        got=f"{location(spec)}, which brings code (auto_map)",
+        allowed="models that transformers itself knows, or --trust-remote-code",
+        fix="read its .py files, then add --trust-remote-code, or name another model",
+    )
+
+
+def _brings_code(folder: Path) -> bool:
+    """Whether a model folder names classes of its own; what is no JSON is said when it is loaded."""
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            config = json.loads((folder / name).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(config, dict) and config.get("auto_map"):
+            return True
+    return False
+
+
 def check_model(spec: ModelSpec) -> None:
-    """Raise HarnessError within seconds when the model's files can't be had; reads none of them."""
+    """Raise HarnessError within seconds when the model's files can't be had or bring code that is not trusted.
+
+    Of a model on the hub that is told when it is loaded.
+    """
     if spec.folder is None and spec.name != "embedded":
         if not cached("model", spec.name) and not reachable():
             raise missing("model", spec.name)
@@ -141,3 +184,5 @@ def check_model(spec: ModelSpec) -> None:
             allowed="a folder written by save_pretrained",
             fix="point at it with --set model.folder=DIR",
         )
+    elif not _trusted and _brings_code(Path(location(spec))):
+        raise custom_code(spec)

@@ -172,17 +172,26 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     return 4 * (5 * parameters + kept)
 
 
-def pack_size(recipe: Recipe, device: str, asked: int | None) -> int:
-    """How many lanes train together: what was asked for, else what fits and pays on that kind of device."""
+def room(device: str) -> int:
+    """Bytes that one worker's lanes may fill on this machine: a core's share of half the memory, or most of a GPU."""
+    if device == "cpu":
+        return here().memory // (2 * here().cores)
+    smallest = min((memory for _, memory in here().gpus), default=16 * 2**30)
+    return int(0.8 * smallest)
+
+
+def pack_size(recipe: Recipe, device: str, asked: int | None, memory: int | None = None) -> int:
+    """How many lanes train together: what was asked for, else what fits and pays on that kind of device.
+
+    `memory` is what the lanes may fill, in bytes: this machine's `room` where none is given.
+    """
     if asked is not None:
         return asked
     parameters = parameter_count(recipe.model)
     lane = lane_bytes(recipe, parameters)
     if parameters is None or lane is None:
         return 1
-    if device == "cpu":
-        # Small matrices gain from packs; from a few million parameters on a core is busy with one lane.
-        fits = here().memory // (2 * here().cores * lane)
-        return int(max(1, min(8 if parameters < 5_000_000 else 1, fits)))
-    smallest = min((memory for _, memory in here().gpus), default=16 * 2**30)
-    return int(max(1, min(16, 0.8 * smallest // lane)))
+    fits = (room(device) if memory is None else memory) // lane
+    # On a CPU small matrices gain from packs; from a few million parameters on a core is busy with one lane.
+    most = 16 if device != "cpu" else 8 if parameters < 5_000_000 else 1
+    return max(1, min(most, fits))

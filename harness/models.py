@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +39,7 @@ class Network:
     token_mask: bool
     takes_token_types: bool
     positions: int | None  # the longest text it can read, in tokens
+    recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)  # of `playback`, by what
 
     @property
     def parameters(self) -> int:
@@ -76,10 +77,23 @@ class Network:
         return given
 
 
-def _loaded(what: str, spec: ModelSpec, load: Callable[[str], Any]) -> Any:
+def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
+    """What `load(place, …)` gives; a model with code of its own is refused where that is not trusted.
+
+    One of a kind that transformers knows is too: without its code it would be another network.
+    """
+    from transformers import PretrainedConfig
+
+    place, trusted = hub.location(spec), hub.trusts_remote_code()
     try:
-        return load(hub.location(spec))
+        if not trusted and PretrainedConfig.get_config_dict(place)[0].get("auto_map"):
+            raise hub.custom_code(spec)
+        return load(place, trust_remote_code=trusted)
+    except HarnessError:
+        raise
     except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise hub.custom_code(spec) from None
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise HarnessError(
             f"the {what} of '{spec.name}' can be loaded",
@@ -117,8 +131,9 @@ def network(spec: ModelSpec, num_labels: int) -> Network:
             module, info = _loaded(
                 "weights",
                 spec,
-                lambda place: AutoModelForSequenceClassification.from_pretrained(
+                lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
                     place,
+                    **trust,
                     num_labels=num_labels,
                     dtype=torch.float32,
                     attn_implementation="eager",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,9 @@ from harness.sweep import Recipe, Trial
 
 # A pack whose worker dies is tried once more as it is, then in halves, then its last lane is recorded as crashed.
 DEATHS_BEFORE_SPLIT = 2
-# Parts of a worker's share of the work that a pack is tried with, and how far the longest shape goes ahead.
-PARTS, HEAD_START = (0.5, 0.75, 1, 1.5, 2, 3, 4, 6), 0.5
+SHARES = (1, 0.7, 0.5, 0.35)  # of a pack of the longest trials, that packs of shorter ones may be: they fill the gaps
+TAIL = 2  # packs a worker that are handed out longest first, at the end
+CLOSE = 1.02  # times the least time there can be: no other cut is tried
 STEP_OVERHEAD = 0.7  # lanes that the fixed part of a step is worth, on one core (`make bench`)
 
 
@@ -28,12 +30,17 @@ class Job:
         """Epochs to train over all lanes, the measure of work left."""
         return sum(trial.recipe.epochs for trial in self.trials)
 
+    @property
+    def work(self) -> float:
+        """What its time is in proportion to, in epochs of one lane."""
+        return self.trials[0].recipe.epochs * (len(self.trials) + STEP_OVERHEAD)
+
 
 def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -> list[Job]:
     """Cut trials into packs of one shape, seed by seed over the cells, so that half a sweep already has all cells.
 
-    Large packs are cheap and small ones fill the workers evenly: of a few ways to cut, the one that ends first in a
-    simulation (`makespan`). Shapes take turns, the longer ahead of the shorter, which fill the gaps at the end.
+    Large packs are cheap and small ones fill the workers evenly: of some ways to cut, largest packs first, the one that
+    ends first in a simulation (`makespan`). Shapes take turns; at the end the longer packs come before the shorter.
     """
     groups: dict[object, list[Trial]] = defaultdict(list)
     ranks: dict[int, int] = defaultdict(int)  # cell -> how many of its trials came before
@@ -44,30 +51,39 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
         groups[trial.recipe.shape].append(trial)
     for group in groups.values():
         group.sort(key=lambda trial: (rank[trial.id], trial.cell))
-    most = [(group, size(group[0].recipe)) for group in groups.values()]
-    share = sum(trial.recipe.epochs for trial in trials) / workers  # epochs of all lanes that a worker has to train
-    cuts = [_cut(most, share / parts) for parts in (PARTS if workers > 1 else (0.001,))]
-    return min(cuts, key=lambda jobs: makespan(jobs, workers))
+    shapes = [(group, size(group[0].recipe)) for group in groups.values()]
+    longest = max((group[0].recipe.epochs for group, _ in shapes), default=0)
+    most = max((lanes for _, lanes in shapes), default=0)
+    jobs = _cut(shapes, longest * (most + STEP_OVERHEAD), 1, workers)
+    ends, close = makespan(jobs, workers), CLOSE * sum(job.work for job in jobs) / workers
+    for lanes, share in itertools.product(range(most, 0, -1), SHARES):
+        if ends <= close:
+            break
+        cut = _cut(shapes, longest * (lanes + STEP_OVERHEAD), share, workers)
+        if (end := makespan(cut, workers)) < ends:
+            jobs, ends = cut, end
+    return jobs
 
 
-def _cut(groups: Sequence[tuple[list[Trial], int]], most_work: float) -> list[Job]:
-    """Packs of at most their shape's lanes and of at most so much work (epochs of all lanes), in their order."""
-    longest = max((group[0].recipe.epochs for group, _ in groups), default=1)
-    jobs = []
-    for group, size in groups:
+def _cut(shapes: Sequence[tuple[list[Trial], int]], work: float, share: float, workers: int) -> list[Job]:
+    """Packs of at most their shape's lanes and so much work, those of shorter trials a share of it, in their order."""
+    longest = max((group[0].recipe.epochs for group, _ in shapes), default=0)
+    turns = []
+    for group, most in shapes:
         epochs = group[0].recipe.epochs
-        lanes = int(max(1, min(size, most_work // epochs)))
-        for start in range(0, len(group), lanes):
-            turn = start / len(group) * (1 - HEAD_START * epochs / longest)
-            jobs.append((turn, Job(tuple(group[start : start + lanes]))))
-    return [job for _, job in sorted(jobs, key=lambda item: (item[0], -item[1].lane_epochs))]
+        room = (work if epochs == longest else share * work) / epochs - STEP_OVERHEAD
+        lanes = max(1, min(most, int(room + 1e-9)))
+        turns += [(at / len(group), Job(tuple(group[at : at + lanes]))) for at in range(0, len(group), lanes)]
+    jobs = [job for _, job in sorted(turns, key=lambda turn: (turn[0], -turn[1].work))]
+    tail = max(0, len(jobs) - TAIL * workers)
+    return jobs[:tail] + sorted(jobs[tail:], key=lambda job: -job.work)
 
 
 def makespan(jobs: Sequence[Job], workers: int) -> float:
     """When the last worker is done, each taking the next pack as soon as it is free, in epochs of one lane."""
     free = [0.0] * workers
     for job in jobs:
-        heapq.heappush(free, heapq.heappop(free) + job.trials[0].recipe.epochs * (len(job.trials) + STEP_OVERHEAD))
+        heapq.heappush(free, heapq.heappop(free) + job.work)
     return max(free)
 
 

@@ -7,15 +7,19 @@ import hashlib
 import io
 import json
 import os
+import pwd
 import socket
+import time
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +28,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.sweep import SEED_FIELDS, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
+HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `harness status`
+# For so long a sweep tries to take a folder: `harness status` shares the lock for an instant to see whether it is held.
+_LOCK_SECONDS = 1.0
 # What zipfile and numpy raise for an archive that is not there, was cut short or changed.
 _DAMAGED: tuple[type[Exception], ...] = (EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, SyntaxError)
 _DAMAGED += (OSError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
@@ -46,6 +53,13 @@ class Environment(BaseModel):
     python: str
     torch: str
     transformers: str
+    # Not in the first records: None there means not known.
+    dirty_diff_sha256: str | None = Field(default=None, description="of the package's uncommitted changes; None: none")
+    driver: str | None = Field(default=None, description="NVIDIA's; None on a CPU")
+    cuda: str | None = Field(default=None, description="that torch was built with; None: for CPUs alone")
+    deterministic: bool | None = Field(default=None, description="whether torch had to choose deterministic algorithms")
+    matmul_precision: str | None = Field(default=None, description="torch's, of float32: highest, or high for tf32")
+    kernels: str | None = Field(default=None, description="the CPU's instructions that torch's kernels use, as AVX512")
 
 
 class Measured(BaseModel):
@@ -109,6 +123,26 @@ class Curves:
     dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
     logits: np.ndarray  # [N, C] float32, on the dev set after the last update
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+
+
+@lru_cache(maxsize=1024)
+def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran's order, and type of an array from how its `.npy` file starts."""
+    stream = io.BytesIO(start)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("arrays are kept in version 1.0 of the format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    return shape, fortran, dtype
+
+
+def _array(content: bytes) -> np.ndarray:
+    """The array of a `.npy` file, as `np.load` reads it, which parses the header anew for each: an eighth of a report.
+
+    Raises ValueError for what is none, objects (pickles) among it.
+    """
+    start = 10 + int.from_bytes(content[8:10], "little")
+    shape, fortran, dtype = _header(content[:start])
+    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
 
 
 def write(path: Path, content: bytes) -> None:
@@ -258,32 +292,73 @@ class Store:
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
         try:
-            # From memory: given a path, numpy leaves the file open where it is no archive.
-            content = io.BytesIO(self.path(trial_id).with_suffix(".npz").read_bytes())
-            with np.load(content, allow_pickle=False) as arrays:
-                return Curves(**{name: arrays[name] for name in Curves.__dataclass_fields__})
+            with open(f"{self.trials}/{trial_id}.npz", "rb") as stream, zipfile.ZipFile(stream) as archive:
+                return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in Curves.__dataclass_fields__})
         except _DAMAGED:
             return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one sweep; raises HarnessError while another lives. A kill ends the hold."""
+        """Hold the folder for one sweep; a kill ends the hold.
+
+        Raises HarnessError while another sweep lives, with who began it and when, and where files can't be locked.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                stream.seek(0)
-                raise HarnessError(
-                    "one sweep at a time writes to a results folder",
-                    got=f"{self.folder}, in use by {stream.read().strip() or 'another process'}",
-                    allowed="a folder that no living sweep holds",
-                    fix="wait for it, stop it, or name another --results folder",
-                ) from None
+            self._take(stream)
             stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            stream.write(f"{holder_words(os.getpid(), socket.gethostname())}{_user()} since {since}\n")
             stream.flush()
             yield
+
+    def _take(self, stream: IO[str]) -> None:
+        until = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    time.sleep(0.02)
+                    continue
+            except OSError as error:
+                raise HarnessError(
+                    "a results folder is where files can be locked, so that two sweeps don't train the same",
+                    got=f"{self.folder} ({error.strerror})",
+                    allowed="a local disk, or a network's that supports flock",
+                    fix="name another --results folder",
+                ) from None
+            stream.seek(0)
+            said = stream.read(1000).strip() or "another process"
+            remote = f" on {socket.gethostname()} of " not in said
+            raise HarnessError(
+                "one sweep at a time writes to a results folder",
+                got=f"{self.folder}, in use by {said}{self._last_sign()}",
+                allowed="a folder that no living sweep holds",
+                fix="wait for it, stop it, or name another --results folder"
+                + (f"; if that machine is down for good, remove {self.folder / '.lock'}" if remote else ""),
+            )
+
+    def _last_sign(self) -> str:
+        """When the sweep that holds the folder last said that it lives; the clocks of two machines may differ."""
+        try:
+            age = time.time() - (self.folder / HEARTBEAT).stat().st_mtime
+        except OSError:
+            return ""
+        return f", whose last sign of life is {max(0.0, age):.0f} s old"
+
+
+def holder_words(pid: int, host: str) -> str:
+    """How the line in a folder's lock begins; the user and the time follow."""
+    return f"process {pid} on {host} of "
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's made-up number
+        return f"user {os.getuid()}"
 
 
 def frame(sweep: Sweep, store: Store) -> pd.DataFrame:

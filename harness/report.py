@@ -359,14 +359,20 @@ def _provenance(study: Study) -> Table:
     done = study.runs[study.runs["status"] == "finished"]
     names = {name: name.replace("_", " ") for name in Environment.model_fields}
     names |= {"commit": "harness commit", "harness": "harness version", "data_sha256": "data, SHA-256"}
-    names |= {"model_sha256": "model, SHA-256", "parameters": "parameters trained", "steps": "steps"}
+    names |= {"dirty_diff_sha256": "uncommitted changes, SHA-256", "driver": "NVIDIA driver", "cuda": "CUDA"}
+    names |= {
+        "kernels": "CPU kernels",
+        "model_sha256": "model, SHA-256",
+        "parameters": "parameters trained",
+        "steps": "steps",
+    }
     names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
     rows = []
     for imported in study.imports:
         rows += [["imported by", imported.command]]
         rows += [[f"file {name}", f"SHA-256 {digest[:16]}"] for name, digest in imported.files]
     for name, shown in names.items():
-        if not study.sweeps and done[name].isna().all():
+        if done[name].isna().all() and not (study.sweeps and name == "commit"):
             continue
         counts = done[name].value_counts(dropna=False, sort=False).sort_index(key=lambda index: index.map(str))
         texts = []

@@ -14,6 +14,15 @@ from harness.sweep import HarnessError, Sweep, Trial
 from harness.workers import Place, train_pack
 
 Verdict = Literal["identical", "within_tolerance", "different"]
+# Fields of `Environment` that may be None, in words.
+_LATER = {
+    "dirty_diff_sha256": "uncommitted changes",
+    "cuda": "CUDA",
+    "driver": "NVIDIA driver",
+    "deterministic": "deterministic algorithms",
+    "matmul_precision": "matmul precision",
+    "kernels": "CPU kernels",
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,9 @@ def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: 
     now: Mapping[str, object] = again.environment.model_dump()
     names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")
     pairs += [(name.replace("_", " "), before[name], now[name]) for name in names]
+    for name, words in _LATER.items():  # which early records don't say
+        if before[name] is not None and now[name] is not None:
+            pairs.append((words, str(before[name])[:20], str(now[name])[:20]))
     if record.environment.device.startswith("cuda"):
         pairs.append(("pack size", before["pack_size"], now["pack_size"]))
     found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]

@@ -20,8 +20,8 @@ from typing import Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from harness import tasks
-from harness.execute import HEARTBEAT, last_line
-from harness.records import Store
+from harness.execute import last_line
+from harness.records import HEARTBEAT, Store, holder_words
 from harness.sweep import HarnessError, Scalar, Sweep, TaskSpec, Trial, expand
 
 State = Literal["running", "stopped", "lost"]
@@ -132,7 +132,12 @@ class Status:
     total: Counts
     cells: tuple[Counts, ...]
     packs: tuple[Pack, ...]
-    crashed: tuple[tuple[str, str], ...]  # (trial, the last line of its error)
+    crashed: tuple[tuple[str, str, int], ...]  # (trial, the last line of its error, attempts)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the last sign of life came from another machine."""
+        return self.heartbeat is not None and self.heartbeat.host != socket.gethostname()
 
     def as_json(self) -> dict[str, object]:
         """The contract of `harness status --json`."""
@@ -148,6 +153,8 @@ class Status:
             "updated_utc": alive.updated_utc.isoformat() if alive else None,
             "device": alive.device if alive else None,
             "workers": alive.workers if alive else None,
+            "holder": self.holder,
+            "use": list(use(alive.host)) if alive and self.state == "running" else [],
             "cells": [{"axes": at, **vars(counts)} for at, counts in zip(axes, self.cells, strict=True)],
             "packs": [
                 {
@@ -161,7 +168,9 @@ class Status:
                 }
                 for pack in self.packs
             ],
-            "crashed_trials": [{"trial": trial, "error": error} for trial, error in self.crashed],
+            "crashed_trials": [
+                {"trial": trial, "error": error, "attempts": attempts} for trial, error, attempts in self.crashed
+            ],
         }
 
 
@@ -173,6 +182,7 @@ class _Known:
     status: str | None  # None: can't be read
     failed: bool = False
     error: str | None = None
+    attempts: int = 0
     train_examples: int | None = None
 
 
@@ -193,7 +203,7 @@ class Watch:
         alive = heartbeat(self.store.folder)
         if held is None and alive is not None:
             held = holder(self.store.folder)  # a sweep that began in between
-        if held is not None and alive is not None and held != f"process {alive.pid} on {alive.host}":
+        if held is not None and alive is not None and not held.startswith(holder_words(alive.pid, alive.host)):
             alive = None  # of an earlier sweep, which was killed
         state: State = "running" if held else "lost" if alive else "stopped"
         for trial_id in self.trials:
@@ -215,7 +225,7 @@ class Watch:
             total=self._count(list(self.trials), training),
             cells=tuple(self._count(ids[cell], training) for cell in range(len(self.sweep.cells))),
             packs=packs,
-            crashed=tuple((trial_id, last_line(self.known[trial_id].error or "")) for trial_id in crashed),
+            crashed=tuple((one, last_line(self.known[one].error or ""), self.known[one].attempts) for one in crashed),
         )
 
     def _refresh(self, trial_id: str) -> None:
@@ -234,7 +244,7 @@ class Watch:
         measured = record.measured
         failed = measured is not None and measured.outcome == "failed"
         examples = measured.train_examples if measured else None
-        self.known[trial_id] = _Known(version, record.status, failed, record.error, examples)
+        self.known[trial_id] = _Known(version, record.status, failed, record.error, record.attempts, examples)
 
     def _is(self, trial_id: str, status: str) -> bool:
         return trial_id in self.known and self.known[trial_id].status == status

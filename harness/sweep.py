@@ -173,8 +173,9 @@ class Trial(_Frozen):
 class Sweep(_Frozen):
     """A resolved sweep: one profile, its cells in the order of the axes, and the seeds every cell is trained with."""
 
-    name: str
-    profile: str
+    # They name a folder; a plan.json may be a stranger's.
+    name: str = Field(pattern=r"^[^/\x00]+$")
+    profile: str = Field(pattern=r"^[^/\x00]+$")
     title: str
     stand_in: str | None = None
     source: str | None = None  # the file's text, and what was set beside it, for the report
@@ -421,6 +422,13 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     Raises HarnessError for anything that is not a sweep; reads no data and no model.
     """
     content = read(path)
+    if path.stem.startswith(".") or not path.stem.isprintable():
+        raise HarnessError(
+            "a sweep's file name can name a folder",
+            got=repr(path.name),
+            allowed="printable letters, the first no dot",
+            fix="rename it",
+        )
     known = list(_profiles(content))
     if profile is not None and profile not in known:
         raise HarnessError(
@@ -727,21 +735,26 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     return trials
 
 
-def where(sweep: Sweep, conditions: Sequence[str], seed: int | None = None) -> tuple[Trial, ...]:
-    """The trials that match `key=value` texts over axes, recipe fields and seeds, in the plan's order."""
+def where(
+    sweep: Sweep, conditions: Sequence[str], seed: int | None = None, option: str = "--where"
+) -> tuple[Trial, ...]:
+    """The trials that match `key=value` texts over axes, recipe fields and seeds, in the plan's order.
+
+    Raises HarnessError, which names the `option` that they were given by, for texts that can't be read.
+    """
     wanted: dict[str, Any] = {}
     for condition in conditions:
         key, equals, text = condition.partition("=")
         known = dict.fromkeys((*sweep.axes, *Recipe.model_fields, *SEED_FIELDS))
         if not equals:
-            raise HarnessError("--where takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
+            raise HarnessError(f"{option} takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
         if key not in known:
-            raise _unknown(key, tuple(known), "--where")
+            raise _unknown(key, tuple(known), option)
         if key in wanted or (key == "seed" and seed is not None):
             raise HarnessError(
-                "--where names a key once", got=f"{key} twice", allowed="one value a key", fix="remove one"
+                f"{option} names a key once", got=f"{key} twice", allowed="one value a key", fix="remove one"
             )
-        wanted[key] = None if text == "none" else _yaml(text, f"the value of --where {key}")
+        wanted[key] = None if text == "none" else _yaml(text, f"the value of {option} {key}")
     if seed is not None:
         wanted["seed"] = seed
 

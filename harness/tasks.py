@@ -458,6 +458,11 @@ def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: _Glue) -> _Tabl
 # ---------------------------------------------------------------------------------------------------- from files
 
 
+def files_of(spec: TaskSpec) -> tuple[Path, Path] | None:
+    """The training and the validation file that `load` reads; None for a task without files."""
+    return None if spec.files is None else _find(spec.files, _GLUE.get(spec.name))
+
+
 def _find(files: TaskFiles, glue: _Glue | None) -> tuple[Path, Path]:
     """The two files meant, looked for in a folder where one is named."""
     stems = ["validation", "dev"]

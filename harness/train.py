@@ -6,16 +6,17 @@ every hyperparameter is a lane vector, and no operation mixes lanes.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import math
 import os
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import metrics, models, tasks
+from harness import metrics, models, playback, tasks
+from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
 from harness.optim import LaneAdamW
@@ -39,6 +41,8 @@ Progress = Callable[[int, int], None]
 # tokens two parts save a third of the work; more cost as much again in the embeddings' dense gradients.
 _PARTS = 2
 _WIDTH_STEP = 4
+# Seconds that a batch's calls still have to take for a recording of it, which takes as long as some of them, to pay.
+_RECORDING_PAYS = 20.0
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 
@@ -52,20 +56,32 @@ class LaneResult:
 
 
 def train(
-    pack: Sequence[Trial], *, device: str = "cpu", threads: int = 1, progress: Progress | None = None
+    pack: Sequence[Trial],
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
-    The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update.
+    The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
+    checkpoint, training goes on from it and is kept in it when it is due; no result differs by a bit.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
         raise ValueError("the trials of a pack share their shape")
+    _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
         started = time.monotonic()
         run = _Run(pack, torch.device(device))
-        for step in range(run.steps):
+        if checkpoint is not None and (kept := checkpoint.read(run.made_of_sha256())):
+            run.restore(kept[0])
+            started -= kept[1]
+        for step in range(run.optimizer.done, run.steps):
             run.update(step)
+            if checkpoint is not None and checkpoint.due:
+                checkpoint.write(run.state(), time.monotonic() - started)
             if progress is not None:
                 progress(step + 1, run.steps)
         return run.results(time.monotonic() - started)
@@ -82,6 +98,12 @@ def versions() -> dict[str, str]:
     }
 
 
+def numerics(device: str, threads: int, precision: str) -> tuple[bool, str]:
+    """What is in force while a pack trains: torch's deterministic algorithms, and the precision of its float32."""
+    with _numerics(device, threads, precision):
+        return torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+
+
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
 def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     """The task's splits, tokenised for the model; raises HarnessError when data or tokenizer can't be had."""
@@ -92,6 +114,15 @@ def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch
     """A random stream of its own for (purpose, seed): the three parts of one seed are unrelated to each other."""
     key = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(key[:8], "big") >> 1)
+
+
+@cache
+def _keep_memory() -> None:
+    """Have glibc keep what is freed: a step on a CPU frees and takes the same megabytes a thousand times."""
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, the most that is taken
 
 
 @contextmanager
@@ -136,17 +167,18 @@ class _ApplyMasks(TorchFunctionMode):
     The model's own rates are replaced by the recipe's, as the study sets all of them alike.
     """
 
-    def __init__(self, kept: Tensor, scale: Tensor) -> None:
+    def __init__(self, masks: Tensor, scale: Tensor) -> None:
         super().__init__()
-        self.kept, self.scale, self.used = kept, scale, 0
+        self.masks, self.scale, self.used = masks, scale, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.dropout:
             x = args[0]
-            mask = self.kept[self.used : self.used + x.numel()].view(x.shape)
+            mask = self.masks[self.used : self.used + x.numel()].view(x.shape)
             self.used += x.numel()
             # In bf16 the scale would be rounded; torch's own dropout multiplies in float32 too.
-            return (x.float() * mask * self.scale).to(x.dtype) if x.dtype != torch.float32 else x * mask * self.scale
+            kept = x.float() * mask
+            return (kept * self.scale if mask.dtype == torch.bool else kept).to(x.dtype)
         return func(*args, **(kwargs or {}))
 
 
@@ -168,14 +200,14 @@ class _Masks:
         return any(self.cuts)
 
     def draw(self, lanes: Sequence[int], draws: int) -> Tensor:
-        """Masks [lanes, draws]: 1 where kept; float32 on a CPU, where that multiplies fastest, bool elsewhere."""
+        """Masks [lanes, draws]: bool, or on a CPU, where that multiplies fastest, float32 and scaled already."""
         dtype = torch.float32 if self.device.type == "cpu" else torch.bool
         kept = torch.empty(len(lanes), draws, dtype=dtype, device=self.device)
         bits = torch.empty((draws + 3) // 4, dtype=torch.int64, device=self.device)
         for row, lane in enumerate(lanes):
             bits.random_(-(2**63), None, generator=self.streams[lane])
             torch.ge(bits.view(torch.int16)[:draws], self.cuts[lane] - 32768, out=kept[row])
-        return kept
+        return kept.mul_(self.scales[lanes, None]) if dtype == torch.float32 else kept
 
 
 # ----------------------------------------------------------------------------------------------------------- a run
@@ -243,6 +275,7 @@ class _Run:
         self.optimizer = LaneAdamW(self.weights, self._decayed(), self.recipes, self.steps)
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
+        self.layout = playback.layout(list(self.views.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
 
@@ -277,6 +310,52 @@ class _Run:
         ]
         return torch.cat(parts)
 
+    # ------------------------------------------------------------------------------------------------- the state
+
+    def made_of_sha256(self) -> str:
+        """A hash of what decides the results beside the recipes: texts, labels, tokens, weights, settings."""
+        config: Any = self.module.config
+        parts = (self.task.sha256, self.network.sha256, config.to_json_string())
+        digest = hashlib.sha256("\n".join(parts).encode())
+        for split in (self.task.train, self.task.validation):
+            for values in (split.input_ids, split.token_type_ids, split.lengths):
+                digest.update(values.tobytes())
+        return digest.hexdigest()
+
+    def state(self) -> dict[str, Tensor]:
+        """What the updates to come and the results depend on, after an update; not a copy. S updates, E evaluations."""
+        return {
+            "weights": self.weights,  # [L, P]
+            "first": self.optimizer.first,  # [L, P]
+            "second": self.optimizer.second,  # [L, P]
+            "order": self.order,  # [L, N]
+            "order_streams": torch.stack([one.get_state() for one in self.orders]),  # [L, bytes]
+            "dropout_streams": torch.stack([one.get_state() for one in self.masks.streams]),  # [L, bytes]
+            "losses": torch.stack(self.log.losses),  # [S, L]
+            "rates": torch.tensor(self.log.rates, dtype=torch.float64),  # [S, L]
+            "norms": torch.stack(self.log.norms),  # [S, L]
+            "eval_steps": torch.tensor(self.log.eval_steps, dtype=torch.int64),  # [E]
+            "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state` of a run that was made of the same."""
+        self.weights.copy_(state["weights"])
+        self.optimizer.first.copy_(state["first"])
+        self.optimizer.second.copy_(state["second"])
+        self.order = state["order"].clone()
+        for name, streams in (("order_streams", self.orders), ("dropout_streams", self.masks.streams)):
+            for generator, kept in zip(streams, state[name], strict=True):
+                generator.set_state(kept.clone())
+        self.log = _Log(
+            losses=list(state["losses"].to(self.device, copy=True)),
+            rates=state["rates"].tolist(),
+            norms=list(state["norms"].to(self.device, copy=True)),
+            eval_steps=state["eval_steps"].tolist(),
+            logits=list(state["logits"].clone().numpy()),
+        )
+        self.optimizer.done = len(self.log.losses)
+
     # ------------------------------------------------------------------------------------------------ one step
 
     def update(self, step: int) -> None:
@@ -285,15 +364,7 @@ class _Run:
             self.order = torch.stack([torch.randperm(len(self.training), generator=g) for g in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
         rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
-        losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
-        for part in self._parts(rows):  # [L, b]
-            for width, lanes in self._groups(part).items():
-                whole = len(lanes) == len(rows)
-                views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
-                loss = self._losses(views, part[lanes], width, lanes) / rows.shape[1]  # [lanes]
-                losses[lanes] += loss.detach()
-                total = total + loss.sum()
-        gradients = torch.autograd.grad(total, list(self.views.values()), materialize_grads=True)
+        losses, gradients = self._batch(rows) if self.recipe.padding == "dataset" else self._batch_by_length(rows)
         for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
             view.copy_(gradient)
         self.log.losses.append(losses)
@@ -305,33 +376,72 @@ class _Run:
             self.log.eval_steps.append(done)
             self.log.logits.append(self._evaluate())
 
-    def _parts(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """The batch of each lane [L, B] as it is, or by length in parts [L, b]."""
-        if self.recipe.padding == "dataset":
-            return (rows,)
+    def _batch(self, rows: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """The mean loss of each lane's rows [L, B] at the task's width, [L], and its gradient by parameter."""
+        inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
+        labels = self.training.labels[rows.to(self.device)]  # [L, B]
+        masks = self._draw(self.views, inputs, list(range(len(rows))))
+        names, count = list(inputs), len(self.views)
+
+        def step(given: Sequence[Tensor]) -> list[Tensor]:
+            views = dict(zip(self.views, given[:count], strict=True))
+            inputs = dict(zip(names, given[count : count + len(names)], strict=True))
+            labels, *masks = given[count + len(names) :]
+            losses = self._losses(views, inputs, labels, masks) / rows.shape[1]
+            return [losses.detach(), *torch.autograd.grad(losses.sum(), list(views.values()), materialize_grads=True)]
+
+        batches_left = self.steps - self.optimizer.done - 1
+        losses, *gradients = self._call("step", step, [*inputs.values(), labels, *masks], batches_left)
+        return losses, gradients
+
+    def _batch_by_length(self, rows: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
+        losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
         by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
-        return torch.split(rows.gather(1, by_length), math.ceil(rows.shape[1] / _PARTS), dim=1)
+        for part in torch.split(rows.gather(1, by_length), math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b]
+            groups: dict[int, list[int]] = {}  # width -> lanes; a lane's width depends on its own rows alone
+            for lane, row in enumerate(part):
+                groups.setdefault(self.training.width(row), []).append(lane)
+            for width, lanes in groups.items():
+                whole = len(lanes) == len(rows)
+                views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
+                inputs = self._inputs(self.training, part[lanes], width)
+                labels = self.training.labels[part[lanes].to(self.device)]
+                masks = self._draw(views, inputs, lanes)
+                loss = self._losses(views, inputs, labels, masks) / rows.shape[1]  # [lanes]
+                losses[lanes] += loss.detach()
+                total = total + loss.sum()
+        return losses, torch.autograd.grad(total, list(self.views.values()), materialize_grads=True)
 
-    def _groups(self, rows: Tensor) -> dict[int, list[int]]:
-        """Width -> the lanes whose rows have it. A lane's width depends on its own rows alone."""
-        if self.recipe.padding == "dataset":
-            return {self.training.input_ids.shape[1]: list(range(len(rows)))}
-        groups: dict[int, list[int]] = {}
-        for lane, row in enumerate(rows):
-            groups.setdefault(self.training.width(row), []).append(lane)
-        return groups
+    def _call(self, what: str, function: playback.Function, arguments: list[Tensor], calls_left: int) -> list[Tensor]:
+        """What the function gives for weights and arguments; played back once that pays."""
+        given = [*self.views.values(), *arguments]
+        recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
+        key = (what, recipe.precision, *kind, self.layout, playback.layout(arguments))
+        known = self.network.recordings
+        if key in known:
+            return (known[key] or function)(given)
+        started = time.perf_counter()
+        found = function(given)
+        # The first call of a run is slow for reasons of its own.
+        if self.optimizer.done and (time.perf_counter() - started) * calls_left > _RECORDING_PAYS:
+            known[key] = playback.record(function, given)
+        return found
 
-    def _losses(self, views: dict[str, Tensor], rows: Tensor, width: int, lanes: list[int]) -> Tensor:
-        """The loss of each lane's rows, summed over them, [lanes], with dropout on."""
-        inputs = self._inputs(self.training, rows, width)  # [lanes, B, width]
-        labels = self.training.labels[rows.to(self.device)]  # [lanes, B]
-        self.module.train()
+    def _draw(self, views: dict[str, Tensor], inputs: dict[str, Tensor], lanes: list[int]) -> list[Tensor]:
+        """The dropout masks [lanes, draws] of a forward pass and their scales [lanes]; none where all is kept."""
         if not self.masks.active:
+            return []
+        return [self.masks.draw(lanes, self._count(inputs, views)), self.masks.scales[lanes]]
+
+    def _losses(
+        self, views: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, masks: list[Tensor]
+    ) -> Tensor:
+        """The loss of each lane's rows, summed over them, [lanes]."""
+        self.module.train()
+        if not masks:
             with _NoDropout():
                 return vmap(self._loss)(views, inputs, labels)
-        draws = self._count(inputs, views)
-        kept = self.masks.draw(lanes, draws)  # [lanes, draws]
-        scales = self.masks.scales[lanes]
 
         def one(
             view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor
@@ -339,7 +449,7 @@ class _Run:
             with _ApplyMasks(mask, scale):
                 return self._loss(view, given, label)
 
-        return vmap(one)(views, inputs, labels, kept, scales)
+        return vmap(one)(views, inputs, labels, *masks)
 
     def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
         logits = self._logits(view, inputs)  # [B, C]
@@ -382,9 +492,19 @@ class _Run:
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
         found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
-        for rows in torch.split(order, size):
+        batches = torch.split(order, size)
+        evaluations_left = (self.steps - self.optimizer.done) // (self.recipe.eval_steps or self.epoch_steps)
+        for rows in batches:
             inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
-            logits = vmap(self._logits, in_dims=(0, None))(self.views, inputs)  # [L, B, C]
+            names = list(inputs)
+
+            def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
+                views = dict(zip(self.views, given[: len(self.views)], strict=True))
+                inputs = dict(zip(names, given[len(self.views) :], strict=True))
+                return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+
+            calls_left = evaluations_left * (1 if trim else len(batches))
+            (logits,) = self._call("logits", forward, list(inputs.values()), calls_left)  # [L, B, C]
             found[:, rows.numpy()] = logits.cpu().numpy()
         return found
 

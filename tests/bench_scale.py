@@ -3,6 +3,8 @@
 `make bench-scale`, or `python -m tests.bench_scale [--sizes 1000 10000] [--large] [--overhead 10000]`. The records are
 made up; every number is of a fresh process, with its peak memory. The bars: `plan`, resume and `report` 10 s each
 on 10,000 records, 90 s and 2 GiB on 100,000 (`--large`); start-up of `plan` 1 s; 5 ms a trial in packs, 20 ms alone.
+A number over its bar is marked MISSED; `growth` is seconds against those of the size before, by how many times more
+records there are: 1 is linear.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parent))
 
 STEPS, EXAMPLES, MAJORITY, CELLS = 20, 20, 10, 20
+MOST_MIB = 2048  # of memory, of one process
 SWEEP = """title: A sweep of many trials
 stand_in: made up
 task: embedded
@@ -125,7 +128,7 @@ def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
 
     The workers are the harness's own actors; only what they call to train is another.
     """
-    from harness import execute, workers
+    from harness import cluster, execute
     from harness.records import Store
     from harness.sweep import load
 
@@ -135,14 +138,14 @@ def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
     sweep = load(path, "embedded")
     here = str(Path(__file__).parent)
 
-    class Idle(workers._Worker):
+    class Idle(cluster._Worker):
         """A worker whose training takes no time."""
 
         def __init__(self, *given: object, **named: object) -> None:
             sys.path.insert(0, here)
             import bench_scale
 
-            from harness import workers as module
+            from harness import cluster as module
 
             module.train_pack = bench_scale.nothing  # in the worker's own process
             super().__init__(*given, **named)  # type: ignore[arg-type]
@@ -155,7 +158,7 @@ def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
         shown.append(progress.finished)
 
     started = time.perf_counter()
-    with mock.patch.object(workers, "_Worker", Idle):
+    with mock.patch.object(cluster, "_Worker", Idle):
         ended = execute.run(sweep, Store(folder_of(home)), execute.Options(workers=most, pack=lanes), show)
     whole = time.perf_counter() - started
     assert ended.finished == ended.planned, ended
@@ -178,6 +181,11 @@ def measure(words: Sequence[str], home: Path) -> tuple[float, float, float, str]
     if process.returncode:
         raise SystemExit(f"{' '.join(words)}: {process.returncode}\n{said}\n{complaint}")
     return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, said
+
+
+def bar(name: str, records: int) -> float:
+    """The most seconds that a command may take, by the wall clock of a machine that does nothing else."""
+    return 1.0 if name == "start-up" else 10.0 if records <= 10_000 else 90.0
 
 
 def main() -> None:
@@ -208,7 +216,8 @@ def main() -> None:
         "resume": [*again, "--resume"],
         "report": [program, "report", "scale"],
     }
-    print(f"{'':10}{'records':>10}{'seconds':>10}{'of CPU':>10}{'MiB':>8}{'ms a record':>14}")
+    print(f"{'':10}{'records':>10}{'seconds':>10}{'of CPU':>10}{'MiB':>8}{'ms a record':>14}{'growth':>8}")
+    before: dict[str, tuple[float, int]] = {}
     for size in [*given.sizes, *([100_000] if given.large else [])]:
         home = Path(tempfile.mkdtemp(prefix="bench-scale-"))
         try:
@@ -217,8 +226,13 @@ def main() -> None:
                 if given.only and name not in given.only:
                     continue
                 seconds, busy, peak, _ = measure(words, home)
-                each = seconds / size * 1e3
-                print(f"{name:10}{size:10,}{seconds:10.2f}{busy:10.2f}{peak:8.0f}{each:14.3f}", flush=True)
+                each, growth = seconds / size * 1e3, ""
+                if name in before and name != "start-up":
+                    growth = f"{seconds / before[name][0] / (size / before[name][1]):.2f}"
+                before[name] = seconds, size
+                missed = "  MISSED" if seconds > bar(name, size) or peak > MOST_MIB else ""
+                numbers = f"{seconds:10.2f}{busy:10.2f}{peak:8.0f}{each:14.3f}{growth:>8}"
+                print(f"{name:10}{size:10,}{numbers}{missed}", flush=True)
         finally:
             shutil.rmtree(home)
     for lanes in (8, 1) if given.overhead else ():
@@ -228,8 +242,9 @@ def main() -> None:
             _, _, peak, said = measure([*words, "--workers", str(given.workers)] if given.workers else words, home)
             each, with_start, whole = said.split()
             what = "alone" if lanes == 1 else f"packs of {lanes}"
+            missed = "  MISSED" if float(each) > (20 if lanes == 1 else 5) else ""
             print(f"over Ray, {what}: {given.overhead:,} trials, {each} ms a trial ({with_start} with Ray's start), "
-                  f"{whole} s, {peak:.0f} MiB", flush=True)  # fmt: skip
+                  f"{whole} s, {peak:.0f} MiB{missed}", flush=True)  # fmt: skip
         finally:
             shutil.rmtree(home)
 

@@ -3,11 +3,15 @@
 import ast
 import json
 import os
+import pickle
+import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +19,8 @@ from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, stor
 from typer.testing import CliRunner
 
 import harness
-from harness import execute, machine, workers
+from harness import cli, execute, machine, train, workers
+from harness import report as reports
 from harness.cli import app
 from harness.machine import Machine
 from harness.records import Store
@@ -365,6 +370,84 @@ def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
     assert "2 of 2 trials finished" in said
 
 
+def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkeypatch):
+    monkeypatch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+    said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
+    assert "1 of 2 trials finished (1 trained now)" in said
+    assert "1 of the plan are missing: without --only and --max-trials it trains them all." in said
+    assert [cell["missing"] for cell in json.loads(run("status", "tiny", "--json").stdout)["cells"]] == [1, 0]
+    said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
+    assert "1 of 2 trials finished (none trained now)" in said
+    assert "got lr=3, which none of them has; allowed: lr 1e-3, 0.01; seed 1 to 1" in refused(
+        "sweep", "tiny", "--in-process", "--only", "lr=3"
+    )
+    more = ("--set", "seeds=1..3", "--in-process", "--max-trials", 2)
+    assert "3 of 6 trials finished (2 trained now)" in run("sweep", "tiny", *more).stdout
+    refused("sweep", "tiny", "--max-trials", 0)
+    for time_limit in ("0", "0s", "2", "-1h", "90", "1:30", "1:60:00", "", "h", "2h 5", "1e3s", "nan", "9" * 400 + "h"):
+        assert "--time-limit is a time: got '" in refused("sweep", "tiny", f"--time-limit={time_limit}")
+    known = {"2h": 7200, "90m": 5400, "30s": 30, "1h30m": 5400, "1:30:00": 5400, "0.5h": 1800, "1H": 3600}
+    assert {text: cli._seconds(text) for text in known} == known
+    said = run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "0.001s", code=1).stdout
+    assert "the time limit leaves 3 trials missing" in said
+    assert "3 are missing: the same command trains them." in said
+    run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "1h")
+
+
+def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+    text = tiny.read_text()
+    folder = Path(re.search(r'"folder": "([^"]*)"', text)[1])
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    tiny.write_text(text.replace(str(folder), str(own)))
+    run("sweep", "tiny", "--in-process", "--only", "lr=1e-2")
+    config = json.loads((own / "config.json").read_text()) | {"auto_map": {"AutoModel": "mine.Mine"}}
+    (own / "config.json").write_text(json.dumps(config))
+    for words in (
+        ("sweep", "tiny", "--in-process"),
+        ("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2"),
+        ("verify", "tiny", "--retrain", 1),
+    ):
+        assert "a model's own Python code runs only where it is trusted: got" in refused(*words)
+        train.models.network.cache_clear()  # it was loaded by the sweep
+        train.prepared.cache_clear()
+    # What the code is for is not asked for here, so that none runs; the flag ends with its command.
+    run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--trust-remote-code")
+    refused("sweep", "tiny", "--in-process")
+    for key in ("trust_remote_code: true\n", "trust-remote-code: true\n"):
+        tiny.write_text(key + text)
+        assert "tiny.yaml knows its keys: got 'trust" in refused("sweep", "tiny", "--in-process")
+
+
+def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypatch):
+    class Boom:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+        run("sweep", "tiny", "--in-process")
+    chosen = expand(load(tiny))[1]
+    arrays = here / "results" / "tiny@default" / "trials" / f"{chosen.id}.npz"
+    with np.load(arrays) as kept:
+        changed = dict(kept) | {"train_loss": np.array([Boom()], dtype=object)}
+    np.savez_compressed(arrays, **changed)
+    with pytest.raises(ValueError, match="allow_pickle"), np.load(arrays) as kept:
+        kept["train_loss"]
+    assert "Object arrays cannot be loaded" in run("verify", "tiny", code=1).stdout
+    run("report", "tiny")
+    said = run("rerun", "tiny", "--trial", chosen.id).stdout
+    assert "identical: the final weights" in said
+    assert not (tmp_path / "ran").exists()
+    arrays.write_bytes(pickle.dumps(Boom()))  # no archive at all
+    run("verify", "tiny", code=1)
+    run("rerun", "tiny", "--trial", chosen.id)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(arrays.read_bytes())
+    assert (tmp_path / "ran").exists()
+
+
 def test_a_second_sweep_on_the_same_folder_is_refused(here, tiny):
     with Store(here / "results" / "tiny@default").locked():
         said = refused("sweep", "tiny", "--in-process")
@@ -419,6 +502,7 @@ MAY_IMPORT = {
         "verify",
         "rerun",
         "execute",
+        "hub",
         "machine",
         "report",
         "importing",
@@ -443,24 +527,28 @@ MAY_IMPORT = {
     "verify": {"rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
     "rerun": {"workers", "machine", "records", "sweep"},
-    "execute": {"workers", "packing", "machine", "tasks", "hub", "records", "sweep"},
-    "workers": {"train", "packing", "machine", "records", "sweep"},
+    "execute": {"checkpoints", "cluster", "workers", "packing", "machine", "tasks", "hub", "records", "sweep"},
+    "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
+    "workers": {"checkpoints", "train", "packing", "hub", "machine", "records", "sweep"},
+    "shipping": {"tasks", "hub", "sweep"},
+    "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
     "machine": {"tasks", "hub", "records", "sweep"},
-    "train": {"tasks", "models", "optim", "metrics", "records", "sweep"},
+    "train": {"checkpoints", "playback", "tasks", "models", "optim", "metrics", "records", "sweep"},
     "tasks": {"hub", "metrics", "embedded", "sweep"},
     "models": {"hub", "sweep"},
     "pretrain": {"embedded", "sweep"},
     "hub": {"sweep"},
     "metrics": {"sweep"},
+    "playback": set(),
     "optim": {"sweep"},
     "records": {"sweep"},
     "sweep": set(),
     "__init__": set(),
 }
 HOMES = {
-    "ray": {"workers"},
-    "torch": {"train", "models", "optim", "pretrain"},
+    "ray": {"cluster"},
+    "torch": {"train", "models", "optim", "playback", "pretrain"},
     "transformers": {"train", "models", "pretrain"},
     "datasets": {"tasks"},
     "matplotlib": {"figures"},
@@ -519,7 +607,7 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         inner, outer = imported(path)
         assert inner <= {"embedded"}
         assert not outer & set(HOMES)
-    every_command_pays = ("sweep", "records", "study", "execute", "workers", "packing", "cli")
+    every_command_pays = ("sweep", "records", "study", "execute", "cluster", "workers", "checkpoints", "packing", "cli")
     for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
             [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],

@@ -6,17 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
 import pytest
 import torch
-from driving import content, ray_workers
+from driving import content, descends, ray_workers
 
-from harness import execute, packing, workers
+from harness import execute, packing, records, workers
 from harness.execute import Options
 from harness.packing import Job
 from harness.records import Store
@@ -154,7 +156,198 @@ def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, 
     assert content(broken) == content(whole)
 
 
+# ------------------------------------------------------------------------------------------------- a part of a sweep
+
+
+def seeds_of(sweep: Sweep, store: Store) -> list[list[int]]:
+    """The seeds that are recorded, cell by cell."""
+    kept = {path.stem for path in store.trials.glob("*.json")}
+    cells = range(len(sweep.cells))
+    return [[one.seeds.seed for one in expand(sweep) if one.cell == cell and one.id in kept] for cell in cells]
+
+
+def test_what_is_named_is_trained_and_the_rest_stays_missing(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "part")
+    execute.run(tiny_sweep, whole, HERE, quiet)
+    ended = execute.run(tiny_sweep, store, replace(HERE, only=("lr=1e-2", "order_seed=2")), quiet)
+    assert (ended.planned, ended.finished, ended.missing, ended.left, ended.trained_now) == (6, 1, 5, 0, 1)
+    assert seeds_of(tiny_sweep, store) == [[], [2]]
+    ended = execute.run(tiny_sweep, store, replace(HERE, only=("lr=1e-2",)), quiet)
+    assert (ended.missing, ended.left, ended.trained_now) == (3, 0, 2)
+    ended = execute.run(tiny_sweep, store, replace(HERE, only=("lr=1e-2",)), quiet)
+    assert (ended.missing, ended.left, ended.trained_now) == (3, 0, 0)
+    assert content(store).items() < content(whole).items()
+    for only, words in (
+        (("lr=3",), r"--only leaves trials of the plan: got lr=3, which none .* lr 1e-3, 0\.01; seed 1 to 3; `harness"),
+        (("seed=1", "seed=2"), "--only names a key once"),
+        (("lr",), "--only takes key=value"),
+        (("rate=3",), "--only knows its keys: got 'rate'"),
+        (("lr=[",), "the value of --only lr parses as YAML"),
+    ):
+        with pytest.raises(HarnessError, match=words):
+            execute.run(tiny_sweep, Store(tmp_path / "none"), replace(HERE, only=only), quiet)
+    assert not (tmp_path / "none").exists()
+    execute.run(tiny_sweep, store, HERE, quiet)
+    assert content(store) == content(whole)
+
+
+def test_at_most_so_many_are_trained_seed_by_seed_over_the_cells(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "part")
+    execute.run(tiny_sweep, whole, HERE, quiet)
+    found = []
+    for _ in range(3):
+        ended = execute.run(tiny_sweep, store, replace(HERE, max_trials=2, pack=8), quiet)
+        found.append((ended.missing, ended.left, ended.trained_now, seeds_of(tiny_sweep, store)))
+    assert found == [(4, 0, 2, [[1], [1]]), (2, 0, 2, [[1, 2], [1, 2]]), (0, 0, 2, [[1, 2, 3], [1, 2, 3]])]
+    assert content(store) == content(whole)
+    store.path(expand(tiny_sweep)[0].id).unlink()  # the first cell lacks a seed, and both lack the third
+    for trial in expand(tiny_sweep)[2::3]:
+        store.path(trial.id).unlink()
+    execute.run(tiny_sweep, store, replace(HERE, max_trials=2, only=("seed=3",)), quiet)
+    assert seeds_of(tiny_sweep, store) == [[2, 3], [1, 2, 3]]
+
+
+class Hours:
+    """Packs that take ten hours of a clock that only they move, and know no step but the last."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.calls, self.real = 0.0, 0, workers.train_pack
+        monkeypatch.setattr(execute, "time", self)
+        monkeypatch.setattr(workers, "train_pack", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def __call__(
+        self, sweep: str, profile: str, trials: list[Trial], place: workers.Place, progress: Callable[[int, int], None]
+    ) -> list[workers.Result]:
+        self.calls += 1
+        results = self.real(sweep, profile, trials, place, None)
+        self.now += 36_000
+        progress(1, 1)
+        return results
+
+
+@pytest.mark.parametrize(
+    ("hours", "finished", "calls", "said"),
+    [
+        (5, 0, 1, "the time limit leaves 6 trials missing, 2 of them in training"),
+        (15, 2, 1, "the time limit leaves 4 trials missing"),  # the second pack would end after 20
+        (25, 4, 2, "the time limit leaves 2 trials missing"),
+        (31, 6, 3, None),
+    ],
+)
+def test_no_pack_goes_beyond_the_time_limit(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    hours: float, finished: int, calls: int, said: str | None,
+) -> None:  # fmt: skip
+    clock, store, shown = Hours(monkeypatch), Store(tmp_path / "tiny"), []
+
+    def show(progress: execute.Progress) -> None:
+        shown.extend(progress.messages)
+        progress.messages.clear()
+
+    ended = execute.run(tiny_sweep, store, replace(HERE, pack=2, time_limit=hours * 3600), show)
+    assert (ended.finished, ended.left, ended.trained_now) == (finished, 6 - finished, finished)
+    assert (clock.calls, shown) == (calls, [said] if said else [])
+    assert not (store.folder / execute.HEARTBEAT).exists()
+    monkeypatch.undo()
+    assert execute.run(tiny_sweep, store, HERE, quiet).trained_now == 6 - finished
+
+
 # ------------------------------------------------------------------------------------------------ what goes wrong
+
+
+def test_an_error_is_found_once_and_never_trained_again(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves find the trial that raises; no pack is tried a second time, in this sweep or the next."""
+    real, tried, bad = workers.train_pack, [], expand(tiny_sweep)[4].id
+
+    def wrong(sweep: str, profile: str, trials: list[Trial], *rest: object) -> list[workers.Result]:
+        tried.append(tuple(one.id for one in trials))
+        if bad in tried[-1]:
+            raise ValueError("label in row 17 is wrong")
+        return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(workers, "train_pack", wrong)
+    store = Store(tmp_path / "tiny")
+    assert execute.run(tiny_sweep, store, replace(HERE, pack=6), quiet).left == 1
+    assert len(tried) == len(set(tried))
+    assert tried.count((bad,)) == 1
+    before = len(tried)
+    ended = execute.run(tiny_sweep, store, replace(HERE, pack=6), quiet)
+    assert (ended.crashed, ended.left, ended.trained_now, len(tried)) == (1, 1, 0, before)
+    for attempt in (2, 3):
+        ended = execute.run(tiny_sweep, store, replace(HERE, retry_crashed=True), quiet)
+        record = store.load(bad)
+        assert record is not None
+        assert (ended.crashed, ended.trained_now, record.attempts, len(tried)) == (1, 1, attempt, before + attempt - 1)
+    only = execute.run(tiny_sweep, store, replace(HERE, only=("lr=1e-3",)), quiet)
+    assert (only.crashed, only.left) == (1, 0)  # it crashed in the other cell
+
+
+def test_a_clock_that_jumps_changes_no_result(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steady, jumping = Store(tmp_path / "steady"), Store(tmp_path / "jumping")
+    execute.run(tiny_sweep, steady, HERE, quiet)
+    calls = 0
+
+    class Jumps(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Jumps":
+            nonlocal calls
+            calls += 1
+            return cls.fromtimestamp(1e9 + 86_400 * (-1) ** calls, tz)
+
+    for module in (execute, workers, records):
+        monkeypatch.setattr(module, "datetime", Jumps)
+    monkeypatch.setattr(time, "time", lambda: Jumps.now(UTC).timestamp())
+    monkeypatch.setattr(execute, "_HEARTBEAT_SECONDS", 0.0)
+    left = []
+    ended = execute.run(tiny_sweep, jumping, replace(HERE, pack=2), lambda p: left.append(p.seconds_left or 0.0))
+    assert calls > 4
+    assert (ended.finished, min(left) >= 0, max(left) < 600) == (6, True, True)
+    assert content(jumping) == content(steady)
+    for trial in expand(tiny_sweep):
+        one, other = jumping.load(trial.id), steady.load(trial.id)
+        assert one is not None
+        assert other is not None
+        assert one.measured is not None
+        assert one.measured.lane_seconds >= 0
+        timed = {"wall_seconds": 0.0, "lane_seconds": 0.0, "peak_memory_bytes": 0}
+        places = [found.environment and found.environment.model_copy(update={"pack_size": 0}) for found in (one, other)]
+        assert places[0] == places[1]
+        same = [
+            found.model_copy(update={
+                "started_utc": "", "environment": None, "measured": found.measured.model_copy(update=timed)
+            })
+            for found in (one, other)
+            if found.measured is not None
+        ]  # fmt: skip
+        assert same[0] == same[1]
+
+
+def test_a_sweep_of_another_machine_is_seen_where_its_lock_is_not(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its sign of life, which changes; one that stays as it is, is of a machine that went down."""
+    monkeypatch.setattr(execute, "_HEARTBEAT_SECONDS", 0.2)
+    store = Store(tmp_path / "tiny")
+    store.folder.mkdir()
+    beat = store.folder / execute.HEARTBEAT
+    beat.write_text('{"host": "elsewhere", "updated_utc": "2025-01-01T00:00:00Z"}')
+    alive = threading.Timer(
+        0.15, lambda: beat.write_text('{"host": "elsewhere", "updated_utc": "2025-01-01T00:00:05Z"}')
+    )
+    alive.start()
+    with pytest.raises(HarnessError, match="in which a sweep lives on elsewhere; allowed"):
+        execute.run(tiny_sweep, store, HERE, quiet)
+    alive.join()
+    assert beat.exists()
+    assert execute.run(tiny_sweep, store, HERE, quiet).finished == 6
+    assert not beat.exists()
 
 
 def test_a_pack_too_large_for_the_memory_is_found_out_once(
@@ -169,7 +362,7 @@ def test_a_pack_too_large_for_the_memory_is_found_out_once(
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(workers, "train_pack", small)
-    monkeypatch.setattr(packing, "PARTS", (0.001,))  # packs as large as asked for
+    monkeypatch.setattr(packing, "CLOSE", float("inf"))  # packs as large as asked for
     many = tiny_sweep.model_copy(update={"seeds": tuple(trial(seed).seeds for seed in range(20))})
     ended = execute.run(many, Store(tmp_path / "tiny"), replace(HERE, pack=16), quiet)
     assert (ended.finished, ended.crashed) == (40, 0)
@@ -278,10 +471,12 @@ def test_ray_trains_the_same_and_outlives_a_killed_worker(tiny_sweep: Sweep, tmp
     alone, rayed = Store(tmp_path / "alone"), Store(tmp_path / "rayed")
     execute.run(tiny_sweep, alone, HERE, quiet)
     killed: list[int] = []
+    heard: set[str] = set()
 
     def kill_one(progress: execute.Progress) -> None:
         """The first time that workers train, kill one of them."""
         if progress.lanes and not killed:
+            heard.update(listening())
             killed.extend(ray_workers()[:1])
             for process in killed:
                 os.kill(process, signal.SIGKILL)
@@ -290,6 +485,25 @@ def test_ray_trains_the_same_and_outlives_a_killed_worker(tiny_sweep: Sweep, tmp
     assert killed
     assert (ended.finished, ended.crashed, ended.missing) == (6, 0, 0)
     assert content(rayed) == content(alone)
+    assert heard <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, as IPv4 and within IPv6
+    assert heard
+
+
+def listening() -> set[str]:
+    """The addresses, as the kernel writes them, at which processes of this one's family take connections."""
+    sockets = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                sockets[f"socket:[{words[9]}]"] = words[1].partition(":")[0]
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            links = [os.readlink(link) for link in (folder / "fd").iterdir()]
+            if descends(int(folder.name), os.getpid()):
+                found.update(sockets[link] for link in links if link in sockets)
+    return found
 
 
 def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:

@@ -174,3 +174,9 @@ def test_a_model_is_located_and_checked_without_being_read(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
     hub.check_model(ModelSpec(name="x", folder="~/m"))
+    for content in (b"", b"[1]", b"\xff", b"[" * 100_000, b'{"auto_map": {}}'):  # loading says what is wrong
+        (tmp_path / "m" / "config.json").write_bytes(content)
+        hub.check_model(ModelSpec(name="x", folder="~/m"))
+    (tmp_path / "m" / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["own.Own", null]}}')
+    with pytest.raises(HarnessError, match=r"brings code \(auto_map\)"):
+        hub.check_model(ModelSpec(name="x", folder="~/m"))

@@ -1,13 +1,17 @@
 """Encoders of every family load, get a fresh head, and give under vmap what transformers gives."""
 
-from collections.abc import Callable
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from torch.func import functional_call, vmap
 
-from harness import models
+from harness import hub, models
 from harness.sweep import HarnessError, ModelSpec
 from harness.train import stream
 
@@ -119,6 +123,58 @@ def test_a_model_that_is_not_there_is_one_line(spec: ModelSpec, words: str) -> N
             load(spec)
         assert words in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def own_code(build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a kind that transformers knows, with code of its own, which leaves `ran` behind where it runs."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "own"
+    shutil.copytree(build("bert"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    mine = {"AutoModelForSequenceClassification": "mine.Mine"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": mine}))
+    (folder / "mine.py").write_text(
+        "from pathlib import Path\nfrom transformers import BertForSequenceClassification\n"
+        f"Path({str(tmp_path / 'ran')!r}).touch()\nclass Mine(BertForSequenceClassification):\n    pass\n"
+    )
+    yield folder
+    hub.trust_remote_code(False)
+
+
+def test_a_models_own_code_runs_where_it_is_trusted_alone(own_code: Path, tmp_path: Path) -> None:
+    spec = ModelSpec(name="own", folder=str(own_code))
+    for check in (hub.check_model, models.tokenizer, lambda one: models.network(one, 2)):
+        with pytest.raises(HarnessError, match="brings code") as caught:
+            check(spec)
+        assert "\n" not in str(caught.value)
+        assert "--trust-remote-code" in str(caught.value)
+    # A name that is a folder of the working directory is read like one on the hub.
+    with pytest.raises(HarnessError, match="brings code"):
+        models._loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
+    assert not (tmp_path / "ran").exists()
+    hub.trust_remote_code(True)
+    hub.check_model(spec)
+    assert type(models.network(spec, 2).module).__name__ == "Mine"
+    assert (tmp_path / "ran").exists()
+
+
+def test_code_that_only_loading_finds_is_one_line_and_no_question(
+    own_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers says it of an unknown kind; it is told not to ask, and a terminal is never read."""
+    config = json.loads((own_code / "config.json").read_text())
+    config |= {"model_type": "unheard-of", "auto_map": {"AutoConfig": "mine.Config"} | config["auto_map"]}
+    (own_code / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(hub, "_brings_code", lambda folder: False)
+    real = transformers.PretrainedConfig.get_config_dict
+    first = "transformers.PretrainedConfig.get_config_dict"
+    monkeypatch.setattr(first, lambda place, **words: real(place, **words) if words else ({}, {}))
+    monkeypatch.setattr("builtins.input", pytest.fail)
+    with pytest.raises(HarnessError, match="brings code"):
+        models.network(ModelSpec(name="unheard", folder=str(own_code)), 2)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_folder_without_weights_is_one_line(build: Callable[..., Path], tmp_path: Path) -> None:

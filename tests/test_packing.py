@@ -26,32 +26,53 @@ def seconds(job: Job) -> float:
     return job.trials[0].recipe.epochs * STEPS_AN_EPOCH * lane_step * lanes / 1000 + START
 
 
-def makespan(jobs: list[Job], workers: int) -> float:
-    """When the last of `workers` is done, each taking the next pack as soon as it is free."""
-    free = [0.0] * workers
+def simulated(jobs: list[Job], workers: int) -> tuple[list[float], float]:
+    """When each pack begins, and when the last of `workers` is done, each taking the next as soon as it is free."""
+    free, begun = [0.0] * workers, []
     for job in jobs:
-        heapq.heappush(free, heapq.heappop(free) + seconds(job))
-    return max(free)
+        begun.append(heapq.heappop(free))
+        heapq.heappush(free, begun[-1] + seconds(job))
+    return begun, max(free)
 
 
 @pytest.mark.parametrize("size", [1, 4, 8, 16])
-@pytest.mark.parametrize(("workers", "over"), [(1, 1.1), (4, 1.1), (8, 1.1), (64, 1.2)])
-def test_the_last_worker_ends_near_the_lower_bound(workers, over, size):
-    """The bound is that of these packs: work over workers, or the longest pack. On 64 workers 10 % is not reached."""
+@pytest.mark.parametrize("workers", [1, 4, 8, 13, 32, 48, 64])
+def test_the_last_worker_ends_near_the_lower_bound(workers, size):
+    """The bound is that of these packs: work over workers, or the longest pack."""
     jobs = packing.pack(expand(RTE_LR), lambda recipe: size, workers)
     assert sum(len(job.trials) for job in jobs) == 450
     work = [seconds(job) for job in jobs]
-    assert makespan(jobs, workers) <= over * max(sum(work) / workers, *work)
+    assert simulated(jobs, workers)[1] <= 1.1 * max(sum(work) / workers, *work)
 
 
-@pytest.mark.parametrize("size", [4, 8, 16])
+@pytest.mark.parametrize("size", [1, 4, 8, 16])
 @pytest.mark.parametrize("workers", [1, 4, 8])
 def test_packs_stay_as_large_as_pays(workers, size):
     """Against all work in the largest packs, spread without a gap: no order and no cut can be faster."""
     trials = expand(RTE_LR)
     jobs = packing.pack(trials, lambda recipe: size, workers)
     ideal = sum(trial.recipe.epochs for trial in trials) * STEPS_AN_EPOCH * MEASURED[size] / 1000 / workers
-    assert makespan(jobs, workers) <= 1.15 * ideal  # five seconds a pack are in it
+    assert simulated(jobs, workers)[1] <= 1.1 * ideal  # five seconds a pack are in it
+
+
+@pytest.mark.parametrize(("size", "least"), [(1, 467), (4, 301), (8, 298), (16, 298)])
+def test_on_many_workers_no_cut_is_much_faster(size, least):
+    """A trial can't be divided: on 64 workers no cut into packs and no order ends before `least` seconds.
+
+    That is where a linear program over what one worker can train in a time needs more than 64 of them for 150 trials of
+    3, of 10 and of 20 epochs (Gilmore & Gomory 1961, as for cutting stock).
+    """
+    jobs = packing.pack(expand(RTE_LR), lambda recipe: size, 64)
+    assert least <= simulated(jobs, 64)[1] <= 1.1 * least
+
+
+@pytest.mark.parametrize("size", [1, 8, 16])
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
+def test_at_half_the_time_every_cell_has_begun(workers, size):
+    jobs = packing.pack(expand(RTE_LR), lambda recipe: size, workers)
+    begun, end = simulated(jobs, workers)
+    cells = {trial.cell for job, at in zip(jobs, begun, strict=True) if at <= end / 2 for trial in job.trials}
+    assert cells == set(range(len(RTE_LR.cells)))
 
 
 def test_a_small_sweep_keeps_its_packs():

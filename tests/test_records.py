@@ -1,9 +1,14 @@
 """Records: written once and whole, read back, joined to the plan; one sweep at a time."""
 
+import errno
+import fcntl
 import json
 import math
 import os
+import pwd
+import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -91,6 +96,21 @@ def test_a_record_is_written_once(sweep, store, first):
     with pytest.raises(FileExistsError):
         save(store, sweep, first, Run(310))
     assert store.path(first.id).read_bytes() == before
+
+
+def test_records_of_before_the_later_fields_are_read(sweep, store, first):
+    store.save(record_of(first), None)
+    path = store.path(first.id)
+    said = json.loads(path.read_text())
+    later = ("dirty_diff_sha256", "driver", "cuda", "deterministic", "matmul_precision", "kernels")
+    for name in later:
+        del said["environment"][name]
+    path.write_text(json.dumps(said))
+    record = store.load(first.id)
+    assert record is not None
+    assert record == record_of(first)
+    assert [getattr(record.environment, name) for name in later] == [None] * 6
+    assert frame(sweep, store)["status"].tolist() == ["finished", "missing"]
 
 
 def test_a_crash_is_kept_without_arrays(sweep, store, first):
@@ -366,8 +386,20 @@ def test_one_process_holds_the_folder_until_it_is_killed(store):
             assert holder.stdout.readline() == "held\n"
             with pytest.raises(HarnessError) as caught, store.locked():
                 pass
-            assert f"in use by process {holder.pid} on " in str(caught.value)
-            assert "\n" not in str(caught.value)
+            said = str(caught.value)
+            who = re.escape(f"process {holder.pid} on {socket.gethostname()} of {pwd.getpwuid(os.getuid()).pw_name}")
+            assert re.search(rf"in use by {who} since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00; allowed", said)
+            assert "\n" not in said
+            assert ".lock" not in said
+            (store.folder / "running.json").write_text("{}")
+            os.utime(store.folder / "running.json", (0, 2**33))  # of a clock that goes before
+            (store.folder / ".lock").write_text("process 7 on elsewhere of anna since 2025-01-01T00:00:00+00:00\n")
+            with pytest.raises(HarnessError) as caught, store.locked():
+                pass
+            said = str(caught.value)
+            assert "in use by process 7 on elsewhere of anna since 2025-01-01T00:00:00+00:00, whose last sign" in said
+            assert "whose last sign of life is 0 s old" in said
+            assert said.endswith(f"if that machine is down for good, remove {store.folder / '.lock'}")
         finally:
             os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
@@ -375,3 +407,21 @@ def test_one_process_holds_the_folder_until_it_is_killed(store):
         pass
     with store.locked():  # given back at the end
         pass
+
+
+def test_a_disk_that_cannot_lock_is_refused(store, monkeypatch):
+    def unable(stream, how):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", unable)
+    with pytest.raises(HarnessError, match=r"files can be locked.*\(No locks available\)"), store.locked():
+        pass
+
+
+def test_a_user_without_a_name_has_a_number(store, monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with store.locked():
+        assert f" of user {os.getuid()} since " in (store.folder / ".lock").read_text()

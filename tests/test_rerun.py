@@ -55,6 +55,19 @@ def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Swee
         ("threads: 1 then, 2 now",),
     )
     assert near.max_difference == pytest.approx(1e-4, rel=1e-2)
+    other = {"cuda": "13.0", "driver": "580.1", "kernels": "AVX2", "dirty_diff_sha256": "f" * 64}
+    before = {"cuda": "12.8", "driver": None, "kernels": "AVX512", "dirty_diff_sha256": "0" * 64}  # driver: not known
+    place = record.environment
+    far = compare(
+        record.model_copy(update={"environment": place.model_copy(update=before)}), kept,
+        record.model_copy(update={"environment": place.model_copy(update=other)}),
+        replace(kept, train_loss=losses), 1e-3, digest,
+    )  # fmt: skip
+    assert far.reasons == (
+        f"uncommitted changes: {'0' * 20} then, {'f' * 20} now",
+        "CUDA: 12.8 then, 13.0 now",
+        "CPU kernels: AVX512 then, AVX2 now",
+    )
     assert compare(record, kept, again, replace(kept, train_loss=losses), 1e-5).verdict == "different"
     losses[2] = np.nan
     broken = compare(record, kept, record, replace(kept, train_loss=losses), 1e-3, digest)

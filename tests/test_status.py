@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -95,7 +96,8 @@ def packs_of(sweep, *shares: float) -> list[dict[str, object]]:
 
 def steady(text: str) -> str:
     """A text without what differs from run to run."""
-    return text.replace(f"process {os.getpid()} on {socket.gethostname()}", "process 1 on here")
+    text = text.replace(f"process {os.getpid()} on {socket.gethostname()}", "process 1 on here")
+    return re.sub(r" of \S+ since [-+:T\d]+", "", text)
 
 
 # ------------------------------------------------------------------------------------------------------ what is shown
@@ -152,13 +154,15 @@ def test_json_keeps_its_contract(made):
     }  # fmt: skip
     ids = {(trial.cell, trial.seeds.seed): trial.id for trial in expand(sweep)}
     (crash,) = idle["crashed_trials"]
-    assert (crash["trial"], crash["error"]) == (ids[1, 1], ODD.splitlines()[-1])
+    assert crash == {"trial": ids[1, 1], "error": ODD.splitlines()[-1], "attempts": 1}
 
     said = beat(store, packs_of(sweep, 0.25, 0.5))
     with store.locked():
         busy = shown("made")
     assert (busy["state"], busy["device"], busy["workers"], busy["seconds_left"]) == ("running", "cpu", 2, 240.0)
     assert busy["updated_utc"] == said["updated_utc"]
+    assert (busy["use"], idle["use"]) == (["CPU load: 1.5 on 2 cores"], [])
+    assert busy["holder"].startswith(f"process {os.getpid()} on {socket.gethostname()} of ")
     assert [cell["training"] for cell in busy["cells"]] == [0, 2, 1, 3]
     assert busy["packs"][0] == {
         "trials": [ids[1, 1], ids[1, 3], ids[2, 3]],
@@ -275,7 +279,7 @@ def test_the_lock_of_another_process_and_its_death(made):
         assert held.stdout is not None
         assert held.stdout.readline() == "held\n"
         beat(store, packs_of(sweep, 0.25, 0.5), pid=held.pid)
-        assert status.holder(store.folder) == f"process {held.pid} on {socket.gethostname()}"
+        assert status.holder(store.folder).startswith(f"process {held.pid} on {socket.gethostname()} of ")
         assert shown("made")["state"] == "running"
         assert len(shown("made")["packs"]) == 2
         held.send_signal(signal.SIGKILL)
@@ -289,6 +293,58 @@ def test_the_lock_of_another_process_and_its_death(made):
         held.kill()
         held.wait(60)
         held.stdout.close()
+
+
+def test_another_machines_sweep_is_told_from_one_of_here(made):
+    sweep, store = made
+    lock = store.folder / ".lock"
+    beat(store, packs_of(sweep, 0.25, 0.5), host="elsewhere")
+    said = run("made").stdout
+    assert re.search(r"last sign of life \d+ s ago, of process \d+ on elsewhere: it was killed, or it runs where", said)
+    with store.locked():
+        lock.write_text(f"process {os.getpid()} on elsewhere of anna since 2025-01-01T00:00:00+00:00\n")
+        said = run("made").stdout
+        assert "Running (process" in said
+        assert "of anna since 2025-01-01T00:00:00+00:00); last sign of life" in said
+        assert ".lock" not in said
+        beat(store, packs_of(sweep, 0.25, 0.5), host="elsewhere", updated_utc="2025-01-01T00:00:00Z")
+        assert "If that machine is down for good, remove results/made@default/.lock.\n" in run("made").stdout
+        beat(store, packs_of(sweep, 0.25, 0.5), host="elsewhere", pid=12)  # process 1 is not process 12
+        lock.write_text("process 1 on elsewhere of anna since 2025-01-01T00:00:00+00:00\n")
+        assert shown("made")["packs"] == []
+
+
+def test_a_clock_that_jumps_loses_no_living_sweep(made):
+    sweep, store = made
+    for days in (-1, 1):
+        then = (datetime.now(UTC) + timedelta(days=days)).isoformat(timespec="seconds")
+        beat(store, packs_of(sweep, 0.25, 0.5), updated_utc=then, started_utc=then)
+        with store.locked():
+            found = status.Watch(sweep, store).look()
+            assert found.state == "running"
+            assert found.silent_seconds is not None
+            assert found.silent_seconds >= 0
+
+
+def test_looking_in_a_loop_refuses_no_sweep(made):
+    """A look shares the lock for an instant; a sweep that starts in that instant tries again."""
+    store = made[1]
+    code = (
+        "import sys; from pathlib import Path; from harness.status import holder\n"
+        "folder = Path(sys.argv[1]); print('looking', flush=True)\nwhile True: holder(folder)\n"
+    )
+    with store.locked():
+        pass
+    words = [sys.executable, "-c", code, str(store.folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as looking:
+        try:
+            assert looking.stdout is not None
+            assert looking.stdout.readline() == "looking\n"
+            for _ in range(300):
+                with store.locked():
+                    pass
+        finally:
+            looking.kill()
 
 
 def test_looking_changes_nothing(made):
@@ -384,9 +440,15 @@ def test_records_are_read_once_and_retried_ones_again(made, monkeypatch):
     assert len(reads) == 7
     store.set_aside(retried)
     assert watch.look().total.missing == 6
+    assert watch.look().crashed == ()
+    save(store, sweep, watch.trials[retried], Run(crashed="E: again\n"))
+    store.path(retried).write_text(store.path(retried).read_text().replace('"attempts": 1', '"attempts": 2'))
+    assert watch.look().crashed == ((retried, "E: again", 2),)
+    assert f"  {retried} (attempt 2): E: again\n" in run("made").stdout
+    store.path(retried).unlink()
     save(store, sweep, watch.trials[retried], Run(300))
     assert (watch.look().total.finished, watch.look().total.crashed) == (7, 0)
-    assert len(reads) == 8
+    assert len(reads) == 9
     store.path(retried).write_bytes(b"")
     assert watch.look().total.missing == 6
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from harness.sweep import HarnessError, Sweep, expand, load, orphaning_change, profiles, show, where
 
@@ -421,6 +422,25 @@ def test_any_text_is_a_sweep_or_an_error_of_ours(folder, text, key):
 
 
 # ------------------------------------------------------------------------------------------------ choosing, editing
+
+
+@pytest.mark.parametrize("name", ["..yaml", "...yaml", ".hidden.yaml", "a\nb.yaml", "a\x1b[2Jb.yaml"])
+def test_a_files_name_that_can_be_no_folders_is_refused(tmp_path, name):
+    (tmp_path / name).write_text(AXES)
+    with pytest.raises(HarnessError, match="a sweep's file name can name a folder: got '") as caught:
+        load(tmp_path / name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "a/b", "a\0b", ""])
+def test_no_name_leads_out_of_the_results(tmp_path, name):
+    """Of a profile in a file, and of both in a plan.json, which may be a stranger's."""
+    sweep = of(tmp_path, AXES)
+    for field in ("name", "profile"):
+        with pytest.raises(ValidationError):
+            Sweep.model_validate_json(json.dumps(sweep.model_dump(mode="json") | {field: name}))
+    with pytest.raises(HarnessError, match="a profile's name can name a folder"):
+        of(tmp_path, AXES + f"profiles: {{{json.dumps(name)}: {{}}}}\n")
 
 
 def test_where_finds_trials_by_axes_fields_and_seeds(tmp_path):

@@ -1,19 +1,24 @@
 """What happens to sweeps on real machines; after each of it the records are an undisturbed run's, bit for bit."""
 
+import itertools
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import EPOCHS, Bench
 from driving import content, ray_workers
+from safetensors import safe_open
 
-from harness import execute
+from harness import cluster, execute, train, workers
+from harness.checkpoints import Checkpoints
 from harness.execute import Options
 from harness.records import Store
 from harness.sweep import expand
@@ -81,6 +86,83 @@ def test_a_worker_that_hangs_is_killed_and_its_pack_trained_again(bench: Bench) 
     assert ended.finished == len(bench.undisturbed)
     assert any(m.endswith("to train again: the worker was killed: no step for 0.4 minutes") for m in messages), messages
     assert not Path(f"/proc/{stopped[0]}").exists()
+    bench.ends_as_undisturbed()
+
+
+def updates(run: Callable[[], object]) -> int:
+    """How many updates this process trains meanwhile."""
+    real, count = train._Run.update, itertools.count()
+
+    def update(run: train._Run, step: int) -> None:
+        next(count)
+        real(run, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train._Run, "update", update)
+        run()
+    return next(count)
+
+
+@pytest.mark.parametrize("how", [("--in-process", "--pack", 8), ("--workers", 2, "--pack", 8)], ids=["alone", "ray"])
+def test_the_driver_killed_goes_on_from_its_checkpoints(bench: Bench, how: tuple[object, ...]) -> None:
+    """Killed four times in mid-pack; then the packs that were training go on, cut otherwise as the rest may be."""
+    steps = EPOCHS * 8  # of each pack
+    for _ in range(4):
+        child = bench.start(*how, "--checkpoint-minutes", 0.002)
+        had = {path.name: path.stat().st_mtime_ns for path in bench.store.folder.glob("checkpoints/*.safetensors")}
+
+        def written(had: dict[str, int] = had) -> bool:
+            now = bench.store.folder.glob("checkpoints/*.safetensors")
+            with suppress(FileNotFoundError):
+                return any(path.stat().st_mtime_ns != had.get(path.name) for path in now)
+            return False
+
+        bench.until(written, child)
+        assert child.poll() is None, child.communicate()[0]
+        child.kill()
+        child.communicate()
+    bench.nothing_left()
+    packs = Checkpoints(bench.store.folder / "checkpoints", math.inf).unfinished(
+        [trial for trial in expand(bench.sweep) if not bench.store.path(trial.id).exists()]
+    )
+    assert packs
+    done = 0
+    for path in bench.store.folder.glob("checkpoints/*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            done += len(file.get_tensor("losses"))
+    rest = len(expand(bench.sweep)) - bench.kept() - sum(map(len, packs))
+    options = Options(in_process=True, pack=100)
+    trained = updates(lambda: execute.run(bench.sweep, bench.store, options, lambda progress: None))
+    assert 0 < done < steps * len(packs)
+    assert trained == steps * len(packs) - done + steps * (rest > 0)
+    assert not (bench.store.folder / "checkpoints").exists()
+    bench.ends_as_undisturbed()
+
+
+def test_a_worker_killed_goes_on_from_its_checkpoint(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[int] = []
+    shares: list[float] = []
+    kept: list[float] = []
+    real = cluster.RayPool.running
+
+    def running(pool: cluster.RayPool) -> list[workers.Running]:
+        found = real(pool)
+        shares.extend(one.share for one in found if one.job.deaths and one.share)
+        return found
+
+    def kill(progress: execute.Progress) -> None:
+        for path in [] if killed else bench.store.folder.glob("checkpoints/*.safetensors"):
+            with safe_open(path, framework="np") as file:
+                kept.append(len(file.get_tensor("losses")) / (EPOCHS * 8))
+            killed.extend(ray_workers())
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(cluster.RayPool, "running", running)
+    options = Options(workers=1, pack=40, checkpoint_minutes=0.002)
+    assert execute.run(bench.sweep, bench.store, options, kill).finished == len(bench.undisturbed)
+    assert shares
+    assert shares[0] > kept[0] > 0
+    assert not (bench.store.folder / "checkpoints").exists()
     bench.ends_as_undisturbed()
 
 

@@ -1,0 +1,457 @@
+"""Workers over Ray: long-lived actors that follow the devices of this machine or of a cluster.
+
+Ray starts the workers and nothing more: what is tried again, and what is recorded, is `execute`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness import machine, shipping
+from harness.checkpoints import Checkpoints
+from harness.packing import Job
+from harness.sweep import HarnessError, Sweep, Trial
+from harness.workers import Done, Place, Result, Running, room_here, train_pack
+
+# What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
+_WORKER_BYTES = 3 * 2**29
+# The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
+# (Ctrl-Z, a frozen container) must not take its workers for hanging.
+_LONGEST_LOOK = 10.0
+# Seconds: how often the cluster's devices are counted; until a worker without a free device is given up, and one with;
+# what the first worker waits for the others; what a dead worker's node may take to leave after it; until the person is
+# told that no worker is left.
+_CENSUS_SECONDS, _PLACED_SECONDS, _STARTED_SECONDS = 3.0, 25.0, 120.0
+_OTHERS_SECONDS, _LEAVING_SECONDS, _ALONE_SECONDS = 10.0, 5.0, 10.0
+# Under one pack; then it counts as the pack's fault.
+_MOST_DEPARTURES = 20
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a worker sits, and the bytes that its lanes may fill there."""
+
+    node: str  # Ray's id of it
+    pid: int
+    room: int
+
+
+class _Worker:
+    """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
+
+    def __init__(self, place: Place, workers_per_gpu: int) -> None:
+        self.place, self.workers_per_gpu = place, workers_per_gpu
+        self.share = 0.0
+        self.folders: dict[shipping.Spec, Path] = {}
+
+    def ready(self) -> Seat:
+        import ray
+
+        room = room_here(self.place.device, self.workers_per_gpu)
+        return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
+
+    def progress(self) -> float:
+        return self.share
+
+    def train(
+        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Mapping[shipping.Spec, tuple[str, Any]]
+    ) -> list[Result]:
+        import ray
+
+        self.share = 0.0
+
+        def progress(step: int, steps: int) -> None:
+            self.share = step / steps
+
+        for spec, (digest, held) in shipped.items():
+            if spec not in self.folders:
+                self.folders[spec] = shipping.unpacked(digest, partial(ray.get, held))
+        here = [shipping.moved(trial, self.folders) for trial in trials]
+        results = train_pack(sweep, profile, here, self.place, progress)
+        return [
+            (record.model_copy(update={"trial": planned}), curves)
+            for (record, curves), planned in zip(results, trials, strict=True)
+        ]
+
+
+def _answers(host: str, port: int, seconds: float) -> str | None:
+    """Why nothing listens at host:port, asked for so many seconds; None where something does."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Raise within seconds where nothing listens at host:port; Ray alone tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit() and (why := _answers(host.strip("[]"), int(port), 5)) is not None:
+        raise _unreachable(address, why)
+
+
+def _unreachable(address: str | None, why: str) -> HarnessError:
+    return HarnessError(
+        "the Ray cluster can be reached",
+        got=f"{address}: {why}",
+        allowed="auto or host:port of a running cluster",
+        fix="start it with `ray start --head`",
+    )
+
+
+@dataclass(frozen=True)
+class _Seated:
+    """A Ray worker that is ready."""
+
+    actor: Any
+    seat: Seat
+
+
+@dataclass
+class _Flight:
+    """A pack that a Ray worker trains: its steps as last heard, and for how long no other number was heard."""
+
+    worker: _Seated
+    job: Job
+    started: float
+    share: float = 0.0
+    still: float = 0.0  # seconds
+
+
+@dataclass(frozen=True)
+class _Fallen:
+    """A pack whose worker is gone, until it is known whether its node went with it."""
+
+    flight: _Flight
+    why: str
+    since: float
+
+
+class RayPool:
+    """Long-lived Ray actors, one a core or `workers_per_gpu` a GPU; each trains one pack at a time.
+
+    They follow the cluster: a node that joins gets workers, and the packs of one that leaves are trained by others.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        address: str | None,
+        workers: int | None,
+        threads: int,
+        most: int,
+        hang_minutes: float,
+        checkpoints: Checkpoints | None,
+        workers_per_gpu: int = 1,
+    ) -> None:
+        """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
+
+        A worker that does no step for `hang_minutes` is killed, loading included. Raises HarnessError when the cluster
+        can't be reached, has nothing to train on, or has no room for a worker.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if address is None:
+            # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        import ray
+
+        self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
+        self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
+        _refuse_silent(address)
+        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+        if address is None:
+            options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
+        else:
+            options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "excludes": ["**/__pycache__"]}
+        try:
+            ray.init(address=address or "local", **options)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise _unreachable(address, str(error).splitlines()[0]) from None
+        self.node = ray.get_runtime_context().get_node_id()
+        # One kind of device a sweep: that of the cluster at its start.
+        self.place = Place("cuda" if self._has("GPU") >= 1 else "cpu", threads, checkpoints=checkpoints)
+        gpu = self.place.device == "cuda"
+        self.kind = "GPU" if gpu else "CPU"
+        self.need: float = 1 / workers_per_gpu if gpu else threads
+        # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
+        self.actor = ray.remote(_Worker).options(
+            num_cpus=0 if gpu else threads,
+            num_gpus=self.need if gpu else 0,
+            max_concurrency=2,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        self.coming: dict[Any, Any] = {}  # future of ready() -> actor
+        self.idle: list[_Seated] = []
+        self.flights: dict[Any, _Flight] = {}  # future -> what trains
+        self.fallen: list[_Fallen] = []
+        self.orphans: list[Job] = []  # their node left: the next idle worker takes them
+        self.departures: Counter[tuple[Trial, ...]] = Counter()  # how many nodes left under a pack
+        self.given_up: list[Done] = []
+        self.news: list[str] = []
+        self.refused = ""  # why the last worker that could not start didn't
+        self.shipped: dict[shipping.Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+        self.room = 0
+        self.looked = time.monotonic()
+        self.counted, self.pause = -math.inf, _CENSUS_SECONDS
+        self.alone: float | None = None  # since when there is no worker
+        self.told = False
+        try:
+            self._refuse_too_many()
+            self._open(most)
+        except BaseException:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------------------------------------ the cluster
+
+    def _has(self, kind: str) -> float:
+        return float(self.ray.cluster_resources().get(kind, 0))
+
+    def _devices(self, nodes: Sequence[Mapping[str, Any]]) -> int:
+        """For how many workers these nodes have devices: none is spread over two."""
+        has = [node["Resources"].get(self.kind, 0) for node in nodes]
+        return sum(int(one) * self.workers_per_gpu if self.kind == "GPU" else int(one // self.need) for one in has)
+
+    def _alive(self) -> dict[str, Mapping[str, Any]]:
+        return {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
+
+    def _refuse_too_many(self) -> None:
+        """Refuse workers that this machine lacks; a cluster may grow."""
+        devices = self._devices(list(self._alive().values()))
+        if self.address is None and (devices < 1 or (self.asked or 1) > devices):
+            kind = "GPUs" if self.kind == "GPU" else f"cores at {self.threads} threads a worker"
+            raise HarnessError(
+                "each worker has a device of its own",
+                got=f"{self.asked or 1} workers for {int(self._has(self.kind))} {kind}",
+                allowed=f"1 to {devices}",
+                fix="lower --workers or --threads",
+            )
+
+    def _wanted(self, devices: int, most: int) -> int:
+        if self.asked is None and self.address is None and self.kind == "CPU":
+            devices = max(1, min(devices, machine.here().memory // _WORKER_BYTES))
+        return min(devices, self.asked or devices, most)
+
+    def _open(self, most: int) -> None:
+        """Wait for the first worker, and a little for the others; raises HarnessError where none comes."""
+        began = time.monotonic()
+        # A local Ray is this sweep's alone, and says so only after a while.
+        free = self._has(self.kind) if self.address is None else self.ray.available_resources().get(self.kind, 0.0)
+        limit = _PLACED_SECONDS if free < self.need else _STARTED_SECONDS
+        while True:
+            self.follow(max(1, most))
+            passed, expected = time.monotonic() - began, min(len(self.coming) + len(self.idle), int(free // self.need))
+            if self.idle and (len(self.idle) >= expected or passed > _OTHERS_SECONDS):
+                return
+            late = passed > (limit if self.coming else _PLACED_SECONDS)
+            if not self.idle and (late or (self.refused and not self.coming)):
+                raise HarnessError(
+                    "the cluster has room for a worker",
+                    got=self.refused
+                    or f"none within {passed:.0f} s: {self._has(self.kind):g} {self.kind}, of which {free:g} free",
+                    allowed=f"{self.need:g} {self.kind} of one node that no other job holds",
+                    fix="see `ray status`; free some, add a node, or lower --threads",
+                )
+            if self.coming:
+                self.ray.wait(list(self.coming), num_returns=1, timeout=0.5)
+            else:
+                time.sleep(0.5)
+
+    def follow(self, most: int) -> list[str]:
+        """Seat workers that came up and start some for devices that joined, at most `most` in all; gives the news.
+
+        With no `most` none is started any more. Raises HarnessError where no worker was left for `hang_minutes`.
+        """
+        self._seat()
+        now = time.monotonic()
+        if most and now - self.counted >= self.pause:
+            self.counted = now
+            alive = self._alive()
+            self.idle = [worker for worker in self.idle if worker.seat.node in alive]
+            missing = self._wanted(self._devices(list(alive.values())), most) - len(self.coming) - self.workers
+            for _ in range(missing):
+                actor = self.actor.remote(self.place, self.workers_per_gpu)
+                self.coming[actor.ready.remote()] = actor
+        while self.orphans and self.idle:
+            self._launch(self.orphans.pop(0))
+        if not most:
+            self.given_up += [Done(job, [], error="its node left the cluster", died=True) for job in self.orphans]
+            self.orphans.clear()
+        self._mind_being_alone(now)
+        news, self.news = self.news, []
+        return news
+
+    def _seat(self) -> None:
+        ready, _ = (
+            self.ray.wait(list(self.coming), num_returns=len(self.coming), timeout=0) if self.coming else ([], [])
+        )
+        for future in ready:
+            actor = self.coming.pop(future)
+            try:
+                seat = self.ray.get(future)
+            except self.ray.exceptions.RayError as error:
+                self.ray.kill(actor)
+                text = [line for line in str(error).splitlines() if line.strip()]
+                self.refused = f"a worker that did not start: {text[-1].strip() if text else type(error).__name__}"
+                self.pause = min(60.0, 2 * self.pause)
+                continue
+            self.refused, self.pause = "", _CENSUS_SECONDS
+            self.idle.append(_Seated(actor, seat))
+            self.room = min(self.room or seat.room, seat.room)
+
+    def _mind_being_alone(self, now: float) -> None:
+        if self.workers or self.alone is None:
+            self.alone = None if self.workers else now
+            self.told = False
+            return
+        if now - self.alone > _ALONE_SECONDS and not self.told:
+            self.told = True
+            why = f" ({self.refused})" if self.refused else ""
+            self.news.append(f"no worker is left{why}: waiting up to {_minutes(self.hang_minutes)} for one")
+        if now - self.alone > self.hang_minutes * 60:
+            raise HarnessError(
+                "a sweep has a worker",
+                got=self.refused or f"none for {_minutes(self.hang_minutes)}",
+                allowed=f"a node with {self.need:g} {self.kind} that no other job holds",
+                fix="add one with `ray start --address=…`: the same command goes on",
+            )
+
+    # -------------------------------------------------------------------------------------------------- the packs
+
+    @property
+    def workers(self) -> int:
+        """Workers that are ready or train."""
+        return len(self.idle) + len(self.flights)
+
+    @property
+    def free(self) -> int:
+        """How many packs can be started now."""
+        return len(self.idle)
+
+    def start(self, job: Job) -> None:
+        """Give a pack to an idle worker."""
+        self._launch(job)
+
+    def _launch(self, job: Job) -> None:
+        worker = self.idle.pop()
+        shipped = {} if self.address is None else self._ship(job)
+        future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
+        self.flights[future] = _Flight(worker, job, time.monotonic())
+
+    def _ship(self, job: Job) -> dict[shipping.Spec, tuple[str, Any]]:
+        """What the pack needs of the driver's disk, put into Ray's object store once a sweep."""
+        specs = dict.fromkeys(spec for one in job.trials for spec in (one.recipe.task, one.recipe.model))
+        for spec in specs:
+            if spec not in self.shipped:
+                files = shipping.files(spec)
+                self.shipped[spec] = None if files is None else (shipping.sha256(files), self.ray.put(files))
+        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
+
+    def wait(self, seconds: float) -> list[Done]:
+        """The packs that came back within that time, with those whose worker had to be killed."""
+        found, self.given_up = self.given_up, []
+        if not (watched := [*self.flights, *self.coming]):
+            time.sleep(seconds)
+        ready, _ = self.ray.wait(watched, num_returns=1, timeout=seconds) if watched else ([], [])
+        for future in ready:
+            flight = self.flights.pop(future, None)
+            if flight is None:  # a worker came up
+                continue
+            try:
+                found.append(Done(flight.job, self.ray.get(future)))
+                self.idle.append(flight.worker)
+            except self.ray.exceptions.RayTaskError as error:
+                text = f"{error.cause.__class__.__name__}: {error}"
+                found.append(Done(flight.job, [], error=text))
+                self.idle.append(flight.worker)
+            except self.ray.exceptions.RayError as error:  # the worker is gone
+                self._end(flight)
+                self.fallen.append(_Fallen(flight, f"the worker died: {error}", time.monotonic()))
+        found += self._judged()
+        self._look()
+        for future, flight in list(self.flights.items()):
+            if flight.still >= self.hang_minutes * 60:
+                del self.flights[future]
+                self._end(flight)
+                why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
+                found.append(Done(flight.job, [], error=why, died=True))
+        return found
+
+    def _look(self) -> None:
+        """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, _LONGEST_LOOK), now
+        asked = {flight.worker.actor.progress.remote(): flight for flight in self.flights.values()}
+        ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0.5) if asked else ([], [])
+        for flight in asked.values():
+            flight.still += min(passed, now - flight.started)
+        for answer in ready:
+            flight = asked[answer]
+            with suppress(self.ray.exceptions.RayError):  # a worker that is gone is `wait`'s
+                share = self.ray.get(answer)
+                if share != flight.share:
+                    flight.share, flight.still = share, 0.0
+
+    def _end(self, flight: _Flight) -> None:
+        """Make sure that a worker is gone, and let another take its device at once."""
+        self.ray.kill(flight.worker.actor)
+        # A stopped process doesn't hear Ray, and would keep its core or GPU from the new worker.
+        if flight.worker.seat.node == self.node:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(flight.worker.seat.pid, signal.SIGKILL)
+        self.counted = -math.inf
+
+    def _judged(self) -> list[Done]:
+        """The packs that may be to blame for their worker's death; those whose node left go to other workers."""
+        undecided, found = [], []
+        for fallen in self.fallen:
+            flight = fallen.flight
+            job = flight.job
+            if self._left(flight.worker.seat.node):
+                self.departures[job.trials] += 1
+                if self.departures[job.trials] <= _MOST_DEPARTURES:
+                    self.orphans.append(job)
+                    trials = f"{len(job.trials)} trial{'' if len(job.trials) == 1 else 's'}"
+                    self.news.append(f"{trials} to train again: their node left the cluster")
+                    continue
+            elif self.address is not None and time.monotonic() - fallen.since < _LEAVING_SECONDS:
+                undecided.append(fallen)
+                continue
+            found.append(Done(job, [], error=fallen.why, died=True))
+        self.fallen = undecided
+        return found
+
+    def _left(self, node: str) -> bool:
+        """Whether a node is no longer of the cluster; Ray itself takes half a minute to notice that one died."""
+        found = self._alive().get(node)
+        if found is None:
+            return True
+        return node != self.node and _answers(found["NodeManagerAddress"], found["NodeManagerPort"], 1) is not None
+
+    def running(self) -> list[Running]:
+        """The packs in training and how far they were when last asked."""
+        now = time.monotonic()
+        flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
+        found = [Running(flight.job, flight.share, now - flight.started) for flight in flights]
+        return found + [Running(job, 0.0, 0.0) for job in self.orphans]
+
+    def close(self) -> None:
+        """Leave Ray; a local one stops."""
+        self.ray.shutdown()
+
+
+def _minutes(number: float) -> str:
+    return f"{number:g} minute{'' if number == 1 else 's'}"

@@ -1,0 +1,122 @@
+"""What several people and commands do with one results folder at once, parts of a sweep, and trials tried again."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Bench
+
+from harness import execute
+from harness.records import Store
+from harness.sweep import expand, load
+
+IN_PROCESS, RAY = ("--in-process", "--pack", 2), ("--workers", 2, "--pack", 2)
+WAYS = pytest.mark.parametrize("how", [IN_PROCESS, RAY], ids=["in_process", "ray"])
+
+
+def harness(*words: object, code: int = 0) -> str:
+    """What a command of a process of its own prints."""
+    command = [sys.executable, "-c", "from harness.cli import main; main()", *map(str, words)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == code, ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    return ran.stdout
+
+
+def test_two_sweeps_at_once_and_looks_in_between(bench: Bench) -> None:
+    """Exactly one of the two trains."""
+    both = [bench.start("--in-process", "--pack", 2) for _ in range(2)]
+    bench.until(bench.kept, both[0] if both[1].poll() is not None else both[1])
+    assert json.loads(harness("status", bench.store.folder, "--json"))["state"] == "running"
+    said = [child.communicate(timeout=120)[0] for child in both]
+    codes = [child.returncode for child in both]
+    assert sorted(codes) == [0, 2], said
+    refused = said[codes.index(2)].splitlines()[-1]
+    assert f"in use by process {both[codes.index(0)].pid} on " in refused
+    assert f"{len(bench.undisturbed)} trained now" in said[codes.index(0)]
+    bench.ends_as_undisturbed()
+
+
+def test_reports_while_a_sweep_runs(bench: Bench) -> None:
+    child = bench.start("--in-process", "--pack", 1)
+    bench.until(bench.kept, child)
+    finished = []
+    while child.poll() is None and len(finished) < 3:
+        cells = json.loads(harness("report", bench.store.folder, "--json"))["cells"]
+        assert [cell["planned"] for cell in cells] == [20, 20]
+        assert all(cell["finished"] + cell["missing"] == 20 for cell in cells)
+        finished.append(sum(cell["finished"] for cell in cells))
+        assert (bench.store.folder / "report" / "index.html").is_file()
+    said = child.communicate(timeout=120)[0]
+    assert child.returncode == 0, said
+    assert finished == sorted(finished)
+    assert 0 < finished[0] < len(bench.undisturbed)
+    bench.ends_as_undisturbed()
+
+
+@WAYS
+def test_crashed_trials_are_tried_again_when_asked_for(bench: Bench, tmp_path: Path, how: tuple[object, ...]) -> None:
+    """A model without its weights, whose configuration alone is looked at beforehand, fails in every worker."""
+    text = json.loads(bench.file.read_text())
+    broken = tmp_path / "broken"
+    shutil.copytree(text["model"]["folder"], broken)
+    text["model"]["folder"] = str(broken)
+    bench.file = tmp_path / bench.file.name
+    bench.file.write_text(json.dumps(text))
+    sweep = load(bench.file)
+    (broken / "model.safetensors").rename(tmp_path / "weights")
+    for attempt in (1, 2):
+        again = () if attempt == 1 else ("--retry-crashed",)
+        child = bench.start(*how, "--only", "seed=1", *again)
+        said = child.communicate(timeout=120)[0]
+        assert child.returncode == 1, said
+        assert "0 of 40 trials finished (2 trained now)" in said
+        crashed = json.loads(harness("status", bench.store.folder, "--json"))["crashed_trials"]
+        assert [one["attempts"] for one in crashed] == [attempt] * 2
+        assert all("the weights of" in one["error"] for one in crashed)
+    assert "(attempt 2): " in harness("status", bench.store.folder)
+    (tmp_path / "weights").rename(broken / "model.safetensors")
+    child = bench.start(*how, "--only", "seed=1")
+    said = child.communicate(timeout=120)[0]
+    assert child.returncode == 1, said  # not tried again by itself
+    assert "none trained now" in said
+    child = bench.start(*how, "--only", "seed=1", "--retry-crashed")
+    said = child.communicate(timeout=120)[0]
+    assert child.returncode == 0, said
+    for trial in expand(sweep):
+        record = bench.store.load(trial.id)
+        assert (record.attempts if record else 0) == (3 if trial.seeds.seed == 1 else 0)
+        aside = [bench.store.path(f"{trial.id}.attempt{number}").exists() for number in (1, 2, 3)]
+        assert aside == [trial.seeds.seed == 1] * 2 + [False]
+    harness("verify", bench.store.folder)
+    for path in bench.store.trials.glob("*.attempt*.json"):
+        path.unlink()
+    bench.ends_as_undisturbed()
+
+
+@WAYS
+def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[object, ...]) -> None:
+    started = time.monotonic()
+    child = bench.start(*how, "--set", "epochs=50000", "--time-limit", "15s")
+    said = child.communicate(timeout=60)[0]
+    assert 15 < time.monotonic() - started < 45
+    assert child.returncode == 1, said
+    store = Store(bench.store.folder)
+    assert f"the time limit leaves 40 trials missing, {4 if how == RAY else 2} of them in training" in said
+    assert not list(store.trials.glob("*"))
+    assert not (store.folder / execute.HEARTBEAT).exists()
+    bench.nothing_left()
+
+
+def test_parts_of_a_sweep_add_up_to_it(bench: Bench) -> None:
+    for number in (1, 2):
+        child = bench.start(*RAY, "--max-trials", 5)
+        said = child.communicate(timeout=120)[0]
+        assert child.returncode == 0, said
+        assert f"{5 * number} of 40 trials finished (5 trained now)" in said
+        assert bench.kept() == 5 * number
+    bench.ends_as_undisturbed()

@@ -1,0 +1,130 @@
+"""A recording gives the same bits as what it recorded, or there is none; training with recordings is training."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from harness import models, playback, train
+from harness.sweep import ModelSpec, Trial
+
+KINDS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2")
+
+
+def layered(given: Sequence[Tensor]) -> list[Tensor]:
+    """Losses of two linear layers over a stack of lanes, and their gradients; chains of views as vmap leaves them."""
+    first, second, x = given
+
+    def one(first: Tensor, second: Tensor, x: Tensor) -> Tensor:
+        hidden = torch.nn.functional.linear(x, first, first[:, 0]).view(-1, 2, 4).transpose(0, 1)
+        return (hidden.reshape(-1, 8) @ second).exp().sum()
+
+    losses = vmap(one, in_dims=(0, 0, None))(first, second, x)
+    return [losses.detach(), *torch.autograd.grad(losses.sum(), [first, second])]
+
+
+def weights(lanes: int, seed: int = 0) -> list[Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    flat = torch.randn(lanes, 3 + 8 * 4 + 8 * 5, generator=stream) / 8
+    first, second = flat[:, 3:35].view(lanes, 8, 4), flat[:, 35:].view(lanes, 8, 5)
+    return [first.requires_grad_(), second.requires_grad_(), torch.randn(6, 4, generator=stream)]
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_a_recording_gives_the_same_bits_for_other_values(lanes: int) -> None:
+    play = playback.record(layered, weights(lanes))
+    assert play is not None
+    for seed in range(5):
+        given = weights(lanes, seed)
+        for found, expected in zip(play(given), layered(given), strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_not_a_number_is_played_back_too() -> None:
+    given = weights(2)
+    with torch.no_grad():
+        given[1][1].fill_(torch.inf)
+    play = playback.record(layered, given)
+    assert play is not None
+    losses, *gradients = play(given)
+    assert torch.isfinite(losses[0])
+    assert not torch.isfinite(losses[1])
+    assert torch.isfinite(gradients[0][0]).all()
+
+
+def test_what_cannot_be_recorded_is_not() -> None:
+    def branches(given: Sequence[Tensor]) -> list[Tensor]:
+        return [given[0] * 2 if given[0].sum() > 0 else given[0]]
+
+    def draws(given: Sequence[Tensor]) -> list[Tensor]:
+        return [given[0] + torch.rand(3)]
+
+    def remembers(given: Sequence[Tensor]) -> list[Tensor]:
+        calls.append(None)
+        return [given[0] + len(calls)]
+
+    calls: list[None] = []
+    for function in (branches, draws, remembers):
+        assert playback.record(function, [torch.ones(3)]) is None
+
+
+def test_views_are_one_step_and_a_product_with_one_is_none() -> None:
+    def viewing(given: Sequence[Tensor]) -> list[Tensor]:
+        (x,) = given
+        y = torch.ops.aten.mul.Scalar(x.view(3, 4).t().reshape(2, 6).view(-1, 3), 1).expand(4, 3)
+        return [y.detach().view(4, 3) + x.view(2, 6).view(6, 2).view(4, 3)]
+
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    x = torch.arange(12.0)
+    graph = make_fx(viewing)([x])
+    with torch.no_grad():
+        playback._Noting(graph).run([x])
+        playback._simplify(graph.graph)
+    graph.recompile()
+    names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert [name.split(".")[1] for name in names] == ["as_strided", "clone", "as_strided", "add"]
+    assert torch.equal(graph([x])[0], viewing([x])[0])
+
+
+def test_the_layout_tells_apart_what_a_recording_depends_on() -> None:
+    x = torch.zeros(4, 4)
+    others = (x[:2], x.t(), x[1:], x.double(), x.view(2, 8), torch.zeros(5, 4)[1:])
+    assert len({playback.layout([one]) for one in (x, *others)}) == 1 + len(others)
+    assert playback.layout([x]) == playback.layout([torch.ones(4, 4)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_training_with_recordings_gives_the_same_bits(
+    trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str, lanes: int
+) -> None:
+    spec = ModelSpec(name=kind, folder=str(build(kind)))
+    changes = [{"dropout": 0.3}, {"lr": 1e-2}, {"lr": 1e30}]  # the last diverges
+    pack = [trial(seed, model=spec, eval_batch_size=10, **changes[seed]) for seed in range(lanes)]
+    plain = train.train(pack)
+    monkeypatch.setattr(train, "_RECORDING_PAYS", -1.0)
+    recorded = train.train(pack)
+    known = models.network(spec, 2).recordings
+    assert {key[0] for key, play in known.items() if play is not None} == {"step", "logits"}  # type: ignore[index]
+    for one, other in zip(plain, recorded, strict=True):
+        assert one.measured.weights_sha256 == other.measured.weights_sha256
+        for name, value in vars(one.curves).items():
+            assert value.tobytes() == getattr(other.curves, name).tobytes(), name
+
+
+@pytest.mark.parametrize("fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}])
+def test_other_recipes_are_recorded_apart(
+    trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
+) -> None:
+    spec = ModelSpec(name="bert", folder=str(build("bert")))
+    packs = [[trial(seed, model=spec, **extra) for seed in (1, 2)] for extra in ({}, fields)]
+    plain = [train.train(pack) for pack in packs]
+    monkeypatch.setattr(train, "_RECORDING_PAYS", -1.0)
+    for pack, expected in zip(packs + packs, plain + plain, strict=True):
+        for one, other in zip(train.train(pack), expected, strict=True):
+            assert one.measured.weights_sha256 == other.measured.weights_sha256
+            assert one.curves.logits.tobytes() == other.curves.logits.tobytes()
