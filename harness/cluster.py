@@ -22,7 +22,7 @@ from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.packing import Job
 from harness.sweep import HarnessError, Sweep, Trial
-from harness.workers import Done, Place, Result, Running, room_here, train_pack
+from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -34,8 +34,12 @@ _LONGEST_LOOK = 10.0
 # told that no worker is left.
 _CENSUS_SECONDS, _PLACED_SECONDS, _STARTED_SECONDS = 3.0, 25.0, 120.0
 _OTHERS_SECONDS, _LEAVING_SECONDS, _ALONE_SECONDS = 10.0, 5.0, 10.0
+_MEASURED_SECONDS = 600.0  # the pack size, at most
 # Under one pack; then it counts as the pack's fault.
 _MOST_DEPARTURES = 20
+
+
+Shipped = Mapping[shipping.Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,29 @@ class _Worker:
     def progress(self) -> float:
         return self.share
 
-    def train(
-        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Mapping[shipping.Spec, tuple[str, Any]]
-    ) -> list[Result]:
-        import ray
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
+        return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
 
+    def train(self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped) -> list[Result]:
         self.share = 0.0
 
         def progress(step: int, steps: int) -> None:
             self.share = step / steps
 
-        for spec, (digest, held) in shipped.items():
-            if spec not in self.folders:
-                self.folders[spec] = shipping.unpacked(digest, partial(ray.get, held))
-        here = [shipping.moved(trial, self.folders) for trial in trials]
-        results = train_pack(sweep, profile, here, self.place, progress)
+        results = train_pack(sweep, profile, self._moved(trials, shipped), self.place, progress)
         return [
             (record.model_copy(update={"trial": planned}), curves)
             for (record, curves), planned in zip(results, trials, strict=True)
         ]
+
+    def _moved(self, trials: Sequence[Trial], shipped: Shipped) -> list[Trial]:
+        """The trials with the paths that their files have here."""
+        import ray
+
+        for spec, (digest, held) in shipped.items():
+            if spec not in self.folders:
+                self.folders[spec] = shipping.unpacked(digest, partial(ray.get, held))
+        return [shipping.moved(trial, self.folders) for trial in trials]
 
 
 def _answers(host: str, port: int, seconds: float) -> str | None:
@@ -345,15 +353,26 @@ class RayPool:
         """Give a pack to an idle worker."""
         self._launch(job)
 
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        """Found out by one of the idle workers; what fails there will fail in its pack, and is said then."""
+        shipped = self._ship([trial])
+        asked = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
+        try:
+            return int(self.ray.get(asked, timeout=_MEASURED_SECONDS))
+        except self.ray.exceptions.RayError:
+            return usual
+
     def _launch(self, job: Job) -> None:
         worker = self.idle.pop()
-        shipped = {} if self.address is None else self._ship(job)
+        shipped = self._ship(job.trials)
         future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
         self.flights[future] = _Flight(worker, job, time.monotonic())
 
-    def _ship(self, job: Job) -> dict[shipping.Spec, tuple[str, Any]]:
-        """What the pack needs of the driver's disk, put into Ray's object store once a sweep."""
-        specs = dict.fromkeys(spec for one in job.trials for spec in (one.recipe.task, one.recipe.model))
+    def _ship(self, trials: Sequence[Trial]) -> Shipped:
+        """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
+        if self.address is None:
+            return {}
+        specs = dict.fromkeys(spec for one in trials for spec in (one.recipe.task, one.recipe.model))
         for spec in specs:
             if spec not in self.shipped:
                 files = shipping.files(spec)

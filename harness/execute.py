@@ -25,7 +25,7 @@ from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.packing import Job, after_failure, fitting, pack
 from harness.records import HEARTBEAT, Curves, Record, Store, write
-from harness.sweep import HarnessError, Sweep, Trial, expand, orphaning_change, show, where
+from harness.sweep import HarnessError, Recipe, Sweep, Trial, expand, orphaning_change, show, where
 from harness.workers import Done, InProcess, Place, Pool, Running, make_record
 
 # How often `running.json` is written, which `harness status` reads.
@@ -371,13 +371,10 @@ class _Training:
                 if keeps:
                     self.checkpoints.folder.mkdir(exist_ok=True)
             self.progress.workers, self.room = self.pool.workers, self.pool.room
-            device, asked = self.pool.place.device, self.options.pack
             begun = {trial.id for trials in self.unfinished for trial in trials}
             fresh = [trial for trial in self.missing if trial.id not in begun]
             self.queue = [Job(trials) for trials in self.unfinished]
-            self.queue += pack(
-                fresh, lambda recipe: machine.pack_size(recipe, device, asked, self.room), self.pool.workers
-            )
+            self.queue += pack(fresh, lambda recipe: self._size(recipe, fresh), self.pool.workers)
             self.show(self.progress)
             try:
                 self._train()
@@ -415,6 +412,17 @@ class _Training:
                 with self.stop.held():
                     self._take(done)
         self.stop.end()
+
+    def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
+        """How many lanes of a shape train together: as asked for, or as is usual, or as a measurement says."""
+        device = self.pool.place.device
+        usual = machine.pack_size(recipe, device, self.options.pack, self.room)
+        alike = [trial for trial in trials if trial.recipe.shape == recipe.shape]
+        most = min(machine.most_lanes(recipe, device, self.room), len(alike) // self.pool.workers)
+        if self.options.pack is not None or most < 2:
+            return usual
+        epochs = sum(trial.recipe.epochs for trial in alike) / self.pool.workers
+        return self.pool.lanes(alike[0], usual, most, epochs)
 
     def _lanes(self, job: Job) -> int:
         """How many of a pack's lanes fit, after what was found out and with the workers that joined."""

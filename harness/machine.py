@@ -188,10 +188,17 @@ def pack_size(recipe: Recipe, device: str, asked: int | None, memory: int | None
     if asked is not None:
         return asked
     parameters = parameter_count(recipe.model)
-    lane = lane_bytes(recipe, parameters)
-    if parameters is None or lane is None:
+    if parameters is None:
         return 1
-    fits = (room(device) if memory is None else memory) // lane
     # On a CPU small matrices gain from packs; from a few million parameters on a core is busy with one lane.
-    most = 16 if device != "cpu" else 8 if parameters < 5_000_000 else 1
-    return max(1, min(most, fits))
+    usual = 16 if device != "cpu" else 8 if parameters < 5_000_000 else 1
+    return min(usual, most_lanes(recipe, device, memory))
+
+
+_MOST_LANES = 32  # from 16 on a lane-step hardly gets faster, and a pack that is lost costs more
+
+
+def most_lanes(recipe: Recipe, device: str, memory: int | None = None) -> int:
+    """How many lanes fit, as `pack_size`; 1 where the model's shape isn't known."""
+    lane = lane_bytes(recipe, parameter_count(recipe.model))
+    return 1 if lane is None else max(1, min(_MOST_LANES, (room(device) if memory is None else memory) // lane))

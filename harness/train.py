@@ -87,6 +87,21 @@ def train(
         return run.results(time.monotonic() - started)
 
 
+def lane_step(trial: Trial, lanes: int, device: str, threads: int) -> tuple[float, int]:
+    """Seconds that one update takes in a pack of so many lanes, over the lanes; and the updates of an epoch."""
+    _keep_memory()
+    with _numerics(device, threads, trial.recipe.precision):
+        run = _Run([trial] * lanes, torch.device(device))
+        run.recording = False
+        times = []
+        for _ in range(4):
+            started = time.perf_counter()
+            run.update(0)
+            float(run.log.losses[-1][0])  # waits for the device
+            times.append(time.perf_counter() - started)
+        return sorted(times[1:])[1] / lanes, run.epoch_steps
+
+
 def versions() -> dict[str, str]:
     """The versions of what computes: python, torch, transformers."""
     import transformers
@@ -275,6 +290,7 @@ class _Run:
         self.optimizer = LaneAdamW(self.weights, self._decayed(), self.recipes, self.steps)
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
+        self.recording = True
         self.layout = playback.layout(list(self.views.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
@@ -424,7 +440,7 @@ class _Run:
         started = time.perf_counter()
         found = function(given)
         # The first call of a run is slow for reasons of its own.
-        if self.optimizer.done and (time.perf_counter() - started) * calls_left > _RECORDING_PAYS:
+        if self.recording and self.optimizer.done and (time.perf_counter() - started) * calls_left > _RECORDING_PAYS:
             known[key] = playback.record(function, given)
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import os
 import platform
 import re
@@ -17,18 +18,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import harness
 from harness import hub, machine
 from harness.checkpoints import Checkpoints
 from harness.packing import Job
-from harness.records import Curves, Environment, Measured, Record
+from harness.records import Curves, Environment, Measured, Record, write
 from harness.sweep import Sweep, Trial
 
 Result = tuple[Record, Curves | None]
 # How torch and CUDA's libraries say that a pack was too large for the memory.
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|STATUS_ALLOC_FAILED")
+
+# Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
+_MEASURING_PAYS, _FASTER = 300.0, 0.97
 
 
 # ------------------------------------------------------------------------------------- one path to train a pack
@@ -135,6 +139,49 @@ def room_here(device: str, sharing: int = 1) -> int:
     return int(0.8 * min(free, total / sharing))
 
 
+def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> int:
+    """How many lanes of the trial's shape train fastest here, up to `most`: a power of two, found out once.
+
+    Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
+    What was found is kept in the user's cache.
+    """
+    from harness import models, train
+
+    hub.trust_remote_code(place.trusts_remote_code)
+    recipe = trial.recipe
+    task = train.prepared(recipe.task, recipe.model, recipe.max_length)
+    shape = (recipe.batch_size, task.train.input_ids.shape[1], recipe.padding, recipe.precision)
+    config: Any = models.network(recipe.model, max(2, task.num_labels)).module.config
+    device = (_device_name(place.device), place.threads, harness.__version__, train.versions())
+    key = json.dumps([device, shape, config.to_json_string()])
+    path = _cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return min(most, int(json.loads(path.read_text())["lanes"]))
+    best, steps = train.lane_step(trial, 1, place.device, place.threads)
+    if best * steps * epochs < _MEASURING_PAYS:
+        return usual
+    found, times = 1, {1: best}
+    while 2 * found <= most:
+        try:
+            times[2 * found], _ = train.lane_step(trial, 2 * found, place.device, place.threads)
+        except RuntimeError as error:
+            if not _NO_MEMORY.search(f"{type(error).__name__}: {error}"):
+                raise
+            break
+        if times[2 * found] > _FASTER * best:
+            break
+        found *= 2
+        best = times[found]
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps({"lanes": found, "seconds_a_lane_step": times, "measured": json.loads(key)}).encode())
+    return found
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"
+
+
 def _free_memory() -> None:
     """Give back what the pack before left in CUDA's cache: after one that was too large, the next needs it whole."""
     torch = sys.modules["torch"]
@@ -236,6 +283,9 @@ class Pool(Protocol):
     def room(self) -> int:
         """Bytes that the lanes of a pack may fill, whichever worker takes it."""
 
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        """How many lanes of a shape train fastest, as `lanes` of this module."""
+
     def follow(self, most: int) -> list[str]:
         """Make the workers those that there are devices for, at most so many, and give the news of them."""
 
@@ -272,6 +322,10 @@ class InProcess:
     def room(self) -> int:
         """What there is on this machine."""
         return room_here(self.place.device)
+
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        """Found out here."""
+        return lanes(trial, self.place, usual, most, epochs)
 
     def follow(self, most: int) -> list[str]:
         """No news: this process is the worker."""

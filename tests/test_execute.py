@@ -509,3 +509,21 @@ def listening() -> set[str]:
 def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="9 workers for 2 cores at 1 threads a worker; allowed: 1 to 2"):
         execute.run(tiny_sweep, Store(tmp_path / "x"), Options(workers=9), quiet)
+
+
+def test_the_pack_is_as_asked_for_or_as_measured(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, float]] = []
+
+    def lanes(pool: workers.InProcess, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        asked.append((usual, most, epochs))
+        return 2
+
+    monkeypatch.setattr(workers.InProcess, "lanes", lanes)
+    execute.run(tiny_sweep, Store(tmp_path / "measured"), HERE, quiet)
+    execute.run(tiny_sweep, Store(tmp_path / "asked"), replace(HERE, pack=5), quiet)
+    assert asked == [(8, 6, 6.0)]  # six trials of one epoch
+    found = [Store(tmp_path / name).records(tiny_sweep).values() for name in ("measured", "asked")]
+    sizes = [{record.environment.pack_size for record in records if record.environment} for records in found]
+    assert sizes == [{2}, {5, 1}]

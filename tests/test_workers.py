@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import hub, workers
+from harness import hub, train, workers
 from harness.sweep import Trial
 from harness.workers import Code, Place
 
@@ -89,3 +89,71 @@ def test_the_driver_is_asked_once_and_may_be_unknown(tmp_path: Path, monkeypatch
         found.append(ask())
     tool.unlink()
     assert (*found, ask()) == ("570.86.10", None, None, None)
+
+
+# ---------------------------------------------------------------------------------------------------- the pack size
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[int, float]:
+    """Seconds a lane-step takes by lanes, which a test fills; more lanes than it fills are too many for the memory."""
+    times: dict[int, float] = {}
+
+    def step(trial: Trial, lanes: int, device: str, threads: int) -> tuple[float, int]:
+        if lanes not in times:
+            raise RuntimeError("CUDA error: out of memory")
+        return times[lanes], 100
+
+    monkeypatch.setattr(train, "lane_step", step)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return times
+
+
+@pytest.mark.parametrize(
+    ("times", "most", "fastest"),
+    [
+        ({1: 4.0, 2: 3.0, 4: 2.0, 8: 1.99, 16: 1.0}, 32, 4),  # a doubling must win more than 3 %
+        ({1: 4.0, 2: 3.0, 4: 2.0, 8: 1.0}, 5, 4),
+        ({1: 4.0, 2: 3.0}, 32, 2),  # no memory for 4
+        ({1: 4.0, 2: 4.5}, 32, 1),
+    ],
+)
+def test_the_fastest_pack_is_measured(
+    trial: Callable[..., Trial], measured: dict[int, float], times: dict[int, float], most: int, fastest: int
+) -> None:
+    measured |= times
+    assert workers.lanes(trial(), Place("cpu", 1), 3, most, 10) == fastest
+
+
+def test_what_was_measured_is_kept_apart_by_shape_and_device(
+    trial: Callable[..., Trial], measured: dict[int, float], tmp_path: Path
+) -> None:
+    place = Place("cpu", 1)
+    measured |= {1: 4.0, 2: 3.0, 4: 2.0}
+    assert workers.lanes(trial(), place, 3, 4, 10) == 4
+    measured |= {2: 5.0}
+    assert workers.lanes(trial(seed=2, lr=1e-5, epochs=9), place, 3, 4, 10) == 4  # as kept
+    assert workers.lanes(trial(), place, 3, 2, 10) == 2  # and never more than fit
+    for other, where in ((trial(batch_size=4), place), (trial(padding="batch"), place), (trial(), Place("cpu", 2))):
+        assert workers.lanes(other, where, 3, 4, 10) == 1
+    (kept, *_) = sorted((tmp_path / "stability-harness").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    kept.write_text('{"lanes":')
+    assert workers.lanes(trial(), place, 3, 4, 10) == 1  # measured anew
+
+
+def test_little_work_is_not_measured(
+    trial: Callable[..., Trial], measured: dict[int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured |= {1: 0.01}  # of 100 steps an epoch
+    assert workers.lanes(trial(), Place("cpu", 1), 3, 8, 200) == 3
+    assert not list(tmp_path.iterdir())
+    measured |= {2: 0.005}
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where nothing can be kept
+    assert workers.lanes(trial(), Place("cpu", 1), 3, 8, 400) == 2
+
+
+def test_a_measured_step_is_a_real_one(trial: Callable[..., Trial]) -> None:
+    seconds, steps = train.lane_step(trial(), 2, "cpu", 1)
+    assert 0 < seconds < 60
+    assert steps == 8
