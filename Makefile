@@ -31,8 +31,9 @@ check: $(READY)
 faults: $(READY)
 	$(BIN)/pytest tests/faults
 
+# The speed tables, some 40 minutes of all cores and of the GPU where there is one; ARGS='--only start memory' for some.
 bench: $(READY)
-	$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 # What the harness itself costs with 1,000 and 10,000 made-up trials; ARGS=--large for 100,000 (minutes, 3 GB of disk).
 bench-scale: $(READY)
