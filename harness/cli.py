@@ -10,6 +10,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
@@ -74,6 +75,7 @@ class _Commands(TyperGroup):
             print(f"harness: {unusable}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stopped:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed once more, it would meet Python half gone
             raise typer.Exit(143 if isinstance(stopped, execute.Terminated) else 130) from None
 
 
@@ -151,7 +153,7 @@ def sweep(
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Train crashed trials again.")] = False,
     notice: Annotated[
         float, typer.Option(min=0, help="Seconds after SIGTERM in which running packs may still end.")
-    ] = 25.0,
+    ] = 20.0,
     hang_minutes: Annotated[
         float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
     ] = 30.0,

@@ -69,7 +69,7 @@ class Options:
     threads: int = 1
     pack: int | None = None
     retry_crashed: bool = False
-    notice: float = 25.0  # seconds that packs have to come back in after SIGTERM
+    notice: float = 20.0  # seconds that packs have to come back in after SIGTERM
     hang_minutes: float = 30.0  # without a step, and a worker is killed; not in process
     checkpoint_minutes: float | None = None  # between two of a pack; None: those that lie there are used, none written
     only: tuple[str, ...] = ()  # `key=value` texts, as `sweep.where` takes them

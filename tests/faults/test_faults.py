@@ -204,7 +204,7 @@ def test_ctrl_c_twice(bench: Bench, how: tuple[object, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("how", "notice", "family"),
-    [(IN_PROCESS, 25, True), (IN_PROCESS, 0, True), (RAY, 25, False), (RAY, 0, False), (RAY, 25, True)],
+    [(IN_PROCESS, 20, True), (IN_PROCESS, 0, True), (RAY, 20, False), (RAY, 0, False), (RAY, 20, True)],
     ids=["in_process", "in_process_now", "ray", "ray_now", "ray_family"],
 )
 def test_sigterm(bench: Bench, how: tuple[object, ...], notice: int, family: bool) -> None:
