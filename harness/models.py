@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,7 +40,9 @@ class Network:
     token_mask: bool
     takes_token_types: bool
     positions: int | None  # the longest text it can read, in tokens
-    recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)  # of `playback`, by what
+    # Of `playback`, by what is recorded; None where it can't be. And how often that was called before.
+    recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    calls: Counter[object] = field(default_factory=Counter, repr=False, compare=False)
 
     @property
     def parameters(self) -> int:

@@ -41,8 +41,8 @@ Progress = Callable[[int, int], None]
 # tokens two parts save a third of the work; more cost as much again in the embeddings' dense gradients.
 _PARTS = 2
 _WIDTH_STEP = 4
-# Seconds that a batch's calls still have to take for a recording of it, which takes as long as some of them, to pay.
-_RECORDING_PAYS = 20.0
+# Calls with one layout from which on a recording of them pays: each saves a hundredth of what recording takes.
+_RECORDING_PAYS = 400
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 
@@ -435,14 +435,12 @@ class _Run:
         recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
         key = (what, recipe.precision, *kind, self.layout, playback.layout(arguments))
         known = self.network.recordings
-        if key in known:
-            return (known[key] or function)(given)
-        started = time.perf_counter()
-        found = function(given)
-        # The first call of a run is slow for reasons of its own.
-        if self.recording and self.optimizer.done and (time.perf_counter() - started) * calls_left > _RECORDING_PAYS:
+        if key not in known:
+            self.network.calls[key] += 1  # those of the worker's packs before count too
+            if not self.recording or self.network.calls[key] + calls_left < _RECORDING_PAYS:
+                return function(given)
             known[key] = playback.record(function, given)
-        return found
+        return (known[key] or function)(given)
 
     def _draw(self, views: dict[str, Tensor], inputs: dict[str, Tensor], lanes: list[int]) -> list[Tensor]:
         """The dropout masks [lanes, draws] of a forward pass and their scales [lanes]; none where all is kept."""

@@ -106,7 +106,7 @@ def test_training_with_recordings_gives_the_same_bits(
     changes = [{"dropout": 0.3}, {"lr": 1e-2}, {"lr": 1e30}]  # the last diverges
     pack = [trial(seed, model=spec, eval_batch_size=10, **changes[seed]) for seed in range(lanes)]
     plain = train.train(pack)
-    monkeypatch.setattr(train, "_RECORDING_PAYS", -1.0)
+    monkeypatch.setattr(train, "_RECORDING_PAYS", 0)
     recorded = train.train(pack)
     known = models.network(spec, 2).recordings
     assert {key[0] for key, play in known.items() if play is not None} == {"step", "logits"}  # type: ignore[index]
@@ -123,8 +123,22 @@ def test_other_recipes_are_recorded_apart(
     spec = ModelSpec(name="bert", folder=str(build("bert")))
     packs = [[trial(seed, model=spec, **extra) for seed in (1, 2)] for extra in ({}, fields)]
     plain = [train.train(pack) for pack in packs]
-    monkeypatch.setattr(train, "_RECORDING_PAYS", -1.0)
+    monkeypatch.setattr(train, "_RECORDING_PAYS", 0)
     for pack, expected in zip(packs + packs, plain + plain, strict=True):
         for one, other in zip(train.train(pack), expected, strict=True):
             assert one.measured.weights_sha256 == other.measured.weights_sha256
             assert one.curves.logits.tobytes() == other.curves.logits.tobytes()
+
+
+def test_what_is_called_seldom_is_not_recorded(
+    trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ModelSpec(name="bert", folder=str(build("bert")))
+    monkeypatch.setattr(train, "_RECORDING_PAYS", 33)
+    known = models.network(spec, 2).recordings
+    train.train([trial(1, model=spec)])  # 14 full batches
+    assert not known
+    train.train([trial(2, model=spec)])
+    assert not known
+    train.train([trial(3, model=spec)])
+    assert {key[0] for key in known} == {"step"}  # type: ignore[index]
