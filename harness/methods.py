@@ -332,6 +332,14 @@ def _prompt(module: Any, method: Method) -> Trains:
     words = module.get_input_embeddings()
     if not isinstance(words, nn.Embedding):
         raise _cannot(method, module, "no embedding of words")
+    positions = getattr(module.config, "max_position_embeddings", None)
+    if positions is not None and method.virtual_tokens > positions - 2:
+        raise HarnessError(
+            "virtual_tokens leaves the text room",
+            got=f"{method.virtual_tokens} of {positions} positions",
+            allowed=f"1 to {positions - 2}",
+            fix="lower virtual_tokens",
+        )
     module.set_input_embeddings(_Prompted(words, method.virtual_tokens))
     return _nothing
 
