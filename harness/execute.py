@@ -225,6 +225,10 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
             )
     for model in dict.fromkeys(recipe.model for recipe in recipes):
         hub.check_model(model)
+    for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
+        from harness import models  # torch, where a method asks what the model has
+
+        models.check(model, method)
 
 
 @contextmanager

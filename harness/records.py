@@ -83,13 +83,15 @@ class Measured(BaseModel):
     final_dev_loss: float | None
     label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
     diverged_step: int | None
-    weights_sha256: str
+    weights_sha256: str = Field(description="over the trained parameters")
     data_sha256: str
     model_sha256: str
-    parameters: int
+    parameters: int = Field(description="trained or not, with the parts that the method put in")
     wall_seconds: float = Field(description="of the pack, start to end")
     lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
     peak_memory_bytes: int
+    # Not in the first records, whose parameters were all trained: None there.
+    trained_parameters: int | None = None
 
 
 class Record(BaseModel):

@@ -90,7 +90,7 @@ def _runs_csv(runs: pd.DataFrame) -> str:
     """One row a planned run, without file-system paths; an error is its last line."""
     shown = runs.assign(error=[_error_line(error) if isinstance(error, str) else None for error in runs["error"]])
     counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
-    counts += ["parameters", "peak_memory_bytes", "threads", "pack_size"]
+    counts += ["parameters", "trained_parameters", "peak_memory_bytes", "threads", "pack_size"]
     whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
     return tables.csv(shown.assign(**whole).dropna(axis="columns", how="all"))
 
@@ -363,10 +363,14 @@ def _provenance(study: Study) -> Table:
     names |= {
         "kernels": "CPU kernels",
         "model_sha256": "model, SHA-256",
-        "parameters": "parameters trained",
+        "trained_parameters": "parameters trained",
         "steps": "steps",
     }
     names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
+    trained = done["trained_parameters"].fillna(done["parameters"])  # early records don't say
+    done = done.assign(trained_parameters=trained)
+    if not trained.equals(done["parameters"]):
+        names |= {"parameters": "parameters, with frozen ones"}
     rows = []
     for imported in study.imports:
         rows += [["imported by", imported.command]]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -84,6 +84,17 @@ class ModelSpec(_Frozen):
     folder: str | None = None
 
 
+class Method(NamedTuple):
+    """Which parameters are trained and which are put in: all of it decides the shapes of the computation."""
+
+    name: str = "full"
+    top_layers: int | None = None
+    lora_rank: int = 8
+    lora_targets: str | None = None
+    virtual_tokens: int = 20
+    adapter_size: int = 64
+
+
 class Recipe(_Frozen):
     """The hyperparameters of a training run, without its seed; defaults are those of Mosbach et al. (2021) for BERT.
 
@@ -109,12 +120,26 @@ class Recipe(_Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     eval_steps: int | None = Field(default=None, ge=1)
+    method: Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"] = "full"
+    top_layers: int | None = Field(default=None, ge=1)
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
+    lora_targets: str | None = Field(default=None, min_length=1)  # comma separated ends of names; None: query and value
+    virtual_tokens: int = Field(default=20, ge=1)
+    # One would be a product with a single column, which takes another kernel when a lane is alone.
+    adapter_size: int = Field(default=64, ge=2)
+
+    @property
+    def trains(self) -> Method:
+        """Its method, with what decides shapes."""
+        own = (self.top_layers, self.lora_rank, self.lora_targets, self.virtual_tokens, self.adapter_size)
+        return Method(self.method, *own)
 
     @property
     def shape(self) -> tuple[object, ...]:
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
-        return (self.task, self.model, self.token_type_ids, self.precision, *lengths)
+        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, self.trains)
 
 
 class Seeds(_Frozen):
@@ -465,9 +490,41 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
 
 def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate(dict(fields))
+        recipe = Recipe.model_validate(dict(fields))
     except ValidationError as error:
         raise _explained(error, where) from None
+    _check_method(recipe)
+    return recipe
+
+
+_OF_METHODS = {
+    "top_layers": ("top_layers",),
+    "lora_rank": ("lora",),
+    "lora_alpha": ("lora",),
+    "lora_targets": ("lora",),
+    "virtual_tokens": ("prefix", "prompt"),
+    "adapter_size": ("adapter",),
+}
+
+
+def _check_method(recipe: Recipe) -> None:
+    """Refuse settings of a method that is not the recipe's; what they are by default is none."""
+    for name, methods in _OF_METHODS.items():
+        value = getattr(recipe, name)
+        if recipe.method not in methods and value != Recipe.model_fields[name].default:
+            raise HarnessError(
+                f"{name} belongs to the method {' or '.join(methods)}",
+                got=f"{name} {show(value)} with method {recipe.method}",
+                allowed=f"method: {' or '.join(methods)}, or no {name}",
+                fix=f"remove {name} or change the method; `recipes:` bundles settings that go together",
+            )
+    if recipe.method == "top_layers" and recipe.top_layers is None:
+        raise HarnessError(
+            "the method top_layers has a number of layers",
+            got="nothing",
+            allowed="top_layers: 1 or more",
+            fix="add top_layers: …",
+        )
 
 
 def _explained(error: ValidationError, where: str) -> HarnessError:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import metrics, models, playback, tasks
+from harness import methods, metrics, models, playback, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
@@ -271,7 +271,7 @@ class _Run:
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
         # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
         # of a regression has a second output that nothing reads.
-        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels))
+        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels), self.recipe.trains)
         longest, limit = task.train.input_ids.shape[1], self.network.positions
         if limit is not None and longest > limit:
             raise HarnessError(
@@ -285,13 +285,14 @@ class _Run:
         self.steps = self.epoch_steps * self.recipe.epochs
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
+        self.lanes = self.views | self._settings()  # what differs from lane to lane
         self.gradient = torch.zeros_like(self.weights)
         self.gradient_views = self._cut(self.gradient)
         self.optimizer = LaneAdamW(self.weights, self._decayed(), self.recipes, self.steps)
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
-        self.layout = playback.layout(list(self.views.values()))
+        self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
 
@@ -304,6 +305,23 @@ class _Run:
             for name, value in self.network.initialised(stream("init", seed)).items():
                 views[name][lane].copy_(value)
         return flat, {name: view.requires_grad_() for name, view in views.items()}
+
+    def _settings(self) -> dict[str, Tensor]:
+        """What the module is given of each lane beside its parameters, by name, [L]."""
+        if self.recipe.method != "lora":
+            return {}
+        scales = [r.lora_alpha / r.lora_rank for r in self.recipes]
+        return {methods.LORA_SCALE: torch.tensor(scales, device=self.device)}
+
+    def _shared(self, lanes: int) -> dict[str, Tensor]:
+        """Frozen matrices as if each lane had its own, [lanes, *shape], without a copy; on a CPU alone.
+
+        So each lane's product is one by itself there, whose bits can't depend on the pack; a GPU multiplies all lanes
+        at once, which is faster.
+        """
+        if self.device.type != "cpu":
+            return {}
+        return {name: value.expand(lanes, *value.shape) for name, value in self.network.frozen.items()}
 
     def _cut(self, flat: Tensor) -> dict[str, Tensor]:
         """Views [L, *shape] into flat [L, P], in the module's order."""
@@ -319,11 +337,12 @@ class _Run:
             f"{name}.weight"
             for name, part in self.module.named_modules()
             if isinstance(part, nn.LayerNorm | nn.RMSNorm)
+            or (self.network.causal and type(part).__name__.endswith("RMSNorm"))
         }
-        parts = [
-            torch.full((value.numel(),), float(not (name.endswith("bias") or name in norms)), device=self.device)
-            for name, value in self.network.pretrained.items()
-        ]
+        parts = []
+        for name, value in self.network.pretrained.items():
+            kept = name.endswith("bias") or name in norms or methods.is_scale(name)
+            parts.append(torch.full((value.numel(),), float(not kept), device=self.device))
         return torch.cat(parts)
 
     # ------------------------------------------------------------------------------------------------- the state
@@ -396,15 +415,15 @@ class _Run:
         """The mean loss of each lane's rows [L, B] at the task's width, [L], and its gradient by parameter."""
         inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
         labels = self.training.labels[rows.to(self.device)]  # [L, B]
-        masks = self._draw(self.views, inputs, list(range(len(rows))))
-        names, count = list(inputs), len(self.views)
+        masks = self._draw(self.lanes, inputs, list(range(len(rows))))
+        names, count, trained = list(inputs), len(self.lanes), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
-            views = dict(zip(self.views, given[:count], strict=True))
+            views = dict(zip(self.lanes, given[:count], strict=True))
             inputs = dict(zip(names, given[count : count + len(names)], strict=True))
             labels, *masks = given[count + len(names) :]
             losses = self._losses(views, inputs, labels, masks) / rows.shape[1]
-            return [losses.detach(), *torch.autograd.grad(losses.sum(), list(views.values()), materialize_grads=True)]
+            return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         batches_left = self.steps - self.optimizer.done - 1
         losses, *gradients = self._call("step", step, [*inputs.values(), labels, *masks], batches_left)
@@ -420,7 +439,7 @@ class _Run:
                 groups.setdefault(self.training.width(row), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
-                views = self.views if whole else {name: view[lanes] for name, view in self.views.items()}
+                views = self.lanes if whole else {name: view[lanes] for name, view in self.lanes.items()}
                 inputs = self._inputs(self.training, part[lanes], width)
                 labels = self.training.labels[part[lanes].to(self.device)]
                 masks = self._draw(views, inputs, lanes)
@@ -431,7 +450,7 @@ class _Run:
 
     def _call(self, what: str, function: playback.Function, arguments: list[Tensor], calls_left: int) -> list[Tensor]:
         """What the function gives for weights and arguments; played back once that pays."""
-        given = [*self.views.values(), *arguments]
+        given = [*self.lanes.values(), *arguments]
         recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
         key = (what, recipe.precision, *kind, self.layout, playback.layout(arguments))
         known = self.network.recordings
@@ -453,6 +472,7 @@ class _Run:
     ) -> Tensor:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
+        views = views | self._shared(len(labels))
         if not masks:
             with _NoDropout():
                 return vmap(self._loss)(views, inputs, labels)
@@ -473,7 +493,7 @@ class _Run:
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         with self._autocast():
-            logits: Tensor = functional_call(self.module, view, args=(), kwargs=inputs).logits
+            logits: Tensor = functional_call(self.module, methods.given(view), args=(), kwargs=inputs).logits
         return logits[..., : self.task.num_labels].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -513,9 +533,12 @@ class _Run:
             names = list(inputs)
 
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
-                views = dict(zip(self.views, given[: len(self.views)], strict=True))
-                inputs = dict(zip(names, given[len(self.views) :], strict=True))
-                return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                views = dict(zip(self.lanes, given[: len(self.lanes)], strict=True))
+                inputs = dict(zip(names, given[len(self.lanes) :], strict=True))
+                if not (shared := self._shared(len(self.weights))):
+                    return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}
+                return [vmap(self._logits)(views | shared, each)]
 
             calls_left = evaluations_left * (1 if trim else len(batches))
             (logits,) = self._call("logits", forward, list(inputs.values()), calls_left)  # [L, B, C]
@@ -559,7 +582,8 @@ class _Run:
                 weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
-                parameters=self.network.parameters,
+                parameters=self.network.all_parameters,
+                trained_parameters=self.network.parameters,
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,
