@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness import importance, noise, published, statistics
+from harness.records import Baseline
 from harness.statistics import Estimate
 from harness.study import SOURCE, Cell, Study
 from harness.sweep import Scalar, show
@@ -615,6 +616,73 @@ def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 
 
+def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """The cells beside the simple classifiers that the study asks for, trained on the same data.
+
+    Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
+    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (BCa over
+    the runs), `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
+    examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
+    the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
+    not known, as for a regression. Empty without baselines of the cells' data.
+    """
+    rows: list[dict[str, object]] = []
+    done = study.runs[_finished(study.runs)]
+    hashes = [set(here["data_sha256"].dropna()) for here in _groups(done, len(study.cells))]
+    scores, counts = _scores(study), _counts(study)
+    for task, metric, data in dict.fromkeys((one.task, one.metric, one.data_sha256) for one in study.baselines):
+        here = [one for one in study.baselines if (one.task, one.metric, one.data_sha256) == (task, metric, data)]
+        same_metric = set(done["metric"].dropna()) <= {metric}
+        cells = [index for index, found in enumerate(hashes) if found == {data} and same_metric]
+        best = max(here, key=lambda one: float(np.mean(one.scores)))
+        for index in cells:
+            found, (failed, judged) = kept[index], counts[index]
+            row: dict[str, object] = {
+                "task": task,
+                "what": study.cells[index].label,
+                "cell": index,
+                "settings": "",
+                "against": "",
+            }
+            row |= {"failed": failed, "judged": judged} | _of_runs(scores[index])
+            if found is not None:
+                row |= _on_the_dev_set(found.correct) | {"against": best.name}
+                right = _right(best)
+                if right.shape[1] == found.correct.shape[1]:
+                    # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
+                    other = right if best.seeds else np.repeat(right, len(found.correct), axis=0)
+                    found_difference = noise.difference(found.correct, other, _rng("baselines"), paired_seeds=False)
+                    row |= _spread_out("difference", Estimate(*found_difference))
+            rows.append(row)
+        for one in here if cells else ():
+            row = {"task": task, "what": one.name, "cell": None, "settings": one.settings, "against": ""}
+            row |= {"failed": sum(one.failed), "judged": len(one.failed)} | _of_runs(np.array(one.scores))
+            row |= {} if one.seeds else {"sd": 0.0}
+            rows.append(row | (_on_the_dev_set(_right(one)) if one.answers else {}))
+    columns = ["task", "what", "cell", "settings", "runs", "failed", "judged", "mean", "mean_low", "mean_high", "sd"]
+    columns += ["accuracy", "dev_low", "dev_high", "against", "difference", "difference_low", "difference_high"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["cell"] = pd.array(table["cell"].tolist(), dtype="Int64")
+    return table
+
+
+def _right(one: Baseline) -> np.ndarray:
+    """Which answers of a baseline are right [R, N]; none for a regression."""
+    right: np.ndarray = np.array(one.answers, dtype=int).reshape(len(one.answers), -1) == np.array(one.labels)
+    return right
+
+
+def _of_runs(scores: np.ndarray) -> dict[str, object]:
+    value, low, high = (float(bound[0]) for bound in statistics.bootstrap([scores], "mean", _rng("mean")))
+    sd = scores.std(ddof=1) if len(scores) > 1 else NAN
+    return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
+
+
+def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
+    low, high = noise.example_interval(correct, _rng("examples"))
+    return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
+
+
 def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
     """The dev examples whose answer depends most on the seed, by the mean churn within cells.
 
@@ -865,6 +933,7 @@ class Analysis:
     drivers_of_score: pd.DataFrame
     drivers_of_failing: pd.DataFrame
     effects_on_failing: pd.DataFrame
+    baselines: pd.DataFrame
     against_the_paper: pd.DataFrame
 
     @property
@@ -913,5 +982,6 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         drivers_of_score=drivers_of_score(study),
         drivers_of_failing=drivers_of_failing(study),
         effects_on_failing=effects_on_failing(study),
+        baselines=baselines(study, kept),
         against_the_paper=against_the_paper(study),
     )

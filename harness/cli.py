@@ -186,6 +186,10 @@ def sweep(
     path = _file(sweep)
     resolved, reason = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
+    if resolved.baselines:
+        from harness import baselines
+
+        baselines.check(resolved)
     out = Console(highlight=False)
     _headline(out, resolved, reason)
     options = execute.Options(
@@ -201,6 +205,8 @@ def sweep(
             out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
             raise
     print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
+    if resolved.baselines:
+        baselines.train(resolved, store, out.print)
     from harness import report as reports
 
     study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))

@@ -71,6 +71,10 @@ def summary(found: Analysis) -> dict[str, object]:
         {"axes": dict(study.cells[row["cell"]].axes)} | {key: _known(row[key]) for key in keys}
         for row in found.cells.to_dict("records")
     ]
+    made = {
+        name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
+        for name, table in found.tables.items()
+    }
     return {
         "sweep": study.sweeps[0].name if len(study.sweeps) == 1 else study.name,
         "profile": study.profile,
@@ -79,10 +83,8 @@ def summary(found: Analysis) -> dict[str, object]:
         "majority": _single(pd.to_numeric(study.runs["majority_score"]).dropna()),
         "answer": findings.answer(found),
         "cells": rows,
-        "tables": {
-            name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
-            for name, table in found.tables.items()
-        },
+        "tables": made,
+        **({"baselines": made["baselines"]} if any(sweep.baselines for sweep in study.sweeps) else {}),
     }
 
 
@@ -251,6 +253,7 @@ PARTS = (
         findings.drivers,
     ),
     _Part("seeds", "Which part of the seed", None, "", ("seed_factors",), (), findings.seeds),
+    _Part("baselines", "Against simple baselines", None, "", ("baselines",), (), findings.against_baselines),
     _Part("paper", "Against the paper", None, "", ("against_the_paper",)),
 )
 

@@ -511,6 +511,25 @@ def _effects_on_failing(found: Analysis) -> Table:
     return _build("effects_on_failing", caption, found.effects_on_failing, columns, place)
 
 
+def _baselines(found: Analysis) -> Table:
+    table = found.baselines.rename(columns={"accuracy": "dev"})
+    several = table["task"].nunique() > 1
+    place: list[Column] = [
+        *([("task", lambda row: row["task"])] if several else []),
+        ("cell or baseline", lambda row: row["what"] + (f": {row['settings']}" if row["settings"] else "")),
+    ]
+    columns: list[Column] = [
+        ("runs", lambda row: "no seed changes it" if not unknown(row["sd"]) and row["runs"] == 1 else str(row["runs"])),
+        ("failed", _k_of_n("failed", "judged")),
+        ("mean [95 % over seeds]", _with_interval("mean")),
+        ("sd", _number("sd")),
+        ("accuracy [95 % over dev examples]", _with_interval("dev")),
+        ("accuracy above the best baseline [95 %]", _with_interval("difference")),
+    ]
+    caption = "The cells beside simple classifiers on the same splits; differences over seeds and the same dev examples"
+    return _build("baselines", caption, table, columns, place)
+
+
 def _against_the_paper(found: Analysis) -> Table:
     def published(row: Row) -> str:
         return (
@@ -566,6 +585,7 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "drivers_of_score": _drivers_of_score,
     "drivers_of_failing": _drivers_of_failing,
     "effects_on_failing": _effects_on_failing,
+    "baselines": _baselines,
     "against_the_paper": _against_the_paper,
 }
 
