@@ -459,6 +459,21 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     return sweep
 
 
+def task_of(name: str, files: TaskFiles | None, settings: Sequence[str]) -> TaskSpec:
+    """A task that the command line names; `settings` are its `task.key=value` texts. Raises HarnessError as `load`."""
+    content: dict[str, Any] = {"task": {"name": name}, "model": "embedded", "lr": 1.0, "epochs": 1}
+    if files is not None:
+        content["task"]["files"] = files.model_dump()
+    for assignment in settings:
+        if not assignment.startswith("task."):
+            raise HarnessError(
+                "--set says how the data are read", got=f"'{assignment}'", allowed="task.KEY=VALUE",
+                fix="leave out what is no setting of the task",
+            )  # fmt: skip
+        _set(content, assignment)
+    return _recipe(content, "the command line").task
+
+
 def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):

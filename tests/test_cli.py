@@ -500,6 +500,9 @@ def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
 MAY_IMPORT = {
     "cli": {
         "baselines",
+        "describe",
+        "models",
+        "tasks",
         "verify",
         "rerun",
         "execute",
@@ -517,6 +520,7 @@ MAY_IMPORT = {
     "figures": {"study", "records", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
     "tables": {"analysis", "statistics", "study", "sweep"},
+    "describe": {"tasks", "metrics", "sweep"},
     "baselines": {"tasks", "metrics", "records", "sweep"},
     "analysis": {"records", "statistics", "importance", "noise", "published", "study", "sweep"},
     "importing": {"formats", "study", "sweep"},
