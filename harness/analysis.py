@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness import calibration as calibrating
 from harness import importance, noise, published, statistics
 from harness.records import Baseline
 from harness.statistics import Estimate
@@ -616,6 +617,58 @@ def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 
 
+def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """How far the confidence of each run can be believed, from the dev logits that its record keeps.
+
+    Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
+    `ece` (expected calibration error, 15 bins), `brier` (0 to 2).
+    """
+    rows: list[dict[str, object]] = []
+    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
+        for row, chances in zip(found.rows, calibrating.probabilities(found.logits), strict=True):
+            right = chances.argmax(axis=1) == found.labels
+            rows.append(
+                {"cell": index, "trial": study.runs["trial"][row], "seed": study.runs["seed"][row]}
+                | {"accuracy": float(right.mean()), "confidence": float(chances.max(axis=1).mean())}
+                | {"ece": calibrating.expected_error(chances, found.labels)}
+                | {"brier": calibrating.brier(chances, found.labels)}
+            )
+    columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
+    return _with_axes(study, pd.DataFrame(rows, columns=columns))
+
+
+def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
+
+    Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
+    often it was), `precision`, `recall` (of the sums; NaN for a class that is never answered, or never there), each
+    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so.
+    """
+    rows: list[dict[str, object]] = []
+    for index, found in enumerate(kept):
+        if found is None:
+            continue
+        runs, _, classes = found.logits.shape
+        places = found.labels * classes + found.logits.argmax(axis=2) + classes**2 * np.arange(runs)[:, None]
+        tables = np.bincount(places.ravel(), minlength=runs * classes**2).reshape(runs, classes, classes)
+        total = tables.sum(axis=0)  # [C, C], rows are labels, columns answers
+        for label in range(classes):
+            row: dict[str, object] = {"cell": index, "label": label, "runs": runs, "examples": int(total[label].sum())}
+            row |= {"answered": int(total[:, label].sum())}
+            for name, axis in (("precision", 1), ("recall", 2)):
+                of = tables.sum(axis=axis)[:, label]
+                each = tables[of > 0, label, label] / of[of > 0]
+                row[name] = total[label, label] / of.sum() if of.sum() else NAN
+                row[f"{name}_sd"] = each.std(ddof=1) if len(each) > 1 else NAN
+            rows.append(row | {f"as_{answer}": int(total[label, answer]) for answer in range(classes)})
+    columns = ["cell", "label", "runs", "examples", "answered", "precision", "precision_sd", "recall", "recall_sd"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    for name in table.columns:
+        if name.startswith("as_"):
+            table[name] = table[name].astype("Int64")
+    return _with_axes(study, table)
+
+
 def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     """The cells beside the simple classifiers that the study asks for, trained on the same data.
 
@@ -924,6 +977,8 @@ class Analysis:
     noise_floor: pd.DataFrame
     pair_noise: pd.DataFrame
     flips: pd.DataFrame
+    calibration: pd.DataFrame
+    confusion: pd.DataFrame
     best_of_n: pd.DataFrame
     selection: pd.DataFrame
     budget: pd.DataFrame
@@ -973,6 +1028,8 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         noise_floor=noise_floor(study, kept),
         pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
+        calibration=calibration(study, kept),
+        confusion=confusion(study, kept),
         best_of_n=best_of_n(study),
         selection=selection(study, kept),
         budget=budget(study),

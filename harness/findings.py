@@ -433,6 +433,28 @@ def _few_seeds(found: Analysis) -> str:
     )
 
 
+def calibrated(found: Analysis) -> list[str]:
+    """How far confidence and accuracy lie apart, and which classes are never answered."""
+    table, labels = found.calibration, [cell.label for cell in found.study.cells]
+    if not len(table):
+        return []
+    cells = table.groupby("cell", sort=False)[["ece", "accuracy", "confidence"]].mean()
+    low, high = cells["ece"].idxmin(), cells["ece"].idxmax()
+    over = cells["confidence"][high] - cells["accuracy"][high]
+    side = "above" if over > 0 else "below"
+    where = f"from {score(cells['ece'][low])} ({labels[low]}) to " if len(cells) > 1 else ""
+    at = f" ({labels[high]})" if len(cells) > 1 else ""
+    said = [
+        f"The expected calibration error, a mean over runs, is {where}{score(cells['ece'][high])}{at}, where the mean "
+        f"confidence lies {points(abs(over))} {side} the accuracy."
+    ]
+    never = found.confusion[(found.confusion["answered"] == 0) & (found.confusion["examples"] > 0)]
+    if len(never):
+        count = never["cell"].nunique()
+        said.append(f"In {_counted(count, 'cell')} no run ever answers some class that the dev set has.")
+    return said
+
+
 def against_baselines(found: Analysis) -> list[str]:
     """Whether the best cell beats the best of the simple classifiers, and by how much."""
     study, said = found.study, []

@@ -221,6 +221,7 @@ PARTS = (
         ("pair_noise", "flips"),
         findings.noise,
     ),
+    _Part("classes", "Classes and calibration", None, "", ("calibration",), ("confusion",), findings.calibrated),
     _Part(
         "best",
         "Best of n",
@@ -461,6 +462,12 @@ GLOSSARY = (
         "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
         "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, "
         "over 20,000 of the pairs).",
+    ),
+    (
+        "ECE, Brier score",
+        "Expected calibration error: how far the confidence in an answer lies from the share of right answers at that "
+        "confidence, in 15 bins of equal width (Guo et al. 2017). Brier score: squared errors of the probabilities, "
+        "summed over the classes (0 to 2).",
     ),
     ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
     (

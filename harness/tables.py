@@ -362,6 +362,48 @@ def _flips(found: Analysis) -> Table:
     return _build("flips", caption, found.flips, columns)
 
 
+def _with_sd(name: str) -> Callable[[Row], str]:
+    return lambda row: score(row[name]) + ("" if unknown(row[f"{name}_sd"]) else f" ± {score(row[f'{name}_sd'])}")
+
+
+def _calibration(found: Analysis) -> Table:
+    """One row a cell; the file has every run."""
+    grouped = found.calibration.groupby("cell", sort=False)
+    by_cell = grouped[["accuracy", "confidence", "ece", "brier"]]
+    cells = by_cell.mean().join(by_cell.std().add_suffix("_sd")).join(grouped["ece"].agg(["size", "max"])).reset_index()
+    columns: list[Column] = [
+        ("runs", _number("size", integer)),
+        ("accuracy", _number("accuracy")),
+        ("mean confidence", _number("confidence")),
+        ("ECE ± sd", _with_sd("ece")),
+        ("highest ECE", _number("max")),
+        ("Brier score ± sd", _with_sd("brier")),
+    ]
+    caption = "Calibration on the dev set: means over the runs of a cell"
+    return _build("calibration", caption, cells, columns, _axes(found.study))
+
+
+_MOST_CLASSES = 10  # whose answers have a column each on the page
+
+
+def _confusion(found: Analysis) -> Table:
+    table = found.confusion
+    answers = [name for name in table.columns if str(name).startswith("as_")]
+
+    place: list[Column] = [*_axes(found.study), ("class", lambda row: str(row["label"]))]
+    columns: list[Column] = [
+        ("runs", _number("runs", integer)),
+        *(
+            (f"answered {name.removeprefix('as_')}", _number(name, integer))
+            for name in (answers if len(answers) <= _MOST_CLASSES else ())
+        ),
+        ("precision ± sd", _with_sd("precision")),
+        ("recall ± sd", _with_sd("recall")),
+    ]
+    caption = "What the examples of each class were answered as, summed over the runs of a cell; sd over the runs"
+    return _build("confusion", caption, table, columns, place)
+
+
 def _best_of_n(found: Analysis) -> Table:
     """One row a cell, a column for some numbers of seeds; the file has all of them."""
     table = found.best_of_n
@@ -576,6 +618,8 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "noise_floor": _noise_floor,
     "pair_noise": _pair_noise,
     "flips": _flips,
+    "calibration": _calibration,
+    "confusion": _confusion,
     "best_of_n": _best_of_n,
     "selection": _selection,
     "budget": _budget,

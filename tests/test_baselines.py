@@ -13,7 +13,7 @@ from made_runs import store_of as made_store
 from sklearn.metrics import accuracy_score, f1_score
 from typer.testing import CliRunner
 
-from harness import baselines, noise, report, tasks
+from harness import baselines, noise, report, tables, tasks
 from harness.analysis import analyse
 from harness.cli import app
 from harness.records import Baseline, Store
@@ -253,6 +253,10 @@ def test_cells_and_baselines_stand_in_one_table(tmp_path):
     gained = np.concatenate([np.zeros(280), np.ones(20), [0.75] * 10, [0.5] * 10, [0.25] * 14, np.zeros(66)])
     over_both = 1.96 * math.hypot(np.std(gained) / 20, np.std([300, 310, 320, 334]) / 400 / 2)
     assert table["difference_high"][0] - table["difference"][0] == pytest.approx(over_both, rel=0.15)
+    shown = tables.tables(found)["baselines"]
+    assert shown.header[:3] == ("cell or baseline", "runs", "failed")
+    assert shown.rows[3][:5] == ("tfidf_logistic: made up", "no seed changes it", "0/1", "0.700", "0.000")
+    assert [row[-1][:5] for row in shown.rows] == ["0.090", "−0.20", "–", "–", "–"]
     said = next(part for part in report.PARTS if part.anchor == "baselines").say(found)
     assert said[0].startswith(
         "The best cell, bias correction off (mean 0.790 of 4 runs), is 0.090 above the best baseline, tfidf_logistic "
