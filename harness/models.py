@@ -122,6 +122,13 @@ def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
         return load(place, trust_remote_code=trusted)
     except HarnessError:
         raise
+    except ImportError as error:  # a tokenizer's own needs: MeCab for Japanese
+        raise HarnessError(
+            f"the {what} of '{spec.name}' finds the packages that it needs",
+            got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
+            allowed="all of them installed",
+            fix="install it; for Japanese: pip install 'stability-harness[japanese]'",
+        ) from None
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise hub.custom_code(spec) from None

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 Scalar = str | int | float | bool | None
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1
 MOST = 100_000  # trials of a sweep; more is a slip of the pen, and would fill the memory before it is noticed
@@ -204,6 +205,7 @@ class Sweep(_Frozen):
     title: str
     stand_in: str | None = None
     source: str | None = None  # the file's text, and what was set beside it, for the report
+    baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
 
@@ -300,7 +302,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
-_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", "init_seed", "order_seed", "dropout_seed")
+_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines")
 _FILTERS = ("include", "exclude")
 _KEYS = (*_SWEEP_KEYS, *_FILTERS, *Recipe.model_fields)
 
@@ -476,9 +478,25 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         source=path.read_text(encoding="utf-8-sig") + "".join(f"# --set {assignment}\n" for assignment in overrides),
         cells=cells,
         seeds=seeds,
+        baselines=_baselines(merged.get("baselines", [])),
     )
     expand(sweep)
     return sweep
+
+
+def task_of(name: str, files: TaskFiles | None, settings: Sequence[str]) -> TaskSpec:
+    """A task that the command line names; `settings` are its `task.key=value` texts. Raises HarnessError as `load`."""
+    content: dict[str, Any] = {"task": {"name": name}, "model": "embedded", "lr": 1.0, "epochs": 1}
+    if files is not None:
+        content["task"]["files"] = files.model_dump()
+    for assignment in settings:
+        if not assignment.startswith("task."):
+            raise HarnessError(
+                "--set says how the data are read", got=f"'{assignment}'", allowed="task.KEY=VALUE",
+                fix="leave out what is no setting of the task",
+            )  # fmt: skip
+        _set(content, assignment)
+    return _recipe(content, "the command line").task
 
 
 def _text(content: Mapping[str, Any], key: str) -> str | None:
@@ -486,6 +504,20 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise HarnessError(f"{key} is text", got=_said(value), allowed="words", fix="put it in quotes")
     return value
+
+
+def _baselines(value: object) -> tuple[BaselineName, ...]:
+    """The names of what the sweep's cells are compared with, each once."""
+    names = value if isinstance(value, list) else [value]
+    for place, name in enumerate(names):
+        if name not in get_args(BaselineName) or name in names[:place]:
+            raise HarnessError(
+                "baselines is a list of names, each once",
+                got=_said(name) + (" a second time" if name in names[:place] else ""),
+                allowed=", ".join(get_args(BaselineName)),
+                fix="write it as baselines: [majority, tfidf_logistic]",
+            )
+    return tuple(names)
 
 
 def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
