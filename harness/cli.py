@@ -291,6 +291,45 @@ def search(
         raise typer.Exit(1)
 
 
+@app.command(name="lr-find")
+def find_lr(
+    sweep: SweepName,
+    conditions: Annotated[
+        list[str], typer.Option("--where", metavar="KEY=VALUE", help="Which recipe, as bias_correction=on; may repeat.")
+    ] = [],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many of the sweep's seeds.")] = 4,
+    low: Annotated[float, typer.Option("--low", help="The first learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option("--high", help="The last learning rate.")] = 1e-2,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Over so many epochs' steps.")] = 1,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    threads: Threads = 1,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a learning rate: an exponential range test over several seeds, and whether finished runs failed there."""
+    from harness import lr_find
+
+    hub.trust_remote_code(trust_remote_code)
+    resolved, reason = machine.resolve(_file(sweep), profile, overrides)
+    store = Store(results / resolved.folder_name)
+    messages = Console(highlight=False, stderr=as_json)
+    _headline(messages, resolved, reason)
+    with _steps(messages, "steps") as progress:
+        found = lr_find.find(
+            resolved, store, where(resolved, conditions), seeds=seeds, low=low, high=high, epochs=epochs,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+    summary = lr_find.save(found, resolved, store.folder / "lr_find")
+    if as_json:
+        _json(summary)
+        return
+    for sentence in lr_find.words(found):
+        messages.print(Text(sentence), soft_wrap=True)
+    messages.print(f"Picture: {store.folder / 'lr_find' / 'lr_find.png'}", soft_wrap=True)
+
+
 @app.command()
 def rerun(
     sweep: SweepName,
@@ -765,7 +804,7 @@ def _plan_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> N
     recipes, seeds = _count(search.recipes, "recipe"), _count(len(sweep.seeds), "seed")
     tried = len(kept.cells) if kept else 0
     out.print(f"Up to {recipes} × {seeds} = {_count(trials, 'trial')} ({search.sampler}, {search.objective}): "
-              f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed.")  # fmt: skip
+              f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed.", soft_wrap=True)  # fmt: skip
     if search.confirm and search.best:
         again = f"The best {search.best} are then trained on {_count(len(search.confirm), 'fresh seed')} each."
         out.print(again)
@@ -1022,11 +1061,11 @@ def _progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]:
     def plain_line(progress: execute.Progress) -> None:
         nonlocal last, when
         while progress.messages:
-            print(progress.messages.pop(0), flush=True)
+            print(progress.messages.pop(0), file=out.file, flush=True)
         state = (progress.finished, progress.crashed)
         if state != last or time.monotonic() - when > 60:
             last, when = state, time.monotonic()
-            print(_line(progress), flush=True)
+            print(_line(progress), file=out.file, flush=True)
 
     yield plain_line
 

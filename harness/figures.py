@@ -1315,13 +1315,13 @@ def _recipes(ax: Axes, x: np.ndarray, known: pd.DataFrame, column: str = "value"
 
 @_styled
 def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarray]) -> Figure:
-    """Each recipe in the order of the search with its seeds, the best so far, and what fresh seeds said of the best."""
+    """Each recipe and its seeds in the order of the search, the highest so far, and what fresh seeds said."""
     ordered = ranked.sort_values("asked")
     known = ordered[ordered["value"].notna()]
     handles: list[Artist] = [
         *_recipe_keys(),
         _key("single seed", FAINT, marker="."),
-        _key("best so far", INK, LINES[0]),
+        _key("highest so far", INK, LINES[0]),
     ]
     confirmed = ordered[ordered["fresh"].notna()]
     if len(confirmed):
@@ -1440,4 +1440,55 @@ def search_importance(study: Study, shares: pd.DataFrame) -> Figure:
         ax.set_title(title)
         _bars(ax, list(shares["field"]), shares[column], nothing, notes, rows, wide=1.3)
         ax.set_xlabel("share of the variance (fANOVA)")
+    return figure
+
+
+# ---------------------------------------------------------------------------------------------- learning-rate finder
+
+
+@_styled
+def lr_range(
+    title: str,
+    stand_in: str | None,
+    lines: Sequence[tuple[int, np.ndarray, np.ndarray, np.ndarray]],
+    suggested: Mapping[str, tuple[float, float, float]],
+    tested: Sequence[tuple[float, int, int]],
+) -> Figure:
+    """Range tests, one line a seed (seed, rates, smoothed, raw losses), with the suggestions and their spread.
+
+    `suggested` has mean, lowest and highest over the seeds by rule; `tested` (rate, failed, finished) of the sweep.
+    """
+    names = {"steepest": "steepest descent", "tenth": "a tenth of the minimum"}
+    handles: list[Artist] = [
+        _key("smoothed loss of a seed", HUES[0], LINES[0]),
+        _key("single steps", "#C8C8C8", marker="."),
+    ]
+    for place, rule in enumerate(suggested):
+        handles.append(_key(f"{names[rule]}, range over seeds", HUES[1 + place], LINES[1 + place]))
+    if tested:
+        handles.append(_key("failed of finished runs at a tested rate", FAILED, marker="X", mec="white"))
+    study = Study(title, title, (Cell(()),), pd.DataFrame(), stand_in=stand_in)
+    figure = _figure(study, "learning-rate range test", 2.6, handles)
+    ax = figure.subplots()
+    for _, rates, smooth, raw in lines:
+        ax.scatter(rates, raw, s=4, marker=".", color="#C8C8C8", linewidths=0, zorder=1, rasterized=len(raw) > MANY)
+        ax.plot(rates, smooth, color=HUES[0], lw=1.0, alpha=0.8, zorder=3)
+    for place, (middle, low, high) in enumerate(suggested.values()):
+        ax.axvspan(low, high, color=HUES[1 + place], alpha=0.15, lw=0, zorder=0)
+        ax.axvline(middle, color=HUES[1 + place], ls=LINES[1 + place], lw=1.2, zorder=2)
+    shown = np.concatenate([smooth for _, _, smooth, _ in lines] or [np.zeros(0)])
+    if len(shown):
+        starts = [float(smooth[0]) for _, _, smooth, _ in lines if len(smooth)]
+        low_end, high_end = float(shown.min()), min(float(shown.max()), 1.3 * max(starts))
+        margin = (high_end - low_end) * 0.15 or 0.05
+        ax.set_ylim(low_end - margin, high_end + margin)
+    for rate, failed, finished in tested:
+        look: Any = {"color": FAILED if failed else INK, "marker": "X" if failed else "o", "s": 22, "clip_on": False}
+        ax.scatter(
+            [rate], [0.03], transform=ax.get_xaxis_transform(), zorder=5, edgecolors="white", linewidths=0.5, **look
+        )
+        where: Any = (rate, 0.03), (0, 6), ("data", "axes fraction"), "offset points"
+        ax.annotate(f"{failed}/{finished}", *where, ha="center", fontsize=SMALL, color=FAILED if failed else FAINT)
+    ax.set_xscale("log")
+    ax.set(xlabel="learning rate", ylabel="training loss")
     return figure

@@ -266,8 +266,9 @@ class Asking:
         search, seed = self.search, _key(self.search.seed, number)
         if search.sampler == "random":
             return samplers.RandomSampler(seed=seed)
-        if search.sampler == "grid":
-            return samplers.GridSampler({one.field: one.values or () for one in search.space}, seed=seed)
+        if search.sampler == "grid":  # the seed numbers its points
+            points = {one.field: list(one.values or ()) for one in search.space}
+            return samplers.GridSampler(points, seed=_key(search.seed, 0))
         if search.sampler == "qmc":  # one sequence, whose place the journal keeps
             other = samplers.RandomSampler(seed=seed)
             return samplers.QMCSampler(

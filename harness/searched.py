@@ -94,7 +94,7 @@ def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple
     best = known.iloc[0]
     said.append(
         f"The best of the search is {_label(sweep, best)}: {words} {score(best['value'])} over its "
-        f"{int(best['finished'])} seeds, failed {rate(int(best['failed']), int(best['finished']))}."
+        f"{int(best['finished'])} seeds, {_failing(best['failed'], best['finished'])}."
     )
     confirmed = known[known["fresh"].notna()]
     if len(confirmed) and not unknown(best["fresh"]):
@@ -105,8 +105,7 @@ def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple
         said.append(
             f"Over the {len(confirmed)} recipes that were tried again, the search's score was too "
             f"{'high' if mean > 0 else 'low'} by {score(abs(mean))} on average; on fresh seeds the best is "
-            f"{_label(sweep, top)} with {score(top['fresh'])}, failed "
-            f"{rate(int(top['fresh_failed']), int(top['fresh_finished']))}."
+            f"{_label(sweep, top)} with {score(top['fresh'])}, {_failing(top['fresh_failed'], top['fresh_finished'])}."
         )
     if not len(confirmed):
         said.append(
@@ -132,15 +131,18 @@ def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple
 def _hope(best: pd.Series, words: str) -> str:
     """What fresh seeds say of the recipe that the search took for the best."""
     seen = "" if unknown(best["fresh_low"]) else f" [{score(best['fresh_low'])}, {score(best['fresh_high'])}]"
-    fresh, failed = int(best["fresh_finished"]), int(best["fresh_failed"])
+    fresh = int(best["fresh_finished"])
+    failed = _failing(best["fresh_failed"], fresh)
     verdict = (
         f"the search was too hopeful by {score(best['too_high'])}"
         if best["too_high"] > 0
         else "no less than the search had promised"
     )
-    return (
-        f"On {fresh} fresh seeds its {words} is {score(best['fresh'])}{seen}, failed {rate(failed, fresh)}: {verdict}."
-    )
+    return f"On {fresh} fresh seeds its {words} is {score(best['fresh'])}{seen}, {failed}: {verdict}."
+
+
+def _failing(failed: float, of: float) -> str:
+    return f"{int(failed)} of {int(of)} failed ({rate(int(failed), int(of))})"
 
 
 def _label(sweep: Sweep, row: pd.Series) -> str:
