@@ -1,4 +1,5 @@
 # make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
+# make search SWEEP=search_rte       look for a good and stable recipe
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
 # make test | check | faults | bench | bench-scale
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
@@ -10,9 +11,9 @@ options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep plan report status verify rerun test check faults bench bench-scale pretrain clean
+.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale pretrain clean
 
-sweep plan report status verify: $(READY)
+sweep search plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
 
 rerun: $(READY)

@@ -112,6 +112,9 @@ def plan(
     """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
     resolved, reason = machine.resolve(_file(sweep), profile, overrides)
     store = Store(results / resolved.folder_name)
+    if resolved.search is not None:
+        _plan_search(resolved, store, reason, as_json=as_json)
+        return
     records = store.records(resolved)
     ended = execute.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
@@ -186,6 +189,11 @@ def sweep(
     seconds = None if time_limit is None else _seconds(time_limit)
     path = _file(sweep)
     resolved, reason = machine.resolve(path, profile, overrides)
+    if resolved.search is not None:
+        raise HarnessError(
+            "a sweep lists its cells", got=f"{path.name}, which has search:", allowed="a file without it",
+            fix=f"use `harness search {sweep}`",
+        )  # fmt: skip
     store = Store(results / resolved.folder_name)
     if resolved.baselines:
         from harness import baselines
@@ -215,6 +223,118 @@ def sweep(
     out.print(f"Report: {page}", soft_wrap=True)
     if ended.left:
         raise typer.Exit(1)
+
+
+@app.command()
+def search(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    address: Annotated[
+        str | None, typer.Option(metavar="RAY", help="A running Ray cluster: auto or host:port.")
+    ] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Train here, one recipe at a time: one seed, one study.")
+    ] = False,
+    workers: Workers = None,
+    threads: Threads = 1,
+    pack: Lanes = None,
+    notice: Annotated[
+        float, typer.Option(min=0, help="Seconds after SIGTERM in which running packs may still end.")
+    ] = 20.0,
+    hang_minutes: Annotated[
+        float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
+    ] = 30.0,
+    checkpoint_minutes: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Keep the state of running packs so often, to go on from after a kill."),
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; the search goes on later.")
+    ] = None,
+    workers_per_gpu: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Workers that share a GPU: small models leave most of it idle.")
+    ] = 1,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for a good and stable recipe in a space: each is trained over the seeds, the best again on fresh ones.
+
+    Stop it at any time and the same command goes on. Exit 0 where all was trained, 1 where runs crashed or are missing.
+    """
+    from harness import search as searching
+    from harness import searched
+
+    hub.trust_remote_code(trust_remote_code)
+    seconds = None if time_limit is None else _seconds(time_limit)
+    resolved, reason = machine.resolve(_file(sweep), profile, overrides)
+    store = Store(results / resolved.folder_name)
+    out = Console(highlight=False, stderr=as_json)
+    _headline(out, resolved, reason)
+    options = execute.Options(
+        in_process, address, workers, threads, pack, notice=notice, hang_minutes=hang_minutes,
+        checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu,
+    )  # fmt: skip
+    with _progress(out) as follow:
+        try:
+            ended = searching.run(resolved, store, options, follow)
+        except KeyboardInterrupt:
+            out.print("\nStopped: what was trained is kept; the same command goes on.")
+            raise
+    found = searched.write_report(ended.sweep, store)
+    if as_json:
+        _json(found.summary)
+    else:
+        for sentence in found.said:
+            out.print(Text(sentence), soft_wrap=True)
+        out.print(f"Search: {found.page}", soft_wrap=True)
+        if ended.confirmed is not None:
+            again = shlex.join([_program(), "report", str(store.folder.parent / ended.confirmed.folder_name)])
+            out.print(Text(f"The runs on fresh seeds in full: {again}"), soft_wrap=True)
+    if not ended.complete:
+        if not as_json:
+            out.print("Runs crashed or are missing: the same command trains what is missing.")
+        raise typer.Exit(1)
+
+
+@app.command(name="lr-find")
+def find_lr(
+    sweep: SweepName,
+    conditions: Annotated[
+        list[str], typer.Option("--where", metavar="KEY=VALUE", help="Which recipe, as bias_correction=on; may repeat.")
+    ] = [],
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many of the sweep's seeds.")] = 4,
+    low: Annotated[float, typer.Option("--low", help="The first learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option("--high", help="The last learning rate.")] = 1e-2,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Over so many epochs' steps.")] = 1,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    threads: Threads = 1,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest a learning rate: an exponential range test over several seeds, and whether finished runs failed there."""
+    from harness import lr_find
+
+    hub.trust_remote_code(trust_remote_code)
+    resolved, reason = machine.resolve(_file(sweep), profile, overrides)
+    store = Store(results / resolved.folder_name)
+    messages = Console(highlight=False, stderr=as_json)
+    _headline(messages, resolved, reason)
+    with _steps(messages, "steps") as progress:
+        found = lr_find.find(
+            resolved, store, where(resolved, conditions), seeds=seeds, low=low, high=high, epochs=epochs,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+    summary = lr_find.save(found, resolved, store.folder / "lr_find")
+    if as_json:
+        _json(summary)
+        return
+    for sentence in lr_find.words(found):
+        messages.print(Text(sentence), soft_wrap=True)
+    messages.print(f"Picture: {store.folder / 'lr_find' / 'lr_find.png'}", soft_wrap=True)
 
 
 @app.command()
@@ -434,10 +554,18 @@ def report(
         study = joined(study, studies[1][0])
         folder = results / re.sub(r"[^\w@.=-]+", "-", study.name)
     made = reports.write(study, folder / "report", threshold)
+    summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
+    if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
+        from harness import searched
+
+        found = searched.write_report(study.sweeps[0], Store(folder))
+        summary |= {"search": found.summary}
+        pages.append(f"Search: {found.page}")
     if as_json:
-        _json(made.summary)
-    else:
-        Console(highlight=False).print(f"Report: {made.page}", soft_wrap=True)
+        _json(summary)
+        return
+    for page in pages:
+        Console(highlight=False).print(page, soft_wrap=True)
 
 
 @app.command(name="import")
@@ -599,6 +727,11 @@ def _planned(sweep: str, profile: str | None, overrides: list[str], results: Pat
     resolved, _ = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     kept = None if overrides else store.load_plan()
+    if kept is None and resolved.search is not None:
+        raise HarnessError(
+            "a search has trials once it was begun", got=f"{path.name}, of which {store.folder} has none",
+            allowed="a search that was begun, without --set", fix=f"`harness search {sweep}` begins it",
+        )  # fmt: skip
     return kept or resolved, store
 
 
@@ -734,6 +867,39 @@ def _headline(out: Console, sweep: Sweep, reason: str) -> None:
     if sweep.stand_in:
         out.print(Text(sweep.stand_in, style="yellow"))
     out.print(Text(f"Profile {sweep.profile}: {reason}."), soft_wrap=True)
+
+
+def _plan_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> None:
+    """What a search will train at most, and how far it is."""
+    assert sweep.search is not None
+    search, kept = sweep.search, store.load_plan()
+    ended = None if kept is None else execute.ended(kept, store)
+    trials = search.recipes * len(sweep.seeds)
+    finished, crashed = (ended.finished, ended.crashed) if ended else (0, 0)
+    if as_json:
+        counts = {"finished": finished, "crashed": crashed, "missing": max(0, trials - finished - crashed)}
+        names: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile, "reason": reason}
+        _json(names | {"trials": trials, "cells": search.recipes} | counts)
+        return
+    out = Console(highlight=False)
+    _headline(out, sweep, reason)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("field", "searched"):
+        table.add_column(name)
+    for one in search.space:
+        scale = ", in the logarithm" if one.log else f", in steps of {show(one.step)}" if one.step else ""
+        words = ", ".join(map(show, one.choices)) if one.choices else f"{show(one.low)} to {show(one.high)}{scale}"
+        only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in one.when)
+        table.add_row(Text(one.field), Text(words + (f" (where {only})" if only else "")))
+    out.print(table)
+    recipes, seeds = _count(search.recipes, "recipe"), _count(len(sweep.seeds), "seed")
+    tried = len(kept.cells) if kept else 0
+    out.print(f"Up to {recipes} × {seeds} = {_count(trials, 'trial')} ({search.sampler}, {search.objective}): "
+              f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed.",
+              soft_wrap=True)  # fmt: skip
+    if search.confirm and search.best:
+        again = f"The best {search.best} are then trained on {_count(len(search.confirm), 'fresh seed')} each."
+        out.print(again)
 
 
 def _cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
@@ -1110,11 +1276,11 @@ def _progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]:
     def plain_line(progress: execute.Progress) -> None:
         nonlocal last, when
         while progress.messages:
-            print(progress.messages.pop(0), flush=True)
+            print(progress.messages.pop(0), file=out.file, flush=True)
         state = (progress.finished, progress.crashed)
         if state != last or time.monotonic() - when > 60:
             last, when = state, time.monotonic()
-            print(_line(progress), flush=True)
+            print(_line(progress), file=out.file, flush=True)
 
     yield plain_line
 

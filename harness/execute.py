@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness import hub, machine, tasks
 from harness.checkpoints import Checkpoints
@@ -78,7 +78,20 @@ class Options:
     workers_per_gpu: int = 1
 
 
-def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None]) -> Ended:
+class Source(Protocol):
+    """Where a sweep's cells come from while it runs: a search."""
+
+    @property
+    def left(self) -> int:
+        """Recipes that may still be asked for."""
+
+    def grown(self) -> Sweep | None:
+        """The sweep with a recipe more to train, whenever a worker has nothing else to do; None at the end."""
+
+
+def run(
+    sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None], source: Source | None = None
+) -> Ended:
     """Train what is missing and record it; `show` is called as things move.
 
     Raises HarnessError, before any training, for data or models that can't be used, for an edit that would orphan
@@ -86,10 +99,15 @@ def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress],
     are recorded and the sweep goes on. Ctrl-C raises KeyboardInterrupt after the packs that are training, a second one
     at once; SIGTERM raises Terminated after those that come back within the notice. At the time limit what trains is
     left, and no pack is started before that would go beyond it at the pace of the finished ones of its shape.
+    With a `source` the plan grows by the cells that it gives, and `sweep` stands for all of them before the first.
     """
     began = time.monotonic()
     matching = _matching(sweep, options.only)
     with store.locked():
+        if source is not None:
+            _check_inputs(sweep, {}, {0})
+            sweep = source.grown() or store.load_plan() or sweep
+            matching = expand(sweep)
         records = store.tidy(sweep)  # nobody else writes while the folder is held
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
@@ -104,9 +122,10 @@ def run(sweep: Sweep, store: Store, options: Options, show: Callable[[Progress],
         unfinished = checkpoints.unfinished([one for one in expand(sweep) if _wanted(records.get(one.id), options)])
         trained = 0
         if chosen:
-            training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show)
+            training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show, source)
             training.run()
-            trained = training.trained
+            trained, sweep = training.trained, training.sweep
+            asked |= {trial.id for trial in training.missing}
         else:
             store.save_plan(sweep)
         checkpoints.close()
@@ -341,7 +360,9 @@ class _Training:
         checkpoints: Checkpoints,
         unfinished: Sequence[tuple[Trial, ...]],
         show: Callable[[Progress], None],
+        source: Source | None = None,
     ) -> None:
+        self.source = source
         before = count(expand(sweep), records)
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
@@ -368,7 +389,7 @@ class _Training:
         # Enough workers for one trial each; the packs are then cut to the workers there are.
         keeps = self.options.checkpoint_minutes is not None
         checkpoints = self.checkpoints if keeps or self.unfinished else None
-        most = len(self.missing)
+        most = self._most()
         with _pool(self.sweep, self.options, most, checkpoints, self.tick) as self.pool, self.stop.listening():
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had
@@ -378,7 +399,10 @@ class _Training:
             begun = {trial.id for trials in self.unfinished for trial in trials}
             fresh = [trial for trial in self.missing if trial.id not in begun]
             self.queue = [Job(trials) for trials in self.unfinished]
-            self.queue += pack(fresh, lambda recipe: self._size(recipe, fresh), self.pool.workers)
+            if self.source is None:
+                self.queue += pack(fresh, lambda recipe: self._size(recipe, fresh), self.pool.workers)
+            else:
+                self._join(fresh)
             self.show(self.progress)
             try:
                 self._train()
@@ -398,7 +422,7 @@ class _Training:
     def _train(self) -> None:
         running = 0
         while running or self._next() is not None:
-            self.progress.messages += self.pool.follow(0 if self.stop.asked else len(self.missing) - self.trained)
+            self.progress.messages += self.pool.follow(0 if self.stop.asked else self._most())
             while self.pool.free and (place := self._next()) is not None:
                 whole = self.queue.pop(place)
                 job, *rest = fitting(whole, self._lanes(whole))
@@ -416,6 +440,33 @@ class _Training:
                 with self.stop.held():
                     self._take(done)
         self.stop.end()
+
+    def _most(self) -> int:
+        """How many packs there may still be at most."""
+        return len(self.missing) - self.trained + (self.source.left if self.source else 0)
+
+    def _join(self, trials: Sequence[Trial]) -> None:
+        """Put the trials of each cell into the queue as one pack, or as many as its lanes need."""
+        for cell in dict.fromkeys(trial.cell for trial in trials):
+            job = Job(tuple(trial for trial in trials if trial.cell == cell))
+            usual = machine.pack_size(job.trials[0].recipe, self.pool.place.device, self.options.pack, self.room)
+            self.queue += fitting(job, usual)
+
+    def _ask(self) -> None:
+        """Let the source's next recipe join plan and queue, where no pack waits."""
+        out_of_time = self.until is not None and time.monotonic() > self.until
+        grown = None if self.source is None or self.queue or out_of_time else self.source.grown()
+        if grown is None:
+            return
+        known = len(self.sweep.cells)
+        fresh = [trial for trial in expand(grown) if trial.cell >= known]
+        self.sweep = grown
+        with _written(self.store.folder / "plan.json"):
+            self.store.save_plan(grown)
+        self.missing = [*self.missing, *fresh]
+        self.progress.planned += len(fresh)
+        self.total += sum(trial.recipe.epochs for trial in fresh)
+        self._join(fresh)
 
     def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
         """How many lanes of a shape train together: as asked for, or as is usual, or as a measurement says."""
@@ -440,6 +491,7 @@ class _Training:
         """Where in the queue the next pack stands: the first that is expected to end in time; None where none is."""
         if self.stop.asked:
             return None
+        self._ask()
         for place, job in enumerate(self.queue):
             seconds, work = self.paces.get(job.trials[0].recipe.shape, (0.0, 1.0))
             if self.until is None or time.monotonic() + seconds / work * job.work < self.until:
@@ -496,7 +548,7 @@ class _Training:
             return
         running, self.progress.workers = self.pool.running(), self.pool.workers
         done = self.behind + sum(one.share * one.job.lane_epochs for one in running)
-        if done > 0:
+        if done > 0 and self.source is None:  # what a search will ask for isn't known
             self.progress.seconds_left = (time.monotonic() - self.started) / done * max(0.0, self.total - done)
         self.ticked = time.monotonic()
         if time.monotonic() - self.beaten >= _HEARTBEAT_SECONDS:

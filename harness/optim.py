@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class LaneAdamW:
         self.first = torch.zeros_like(weights)  # m
         self.second = torch.zeros_like(weights)  # v
         self.done = 0
+        self.range_test: Callable[[int], float] | None = None  # the rate of every lane, instead of recipe and schedule
         self._decays = any(recipe.weight_decay > 0 for recipe in recipes)
         self._beta1, self._beta2 = self._lanes([r.beta1 for r in recipes]), self._lanes([r.beta2 for r in recipes])
         self._rest1 = self._lanes([1 - r.beta1 for r in recipes])
@@ -57,6 +58,8 @@ class LaneAdamW:
 
     def rates(self) -> list[float]:
         """The learning rate of the coming update, per lane."""
+        if self.range_test is not None:
+            return [self.range_test(self.done)] * len(self.recipes)
         return [r.lr * warmup_linear(self.done, self.total_steps, r.warmup_ratio) for r in self.recipes]
 
     def step(self, gradient: Tensor) -> Tensor:

@@ -196,6 +196,47 @@ class Trial(_Frozen):
         return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
 
 
+class Range(_Frozen):
+    """What a search may set one field of a recipe to: a number from `low` to `high`, or one of `choices`.
+
+    `log`: evenly in the logarithm; `step`: only low, low + step, …. With `when` the field is searched only where the
+    fields named there, which stand before it in the space, have one of the values; elsewhere it stays as it is.
+    """
+
+    field: str
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: tuple[Scalar, ...] = ()
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+    otherwise: Scalar = None  # its value where a condition does not hold
+
+    @property
+    def values(self) -> tuple[Scalar, ...] | None:
+        """All values there are, in their order; None where they are continuous."""
+        if self.choices or self.low is None or self.high is None:
+            return self.choices
+        step = self.step or (1 if isinstance(self.low, int) else None)
+        if step is None or self.log:
+            return None if isinstance(self.low, float) else tuple(range(int(self.low), int(self.high) + 1))
+        count = int((self.high - self.low) / step + 1e-9)  # 0.3 / 0.1 lies below 3
+        return tuple(neat(self.low + number * step, self) for number in range(count + 1))
+
+
+class Search(_Frozen):
+    """How recipes are looked for in a space instead of listed; the sweep's seeds train every one of them."""
+
+    space: tuple[Range, ...]
+    recipes: int = Field(default=40, ge=1, le=MOST)
+    sampler: Literal["tpe", "random", "grid", "qmc", "nsga2", "cmaes"] = "tpe"
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    objective: Literal["mean", "iqm", "lower_quantile", "mean_minus_sd"] = "mean"
+    failing: Literal["constraint", "objective", "ignore"] = "constraint"
+    best: int = Field(default=3, ge=0)  # so many are confirmed, on fresh seeds
+    confirm: tuple[Seeds, ...] = ()
+
+
 class Sweep(_Frozen):
     """A resolved sweep: one profile, its cells in the order of the axes, and the seeds every cell is trained with."""
 
@@ -208,6 +249,7 @@ class Sweep(_Frozen):
     baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
+    search: Search | None = None  # where cells are looked for; before the first, one cell at the space's largest ends
 
     @property
     def folder_name(self) -> str:
@@ -304,7 +346,7 @@ _Loader.add_implicit_resolver(
 
 _SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines")
 _FILTERS = ("include", "exclude")
-_KEYS = (*_SWEEP_KEYS, *_FILTERS, *Recipe.model_fields)
+_KEYS = (*_SWEEP_KEYS, *_FILTERS, "search", *Recipe.model_fields)
 
 
 def _yaml(text: str, source: str) -> Any:
@@ -415,11 +457,11 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     if "." not in key:
         content[head] = value
         return
-    if head not in ("task", "model"):
+    if head not in ("task", "model", "search"):
         raise HarnessError(
-            "a dot in --set reaches into task or model",
+            "a dot in --set reaches into task, model or search",
             got=f"'{key}'",
-            allowed="task.KEY, model.KEY",
+            allowed="task.KEY, model.KEY, search.KEY",
             fix="name the whole field, or edit the file",
         )
     current = content.get(head)
@@ -430,7 +472,7 @@ def _set(content: dict[str, Any], assignment: str) -> None:
             allowed=f"a single {head}",
             fix="edit the file",
         )
-    as_mapping = (_named if head == "task" else _model)(current)
+    as_mapping = current if head == "search" else (_named if head == "task" else _model)(current)
     inner: dict[str, Any] = dict(_mapping({} if as_mapping is None else as_mapping, f"{head} in the sweep"))
     *parents, last = rest.split(".")
     target = inner
@@ -468,7 +510,11 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     merged = _merged(content, chosen)
     for assignment in overrides:
         _set(merged, assignment)
-    cells, seeds = _cells(merged), _seeds(merged)
+    seeds, search = _seeds(merged), None
+    if "search" in merged:
+        search, cells = _search(merged, seeds)
+    else:
+        cells = _cells(merged)
     _refuse_many("trials", [len(cells), len(seeds)])
     sweep = Sweep(
         name=path.stem,
@@ -479,6 +525,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         cells=cells,
         seeds=seeds,
         baselines=_baselines(merged.get("baselines", [])),
+        search=search,
     )
     expand(sweep)
     return sweep
@@ -706,6 +753,239 @@ def _bundles(value: object, content: Mapping[str, Any]) -> list[tuple[Scalar, di
                     fix="move the axis out, or the field out of the recipe",
                 )
     return [(name, dict(fields)) for name, fields in bundles.items()]
+
+
+# ---------------------------------------------------------------------------------------------------------- searching
+
+_RANGE_KEYS = ("low", "high", "log", "step", "choices", "when")
+
+
+def neat(value: int | float, of: Range) -> int | float:
+    """A number within a range as a person would write it: of a continuous one three digits."""
+    if isinstance(of.low, int) or of.low is None or of.high is None:
+        return int(value)
+    digits = 12 if of.step is not None else 3
+    return min(max(float(f"{value:.{digits}g}"), float(of.low)), float(of.high))
+
+
+def _search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[Search, tuple[Cell, ...]]:
+    """What is searched, and a cell at the largest values of the space, for what a machine must be able to train."""
+    given = _mapping(content["search"], "'search'")
+    allowed = tuple(name for name in Search.model_fields if name != "best")
+    for key in given:
+        if key not in allowed:
+            raise _unknown(key, allowed, "search")
+    for key, value in content.items():
+        if key in ("recipes", *_FILTERS) or (key in Recipe.model_fields and isinstance(value, list)):
+            raise HarnessError(
+                "a search has no cells beside those that it finds",
+                got=f"{key}: {_said(value)}",
+                allowed="single values, and ranges and choices in search.space",
+                fix=f"move {key} into search.space" if key in Recipe.model_fields else f"remove {key}",
+            )
+    if len(seeds) < 2:
+        raise HarnessError(
+            "a search trains every recipe over two seeds or more, or it finds a lucky seed",
+            got=f"{len(seeds)} seed",
+            allowed="2 or more",
+            fix="write seeds: 1..4",
+        )
+    space = _space(given.get("space"), content)
+    settings = {key: value for key, value in given.items() if key not in ("space", "confirm")}
+    confirm = _confirmed(given.get("confirm"), seeds)
+    try:
+        search = Search.model_validate({"space": space, **settings, **confirm})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        kind, words = _rule(Search, name)
+        raise HarnessError(
+            f"search.{name} is {kind}", got=_said(first["input"]), allowed=words, fix="correct it"
+        ) from None
+    _refuse_sampler(search)
+    fixed = {key: value for key, value in content.items() if key in Recipe.model_fields}
+    ends = [{one.field: (one.values or (one.low, one.high))[place] for one in space} for place in (0, -1)]
+    for end in ends:
+        _recipe(fixed | end, "the space")
+    for one in space:
+        for value in one.choices:
+            _recipe(fixed | ends[1] | {one.field: value}, "the space")
+    largest = {one.field: max(one.values or (one.high,), key=_size) for one in space}
+    recipe = _recipe(fixed | largest, "the space")
+    place = tuple((one.field, getattr(recipe, one.field)) for one in space)
+    return search, (Cell(axes=place, recipe=recipe),)
+
+
+def _size(value: Scalar) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
+    fields = tuple(name for name in Recipe.model_fields if name not in ("task", "model"))
+    space: list[Range] = []
+    for field, value in _mapping(given, "search.space").items():
+        if field not in fields:
+            raise _unknown(field, fields, "search.space")
+        one = _range(field, value, space)
+        if field in content and not one.when:
+            raise HarnessError(
+                f"{field} stands in the space or beside it",
+                got="both",
+                allowed="one of the two (a value beside it is for a range with `when`)",
+                fix="remove one",
+            )
+        if one.when:
+            if field not in content and Recipe.model_fields[field].is_required():
+                raise HarnessError(
+                    f"{field} has a value where its condition does not hold", got="none beside search",
+                    allowed=f"{field}: … beside search", fix="add it",
+                )  # fmt: skip
+            one = one.model_copy(update={"otherwise": content.get(field, Recipe.model_fields[field].default)})
+        space.append(one)
+    if not space:
+        raise HarnessError(
+            "a search has a space", got="none", allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}}",
+            fix="add ranges or choices",
+        )  # fmt: skip
+    return tuple(space)
+
+
+def _range(field: str, value: object, before: Sequence[Range]) -> Range:
+    where = f"search.space.{field}"
+    given: dict[str, Any] = {"choices": value} if isinstance(value, list) else _mapping(value, where)
+    for key in given:
+        if key not in _RANGE_KEYS:
+            raise _unknown(key, _RANGE_KEYS, where)
+    kind, _ = _rule(Recipe, field)
+    when = tuple(_condition(where, *pair, before) for pair in _mapping(given.get("when", {}), f"{where}.when").items())
+    if "choices" in given:
+        if len(given) > 1 + ("when" in given):
+            raise HarnessError(
+                f"{where} is a range or choices", got="both", allowed="low and high, or choices", fix="drop one"
+            )
+        if not isinstance(given["choices"], list):
+            raise HarnessError(
+                f"{where}.choices is a list", got=_said(given["choices"]), allowed="[a, b]", fix="write it so"
+            )
+        choices = tuple(name for name, _ in _axis(field, given["choices"]))
+        _refuse_single(where, choices)
+        return Range(field=field, choices=choices, when=when)
+    if kind not in ("a number", "a whole number"):
+        raise HarnessError(
+            f"{where} is chosen from a list", got=_said(value), allowed="[a, b]: it is no number", fix="list its values"
+        )
+    whole = kind == "a whole number"
+    numbers: dict[str, Any] = {}
+    for key in ("low", "high", "step"):
+        number: Any = given.get(key)
+        if number is None and key == "step":
+            continue
+        good = isinstance(number, int if whole else int | float) and not isinstance(number, bool)
+        if not good or not math.isfinite(number) or (key == "step" and number <= 0):
+            kinds = "a whole number" if whole else "a number"
+            raise HarnessError(
+                f"{where}.{key} is {kinds}{' above 0' if key == 'step' else ''}",
+                got=_said(number),
+                allowed="{low: …, high: …}, with log: on or step: … if wanted, or a list of choices",
+                fix=f"correct {key}",
+            )
+        numbers[key] = number if whole else float(number)
+    log = given.get("log", False)
+    low, high = numbers["low"], numbers["high"]
+    if not isinstance(log, bool):
+        raise HarnessError(f"{where}.log is a switch", got=_said(log), allowed="on or off", fix="correct it")
+    if low > high:
+        raise HarnessError(
+            f"{where} goes upwards", got=f"{show(low)} to {show(high)}", allowed="low below high", fix="swap its ends"
+        )
+    if log and low <= 0:
+        raise HarnessError(
+            f"{where} has a logarithm", got=f"low: {show(low)} with log: on", allowed="low above 0",
+            fix="raise low, or log: off",
+        )  # fmt: skip
+    if log and "step" in numbers:
+        raise HarnessError(
+            f"{where} is in steps or in the logarithm",
+            got="both",
+            allowed="one of them",
+            fix="drop step, or list choices",
+        )
+    if high > low and not whole and "step" in numbers and (high - low) / numbers["step"] > MOST:
+        raise HarnessError(
+            f"{where} has at most {MOST} steps", got=show(numbers["step"]), allowed="a larger step", fix="enlarge it"
+        )
+    found = Range(field=field, low=low, high=high, log=log, step=numbers.get("step"), when=when)
+    _refuse_single(where, (low,) if low == high else found.values)
+    return found
+
+
+def _refuse_single(where: str, values: tuple[Scalar, ...] | None) -> None:
+    if values is not None and len(values) < 2:
+        raise HarnessError(
+            f"{where} has something to search",
+            got=f"a single point, {_said(values[0])}",
+            allowed="two values or more",
+            fix="widen it, or set the field beside search",
+        )
+
+
+def _condition(where: str, field: str, value: object, before: Sequence[Range]) -> tuple[str, tuple[Scalar, ...]]:
+    wanted = tuple(value) if isinstance(value, list) else (value,)
+    known = {one.field: one.choices for one in before if one.choices}
+    if field not in known or not all(any(_same(one, choice) for choice in known[field]) for one in wanted):
+        raise HarnessError(
+            f"{where}.when names choices that stand before it in the space",
+            got=f"{field}: {_said(value)}",
+            allowed="; ".join(f"{name}: {', '.join(map(show, values))}" for name, values in known.items())
+            or "none here",
+            fix="correct it, or move it up",
+        )
+    return field, wanted
+
+
+def _confirmed(given: object, seeds: Sequence[Seeds]) -> dict[str, Any]:
+    if given is None:
+        return {"best": 0}
+    fields = _mapping(given, "search.confirm")
+    for key in fields:
+        if key not in ("best", "seeds"):
+            raise _unknown(key, ("best", "seeds"), "search.confirm")
+    fresh = _seeds({"seeds": fields.get("seeds")} if "seeds" in fields else {})
+    used = {seed.seed for seed in seeds} & {seed.seed for seed in fresh}
+    if used or len(fresh) < 2:
+        raise HarnessError(
+            "a recipe is confirmed on seeds that the search did not see, two or more",
+            got=f"seeds {', '.join(map(str, sorted(used)))} in both" if used else f"{len(fresh)} seed",
+            allowed="fresh seeds, as 101..108",
+            fix="change search.confirm.seeds",
+        )
+    return {"best": fields.get("best", 3), "confirm": fresh}
+
+
+def _refuse_sampler(search: Search) -> None:
+    """Refuse a space that the sampler has no answer for."""
+    for one in search.space:
+        where = f"search.space.{one.field}"
+        if search.sampler == "grid" and one.values is None:
+            raise HarnessError(
+                "a grid has steps", got=f"{where}, which is continuous", allowed="a step, or a list",
+                fix="list its values, or take another sampler",
+            )  # fmt: skip
+        if search.sampler in ("grid", "qmc", "cmaes") and one.when:
+            raise HarnessError(
+                f"the sampler {search.sampler} takes no conditions", got=f"{where}.when",
+                allowed="tpe, random or nsga2 with it", fix="take one of these, or drop when",
+            )  # fmt: skip
+        if search.sampler == "cmaes" and one.choices:
+            raise HarnessError(
+                "the sampler cmaes takes numbers alone", got=f"{where}, a list", allowed="ranges of numbers",
+                fix="take tpe, or fix the field",
+            )  # fmt: skip
+    if search.sampler == "cmaes" and search.failing == "objective":
+        raise HarnessError(
+            "the sampler cmaes has one objective", got="failing: objective", allowed="constraint or ignore",
+            fix="take nsga2 or tpe",
+        )  # fmt: skip
 
 
 def _filters(key: str, value: object, axes: Mapping[str, list[Scalar]]) -> list[dict[str, list[Any]]]:

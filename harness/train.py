@@ -102,6 +102,26 @@ def lane_step(trial: Trial, lanes: int, device: str, threads: int) -> tuple[floa
         return sorted(times[1:])[1] / lanes, run.epoch_steps
 
 
+def lr_range(
+    pack: Sequence[Trial], low: float, high: float, *, device: str, threads: int, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A learning-rate range test of each lane over the recipe's epochs: rates [S] and training losses [S, L], nats.
+
+    The rate of update s of S is low · (high/low)^(s/(S-1)), without warm-up or schedule; a loss is that of the step's
+    batch before its update. Source: Smith (2017), with the exponential form of Gugger (2018).
+    """
+    _keep_memory()
+    with _numerics(device, threads, pack[0].recipe.precision):
+        run = _Run(pack, torch.device(device))
+        rates = low * (high / low) ** (np.arange(run.steps) / max(1, run.steps - 1))
+        run.optimizer.range_test = lambda step: float(rates[step])
+        for step in range(run.steps):
+            run.update(step)
+            if progress is not None:
+                progress(step + 1, run.steps)
+        return rates, torch.stack(run.log.losses).cpu().numpy()
+
+
 def versions() -> dict[str, str]:
     """The versions of what computes: python, torch, transformers."""
     import transformers

@@ -503,6 +503,9 @@ MAY_IMPORT = {
         "describe",
         "models",
         "tasks",
+        "lr_find",
+        "search",
+        "searched",
         "verify",
         "rerun",
         "execute",
@@ -516,6 +519,10 @@ MAY_IMPORT = {
         "sweep",
         "status",
     },
+    "lr_find": {"figures", "train", "machine", "records", "sweep"},
+    "search": {"ranking", "execute", "records", "sweep"},
+    "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
+    "ranking": {"importance", "statistics", "records", "sweep"},
     "report": {"figures", "findings", "tables", "analysis", "study", "records", "sweep"},
     "figures": {"study", "records", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
@@ -583,7 +590,7 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"cli"},
     "yaml": {"sweep"},
-    "optuna": {"importance"},
+    "optuna": {"importance", "search"},
 }
 
 

@@ -1,0 +1,299 @@
+"""A search: Optuna suggests recipes, the sweep's queue trains each over its seeds, the best are tried on fresh seeds.
+
+The study lies in `study.log` beside the plan (Optuna's journal, which optuna-dashboard opens); the records are a
+sweep's, whose cells are the recipes in the order in which they were asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from harness import execute, ranking
+from harness.records import Store
+from harness.sweep import Cell, HarnessError, Range, Recipe, Sweep, Trial, neat
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY = "study.log"
+# The NSGA-II default of 50 would make a search of 40 recipes random.
+_GENERATIONS, _SMALLEST_POPULATION = 5, 4
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a search ended with; `confirmed` is None where nothing was to be confirmed or the search was cut short."""
+
+    sweep: Sweep
+    counts: execute.Ended
+    confirmed: Sweep | None
+    confirm_counts: execute.Ended | None
+    asked: int  # recipes, repeated ones too
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run of every recipe has finished, those on fresh seeds too."""
+        search, again = self.sweep.search, self.confirm_counts
+        assert search is not None
+        confirmed = again.left == 0 if again is not None else not (search.best and search.confirm)
+        return self.counts.left == 0 and confirmed
+
+
+def run(sweep: Sweep, store: Store, options: execute.Options, show: Callable[[execute.Progress], None]) -> Ended:
+    """Search and confirm; `sweep` is that of a search file, `store` its results folder.
+
+    Raises as `execute.run`, and HarnessError for settings that differ from those a started search has.
+    """
+    search = sweep.search
+    if search is None:
+        raise HarnessError(
+            "a search file says where to search", got=f"{sweep.name} without search:",
+            allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}, …} in the file",
+            fix="add it, or train the sweep with `harness sweep`",
+        )  # fmt: skip
+    if search.sampler == "cmaes" and find_spec("cmaes") is None:
+        raise HarnessError(
+            "the sampler cmaes needs the package cmaes", got="a machine without it",
+            allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
+        )  # fmt: skip
+    _refuse_changed(sweep, store)
+    with _quiet():
+        asking = Asking(sweep, store)
+        counts = execute.run(sweep, store, options, show, asking)
+    found = store.load_plan() or sweep
+    confirmed, confirm_counts = None, None
+    if search.best and search.confirm and not counts.missing and not asking.left:
+        confirmed = confirming(found, store)
+        if confirmed is not None:
+            confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
+    return Ended(found, counts, confirmed, confirm_counts, asking.asked)
+
+
+def confirming(sweep: Sweep, store: Store) -> Sweep | None:
+    """The sweep of the best recipes over fresh seeds, with those confirmed before; None where none has a value."""
+    assert sweep.search is not None
+    order = ranking.best_first(ranking.by_cell(sweep, store), sweep.search)
+    kept = ranking.confirm_store(sweep, store).load_plan()
+    cells = dict.fromkeys(
+        [*(kept.cells if kept else ()), *(sweep.cells[index] for index in order[: sweep.search.best])]
+    )
+    if not cells:
+        return None
+    return Sweep(
+        name=f"{sweep.name}-confirm",
+        profile=sweep.profile,
+        title=f"{sweep.title}: the best recipes on fresh seeds",
+        stand_in=sweep.stand_in,
+        source=sweep.source,
+        cells=tuple(cells),
+        seeds=sweep.search.confirm,
+    )
+
+
+def _refuse_changed(sweep: Sweep, store: Store) -> None:
+    """Refuse to go on with a search under other settings; it may get longer, and be confirmed otherwise."""
+    kept = store.load_plan()
+    if kept is None:
+        return
+    old, new = kept.search, sweep.search
+    assert new is not None
+    names = ("space", "sampler", "seed", "objective", "failing")
+    changed = ["search"] if old is None else [name for name in names if getattr(old, name) != getattr(new, name)]
+    changed += ["seeds"] if kept.seeds != sweep.seeds else []
+    if changed:
+        raise HarnessError(
+            "a started search keeps its settings", got=f"another {changed[0]} than in {store.folder}",
+            allowed="more recipes, another confirm", fix="put it back, or name another folder with --results",
+        )  # fmt: skip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's log lines, and its notes that parts of it are new."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+class Asking:
+    """The recipes of a search as the queue asks for them (`execute.Source`); what it knows lies in the journal.
+
+    Each suggestion is drawn by a sampler of its own, keyed by the search's seed and the suggestion's number, so that a
+    search that was killed and gone on with suggests what it would have suggested.
+    """
+
+    def __init__(self, sweep: Sweep, store: Store) -> None:
+        """Search where `sweep` says; the journal is opened when the first recipe is asked for."""
+        assert sweep.search is not None
+        self.template, self.store, self.search = sweep, store, sweep.search
+        self.cells: list[Cell] = []
+        self.open: dict[int, Cell] = {}  # number -> cell, asked and not told
+        self.asked = 0
+        # A grid ends; other samplers may suggest the same twice, which counts and is not trained again.
+        grid = math.prod(len(one.values or ()) for one in self.search.space)
+        self.most = min(self.search.recipes, grid) if self.search.sampler == "grid" else self.search.recipes
+        self._study: optuna.Study | None = None
+
+    @property
+    def left(self) -> int:
+        """Recipes still to ask for."""
+        return max(0, self.most - self.asked)
+
+    def grown(self) -> Sweep | None:
+        """Tell what is finished, then ask for a recipe that was not trained before; None where all were asked."""
+        resumed = self._study is None
+        if resumed:
+            self._load()
+        self._tell()
+        if resumed and self.open:
+            return self._sweep()
+        while self.left:
+            if self._ask():
+                return self._sweep()
+            self._tell()  # a recipe that was trained already
+        return None
+
+    @property
+    def _opened(self) -> optuna.Study:
+        assert self._study is not None
+        return self._study
+
+    def _sweep(self) -> Sweep:
+        return self.template.model_copy(update={"cells": tuple(self.cells)})
+
+    def _load(self) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        both = self.search.failing == "objective"
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(self.store.folder / STUDY))),
+            study_name=self.template.folder_name,
+            directions=["maximize", "minimize"] if both else ["maximize"],
+            load_if_exists=True,
+        )
+        if both:
+            self._study.set_metric_names([ranking.WORDS[self.search.objective], "share of failed runs"])
+        for trial in self._study.get_trials(deepcopy=False):
+            if "recipe" in trial.user_attrs:
+                self._join(trial.number, trial.params, trial.state.is_finished())
+            elif not trial.state.is_finished():  # killed while it was suggested: nobody has seen it
+                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    def _join(self, number: int, params: Mapping[str, Any], told: bool) -> bool:
+        """Take an asked recipe into the plan; whether it is new there."""
+        self.asked += 1
+        cell = self._cell(params)
+        fresh = cell.recipe not in {one.recipe for one in self.cells}
+        if fresh:
+            self.cells.append(cell)
+        if not told:
+            self.open[number] = cell
+        return fresh
+
+    def _cell(self, params: Mapping[str, Any]) -> Cell:
+        """The recipe that a suggestion stands for; continuous numbers are rounded to what a person would write."""
+        fixed = self.template.cells[0].recipe.model_dump()
+        for one in self.search.space:
+            if one.field in params:
+                fixed[one.field] = params[one.field] if one.choices else neat(params[one.field], one)
+            else:
+                fixed[one.field] = one.otherwise
+        recipe = Recipe.model_validate(fixed)
+        return Cell(axes=tuple((one.field, getattr(recipe, one.field)) for one in self.search.space), recipe=recipe)
+
+    def _ids(self, cell: Cell) -> list[str]:
+        return [Trial(recipe=cell.recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
+
+    def _tell(self) -> None:
+        """Tell the study of every asked recipe whose trials all have records."""
+        for number, cell in list(self.open.items()):
+            found = ranking.judged([self.store.load(one) for one in self._ids(cell)])
+            if found.complete:
+                self._tell_one(number, found)
+                del self.open[number]
+
+    def _tell_one(self, number: int, found: ranking.Judged) -> None:
+        import optuna
+
+        study = self._opened
+        study.sampler = optuna.samplers.RandomSampler()  # has nothing to do here; a grid's would stop a loop
+        trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        trial.set_user_attr("scores", [round(score, 6) for score in found.scores.tolist()])
+        trial.set_user_attr("failed", f"{found.failed} of {found.finished}")
+        value = found.value(self.search.objective)
+        if value is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        rate = found.failed / found.finished
+        if self.search.failing == "constraint":
+            trial.set_constraint("failed", rate)  # at most 0 is feasible
+        study.tell(trial, [value, rate] if self.search.failing == "objective" else value)
+
+    def _ask(self) -> bool:
+        """Suggest a recipe and keep it in the journal; whether it is new to the plan."""
+        study = self._opened
+        study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
+        trial = study.ask()
+        for one in self.search.space:
+            if all(trial.params.get(field) in wanted for field, wanted in one.when):
+                _suggest(trial, one)
+        cell = self._cell(trial.params)
+        trial.set_user_attr("trials", self._ids(cell))
+        trial.set_user_attr("recipe", cell.label)  # the last: with it the suggestion is whole
+        return self._join(trial.number, trial.params, told=False)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """The sampler of one suggestion."""
+        from optuna import samplers
+
+        search, seed = self.search, _key(self.search.seed, number)
+        if search.sampler == "random":
+            return samplers.RandomSampler(seed=seed)
+        if search.sampler == "grid":  # the seed numbers its points
+            points = {one.field: list(one.values or ()) for one in search.space}
+            return samplers.GridSampler(points, seed=_key(search.seed, 0))
+        if search.sampler == "qmc":  # one sequence, whose place the journal keeps
+            other = samplers.RandomSampler(seed=seed)
+            return samplers.QMCSampler(
+                scramble=True, seed=_key(search.seed, 0), independent_sampler=other,
+                warn_asynchronous_seeding=False, warn_independent_sampling=False,
+            )  # fmt: skip
+        if search.sampler == "nsga2":
+            population = max(_SMALLEST_POPULATION, search.recipes // _GENERATIONS)
+            return samplers.NSGAIISampler(population_size=population, seed=seed)
+        if search.sampler == "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _key(seed: int, number: int) -> int:
+    """A sampler's seed, 32 bits, for a suggestion of a search."""
+    return int.from_bytes(hashlib.sha256(f"search:{seed}:{number}".encode()).digest()[:4], "big")
+
+
+def _suggest(trial: optuna.Trial, one: Range) -> None:
+    if one.choices:
+        trial.suggest_categorical(one.field, one.choices)
+    elif isinstance(one.low, int) and isinstance(one.high, int):
+        trial.suggest_int(one.field, one.low, one.high, step=int(one.step or 1), log=one.log)
+    else:
+        assert one.low is not None
+        assert one.high is not None
+        trial.suggest_float(one.field, one.low, one.high, step=one.step, log=one.log)

@@ -1,0 +1,476 @@
+"""A search: what it asks for, what it keeps, how it goes on after a kill, and what it refuses."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+from driving import content
+from made_runs import ENVIRONMENT, Run, measured
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from typer.testing import CliRunner
+
+from harness import execute, ranking, rerun, search, tasks, workers
+from harness.cli import app
+from harness.execute import Options
+from harness.records import Record, Store
+from harness.sweep import HarnessError, Range, Sweep, Trial, expand, load, neat
+
+HERE = Options(in_process=True)
+SPACE = "{lr: {low: 1e-4, high: 1e-2, log: on}, epochs: {low: 1, high: 2}, bias_correction: [off, on]}"
+pytestmark = pytest.mark.usefixtures("cpu_only")
+
+
+def quiet(progress: execute.Progress) -> None:
+    """Show nothing."""
+
+
+@pytest.fixture
+def write(tmp_path: Path, data, bert) -> Callable[..., Path]:
+    """Write a search file on the small task and model."""
+
+    def make(more: str = "recipes: 4", space: str = SPACE, rest: str = "seeds: 1..2") -> Path:
+        path = tmp_path / "find.yaml"
+        task, model = json.dumps(data.model_dump(exclude_none=True)), json.dumps(bert.model_dump())
+        path.write_text(f"task: {task}\nmodel: {model}\nbatch_size: 20\n{rest}\nsearch: {{space: {space}, {more}}}\n")
+        return path
+
+    return make
+
+
+def labels(sweep: Sweep) -> list[str]:
+    return [cell.label for cell in sweep.cells]
+
+
+def journal(store: Store) -> list[optuna.trial.FrozenTrial]:
+    """The study as anybody's Optuna reads it."""
+    storage = JournalStorage(JournalFileBackend(str(store.folder / "study.log")))
+    (study,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=study, storage=storage).get_trials()
+
+
+# ------------------------------------------------------------------------------------------------------ what it keeps
+
+
+def test_every_trial_of_a_search_is_a_record_of_its_plan_and_the_study_says_the_same(write, tmp_path) -> None:
+    sweep, store = load(write()), Store(tmp_path / "find")
+    ended = search.run(sweep, store, HERE, quiet)
+    assert (ended.counts.planned, ended.counts.finished, ended.counts.trained_now, ended.complete) == (8, 8, 8, True)
+    assert ended.confirmed is None
+    plan = store.load_plan()
+    assert plan == ended.sweep
+    assert plan.search == sweep.search
+    assert len(plan.cells) == len(set(labels(plan))) == 4
+    trials = journal(store)
+    assert [trial.user_attrs["recipe"] for trial in trials] == labels(plan)
+    for trial, cell, judged in zip(trials, plan.cells, ranking.by_cell(plan, store), strict=True):
+        ids = [one.id for one in expand(plan) if plan.cells[one.cell] == cell]
+        assert trial.user_attrs["trials"] == ids
+        assert trial.value == judged.scores.mean()
+        assert trial.constraints == {"failed": judged.failed / 2}
+        assert float(f"{trial.params['lr']:.3g}") == dict(cell.axes)["lr"] == cell.recipe.lr
+        assert {name: trial.params[name] for name in ("epochs", "bias_correction")} == dict(cell.axes[1:])
+    again = rerun.rerun(plan, store, expand(plan)[5], 0.0)
+    assert again.verdict == "identical"
+
+
+def test_the_seeds_of_a_recipe_train_as_one_pack(write, tmp_path, monkeypatch) -> None:
+    packs: list[tuple[str, ...]] = []
+    train = execute.InProcess.start
+
+    def start(self: execute.InProcess, job) -> None:
+        packs.append(tuple(one.recipe.model_dump_json() for one in job.trials))
+        train(self, job)
+
+    monkeypatch.setattr(execute.InProcess, "start", start)
+    search.run(load(write("recipes: 3", rest="seeds: 1..3")), Store(tmp_path / "find"), HERE, quiet)
+    assert [(len(pack), len(set(pack))) for pack in packs] == [(3, 1)] * 3
+
+
+def test_one_sampler_seed_gives_one_study_and_another_another(write, tmp_path) -> None:
+    found = {}
+    for name, more in (("a", "recipes: 3, seed: 5"), ("b", "recipes: 3, seed: 5"), ("c", "recipes: 3, seed: 6")):
+        store = Store(tmp_path / name)
+        search.run(load(write(more)), store, HERE, quiet)
+        found[name] = (labels(store.load_plan()), content(store))
+    assert found["a"] == found["b"]
+    assert found["a"][0] != found["c"][0]
+
+
+# ------------------------------------------------------------------------------------------------- without training
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], float]], None]:
+    """Have packs 'trained' at once, by a function of the trial that gives the score; at 0.5 and below it failed."""
+
+    def use(score: Callable[[Trial], float]) -> None:
+        def train_pack(name, profile, trials: Sequence[Trial], place, progress) -> list[tuple[Record, None]]:
+            found = []
+            for trial in trials:
+                right = round(400 * score(trial))
+                values = measured(Run(right), 10, 200, 400, "accuracy")
+                values = values.model_copy(update={"data_sha256": tasks.load(trial.recipe.task).sha256})
+                found.append((workers.make_record(name, profile, trial, "2026", ENVIRONMENT, values, None), None))
+            return found
+
+        monkeypatch.setattr(workers, "train_pack", train_pack)
+
+    return use
+
+
+def peak(trial: Trial) -> float:
+    """Best at lr 1e-3; half of the seeds fail from 3e-3 on."""
+    lr = trial.recipe.lr
+    fails = lr >= 3e-3 and trial.seeds.seed % 2
+    return 0.5 if fails else 0.9 - 0.1 * abs(math.log10(lr) + 3) + 0.01 * trial.recipe.epochs
+
+
+@pytest.mark.parametrize(
+    ("sampler", "failing"),
+    [
+        ("tpe", "constraint"),
+        ("tpe", "objective"),
+        ("random", "ignore"),
+        ("grid", "constraint"),
+        ("qmc", "objective"),
+        ("nsga2", "constraint"),
+        ("nsga2", "objective"),
+    ],
+)
+def test_every_sampler_with_every_look_at_failing(write, made, tmp_path, sampler, failing) -> None:
+    made(peak)
+    space = SPACE if sampler != "grid" else "{lr: [1e-4, 1e-3, 5e-3], epochs: {low: 1, high: 5, step: 2}}"
+    sweep = load(write(f"recipes: 12, sampler: {sampler}, failing: {failing}, objective: mean_minus_sd", space))
+    store = Store(tmp_path / "find")
+    ended = search.run(sweep, store, HERE, quiet)
+    assert ended.complete
+    assert ended.asked == (9 if sampler == "grid" else 12)
+    trials = journal(store)
+    assert len(trials) == ended.asked
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    assert {len(trial.values) for trial in trials} == {2 if failing == "objective" else 1}
+    assert all(bool(trial.constraints) == (failing == "constraint") for trial in trials)
+    if sampler == "grid":
+        assert len(ended.sweep.cells) == 9
+        best = ranking.table(ended.sweep, store).iloc[0]
+        assert (best["lr"], best["epochs"]) == (1e-3, 5)
+
+
+def test_a_model_based_search_comes_nearer_to_the_peak_than_its_first_recipes(write, made, tmp_path) -> None:
+    made(peak)
+    store = Store(tmp_path / "find")
+    ended = search.run(load(write("recipes: 40, failing: ignore", "{lr: {low: 1e-5, high: 1e-1, log: on}}",
+                                  "epochs: 1\nseeds: [2, 4]")), store, HERE, quiet)  # fmt: skip
+    off = [abs(math.log10(cell.recipe.lr) + 3) for cell in ended.sweep.cells]
+    assert sorted(off[-10:])[5] < sorted(off[:10])[5] / 2
+
+
+def test_a_recipe_that_is_suggested_again_is_told_and_not_trained_again(write, made, tmp_path) -> None:
+    made(peak)
+    store = Store(tmp_path / "find")
+    ended = search.run(load(write("recipes: 10", "{bias_correction: [off, on]}", "lr: 1e-3\nepochs: 1\nseeds: 1..2")),
+                       store, HERE, quiet)  # fmt: skip
+    assert (ended.asked, len(ended.sweep.cells), ended.counts.trained_now) == (10, 2, 4)
+    trials = journal(store)
+    assert len(trials) == 10
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "grid"])
+def test_a_search_that_is_killed_anywhere_goes_on_to_the_same_study(
+    write, made, tmp_path, monkeypatch, sampler
+) -> None:
+    made(peak)
+    space = "{lr: [1e-4, 2e-4, 1e-3, 4e-3], epochs: [1, 2]}" if sampler == "grid" else SPACE
+    sweep = load(write(f"recipes: 6, sampler: {sampler}", space))
+    whole = Store(tmp_path / "whole")
+    search.run(sweep, whole, HERE, quiet)
+    cut = Store(tmp_path / "cut")
+    save, calls = Store.save, 0
+
+    def save_or_die(self: Store, record: Record, curves) -> None:
+        nonlocal calls
+        calls += 1
+        if calls in (1, 4, 8):  # before the first record of a recipe, and between two of one
+            raise Killed
+        save(self, record, curves)
+
+    plan, plans = Store.save_plan, 0
+
+    def plan_or_die(self: Store, given: Sweep) -> None:
+        nonlocal plans
+        plans += 1
+        if plans == 5:  # asked for, and not in the plan yet
+            raise Killed
+        plan(self, given)
+
+    monkeypatch.setattr(Store, "save", save_or_die)
+    monkeypatch.setattr(Store, "save_plan", plan_or_die)
+    kills = 0
+    while True:
+        try:
+            ended = search.run(sweep, cut, HERE, quiet)
+            break
+        except Killed:
+            kills += 1
+    assert kills == 4
+    assert ended.sweep == whole.load_plan()
+    assert content_of(cut) == content_of(whole)
+    assert [(one.params, one.values) for one in journal(cut)] == [(one.params, one.values) for one in journal(whole)]
+
+
+def content_of(store: Store) -> dict[str, float | None]:
+    found = {path.stem: store.load(path.stem) for path in store.trials.glob("*.json")}
+    return {name: one and one.measured and one.measured.final_score for name, one in found.items()}
+
+
+def test_what_was_being_suggested_at_a_kill_is_given_up(write, made, tmp_path) -> None:
+    made(peak)
+    sweep, store = load(write("recipes: 3")), Store(tmp_path / "find")
+    search.run(load(write("recipes: 1")), store, HERE, quiet)
+    storage = JournalStorage(JournalFileBackend(str(store.folder / "study.log")))
+    optuna.load_study(study_name=sweep.folder_name, storage=storage).ask()
+    ended = search.run(sweep, store, HERE, quiet)
+    assert (ended.asked, ended.counts.finished) == (3, 6)
+    assert [trial.state.name for trial in journal(store)] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_search_gets_longer_and_keeps_its_settings(write, made, tmp_path) -> None:
+    made(peak)
+    store = Store(tmp_path / "find")
+    first = search.run(load(write("recipes: 2")), store, HERE, quiet)
+    longer = search.run(load(write("recipes: 4")), store, HERE, quiet)
+    assert longer.sweep.cells[:2] == first.sweep.cells
+    assert longer.counts.trained_now == 4
+    nothing = search.run(load(write("recipes: 4")), store, HERE, quiet)
+    assert (nothing.counts.trained_now, nothing.complete) == (0, True)
+    for changed, said in (
+        ({"more": "recipes: 4, seed: 1"}, "seed"),
+        ({"more": "recipes: 4, objective: iqm"}, "objective"),
+        ({"space": SPACE.replace("1e-2", "1e-3")}, "space"),
+        ({"rest": "seeds: 1..3"}, "seeds"),
+    ):
+        with pytest.raises(HarnessError, match=f"a started search keeps its settings: got another {said} than in"):
+            search.run(load(write(**changed)), store, HERE, quiet)
+    with pytest.raises(HarnessError, match="an edited sweep keeps its trained trials: got a sweep without batch_size"):
+        search.run(load(write("recipes: 5"), None, ["batch_size=10"]), store, HERE, quiet)
+
+
+def test_a_crashed_run_is_missing_data_and_a_recipe_of_crashes_has_no_value(write, made, tmp_path) -> None:
+    def some(trial: Trial) -> float:
+        if trial.recipe.lr > 2e-3 or trial.seeds.seed == 3:
+            raise RuntimeError("out of luck")
+        return 0.8
+
+    made(some)
+    store = Store(tmp_path / "find")
+    space = "{lr: [1e-3, 5e-3]}"
+    sweep = load(
+        write("recipes: 2, sampler: grid, confirm: {best: 2, seeds: [12, 14]}", space, "epochs: 1\nseeds: 1..3")
+    )
+    ended = search.run(sweep, store, HERE, quiet)
+    assert (ended.counts.finished, ended.counts.crashed, ended.complete) == (2, 4, False)
+    states = {trial.params["lr"]: (trial.state.name, trial.value) for trial in journal(store)}
+    assert states == {1e-3: ("COMPLETE", 0.8), 5e-3: ("FAIL", None)}
+    assert labels(ended.confirmed) == ["lr 1e-3"]
+
+
+def test_the_best_are_confirmed_on_fresh_seeds_and_older_confirmations_stay(write, made, tmp_path) -> None:
+    made(peak)
+    more = "recipes: {}, confirm: {{best: 2, seeds: 102..105}}"
+    store = Store(tmp_path / "find@default")
+    first = search.run(load(write(more.format(3))), store, HERE, quiet)
+    beside = ranking.confirm_store(first.sweep, store)
+    assert beside.folder == tmp_path / "find-confirm@default"
+    assert [seeds.seed for seeds in first.confirmed.seeds] == [102, 103, 104, 105]
+    assert len(first.confirmed.cells) == 2
+    assert first.confirm_counts.finished == 8
+    last = search.run(load(write(more.format(12))), store, HERE, quiet)
+    assert last.confirmed.cells[:2] == first.confirmed.cells
+    found = ranking.table(last.sweep, store, ranking.confirmed_before(last.sweep, store))
+    assert found["fresh"].iloc[:2].notna().all()
+    assert int(found["fresh"].notna().sum()) == len(last.confirmed.cells)
+
+
+def test_conditions_hold_and_what_they_exclude_stays_as_it_was(write, made, tmp_path) -> None:
+    made(peak)
+    space = "{padding: [dataset, batch], dropout: {low: 0.2, high: 0.5, when: {padding: batch}}, lr: [1e-3, 2e-3]}"
+    sweep = load(write("recipes: 12", space, "epochs: 1\nseeds: 1..2\ndropout: 0.05"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ended = search.run(sweep, Store(tmp_path / "find"), HERE, quiet)
+    seen = {(cell.recipe.padding, cell.recipe.dropout == 0.05) for cell in ended.sweep.cells}
+    assert seen == {("dataset", True), ("batch", False)}
+
+
+def test_a_search_over_ray_asks_for_as_many_recipes_as_there_are_workers(write, tmp_path) -> None:
+    sweep, store = load(write("recipes: 3")), Store(tmp_path / "find")
+    most = 0
+
+    def look(progress: execute.Progress) -> None:
+        nonlocal most
+        most = max(most, progress.lanes)
+
+    ended = search.run(sweep, store, Options(workers=2), look)
+    assert ended.complete
+    assert ended.counts.finished == 2 * len(ended.sweep.cells) == 6
+    assert most == 4
+    assert [trial.user_attrs["recipe"] for trial in journal(store)] == labels(ended.sweep)
+
+
+# --------------------------------------------------------------------------------------------------------- the file
+
+
+def test_numbers_are_as_a_person_would_write_them_and_within_their_range() -> None:
+    lr = Range(field="lr", low=1.2345e-4, high=9.8765e-4, log=True)
+    assert neat(3.45678e-4, lr) == 3.46e-4
+    assert (neat(1.23451e-4, lr), neat(9.87649e-4, lr)) == (1.2345e-4, 9.8765e-4)
+    assert neat(0.30000000000000004, Range(field="warmup_ratio", low=0.0, high=0.3, step=0.1)) == 0.3
+    assert Range(field="warmup_ratio", low=0.0, high=0.3, step=0.1).values == (0.0, 0.1, 0.2, 0.3)
+    assert Range(field="epochs", low=2, high=5).values == (2, 3, 4, 5)
+    assert Range(field="epochs", low=2, high=6, step=2).values == (2, 4, 6)
+    assert lr.values is None
+
+
+def test_the_shipped_search_has_both_profiles_and_stands_for_its_largest_recipe() -> None:
+    path = Path(__file__).parents[1] / "sweeps" / "search_rte.yaml"
+    small, paper = load(path, "embedded"), load(path, "paper")
+    assert (small.search.recipes, len(small.seeds), len(small.search.confirm)) == (16, 4, 8)
+    assert small.axes == ("lr", "warmup_ratio", "epochs", "weight_decay", "bias_correction")
+    assert (paper.cells[0].recipe.batch_size, paper.cells[0].recipe.epochs) == (32, 20)
+    assert load(path, "embedded", ["search.recipes=4"]).search.recipes == 4
+
+
+BAD = {
+    "{}": "a search has a space: got none",
+    "{lr: {low: 1e-3, high: 1e-3}}": "search.space.lr has something to search: got a single point, 1e-3",
+    "{epochs: [3]}": "search.space.epochs has something to search: got a single point, 3",
+    "{lr: {low: 1e-4, high: 1e-5}}": "search.space.lr goes upwards: got 1e-4 to 1e-5",
+    "{weight_decay: {low: 0, high: 1, log: on}}": "search.space.weight_decay has a logarithm: got low: 0 with log: on",
+    "{lr: {low: 1e-4, high: 1e-3, log: 2}}": "search.space.lr.log is a switch: got 2",
+    "{lr: {low: 1e-4}}": "search.space.lr.high is a number: got nothing",
+    "{lr: {low: 1e-4, high: on}}": "search.space.lr.high is a number: got on",
+    "{lr: 3}": "search.space.lr is a mapping: got 3",
+    "{lr: {low: 1e-4, hihg: 1e-3}}": "search.space.lr knows its keys: got 'hihg'.*did you mean 'high'",
+    "{lr: {low: 1e-4, high: 1e-3, choices: [1]}}": "search.space.lr is a range or choices: got both",
+    "{lr: {low: 1e-4, high: 1e-3, log: on, step: 1e-4}}": "search.space.lr is in steps or in the logarithm",
+    "{lr: {low: 1e-4, high: 1e-3, step: 0}}": "search.space.lr.step is a number above 0: got 0",
+    "{rl: {low: 1e-4, high: 1e-3}}": "search.space knows its keys: got 'rl'",
+    "{task: [a, b]}": "search.space knows its keys: got 'task'",
+    "{epochs: {low: 1.5, high: 3}}": "search.space.epochs.low is a whole number: got 1.5",
+    "{lr: [1e-3, 1e-2], epochs: {low: 0, high: 3}}": "epochs is a whole number: got 0; allowed: 1 or more",
+    "{padding: {low: 1, high: 3}}": "search.space.padding is chosen from a list",
+    "{lr: [1e-3, 1e-2], epochs: [1, 2], padding: [dataset, none]}": "padding is one of a few words: got 'none'",
+    "{batch_size: [8, 16]}": "batch_size stands in the space or beside it: got both",
+    "{dropout: {low: 0, high: 0.5, when: {padding: batch}}}": "dropout.when names choices that stand before",
+    "{padding: [dataset, batch], dropout: {low: 0, high: 0.5, when: {padding: x}}}": "allowed: padding: dataset, batch",
+    "{padding: [dataset, batch], lr: {low: 1e-4, high: 1e-3, when: {padding: batch}}}": "lr has a value where",
+}  # fmt: skip
+REST = {
+    "seeds: 1": "a search trains every recipe over two seeds or more.*: got 1 seed",
+    "seeds: 1..2\nwarmup_ratio: [0, 0.1]": "no cells beside those that it finds: got warmup_ratio: .*move warmup_ratio",
+    "seeds: 1..2\nlr: [1e-3, 1e-2]": "no cells beside those that it finds: got lr: ",
+    "seeds: 1..2\nrecipes: {a: {beta2: 0.9}}": "no cells beside those that it finds: got recipes: ",
+    "seeds: 1..2\nexclude: [{lr: 1}]": "no cells beside those that it finds: got exclude: ",
+}
+MORE = {
+    "recipes: 0": "search.recipes is a whole number: got 0",
+    "recipes: few": "search.recipes is a whole number: got 'few'",
+    "sampler: bayes": "search.sampler is one of a few words: got 'bayes'; allowed: tpe, random, grid",
+    "objective: max": "search.objective is one of a few words: got 'max'",
+    "failing: fine": "search.failing is one of a few words",
+    "trials: 3": "search knows its keys: got 'trials'",
+    "sampler: grid": "a grid has steps: got search.space.lr, which is continuous",
+    "sampler: cmaes": "the sampler cmaes takes numbers alone: got search.space.bias_correction, a list",
+    "confirm: 3": "search.confirm is a mapping: got 3",
+    "confirm: {best: 2}": "a sweep has seeds",
+    "confirm: {best: 2, seeds: 2..5}": "seeds that the search did not see.*got seeds 2 in both",
+    "confirm: {best: 2, seeds: 9}": "two or more: got 1 seed",
+    "confirm: {best: -1, seeds: 8..9}": "search.best is a whole number: got -1",
+    "confirm: {most: 2, seeds: 8..9}": "search.confirm knows its keys: got 'most'",
+}
+
+
+def test_a_search_that_makes_no_sense_is_refused_in_one_line(write) -> None:
+    cases = [({"space": space}, said) for space, said in BAD.items()]
+    cases += [({"rest": rest}, said) for rest, said in REST.items()]
+    cases += [({"more": more}, said) for more, said in MORE.items()]
+    for given, said in cases:
+        with pytest.raises(HarnessError, match=said) as caught:
+            load(write(**given))
+        assert "\n" not in str(caught.value)
+        for leak in ("None", "True", "False", "Input", "pydantic"):
+            assert leak not in str(caught.value)
+    path = write()
+    plain = load(path).model_copy(update={"search": None, "name": "tiny"})
+    with pytest.raises(HarnessError, match="a search file says where to search: got tiny without search:"):
+        search.run(plain, Store(path.parent / "none"), HERE, quiet)
+    assert not (path.parent / "none").exists()
+
+
+def test_cmaes_without_its_package_says_what_to_install(write, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    sweep = load(write("sampler: cmaes", "{lr: {low: 1e-4, high: 1e-2, log: on}}", "epochs: 1\nseeds: 1..2"))
+    with pytest.raises(HarnessError, match="pip install cmaes"):
+        search.run(sweep, Store(tmp_path / "find"), HERE, quiet)
+
+
+def test_data_that_cannot_be_read_is_refused_before_anything_is_asked(write, tmp_path) -> None:
+    sweep = load(write(), None, ["task.files=/nonexistent"])
+    store = Store(tmp_path / "find")
+    with pytest.raises(HarnessError):
+        search.run(sweep, store, HERE, quiet)
+    assert not (store.folder / "study.log").exists()
+    path = write(space="{eval_steps: [1, 2]}", rest="lr: 1e-3\nepochs: 1\nseeds: 1..2")
+    path.write_text(
+        path.read_text().replace("batch_size: 20\n", "").replace("eval_steps: [1, 2]", "batch_size: [8, 999]")
+    )
+    with pytest.raises(HarnessError, match="training set"):  # at the space's largest batch
+        search.run(load(path), store, HERE, quiet)
+    assert not (store.folder / "study.log").exists()
+
+
+# ------------------------------------------------------------------------------------------------------ the commands
+
+
+def test_the_commands_of_a_search(write, made, tmp_path, monkeypatch) -> None:
+    made(peak)
+    monkeypatch.chdir(tmp_path)
+    write("recipes: 5, confirm: {best: 1, seeds: 102..104}")
+
+    def run(*words: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, list(words))
+        assert result.exit_code == code, result.output
+        return result.stdout if code == 0 else result.stderr
+
+    assert "5 recipes × 2 seeds = 10 trials (tpe, mean)" in run("plan", "find.yaml")
+    planned = json.loads(run("plan", "find.yaml", "--json"))
+    assert (planned["trials"], planned["cells"], planned["missing"]) == (10, 5, 10)
+    assert "use `harness search find.yaml`" in run("sweep", "find.yaml", code=2)
+    assert "`harness search find.yaml` begins it" in run("report", "find.yaml", code=2)
+    shown = json.loads(run("search", "find.yaml", "--in-process", "--json"))
+    assert [row["rank"] for row in shown["recipes"]] == [1, 2, 3, 4, 5]
+    assert "On 3 fresh seeds its mean is" in " ".join(shown["said"])
+    folder = tmp_path / "results" / "find@default" / "search"
+    for name in ("search.md", "search.json", "recipes.csv", "importance.csv", "history.png", "front.svg", "slices.pdf"):
+        assert (folder / name).stat().st_size > 0
+    page = (folder / "search.md").read_text()
+    assert all(f"]({name}.png)" in page for name in ("history", "slices", "parallel", "front", "search_importance"))
+    monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))  # once is enough
+    monkeypatch.setattr("harness.figures.draw_search", lambda *given: iter(()))
+    said = run("search", "find.yaml", "--in-process")
+    assert "harness report results/find-confirm@default" in said
+    assert "5 recipes tried, 10 trials finished" in run("plan", "find.yaml")
+    assert json.loads(run("status", "find.yaml", "--json"))["finished"] == 10
+    report = json.loads(run("report", "find.yaml", "--json"))
+    assert report["search"] == shown
+    assert len(report["cells"]) == 5
