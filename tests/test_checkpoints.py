@@ -366,7 +366,7 @@ def test_what_is_not_asked_for_keeps_its_checkpoint(tiny_sweep: Sweep, tmp_path:
     store = Store(tmp_path / "tiny")
     broken(tiny_sweep, store, pack=4, steps=3)
     updates.clear()
-    ended = execute.run(tiny_sweep, store, Options(in_process=True, only=("seed=3",)), quiet)
+    ended = execute.run(tiny_sweep, store, Options(in_process=True, only=("seed=3",), pack=2), quiet)
     assert (ended.trained_now, updates) == (2, list(range(8)))
     assert len(list((store.folder / "checkpoints").iterdir())) == 1
     updates.clear()
