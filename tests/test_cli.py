@@ -410,7 +410,7 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
         ("verify", "tiny", "--retrain", 1),
     ):
         assert "a model's own Python code runs only where it is trusted: got" in refused(*words)
-        train.models.network.cache_clear()  # it was loaded by the sweep
+        train.models._networks.cache_clear()  # it was loaded by the sweep
         train.prepared.cache_clear()
     # What the code is for is not asked for here, so that none runs; the flag ends with its command.
     run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--trust-remote-code")
@@ -540,7 +540,7 @@ MAY_IMPORT = {
         "sweep",
     },
     "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
-    "workers": {"checkpoints", "train", "packing", "hub", "machine", "records", "sweep"},
+    "workers": {"checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
     "shipping": {"tasks", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
