@@ -325,11 +325,13 @@ def _settings(sweep: Sweep) -> Table:
             rows.append([field, ", ".join(map(show, values)) + " (axis)"])
             continue
         having: dict[str, list[str]] = {}
-        for cell in sweep.cells:
+        for cell in (cell for cell in sweep.cells if cell.recipe.heeds(field)):
             label = dict(cell.axes).get("recipe", cell.label)  # only named recipes vary a field that is no axis
             having.setdefault(_setting(getattr(cell.recipe, field)), []).append(show(label))
         if len(having) == 1:
             rows.append([field, next(iter(having))])
+        elif not having:  # a setting of another method
+            continue
         else:
             rows.append(
                 [field, "; ".join(f"{value} ({', '.join(dict.fromkeys(who))})" for value, who in having.items())]

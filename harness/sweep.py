@@ -85,6 +85,16 @@ class ModelSpec(_Frozen):
     folder: str | None = None
 
 
+_OF_METHODS = {
+    "top_layers": ("top_layers",),
+    "lora_rank": ("lora",),
+    "lora_alpha": ("lora",),
+    "lora_targets": ("lora",),
+    "virtual_tokens": ("prefix", "prompt"),
+    "adapter_size": ("adapter",),
+}
+
+
 class Method(NamedTuple):
     """Which parameters are trained and which are put in: all of it decides the shapes of the computation."""
 
@@ -129,6 +139,10 @@ class Recipe(_Frozen):
     virtual_tokens: int = Field(default=20, ge=1)
     # One would be a product with a single column, which takes another kernel when a lane is alone.
     adapter_size: int = Field(default=64, ge=2)
+
+    def heeds(self, name: str) -> bool:
+        """Whether a field decides anything here; a setting of another method does not."""
+        return self.method in _OF_METHODS.get(name, (self.method,))
 
     @property
     def trains(self) -> Method:
@@ -576,21 +590,11 @@ def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
     return recipe
 
 
-_OF_METHODS = {
-    "top_layers": ("top_layers",),
-    "lora_rank": ("lora",),
-    "lora_alpha": ("lora",),
-    "lora_targets": ("lora",),
-    "virtual_tokens": ("prefix", "prompt"),
-    "adapter_size": ("adapter",),
-}
-
-
 def _check_method(recipe: Recipe) -> None:
     """Refuse settings of a method that is not the recipe's; what they are by default is none."""
     for name, methods in _OF_METHODS.items():
         value = getattr(recipe, name)
-        if recipe.method not in methods and value != Recipe.model_fields[name].default:
+        if not recipe.heeds(name) and value != Recipe.model_fields[name].default:
             raise HarnessError(
                 f"{name} belongs to the method {' or '.join(methods)}",
                 got=f"{name} {show(value)} with method {recipe.method}",
