@@ -60,7 +60,7 @@ def incomplete(runs: pd.DataFrame) -> str:
 
 
 def answer(found: Analysis) -> list[str]:
-    """The sentences that open the report: how often runs fail, where, what the spread, the axes and seeds say, baselines.
+    """The sentences that open the report: how often runs fail, where, and what spread, axes, seeds and baselines say.
 
     Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
     """
