@@ -60,12 +60,13 @@ def incomplete(runs: pd.DataFrame) -> str:
 
 
 def answer(found: Analysis) -> list[str]:
-    """The sentences that open the report: how often runs fail, where, and what the spread, the axes and seeds say.
+    """The sentences that open the report: how often runs fail, where, and what spread, axes, seeds and baselines say.
 
     Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
     """
     parts = _seed_parts(found)[:1]
     sentences = [_how_often(found), _where(found), _drivers_in_short(found), *parts]
+    sentences += against_baselines(found)[:1] if len(found.baselines) else []
     sentences += [_noise_in_short(found), _few_seeds(found)]
     return [_capital(sentence) for sentence in sentences if sentence]
 
@@ -481,8 +482,11 @@ def against_baselines(found: Analysis) -> list[str]:
             text += " (the best cell was picked on these examples, which flatters it)" if len(cells) > 1 else ""
         said.append(f"{text}.")
         below = int((cells["mean"] <= other["mean"]).sum())
-        if below and len(cells) > 1:
+        if 0 != below < len(cells):
             said.append(f"{below} of {len(cells)} cells have a mean at or below {other['what']}'s.")
+    kinds = found.baselines[found.baselines["cell"].isna()].drop_duplicates("what")
+    if len(kinds):
+        said.append("; ".join(f"{row['what']}: {row['settings']}" for _, row in kinds.iterrows()) + ".")
     if lacking:
         said.append(
             f"Of the baselines that the sweep asks for {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not "

@@ -558,10 +558,10 @@ def _baselines(found: Analysis) -> Table:
     several = table["task"].nunique() > 1
     place: list[Column] = [
         *([("task", lambda row: row["task"])] if several else []),
-        ("cell or baseline", lambda row: row["what"] + (f": {row['settings']}" if row["settings"] else "")),
+        ("cell or baseline", lambda row: row["what"]),
     ]
     columns: list[Column] = [
-        ("runs", lambda row: "no seed changes it" if not unknown(row["sd"]) and row["runs"] == 1 else str(row["runs"])),
+        ("runs", lambda row: "any seed" if not unknown(row["sd"]) and row["runs"] == 1 else str(row["runs"])),
         ("failed", _k_of_n("failed", "judged")),
         ("mean [95 % over seeds]", _with_interval("mean")),
         ("sd", _number("sd")),
