@@ -536,7 +536,7 @@ MAY_IMPORT = {
     "rerun": {"workers", "machine", "records", "sweep"},
     "execute": {"checkpoints", "cluster", "workers", "packing", "machine", "tasks", "hub", "records", "sweep"},
     "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
-    "workers": {"checkpoints", "train", "packing", "hub", "machine", "records", "sweep"},
+    "workers": {"checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
     "shipping": {"tasks", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
