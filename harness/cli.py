@@ -894,9 +894,9 @@ def _plan_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> N
     out.print(table)
     recipes, seeds = _count(search.recipes, "recipe"), _count(len(sweep.seeds), "seed")
     tried = len(kept.cells) if kept else 0
-    out.print(f"Up to {recipes} × {seeds} = {_count(trials, 'trial')} ({search.sampler}, {search.objective}): "
-              f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed.",
-              soft_wrap=True)  # fmt: skip
+    so_far = f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
+    size = f"{recipes} × {seeds} = {_count(trials, 'trial')}"
+    out.print(f"Up to {size} ({search.sampler}, {search.objective}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
         again = f"The best {search.best} are then trained on {_count(len(search.confirm), 'fresh seed')} each."
         out.print(again)
@@ -1123,7 +1123,7 @@ def _sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
         if not (Path("sweeps") / f"{sweep.name}.yaml").is_file() or store.folder.resolve().name != sweep.folder_name:
             return None
         given = sweep.name
-    words = [_program(), "sweep", given, "--profile", sweep.profile]
+    words = [_program(), "search" if sweep.search else "sweep", given, "--profile", sweep.profile]
     lines = (sweep.source or "").splitlines()
     while lines and lines[-1].startswith("# --set "):
         words[5:5] = ["--set", lines.pop().removeprefix("# --set ")]

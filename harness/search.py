@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Ended:
     confirmed: Sweep | None
     confirm_counts: execute.Ended | None
     asked: int  # recipes, repeated ones too
+    left: int  # recipes that were not asked for yet
 
     @property
     def complete(self) -> bool:
@@ -43,7 +45,7 @@ class Ended:
         search, again = self.sweep.search, self.confirm_counts
         assert search is not None
         confirmed = again.left == 0 if again is not None else not (search.best and search.confirm)
-        return self.counts.left == 0 and confirmed
+        return self.counts.left == 0 and self.left == 0 and confirmed
 
 
 def run(sweep: Sweep, store: Store, options: execute.Options, show: Callable[[execute.Progress], None]) -> Ended:
@@ -64,16 +66,19 @@ def run(sweep: Sweep, store: Store, options: execute.Options, show: Callable[[ex
             allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
         )  # fmt: skip
     _refuse_changed(sweep, store)
+    began = time.monotonic()
     with _quiet():
         asking = Asking(sweep, store)
         counts = execute.run(sweep, store, options, show, asking)
     found = store.load_plan() or sweep
     confirmed, confirm_counts = None, None
+    if options.time_limit is not None:
+        options = replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - began)))
     if search.best and search.confirm and not counts.missing and not asking.left:
         confirmed = confirming(found, store)
         if confirmed is not None:
             confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
-    return Ended(found, counts, confirmed, confirm_counts, asking.asked)
+    return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
 
 def confirming(sweep: Sweep, store: Store) -> Sweep | None:

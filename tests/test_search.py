@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import signal
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from typer.testing import CliRunner
 
-from harness import execute, ranking, rerun, search, tasks, workers
+from harness import execute, ranking, rerun, search, tasks, verify, workers
 from harness.cli import app
 from harness.execute import Options
 from harness.records import Record, Store
@@ -74,6 +77,8 @@ def test_every_trial_of_a_search_is_a_record_of_its_plan_and_the_study_says_the_
         assert trial.constraints == {"failed": judged.failed / 2}
         assert float(f"{trial.params['lr']:.3g}") == dict(cell.axes)["lr"] == cell.recipe.lr
         assert {name: trial.params[name] for name in ("epochs", "bias_correction")} == dict(cell.axes[1:])
+    checked = verify.check(plan, store, None)
+    assert (checked.finished, checked.problems) == (8, ())
     again = rerun.rerun(plan, store, expand(plan)[5], 0.0)
     assert again.verdict == "identical"
 
@@ -242,6 +247,41 @@ def test_what_was_being_suggested_at_a_kill_is_given_up(write, made, tmp_path) -
     ended = search.run(sweep, store, HERE, quiet)
     assert (ended.asked, ended.counts.finished) == (3, 6)
     assert [trial.state.name for trial in journal(store)] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_search_whose_time_is_over_goes_on_later(write, made, tmp_path, monkeypatch) -> None:
+    def slow(trial: Trial) -> float:
+        time.sleep(0.3)
+        return peak(trial)
+
+    made(slow)
+    sweep, store = load(write("recipes: 6, confirm: {best: 1, seeds: 8..9}")), Store(tmp_path / "find")
+    first = search.run(sweep, store, Options(in_process=True, time_limit=1.5), quiet)
+    assert 0 < first.asked < 6
+    assert (first.complete, first.confirmed) == (False, None)
+    assert first.counts.finished >= 2
+    last = search.run(sweep, store, HERE, quiet)
+    assert (last.complete, last.asked, last.counts.finished, last.confirm_counts.finished) == (True, 6, 12, 2)
+    assert last.sweep.cells[: len(first.sweep.cells)] == first.sweep.cells
+
+
+def test_ctrl_c_ends_a_search_after_the_recipe_that_trains(write, made, tmp_path) -> None:
+    def interrupting(trial: Trial) -> float:
+        if trial.recipe == third and trial.seeds.seed == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return peak(trial)
+
+    made(peak)
+    sweep = load(write("recipes: 5"))
+    third = search.run(sweep, Store(tmp_path / "whole"), HERE, quiet).sweep.cells[2].recipe
+    made(interrupting)
+    store = Store(tmp_path / "find")
+    with pytest.raises(KeyboardInterrupt):
+        search.run(sweep, store, HERE, quiet)
+    assert len(store.load_plan().cells) == 3
+    assert len(content_of(store)) == 6
+    made(peak)
+    assert search.run(sweep, store, HERE, quiet).sweep == Store(tmp_path / "whole").load_plan()
 
 
 def test_a_search_gets_longer_and_keeps_its_settings(write, made, tmp_path) -> None:
