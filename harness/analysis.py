@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness import calibration as calibrating
 from harness import importance, noise, published, statistics
+from harness.records import Baseline
 from harness.statistics import Estimate
 from harness.study import SOURCE, Cell, Study
 from harness.sweep import Scalar, show
@@ -615,6 +617,125 @@ def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 
 
+def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """How far the confidence of each run can be believed, from the dev logits that its record keeps.
+
+    Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
+    `ece` (expected calibration error, 15 bins), `brier` (0 to 2).
+    """
+    rows: list[dict[str, object]] = []
+    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
+        for row, chances in zip(found.rows, calibrating.probabilities(found.logits), strict=True):
+            right = chances.argmax(axis=1) == found.labels
+            rows.append(
+                {"cell": index, "trial": study.runs["trial"][row], "seed": study.runs["seed"][row]}
+                | {"accuracy": float(right.mean()), "confidence": float(chances.max(axis=1).mean())}
+                | {"ece": calibrating.expected_error(chances, found.labels)}
+                | {"brier": calibrating.brier(chances, found.labels)}
+            )
+    columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
+    return _with_axes(study, pd.DataFrame(rows, columns=columns))
+
+
+def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
+
+    Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
+    often it was), `precision`, `recall` (of the sums; NaN for a class that is never answered, or never there), each
+    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so.
+    """
+    rows: list[dict[str, object]] = []
+    for index, found in enumerate(kept):
+        if found is None:
+            continue
+        runs, _, classes = found.logits.shape
+        places = found.labels * classes + found.logits.argmax(axis=2) + classes**2 * np.arange(runs)[:, None]
+        tables = np.bincount(places.ravel(), minlength=runs * classes**2).reshape(runs, classes, classes)
+        total = tables.sum(axis=0)  # [C, C], rows are labels, columns answers
+        for label in range(classes):
+            row: dict[str, object] = {"cell": index, "label": label, "runs": runs, "examples": int(total[label].sum())}
+            row |= {"answered": int(total[:, label].sum())}
+            for name, axis in (("precision", 1), ("recall", 2)):
+                of = tables.sum(axis=axis)[:, label]
+                each = tables[of > 0, label, label] / of[of > 0]
+                row[name] = total[label, label] / of.sum() if of.sum() else NAN
+                row[f"{name}_sd"] = each.std(ddof=1) if len(each) > 1 else NAN
+            rows.append(row | {f"as_{answer}": int(total[label, answer]) for answer in range(classes)})
+    columns = ["cell", "label", "runs", "examples", "answered", "precision", "precision_sd", "recall", "recall_sd"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    for name in table.columns:
+        if name.startswith("as_"):
+            table[name] = table[name].astype("Int64")
+    return _with_axes(study, table)
+
+
+def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """The cells beside the simple classifiers that the study asks for, trained on the same data.
+
+    Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
+    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (BCa over
+    the runs), `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
+    examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
+    the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
+    not known, as for a regression. Empty without baselines of the cells' data.
+    """
+    rows: list[dict[str, object]] = []
+    done = study.runs[_finished(study.runs)]
+    hashes = [set(here["data_sha256"].dropna()) for here in _groups(done, len(study.cells))]
+    scores, counts = _scores(study), _counts(study)
+    for task, metric, data in dict.fromkeys((one.task, one.metric, one.data_sha256) for one in study.baselines):
+        here = [one for one in study.baselines if (one.task, one.metric, one.data_sha256) == (task, metric, data)]
+        same_metric = set(done["metric"].dropna()) <= {metric}
+        cells = [index for index, found in enumerate(hashes) if found == {data} and same_metric]
+        best = max(here, key=lambda one: float(np.mean(one.scores)))
+        for index in cells:
+            found, (failed, judged) = kept[index], counts[index]
+            row: dict[str, object] = {
+                "task": task,
+                "what": study.cells[index].label,
+                "cell": index,
+                "settings": "",
+                "against": "",
+            }
+            row |= {"failed": failed, "judged": judged} | _of_runs(scores[index])
+            if found is not None:
+                row |= _on_the_dev_set(found.correct) | {"against": best.name}
+                right = _right(best)
+                if right.shape[1] == found.correct.shape[1]:
+                    # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
+                    other = right if best.seeds else np.repeat(right, len(found.correct), axis=0)
+                    found_difference = noise.difference(found.correct, other, _rng("baselines"), paired_seeds=False)
+                    row |= _spread_out("difference", Estimate(*found_difference))
+            rows.append(row)
+        for one in here if cells else ():
+            row = {"task": task, "what": one.name, "cell": None, "settings": one.settings, "against": ""}
+            row |= {"failed": sum(one.failed), "judged": len(one.failed)} | _of_runs(np.array(one.scores))
+            row |= {} if one.seeds else {"sd": 0.0}
+            rows.append(row | (_on_the_dev_set(_right(one)) if one.answers else {}))
+    columns = ["task", "what", "cell", "settings", "runs", "failed", "judged", "mean", "mean_low", "mean_high", "sd"]
+    columns += ["accuracy", "dev_low", "dev_high", "against", "difference", "difference_low", "difference_high"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["cell"] = pd.array(table["cell"].tolist(), dtype="Int64")
+    return table
+
+
+def _right(one: Baseline) -> np.ndarray:
+    """Which answers of a baseline are right [R, N]; none for a regression."""
+    right: np.ndarray = np.array(one.answers, dtype=int).reshape(len(one.answers), -1) == np.array(one.labels)
+    return right
+
+
+def _of_runs(scores: np.ndarray) -> dict[str, object]:
+    value, low, high = (float(bound[0]) for bound in statistics.bootstrap([scores], "mean", _rng("mean")))
+    sd = scores.std(ddof=1) if len(scores) > 1 else NAN
+    return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
+
+
+def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
+    low, high = noise.example_interval(correct, _rng("examples"))
+    return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
+
+
 def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
     """The dev examples whose answer depends most on the seed, by the mean churn within cells.
 
@@ -856,6 +977,8 @@ class Analysis:
     noise_floor: pd.DataFrame
     pair_noise: pd.DataFrame
     flips: pd.DataFrame
+    calibration: pd.DataFrame
+    confusion: pd.DataFrame
     best_of_n: pd.DataFrame
     selection: pd.DataFrame
     budget: pd.DataFrame
@@ -865,6 +988,7 @@ class Analysis:
     drivers_of_score: pd.DataFrame
     drivers_of_failing: pd.DataFrame
     effects_on_failing: pd.DataFrame
+    baselines: pd.DataFrame
     against_the_paper: pd.DataFrame
 
     @property
@@ -904,6 +1028,8 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         noise_floor=noise_floor(study, kept),
         pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
+        calibration=calibration(study, kept),
+        confusion=confusion(study, kept),
         best_of_n=best_of_n(study),
         selection=selection(study, kept),
         budget=budget(study),
@@ -913,5 +1039,6 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         drivers_of_score=drivers_of_score(study),
         drivers_of_failing=drivers_of_failing(study),
         effects_on_failing=effects_on_failing(study),
+        baselines=baselines(study, kept),
         against_the_paper=against_the_paper(study),
     )

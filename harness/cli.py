@@ -33,9 +33,10 @@ from harness import execute, hub, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
-from harness.sweep import MOST, HarnessError, Sweep, Trial, expand, show, where
+from harness.sweep import MOST, HarnessError, ModelSpec, Recipe, Sweep, TaskFiles, Trial, expand, show, task_of, where
 
 if TYPE_CHECKING:
+    from harness import describe as describing
     from harness import status as standing
     from harness import verify as verifying
 
@@ -186,6 +187,10 @@ def sweep(
     path = _file(sweep)
     resolved, reason = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
+    if resolved.baselines:
+        from harness import baselines
+
+        baselines.check(resolved)
     out = Console(highlight=False)
     _headline(out, resolved, reason)
     options = execute.Options(
@@ -201,6 +206,8 @@ def sweep(
             out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
             raise
     print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
+    if resolved.baselines:
+        baselines.train(resolved, store, out.print)
     from harness import report as reports
 
     study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
@@ -353,6 +360,51 @@ def status(
             sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
     _print_standing(out, _standing(look(), words))
+
+
+@app.command()
+def data(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="TASK|SWEEP|FILES…", help="A GLUE task or a sweep, its files after it; or files alone."),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="Count in its tokens; default: the sweep's model.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Which texts would be cut; default: the sweep's, or 128.")
+    ] = None,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    as_json: AsJson = False,
+) -> None:
+    """Print what a task's data are like: sizes, labels, lengths, what would be cut, duplicates, leaks, empty texts.
+
+    Columns of your own files: --set task.text=review --set task.label=stars, as in a sweep.
+    """
+    from harness import describe as describing
+
+    found, notes = [], []
+    for recipe in _recipes_of_data(words, model, max_length, profile, overrides):
+        tokenizer = None
+        if model is not None or recipe.model.name != _NO_MODEL:
+            from harness import models
+
+            try:
+                tokenizer = models.tokenizer(recipe.model)
+            except HarnessError as error:
+                if model is not None:
+                    raise
+                notes.append(f"Tokens are not counted: {error}")
+        found.append(describing.describe(recipe.task, tokenizer, recipe.max_length))
+    if as_json:
+        _json({"tasks": [asdict(one) for one in found], "notes": notes})
+        return
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    for one in found:
+        _print_data(out, one)
+    for note in notes:
+        out.print(Text(note), soft_wrap=True)
 
 
 @app.command()
@@ -588,6 +640,45 @@ def _study(name: str, profile: str | None, overrides: list[str], results: Path) 
     return of_sweep(resolved, store, _rerun_words(path, name, resolved, store.folder.parent)), store.folder
 
 
+_NO_MODEL = "none"
+
+
+def _recipes_of_data(
+    words: list[str], model: str | None, max_length: int | None, profile: str | None, overrides: list[str]
+) -> tuple[Recipe, ...]:
+    """The tasks that the words of `data` name, each as a recipe that says which model and length go with it."""
+    from harness import tasks
+
+    first, *rest = words
+    is_sweep = first.endswith((".yaml", ".yml")) or (Path("sweeps") / f"{first}.yaml").is_file()
+    named = is_sweep or first in tasks.NAMES
+    paths = rest if named else words
+    if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
+        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml")))
+        raise HarnessError(
+            "data are a task's or a sweep's, or a folder with train and dev files, or these two files",
+            got=" ".join(words),
+            allowed="; ".join(filter(None, (", ".join(tasks.NAMES), known, "a path"))),
+            fix="name one of these; a task's own files stand after its name",
+        )
+    files = TaskFiles(train=paths[0], validation=paths[-1]) if paths else None
+    changes: dict[str, object] = {} if max_length is None else {"max_length": max_length}
+    if model is not None:
+        local = model.startswith((".", "/", "~"))
+        changes["model"] = ModelSpec(name=Path(model).name if local else model, folder=model if local else None)
+    if is_sweep:
+        theirs = [f"task.files={json.dumps(files.model_dump())}"] if files else []
+        resolved, _ = machine.resolve(_file(first), profile, [*overrides, *theirs])
+        recipes = [cell.recipe for cell in resolved.cells]
+    else:
+        path = Path(first).expanduser().resolve()
+        name = first if named else (path if path.is_dir() else path.parent).name
+        task = task_of(name, files, overrides)
+        recipes = [Recipe(task=task, model=ModelSpec(name=_NO_MODEL), lr=1.0, epochs=1)]
+    chosen = {(one.task, one.model, one.max_length): one for one in (one.model_copy(update=changes) for one in recipes)}
+    return tuple(chosen.values())
+
+
 def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: list[str]) -> Trial:
     """The one trial that is meant; an ambiguous choice lists what matches."""
     if trial is None and seed is None and not conditions:
@@ -673,6 +764,129 @@ def print_ended(out: Console, sweep: Sweep, ended: execute.Ended, limited: bool 
         out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
     elif ended.missing:
         out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def _print_data(out: Console, found: describing.Described) -> None:
+    """A task's data on a screen: both splits side by side, the lengths as bars, then what is odd, with its lines."""
+    kind = "a regression" if found.classes is None else f"{found.classes} classes"
+    texts = "pairs of texts" if found.pairs else "single texts"
+    out.print(Text.assemble((_plain(found.name), "bold"), f"  {kind}, {texts}, {found.metric.replace('_', ' ')}"))
+    splits = {"train": found.train, "dev": found.dev}
+    for name, split in splits.items():
+        out.print(Text(f"{name:5}  {_plain(split.source)}", style="dim"), soft_wrap=True)
+    out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("")
+    for name in splits:
+        table.add_column(name, justify="right")
+        table.add_column("", min_width=16)
+
+    def row(name: str | Text, shown: list[str], bars: tuple[str, ...] = ("", "")) -> None:
+        table.add_row(name, shown[0], bars[0], shown[1], bars[1])
+
+    row("examples", [f"{split.examples:,}" for split in splits.values()])
+    for label in list(found.train.labels or ())[:_MOST_LABELS]:
+        shares = [(split.labels or {})[label] / split.examples for split in splits.values()]
+        row(
+            Text(_plain(label)[:30]),
+            [f"{100 * share:.1f} %" for share in shares],
+            tuple(_bar(one, 16) for one in shares),
+        )
+    if (more := len(found.train.labels or ()) - _MOST_LABELS) > 0:
+        row(f"… and {more} more", ["", ""])
+    if found.train.label_range:
+        ranges = [split.label_range or (math.nan,) * 3 for split in splits.values()]
+        row("labels", [f"{low:g} to {high:g}, mean {mean:.3g}" for low, mean, high in ranges])
+    for unit in ("characters", "tokens") if found.unit == "characters" else ("words", "characters", "tokens"):
+        lengths = [getattr(split, unit) for split in splits.values()]
+        if None not in lengths:
+            row(Text.assemble(unit, (", median · 95 % · longest", "dim")),
+                [f"{one.median:.0f} · {one.p95:.0f} · {one.longest}" for one in lengths])  # fmt: skip
+    if found.train.cut is not None:
+        cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
+        row(f"cut at {found.max_length} tokens", cuts)
+    out.print(table)
+    what = "the mean of the dev labels" if found.classes is None else "the most frequent dev label"
+    out.print(f"Always answering {what} scores {found.majority:.4f}.\n")
+    out.print(_lengths_table(found))
+    out.print()
+    _print_odd(out, found)
+    out.print(Text("Longest", style="bold"))
+    for name, split in splits.items():
+        for example in split.longest[:3]:
+            length = f"{example.length} {found.unit if example.length != 1 else found.unit[:-1]}"
+            _print_excerpt(out, f"{name} {split.unit} {example.number} ({example.label}, {length}): {example.begins}")
+    out.print()
+
+
+_MOST_LABELS = 12
+
+
+def _bar(share: float, width: int) -> str:
+    """A bar in eighths of a character; a share of 1 is as wide as `width`."""
+    eighths = round(8 * width * share)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def _lengths_table(found: describing.Described) -> Table:
+    """The histogram: a line a bar, shares of each split; what is cut for certain is dimmed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(found.unit, justify="right")
+    for name in ("train", "dev"):
+        table.add_column(name, justify="right")
+        table.add_column("", min_width=24)
+    sizes = (found.train.examples, found.dev.examples)
+    largest = max(
+        count / size for one in found.histogram for count, size in zip((one.train, one.dev), sizes, strict=True)
+    )
+    for one in found.histogram:
+        name = f"{one.low}–{one.high}" if one.high is not None and one.high > one.low else f"{one.low}"
+        row = [f"{name} and more" if one.high is None else name]
+        for count, size in zip((one.train, one.dev), sizes, strict=True):
+            row += [f"{100 * count / size:.1f} %", _bar(count / size / largest, 24)]
+        cut = found.unit == "tokens" and one.low > found.max_length
+        table.add_row(*row, style="dim" if cut else None)
+    return table
+
+
+def _print_excerpt(out: Console, line: str) -> None:
+    out.print(Text(f"  {_plain(line)}"), no_wrap=True, overflow="ellipsis")
+
+
+def _print_odd(out: Console, found: describing.Described) -> None:
+    """Duplicates, leaks and empty texts: counts, and the first of them with their numbers."""
+    splits = {"train": found.train, "dev": found.dev}
+
+    def listed(repeated: tuple[describing.Repeated, ...]) -> None:
+        for one in repeated:
+            where = [
+                f"{name} {split.unit} {', '.join(map(str, numbers[:4]))}{', …' if len(numbers) > 4 else ''}"
+                for (name, split), numbers in zip(splits.items(), (one.train, one.dev), strict=True)
+                if numbers
+            ]
+            labels = f"labels {', '.join(one.labels)}" if len(one.labels) > 1 else f"label {one.labels[0]}"
+            _print_excerpt(out, f"{' = '.join(where)} ({labels}): {one.begins}")
+
+    out.print(Text("Duplicates and leaks", style="bold"))
+    for name, split in splits.items():
+        again = f"{_count(split.repeats, 'example')} of {split.examples:,} with texts that stood before"
+        other = f"; {_count(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
+        out.print(f"{name}: {again if split.repeats else f'all {split.examples:,} examples differ'}{other}.")
+        listed(split.repeated)
+    if found.leaks:
+        share = f"{found.leaks} of {found.dev.examples:,} dev examples ({100 * found.leaks / found.dev.examples:.1f} %)"
+        out.print(f"Leaks: {share} stand in the training split too, {found.leaks_disagreeing} with another label.")
+    else:
+        out.print(f"Leaks: none of the {found.dev.examples:,} dev examples stands in the training split.")
+    listed(found.leaked)
+    for name, split in splits.items():
+        if split.empty:
+            lines = ", ".join(map(str, split.empty[:10])) + (", …" if len(split.empty) > 10 else "")
+            refused = "; training refuses them" if split.unit == "line" else ""
+            out.print(
+                f"{name}: {_count(len(split.empty), 'example')} with an empty text, {split.unit} {lines}{refused}."
+            )
+    out.print()
 
 
 def _print_comparison(out: Console, found: rerunning.Comparison) -> None:

@@ -171,6 +171,8 @@ class RayPool:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         if address is None:
+            # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
+            os.environ.setdefault("RAY_worker_niceness", "0")
             # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray

@@ -230,6 +230,10 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         layers = machine.layers(recipe.model)
         if layers is not None:
             check_reinit(recipe, layers)
+    for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
+        from harness import models  # torch, where a method asks what the model has
+
+        models.check(model, method)
 
 
 @contextmanager

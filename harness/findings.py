@@ -433,6 +433,64 @@ def _few_seeds(found: Analysis) -> str:
     )
 
 
+def calibrated(found: Analysis) -> list[str]:
+    """How far confidence and accuracy lie apart, and which classes are never answered."""
+    table, labels = found.calibration, [cell.label for cell in found.study.cells]
+    if not len(table):
+        return []
+    cells = table.groupby("cell", sort=False)[["ece", "accuracy", "confidence"]].mean()
+    low, high = cells["ece"].idxmin(), cells["ece"].idxmax()
+    over = cells["confidence"][high] - cells["accuracy"][high]
+    side = "above" if over > 0 else "below"
+    where = f"from {score(cells['ece'][low])} ({labels[low]}) to " if len(cells) > 1 else ""
+    at = f" ({labels[high]})" if len(cells) > 1 else ""
+    said = [
+        f"The expected calibration error, a mean over runs, is {where}{score(cells['ece'][high])}{at}, where the mean "
+        f"confidence lies {points(abs(over))} {side} the accuracy."
+    ]
+    never = found.confusion[(found.confusion["answered"] == 0) & (found.confusion["examples"] > 0)]
+    if len(never):
+        count = never["cell"].nunique()
+        said.append(f"In {_counted(count, 'cell')} no run ever answers some class that the dev set has.")
+    return said
+
+
+def against_baselines(found: Analysis) -> list[str]:
+    """Whether the best cell beats the best of the simple classifiers, and by how much."""
+    study, said = found.study, []
+    lacking = [name for sweep in study.sweeps for name in sweep.baselines]
+    lacking = [name for name in dict.fromkeys(lacking) if name not in set(found.baselines["what"])]
+    for task, here in found.baselines.groupby("task", sort=False):
+        cells, others = here[here["cell"].notna() & here["mean"].notna()], here[here["cell"].isna()]
+        if not len(cells):
+            continue
+        top, other = cells.loc[cells["mean"].idxmax()], others.loc[others["mean"].idxmax()]
+        gap, where = top["mean"] - other["mean"], f"On {task} the" if found.baselines["task"].nunique() > 1 else "The"
+        text = (
+            f"{where} best cell, {top['what']} (mean {score(top['mean'])} of {_runs(int(top['runs']))}), "
+            + ("equals" if abs(gap) < 1e-12 else f"is {score(abs(gap))} {'above' if gap > 0 else 'below'}")
+            + f" the best baseline, {other['what']} ({score(other['mean'])}"
+            + (f" of {_runs(int(other['runs']))}" if other["runs"] > 1 else "")
+            + ")"
+        )
+        low, high = top["difference_low"], top["difference_high"]
+        if not unknown(low):
+            side = "beats it" if low > 0 else "falls short of it" if high < 0 else "is not told from it"
+            bounds = f"{points(top['difference'])} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
+            text += f"; the difference in accuracy over seeds and the same dev examples is {bounds}: fine-tuning {side}"
+            text += " (the best cell was picked on these examples, which flatters it)" if len(cells) > 1 else ""
+        said.append(f"{text}.")
+        below = int((cells["mean"] <= other["mean"]).sum())
+        if below and len(cells) > 1:
+            said.append(f"{below} of {len(cells)} cells have a mean at or below {other['what']}'s.")
+    if lacking:
+        said.append(
+            f"Of the baselines that the sweep asks for {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not "
+            "trained on these data yet: the next `harness sweep` does it."
+        )
+    return said
+
+
 def best(found: Analysis) -> list[str]:
     """What reporting the best seed instead of the mean makes of the scores."""
     table = found.best_of_n

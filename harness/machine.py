@@ -96,7 +96,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
     """
     trials = expand(sweep)
     parameters = parameter_count(sweep.cells[0].recipe.model)
-    memory = max(lane_bytes(cell.recipe, parameter_count(cell.recipe.model)) or 0 for cell in sweep.cells) or None
+    memory = max(lane_bytes(cell.recipe, trained_count(cell.recipe)) or 0 for cell in sweep.cells) or None
     per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
     left = []
     for trial, record in ((trial, records.get(trial.id)) for trial in trials):
@@ -137,11 +137,17 @@ _SHAPES = {
 }
 
 
+_GPT2 = {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_positions": "max_position_embeddings"}
+
+
 @lru_cache(maxsize=64)
 def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
     config = Path(hub.location(spec)) / "config.json"
     try:
         found = json.loads(config.read_text())
+        if found.get("model_type") == "gpt2":  # has names of its own
+            found |= {name: found[short] for short, name in _GPT2.items()}
+            found["intermediate_size"] = found.get("n_inner") or 4 * found["n_embd"]
         keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
         layers, hidden, inner, words, positions = (int(found[key]) for key in keys)
     except (OSError, ValueError, KeyError, TypeError):
@@ -164,17 +170,52 @@ def parameter_count(spec: ModelSpec) -> int | None:
     return layers * (4 * hidden * hidden + 2 * hidden * inner + 13 * hidden) + (words + positions + hidden) * hidden
 
 
+def trained_count(recipe: Recipe) -> int | None:
+    """About how many parameters a lane trains, the head apart, from the model's shape and the method."""
+    shape, everything = _model_shape(recipe.model), parameter_count(recipe.model)
+    if shape is None or everything is None:
+        return None
+    layers, hidden, inner, _, _ = shape
+    layer = 4 * hidden * hidden + 2 * hidden * inner + 13 * hidden
+    targets = 2 if recipe.lora_targets is None else recipe.lora_targets.count(",") + 1
+    match recipe.method:
+        case "full":
+            return everything
+        case "head":
+            return 0
+        case "top_layers":
+            return min(layers, recipe.top_layers or layers) * layer
+        case "lora":  # a map of hidden × hidden values; one of the feed-forward's is up to 2.5 times that
+            return layers * targets * recipe.lora_rank * 2 * hidden
+        case "prefix":
+            return layers * 2 * recipe.virtual_tokens * hidden
+        case "prompt":
+            return recipe.virtual_tokens * hidden
+        case "ia3":
+            return layers * (2 * hidden + inner)
+        case "adapter":
+            return layers * 2 * ((2 * recipe.adapter_size + 3) * hidden + recipe.adapter_size)
+        case "bitfit":
+            return layers * (8 * hidden + inner)
+
+
 def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
-    """Memory a lane takes: weights, gradient, two moments and a spare in float32, and what backward keeps."""
+    """Memory a lane takes: what backward keeps, and of each of so many trained parameters weight, gradient, two moments
+    and a spare in float32.
+    """
     shape = _model_shape(recipe.model)
     if shape is None or parameters is None:
         return None
     layers, hidden, inner, _, _ = shape
-    tokens = recipe.batch_size * recipe.max_length
+    if recipe.method in ("head", "top_layers"):  # nothing is kept of the layers below
+        layers = min(layers, recipe.top_layers or 1)
+    width = recipe.max_length + (recipe.virtual_tokens if recipe.method == "prompt" else 0)
+    tokens = recipe.batch_size * width
     heads = max(1, hidden // 64)
+    keys = width + (recipe.virtual_tokens if recipe.method == "prefix" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
-    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * recipe.max_length)
+    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
     # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
     copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.chooses
     return 4 * ((5 + copies) * parameters + kept)
@@ -207,6 +248,11 @@ _MOST_LANES = 32  # from 16 on a lane-step hardly gets faster, and a pack that i
 
 
 def most_lanes(recipe: Recipe, device: str, memory: int | None = None) -> int:
-    """How many lanes fit, as `pack_size`; 1 where the model's shape isn't known."""
-    lane = lane_bytes(recipe, parameter_count(recipe.model))
-    return 1 if lane is None else max(1, min(_MOST_LANES, (room(device) if memory is None else memory) // lane))
+    """How many lanes fit beside what they share, as `pack_size`; 1 where the model's shape isn't known."""
+    everything = parameter_count(recipe.model)
+    lane = lane_bytes(recipe, trained_count(recipe))
+    if lane is None or everything is None:
+        return 1
+    frozen = 0 if recipe.method == "full" else 4 * everything  # once, whatever the lanes
+    left = (room(device) if memory is None else memory) - frozen
+    return max(1, min(_MOST_LANES, left // lane))

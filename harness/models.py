@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import hub
-from harness.sweep import HarnessError, ModelSpec
+from harness import hub, methods
+from harness.sweep import HarnessError, Method, ModelSpec
 
 # N(0, 0.02), as BERT's own initialisation (Devlin et al. 2019) and the study's head (Mosbach et al. 2021).
 HEAD_STD = 0.02
@@ -23,14 +25,18 @@ HEAD_STD = 0.02
 _TOKEN_MASK = ("deberta", "deberta-v2")
 # These count positions from behind the padding token's index.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
+# Decoders, whose mask is causal and who classify by their last real token.
+_DECODERS = ("gpt2", "llama", "qwen2")
+_FULL = Method()
 
 
 @dataclass(frozen=True)
 class Network:
-    """A pretrained network as a function of its parameters.
+    """A pretrained network as a function of the parameters that its method trains.
 
-    `module` gives the shapes of the computation, `pretrained` the float32 values of every parameter by name in the
-    module's order, `head` the names that are drawn afresh for each trial, `sha256` a hash of the pretrained values.
+    `module` gives the shapes of the computation and the values of what is not trained, `pretrained` the float32 values
+    of every trained parameter by name in the module's order, `head` the names that are drawn afresh for each trial,
+    `drawn` how the parts that the method put in are, `sha256` a hash of all pretrained values, trained or not.
     """
 
     module: nn.Module
@@ -40,6 +46,11 @@ class Network:
     token_mask: bool
     takes_token_types: bool
     positions: int | None  # the longest text it can read, in tokens
+    causal: bool = False
+    virtual: int = 0  # positions that a prompt takes before the text
+    drawn: dict[str, methods.Draw] = field(default_factory=dict)
+    # Matrices that are not trained but multiplied with, by name.
+    frozen: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     # Of `playback`, by what is recorded; None where it can't be. And how often that was called before.
     recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
     calls: Counter[object] = field(default_factory=Counter, repr=False, compare=False)
@@ -49,10 +60,16 @@ class Network:
         """How many numbers are trained."""
         return sum(value.numel() for value in self.pretrained.values())
 
-    def initialised(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """All parameters on the CPU, the head drawn from N(0, 0.02): weights from `generator`, biases 0, scales 1.
+    @property
+    def all_parameters(self) -> int:
+        """How many numbers there are, trained or not."""
+        return sum(value.numel() for value in self.module.parameters())
 
-        Parameters are visited in the module's order, so one seed gives one head whatever the device or the pack.
+    def initialised(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """All trained parameters on the CPU, the head from N(0, 0.02): weights from `generator`, biases 0, scales 1.
+
+        The head is drawn first and in the module's order, so one seed gives one head whatever the device, the pack or
+        the method; then come the method's own parts, in that order too.
         """
         values = dict(self.pretrained)
         for name in self.head:
@@ -63,17 +80,28 @@ class Network:
                 values[name] = torch.ones(shape)
             else:
                 values[name] = torch.zeros(shape)
+        for name, draw in self.drawn.items():
+            values[name] = draw(torch.empty(values[name].shape), generator)
         return values
 
     def inputs(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None) -> dict[str, Tensor]:
         """Keyword arguments of the module for input_ids [..., T] and lengths [...] (real tokens of each row)."""
+        if self.virtual:
+            before = (self.virtual, 0)
+            config: Any = self.module.config
+            input_ids = F.pad(input_ids, before, value=int(config.pad_token_id == 0))  # any word but padding
+            token_type_ids = None if token_type_ids is None else F.pad(token_type_ids, before)
+            lengths = lengths + self.virtual
         width = input_ids.shape[-1]
         real = torch.arange(width, device=input_ids.device) < lengths[..., None]  # [..., T]
         if self.token_mask:
             mask = real.long()
         else:
+            if self.causal:
+                real = real[..., None, :] & torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
             mask = torch.zeros(real.shape, device=input_ids.device).masked_fill_(~real, torch.finfo(torch.float32).min)
-            mask = mask[..., None, None, :]  # [..., 1, 1, T]
+            # [..., 1, T, T] where causal, else [..., 1, 1, T]
+            mask = mask[..., None, :, :] if self.causal else mask[..., None, None, :]
         given = {"input_ids": input_ids, "attention_mask": mask}
         if self.takes_token_types:
             given["token_type_ids"] = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -94,6 +122,13 @@ def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
         return load(place, trust_remote_code=trusted)
     except HarnessError:
         raise
+    except ImportError as error:  # a tokenizer's own needs: MeCab for Japanese
+        raise HarnessError(
+            f"the {what} of '{spec.name}' finds the packages that it needs",
+            got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
+            allowed="all of them installed",
+            fix="install it; for Japanese: pip install 'stability-harness[japanese]'",
+        ) from None
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise hub.custom_code(spec) from None
@@ -112,15 +147,78 @@ def tokenizer(spec: ModelSpec) -> Any:
     hub.prepare()
     from transformers import AutoTokenizer
 
-    return _loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    found = _loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
+        found.pad_token = found.eos_token
+    return found
+
+
+def network(spec: ModelSpec, num_labels: int, method: Method = _FULL) -> Network:
+    """The pretrained network with `num_labels` outputs, in float32 on the CPU; 1 output is a regression.
+
+    Raises HarnessError when the model can't be had, has no classification head, or not what the method needs.
+    """
+    known = _networks(spec, num_labels)
+    if method not in known:
+        known[method] = _adapted(known[_FULL], method)
+    return known[method]
+
+
+def check(spec: ModelSpec, method: Method) -> None:
+    """Raise HarnessError for a method that the model has not the parts for; its weights are not read."""
+    if method == _FULL:
+        return
+    hub.prepare()
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = _loaded("configuration", spec, AutoConfig.from_pretrained)
+    with torch.device("meta"):
+        module = _loaded(
+            "configuration",
+            spec,
+            lambda place, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
+        )
+        methods.adapt(module, method, ())
+
+
+def _adapted(full: Network, method: Method) -> Network:
+    """A network that trains by another method, with the frozen values of the full one."""
+    known = {id(value): full.pretrained[name] for name, value in full.module.named_parameters()}
+    shared: dict[int, Any] = {id(value): value for value in full.module.parameters()}
+    module = copy.deepcopy(full.module, shared)
+    with torch.random.fork_rng(devices=[]):  # peft draws values of its own, which are thrown away
+        trained, drawn = methods.adapt(module, method, full.head)
+    module.requires_grad_(False)
+    module.train()
+    parameters = dict(module.named_parameters())
+    lookups = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    positions = None if full.positions is None else full.positions - methods.virtual_positions(method)
+    return replace(
+        full,
+        module=module,
+        pretrained={
+            name: known.get(id(value), value.detach()) for name, value in parameters.items() if name in trained
+        },
+        positions=positions,
+        virtual=methods.virtual_positions(method),
+        drawn=drawn,
+        frozen={
+            name: value
+            for name, value in parameters.items()
+            if name not in trained and value.dim() > 1 and id(value) not in lookups
+        },
+        recordings={},
+        calls=Counter(),
+    )
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same model
-def network(spec: ModelSpec, num_labels: int) -> Network:
-    """The pretrained network with `num_labels` outputs, in float32 on the CPU; 1 output is a regression.
+def _networks(spec: ModelSpec, num_labels: int) -> dict[Method, Network]:
+    """The networks of a model by method; full fine-tuning's is always there, and the others share its frozen values."""
+    return {_FULL: _pretrained(spec, num_labels)}
 
-    Raises HarnessError when the model can't be had or is no encoder with a classification head.
-    """
+
+def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
     hub.check_model(spec)
     hub.prepare()
     import transformers
@@ -163,9 +261,21 @@ def network(spec: ModelSpec, num_labels: int) -> Network:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.contiguous().numpy().tobytes())
     kind = module.config.model_type
+    causal = kind in _DECODERS
+    if hasattr(module, "score") and not causal:
+        raise HarnessError(
+            "the model is an encoder, or a decoder of a known kind",
+            got=f"a model of the kind '{kind}'",
+            allowed=", ".join(_DECODERS) + " and encoders",
+            fix="name another model",
+        )
+    if causal:
+        module.config.use_cache = False
+        module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
     positions = getattr(module.config, "max_position_embeddings", None)
     if positions is not None and kind in _OFFSET_POSITIONS:
         positions -= module.config.pad_token_id + 1
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes and types > 0, positions)
+    takes = takes and types > 0
+    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, positions, causal)

@@ -302,6 +302,22 @@ def difference(
     return value, float(low), float(high)
 
 
+def example_interval(correct: np.ndarray, rng: np.random.Generator, resamples: int = 1000) -> tuple[float, float]:
+    """The 95 % interval of the mean accuracy of answers [R, N] over the choice of the N examples, the runs held.
+
+    Percentile bootstrap of the examples (Efron 1979); NaN with one example.
+    """
+    _check_correct(correct)
+    _check_resamples(resamples)
+    examples = correct.shape[1]
+    if examples == 1:
+        return NAN, NAN
+    share = correct.mean(axis=0)  # [N]
+    drawn = [_drawn(rng, examples, count) @ share / examples for count in _blocks(resamples, examples)]
+    low, high = np.quantile(np.concatenate(drawn), _TAILS)
+    return float(low), float(high)
+
+
 def optimism(correct: np.ndarray, rng: np.random.Generator, splits: int = 1000) -> tuple[float, float, float]:
     """What picking the best of R runs on a dev set reports too high: the mean over random halves, 2.5 % and 97.5 %.
 

@@ -23,9 +23,9 @@ from typing import IO, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.sweep import SEED_FIELDS, HarnessError, Sweep, Trial, expand
+from harness.sweep import SEED_FIELDS, BaselineName, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
 HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `harness status`
@@ -83,16 +83,18 @@ class Measured(BaseModel):
     final_dev_loss: float | None
     label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
     diverged_step: int | None
-    weights_sha256: str
+    weights_sha256: str = Field(description="over the trained parameters")
     data_sha256: str
     model_sha256: str
-    parameters: int
+    parameters: int = Field(description="trained or not, with the parts that the method put in")
     wall_seconds: float = Field(description="of the pack, start to end")
     lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
     peak_memory_bytes: int
     # Not in the first records: None there means neither.
     stopped_step: int | None = Field(default=None, description="after which it stopped early; `steps` counts to there")
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
+    # Not in the first records, whose parameters were all trained: None there.
+    trained_parameters: int | None = None
 
 
 class Record(BaseModel):
@@ -112,6 +114,31 @@ class Record(BaseModel):
     measured: Measured | None
     arrays_sha256: str | None
     error: str | None
+
+
+class Baseline(BaseModel):
+    """A simple classifier beside a sweep's cells: what it was trained with, and what it answered on the dev set.
+
+    One run a seed, or one alone, without seeds, where no seed changes it. `answers` [R][N] are classes, none for a
+    regression; `scores` [R] are fractions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: BaselineName
+    settings: str
+    task: str
+    metric: str
+    data_sha256: str
+    versions: dict[str, str]
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...]
+    failed: tuple[bool, ...] = Field(description="at or below the majority, each run")
+    labels: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+
+_BASELINES = TypeAdapter(tuple[Baseline, ...])
 
 
 @dataclass(frozen=True)
@@ -167,7 +194,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 class Store:
-    """The results folder of one sweep and profile: `plan.json`, and `trials/<id>.json` with `<id>.npz` beside it."""
+    """The results folder of a sweep and profile: `plan.json`, `trials/<id>.json` with `<id>.npz`, `baselines.json`."""
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; nothing is made before something is written."""
@@ -299,6 +326,17 @@ class Store:
                 return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in Curves.__dataclass_fields__})
         except _DAMAGED:
             return None
+
+    def save_baselines(self, found: tuple[Baseline, ...]) -> None:
+        """Keep what the cells are compared with, in place of what was kept before."""
+        write(self.folder / "baselines.json", _BASELINES.dump_json(found) + b"\n")
+
+    def baselines(self) -> tuple[Baseline, ...]:
+        """What the cells are compared with; none where none was trained, or the file can't be read."""
+        try:
+            return _BASELINES.validate_json((self.folder / "baselines.json").read_bytes())
+        except (OSError, ValidationError):
+            return ()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

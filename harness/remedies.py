@@ -107,8 +107,11 @@ def reinitialise(
 
 
 def _scales(module: nn.Module) -> set[str]:
-    kinds = nn.LayerNorm | nn.RMSNorm
-    return {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, kinds)}
+    return {
+        f"{name}.weight"
+        for name, part in module.named_modules()
+        if isinstance(part, nn.LayerNorm | nn.RMSNorm) or type(part).__name__.endswith("RMSNorm")
+    }
 
 
 def linear_columns(module: nn.Module) -> dict[str, int]:

@@ -71,6 +71,10 @@ def summary(found: Analysis) -> dict[str, object]:
         {"axes": dict(study.cells[row["cell"]].axes)} | {key: _known(row[key]) for key in keys}
         for row in found.cells.to_dict("records")
     ]
+    made = {
+        name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
+        for name, table in found.tables.items()
+    }
     return {
         "sweep": study.sweeps[0].name if len(study.sweeps) == 1 else study.name,
         "profile": study.profile,
@@ -79,10 +83,8 @@ def summary(found: Analysis) -> dict[str, object]:
         "majority": _single(pd.to_numeric(study.runs["majority_score"]).dropna()),
         "answer": findings.answer(found),
         "cells": rows,
-        "tables": {
-            name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
-            for name, table in found.tables.items()
-        },
+        "tables": made,
+        **({"baselines": made["baselines"]} if any(sweep.baselines for sweep in study.sweeps) else {}),
     }
 
 
@@ -90,7 +92,7 @@ def _runs_csv(runs: pd.DataFrame) -> str:
     """One row a planned run, without file-system paths; an error is its last line."""
     shown = runs.assign(error=[_error_line(error) if isinstance(error, str) else None for error in runs["error"]])
     counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
-    counts += ["parameters", "peak_memory_bytes", "threads", "pack_size"]
+    counts += ["parameters", "trained_parameters", "peak_memory_bytes", "threads", "pack_size"]
     whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
     return tables.csv(shown.assign(**whole).dropna(axis="columns", how="all"))
 
@@ -219,6 +221,7 @@ PARTS = (
         ("pair_noise", "flips"),
         findings.noise,
     ),
+    _Part("classes", "Classes and calibration", None, "", ("calibration",), ("confusion",), findings.calibrated),
     _Part(
         "best",
         "Best of n",
@@ -251,6 +254,7 @@ PARTS = (
         findings.drivers,
     ),
     _Part("seeds", "Which part of the seed", None, "", ("seed_factors",), (), findings.seeds),
+    _Part("baselines", "Against simple baselines", None, "", ("baselines",), (), findings.against_baselines),
     _Part("paper", "Against the paper", None, "", ("against_the_paper",)),
 )
 
@@ -363,10 +367,14 @@ def _provenance(study: Study) -> Table:
     names |= {
         "kernels": "CPU kernels",
         "model_sha256": "model, SHA-256",
-        "parameters": "parameters trained",
+        "trained_parameters": "parameters trained",
         "steps": "steps",
     }
     names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
+    trained = done["trained_parameters"].fillna(done["parameters"])  # early records don't say
+    done = done.assign(trained_parameters=trained)
+    if not trained.equals(done["parameters"]):
+        names |= {"parameters": "parameters, with frozen ones"}
     rows = []
     for imported in study.imports:
         rows += [["imported by", imported.command]]
@@ -458,6 +466,12 @@ GLOSSARY = (
         "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
         "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, "
         "over 20,000 of the pairs).",
+    ),
+    (
+        "ECE, Brier score",
+        "Expected calibration error: how far the confidence in an answer lies from the share of right answers at that "
+        "confidence, in 15 bins of equal width (Guo et al. 2017). Brier score: squared errors of the probabilities, "
+        "summed over the classes (0 to 2).",
     ),
     ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
     (

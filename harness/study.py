@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
-from harness.records import Curves, Environment, Measured, Store
+from harness.records import Baseline, Curves, Environment, Measured, Store
 from harness.sweep import HarnessError, ModelSpec, Recipe, Scalar, Sweep, TaskSpec, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -67,6 +67,7 @@ class Study:
     unreadable: int = 0
     sweeps: tuple[Sweep, ...] = ()
     imports: tuple[Imported, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
 
     @property
@@ -110,6 +111,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         stand_in=sweep.stand_in,
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
+        baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
         load=lambda row: store.curves(trials[row]),
     )
 
@@ -260,5 +262,6 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         unreadable=first.unreadable + second.unreadable,
         sweeps=first.sweeps + second.sweeps,
         imports=first.imports + second.imports,
+        baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
     )

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Scalar = str | int | float | bool | None
 Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1
 MOST = 100_000  # trials of a sweep; more is a slip of the pen, and would fill the memory before it is noticed
@@ -84,6 +85,17 @@ class ModelSpec(_Frozen):
     folder: str | None = None
 
 
+class Method(NamedTuple):
+    """Which parameters are trained and which are put in: all of it decides the shapes of the computation."""
+
+    name: str = "full"
+    top_layers: int | None = None
+    lora_rank: int = 8
+    lora_targets: str | None = None
+    virtual_tokens: int = 20
+    adapter_size: int = 64
+
+
 class Recipe(_Frozen):
     """The hyperparameters of a training run, without its seed; defaults are those of Mosbach et al. (2021) for BERT.
 
@@ -135,6 +147,20 @@ class Recipe(_Frozen):
     momentum: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
     class_weights: bool = False
     oversample: bool = False
+    method: Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"] = "full"
+    top_layers: int | None = Field(default=None, ge=1)
+    lora_rank: int = Field(default=8, ge=1)
+    lora_alpha: float = Field(default=16.0, gt=0, allow_inf_nan=False)
+    lora_targets: str | None = Field(default=None, min_length=1)  # comma separated ends of names; None: query and value
+    virtual_tokens: int = Field(default=20, ge=1)
+    # One would be a product with a single column, which takes another kernel when a lane is alone.
+    adapter_size: int = Field(default=64, ge=2)
+
+    @property
+    def trains(self) -> Method:
+        """Its method, with what decides shapes."""
+        own = (self.top_layers, self.lora_rank, self.lora_targets, self.virtual_tokens, self.adapter_size)
+        return Method(self.method, *own)
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -142,7 +168,7 @@ class Recipe(_Frozen):
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
         kernels = (self.optimizer, self.soft_targets)
-        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels)
+        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
 
     @property
     def soft_targets(self) -> bool:
@@ -217,6 +243,7 @@ class Sweep(_Frozen):
     title: str
     stand_in: str | None = None
     source: str | None = None  # the file's text, and what was set beside it, for the report
+    baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
 
@@ -313,7 +340,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
-_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", "init_seed", "order_seed", "dropout_seed")
+_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines")
 _FILTERS = ("include", "exclude")
 _KEYS = (*_SWEEP_KEYS, *_FILTERS, *Recipe.model_fields)
 
@@ -489,9 +516,25 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         source=path.read_text(encoding="utf-8-sig") + "".join(f"# --set {assignment}\n" for assignment in overrides),
         cells=cells,
         seeds=seeds,
+        baselines=_baselines(merged.get("baselines", [])),
     )
     expand(sweep)
     return sweep
+
+
+def task_of(name: str, files: TaskFiles | None, settings: Sequence[str]) -> TaskSpec:
+    """A task that the command line names; `settings` are its `task.key=value` texts. Raises HarnessError as `load`."""
+    content: dict[str, Any] = {"task": {"name": name}, "model": "embedded", "lr": 1.0, "epochs": 1}
+    if files is not None:
+        content["task"]["files"] = files.model_dump()
+    for assignment in settings:
+        if not assignment.startswith("task."):
+            raise HarnessError(
+                "--set says how the data are read", got=f"'{assignment}'", allowed="task.KEY=VALUE",
+                fix="leave out what is no setting of the task",
+            )  # fmt: skip
+        _set(content, assignment)
+    return _recipe(content, "the command line").task
 
 
 def _text(content: Mapping[str, Any], key: str) -> str | None:
@@ -501,13 +544,58 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
+def _baselines(value: object) -> tuple[BaselineName, ...]:
+    """The names of what the sweep's cells are compared with, each once."""
+    names = value if isinstance(value, list) else [value]
+    for place, name in enumerate(names):
+        if name not in get_args(BaselineName) or name in names[:place]:
+            raise HarnessError(
+                "baselines is a list of names, each once",
+                got=_said(name) + (" a second time" if name in names[:place] else ""),
+                allowed=", ".join(get_args(BaselineName)),
+                fix="write it as baselines: [majority, tfidf_logistic]",
+            )
+    return tuple(names)
+
+
 def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(dict(fields))
     except ValidationError as error:
         raise _explained(error, where) from None
+    _check_method(recipe)
     _check(recipe)
     return recipe
+
+
+_OF_METHODS = {
+    "top_layers": ("top_layers",),
+    "lora_rank": ("lora",),
+    "lora_alpha": ("lora",),
+    "lora_targets": ("lora",),
+    "virtual_tokens": ("prefix", "prompt"),
+    "adapter_size": ("adapter",),
+}
+
+
+def _check_method(recipe: Recipe) -> None:
+    """Refuse settings of a method that is not the recipe's; what they are by default is none."""
+    for name, methods in _OF_METHODS.items():
+        value = getattr(recipe, name)
+        if recipe.method not in methods and value != Recipe.model_fields[name].default:
+            raise HarnessError(
+                f"{name} belongs to the method {' or '.join(methods)}",
+                got=f"{name} {show(value)} with method {recipe.method}",
+                allowed=f"method: {' or '.join(methods)}, or no {name}",
+                fix=f"remove {name} or change the method; `recipes:` bundles settings that go together",
+            )
+    if recipe.method == "top_layers" and recipe.top_layers is None:
+        raise HarnessError(
+            "the method top_layers has a number of layers",
+            got="nothing",
+            allowed="top_layers: 1 or more",
+            fix="add top_layers: …",
+        )
 
 
 def check_reinit(recipe: Recipe, layers: int) -> None:
@@ -531,6 +619,10 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("clip_per_tensor", "a max_grad_norm", lambda r: r.max_grad_norm is not None),
     ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer != "sgd"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
+    # They are about the pretrained weights, which other methods leave as they are.
+    ("reinit_layers", "method full", lambda r: r.method == "full"),
+    ("mixout", "method full", lambda r: r.method == "full"),
+    ("pretrained_decay", "method full", lambda r: r.method == "full"),
 )
 _EITHER = (("eval_steps", "eval_every"), ("freeze_steps", "unfreeze_every"))
 

@@ -362,6 +362,48 @@ def _flips(found: Analysis) -> Table:
     return _build("flips", caption, found.flips, columns)
 
 
+def _with_sd(name: str) -> Callable[[Row], str]:
+    return lambda row: score(row[name]) + ("" if unknown(row[f"{name}_sd"]) else f" ± {score(row[f'{name}_sd'])}")
+
+
+def _calibration(found: Analysis) -> Table:
+    """One row a cell; the file has every run."""
+    grouped = found.calibration.groupby("cell", sort=False)
+    by_cell = grouped[["accuracy", "confidence", "ece", "brier"]]
+    cells = by_cell.mean().join(by_cell.std().add_suffix("_sd")).join(grouped["ece"].agg(["size", "max"])).reset_index()
+    columns: list[Column] = [
+        ("runs", _number("size", integer)),
+        ("accuracy", _number("accuracy")),
+        ("mean confidence", _number("confidence")),
+        ("ECE ± sd", _with_sd("ece")),
+        ("highest ECE", _number("max")),
+        ("Brier score ± sd", _with_sd("brier")),
+    ]
+    caption = "Calibration on the dev set: means over the runs of a cell"
+    return _build("calibration", caption, cells, columns, _axes(found.study))
+
+
+_MOST_CLASSES = 10  # whose answers have a column each on the page
+
+
+def _confusion(found: Analysis) -> Table:
+    table = found.confusion
+    answers = [name for name in table.columns if str(name).startswith("as_")]
+
+    place: list[Column] = [*_axes(found.study), ("class", lambda row: str(row["label"]))]
+    columns: list[Column] = [
+        ("runs", _number("runs", integer)),
+        *(
+            (f"answered {name.removeprefix('as_')}", _number(name, integer))
+            for name in (answers if len(answers) <= _MOST_CLASSES else ())
+        ),
+        ("precision ± sd", _with_sd("precision")),
+        ("recall ± sd", _with_sd("recall")),
+    ]
+    caption = "What the examples of each class were answered as, summed over the runs of a cell; sd over the runs"
+    return _build("confusion", caption, table, columns, place)
+
+
 def _best_of_n(found: Analysis) -> Table:
     """One row a cell, a column for some numbers of seeds; the file has all of them."""
     table = found.best_of_n
@@ -511,6 +553,25 @@ def _effects_on_failing(found: Analysis) -> Table:
     return _build("effects_on_failing", caption, found.effects_on_failing, columns, place)
 
 
+def _baselines(found: Analysis) -> Table:
+    table = found.baselines.rename(columns={"accuracy": "dev"})
+    several = table["task"].nunique() > 1
+    place: list[Column] = [
+        *([("task", lambda row: row["task"])] if several else []),
+        ("cell or baseline", lambda row: row["what"] + (f": {row['settings']}" if row["settings"] else "")),
+    ]
+    columns: list[Column] = [
+        ("runs", lambda row: "no seed changes it" if not unknown(row["sd"]) and row["runs"] == 1 else str(row["runs"])),
+        ("failed", _k_of_n("failed", "judged")),
+        ("mean [95 % over seeds]", _with_interval("mean")),
+        ("sd", _number("sd")),
+        ("accuracy [95 % over dev examples]", _with_interval("dev")),
+        ("accuracy above the best baseline [95 %]", _with_interval("difference")),
+    ]
+    caption = "The cells beside simple classifiers on the same splits; differences over seeds and the same dev examples"
+    return _build("baselines", caption, table, columns, place)
+
+
 def _against_the_paper(found: Analysis) -> Table:
     def published(row: Row) -> str:
         return (
@@ -557,6 +618,8 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "noise_floor": _noise_floor,
     "pair_noise": _pair_noise,
     "flips": _flips,
+    "calibration": _calibration,
+    "confusion": _confusion,
     "best_of_n": _best_of_n,
     "selection": _selection,
     "budget": _budget,
@@ -566,6 +629,7 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "drivers_of_score": _drivers_of_score,
     "drivers_of_failing": _drivers_of_failing,
     "effects_on_failing": _effects_on_failing,
+    "baselines": _baselines,
     "against_the_paper": _against_the_paper,
 }
 

@@ -24,11 +24,17 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One split as text; `labels` [N] are class indexes (int64), or numbers (float32) for a regression."""
+    """One split as text; `labels` [N] are class indexes (int64), or numbers (float32) for a regression.
+
+    `numbers` [N] say where in the `source` each example stands: lines of a file, or rows of a data set (`unit`).
+    """
 
     texts: tuple[str, ...]
     pairs: tuple[str, ...] | None
     labels: np.ndarray
+    source: str
+    unit: str
+    numbers: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,20 +156,22 @@ _GLUE: dict[str, _Glue] = {
     "wnli": _Glue(*_PAIR, ("label",), ("not_entailment", "entailment"), "accuracy", (635, 71)),
 }
 _OWN = _Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
+NAMES = (*_GLUE, EMBEDDED)  # of tasks that need no files
 _SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
-def load(spec: TaskSpec) -> Raw:
+def load(spec: TaskSpec, blank: bool = False) -> Raw:
     """Read a task's two splits: embedded, from files, or a GLUE task from the hub or its cache.
 
-    Raises HarnessError for data that are missing or not clean, with the file and its line, counted from 1.
+    `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
+    are missing or not clean, with the file and its line, counted from 1.
     """
     if spec.name == EMBEDDED:
         return _load_embedded(spec)
     glue = _GLUE.get(spec.name)
     if spec.files is not None:
         train, validation = _find(spec.files, glue)
-        tables = _read(train, spec, glue), _read(validation, spec, glue)
+        tables = _read(train, spec, glue, blank), _read(validation, spec, glue, blank)
     elif glue is not None:
         tables = _fetch(spec, glue)
     else:
@@ -350,7 +358,14 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, valid
         names = _label_names(train, known)
         labels = [_indexes(table, names) for table in (train, validation)]
     first, second = (
-        Rows(texts=tuple(table.texts), pairs=None if table.pairs is None else tuple(table.pairs), labels=values)
+        Rows(
+            texts=tuple(table.texts),
+            pairs=None if table.pairs is None else tuple(table.pairs),
+            labels=values,
+            source=table.source,
+            unit=table.unit,
+            numbers=table.numbers,
+        )
         for table, values in zip((train, validation), labels, strict=True)
     )
     return Raw(name, metric, names, first, second, _sha256((first, second)))
@@ -584,7 +599,7 @@ class _Columns:
         return cls(text, pair, label)
 
 
-def _read(path: Path, spec: TaskSpec, glue: _Glue | None) -> _Table:
+def _read(path: Path, spec: TaskSpec, glue: _Glue | None, blank: bool) -> _Table:
     glue = glue or _OWN
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
@@ -593,14 +608,14 @@ def _read(path: Path, spec: TaskSpec, glue: _Glue | None) -> _Table:
         )
     text = _decoded(path)
     if suffix == ".jsonl":
-        return _read_json(text, str(path), spec, glue)
+        return _read_json(text, str(path), spec, glue, blank)
     delimiter = "\t" if suffix == ".tsv" else ","
     quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
     split = _split_plain if quoting == "none" else _split_quoted
     rows = split(text, delimiter, str(path))
     while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
         rows.pop()
-    return _read_rows(rows, str(path), spec, glue)
+    return _read_rows(rows, str(path), spec, glue, blank)
 
 
 def _unreadable(path: Path, reason: str) -> HarnessError:
@@ -665,7 +680,7 @@ def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
     return rows
 
 
-def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
+def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue, blank: bool) -> _Table:
     if not rows:
         raise _no_rows(source)
     first = [name.strip() for name in rows[0][1]]
@@ -706,10 +721,10 @@ def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue) ->
                 str(width),
                 "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
             )
-    return _table(source, "line", rows, columns, names)
+    return _table(source, "line", rows, columns, names, blank)
 
 
-def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
+def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue, blank: bool) -> _Table:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1)]
     while lines and not lines[-1][1].strip():
         lines.pop()
@@ -729,7 +744,7 @@ def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue) -> _Table:
     names = list(dict.fromkeys(key for _, fields in objects for key in fields))
     columns = _Columns.choose(names, spec, glue, source, by_index=False)
     rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
-    return _table(source, "line", rows, columns, names)
+    return _table(source, "line", rows, columns, names, blank)
 
 
 def _no_constant(name: str) -> NoReturn:

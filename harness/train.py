@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import metrics, models, playback, remedies, tasks
+from harness import methods, metrics, models, playback, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
@@ -274,7 +274,7 @@ class _Run:
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
         # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
         # of a regression has a second output that nothing reads.
-        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels))
+        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels), self.recipe.trains)
         longest, limit = task.train.input_ids.shape[1], self.network.positions
         if limit is not None and longest > limit:
             raise HarnessError(
@@ -288,6 +288,7 @@ class _Run:
         self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
+        self.lanes = self.views | self._settings()  # what differs from lane to lane
         self.gradient = torch.zeros_like(self.weights)
         self.gradient_views = self._cut(self.gradient)
         self.parts = self._parts()
@@ -296,7 +297,7 @@ class _Run:
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
-        self.layout = playback.layout(list(self.views.values()))
+        self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
         ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
@@ -324,6 +325,23 @@ class _Run:
                 views[name][lane].copy_(value)
         return flat, {name: view.requires_grad_() for name, view in views.items()}
 
+    def _settings(self) -> dict[str, Tensor]:
+        """What the module is given of each lane beside its parameters, by name, [L]."""
+        if self.recipe.method != "lora":
+            return {}
+        scales = [r.lora_alpha / r.lora_rank for r in self.recipes]
+        return {methods.LORA_SCALE: torch.tensor(scales, device=self.device)}
+
+    def _shared(self, lanes: int) -> dict[str, Tensor]:
+        """Frozen matrices as if each lane had its own, [lanes, *shape], without a copy; on a CPU alone.
+
+        So each lane's product is one by itself there, whose bits can't depend on the pack; a GPU multiplies all lanes
+        at once, which is faster.
+        """
+        if self.device.type != "cpu":
+            return {}
+        return {name: value.expand(lanes, *value.shape) for name, value in self.network.frozen.items()}
+
     def _cut(self, flat: Tensor) -> dict[str, Tensor]:
         """Views [L, *shape] into flat [L, P], in the module's order."""
         views, start = {}, 0
@@ -338,11 +356,12 @@ class _Run:
             f"{name}.weight"
             for name, part in self.module.named_modules()
             if isinstance(part, nn.LayerNorm | nn.RMSNorm)
+            or (self.network.causal and type(part).__name__.endswith("RMSNorm"))
         }
-        parts = [
-            torch.full((value.numel(),), float(not (name.endswith("bias") or name in norms)), device=self.device)
-            for name, value in self.network.pretrained.items()
-        ]
+        parts = []
+        for name, value in self.network.pretrained.items():
+            kept = name.endswith("bias") or name in norms or methods.is_scale(name)
+            parts.append(torch.full((value.numel(),), float(not kept), device=self.device))
         return torch.cat(parts)
 
     def _parts(self) -> remedies.Parts:
@@ -429,16 +448,16 @@ class _Run:
             self.order = torch.stack([self._epoch(generator) for generator in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
         rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
-        views = self.views
+        lanes = self.lanes
         if self.mixout.lanes:
             with torch.no_grad():
                 self.mixout.mix(self.weights, self.mixed)
-            views = self.mixed_views
+            lanes = lanes | self.mixed_views
         batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
         losses: Tensor | None = None
         for part in torch.split(rows, micro, dim=1):  # [L, b]; one, of the whole batch, without accumulation
-            of_part, gradients = batch(views, part, rows.shape[1])
+            of_part, gradients = batch(lanes, part, rows.shape[1])
             for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
                 view.copy_(gradient) if losses is None else view.add_(gradient)
             losses = of_part if losses is None else losses + of_part
@@ -451,12 +470,12 @@ class _Run:
             self.averages.update(self.weights, step + 1)
         done = step + 1
         if self._due(done):
-            weights, views = self.weights, self.views
+            weights, lanes = self.weights, self.lanes
             if self.averages.lanes:
                 weights = self.averages.evaluated(self.weights, done)
-                views = self._cut(weights)
+                lanes = lanes | self._cut(weights)
             self.log.eval_steps.append(done)
-            self.log.logits.append(self._evaluate(views))
+            self.log.logits.append(self._evaluate(lanes))
             self._choose(done, self.log.logits[-1], weights)
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
@@ -503,23 +522,23 @@ class _Run:
         """Whether every lane stopped early."""
         return len(self.stops) == len(self.recipes)
 
-    def _batch(self, weights: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _batch(self, lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
         inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
         labels = self._labels(rows, list(range(len(rows))))
-        masks = self._draw(weights, inputs, list(range(len(rows))))
-        names, count = list(inputs), len(weights)
+        masks = self._draw(lanes, inputs, list(range(len(rows))))
+        names, count, trained = list(inputs), len(lanes), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
-            views = dict(zip(weights, given[:count], strict=True))
+            views = dict(zip(self.lanes, given[:count], strict=True))
             inputs = dict(zip(names, given[count : count + len(names)], strict=True))
             labels, *masks = given[count + len(names) :]
             losses = self._losses(views, inputs, labels, masks) / size
-            return [losses.detach(), *torch.autograd.grad(losses.sum(), list(views.values()), materialize_grads=True)]
+            return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
         arguments = [*inputs.values(), labels, *masks]
-        losses, *gradients = self._call("step", step, weights, arguments, batches_left, size)
+        losses, *gradients = self._call("step", step, lanes, arguments, batches_left, size)
         return losses, gradients
 
     def _labels(self, rows: Tensor, lanes: list[int]) -> Tensor:
@@ -527,7 +546,7 @@ class _Run:
         labels = self.training.labels[rows.to(self.device)]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
-    def _batch_by_length(self, weights: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _batch_by_length(self, of_lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
         """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
         losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
         by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
@@ -537,29 +556,29 @@ class _Run:
                 groups.setdefault(self.training.width(row), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
-                views = weights if whole else {name: view[lanes] for name, view in weights.items()}
+                views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
                 inputs = self._inputs(self.training, part[lanes], width)
                 labels = self._labels(part[lanes], lanes)
                 masks = self._draw(views, inputs, lanes)
                 loss = self._losses(views, inputs, labels, masks) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
-        return losses, torch.autograd.grad(total, list(weights.values()), materialize_grads=True)
+        return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
 
     def _call(
         self,
         what: str,
         function: playback.Function,
-        weights: dict[str, Tensor],
+        lanes: dict[str, Tensor],
         arguments: list[Tensor],
         calls_left: int,
         size: int = 0,
     ) -> list[Tensor]:
-        """What the function gives for weights and arguments; played back once that pays.
+        """What the function gives for lanes and arguments; played back once that pays.
 
-        The weights lie as `views` do, and `size` is a number that the function takes as a constant.
+        They lie as `self.lanes` do, and `size` is a number that the function takes as a constant.
         """
-        given = [*weights.values(), *arguments]
+        given = [*lanes.values(), *arguments]
         recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
         key = (what, recipe.precision, *kind, size, self.layout, playback.layout(arguments))
         known = self.network.recordings
@@ -581,6 +600,7 @@ class _Run:
     ) -> Tensor:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
+        views = views | self._shared(len(labels))
         if not masks:
             with _NoDropout():
                 return vmap(self._loss)(views, inputs, labels)
@@ -603,7 +623,7 @@ class _Run:
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         with self._autocast():
-            logits: Tensor = functional_call(self.module, view, args=(), kwargs=inputs).logits
+            logits: Tensor = functional_call(self.module, methods.given(view), args=(), kwargs=inputs).logits
         return logits[..., : self.task.num_labels].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -628,7 +648,7 @@ class _Run:
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def _evaluate(self, weights: dict[str, Tensor]) -> np.ndarray:
+    def _evaluate(self, lanes: dict[str, Tensor]) -> np.ndarray:
         """Logits of every lane's weights on the dev set, [L, N, C] float32."""
         self.module.eval()
         data, size = self.validation, self.recipe.eval_batch_size
@@ -643,12 +663,15 @@ class _Run:
             names = list(inputs)
 
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
-                views = dict(zip(weights, given[: len(weights)], strict=True))
-                inputs = dict(zip(names, given[len(weights) :], strict=True))
-                return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                views = dict(zip(self.lanes, given[: len(self.lanes)], strict=True))
+                inputs = dict(zip(names, given[len(self.lanes) :], strict=True))
+                if not (shared := self._shared(len(self.weights))):
+                    return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}
+                return [vmap(self._logits)(views | shared, each)]
 
             calls_left = evaluations_left * (1 if trim else len(batches))
-            (logits,) = self._call("logits", forward, weights, list(inputs.values()), calls_left)  # [L, B, C]
+            (logits,) = self._call("logits", forward, lanes, list(inputs.values()), calls_left)  # [L, B, C]
             found[:, rows.numpy()] = logits.cpu().numpy()
         return found
 
@@ -696,7 +719,8 @@ class _Run:
                 weights_sha256=hashlib.sha256(own.tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
-                parameters=self.network.parameters,
+                parameters=self.network.all_parameters,
+                trained_parameters=self.network.parameters,
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,

@@ -181,3 +181,28 @@ def test_a_folder_without_weights_is_one_line(build: Callable[..., Path], tmp_pa
     (tmp_path / "config.json").write_text((build("bert") / "config.json").read_text())
     with pytest.raises(HarnessError, match="the weights of 'empty' can be loaded"):
         models.network(ModelSpec(name="empty", folder=str(tmp_path)), 2)
+
+
+def japanese(folder: Path) -> ModelSpec:
+    """A folder with a tokenizer that finds words by MeCab, and no weights."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "売上", "高", "は", "増加"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    config = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab",
+              "subword_tokenizer_type": "wordpiece", "mecab_kwargs": {"mecab_dic": "unidic_lite"}}  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "vocab_size": len(words)}))
+    (folder / "model.safetensors").write_bytes(b"")
+    return ModelSpec(name="ja", folder=str(folder))
+
+
+def test_a_japanese_tokenizer_finds_words_by_mecab(tmp_path: Path) -> None:
+    pytest.importorskip("fugashi")
+    pytest.importorskip("unidic_lite")
+    found = models.tokenizer(japanese(tmp_path))(["売上高は増加", "高"])
+    assert found["input_ids"] == [[2, 5, 6, 7, 8, 3], [2, 6, 3]]
+
+
+def test_a_package_that_a_tokenizer_lacks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fugashi", None)
+    with pytest.raises(HarnessError, match=r"finds the packages .* got .*fugashi.*'stability-harness\[japanese\]'"):
+        models.tokenizer(japanese(tmp_path))

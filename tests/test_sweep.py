@@ -318,6 +318,10 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "title a date": TINY + "title: 2020-01-01\n",
     "title no date": TINY + "title: 2020-99-99\n",
     "memory": TINY + "profiles: {a: {min_gpu_gib: lots}}\n",
+    "baseline unknown": TINY + "baselines: [majority, svm]\n",
+    "baseline twice": TINY + "baselines: [majority, majority]\n",
+    "baseline nothing": TINY + "baselines:\n",
+    "baseline a mapping": TINY + "baselines: {majority: on}\n",
     "empty axis": TINY.replace("1e-5", "[]"),
     "axis of lists": TINY.replace("1e-5", "[[1e-5, 2e-5]]"),
     "same rate twice": TINY.replace("1e-5", "[1e-5, 0.00001]"),
@@ -385,6 +389,7 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "momentum without SGD": TINY + "momentum: 0.5\n",
     "bias correction of SGD": TINY + "optimizer: sgd\nbias_correction: off\n",
     "a limit for tensors without one": TINY + "clip_per_tensor: on\nmax_grad_norm: null\n",
+    "mixout of what is frozen": TINY + "method: lora\nmixout: 0.5\n",
     "no patience in a named recipe": HEAD + "lr: 1\nseeds: 1\nrecipes: {a: {epochs: 1, early_stopping_patience: 2}}\n",
     "set without =": ("lr", TINY),
     "set without key": ("=3", TINY),
@@ -517,3 +522,11 @@ def test_an_edit_that_orphans_trained_trials_is_named_by_its_axis(tmp_path):
     without = orphaning_change(old, of(tmp_path, AXES + "exclude: [{lr: 1e-5, epochs: 10}]\n"), trained)
     assert without == "the cell 'lr 1e-5, bias correction off, epochs 10'"
     assert change(("[1e-5, 2e-5]", "[1e-5, 3e-5]"), only=3) is None  # only what was trained counts
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "sweeps").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_shipped_sweep_loads_under_each_profile(path):
+    for profile in profiles(path):
+        assert expand(load(path, profile.name))

@@ -1,0 +1,170 @@
+"""Simple classifiers beside a sweep's cells: is fine-tuning worth it? Trained in seconds, and kept with the results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from harness import metrics, tasks
+from harness.records import Baseline, Store
+from harness.sweep import BaselineName, HarnessError, Sweep
+from harness.tasks import Raw, Rows
+
+# Signs and single letters are words too: scikit-learn's own pattern would leave nothing of a formal language.
+_WORD = r"(?u)\w+|[^\w\s]"
+_KANA = re.compile("[\u3041-\u30ff]")
+# Rows and columns are drawn by lot for every tree, so that seeds matter; the rest is as LightGBM has it.
+_TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5}
+_SETTINGS: dict[BaselineName, str] = {
+    "majority": "the most frequent class of the dev labels, as a failed run is judged by",
+    "tfidf_logistic": "TF-IDF of 1- and 2-grams of words, logistic regression (L2, C = 1)",
+    "tfidf_lightgbm": "TF-IDF of 1- and 2-grams of words, LightGBM (200 trees; 80 % of rows, 50 % of columns a tree)",
+}
+
+
+def check(sweep: Sweep) -> None:
+    """Raise HarnessError where a baseline that the sweep asks for can't be trained; reads the data, trains nothing."""
+    for name in sweep.baselines:
+        if name == "tfidf_lightgbm" and importlib.util.find_spec("lightgbm") is None:
+            raise _lacking("the baseline tfidf_lightgbm has LightGBM", "lightgbm")
+        for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if name != "majority" else ():
+            raw = tasks.load(spec)
+            if raw.label_names is None:
+                raise HarnessError(
+                    f"the baseline {name} answers classes",
+                    got=f"the task {spec.name}, a regression ({raw.metric})",
+                    allowed="baselines: [majority], which predicts the mean there",
+                    fix=f"leave {name} out",
+                )
+            if _japanese(raw) and not all(map(importlib.util.find_spec, ("fugashi", "unidic_lite"))):
+                raise _lacking(f"the words of a Japanese task ({spec.name}) are found by MeCab", "japanese")
+
+
+def train(sweep: Sweep, store: Store, say: Callable[[str], None]) -> None:
+    """Train what the sweep's cells are compared with on the same splits over the same seeds, and keep it.
+
+    What is kept already is not trained again where data, libraries, settings and seeds are the same. Raises
+    HarnessError as `check` does.
+    """
+    check(sweep)
+    kept, found = store.baselines(), []
+    seeds = tuple(dict.fromkeys(one.seed for one in sweep.seeds))
+    for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if sweep.baselines else ():
+        raw = tasks.load(spec)
+        for name in sweep.baselines:
+            wanted = _planned(name, raw, seeds)
+            same = [one for one in kept if one.model_dump(include=set(wanted)) == wanted]
+            if not same:
+                say(f"Training the baseline {name} on {spec.name}.")
+            found.append(same[0] if same else _trained(wanted, name, raw))
+    if tuple(found) != kept and found:
+        store.save_baselines(tuple(found))
+
+
+def _lacking(rule: str, extra: str) -> HarnessError:
+    return HarnessError(
+        rule, got="a Python without it", allowed="the extra installed, or another baseline",
+        fix=f"pip install 'stability-harness[{extra}]'",
+    )  # fmt: skip
+
+
+def _planned(name: BaselineName, raw: Raw, seeds: tuple[int, ...]) -> dict[str, Any]:
+    """What decides a baseline's result."""
+    packages = {"majority": (), "tfidf_logistic": ("scikit-learn",), "tfidf_lightgbm": ("scikit-learn", "lightgbm")}[
+        name
+    ]
+    mecab = name != "majority" and _japanese(raw)
+    if mecab:
+        packages = (*packages, "fugashi", "unidic-lite")
+    return {
+        "name": name,
+        "settings": _SETTINGS[name] + (", words by MeCab" if mecab else ""),
+        "task": raw.name,
+        "metric": raw.metric,
+        "data_sha256": raw.sha256,
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "seeds": seeds if name == "tfidf_lightgbm" else (),
+    }
+
+
+def _trained(planned: dict[str, Any], name: BaselineName, raw: Raw) -> Baseline:
+    labels = raw.validation.labels
+    if raw.label_names is None:  # always the mean
+        value = metrics.majority(raw.metric, labels).value
+        return Baseline(**planned, scores=(value,), failed=(True,), labels=(), answers=())
+    classes = len(raw.label_names)
+    if name == "majority":
+        answers = _majority(raw, classes)
+    else:
+        train, dev = _features(raw)
+        seeds = planned["seeds"] or (None,)
+        answers = [_classifier(seed).fit(train, raw.train.labels).predict(dev) for seed in seeds]
+    scored = [_score(raw, answer, classes) for answer in answers]
+    return Baseline(
+        **planned,
+        scores=tuple(0.0 if one.value is None else one.value for one in scored),
+        failed=tuple(one.at_or_below_majority for one in scored),
+        labels=tuple(labels.tolist()),
+        answers=tuple(tuple(answer.tolist()) for answer in answers),
+    )
+
+
+def _score(raw: Raw, answer: np.ndarray, classes: int) -> metrics.Score:
+    return metrics.score(raw.metric, np.eye(classes)[answer], raw.validation.labels)
+
+
+def _majority(raw: Raw, classes: int) -> list[np.ndarray]:
+    """Always the most frequent class of the dev labels; among equals the one that scores best."""
+    labels = raw.validation.labels
+    counts = np.bincount(labels, minlength=classes)
+    constant = [np.full(len(labels), winner) for winner in np.flatnonzero(counts == counts.max())]
+    return [max(constant, key=lambda answer: _score(raw, answer, classes).value or 0.0)]
+
+
+def _classifier(seed: int | None) -> Any:
+    """LightGBM for a seed; logistic regression, which no seed changes (lbfgs), for none."""
+    if seed is None:
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(max_iter=1000)
+    from lightgbm import LGBMClassifier
+
+    own = int(np.random.SeedSequence(seed).generate_state(1)[0] >> 1)  # it takes 31 bits
+    return LGBMClassifier(**_TREES, random_state=own, n_jobs=1, deterministic=True, force_row_wise=True, verbose=-1)
+
+
+def _features(raw: Raw) -> tuple[Any, Any]:
+    """TF-IDF of the training and the dev texts [N, F] (CSR), a block for each text of a pair; weights of training."""
+    from scipy import sparse
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words: dict[str, Any] = {"token_pattern": _WORD}
+    if _japanese(raw):
+        words = {"token_pattern": None, "tokenizer": _mecab()}
+    blocks = []
+    for train, dev in zip(_texts(raw.train), _texts(raw.validation), strict=True):
+        vectors = TfidfVectorizer(ngram_range=(1, 2), **words)
+        blocks.append((vectors.fit_transform(train), vectors.transform(dev)))
+    train, dev = (sparse.hstack(parts, format="csr") for parts in zip(*blocks, strict=True))
+    return train, dev
+
+
+def _texts(rows: Rows) -> tuple[tuple[str, ...], ...]:
+    return (rows.texts,) if rows.pairs is None else (rows.texts, rows.pairs)
+
+
+def _japanese(raw: Raw) -> bool:
+    """Whether at least half of the training texts have kana: there no blanks part the words."""
+    return 2 * sum(bool(_KANA.search(text)) for text in raw.train.texts) >= len(raw.train.texts)
+
+
+def _mecab() -> Callable[[str], list[str]]:
+    from fugashi import Tagger
+
+    tagger = Tagger()
+    return lambda text: [word.surface for word in tagger(text)]
