@@ -25,7 +25,7 @@ from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.packing import Job, after_failure, fitting, pack
 from harness.records import HEARTBEAT, Curves, Record, Store, write
-from harness.sweep import HarnessError, Recipe, Sweep, Trial, expand, orphaning_change, show, where
+from harness.sweep import HarnessError, Recipe, Sweep, Trial, check_reinit, expand, orphaning_change, show, where
 from harness.workers import Done, InProcess, Place, Pool, Running, make_record
 
 # How often `running.json` is written, which `harness status` reads.
@@ -233,8 +233,9 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
             known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         raw = tasks.load(task)
-        largest = max(recipe.batch_size for recipe in recipes if recipe.task == task)
-        tasks.check_batch(largest, len(raw.train.labels))
+        for recipe in recipes:
+            if recipe.task == task:
+                tasks.check_recipe(recipe, raw.train.labels, raw.label_names is None)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
                 "the data of a started sweep stay the same",
@@ -244,6 +245,10 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
             )
     for model in dict.fromkeys(recipe.model for recipe in recipes):
         hub.check_model(model)
+    for recipe in recipes:
+        layers = machine.layers(recipe.model)
+        if layers is not None:
+            check_reinit(recipe, layers)
     for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
         from harness import models  # torch, where a method asks what the model has
 

@@ -155,6 +155,12 @@ def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
     return layers, hidden, inner, words, positions
 
 
+def layers(spec: ModelSpec) -> int | None:
+    """How many layers the encoder has; None where that isn't known here."""
+    shape = _model_shape(spec)
+    return shape[0] if shape else None
+
+
 def parameter_count(spec: ModelSpec) -> int | None:
     """About how many parameters the encoder has, from its shape; None where that isn't known here."""
     shape = _model_shape(spec)
@@ -210,7 +216,9 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
     kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
-    return 4 * (5 * parameters + kept)
+    # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
+    copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.chooses
+    return 4 * ((5 + copies) * parameters + kept)
 
 
 def room(device: str) -> int:

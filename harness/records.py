@@ -90,6 +90,9 @@ class Measured(BaseModel):
     wall_seconds: float = Field(description="of the pack, start to end")
     lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
     peak_memory_bytes: int
+    # Not in the first records: None there means neither.
+    stopped_step: int | None = Field(default=None, description="after which it stopped early; `steps` counts to there")
+    kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
     # Not in the first records, whose parameters were all trained: None there.
     trained_parameters: int | None = None
 

@@ -317,9 +317,13 @@ def _setting(value: object) -> str:
 
 
 def _settings(sweep: Sweep) -> Table:
-    """Every field of the recipes: one value, or which cells have which."""
-    rows = []
-    for field in Recipe.model_fields:
+    """Every field of the recipes: one value, or which cells have which. What goes beyond the study is shown if used."""
+    rows, names = [], list(Recipe.model_fields)
+    beyond = names[names.index("eval_steps") + 1 :]
+    for field in names:
+        default = Recipe.model_fields[field].default
+        if field in beyond and all(getattr(cell.recipe, field) == default for cell in sweep.cells):
+            continue
         if field in sweep.axes:
             values: list[Scalar] = list(dict.fromkeys(dict(cell.axes)[field] for cell in sweep.cells))
             rows.append([field, ", ".join(map(show, values)) + " (axis)"])

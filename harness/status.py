@@ -271,7 +271,9 @@ class Watch:
         if self.examples.get(recipe.task) is None:
             self.examples[recipe.task] = self._examples(recipe.task)
         examples = self.examples[recipe.task]
-        return None if not examples else math.ceil(examples / recipe.batch_size) * recipe.epochs
+        if recipe.max_steps is not None or not examples or recipe.oversample:
+            return recipe.max_steps
+        return math.ceil(examples / recipe.batch_size) * recipe.epochs
 
     def _examples(self, task: TaskSpec) -> int | None:
         for trial_id, known in self.known.items():

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -131,6 +131,32 @@ class Recipe(_Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     eval_steps: int | None = Field(default=None, ge=1)
+    # Remedies and schedules; each default means "as without it".
+    schedule: Literal["linear", "constant", "cosine", "polynomial", "inverse_sqrt"] = "linear"
+    schedule_power: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    schedule_end: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    layerwise_lr_decay: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+    reinit_layers: int = Field(default=0, ge=0)
+    mixout: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
+    pretrained_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, allow_inf_nan=False)
+    freeze_steps: int = Field(default=0, ge=0)
+    unfreeze_every: int | None = Field(default=None, ge=1)
+    max_grad_value: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    clip_per_tensor: bool = False
+    gradient_accumulation: int = Field(default=1, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    eval_every: float | None = Field(default=None, gt=0, le=1, allow_inf_nan=False)
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    early_stopping_on: Literal["loss", "score"] = "loss"
+    keep_best: bool = False
+    averaging: Literal["none", "ema", "last"] = "none"
+    ema_decay: float = Field(default=0.999, ge=0, lt=1, allow_inf_nan=False)
+    average_last: int = Field(default=3, ge=1)
+    optimizer: Literal["adamw", "sgd", "lamb"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
+    class_weights: bool = False
+    oversample: bool = False
     method: Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"] = "full"
     top_layers: int | None = Field(default=None, ge=1)
     lora_rank: int = Field(default=8, ge=1)
@@ -154,7 +180,19 @@ class Recipe(_Frozen):
     def shape(self) -> tuple[object, ...]:
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
-        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, self.trains)
+        steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
+        kernels = (self.optimizer, self.soft_targets)
+        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
+
+    @property
+    def soft_targets(self) -> bool:
+        """Whether the loss is taken against a target for each class instead of the class itself."""
+        return self.label_smoothing > 0 or self.class_weights
+
+    @property
+    def chooses(self) -> bool:
+        """Whether evaluations decide when training stops or which of them is kept."""
+        return self.early_stopping_patience is not None or self.keep_best
 
 
 class Seeds(_Frozen):
@@ -587,6 +625,7 @@ def _recipe(fields: Mapping[str, Any], where: str) -> Recipe:
     except ValidationError as error:
         raise _explained(error, where) from None
     _check_method(recipe)
+    _check(recipe)
     return recipe
 
 
@@ -607,6 +646,85 @@ def _check_method(recipe: Recipe) -> None:
             got="nothing",
             allowed="top_layers: 1 or more",
             fix="add top_layers: …",
+        )
+
+
+def check_reinit(recipe: Recipe, layers: int) -> None:
+    """Raise HarnessError for more layers to draw afresh than the model has."""
+    if recipe.reinit_layers > layers:
+        raise HarnessError(
+            "reinit_layers is within the model's depth",
+            got=f"{recipe.reinit_layers} of {layers} layers",
+            allowed=f"0 to {layers}",
+            fix="lower reinit_layers",
+        )
+
+
+# (field, the setting that it says more about, whether a recipe has that setting)
+_BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
+    ("schedule_power", "schedule polynomial", lambda r: r.schedule == "polynomial"),
+    ("schedule_end", "schedule polynomial", lambda r: r.schedule == "polynomial"),
+    ("ema_decay", "averaging ema", lambda r: r.averaging == "ema"),
+    ("average_last", "averaging last", lambda r: r.averaging == "last"),
+    ("momentum", "optimizer sgd", lambda r: r.optimizer == "sgd"),
+    ("clip_per_tensor", "a max_grad_norm", lambda r: r.max_grad_norm is not None),
+    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer != "sgd"),
+    ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
+    # They are about the pretrained weights, which other methods leave as they are.
+    ("reinit_layers", "method full", lambda r: r.method == "full"),
+    ("mixout", "method full", lambda r: r.method == "full"),
+    ("pretrained_decay", "method full", lambda r: r.method == "full"),
+)
+_EITHER = (("eval_steps", "eval_every"), ("freeze_steps", "unfreeze_every"))
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise HarnessError for fields that make no sense together."""
+
+    def given(name: str) -> bool:
+        return bool(getattr(recipe, name) != Recipe.model_fields[name].default)
+
+    for name, setting, fits in _BELONGS:
+        if given(name) and not fits(recipe):
+            said = f"{name} {show(getattr(recipe, name))}"
+            raise HarnessError(
+                f"{name} goes with {setting}", got=f"{said} without", allowed=setting, fix=f"drop {name}"
+            )
+    for one, other in _EITHER:
+        if given(one) and given(other):
+            raise HarnessError(
+                f"{one} and {other} exclude each other", got="both", allowed="one of the two", fix=f"drop {other}"
+            )
+    if recipe.schedule_end >= recipe.lr:
+        raise HarnessError(
+            "schedule_end is below lr",
+            got=f"schedule_end {show(recipe.schedule_end)} with lr {show(recipe.lr)}",
+            allowed=f"from 0 to below {show(recipe.lr)}",
+            fix="lower schedule_end",
+        )
+    if recipe.batch_size % recipe.gradient_accumulation:
+        parts = [number for number in range(1, recipe.batch_size + 1) if recipe.batch_size % number == 0]
+        raise HarnessError(
+            "gradient_accumulation cuts a batch into equal parts",
+            got=f"{recipe.gradient_accumulation} parts of batch_size {recipe.batch_size}",
+            allowed=", ".join(map(str, parts[:20])),
+            fix="correct one of the two",
+        )
+    once_an_epoch = recipe.eval_steps is None and recipe.eval_every is None
+    patience = recipe.early_stopping_patience
+    if patience is not None and once_an_epoch and patience >= recipe.epochs:
+        raise HarnessError(
+            "early stopping has more evaluations than its patience",
+            got=f"early_stopping_patience {patience} with {recipe.epochs}, one an epoch",
+            allowed=f"up to {recipe.epochs - 1}" if recipe.epochs > 1 else "two evaluations or more",
+            fix="evaluate more often with eval_every, or lower the patience",
+        )
+    if recipe.averaging == "last" and recipe.average_last > recipe.epochs:
+        raise HarnessError(
+            "average_last counts epochs' ends",
+            got=f"{recipe.average_last} of {recipe.epochs} epochs",
+            allowed=f"1 to {recipe.epochs}",
+            fix="lower average_last",
         )
 
 
@@ -647,7 +765,7 @@ def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
     bounds = {limit: getattr(one, limit) for one in field.metadata for limit in limits if hasattr(one, limit)}
     if "le" in bounds or "lt" in bounds:
         high = f"to {bounds['le']}" if "le" in bounds else f"to below {bounds['lt']}"
-        bounded = f"from {bounds['ge']} {high}"
+        bounded = (f"from {bounds['ge']} " if "ge" in bounds else f"above {bounds['gt']} ") + high
     else:
         bounded = f"above {bounds['gt']}" if "gt" in bounds else f"{bounds.get('ge', 0)} or more"
         bounded += " and finite" if float in members else ""

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import hub
 from harness.metrics import is_regression
-from harness.sweep import HarnessError, Metric, TaskFiles, TaskSpec
+from harness.sweep import HarnessError, Metric, Recipe, TaskFiles, TaskSpec
 
 GLUE_REPOSITORY = "nyu-mll/glue"
 EMBEDDED = "embedded"
@@ -215,6 +215,33 @@ def check_batch(batch_size: int, examples: int) -> None:
             got=f"batch_size {batch_size} for {examples} examples",
             allowed=f"1 to {examples}",
             fix="lower batch_size",
+        )
+
+
+def epoch_steps(labels: np.ndarray, batch_size: int, oversample: bool) -> int:
+    """Updates of an epoch over the training labels [N]; oversampled, every class is as large as the largest."""
+    counts = np.unique(labels, return_counts=True)[1] if oversample else np.array([len(labels)])
+    return math.ceil(int(counts.max()) * len(counts) / batch_size)
+
+
+def check_recipe(recipe: Recipe, labels: np.ndarray, regression: bool) -> None:
+    """Raise HarnessError for a recipe that does not fit these training labels [N]."""
+    check_batch(recipe.batch_size, len(labels))
+    for name in ("label_smoothing", "class_weights", "oversample"):
+        if regression and getattr(recipe, name):
+            raise HarnessError(
+                f"{name} is for classes",
+                got=f"{recipe.task.name}, a regression",
+                allowed="a task with classes",
+                fix=f"drop {name}",
+            )
+    whole = epoch_steps(labels, recipe.batch_size, recipe.oversample) * recipe.epochs
+    if recipe.max_steps is not None and recipe.max_steps > whole:
+        raise HarnessError(
+            "max_steps ends training within its epochs",
+            got=f"max_steps {recipe.max_steps}",
+            allowed=f"1 to {whole}, which {recipe.epochs} epochs have",
+            fix="raise epochs or lower max_steps",
         )
 
 

@@ -15,7 +15,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import methods, metrics, models, playback, tasks
+from harness import methods, metrics, models, playback, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
-from harness.optim import LaneAdamW
+from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
-from harness.sweep import HarnessError, ModelSpec, TaskSpec, Trial
+from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
 from harness.tasks import Split, Task
 
 Progress = Callable[[int, int], None]
@@ -79,6 +79,8 @@ def train(
             run.restore(kept[0])
             started -= kept[1]
         for step in range(run.optimizer.done, run.steps):
+            if run.stopped:
+                break
             run.update(step)
             if checkpoint is not None and checkpoint.due:
                 checkpoint.write(run.state(), time.monotonic() - started)
@@ -285,7 +287,8 @@ class _Run:
         self.recipes = [trial.recipe for trial in pack]
         self.device = device
         task = prepared(self.recipe.task, self.recipe.model, self.recipe.max_length)
-        tasks.check_batch(self.recipe.batch_size, len(task.train.labels))
+        for recipe in self.recipes:
+            tasks.check_recipe(recipe, task.train.labels, task.label_names is None)
         self.task = task
         self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
@@ -301,20 +304,36 @@ class _Run:
                 fix=f"lower max_length to {limit}",
             )
         self.module = self.network.module.to(device)
-        self.epoch_steps = math.ceil(len(self.training) / self.recipe.batch_size)
-        self.steps = self.epoch_steps * self.recipe.epochs
+        self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe.batch_size, self.recipe.oversample)
+        self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
         self.lanes = self.views | self._settings()  # what differs from lane to lane
         self.gradient = torch.zeros_like(self.weights)
         self.gradient_views = self._cut(self.gradient)
-        self.optimizer = LaneAdamW(self.weights, self._decayed(), self.recipes, self.steps)
+        self.parts = self._parts()
+        self._reinitialise([trial.seeds.init_seed for trial in pack])
+        self.optimizer = lane_optimizer(self.weights, self._decayed(), self.recipes, self.steps, self.parts)
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
         self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
+        ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
+        self.averages = remedies.Averages(self.recipes, self.weights, ends)
+        self.choices = [remedies.Choice(recipe) for recipe in self.recipes]
+        self.stops: dict[int, int] = {}  # lane -> the update after which it stopped early
+        self.kept: dict[int, tuple[int, Tensor]] = {}  # lane -> (updates done, weights [P]) that its result is of
+        self.mixout = remedies.Mixout(
+            self.parts, self.recipes, [stream("mixout", trial.seeds.dropout_seed, device) for trial in pack]
+        )
+        if self.mixout.lanes:
+            self.mixed = self.weights.clone()  # [L, P]
+            self.mixed_views = {name: view.requires_grad_() for name, view in self._cut(self.mixed).items()}
+        self.targets = None
+        if self.recipe.soft_targets:
+            self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
 
     # ------------------------------------------------------------------------------------------------- weights
 
@@ -365,6 +384,25 @@ class _Run:
             parts.append(torch.full((value.numel(),), float(not kept), device=self.device))
         return torch.cat(parts)
 
+    def _parts(self) -> remedies.Parts:
+        slots = remedies.slots(list(self.views), self.network.head)
+        columns = remedies.linear_columns(self.module)
+        return remedies.Parts(
+            slots=tuple(slots.values()),
+            sizes=tuple(view[0].numel() for view in self.views.values()),
+            columns=tuple(columns.get(name, 0) for name in self.views),
+            values=tuple(self.network.pretrained[name] for name in self.views),
+            device=self.device,
+        )
+
+    @torch.no_grad()
+    def _reinitialise(self, init_seeds: Sequence[int]) -> None:
+        config: Any = self.module.config
+        std = getattr(config, "initializer_range", models.HEAD_STD)
+        for lane, (recipe, seed) in enumerate(zip(self.recipes, init_seeds, strict=True)):
+            # A stream of its own, so that the head is that of the same seed without it.
+            remedies.reinitialise(recipe, self.parts, self.views, lane, self.module, std, stream("reinit", seed))
+
     # ------------------------------------------------------------------------------------------------- the state
 
     def made_of_sha256(self) -> str:
@@ -381,8 +419,7 @@ class _Run:
         """What the updates to come and the results depend on, after an update; not a copy. S updates, E evaluations."""
         return {
             "weights": self.weights,  # [L, P]
-            "first": self.optimizer.first,  # [L, P]
-            "second": self.optimizer.second,  # [L, P]
+            **self.optimizer.state(),
             "order": self.order,  # [L, N]
             "order_streams": torch.stack([one.get_state() for one in self.orders]),  # [L, bytes]
             "dropout_streams": torch.stack([one.get_state() for one in self.masks.streams]),  # [L, bytes]
@@ -391,15 +428,21 @@ class _Run:
             "norms": torch.stack(self.log.norms),  # [S, L]
             "eval_steps": torch.tensor(self.log.eval_steps, dtype=torch.int64),  # [E]
             "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
+            "mixout_streams": torch.stack([one.get_state() for one in self.mixout.streams]),  # [L, bytes]
+            **({"averages": self.averages.rows} if self.averages.lanes else {}),  # [A, P]
+            **{f"kept.{lane}.{done}": weights for lane, (done, weights) in self.kept.items()},  # [P]
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state` of a run that was made of the same."""
         self.weights.copy_(state["weights"])
-        self.optimizer.first.copy_(state["first"])
-        self.optimizer.second.copy_(state["second"])
+        for name, value in self.optimizer.state().items():
+            value.copy_(state[name])
+        if self.averages.lanes:
+            self.averages.rows.copy_(state["averages"])
         self.order = state["order"].clone()
-        for name, streams in (("order_streams", self.orders), ("dropout_streams", self.masks.streams)):
+        all_streams = (self.orders, self.masks.streams, self.mixout.streams)
+        for name, streams in zip(("order_streams", "dropout_streams", "mixout_streams"), all_streams, strict=True):
             for generator, kept in zip(streams, state[name], strict=True):
                 generator.set_state(kept.clone())
         self.log = _Log(
@@ -410,46 +453,120 @@ class _Run:
             logits=list(state["logits"].clone().numpy()),
         )
         self.optimizer.done = len(self.log.losses)
+        for done, logits in zip(self.log.eval_steps, self.log.logits, strict=True):
+            self._choose(done, logits, None)
+        for name, weights in state.items():
+            if name.startswith("kept."):
+                _, lane, at = name.split(".")
+                self.kept[int(lane)] = int(at), weights.to(self.device, copy=True)
 
     # ------------------------------------------------------------------------------------------------ one step
 
     def update(self, step: int) -> None:
         """One batch for every lane: forward, backward, clip, AdamW; then an evaluation where one is due."""
         if step % self.epoch_steps == 0:
-            self.order = torch.stack([torch.randperm(len(self.training), generator=g) for g in self.orders])  # [L, N]
+            self.order = torch.stack([self._epoch(generator) for generator in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
         rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
-        losses, gradients = self._batch(rows) if self.recipe.padding == "dataset" else self._batch_by_length(rows)
-        for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
-            view.copy_(gradient)
+        lanes = self.lanes
+        if self.mixout.lanes:
+            with torch.no_grad():
+                self.mixout.mix(self.weights, self.mixed)
+            lanes = lanes | self.mixed_views
+        batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
+        micro = self.recipe.batch_size // self.recipe.gradient_accumulation
+        losses: Tensor | None = None
+        for part in torch.split(rows, micro, dim=1):  # [L, b]; one, of the whole batch, without accumulation
+            of_part, gradients = batch(lanes, part, rows.shape[1])
+            for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
+                view.copy_(gradient) if losses is None else view.add_(gradient)
+            losses = of_part if losses is None else losses + of_part
+        assert losses is not None
         self.log.losses.append(losses)
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
+            self.mixout.back(self.gradient)
             self.log.norms.append(self.optimizer.step(self.gradient))
-        done, every = step + 1, self.recipe.eval_steps
-        if done % self.epoch_steps == 0 or (every is not None and done % every == 0):
+            self.averages.update(self.weights, step + 1)
+        done = step + 1
+        if self._due(done):
+            weights, lanes = self.weights, self.lanes
+            if self.averages.lanes:
+                weights = self.averages.evaluated(self.weights, done)
+                lanes = lanes | self._cut(weights)
             self.log.eval_steps.append(done)
-            self.log.logits.append(self._evaluate())
+            self.log.logits.append(self._evaluate(lanes))
+            self._choose(done, self.log.logits[-1], weights)
 
-    def _batch(self, rows: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        """The mean loss of each lane's rows [L, B] at the task's width, [L], and its gradient by parameter."""
+    def _epoch(self, generator: torch.Generator) -> Tensor:
+        """The order of an epoch's examples, [N]; oversampled, the rarer classes are filled up by drawing again."""
+        if not self.recipe.oversample:
+            return torch.randperm(len(self.training), generator=generator)
+        labels = torch.from_numpy(self.task.train.labels)
+        rows = [torch.nonzero(labels == label)[:, 0] for label in torch.unique(labels)]
+        most = max(map(len, rows))
+        more = [one[torch.randint(len(one), (most - len(one),), generator=generator)] for one in rows]
+        filled = torch.cat([*rows, *more])
+        return filled[torch.randperm(len(filled), generator=generator)]
+
+    def _due(self, done: int) -> bool:
+        """Whether an evaluation follows so many updates."""
+        place, every = done % self.epoch_steps, self.recipe.eval_steps
+        if place == 0 or done == self.steps or (every is not None and done % every == 0):
+            return True
+        part = self.recipe.eval_every  # of an epoch, as Lightning's val_check_interval
+        return part is not None and place % max(1, int(part * self.epoch_steps)) == 0
+
+    def _choose(self, done: int, logits: np.ndarray, weights: Tensor | None) -> None:
+        """See for each lane whether this evaluation [L, N, C] is its best, and whether it stops; None when restoring.
+
+        What a lane that stopped does from then on is thrown away, so that the others go on as they are.
+        """
+        for lane, (recipe, choice) in enumerate(zip(self.recipes, self.choices, strict=True)):
+            if not recipe.chooses or lane in self.stops:
+                continue
+            better = choice.see(self._value(recipe, logits[lane]))
+            if choice.stopped:
+                self.stops[lane] = done
+            if weights is not None and (better if recipe.keep_best else choice.stopped):
+                self.kept[lane] = done, weights[lane].clone()
+
+    def _value(self, recipe: Recipe, logits: np.ndarray) -> float | None:
+        """What an evaluation [N, C] is chosen by."""
+        if recipe.early_stopping_on == "loss":
+            return self._dev_loss(logits)
+        return metrics.score(self.task.metric, logits, self.task.validation.labels).value
+
+    @property
+    def stopped(self) -> bool:
+        """Whether every lane stopped early."""
+        return len(self.stops) == len(self.recipes)
+
+    def _batch(self, lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+        """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
         inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
-        labels = self.training.labels[rows.to(self.device)]  # [L, B]
-        masks = self._draw(self.lanes, inputs, list(range(len(rows))))
-        names, count, trained = list(inputs), len(self.lanes), len(self.views)
+        labels = self._labels(rows, list(range(len(rows))))
+        masks = self._draw(lanes, inputs, list(range(len(rows))))
+        names, count, trained = list(inputs), len(lanes), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
             views = dict(zip(self.lanes, given[:count], strict=True))
             inputs = dict(zip(names, given[count : count + len(names)], strict=True))
             labels, *masks = given[count + len(names) :]
-            losses = self._losses(views, inputs, labels, masks) / rows.shape[1]
+            losses = self._losses(views, inputs, labels, masks) / size
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
-        batches_left = self.steps - self.optimizer.done - 1
-        losses, *gradients = self._call("step", step, [*inputs.values(), labels, *masks], batches_left)
+        batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
+        arguments = [*inputs.values(), labels, *masks]
+        losses, *gradients = self._call("step", step, lanes, arguments, batches_left, size)
         return losses, gradients
 
-    def _batch_by_length(self, rows: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+    def _labels(self, rows: Tensor, lanes: list[int]) -> Tensor:
+        """The labels of some lanes' rows [lanes, B]; or targets [lanes, B, C], where the recipes have soft ones."""
+        labels = self.training.labels[rows.to(self.device)]
+        return labels if self.targets is None else self.targets.of(labels, lanes)
+
+    def _batch_by_length(self, of_lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
         """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
         losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
         by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
@@ -459,20 +576,31 @@ class _Run:
                 groups.setdefault(self.training.width(row), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
-                views = self.lanes if whole else {name: view[lanes] for name, view in self.lanes.items()}
+                views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
                 inputs = self._inputs(self.training, part[lanes], width)
-                labels = self.training.labels[part[lanes].to(self.device)]
+                labels = self._labels(part[lanes], lanes)
                 masks = self._draw(views, inputs, lanes)
-                loss = self._losses(views, inputs, labels, masks) / rows.shape[1]  # [lanes]
+                loss = self._losses(views, inputs, labels, masks) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
-        return losses, torch.autograd.grad(total, list(self.views.values()), materialize_grads=True)
+        return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
 
-    def _call(self, what: str, function: playback.Function, arguments: list[Tensor], calls_left: int) -> list[Tensor]:
-        """What the function gives for weights and arguments; played back once that pays."""
-        given = [*self.lanes.values(), *arguments]
+    def _call(
+        self,
+        what: str,
+        function: playback.Function,
+        lanes: dict[str, Tensor],
+        arguments: list[Tensor],
+        calls_left: int,
+        size: int = 0,
+    ) -> list[Tensor]:
+        """What the function gives for lanes and arguments; played back once that pays.
+
+        They lie as `self.lanes` do, and `size` is a number that the function takes as a constant.
+        """
+        given = [*lanes.values(), *arguments]
         recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
-        key = (what, recipe.precision, *kind, self.layout, playback.layout(arguments))
+        key = (what, recipe.precision, *kind, size, self.layout, playback.layout(arguments))
         known = self.network.recordings
         if key not in known:
             self.network.calls[key] += 1  # those of the worker's packs before count too
@@ -509,6 +637,8 @@ class _Run:
         logits = self._logits(view, inputs)  # [B, C]
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
+        if self.targets is not None:
+            return remedies.soft_cross_entropy(logits, labels)
         return F.cross_entropy(logits, labels, reduction="sum")
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
@@ -538,8 +668,8 @@ class _Run:
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def _evaluate(self) -> np.ndarray:
-        """Logits of every lane on the dev set, [L, N, C] float32."""
+    def _evaluate(self, lanes: dict[str, Tensor]) -> np.ndarray:
+        """Logits of every lane's weights on the dev set, [L, N, C] float32."""
         self.module.eval()
         data, size = self.validation, self.recipe.eval_batch_size
         trim = self.recipe.padding == "batch"
@@ -561,7 +691,7 @@ class _Run:
                 return [vmap(self._logits)(views | shared, each)]
 
             calls_left = evaluations_left * (1 if trim else len(batches))
-            (logits,) = self._call("logits", forward, list(inputs.values()), calls_left)  # [L, B, C]
+            (logits,) = self._call("logits", forward, lanes, list(inputs.values()), calls_left)  # [L, B, C]
             found[:, rows.numpy()] = logits.cpu().numpy()
         return found
 
@@ -575,16 +705,23 @@ class _Run:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         losses = torch.stack(self.log.losses).cpu().numpy()  # [S, L]
         norms = torch.stack(self.log.norms).cpu().numpy()  # [S, L]
-        weights = self.weights.cpu().numpy()  # [L, P]
+        last = self.weights
+        if self.averages.lanes:
+            last = self.averages.evaluated(last, self.optimizer.done)
+        weights = last.cpu().numpy()  # [L, P]
         found = []
         for lane in range(len(self.recipes)):
-            curves, scores = self._curves(lane, losses[:, lane], norms[:, lane])
-            final, values = scores[-1], curves.dev_score
+            steps = self.stops.get(lane, self.steps)
+            curves, scores = self._curves(lane, losses[:steps, lane], norms[:steps, lane])
+            kept = self.kept.get(lane)
+            at = len(scores) - 1 if kept is None else curves.eval_step.tolist().index(kept[0])
+            own: np.ndarray = weights[lane] if kept is None else kept[1].cpu().numpy()  # [P]
+            final, values = scores[at], curves.dev_score
             best = int(np.nanargmax(values)) if np.isfinite(values).any() else None
             bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
             measured = Measured(
                 outcome="failed" if final.at_or_below_majority else "ok",
-                reason=self._reason(scores) if final.at_or_below_majority else None,
+                reason=self._reason(scores[: at + 1]) if final.at_or_below_majority else None,
                 metric=self.task.metric,
                 final_score=final.value,
                 best_score=None if best is None else float(values[best]),
@@ -594,12 +731,12 @@ class _Run:
                 majority_correct=self.majority.correct,
                 dev_examples=len(self.validation),
                 train_examples=len(self.training),
-                steps=self.steps,
+                steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
-                final_dev_loss=_finite(float(curves.dev_loss[-1])),
+                final_dev_loss=_finite(float(curves.dev_loss[at])),
                 label_entropy=None if self.task.label_names is None else metrics.label_entropy(self.task.train.labels),
                 diverged_step=int(bad[0]) + 1 if bad.size else None,
-                weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
+                weights_sha256=hashlib.sha256(own.tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
                 parameters=self.network.all_parameters,
@@ -607,19 +744,22 @@ class _Run:
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,
+                stopped_step=self.stops.get(lane),
+                kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
             )
-            found.append(LaneResult(measured, curves))
+            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane])))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
         labels = self.task.validation.labels
-        logits = [evaluated[lane] for evaluated in self.log.logits]  # E × [N, C]
+        steps = [step for step in self.log.eval_steps if step <= len(losses)]
+        logits = [evaluated[lane] for evaluated in self.log.logits[: len(steps)]]  # E × [N, C]
         scores = [metrics.score(self.task.metric, one, labels) for one in logits]
         curves = Curves(
             train_loss=losses,
-            lr=np.array([rates[lane] for rates in self.log.rates]),
+            lr=np.array([rates[lane] for rates in self.log.rates[: len(losses)]]),
             grad_norm=norms,
-            eval_step=np.array(self.log.eval_steps),
+            eval_step=np.array(steps),
             dev_loss=np.array([self._dev_loss(one) for one in logits], dtype=np.float32),
             dev_score=np.array([math.nan if score.value is None else score.value for score in scores]),
             logits=logits[-1],

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from harness import metrics
 from harness.records import SCHEMA_VERSION, Curves, Measured, Record, Store
 from harness.rerun import Comparison, rerun
-from harness.sweep import HarnessError, Metric, Sweep, Trial, expand
+from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 
 # The kinds of numpy's dtypes that a curve may have; [S] over steps, [E] over evaluations.
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
@@ -204,7 +204,7 @@ def _check_trial(
             shapes = [at_arrays(("shapes", found)) for found in _check_shapes(curves, measured)]
             problems += shapes
             curves = None if shapes else curves
-        problems += [at_record(found) for found in _check_measured(measured, curves, trial.recipe.epochs)]
+        problems += [at_record(found) for found in _check_measured(measured, curves, trial.recipe)]
     return record, problems, notes
 
 
@@ -298,7 +298,7 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------- what was measured
 
 
-def _check_measured(measured: Measured, curves: Curves | None, epochs: int) -> Iterator[Found]:
+def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -> Iterator[Found]:
     """Whether scores, outcome and losses are what the arrays give; without arrays, whether they fit each other."""
     if measured.metric not in _METRICS:
         yield "score", f"metric {measured.metric!r} is none of {', '.join(_METRICS)}"
@@ -323,7 +323,7 @@ def _check_measured(measured: Measured, curves: Curves | None, epochs: int) -> I
         if not _same(kept, given):
             yield "score", f"{name} is {_said(kept)}, logits and labels give {_said(given)}"
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
-    yield from _check_curves(measured, curves, epochs)
+    yield from _check_curves(measured, curves, recipe)
 
 
 @lru_cache(maxsize=64)  # all trials of a task share the labels
@@ -374,20 +374,27 @@ def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> It
             yield "outcome", f"{said} without a reason, and the logits answer one class alone"
 
 
-def _check_curves(measured: Measured, curves: Curves, epochs: int) -> Iterator[Found]:
+def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator[Found]:
     """What the record sums up of the curves, computed again."""
     scores, steps = curves.dev_score, curves.eval_step
+    at = len(steps) - 1
+    if measured.kept_step is not None:
+        if measured.kept_step not in steps.tolist():
+            yield "curves", f"kept_step is {measured.kept_step}, which is no evaluation"
+            return
+        at = steps.tolist().index(measured.kept_step)
     best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
     bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
     given: dict[str, float | None] = {
-        "final_score": _finite(scores[-1]),
+        "final_score": _finite(scores[at]),
         "best_score": None if best is None else _finite(scores[best]),
         "best_step": None if best is None else int(steps[best]),
-        "final_dev_loss": _finite(curves.dev_loss[-1]),
+        "final_dev_loss": _finite(curves.dev_loss[at]),
         "diverged_step": int(bad[0]) + 1 if bad.size else None,
     }
-    if measured.steps and measured.steps % epochs == 0:
-        last = curves.train_loss[-(measured.steps // epochs) :]
+    whole = measured.stopped_step is None and recipe.max_steps is None  # else an epoch's length is not known here
+    if measured.steps and measured.steps % recipe.epochs == 0 and whole:
+        last = curves.train_loss[-(measured.steps // recipe.epochs) :]
         given["final_train_loss"] = _finite(np.mean(last, dtype=np.float64))
     for name, value in given.items():
         kept = getattr(measured, name)

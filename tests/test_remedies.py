@@ -1,0 +1,447 @@
+"""Remedies: each is what a plain torch loop with the field's own tools gives, and keeps the laws of the engine."""
+
+import copy
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_checkpoints import HERE, CutError, cut, same
+from torch.func import functional_call
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from harness import models, remedies, tasks, train
+from harness.checkpoints import Checkpoints
+from harness.optim import factor
+from harness.sweep import HarnessError, ModelSpec, Recipe, TaskFiles, TaskSpec, Trial
+
+Make = Callable[..., Trial]
+Fields = dict[str, object]
+# What lanes of one pack may differ in.
+LANES: list[Fields] = [
+    {}, {"schedule": "cosine"}, {"layerwise_lr_decay": 0.8}, {"reinit_layers": 1}, {"mixout": 0.5},
+    {"pretrained_decay": 0.1, "layerwise_lr_decay": 0.9}, {"freeze_steps": 3}, {"unfreeze_every": 2},
+    {"max_grad_value": 1e-3}, {"clip_per_tensor": True}, {"averaging": "ema", "ema_decay": 0.9},
+    {"averaging": "last", "average_last": 2}, {"early_stopping_patience": 1, "lr": 2e-2},
+    {"keep_best": True, "early_stopping_on": "score", "lr": 1e-2},
+    {"mixout": 0.9, "reinit_layers": 2, "pretrained_decay": 1.0, "freeze_steps": 1}, {"lr": 1e30, "mixout": 0.1},
+    {"lr": 1e30, "early_stopping_patience": 1, "keep_best": True},
+]  # fmt: skip
+# What the trials of a pack have in common.
+PACKS: list[Fields] = [
+    {"padding": "batch"}, {"eval_every": 0.25}, {"gradient_accumulation": 2}, {"max_steps": 9}, {"optimizer": "sgd"},
+    {"optimizer": "lamb"}, {"oversample": True}, {"class_weights": True, "eval_steps": 3},
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory, data: TaskSpec) -> TaskSpec:
+    """The small task with two thirds of its `yes` left out, so that classes are not equal."""
+    assert data.files is not None
+    head, *rows = Path(data.files.train).read_text().splitlines()
+    left = [row for place, row in enumerate(rows) if row.endswith("no") or place % 6 == 1]
+    train_file = tmp_path_factory.mktemp("uneven") / "train.tsv"
+    train_file.write_text("\n".join([head, *left]) + "\n")
+    return TaskSpec(name="uneven", files=TaskFiles(train=str(train_file), validation=data.files.validation))
+
+
+# --------------------------------------------------------------------------------------- against their definitions
+
+
+def below(name: str) -> int:
+    """Layers below the head of a parameter of the BERT of two layers."""
+    return 3 if "embeddings" in name else 2 if "layer.0" in name else 1 if "layer.1" in name else 0
+
+
+def rate(r: Recipe, step: int, total: int) -> float:
+    """As transformers' schedules give it."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=r.lr)
+    more = {"power": r.schedule_power, "lr_end": r.schedule_end} if r.schedule == "polynomial" else {}
+    name = "constant_with_warmup" if r.schedule == "constant" else r.schedule
+    schedule = transformers.get_scheduler(
+        name, optimizer, int(r.warmup_ratio * total), total, scheduler_specific_kwargs=more
+    )
+    return r.lr * float(schedule.lr_lambdas[0](step))
+
+
+def start(one: Trial) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """The network of a trial as it begins, and its pretrained values."""
+    r = one.recipe
+    network = models.network(r.model, 2)
+    module = copy.deepcopy(network.module).eval().requires_grad_(True)
+    values = network.initialised(train.stream("init", one.seeds.init_seed))
+    generator = train.stream("reinit", one.seeds.init_seed)
+    for name, value in values.items():
+        fresh = r.reinit_layers and ("pooler" in name or 0 < below(name) <= r.reinit_layers)
+        if fresh and value.dim() > 1:
+            values[name] = torch.empty(value.shape).normal_(0, 0.02, generator=generator)
+        elif fresh:
+            values[name] = torch.full_like(value, float("LayerNorm.weight" in name))
+    module.load_state_dict(module.state_dict() | values)
+    return module, network.pretrained
+
+
+def mixed(
+    r: Recipe, module: torch.nn.Module, pretrained: dict[str, torch.Tensor], generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The parameters with mixout by its formula, a mask for the columns of each linear layer outside the head."""
+    p = round(r.mixout * 65536) / 65536
+    linear = {f"{n}.weight": m.in_features for n, m in module.named_modules() if isinstance(m, torch.nn.Linear)}
+    bits = torch.empty((sum(linear.values()) + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    draws = (bits.view(torch.int16)[: sum(linear.values())].double() + 32768) / 65536
+    found, at = {}, 0
+    for name, value in module.named_parameters():
+        found[name] = value
+        if name in linear:
+            mask = (draws[at : at + linear[name]] >= p).float()  # of the outgoing weights of an input neuron
+            at += linear[name]
+            if "classifier" not in name and not (r.reinit_layers and "embeddings" not in name):
+                mixture = mask * value + (1 - mask) * pretrained[name]
+                found[name] = (mixture - p * pretrained[name]) / (1 - p)
+    return found
+
+
+def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
+    """A loop as people write it with torch's and transformers' own tools; losses, norms, final logits."""
+    r = one.recipe
+    task = train.prepared(r.task, r.model, r.max_length)
+    module, pretrained = start(one)
+    names = dict(module.named_parameters())
+    data = {name: torch.from_numpy(getattr(task.train, name)) for name in ("input_ids", "lengths", "labels")}
+    first = {name: torch.zeros_like(value) for name, value in names.items()}
+    second, counts = copy.deepcopy(first), dict.fromkeys(names, 0)
+    sgd = torch.optim.SGD(
+        [{"params": [value], "weight_decay": r.weight_decay * decays(name)} for name, value in names.items()],
+        momentum=r.momentum,
+    )
+    order, mixing = train.stream("order", one.seeds.order_seed), train.stream("mixout", one.seeds.dropout_seed)
+    an_epoch = math.ceil(len(data["labels"]) / r.batch_size)
+    total = r.max_steps or an_epoch * r.epochs
+    counted = torch.bincount(data["labels"])
+    weight = len(data["labels"]) / (2 * counted) if r.class_weights else None
+    ema = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(r.ema_decay))
+    last = AveragedModel(module)
+    losses: list[float] = []
+    norms: list[float] = []
+    while len(losses) < total:
+        for rows in torch.randperm(len(data["labels"]), generator=order).split(r.batch_size)[: total - len(losses)]:
+            step = len(losses)
+            for name, value in names.items():
+                opens = below(name) * (r.unfreeze_every or 0) + r.freeze_steps * (below(name) > 0)
+                value.requires_grad_(step >= opens)
+            parameters = mixed(r, module, pretrained, mixing) if r.mixout else names
+            mask = (torch.arange(data["input_ids"].shape[1]) < data["lengths"][rows, None]).long()
+            inputs = {"input_ids": data["input_ids"][rows], "attention_mask": mask}
+            logits = functional_call(module, parameters, kwargs=inputs).logits
+            smoothing = {"label_smoothing": r.label_smoothing, "weight": weight, "reduction": "sum"}
+            loss = F.cross_entropy(logits, data["labels"][rows], **smoothing) / len(rows)  # type: ignore[arg-type]
+            module.zero_grad()
+            loss.backward()
+            trained = {name: value for name, value in names.items() if value.grad is not None}
+            losses.append(loss.item())
+            norms.append(torch.nn.utils.get_total_norm([value.grad for value in trained.values()]).item())
+            if r.max_grad_value:
+                torch.nn.utils.clip_grad_value_(trained.values(), r.max_grad_value)
+            for group in [[v] for v in trained.values()] if r.clip_per_tensor else [list(trained.values())]:
+                torch.nn.utils.clip_grad_norm_(group, r.max_grad_norm or math.inf)
+            lr = rate(r, step, total)
+            for group in sgd.param_groups:
+                group["lr"] = lr
+            if r.optimizer == "sgd":
+                sgd.step()
+            for name, value in trained.items():
+                counts[name] += 1
+                with torch.no_grad():
+                    if r.optimizer != "sgd":
+                        update(r, name, value, first[name], second[name], counts[name], lr)
+                    own = lr * r.layerwise_lr_decay ** below(name) * decays(name)
+                    fresh = "classifier" in name or (r.reinit_layers and below(name) <= r.reinit_layers)
+                    if not fresh:
+                        value.sub_(own * r.pretrained_decay * (value - pretrained[name]))
+            ema.update_parameters(module)
+            if len(losses) % an_epoch == 0 and len(losses) > an_epoch * (r.epochs - r.average_last):
+                last.update_parameters(module)
+    final = {"none": module, "ema": ema.module, "last": last.module}[r.averaging]
+    dev = task.validation
+    mask = (torch.arange(dev.input_ids.shape[1]) < torch.from_numpy(dev.lengths)[:, None]).long()
+    with torch.no_grad():
+        logits = final(input_ids=torch.from_numpy(dev.input_ids), attention_mask=mask).logits
+    return losses, norms, logits.numpy()
+
+
+def decays(name: str) -> bool:
+    return not (name.endswith("bias") or "LayerNorm.weight" in name)
+
+
+def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.Tensor, t: int, lr: float) -> None:
+    """The paper's AdamW of one parameter, or LAMB's algorithm 2."""
+    assert value.grad is not None
+    m.mul_(r.beta1).add_(value.grad, alpha=1 - r.beta1)
+    v.mul_(r.beta2).addcmul_(value.grad, value.grad, value=1 - r.beta2)
+    c1, c2 = (1 - r.beta1**t, 1 - r.beta2**t) if r.bias_correction else (1.0, 1.0)
+    lr *= r.layerwise_lr_decay ** below(name)
+    if r.optimizer == "lamb":
+        u = (m / c1) / ((v / c2).sqrt() + r.eps) + r.weight_decay * decays(name) * value
+        norms = value.norm(), u.norm()
+        value.sub_(lr * (norms[0] / norms[1] if all(norms) else 1.0) * u)
+        return
+    value.addcdiv_(m, v.sqrt().add_(r.eps), value=-lr * math.sqrt(c2) / c1)
+    value.sub_(lr * r.weight_decay * decays(name) * value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"schedule": "constant"}, {"schedule": "cosine", "warmup_ratio": 0.3},
+        {"schedule": "polynomial", "schedule_power": 2.0, "schedule_end": 1e-4}, {"schedule": "inverse_sqrt"},
+        {"schedule": "inverse_sqrt", "warmup_ratio": 0.0},
+        {"layerwise_lr_decay": 0.7}, {"layerwise_lr_decay": 0.7, "bias_correction": False},
+        {"reinit_layers": 1}, {"reinit_layers": 2, "pretrained_decay": 5.0, "mixout": 0.4},
+        {"mixout": 0.5}, {"mixout": 0.9, "weight_decay": 0.0},
+        {"pretrained_decay": 5.0, "layerwise_lr_decay": 0.9},
+        {"label_smoothing": 0.2}, {"label_smoothing": 0.1, "class_weights": True}, {"class_weights": True},
+        {"freeze_steps": 5, "warmup_ratio": 0.0}, {"unfreeze_every": 3}, {"unfreeze_every": 3, "optimizer": "sgd"},
+        {"max_grad_value": 1e-2}, {"max_grad_value": 1e-2, "max_grad_norm": None},
+        {"max_grad_norm": 0.01, "clip_per_tensor": True},
+        {"max_steps": 5, "schedule": "cosine"},
+        {"averaging": "ema", "ema_decay": 0.9}, {"averaging": "last", "average_last": 2},
+        {"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0},
+        {"optimizer": "lamb", "lr": 1e-2}, {"optimizer": "lamb", "bias_correction": False, "unfreeze_every": 2},
+    ],
+    ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
+)  # fmt: skip
+def test_a_remedy_is_its_definition(trial: Make, uneven: TaskSpec, fields: Fields) -> None:
+    """All steps, to float32's rounding, whose differences grow with the steps; and bit-equal alone and in a pack."""
+    common = {"task": uneven, "dropout": 0.0, "epochs": 3, "lr": 3e-3, "weight_decay": 0.1}
+    one = trial(4, **(common | fields))
+    other = trial(5, **(common | {name: value for name, value in fields.items() if name in shared}))
+    result = train.train([other, one])[1]
+
+    def close(losses: list[float], norms: list[float], logits: np.ndarray) -> bool:
+        same_steps = np.allclose(found.train_loss, losses, rtol=5e-5) and np.allclose(found.grad_norm, norms, rtol=5e-4)
+        return same_steps and np.allclose(found.logits, logits, atol=5e-4)
+
+    found = result.curves
+    assert close(*plain(one))
+    untouched = {name: value for name, value in fields.items() if name in kept}
+    assert not close(*without(trial(4, **(common | untouched))))
+    assert same(train.train([one]), [result])
+
+
+without = cache(plain)
+shared = {"label_smoothing", "class_weights", "max_steps", "optimizer"}  # by the trials of a pack
+kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps"}  # no remedies of this module
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_gradient_accumulation_is_the_large_batch(trial: Make, padding: str) -> None:
+    """But for the order in which the gradients are summed.
+
+    A sum of n float32 terms in another order differs by at most n · 2⁻²⁴ of the sum of their sizes: 60 examples of
+    some 10 tokens give 600 · 6e-8 = 4e-5 for a step's gradient, and the loss of the next few follows it.
+    """
+    whole, parts = (
+        train.train([trial(3, dropout=0.0, padding=padding, gradient_accumulation=n, epochs=1)])[0].curves
+        for n in (1, 4)
+    )
+    np.testing.assert_allclose(parts.grad_norm, whole.grad_norm, rtol=4e-5 * 8)
+    np.testing.assert_allclose(parts.train_loss, whole.train_loss, rtol=4e-5)
+    assert not np.array_equal(parts.grad_norm, whole.grad_norm)
+
+
+def test_schedules_are_those_of_transformers(trial: Make) -> None:
+    for fields in (
+        {"schedule": "constant"}, {"schedule": "cosine"}, {"schedule": "inverse_sqrt"}, {"schedule": "linear"},
+        {"schedule": "polynomial", "schedule_power": 3.0, "schedule_end": 1e-5},
+    ):  # fmt: skip
+        for warmup in (0.0, 0.1, 1.0):
+            r = trial(1, warmup_ratio=warmup, **fields).recipe
+            ours, theirs = ([f(r, step) for step in range(50)] for f in (at, lambda r, step: rate(r, step, 50)))
+            assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-18), (fields, warmup)
+
+
+def at(r: Recipe, step: int) -> float:
+    return r.lr * factor(step, 50, r)
+
+
+def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -> None:
+    run = train._Run([trial(1, task=uneven, oversample=True)], torch.device("cpu"))
+    counts = np.bincount(run.task.train.labels).tolist()
+    assert counts == [30, 10]
+    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, 8, True)
+    orders = []
+    for epoch in range(2):
+        run.update(epoch * run.epoch_steps)
+        orders.append(run.order[0].tolist())
+        assert np.bincount(run.task.train.labels[orders[-1]]).tolist() == [30, 30]
+        assert set(orders[-1]) == set(range(40))  # nothing is left out
+    assert sorted(orders[0]) != sorted(orders[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
+def test_every_family_has_its_layers_in_their_places(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    network = models.network(ModelSpec(name=f"r-{kind}", folder=str(build(kind))), 2)
+    found = remedies.slots(list(network.pretrained), network.head)
+    layers = 1 if kind == "albert" else 2  # whose layers share their weights
+    assert sorted({*found.values()} - {1}) == [0, *range(2, layers + 3)]
+    for name, slot in found.items():
+        assert (slot == 0) == (name in network.head), name
+        assert (slot == layers + 2) == ("embed" in name), name
+        if slot == 2 and layers == 2:
+            assert ".1." in name
+    assert {name for name, slot in found.items() if slot == 1} <= {
+        "albert.pooler.weight", "albert.pooler.bias", "deberta.encoder.LayerNorm.weight",
+        "deberta.encoder.LayerNorm.bias",
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- evaluation, stopping, keeping
+
+
+def test_evaluations_a_fraction_of_an_epoch(trial: Make, uneven: TaskSpec) -> None:
+    """Of an epoch's 8 updates (5 for the smaller task), int(8 · 0.3) = 2, and each epoch's end."""
+    found = train.train([trial(1, eval_every=0.3)])[0].curves.eval_step
+    assert found.tolist() == [2, 4, 6, 8, 10, 12, 14, 16]
+    found = train.train([trial(1, task=uneven, eval_every=0.5)])[0].curves.eval_step
+    assert found.tolist() == [2, 4, 5, 7, 9, 10]
+    cut_short = train.train([trial(1, max_steps=11)])[0]
+    assert cut_short.curves.eval_step.tolist() == [8, 11]
+    assert cut_short.measured.steps == len(cut_short.curves.train_loss) == 11
+
+
+@pytest.mark.parametrize("on", ["loss", "score"])
+def test_a_lane_stops_by_itself_where_its_dev_curve_says(trial: Make, on: str) -> None:
+    """The evaluations of the same run without stopping tell when it stops and which is the best."""
+    common = {"eval_every": 0.25, "epochs": 6, "lr": 2e-2}
+    lanes = [{}, {"early_stopping_patience": 3, "early_stopping_on": on}]
+    lanes.append(lanes[1] | {"keep_best": True})
+    whole, stopped, best = train.train([trial(2, **common, **lane) for lane in lanes])
+    values = whole.curves.dev_score if on == "score" else -whole.curves.dev_loss
+    top, since, end = -math.inf, 0, -1
+    for value in values:
+        end += 1
+        top, since = (value, 0) if value > top else (top, since + 1)
+        if since == 3:
+            break
+    step = int(whole.curves.eval_step[end])
+    assert since == 3
+    assert step < whole.measured.steps
+    for found in (stopped, best):
+        assert (found.measured.stopped_step, found.measured.steps) == (step, step)
+        for name in ("train_loss", "grad_norm", "lr"):
+            np.testing.assert_array_equal(getattr(found.curves, name), getattr(whole.curves, name)[:step])
+        np.testing.assert_array_equal(found.curves.dev_loss, whole.curves.dev_loss[: end + 1])
+    kept = int(np.argmax(values[: end + 1]))
+    assert best.measured.kept_step == whole.curves.eval_step[kept]
+    assert best.measured.final_score == whole.curves.dev_score[kept]
+    assert stopped.measured.final_score == whole.curves.dev_score[end]
+    assert stopped.measured.kept_step is whole.measured.stopped_step is None
+    # The weights are those of a run that ends there: the same schedule, cut.
+    run = train._Run([trial(2, **common)], torch.device("cpu"))
+    hashes = {}
+    for number in range(step):
+        run.update(number)
+        hashes[number + 1] = (
+            run.results(0.0)[0].measured.weights_sha256 if number + 1 in (step, kept_step(best)) else ""
+        )
+    assert stopped.measured.weights_sha256 == hashes[step]
+    assert best.measured.weights_sha256 == hashes[kept_step(best)]
+
+
+def kept_step(result: train.LaneResult) -> int:
+    assert result.measured.kept_step is not None
+    return result.measured.kept_step
+
+
+def test_a_pack_whose_lanes_all_stopped_ends(trial: Make) -> None:
+    seen: list[int] = []
+    trials = [trial(seed, lr=1e-9, early_stopping_patience=1, epochs=9, early_stopping_on="score") for seed in (1, 2)]
+    results = train.train(trials, progress=lambda step, steps: seen.append(step))
+    assert [result.measured.stopped_step for result in results] == [16, 16]
+    assert seen[-1] == 16
+
+
+# ------------------------------------------------------------------------------------------------ the engine's laws
+
+
+def test_lanes_with_remedies_are_bit_equal_alone_and_in_any_pack(trial: Make) -> None:
+    trials = [trial(place % 3, epochs=2, **fields) for place, fields in enumerate(LANES)]
+    alone = cache(lambda place: train.train([trials[place]])[0])
+
+    @settings(max_examples=7, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.integers(0, len(trials) - 1), min_size=2, max_size=8))
+    def check(lanes: list[int]) -> None:
+        together = train.train([trials[lane] for lane in lanes])
+        assert same(together, [alone(lane) for lane in lanes])
+
+    check()
+    assert same(train.train(trials[::-1]), [alone(lane) for lane in range(len(trials))][::-1])
+
+
+@pytest.mark.parametrize("fields", PACKS, ids=str)
+def test_packs_keep_the_laws(
+    trial: Make, uneven: TaskSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: Fields
+) -> None:
+    """Alone and together, cut and gone on, recorded and not: the same bits."""
+    lanes = [LANES[place] for place in (0, 2, 4, 7, 10, 11, 12, 13, 14, 16)]
+    trials = [trial(place % 3, task=uneven, epochs=2, **(fields | lane)) for place, lane in enumerate(lanes)]
+    wanted = train.train(trials)
+    assert same(train.train(trials[2:5]), wanted[2:5])
+    assert same(train.train(trials[-1:]), wanted[-1:])
+    for at in (1, 4, 6, 8):
+        with pytest.raises(CutError):
+            train.train(trials, progress=cut(at), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+    assert same(train.train(trials, checkpoint=Checkpoints(tmp_path, math.inf).of(trials, HERE)), wanted)
+    monkeypatch.setattr(train, "_RECORDING_PAYS", 0)
+    assert same(train.train(trials), wanted)
+
+
+def test_the_head_and_the_other_streams_are_those_of_the_same_seed_without(trial: Make) -> None:
+    run = train._Run([trial(1), trial(1, reinit_layers=1, mixout=0.5)], torch.device("cpu"))
+    for name, view in run.views.items():
+        assert torch.equal(view[0], view[1]) == ("layer.1" not in name and "pooler" not in name), name
+    run.update(0)
+    assert torch.equal(run.order[0], run.order[1])
+    assert torch.equal(*(one.get_state() for one in run.masks.streams))
+
+
+def test_mixout_keeps_the_mean_and_its_rate(trial: Make) -> None:
+    run = train._Run([trial(1, mixout=0.3)], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.add_(1.0)  # away from the pretrained values
+        mixed, shares = torch.zeros_like(run.weights), []
+        for _ in range(50):
+            run.mixout.mix(run.weights, mixed)
+            shares.append(float((run.mixout.factors[0] == 0).float().mean()))
+    linear = sum(
+        size for size, columns, slot in zip(run.parts.sizes, run.parts.columns, run.parts.slots, strict=True)
+        if columns and slot
+    )  # fmt: skip
+    # 480 columns a draw, 50 draws: 4 standard errors of a share of 0.3, columns of unequal length counted in.
+    assert np.mean(shares) * run.weights.shape[1] / linear == pytest.approx(0.3, abs=0.02)
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_what_does_not_fit_model_or_data_is_refused(trial: Make, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="reinit_layers is within the model's depth: got 3 of 2 layers"):
+        train.train([trial(reinit_layers=3)])
+    with pytest.raises(
+        HarnessError, match="max_steps ends training within its epochs: got max_steps 17; allowed: 1 to 16"
+    ):
+        train.train([trial(max_steps=17)])
+    for name in ("train", "validation"):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"a b\t{n}.5\n" for n in range(20)))
+    files = TaskFiles(train=str(tmp_path / "train.tsv"), validation=str(tmp_path / "validation.tsv"))
+    numbers = TaskSpec(name="numbers", files=files, metric="pearson")
+    for fields in ({"label_smoothing": 0.1}, {"class_weights": True}, {"oversample": True}):
+        with pytest.raises(HarnessError, match=f"{next(iter(fields))} is for classes: got numbers, a regression"):
+            train.train([trial(task=numbers, **fields)])
