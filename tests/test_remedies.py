@@ -199,27 +199,25 @@ def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.
 @pytest.mark.parametrize(
     "fields",
     [
-        {"schedule": "constant"}, {"schedule": "cosine", "warmup_ratio": 0.3},
-        {"schedule": "polynomial", "schedule_power": 2.0, "schedule_end": 1e-4}, {"schedule": "inverse_sqrt"},
-        {"schedule": "inverse_sqrt", "warmup_ratio": 0.0},
-        {"layerwise_lr_decay": 0.7}, {"layerwise_lr_decay": 0.7, "bias_correction": False},
+        {"schedule": "polynomial", "schedule_power": 2.0, "schedule_end": 1e-4},
+        {"layerwise_lr_decay": 0.7, "bias_correction": False},
         {"reinit_layers": 1}, {"reinit_layers": 2, "pretrained_decay": 5.0, "mixout": 0.4},
-        {"mixout": 0.5}, {"mixout": 0.9, "weight_decay": 0.0},
+        {"mixout": 0.9, "weight_decay": 0.0},
         {"pretrained_decay": 5.0, "layerwise_lr_decay": 0.9},
-        {"label_smoothing": 0.2}, {"label_smoothing": 0.1, "class_weights": True}, {"class_weights": True},
-        {"freeze_steps": 5, "warmup_ratio": 0.0}, {"unfreeze_every": 3}, {"unfreeze_every": 3, "optimizer": "sgd"},
+        {"label_smoothing": 0.1, "class_weights": True}, {"class_weights": True},
+        {"freeze_steps": 5, "warmup_ratio": 0.0}, {"unfreeze_every": 3, "optimizer": "sgd"},
         {"max_grad_value": 1e-2}, {"max_grad_value": 1e-2, "max_grad_norm": None},
         {"max_grad_norm": 0.01, "clip_per_tensor": True},
         {"max_steps": 5, "schedule": "cosine"},
         {"averaging": "ema", "ema_decay": 0.9}, {"averaging": "last", "average_last": 2},
-        {"optimizer": "sgd", "lr": 0.1}, {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0},
+        {"optimizer": "sgd", "lr": 0.1},
         {"optimizer": "lamb", "lr": 1e-2}, {"optimizer": "lamb", "bias_correction": False, "unfreeze_every": 2},
     ],
     ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
 )  # fmt: skip
 def test_a_remedy_is_its_definition(trial: Make, uneven: TaskSpec, fields: Fields) -> None:
     """All steps, to float32's rounding, whose differences grow with the steps; and bit-equal alone and in a pack."""
-    common = {"task": uneven, "dropout": 0.0, "epochs": 3, "lr": 3e-3, "weight_decay": 0.1}
+    common = {"task": uneven, "dropout": 0.0, "epochs": 2, "lr": 3e-3, "weight_decay": 0.1}
     one = trial(4, **(common | fields))
     other = trial(5, **(common | {name: value for name, value in fields.items() if name in shared}))
     result = train.train([other, one])[1]
