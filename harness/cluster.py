@@ -177,6 +177,11 @@ class RayPool:
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         import ray
 
+        if address is None:
+            from ray._private import ray_constants
+
+            ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
+
         self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
         self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
         _refuse_silent(address)

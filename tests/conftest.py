@@ -1,6 +1,7 @@
 """Shared by the tests: no network, one thread, and small models and data that tests build."""
 
 import os
+import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 
@@ -18,6 +19,7 @@ from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, Task
 # The same examples every time, and no limit on how long one takes: a busy machine is no failure.
 settings.register_profile("here", deadline=None, derandomize=True)
 settings.load_profile("here")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, *"abcdefgh", "good", "bad", "red", "blue", "old", "new", "small"]

@@ -195,11 +195,11 @@ def test_names_of_recipes_give_way_to_the_settings_they_stand_for(tmp_path):
 def test_a_sweep_beside_an_import(tmp_path):
     first = study_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(200)]})
     rows = [row | {"metric": "accuracy"} for row in imported_runs([0.8, 0.9])]
-    second = import_of(tmp_path, [(("method", "x"),)], rows)
+    second = import_of(tmp_path, [(("variant", "x"),)], rows)
     both = joined(first, second)
-    assert both.axes == (SOURCE, "lr", "method")
+    assert both.axes == (SOURCE, "lr", "variant")
     assert [cell.axes[1:] for cell in both.cells] == [
-        (("lr", 1e-5), ("method", None)), (("lr", 2e-5), ("method", None)), (("lr", None), ("method", "x")),
+        (("lr", 1e-5), ("variant", None)), (("lr", 2e-5), ("variant", None)), (("lr", None), ("variant", "x")),
     ]  # fmt: skip
     assert both.runs["outcome"].tolist() == ["ok", "failed", None, None, None, None]
     assert both.runs["final_score"].tolist()[4:] == [0.8, 0.9]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,8 +104,9 @@ def together(commands: Sequence[Sequence[str]], seen: dict[str, str]) -> tuple[f
         loaded = time.perf_counter() - began
         for process, _ in running:
             assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it ended by itself: what it said is read below
+                process.stdin.write("\n")
+                process.stdin.flush()
         said = [process.communicate()[0] for process, _ in running]
         for process, complaint in running:
             if process.returncode:
