@@ -76,7 +76,6 @@ class _Commands(TyperGroup):
             print(f"harness: {unusable}", file=sys.stderr)
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stopped:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed once more, it would meet Python half gone
             raise typer.Exit(143 if isinstance(stopped, execute.Terminated) else 130) from None
 
 
@@ -655,7 +654,10 @@ def pretrain(
 
 def main() -> None:
     """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
-    app()
+    try:
+        app()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed once more, it would meet Python half gone
 
 
 # ------------------------------------------------------------------------------------------------- finding things
