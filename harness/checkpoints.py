@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.records import Environment
+from harness.records import Environment, flush
 from harness.sweep import Trial
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ class Checkpoint:
             header = _Header(writer=self._writer, seconds=seconds, crc32=_crc32(here, seconds))
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
             save_file(here, temporary, {_KEY: header.model_dump_json()})
-            _flush(temporary)
+            flush(temporary)
             temporary.rename(self.path)
-            _flush(self.path.parent)
+            flush(self.path.parent)
         except (OSError, safetensors.SafetensorError):
             pass
         finally:
@@ -189,15 +189,6 @@ def _crc32(state: Mapping[str, Tensor], seconds: float) -> int:
         found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
         found = zlib.crc32(value.numpy().data, found)
     return found
-
-
-def _flush(path: Path) -> None:
-    """Have a file, or a folder's list of files, on the disk."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 @lru_cache(maxsize=1)

@@ -33,7 +33,20 @@ from harness import execute, hub, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
-from harness.sweep import MOST, HarnessError, ModelSpec, Recipe, Sweep, TaskFiles, Trial, expand, show, task_of, where
+from harness.sweep import (
+    MOST,
+    HarnessError,
+    ModelSpec,
+    Recipe,
+    Sweep,
+    TaskFiles,
+    Trial,
+    expand,
+    show,
+    so_many,
+    task_of,
+    where,
+)
 
 if TYPE_CHECKING:
     from harness import describe as describing
@@ -98,6 +111,32 @@ Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings; never set by a sweep.")
 ]
 Lanes = Annotated[int | None, typer.Option("--pack", min=1, help="Trials trained together; default: what fits.")]
+Address = Annotated[
+    str | None, typer.Option("--address", metavar="RAY", help="A running Ray cluster: auto or host:port.")
+]
+Notice = Annotated[
+    float, typer.Option("--notice", min=0, help="Seconds after SIGTERM in which running packs may still end.")
+]
+HangMinutes = Annotated[
+    float,
+    typer.Option(
+        "--hang-minutes", min=0.01, help="Kill a worker that does no step for so long; not with --in-process."
+    ),
+]
+CheckpointMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0.001,
+        help="Keep the state of running packs so often, to go on from after a kill.",
+    ),
+]
+WorkersPerGpu = Annotated[
+    int,
+    typer.Option(
+        "--workers-per-gpu", min=1, metavar="N", help="Workers that share a GPU: small models leave most of it idle."
+    ),
+]
 
 
 @app.command()
@@ -124,14 +163,14 @@ def plan(
     out = Console(highlight=False)
     _headline(out, resolved, reason)
     out.print(_cell_table(resolved, records))
-    cells, seeds = _count(len(resolved.cells), "cell"), _count(len(resolved.seeds), "seed")
-    out.print(f"{cells} × {seeds} = {_count(ended.planned, 'trial')}: "
+    cells, seeds = so_many(len(resolved.cells), "cell"), so_many(len(resolved.seeds), "seed")
+    out.print(f"{cells} × {seeds} = {so_many(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
     here = machine.here()
     workers = len(here.gpus) or here.cores
     expected = machine.estimate(resolved, records, workers)
     took = "time not known" if expected.seconds is None else f"about {_duration(expected.seconds)}"
-    device = _count(workers, "GPU" if here.gpus else "core")
+    device = so_many(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {_bytes(expected.memory)}"
     lanes = machine.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
@@ -144,9 +183,7 @@ def sweep(
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
-    address: Annotated[
-        str | None, typer.Option(metavar="RAY", help="A running Ray cluster: auto or host:port.")
-    ] = None,
+    address: Address = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Train here, one pack at a time, without Ray.")
     ] = False,
@@ -154,16 +191,9 @@ def sweep(
     threads: Threads = 1,
     pack: Lanes = None,
     retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Train crashed trials again.")] = False,
-    notice: Annotated[
-        float, typer.Option(min=0, help="Seconds after SIGTERM in which running packs may still end.")
-    ] = 20.0,
-    hang_minutes: Annotated[
-        float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
-    ] = 30.0,
-    checkpoint_minutes: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Keep the state of running packs so often, to go on from after a kill."),
-    ] = None,
+    notice: Notice = 20.0,
+    hang_minutes: HangMinutes = 30.0,
+    checkpoint_minutes: CheckpointMinutes = None,
     only: Annotated[
         list[str], typer.Option("--only", metavar="KEY=VALUE", help="Train these alone, as lr=2e-5; may repeat.")
     ] = [],
@@ -174,9 +204,7 @@ def sweep(
         str | None,
         typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; what still trains is left."),
     ] = None,
-    workers_per_gpu: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Workers that share a GPU: small models leave most of it idle.")
-    ] = 1,
+    workers_per_gpu: WorkersPerGpu = 1,
     trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on.
@@ -230,31 +258,20 @@ def search(
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
-    address: Annotated[
-        str | None, typer.Option(metavar="RAY", help="A running Ray cluster: auto or host:port.")
-    ] = None,
+    address: Address = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Train here, one recipe at a time: one seed, one study.")
     ] = False,
     workers: Workers = None,
     threads: Threads = 1,
     pack: Lanes = None,
-    notice: Annotated[
-        float, typer.Option(min=0, help="Seconds after SIGTERM in which running packs may still end.")
-    ] = 20.0,
-    hang_minutes: Annotated[
-        float, typer.Option(min=0.01, help="Kill a worker that does no step for so long; not with --in-process.")
-    ] = 30.0,
-    checkpoint_minutes: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="Keep the state of running packs so often, to go on from after a kill."),
-    ] = None,
+    notice: Notice = 20.0,
+    hang_minutes: HangMinutes = 30.0,
+    checkpoint_minutes: CheckpointMinutes = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; the search goes on later.")
     ] = None,
-    workers_per_gpu: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Workers that share a GPU: small models leave most of it idle.")
-    ] = 1,
+    workers_per_gpu: WorkersPerGpu = 1,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -622,7 +639,7 @@ def import_runs(
     counts = found.counts
     out = Console(highlight=False)
     out.print(
-        f"{_count(counts['cells'], 'cell')}, {_count(counts['runs'], 'run')}: {counts['finished']} finished "
+        f"{so_many(counts['cells'], 'cell')}, {so_many(counts['runs'], 'run')}: {counts['finished']} finished "
         f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."
     )
     for note in found.imported.notes:
@@ -894,13 +911,13 @@ def _plan_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> N
         only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in one.when)
         table.add_row(Text(one.field), Text(words + (f" (where {only})" if only else "")))
     out.print(table)
-    recipes, seeds = _count(search.recipes, "recipe"), _count(len(sweep.seeds), "seed")
+    recipes, seeds = so_many(search.recipes, "recipe"), so_many(len(sweep.seeds), "seed")
     tried = len(kept.cells) if kept else 0
-    so_far = f"{_count(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
-    size = f"{recipes} × {seeds} = {_count(trials, 'trial')}"
+    so_far = f"{so_many(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
+    size = f"{recipes} × {seeds} = {so_many(trials, 'trial')}"
     out.print(f"Up to {size} ({search.sampler}, {search.objective}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
-        again = f"The best {search.best} are then trained on {_count(len(search.confirm), 'fresh seed')} each."
+        again = f"The best {search.best} are then trained on {so_many(len(search.confirm), 'fresh seed')} each."
         out.print(again)
 
 
@@ -1037,8 +1054,8 @@ def _print_odd(out: Console, found: describing.Described) -> None:
 
     out.print(Text("Duplicates and leaks", style="bold"))
     for name, split in splits.items():
-        again = f"{_count(split.repeats, 'example')} of {split.examples:,} with texts that stood before"
-        other = f"; {_count(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
+        again = f"{so_many(split.repeats, 'example')} of {split.examples:,} with texts that stood before"
+        other = f"; {so_many(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
         out.print(f"{name}: {again if split.repeats else f'all {split.examples:,} examples differ'}{other}.")
         listed(split.repeated)
     if found.leaks:
@@ -1052,7 +1069,7 @@ def _print_odd(out: Console, found: describing.Described) -> None:
             lines = ", ".join(map(str, split.empty[:10])) + (", …" if len(split.empty) > 10 else "")
             refused = "; training refuses them" if split.unit == "line" else ""
             out.print(
-                f"{name}: {_count(len(split.empty), 'example')} with an empty text, {split.unit} {lines}{refused}."
+                f"{name}: {so_many(len(split.empty), 'example')} with an empty text, {split.unit} {lines}{refused}."
             )
     out.print()
 
@@ -1081,7 +1098,7 @@ def _print_comparison(out: Console, found: rerunning.Comparison) -> None:
 
 def _print_checked(out: Console, sweep: Sweep, checked: verifying.Checked) -> None:
     """The counts, then a line a finding, of each rule the first ten."""
-    out.print(Text(f"{sweep.folder_name}: {_count(checked.planned, 'planned trial')}."))
+    out.print(Text(f"{sweep.folder_name}: {so_many(checked.planned, 'planned trial')}."))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("records", "finished", "crashed", "missing", "problems", "notes"):
         table.add_column(name, justify="right")
@@ -1157,7 +1174,7 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
 
         left = now.heartbeat.seconds_left
         time_left = "not known yet" if left is None else f"about {_duration(left)}"
-        on = f"{_count(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
+        on = f"{so_many(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
         parts.append(Text(_plain("; ".join((f"Time left: {time_left}, with {on}", *standing.use(now.heartbeat.host))))))
     parts += _pack_table(now)
     if now.crashed:
@@ -1246,9 +1263,9 @@ def _pack_table(now: standing.Status) -> list[Text | Table]:
             for cell, of in seeds.items()
         ]
         if len(what) > 4:
-            what[3:] = [f"… and {_count(len(what) - 3, 'more cell')}"]
+            what[3:] = [f"… and {so_many(len(what) - 3, 'more cell')}"]
         if pack.deaths:
-            what.append(f"its worker died {_count(pack.deaths, 'time')} before")
+            what.append(f"its worker died {so_many(pack.deaths, 'time')} before")
         for place, line in enumerate(what):
             table.add_row(*(first if place == 0 else ("",) * len(first)), Text(_plain(line)))
     return [table]
@@ -1290,7 +1307,7 @@ def _progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]:
 def _line(progress: execute.Progress) -> str:
     crashed = f", {progress.crashed} crashed" if progress.crashed else ""
     left = "" if progress.seconds_left is None else f", about {_duration(progress.seconds_left)} left"
-    on = f" ({progress.lanes} training on {_count(progress.workers, 'worker')})" if progress.lanes else ""
+    on = f" ({progress.lanes} training on {so_many(progress.workers, 'worker')})" if progress.lanes else ""
     done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
     return f"{done}{crashed}{left}{on}"
 
@@ -1309,10 +1326,6 @@ def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
         task = bar.add_task(unit)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.packing import Job
-from harness.sweep import HarnessError, Sweep, Trial
+from harness.sweep import HarnessError, Sweep, Trial, so_many
 from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
@@ -450,8 +450,7 @@ class RayPool:
                 self.departures[job.trials] += 1
                 if self.departures[job.trials] <= _MOST_DEPARTURES:
                     self.orphans.append(job)
-                    trials = f"{len(job.trials)} trial{'' if len(job.trials) == 1 else 's'}"
-                    self.news.append(f"{trials} to train again: their node left the cluster")
+                    self.news.append(f"{so_many(len(job.trials), 'trial')} to train again: their node left the cluster")
                     continue
             elif self.address is not None and time.monotonic() - fallen.since < _LEAVING_SECONDS:
                 undecided.append(fallen)

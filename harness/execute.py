@@ -24,8 +24,19 @@ from harness import hub, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.packing import Job, after_failure, fitting, pack
-from harness.records import HEARTBEAT, Curves, Record, Store, write
-from harness.sweep import HarnessError, Recipe, Sweep, Trial, check_reinit, expand, orphaning_change, show, where
+from harness.records import HEARTBEAT, Curves, Record, Store, write_json
+from harness.sweep import (
+    HarnessError,
+    Recipe,
+    Sweep,
+    Trial,
+    check_reinit,
+    expand,
+    orphaning_change,
+    show,
+    so_many,
+    where,
+)
 from harness.workers import Done, InProcess, Place, Pool, Running, make_record
 
 # How often `running.json` is written, which `harness status` reads.
@@ -345,7 +356,7 @@ class _Stop:
 
     def words(self, lanes: int) -> str:
         """What the person at the terminal is told, once for each of the two."""
-        trials = f"the {lanes} trial{'' if lanes == 1 else 's'} that {'is' if lanes == 1 else 'are'} training"
+        trials = f"the {so_many(lanes, 'trial')} that {'is' if lanes == 1 else 'are'} training"
         if self.deadline is not None:
             return f"SIGTERM: {trials} may end within {self.notice:g} s"
         return f"stopping after {trials}; Ctrl-C again leaves now"
@@ -418,9 +429,8 @@ class _Training:
                     (self.store.folder / HEARTBEAT).unlink(missing_ok=True)
             left = self.progress.lanes + sum(len(job.trials) for job in self.queue)
             if left:
-                trials = f"{left} trial{'' if left == 1 else 's'}"
                 during = f", {self.progress.lanes} of them in training" if self.progress.lanes else ""
-                self.progress.messages.append(f"the time limit leaves {trials} missing{during}")
+                self.progress.messages.append(f"the time limit leaves {so_many(left, 'trial')} missing{during}")
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
 
@@ -505,11 +515,12 @@ class _Training:
 
     def _take(self, done: Done) -> None:
         """Record a pack that came back, or put into the queue what is to be tried again."""
-        seconds, job = time.monotonic() - self.begun.pop(done.job), done.job
+        job, lanes, shape = done.job, len(done.job.trials), done.job.trials[0].recipe.shape
+        seconds = time.monotonic() - self.begun.pop(job)
         if done.error is None:
-            before = self.paces.get(job.trials[0].recipe.shape, (0.0, 0.0))
-            self.paces[job.trials[0].recipe.shape] = (before[0] + seconds, before[1] + job.work)
-            self.behind += done.job.lane_epochs
+            before = self.paces.get(shape, (0.0, 0.0))
+            self.paces[shape] = (before[0] + seconds, before[1] + job.work)
+            self.behind += job.lane_epochs
             for record, curves in done.results:
                 _same_model(record, self.models)
                 _save(self.store, record, curves, self.retried)
@@ -520,19 +531,17 @@ class _Training:
             return
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
-        lanes, shape = len(done.job.trials), done.job.trials[0].recipe.shape
         if done.out_of_memory:
             self.fits[shape] = min(self.fits.get(shape, lanes), max(1, lanes // 2))
-        again = after_failure(done.job, done.died)
+        again = after_failure(job, done.died)
         self.queue[:0] = again
         if [one.trials for one in again] != [job.trials]:
             self.checkpoints.remove(job.trials)
         if again and done.died:
-            trials = f"{lanes} trial{'' if lanes == 1 else 's'}"
-            self.progress.messages.append(f"{trials} to train again: {done.error.splitlines()[0]}")
+            self.progress.messages.append(f"{so_many(lanes, 'trial')} to train again: {done.error.splitlines()[0]}")
         if not again:
-            self.behind += done.job.lane_epochs
-            trial = done.job.trials[0]
+            self.behind += job.lane_epochs
+            trial = job.trials[0]
             crashed = make_record(self.sweep.name, self.sweep.profile, trial, _now(), None, None, done.error)
             _save(self.store, crashed, None, self.retried)
             self.trained += 1
@@ -583,7 +592,7 @@ class _Training:
             ],
         }
         with suppress(OSError):
-            write(self.store.folder / HEARTBEAT, (json.dumps(state, indent=1, allow_nan=False) + "\n").encode())
+            write_json(self.store.folder / HEARTBEAT, state)
 
 
 def _now() -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from harness.sweep import HarnessError, Scalar
+from harness.sweep import HarnessError, Scalar, so_many
 
 # Weights & Biases: columns of a runs table beside Name and State, and what its states mean for us.
 _WANDB = {"Created", "End Time", "Hostname", "ID", "Notes", "Runtime", "Start Time", "Sweep", "Tags", "Updated", "User"}
@@ -49,11 +49,6 @@ def listed(values: Iterable[object], most: int = 20) -> str:
     """Values of a file in an error, the first of them where they are many."""
     shown = [quoted(value, 40) for value in values]
     return ", ".join(shown[:most]) + (f", … ({len(shown)})" if len(shown) > most else "") or "none"
-
-
-def so_many(number: int, unit: str) -> str:
-    """`1 row`, `2 rows`."""
-    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def text_of(value: object) -> str:

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from harness import formats, study
-from harness.formats import Table, listed, printable, quoted, so_many, storable, text_of
+from harness.formats import Table, listed, printable, quoted, storable, text_of
 from harness.study import Axes, Imported
-from harness.sweep import MAX_SEED, HarnessError, Scalar, name_cell
+from harness.sweep import MAX_SEED, HarnessError, Scalar, name_cell, so_many
 
 AGGREGATIONS = ("mean", "median", "min", "max", "first", "last")
 NAN_CHOICES = ("missing", "diverged")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harness import machine
-from harness.records import Store, write
+from harness.records import Store, write, write_json
 from harness.sweep import HarnessError, Recipe, Sweep, Trial, show
+from harness.tables import csv
 
 SMOOTHING = 0.9  # of the exponential moving average: a mean over about ten steps
 DIVERGED = 4.0  # times the lowest smoothed loss so far: there the curve ends, as in fastai
@@ -147,9 +147,8 @@ def curve(seed: int, rates: np.ndarray, losses: np.ndarray) -> Curve:
     steepest = tenth = None
     if end >= 3:
         minimum = int(loss.argmin())
-        slope = np.gradient(loss, np.log(lr))[
-            : minimum + 1
-        ]  # a loss that comes down from a peak beyond it says nothing
+        # A loss that comes down from a peak beyond its minimum says nothing.
+        slope = np.gradient(loss, np.log(lr))[: minimum + 1]
         at = int(slope.argmin())
         steepest = float(lr[at]) if slope[at] < 0 else None
         tenth = float(lr[minimum]) / 10 if minimum > 0 else None
@@ -229,8 +228,8 @@ def save(found: Found, sweep: Sweep, folder: Path) -> dict[str, object]:
             for one in found.curves
         ]
     )
-    write(folder / "curves.csv", table.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode())
-    write(folder / "lr_find.json", (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+    write(folder / "curves.csv", csv(table, "%.10g").encode())
+    write_json(folder / "lr_find.json", summary)
     lines = [(one.seed, one.lr, one.loss, one.raw) for one in found.curves]
     marks = {rule: rates for rule in ("steepest", "tenth") if (rates := found.suggested(rule)) is not None}
     runs = [(one.lr, one.failed, one.finished) for one in found.tested]

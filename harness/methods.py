@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,13 +48,11 @@ _BERT = _Family(
     ends=("attention.output.dropout", "output.dropout"),
     attention="attention.self",
 )
-_DEBERTA2 = _Family(
-    layers="encoder.layer",
+_DEBERTA2 = replace(
+    _BERT,
     query="attention.self.query_proj",
     key="attention.self.key_proj",
     value="attention.self.value_proj",
-    feedforward="output.dense",
-    ends=_BERT.ends,
     attention=None,
 )
 _ALBERT = _Family(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -55,7 +56,7 @@ def factor(step: int, total_steps: int, recipe: Recipe) -> float:
     return 1.0
 
 
-class LaneOptimizer:
+class LaneOptimizer(ABC):
     """What the optimizers over flat weights [L, P] share: rates, clipping, frozen layers, pretrained decay.
 
     Every hyperparameter is a vector [L], and nothing here mixes lanes. What no lane uses costs nothing.
@@ -87,13 +88,13 @@ class LaneOptimizer:
         self._chunk = max(1024, _CACHED // len(weights) // 1024 * 1024) if on_cpu else weights.shape[1]
         self._prepare()
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Make the state and the vectors of hyperparameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What the updates to come depend on beside the weights and `done`; not a copy."""
-        raise NotImplementedError
 
     def _lanes(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.weights.dtype, device=self.weights.device)[:, None]  # [L, 1]
@@ -135,9 +136,9 @@ class LaneOptimizer:
         self.done += 1
         return norms
 
+    @abstractmethod
     def _update(self, gradient: Tensor, clip: Tensor, rates: list[float], layers: Layers | None) -> None:
         """Change the weights by a gradient that is to be multiplied by `clip` [L, 1]."""
-        raise NotImplementedError
 
     def _layers(self, recipe: Recipe) -> tuple[list[float], list[int]]:
         """By slot: the factor on this update's rate, 0 where it is frozen, and its updates with this one."""
@@ -291,8 +292,8 @@ def lane_optimizer(
     weights: Tensor, decayed: Tensor, recipes: Sequence[Recipe], total_steps: int, parts: Parts
 ) -> LaneOptimizer:
     """The optimizer of a pack's recipes, which name the same."""
-    kind = {"adamw": LaneAdamW, "sgd": LaneSGD, "lamb": LaneLAMB}[recipes[0].optimizer]
-    return kind(weights, decayed, recipes, total_steps, parts)
+    kinds: dict[str, Callable[..., LaneOptimizer]] = {"adamw": LaneAdamW, "sgd": LaneSGD, "lamb": LaneLAMB}
+    return kinds[recipes[0].optimizer](weights, decayed, recipes, total_steps, parts)
 
 
 def _correction(count: int, recipe: Recipe) -> float:

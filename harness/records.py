@@ -13,7 +13,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -186,11 +186,21 @@ def write(path: Path, content: bytes) -> None:
         temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    flush(path.parent)
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write strict JSON for programs and people, as `write` does; raises ValueError for NaN."""
+    write(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def flush(path: Path) -> None:
+    """Have a file, or a folder's list of files, on the disk."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(number)
     finally:
-        os.close(folder)
+        os.close(number)
 
 
 class Store:
@@ -208,7 +218,7 @@ class Store:
         self.trials.mkdir(parents=True, exist_ok=True)
         plan = {"schema_version": SCHEMA_VERSION, "trials": [trial.id for trial in expand(sweep)]}
         plan["sweep"] = sweep.model_dump(mode="json")
-        write(self.folder / "plan.json", (json.dumps(plan, indent=1, allow_nan=False) + "\n").encode())
+        write_json(self.folder / "plan.json", plan)
 
     def load_plan(self) -> Sweep | None:
         """The sweep as it was planned, None where nothing was; raises HarnessError for a plan that can't be read."""

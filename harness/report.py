@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,17 +41,6 @@ class Report:
 # ------------------------------------------------------------------------------------------------------- for programs
 
 
-def _known(value: object) -> object:
-    """A table's value as JSON has it: plain numbers, None for what is not known."""
-    if value is pd.NA:
-        return None
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"  # an odds ratio can be: JSON has no word for it
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def _single(values: Iterable[float]) -> float | None:
     distinct = set(values)
     return float(distinct.pop()) if len(distinct) == 1 else None
@@ -68,13 +56,10 @@ def summary(found: Analysis) -> dict[str, object]:
     keys = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high", "mean", "sd", "min"]
     keys += ["median", "max", "judged", "scored", "at_chance", "best_mean", "loss", "majority"]
     rows = [
-        {"axes": dict(study.cells[row["cell"]].axes)} | {key: _known(row[key]) for key in keys}
+        {"axes": dict(study.cells[row["cell"]].axes)} | {key: tables.json_value(row[key]) for key in keys}
         for row in found.cells.to_dict("records")
     ]
-    made = {
-        name: [{str(key): _known(value) for key, value in row.items()} for row in table.to_dict("records")]
-        for name, table in found.tables.items()
-    }
+    made = {name: tables.json_rows(table) for name, table in found.tables.items()}
     return {
         "sweep": study.sweeps[0].name if len(study.sweeps) == 1 else study.name,
         "profile": study.profile,
@@ -268,7 +253,7 @@ def _error_line(error: str) -> str:
 
 def seed_name(run: Mapping[str, object], crossed: bool) -> str:
     """The seed of a run of the table; its three parts where they are crossed."""
-    seed, *parts = (_known(run[name]) for name in ("seed", "init_seed", "order_seed", "dropout_seed"))
+    seed, *parts = (tables.json_value(run[name]) for name in ("seed", "init_seed", "order_seed", "dropout_seed"))
     seed, *parts = (int(value) if isinstance(value, float) else value for value in (seed, *parts))
     return "init {}, order {}, dropout {}".format(*parts) if crossed else str(seed)
 
@@ -321,8 +306,7 @@ def _settings(sweep: Sweep) -> Table:
     rows, names = [], list(Recipe.model_fields)
     beyond = names[names.index("eval_steps") + 1 :]
     for field in names:
-        default = Recipe.model_fields[field].default
-        if field in beyond and all(getattr(cell.recipe, field) == default for cell in sweep.cells):
+        if field in beyond and not any(cell.recipe.sets(field) for cell in sweep.cells):
             continue
         if field in sweep.axes:
             values: list[Scalar] = list(dict.fromkeys(dict(cell.axes)[field] for cell in sweep.cells))

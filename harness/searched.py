@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from harness import figures, ranking, statistics
-from harness.records import Store, write
+from harness.records import Store, write, write_json
 from harness.study import of_sweep
 from harness.sweep import Sweep, show
-from harness.tables import Table, csv, markdown, markdown_text, percent, rate, score, unknown
+from harness.tables import Table, csv, json_rows, markdown, markdown_text, percent, rate, score, unknown
 
 SHOWN = 20  # recipes in the Markdown; the CSV has them all
 CAPTIONS = {
@@ -58,23 +56,15 @@ def write_report(sweep: Sweep, store: Store) -> Found:
         "failing": search.failing,
         "sampler": search.sampler,
         "said": list(said),
-        "recipes": _rows(ranked),
-        "importance": _rows(shares),
+        "recipes": json_rows(ranked),
+        "importance": json_rows(shares),
     }
     write(folder / "recipes.csv", csv(ranked.drop(columns="cell"), "%.10g").encode())
     write(folder / "importance.csv", csv(shares, "%.10g").encode())
-    write(folder / "search.json", (json.dumps(summary, indent=1, allow_nan=False) + "\n").encode())
+    write_json(folder / "search.json", summary)
     page = folder / "search.md"
     write(page, _markdown(sweep, said, best_table(sweep, ranked), drawn).encode())
     return Found(page, said, summary)
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, object]]:
-    def plain(value: object) -> object:
-        value = value.item() if hasattr(value, "item") else value
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return [{str(key): plain(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple[str, ...]:

@@ -170,6 +170,11 @@ class Recipe(_Frozen):
         """Whether a field decides anything here; a setting of another method does not."""
         return self.method in _OF_METHODS.get(name, (self.method,))
 
+    def sets(self, name: str) -> bool:
+        """Whether a field says more than its default does: it differs, or belongs to the method that was chosen."""
+        own = self.method in _OF_METHODS.get(name, ())
+        return own or bool(getattr(self, name) != Recipe.model_fields[name].default)
+
     @property
     def trains(self) -> Method:
         """Its method, with what decides shapes."""
@@ -335,6 +340,11 @@ def show(value: object) -> str:
         short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else plain
         return short if "e" in plain or (0 < abs(value) < 0.01 and len(short) <= len(plain)) else plain
     return str(value)
+
+
+def so_many(number: int, unit: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def name_cell(axes: Sequence[tuple[str, Scalar]]) -> str:

@@ -645,6 +645,22 @@ def tables(found: Analysis) -> dict[str, Table]:
 _FORMULA = set("=+-@\t\r\n＝＋－＠")  # how a formula starts; spreadsheets take the full-width signs too
 
 
+def json_value(value: object) -> object:
+    """A table's value as JSON has it: plain numbers, None for what is not known."""
+    if value is pd.NA:
+        return None
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"  # an odds ratio can be: JSON has no word for it
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, object]]:
+    """A table as JSON has it, a row each."""
+    return [{str(key): json_value(value) for key, value in row.items()} for row in table.to_dict("records")]
+
+
 def csv(table: pd.DataFrame, floats: str | None = None) -> str:
     """A table as CSV; texts that a spreadsheet would run as a formula get an apostrophe before them (OWASP)."""
 

@@ -547,12 +547,10 @@ class _Run:
         inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
         labels = self._labels(rows, list(range(len(rows))))
         masks = self._draw(lanes, inputs, list(range(len(rows))))
-        names, count, trained = list(inputs), len(lanes), len(self.views)
+        names, trained = list(inputs), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
-            views = dict(zip(self.lanes, given[:count], strict=True))
-            inputs = dict(zip(names, given[count : count + len(names)], strict=True))
-            labels, *masks = given[count + len(names) :]
+            views, inputs, (labels, *masks) = self._named(given, names)
             losses = self._losses(views, inputs, labels, masks) / size
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
@@ -608,6 +606,15 @@ class _Run:
                 return function(given)
             known[key] = playback.record(function, given)
         return (known[key] or function)(given)
+
+    def _named(
+        self, given: Sequence[Tensor], names: Sequence[str]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Sequence[Tensor]]:
+        """The lanes' tensors and the module's inputs by name, of what a recordable function is given; and the rest."""
+        count = len(self.lanes)
+        views = dict(zip(self.lanes, given[:count], strict=True))
+        inputs = dict(zip(names, given[count : count + len(names)], strict=True))
+        return views, inputs, given[count + len(names) :]
 
     def _draw(self, views: dict[str, Tensor], inputs: dict[str, Tensor], lanes: list[int]) -> list[Tensor]:
         """The dropout masks [lanes, draws] of a forward pass and their scales [lanes]; none where all is kept."""
@@ -683,8 +690,7 @@ class _Run:
             names = list(inputs)
 
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
-                views = dict(zip(self.lanes, given[: len(self.lanes)], strict=True))
-                inputs = dict(zip(names, given[len(self.lanes) :], strict=True))
+                views, inputs, _ = self._named(given, names)
                 if not (shared := self._shared(len(self.weights))):
                     return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
                 each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}

@@ -519,7 +519,7 @@ MAY_IMPORT = {
         "sweep",
         "status",
     },
-    "lr_find": {"figures", "train", "machine", "records", "sweep"},
+    "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},

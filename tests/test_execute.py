@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
@@ -433,10 +433,10 @@ def test_what_trains_now_can_be_read_from_outside(
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(
     tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, value: Mapping[str, object]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(execute, "write", full)
+    monkeypatch.setattr(execute, "write_json", full)
     assert execute.run(tiny_sweep, Store(tmp_path / "tiny"), HERE, quiet).finished == 6
 
 
