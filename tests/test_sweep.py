@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.sweep import HarnessError, Sweep, expand, load, orphaning_change, profiles, show, where
+from harness.sweep import (
+    HarnessError,
+    ModelSpec,
+    Recipe,
+    Sweep,
+    TaskSpec,
+    expand,
+    load,
+    orphaning_change,
+    profiles,
+    show,
+    where,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 HEAD = "task: embedded\nmodel: embedded\n"
@@ -530,3 +542,11 @@ def test_an_edit_that_orphans_trained_trials_is_named_by_its_axis(tmp_path):
 def test_every_shipped_sweep_loads_under_each_profile(path):
     for profile in profiles(path):
         assert expand(load(path, profile.name))
+
+
+def test_a_recipe_sets_what_differs_from_the_default_and_what_its_method_reads() -> None:
+    plain = Recipe(task=TaskSpec(name="rte"), model=ModelSpec(name="bert-base-uncased"), lr=1e-5, epochs=1)
+    lora = plain.model_copy(update={"method": "lora", "mixout": 0.1})
+    said = [name for name in ("lora_rank", "mixout", "adapter_size", "method") if lora.sets(name)]
+    assert said == ["lora_rank", "mixout", "method"]
+    assert not plain.sets("lora_rank")

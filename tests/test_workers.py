@@ -134,7 +134,8 @@ def test_what_was_measured_is_kept_apart_by_shape_and_device(
     measured |= {2: 5.0}
     assert workers.lanes(trial(seed=2, lr=1e-5, epochs=9), place, 3, 4, 10) == 4  # as kept
     assert workers.lanes(trial(), place, 3, 2, 10) == 2  # and never more than fit
-    for other, where in ((trial(batch_size=4), place), (trial(padding="batch"), place), (trial(), Place("cpu", 2))):
+    shapes = [trial(batch_size=4), trial(padding="batch"), trial(method="lora"), trial(optimizer="sgd")]
+    for other, where in (*((shape, place) for shape in shapes), (trial(), Place("cpu", 2))):
         assert workers.lanes(other, where, 3, 4, 10) == 1
     (kept, *_) = sorted((tmp_path / "stability-harness").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     kept.write_text('{"lanes":')
