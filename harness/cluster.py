@@ -196,7 +196,8 @@ class RayPool:
             raise _unreachable(address, str(error).splitlines()[0]) from None
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
-        self.place = Place("cuda" if self._has("GPU") >= 1 else "cpu", threads, checkpoints=checkpoints)
+        device = "cuda" if self._has("GPU") >= 1 else "cpu"
+        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads

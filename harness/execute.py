@@ -272,7 +272,7 @@ def _pool(
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, Place(device, options.threads, checkpoints=checkpoints), tick)
+        yield InProcess(sweep, Place(device, options.threads, record=sweep.record, checkpoints=checkpoints), tick)
         return
     pool = RayPool(
         sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,

@@ -58,7 +58,7 @@ def rerun(
         )
     device = "cuda" if machine.here().gpus and record.environment.device.startswith("cuda") else "cpu"
     lanes = record.environment.pack_size if device == "cuda" else 1
-    place = Place(device, record.environment.threads)
+    place = Place(device, record.environment.threads, record=False)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))

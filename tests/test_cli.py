@@ -563,6 +563,7 @@ MAY_IMPORT = {
         "checkpoints",
         "methods",
         "playback",
+        "recording",
         "tasks",
         "models",
         "optim",
@@ -579,6 +580,7 @@ MAY_IMPORT = {
     "metrics": {"sweep"},
     "playback": set(),
     "optim": {"remedies", "sweep"},
+    "recording": {"remedies", "records"},
     "remedies": {"sweep"},
     "records": {"sweep"},
     "sweep": set(),
@@ -586,7 +588,7 @@ MAY_IMPORT = {
 }
 HOMES = {
     "ray": {"cluster"},
-    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "pretrain"},
+    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "recording", "pretrain"},
     "transformers": {"train", "models", "methods", "pretrain"},
     "peft": {"methods"},
     "datasets": {"tasks"},
