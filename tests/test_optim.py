@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.optim import LaneAdamW, warmup_linear
+from harness.optim import LaneAdamW
+from harness.schedules import warmup_linear
 from harness.sweep import ModelSpec, Recipe, TaskSpec
 
 

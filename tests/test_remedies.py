@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness import models, remedies, tasks, train
 from harness.checkpoints import Checkpoints
-from harness.optim import factor
+from harness.schedules import factor
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskFiles, TaskSpec, Trial
 
 Make = Callable[..., Trial]
