@@ -584,6 +584,72 @@ def report(
         Console(highlight=False).print(page, soft_wrap=True)
 
 
+@app.command()
+def diagnose(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Say why runs fail and how early it could be told, and write it into the report."""
+    from harness import diagnosis_findings, tables
+    from harness import report as reports
+
+    study, folder = _study(sweep, profile, overrides, results)
+    _refuse_nothing_to_tell(study)
+    made = reports.write(study, folder / "report")
+    found = made.found
+    words = diagnosis_findings.words(found)
+    proposed = diagnosis_findings.next_sweep(found)
+    if as_json:
+        kept = found.diagnosis.rule
+        _json(
+            {
+                "sweep": study.sweeps[0].name,
+                "profile": study.profile,
+                "words": words,
+                "rule": None if kept is None else vars(kept.rule) | {name: getattr(kept, name) for name in _KEPT},
+                "next_sweep": None if proposed is None else proposed[1],
+                "tables": {name: tables.json_rows(table) for name, table in found.diagnosis.tables.items()},
+                "report": str(made.page),
+            }
+        )
+        return
+    out = Console(highlight=False)
+    for sentence in words:
+        out.print(Text(_plain(sentence)), soft_wrap=True)
+    if proposed is not None:
+        out.print(Text(_plain(f"Next: {proposed[0]}")), soft_wrap=True)
+        out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
+    out.print(f"Report: {made.page}", soft_wrap=True)
+
+
+_KEPT = ("caught", "lost", "false", "others")
+
+
+def _refuse_nothing_to_tell(study: Study) -> None:
+    """Raise HarnessError where a diagnosis has nothing to look at."""
+    judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
+    name = study.name
+    if not any(study.recording(int(row)) is not None for row in judged.index):
+        raise HarnessError(
+            "a diagnosis reads what was recorded while runs trained",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, none recorded",
+            allowed="runs of a sweep without `record: off`, trained by this version",
+            fix="train them again in another --results folder; their results will be the same",
+        )
+    failed = int((judged["outcome"] == "failed").sum())
+    if failed in (0, len(judged)):
+        raise HarnessError(
+            "a diagnosis tells failed runs from others",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
+            allowed="a sweep with both",
+            fix="add a recipe that "
+            + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
+        )
+
+
 @app.command(name="import")
 def import_runs(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV, JSONL, Parquet, or a folder of MLflow's.")],

@@ -16,6 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, sweep_of
+from test_diagnosis import FINE, GONE
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 from typer.testing import CliRunner
 
 import harness
@@ -264,6 +267,35 @@ def plain(monkeypatch):
     monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))
 
 
+def test_diagnose_says_why_and_writes_the_report(here, plain):
+    sweep = sweep_of(here / "sweeps", DIAGNOSED_TEXT)
+    store_of(here / "results", sweep, DIAGNOSED)
+    said = run("diagnose", "made").stdout
+    assert "6 of 14 finished runs failed" in said
+    assert "Vanishing gradients: in 4 of 6 recorded failed runs" in said
+    assert "Next: " in said
+    assert "recipes:\n  as it is: " in said
+    assert said.rstrip().endswith("index.html")
+    shown = json.loads(run("diagnose", "made", "--json").stdout)
+    assert {"sweep", "profile", "words", "rule", "next_sweep", "tables", "report"} == set(shown)
+    assert [row["vanished"] for row in shown["tables"]["kinds"]] == [2, 0, 2, 0]
+    assert " ".join(shown["words"]).count("Vanishing") == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({0: [Run(300), Run(200)]}, "2 finished runs of made@default, none recorded; allowed: runs of a sweep without"),
+        ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed; allowed: a sweep with both"),
+        ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed; allowed: a sweep with both"),
+        ({}, "0 finished runs of made@default, none recorded"),
+    ],
+)
+def test_diagnose_refuses_what_tells_nothing(here, runs, said):
+    store_of(here / "results", sweep_of(here / "sweeps", DIAGNOSED_TEXT), runs)
+    assert said in refused("diagnose", "made")
+
+
 def test_report_of_two_and_of_an_import(here, plain):
     one = sweep_of(here / "sweeps", MOSBACH, "one")
     two = sweep_of(here / "sweeps", MOSBACH.replace("1..3", "1..2"), "two")
@@ -501,6 +533,8 @@ MAY_IMPORT = {
     "cli": {
         "baselines",
         "describe",
+        "diagnosis_findings",
+        "tables",
         "models",
         "tasks",
         "lr_find",
@@ -523,13 +557,23 @@ MAY_IMPORT = {
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
-    "report": {"figures", "findings", "tables", "analysis", "study", "records", "sweep"},
+    "report": {"figures", "findings", "diagnosis_findings", "tables", "analysis", "study", "records", "sweep"},
     "figures": {"study", "records", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
     "tables": {"analysis", "statistics", "study", "sweep"},
     "describe": {"tasks", "metrics", "sweep"},
     "baselines": {"tasks", "metrics", "records", "sweep"},
-    "analysis": {"calibration", "records", "statistics", "importance", "noise", "published", "study", "sweep"},
+    "analysis": {
+        "calibration",
+        "diagnosis",
+        "records",
+        "statistics",
+        "importance",
+        "noise",
+        "published",
+        "study",
+        "sweep",
+    },
     "importing": {"formats", "study", "sweep"},
     "formats": {"sweep"},
     "study": {"records", "sweep"},
@@ -582,6 +626,9 @@ MAY_IMPORT = {
     "optim": {"remedies", "schedules", "sweep"},
     "schedules": {"sweep"},
     "recording": {"remedies", "records"},
+    "diagnosis": {"early", "schedules", "study", "records", "sweep"},
+    "diagnosis_findings": {"analysis", "diagnosis", "early", "statistics", "tables", "sweep"},
+    "early": {"statistics", "records"},
     "remedies": {"sweep"},
     "records": {"sweep"},
     "sweep": set(),
@@ -595,7 +642,7 @@ HOMES = {
     "datasets": {"tasks"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},
-    "scipy": {"calibration", "baselines", "analysis", "statistics", "importance", "noise", "published"},
+    "scipy": {"calibration", "diagnosis", "baselines", "analysis", "statistics", "importance", "noise", "published"},
     "statsmodels": {"statistics", "importance"},
     "sklearn": {"importance", "baselines"},
     "lightgbm": {"baselines"},
