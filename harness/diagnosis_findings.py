@@ -175,8 +175,8 @@ def _within(table: pd.DataFrame) -> list[str]:
         return []
     first = min(since, key=lambda name: since[name])
     return [
-        f"Among runs of one recipe the earliest to tell is the {first}: from {percent(since[first], 1)} of training on it "
-        f"puts at least {percent(_WELL)} of pairs in the right order."
+        f"Among runs of one recipe the earliest to tell is the {first}: from {percent(since[first], 1)} of training "
+        f"on it puts at least {percent(_WELL)} of pairs in the right order."
     ]
 
 
