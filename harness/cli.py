@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, hub, machine
+from harness import execute, hub, keeping, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
@@ -205,6 +205,10 @@ def sweep(
         typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; what still trains is left."),
     ] = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    keep: Annotated[
+        keeping.Which,
+        typer.Option("--keep", help="Keep the weights of each cell's best trial, or of all, as models to load."),
+    ] = "none",
     trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on.
@@ -231,7 +235,7 @@ def sweep(
     options = execute.Options(
         in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
-        workers_per_gpu=workers_per_gpu,
+        workers_per_gpu=workers_per_gpu, keep=keep,
     )  # fmt: skip
     with _progress(out) as follow:
         try:
@@ -245,7 +249,9 @@ def sweep(
         baselines.train(resolved, store, out.print)
     from harness import report as reports
 
-    study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
+    again = _rerun_words(path, sweep, resolved, results)
+    _print_kept(out, resolved, store, keep, again)
+    study = of_sweep(resolved, store, again)
     page = reports.write(study, store.folder / "report").page
     out.print(f"Report: {page}", soft_wrap=True)
     if ended.left:
@@ -365,6 +371,7 @@ def rerun(
     overrides: Overrides = [],
     results: Results = Path("results"),
     tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep its weights, where they are the record's.")] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -376,12 +383,23 @@ def rerun(
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with _steps(messages, "steps") as progress:
-        found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+        if keep:
+            with execute.keeping_one(resolved, store) as shelf:
+                found = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
+                if found.verdict == "identical":
+                    shelf.publish([found.again])
+        else:
+            found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    kept = store.folder / "models" / found.trial if keep and found.verdict == "identical" else None
     if as_json:
         verdict = {"trial": found.trial, "verdict": found.verdict}
+        verdict |= {"kept": str(kept)} if kept else {}
         _json(verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step})
     else:
         _print_comparison(messages, found)
+        if keep:
+            said = f"Model: {kept}" if kept else "Its weights are not the record's and were not kept."
+            messages.print(Text(said), soft_wrap=True)
     if found.verdict != "identical":
         raise typer.Exit(1)
 
@@ -949,6 +967,18 @@ def print_ended(out: Console, sweep: Sweep, ended: execute.Ended, limited: bool 
         out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
     elif ended.missing:
         out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def _print_kept(out: Console, sweep: Sweep, store: Store, keep: keeping.Which, again: str) -> None:
+    """What of the weights that were asked for lies there, and how to get the rest."""
+    if keep == "none":
+        return
+    there, lacking = keeping.kept(store), keeping.unkept(sweep, store, keep)
+    out.print(Text(f"Models: {so_many(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    if lacking:
+        others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
+        out.print(Text(said), soft_wrap=True)
 
 
 def _print_data(out: Console, found: describing.Described) -> None:

@@ -49,10 +49,11 @@ _Z95 = 1.645
 
 @dataclass(frozen=True)
 class LaneResult:
-    """What one trial gave."""
+    """What one trial gave, and the trained parameters that its result is of, in the network's order."""
 
     measured: Measured
     curves: Curves
+    weights: np.ndarray  # [P] float32
 
 
 def train(
@@ -753,7 +754,7 @@ class _Run:
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
             )
-            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane])))
+            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane]), own))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
