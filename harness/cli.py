@@ -667,6 +667,66 @@ def import_runs(
 
 
 @app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="SWEEP|MODEL", help="A kept model's folder; or a sweep, with --trial.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .tsv, .csv or .jsonl, with the task's columns.")],
+    trial: Annotated[
+        str | None, typer.Option("--trial", metavar="ID", help="The sweep's trial, or its id's beginning.")
+    ] = None,
+    ensemble: Annotated[
+        list[str],
+        typer.Option("--ensemble", metavar="KEY=VALUE", help="All kept seeds of this cell together; may repeat."),
+    ] = [],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .tsv, .csv or .jsonl; default: print them.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COL", help="The column of the texts; default: the task's.")
+    ] = None,
+    text_pair: Annotated[str | None, typer.Option(metavar="COL", help="The column of the second texts.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COL", help="The column of labels to score against.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are answered at once.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default: one a core.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    trust_remote_code: Trust = False,
+) -> None:
+    """Ask a kept model, or all of a cell's together: label and confidence of every row of a file, in its order."""
+    hub.trust_remote_code(trust_remote_code)
+    messages = Console(highlight=False, stderr=True)
+    folders = _models(run, trial, ensemble, profile, results, messages)
+    from harness import predict as predicting
+
+    here = machine.here()
+    asked = predicting.Asked(
+        tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
+        threads or here.cores,
+    )  # fmt: skip
+    try:
+        with _pace(messages) as follow:
+            found = predicting.run(asked, follow)
+    except BrokenPipeError:  # `| head` has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    many = f" by {len(folders)} models" if len(folders) > 1 else ""
+    pace = found.rows / max(found.seconds, 1e-9)
+    messages.print(
+        f"{so_many(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
+    )
+    if found.disagreeing is not None:
+        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the rows.")
+    if found.score is not None:
+        said = f"{found.metric.replace('_', ' ')} against the file's labels: {found.score:.4f}"
+        won = predicting.gain(found)
+        if won is not None:
+            mean, low, high = found.score - won, min(found.members), max(found.members)
+            said += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
+        messages.print(Text(f"{said}."), soft_wrap=True)
+    if found.unscored is not None:
+        messages.print(Text(f"Not scored: {found.unscored}."), soft_wrap=True)
+
+
+@app.command()
 def pretrain(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The model folder to write.")],
     steps: Annotated[int, typer.Option(min=1)] = 5000,
@@ -867,6 +927,47 @@ def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: li
         allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
         fix="add --where key=value or give --trial ID" if matching else "loosen the conditions",
     )  # fmt: skip
+
+
+def _models(
+    run: str, trial: str | None, ensemble: list[str], profile: str | None, results: Path, messages: Console
+) -> list[Path]:
+    """The folders of the kept models that are to answer."""
+    if (Path(run) / keeping.CARD).is_file():
+        if trial is not None or ensemble:
+            raise HarnessError(
+                "a model's folder says it all", got="--trial or --ensemble with it", allowed="one of the two",
+                fix="leave them out, or name the sweep",
+            )  # fmt: skip
+        return [Path(run)]
+    resolved, store = _planned(run, profile, [], results)
+    there = keeping.kept(store)
+    if (trial is None) == (not ensemble):
+        some = ", ".join(list(there)[:10]) or f"none are kept; `harness sweep {run} --keep best` keeps some"
+        raise HarnessError(
+            "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
+        )  # fmt: skip
+    if trial is not None:
+        return [keeping.place(store, _one_trial(resolved, trial, None, []).id)]
+    matching = where(resolved, ensemble, option="--ensemble")
+    cells = sorted({found.cell for found in matching})
+    if len(cells) != 1:
+        raise HarnessError(
+            "--ensemble names one cell", got=f"{len(cells)} that match",
+            allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
+            fix="add --ensemble key=value" if cells else "correct it",
+        )  # fmt: skip
+    members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
+    if len(members) < 2:
+        raise HarnessError(
+            "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
+            allowed="the seeds of a sweep that keeps all", fix=f"`harness sweep {run} --keep all`",
+        )  # fmt: skip
+    absent = len(matching) - len(members)
+    if absent:
+        messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
+    return [keeping.place(store, one) for one in members]
 
 
 def _span(sweep: Sweep) -> str:
@@ -1356,6 +1457,29 @@ def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
         task = bar.add_task(unit)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+@contextmanager
+def _pace(out: Console) -> Iterator[Callable[[int, int], None]]:
+    """Rows answered and their pace: a live line on a terminal, a line every half minute elsewhere."""
+    began = printed = time.monotonic()
+
+    def line(done: int, total: int) -> str:
+        left = f" of {total:,}" if total else ""
+        return f"{done:,}{left} rows, {done / max(time.monotonic() - began, 1e-9):,.0f} rows/s"
+
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+            yield lambda done, total: live.update(Text(line(done, total)))
+        return
+
+    def plain(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > 30:
+            printed = time.monotonic()
+            out.print(line(done, total))
+
+    yield plain
 
 
 def _duration(seconds: float) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import safetensors
@@ -26,6 +26,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness import hub
 from harness.records import Measured, Record, Store, flush, write_json
 from harness.sweep import HarnessError, Sweep, Trial, expand
+
+if TYPE_CHECKING:
+    from harness.tasks import Task
 
 Which = Literal["best", "all", "none"]
 KeptAs = Literal["best", "all", "rerun"]  # by a sweep that keeps each cell's best, or all; or one trial trained again
@@ -71,6 +74,7 @@ class Card(BaseModel):
     kept_as: KeptAs
     form: Form
     label_names: tuple[str, ...] | None
+    pairs: bool
     metric: str
     final_score: float | None
     outcome: str
@@ -116,21 +120,22 @@ class Keeping:
         profile: str,
         trial: Trial,
         measured: Measured,
-        label_names: tuple[str, ...] | None,
+        task: Task,
         weights: np.ndarray,
     ) -> None:
         """Write a trial's weights [P], in the order of its network's trained parameters; raises UnkeptError."""
         folder = _staged(self.folder, trial.id)
         try:
             _empty(folder)
-            parts = _write(folder, trial, label_names, weights)
+            parts = _write(folder, trial, task, weights)
             card = Card(
                 sweep=sweep,
                 profile=profile,
                 trial=trial,
                 kept_as=self.which,
                 form=_form(trial),
-                label_names=label_names,
+                label_names=task.label_names,
+                pairs=task.pairs,
                 metric=measured.metric,
                 final_score=measured.final_score,
                 outcome=measured.outcome,
@@ -196,8 +201,10 @@ def _empty(folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
+    for path in folder.iterdir():
+        path.chmod(folder.stat().st_mode & 0o666)  # safetensors lets nobody else read
         flush(path)
+    flush(folder)
 
 
 def _unkept(folder: Path, error: Exception) -> UnkeptError:
@@ -209,15 +216,14 @@ def _form(trial: Trial) -> Form:
     return _FORMS.get(trial.recipe.method, "model")
 
 
-def _write(folder: Path, trial: Trial, label_names: tuple[str, ...] | None, weights: np.ndarray) -> tuple[Part, ...]:
+def _write(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple[Part, ...]:
     """Write a folder without its card, and say where its trained tensors lie."""
     from safetensors.numpy import save_file
 
     from harness import models
 
     recipe, form = trial.recipe, _form(trial)
-    outputs = 1 if label_names is None else len(label_names)
-    network = models.network(recipe.model, max(2, outputs), recipe.trains)
+    network = models.network(recipe.model, max(2, task.num_labels), recipe.trains)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():
@@ -225,7 +231,7 @@ def _write(folder: Path, trial: Trial, label_names: tuple[str, ...] | None, weig
         tensor = weights[start : start + size].reshape(shape)
         start += size
         key = _peft_key(name) if form == "peft" else name
-        if outputs == 1 and name in network.head and len(shape) > 0 and shape[0] == 2:
+        if task.num_labels == 1 and name in network.head and len(shape) > 0 and shape[0] == 2:
             tensor, unread[key] = tensor[:1], tensor[1:]
         own[key] = tensor
         parts.append(Part(name=name, shape=shape, key=key))
@@ -237,7 +243,7 @@ def _write(folder: Path, trial: Trial, label_names: tuple[str, ...] | None, weig
         for name, value in module.named_buffers():
             if name in saved:
                 own[name] = value.cpu().numpy()
-        _save_config(folder, module, label_names)
+        _save_config(folder, module, task.label_names)
         tokenizer = models.tokenizer(recipe.model)
         tokenizer.model_max_length = recipe.max_length  # for those who ask their pipeline to cut
         tokenizer.padding_side = "right"
@@ -423,6 +429,15 @@ def weights(store: Store, trial_id: str) -> dict[str, np.ndarray]:
 
     Raises HarnessError where they are not kept, or are not those that the trial's record was hashed of.
     """
+    folder = place(store, trial_id)
+    found, record = tensors(folder), store.load(trial_id)
+    if record and record.measured and record.measured.weights_sha256 != read_card(folder).weights_sha256:
+        raise _changed(folder, "weights of another run than the record's")
+    return found
+
+
+def place(store: Store, trial_id: str) -> Path:
+    """The folder of a trial's kept model; raises HarnessError where there is none."""
     folder = store.folder / "models" / trial_id
     if not folder.is_dir():
         raise HarnessError(
@@ -431,10 +446,7 @@ def weights(store: Store, trial_id: str) -> dict[str, np.ndarray]:
             allowed=", ".join(list(kept(store))[:10]) or "none are kept here",
             fix=f"`harness rerun {store.folder} --trial {trial_id} --keep` trains it again and keeps them",
         )
-    found, record = tensors(folder), store.load(trial_id)
-    if record and record.measured and record.measured.weights_sha256 != read_card(folder).weights_sha256:
-        raise _changed(folder, "weights of another run than the record's")
-    return found
+    return folder
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:

@@ -108,11 +108,11 @@ def train_pack(
             checkpoint.returned()
     if place.keeping is not None:
         recipe = trials[0].recipe
-        names = train.prepared(recipe.task, recipe.model, recipe.max_length).label_names
+        task = train.prepared(recipe.task, recipe.model, recipe.max_length)
         ends = [(trial.cell, found.measured.final_score) for trial, found in zip(trials, results, strict=True)]
         for lane in place.keeping.chosen(ends):
             found = results[lane]
-            place.keeping.stage(sweep, profile, trials[lane], found.measured, names, found.weights)
+            place.keeping.stage(sweep, profile, trials[lane], found.measured, task, found.weights)
     return [
         (make_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
         for trial, result in zip(trials, results, strict=True)

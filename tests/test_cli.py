@@ -514,12 +514,14 @@ MAY_IMPORT = {
         "machine",
         "report",
         "importing",
+        "predict",
         "pretrain",
         "study",
         "records",
         "sweep",
         "status",
     },
+    "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
     "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
@@ -589,7 +591,7 @@ MAY_IMPORT = {
 }
 HOMES = {
     "ray": {"cluster"},
-    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "pretrain"},
+    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "predict", "pretrain"},
     "transformers": {"train", "models", "methods", "pretrain"},
     "peft": {"methods"},
     "datasets": {"tasks"},

@@ -15,48 +15,24 @@ import safetensors.numpy
 import torch
 import transformers
 from driving import content
+from kept_runs import ALL, logits, quiet, sweep_of, trained
 
 from harness import execute, keeping, rerun, tasks
 from harness.cluster import _Worker
 from harness.execute import Options
 from harness.keeping import Keeping, UnkeptError
 from harness.records import Store
-from harness.sweep import Cell, HarnessError, ModelSpec, Sweep, TaskFiles, TaskSpec, Trial, expand
+from harness.sweep import HarnessError, ModelSpec, Sweep, TaskSpec, Trial, expand
 from harness.workers import Place
 
 Make = Callable[..., Trial]
 Build = Callable[..., Path]
-ALL = Options(in_process=True, keep="all")
 BEST = Options(in_process=True, keep="best")
 pytestmark = pytest.mark.usefixtures("cpu_only")
 
 
-def quiet(progress: execute.Progress) -> None:
-    """Show nothing."""
-
-
-def sweep_of(*trials: Trial) -> Sweep:
-    """A cell for each of the recipes of some trials, over all of their seeds."""
-    recipes = list(dict.fromkeys(trial.recipe for trial in trials))
-    seeds = tuple(dict.fromkeys(trial.seeds for trial in trials))
-    cells = tuple(Cell(axes=(("cell", number),), recipe=recipe) for number, recipe in enumerate(recipes))
-    return Sweep(name="kept", profile="default", title="Kept", cells=cells, seeds=seeds)
-
-
-def trained(sweep: Sweep, folder: Path, options: Options = ALL) -> Store:
-    store = Store(folder)
-    assert execute.run(sweep, store, options, quiet).left == 0
-    return store
-
-
 def models(store: Store) -> list[str]:
     return sorted(path.name for path in (store.folder / "models").glob("[!.]*"))
-
-
-def logits(store: Store, trial: Trial) -> np.ndarray:
-    curves = store.curves(trial.id)
-    assert curves is not None
-    return curves.logits
 
 
 def digest(store: Store, trial: Trial) -> str:
@@ -83,28 +59,6 @@ def assert_same(found: np.ndarray, kept: np.ndarray) -> None:
     np.testing.assert_allclose(found, kept, rtol=1e-4, atol=1e-5)
     if kept.shape[1] > 1:
         assert np.array_equal(found.argmax(axis=1), kept.argmax(axis=1))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
-    """Pairs of words with three labels."""
-    folder, words = tmp_path_factory.mktemp("pairs"), "abcdefgh"
-    for split, count in (("train", 48), ("dev", 24)):
-        rows = [
-            f"{words[n % 8]} {words[n % 5]}\t{words[n % 3]}\t{('zero', 'one', 'two')[n % 8 % 3]}" for n in range(count)
-        ]
-        (folder / f"{split}.tsv").write_text("\n".join(["text\ttext_pair\tlabel", *rows]) + "\n")
-    return TaskSpec(name="pairs", files=TaskFiles(train=str(folder), validation=str(folder)))
-
-
-@pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
-    """Texts with a number each."""
-    folder = tmp_path_factory.mktemp("numbers")
-    for split, count in (("train", 40), ("dev", 20)):
-        rows = [f"{'abcdefgh'[n % 8]} {'good' if n % 2 else 'bad'}\t{n % 2 + n % 8 / 8}" for n in range(count)]
-        (folder / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
-    return TaskSpec(name="numbers", files=TaskFiles(train=str(folder), validation=str(folder)), metric="pearson")
 
 
 # ------------------------------------------------------------------------------------- what others make of a folder
