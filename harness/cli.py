@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -600,6 +600,31 @@ def report(
         return
     for page in pages:
         Console(highlight=False).print(page, soft_wrap=True)
+
+
+@app.command()
+def export(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
+    to: Annotated[Literal["mlflow", "tensorboard", "wandb"], typer.Option("--to", help="Which kind of store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Its folder; default: beside the records.")
+    ] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="Of MLflow: a server or database instead.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Mirror the records into MLflow, TensorBoard or W&B (offline); again, and what has changed is replaced."""
+    from harness import tracking
+
+    resolved, store = _planned(sweep, profile, [], results)
+    messages = Console(highlight=False)
+    with _steps(messages, "runs") as progress:
+        done = tracking.export(resolved, store, to, out, uri, progress)
+    messages.print(
+        Text(f"{done.written} runs written, {done.replaced} replaced, {done.left} there already: {done.place}"),
+        soft_wrap=True,
+    )
+    messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
 
 
 @app.command(name="import")
