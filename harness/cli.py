@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, hub, machine
+from harness import execute, hub, keeping, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
@@ -205,6 +205,10 @@ def sweep(
         typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; what still trains is left."),
     ] = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    keep: Annotated[
+        keeping.Which,
+        typer.Option("--keep", help="Keep the weights of each cell's best trial, or of all, as models to load."),
+    ] = "none",
     trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on.
@@ -231,7 +235,7 @@ def sweep(
     options = execute.Options(
         in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
-        workers_per_gpu=workers_per_gpu,
+        workers_per_gpu=workers_per_gpu, keep=keep,
     )  # fmt: skip
     with _progress(out) as follow:
         try:
@@ -245,7 +249,9 @@ def sweep(
         baselines.train(resolved, store, out.print)
     from harness import report as reports
 
-    study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
+    again = _rerun_words(path, sweep, resolved, results)
+    _print_kept(out, resolved, store, keep, again)
+    study = of_sweep(resolved, store, again)
     page = reports.write(study, store.folder / "report").page
     out.print(f"Report: {page}", soft_wrap=True)
     if ended.left:
@@ -365,6 +371,7 @@ def rerun(
     overrides: Overrides = [],
     results: Results = Path("results"),
     tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep its weights, where they are the record's.")] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -376,12 +383,23 @@ def rerun(
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with _steps(messages, "steps") as progress:
-        found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+        if keep:
+            with execute.keeping_one(resolved, store) as shelf:
+                found = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
+                if found.verdict == "identical":
+                    shelf.publish([found.again])
+        else:
+            found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    kept = store.folder / "models" / found.trial if keep and found.verdict == "identical" else None
     if as_json:
         verdict = {"trial": found.trial, "verdict": found.verdict}
+        verdict |= {"kept": str(kept)} if kept else {}
         _json(verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step})
     else:
         _print_comparison(messages, found)
+        if keep:
+            said = f"Model: {kept}" if kept else "Its weights are not the record's and were not kept."
+            messages.print(Text(said), soft_wrap=True)
     if found.verdict != "identical":
         raise typer.Exit(1)
 
@@ -650,6 +668,31 @@ def _refuse_nothing_to_tell(study: Study) -> None:
         )
 
 
+@app.command()
+def export(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
+    to: Annotated[Literal["mlflow", "tensorboard", "wandb"], typer.Option("--to", help="Which kind of store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Its folder; default: beside the records.")
+    ] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="Of MLflow: a server or database instead.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Mirror the records into MLflow, TensorBoard or W&B (offline); again, and what has changed is replaced."""
+    from harness import tracking
+
+    resolved, store = _planned(sweep, profile, [], results)
+    messages = Console(highlight=False)
+    with _steps(messages, "runs") as progress:
+        done = tracking.export(resolved, store, to, out, uri, progress)
+    messages.print(
+        Text(f"{done.written} runs written, {done.replaced} replaced, {done.left} there already: {done.place}"),
+        soft_wrap=True,
+    )
+    messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
+
+
 @app.command(name="import")
 def import_runs(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV, JSONL, Parquet, or a folder of MLflow's.")],
@@ -712,6 +755,66 @@ def import_runs(
         out.print(Text(note), soft_wrap=True)
     again = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
     out.print(Text(f"Report it: {_program()} report {name}{again}"), soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="SWEEP|MODEL", help="A kept model's folder; or a sweep, with --trial.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .tsv, .csv or .jsonl, with the task's columns.")],
+    trial: Annotated[
+        str | None, typer.Option("--trial", metavar="ID", help="The sweep's trial, or its id's beginning.")
+    ] = None,
+    ensemble: Annotated[
+        list[str],
+        typer.Option("--ensemble", metavar="KEY=VALUE", help="All kept seeds of this cell together; may repeat."),
+    ] = [],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .tsv, .csv or .jsonl; default: print them.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COL", help="The column of the texts; default: the task's.")
+    ] = None,
+    text_pair: Annotated[str | None, typer.Option(metavar="COL", help="The column of the second texts.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COL", help="The column of labels to score against.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are answered at once.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default: one a core.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    trust_remote_code: Trust = False,
+) -> None:
+    """Ask a kept model, or all of a cell's together: label and confidence of every row of a file, in its order."""
+    hub.trust_remote_code(trust_remote_code)
+    messages = Console(highlight=False, stderr=True)
+    folders = _models(run, trial, ensemble, profile, results, messages)
+    from harness import predict as predicting
+
+    here = machine.here()
+    asked = predicting.Asked(
+        tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
+        threads or here.cores,
+    )  # fmt: skip
+    try:
+        with _pace(messages) as follow:
+            found = predicting.run(asked, follow)
+    except BrokenPipeError:  # `| head` has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    many = f" by {len(folders)} models" if len(folders) > 1 else ""
+    pace = found.rows / max(found.seconds, 1e-9)
+    messages.print(
+        f"{so_many(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
+    )
+    if found.disagreeing is not None:
+        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the rows.")
+    if found.score is not None:
+        said = f"{found.metric.replace('_', ' ')} against the file's labels: {found.score:.4f}"
+        won = predicting.gain(found)
+        if won is not None:
+            mean, low, high = found.score - won, min(found.members), max(found.members)
+            said += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
+        messages.print(Text(f"{said}."), soft_wrap=True)
+    if found.unscored is not None:
+        messages.print(Text(f"Not scored: {found.unscored}."), soft_wrap=True)
 
 
 @app.command()
@@ -917,6 +1020,47 @@ def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: li
     )  # fmt: skip
 
 
+def _models(
+    run: str, trial: str | None, ensemble: list[str], profile: str | None, results: Path, messages: Console
+) -> list[Path]:
+    """The folders of the kept models that are to answer."""
+    if (Path(run) / keeping.CARD).is_file():
+        if trial is not None or ensemble:
+            raise HarnessError(
+                "a model's folder says it all", got="--trial or --ensemble with it", allowed="one of the two",
+                fix="leave them out, or name the sweep",
+            )  # fmt: skip
+        return [Path(run)]
+    resolved, store = _planned(run, profile, [], results)
+    there = keeping.kept(store)
+    if (trial is None) == (not ensemble):
+        some = ", ".join(list(there)[:10]) or f"none are kept; `harness sweep {run} --keep best` keeps some"
+        raise HarnessError(
+            "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
+        )  # fmt: skip
+    if trial is not None:
+        return [keeping.place(store, _one_trial(resolved, trial, None, []).id)]
+    matching = where(resolved, ensemble, option="--ensemble")
+    cells = sorted({found.cell for found in matching})
+    if len(cells) != 1:
+        raise HarnessError(
+            "--ensemble names one cell", got=f"{len(cells)} that match",
+            allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
+            fix="add --ensemble key=value" if cells else "correct it",
+        )  # fmt: skip
+    members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
+    if len(members) < 2:
+        raise HarnessError(
+            "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
+            allowed="the seeds of a sweep that keeps all", fix=f"`harness sweep {run} --keep all`",
+        )  # fmt: skip
+    absent = len(matching) - len(members)
+    if absent:
+        messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
+    return [keeping.place(store, one) for one in members]
+
+
 def _span(sweep: Sweep) -> str:
     seeds = [seeds.seed for seeds in sweep.seeds]
     return f"{min(seeds)} to {max(seeds)}"
@@ -1015,6 +1159,18 @@ def print_ended(out: Console, sweep: Sweep, ended: execute.Ended, limited: bool 
         out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
     elif ended.missing:
         out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def _print_kept(out: Console, sweep: Sweep, store: Store, keep: keeping.Which, again: str) -> None:
+    """What of the weights that were asked for lies there, and how to get the rest."""
+    if keep == "none":
+        return
+    there, lacking = keeping.kept(store), keeping.unkept(sweep, store, keep)
+    out.print(Text(f"Models: {so_many(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    if lacking:
+        others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
+        out.print(Text(said), soft_wrap=True)
 
 
 def _print_data(out: Console, found: describing.Described) -> None:
@@ -1392,6 +1548,29 @@ def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
         task = bar.add_task(unit)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+@contextmanager
+def _pace(out: Console) -> Iterator[Callable[[int, int], None]]:
+    """Rows answered and their pace: a live line on a terminal, a line every half minute elsewhere."""
+    began = printed = time.monotonic()
+
+    def line(done: int, total: int) -> str:
+        left = f" of {total:,}" if total else ""
+        return f"{done:,}{left} rows, {done / max(time.monotonic() - began, 1e-9):,.0f} rows/s"
+
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+            yield lambda done, total: live.update(Text(line(done, total)))
+        return
+
+    def plain(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > 30:
+            printed = time.monotonic()
+            out.print(line(done, total))
+
+    yield plain
 
 
 def _duration(seconds: float) -> str:

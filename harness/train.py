@@ -49,10 +49,11 @@ _Z95 = 1.645
 
 @dataclass(frozen=True)
 class LaneResult:
-    """What one trial gave."""
+    """What one trial gave, and the trained parameters that its result is of, in the network's order."""
 
     measured: Measured
     curves: Curves
+    weights: np.ndarray  # [P] float32
 
 
 def train(
@@ -783,7 +784,9 @@ class _Run:
             recorded = None
             if self.recorder:
                 recorded = self.recorder.of(lane, steps, [logits[lane] for logits in self.log.logits[: len(scores)]])
-            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane], recording=recorded)))
+            found.append(
+                LaneResult(measured, replace(curves, logits=self.log.logits[at][lane], recording=recorded), own)
+            )
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:

@@ -544,15 +544,20 @@ MAY_IMPORT = {
         "rerun",
         "execute",
         "hub",
+        "keeping",
         "machine",
         "report",
         "importing",
+        "predict",
         "pretrain",
+        "tracking",
         "study",
         "records",
         "sweep",
         "status",
     },
+    "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
+    "tracking": {"records", "sweep"},
     "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
@@ -584,8 +589,9 @@ MAY_IMPORT = {
     "published": set(),
     "verify": {"rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
-    "rerun": {"workers", "machine", "records", "sweep"},
+    "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
+        "keeping",
         "checkpoints",
         "cluster",
         "models",
@@ -597,8 +603,9 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
-    "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
-    "workers": {"checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
+    "cluster": {"workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
+    "keeping": {"methods", "models", "hub", "records", "sweep"},
+    "workers": {"keeping", "checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
     "shipping": {"tasks", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
@@ -636,7 +643,20 @@ MAY_IMPORT = {
 }
 HOMES = {
     "ray": {"cluster"},
-    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "recording", "pretrain"},
+    "torch": {
+        "train",
+        "models",
+        "methods",
+        "optim",
+        "remedies",
+        "playback",
+        "recording",
+        "predict",
+        "pretrain",
+        "tracking",
+    },
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
     "transformers": {"train", "models", "methods", "pretrain"},
     "peft": {"methods"},
     "datasets": {"tasks"},
@@ -698,7 +718,18 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         inner, outer = imported(path)
         assert inner <= {"embedded"}
         assert not outer & set(HOMES)
-    every_command_pays = ("sweep", "records", "study", "execute", "cluster", "workers", "checkpoints", "packing", "cli")
+    every_command_pays = (
+        "sweep",
+        "records",
+        "study",
+        "execute",
+        "cluster",
+        "workers",
+        "checkpoints",
+        "keeping",
+        "packing",
+        "cli",
+    )
     for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
             [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],
