@@ -1684,3 +1684,23 @@ def lr_range(
     ax.set_xscale("log")
     ax.set(xlabel="learning rate", ylabel="training loss")
     return figure
+
+
+# -------------------------------------------------------------------------------------------------------- pretraining
+
+
+@_styled
+def pretraining(title: str, losses: np.ndarray, held_out: Sequence[tuple[int, float]]) -> Figure:
+    """The training loss [S] of a pretraining run by step, smoothed, and the loss on held-out texts (step, nats)."""
+    handles: list[Artist] = [_key("training batches, running mean", HUES[0], LINES[0])]
+    if held_out:
+        handles.append(_key("held-out texts", HUES[1], LINES[1], marker="o"))
+    study = Study(title, title, (Cell(()),), pd.DataFrame())
+    figure = _figure(study, "pretraining", 2.4, handles)
+    ax = figure.subplots()
+    ax.plot(*_smooth(losses), color=HUES[0], lw=1.0, zorder=2)
+    if held_out:
+        ax.plot(*np.array(held_out).T, color=HUES[1], ls=LINES[1], lw=1.2, marker="o", ms=3, zorder=3)
+    ax.set(xlabel="step", ylabel="loss (nats)")
+    ax.set_xlim(left=0)
+    return figure

@@ -301,8 +301,15 @@ def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
-    positions = getattr(module.config, "max_position_embeddings", None)
-    if positions is not None and kind in _OFFSET_POSITIONS:
-        positions -= module.config.pad_token_id + 1
     takes = takes and types > 0
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, positions, causal)
+    return Network(
+        module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, longest(module.config), causal
+    )
+
+
+def longest(config: Any) -> int | None:
+    """How many tokens a model of that configuration can read; None where there is no bound."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return positions

@@ -528,6 +528,37 @@ def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
     )
 
 
+def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here):
+    (here / "texts.txt").write_text("".join(f"all dog runs {n}\nno bird naps {n}\n\n" for n in range(40)))
+    words = ["pretrain", "mine", "--texts", "texts.txt", "--train-tokenizer", "BPE", "--vocab-size", "270",
+             "--layers", "1", "--hidden", "16", "--heads", "2", "--steps", "20", "--next-sentence"]  # fmt: skip
+    code = (
+        "import os, signal\nfrom harness import cli, pretrain\nreal = pretrain.schedule\n"
+        "def interrupted(step, *rest):\n"
+        "    if step == 8: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(step, *rest)\n"
+        "pretrain.schedule = interrupted\ncli.main()\n"
+    )
+    stopped = python(code, here, *words)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert stopped.stdout.splitlines()[-1] == "Stopped after step 9 of 20; the same command goes on from there."
+    lines = run(*words).stdout.splitlines()
+    assert lines[0].startswith("10/20 steps, loss ")
+    assert lines[0].endswith(" left")
+    assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
+    assert re.fullmatch(r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts, \d+ s\.", lines[6])
+    assert lines[7] == "Report: mine/pretrain.md"
+    assert (here / "mine" / "model.safetensors").is_file()
+    assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
+def test_pretrain_refuses_what_it_does_not_know(here, option, value):
+    assert refused("pretrain", "mine", option, value).startswith(
+        f"harness: {option} is one of two: got {value}; allowed: "
+    )
+
+
 # Who imports whom in the package; a module that is not named here has no place in the design yet.
 MAY_IMPORT = {
     "cli": {
@@ -551,6 +582,7 @@ MAY_IMPORT = {
         "predict",
         "pretrain",
         "tracking",
+        "pretrain_settings",
         "study",
         "records",
         "sweep",
@@ -626,7 +658,22 @@ MAY_IMPORT = {
     "tasks": {"hub", "metrics", "embedded", "sweep"},
     "models": {"hub", "methods", "sweep"},
     "methods": {"sweep"},
-    "pretrain": {"embedded", "sweep"},
+    "pretrain": {
+        "corpus",
+        "embedded",
+        "models",
+        "objectives",
+        "pretrain_settings",
+        "pretrained",
+        "starts",
+        "unfinished",
+    },
+    "starts": {"embedded", "hub", "models", "objectives", "pretrain_settings", "sweep"},
+    "unfinished": {"checkpoints", "objectives", "pretrain_settings"},
+    "pretrained": {"corpus", "figures", "pretrain_settings"},
+    "objectives": {"corpus"},
+    "pretrain_settings": {"corpus", "sweep"},
+    "corpus": {"sweep"},
     "hub": {"sweep"},
     "metrics": {"sweep"},
     "playback": set(),
@@ -653,11 +700,15 @@ HOMES = {
         "recording",
         "predict",
         "pretrain",
+        "starts",
+        "objectives",
+        "unfinished",
         "tracking",
     },
     "mlflow": {"tracking"},
     "wandb": {"tracking"},
-    "transformers": {"train", "models", "methods", "pretrain"},
+    "transformers": {"train", "models", "methods", "pretrain", "starts", "corpus"},
+    "tokenizers": {"starts", "corpus"},
     "peft": {"methods"},
     "datasets": {"tasks"},
     "matplotlib": {"figures"},
