@@ -153,7 +153,7 @@ class Recipe(_Frozen):
     averaging: Literal["none", "ema", "last"] = "none"
     ema_decay: float = Field(default=0.999, ge=0, lt=1, allow_inf_nan=False)
     average_last: int = Field(default=3, ge=1)
-    optimizer: Literal["adamw", "sgd", "lamb"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lamb", "adafactor"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
     class_weights: bool = False
     oversample: bool = False
@@ -678,7 +678,10 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("average_last", "averaging last", lambda r: r.averaging == "last"),
     ("momentum", "optimizer sgd", lambda r: r.optimizer == "sgd"),
     ("clip_per_tensor", "a max_grad_norm", lambda r: r.max_grad_norm is not None),
-    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer != "sgd"),
+    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer in ("adamw", "lamb")),
+    ("beta1", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("beta2", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("eps", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from test_checkpoints import HERE, CutError, cut, same
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers.optimization import Adafactor
 
 from harness import models, remedies, tasks, train
 from harness.checkpoints import Checkpoints
@@ -37,7 +38,7 @@ LANES: list[Fields] = [
 # What the trials of a pack have in common.
 PACKS: list[Fields] = [
     {"padding": "batch"}, {"eval_every": 0.25}, {"gradient_accumulation": 2}, {"max_steps": 9}, {"optimizer": "sgd"},
-    {"optimizer": "lamb"}, {"oversample": True}, {"class_weights": True, "eval_steps": 3},
+    {"optimizer": "lamb"}, {"optimizer": "adafactor"}, {"oversample": True}, {"class_weights": True, "eval_steps": 3},
 ]  # fmt: skip
 
 
@@ -121,6 +122,10 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
         [{"params": [value], "weight_decay": r.weight_decay * decays(name)} for name, value in names.items()],
         momentum=r.momentum,
     )
+    factored = Adafactor(
+        [{"params": [v], "weight_decay": r.weight_decay * decays(name)} for name, v in names.items()],
+        lr=r.lr, scale_parameter=False, relative_step=False, warmup_init=False,
+    )  # fmt: skip
     order, mixing = train.stream("order", one.seeds.order_seed), train.stream("mixout", one.seeds.dropout_seed)
     an_epoch = math.ceil(len(data["labels"]) / r.batch_size)
     total = r.max_steps or an_epoch * r.epochs
@@ -156,10 +161,14 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
                 group["lr"] = lr
             if r.optimizer == "sgd":
                 sgd.step()
+            if r.optimizer == "adafactor":
+                for name, group in zip(names, factored.param_groups, strict=True):
+                    group["lr"] = lr * r.layerwise_lr_decay ** below(name)
+                factored.step()
             for name, value in trained.items():
                 counts[name] += 1
                 with torch.no_grad():
-                    if r.optimizer != "sgd":
+                    if r.optimizer in ("adamw", "lamb"):
                         update(r, name, value, first[name], second[name], counts[name], lr)
                     own = lr * r.layerwise_lr_decay ** below(name) * decays(name)
                     fresh = "classifier" in name or (r.reinit_layers and below(name) <= r.reinit_layers)
@@ -212,6 +221,7 @@ def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.
         {"averaging": "ema", "ema_decay": 0.9}, {"averaging": "last", "average_last": 2},
         {"optimizer": "sgd", "lr": 0.1},
         {"optimizer": "lamb", "lr": 1e-2}, {"optimizer": "lamb", "bias_correction": False, "unfreeze_every": 2},
+        {"optimizer": "adafactor"}, {"optimizer": "adafactor", "layerwise_lr_decay": 0.7, "unfreeze_every": 2},
     ],
     ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
 )  # fmt: skip

@@ -400,6 +400,8 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "more ends than epochs": TINY + "averaging: last\n",
     "momentum without SGD": TINY + "momentum: 0.5\n",
     "bias correction of SGD": TINY + "optimizer: sgd\nbias_correction: off\n",
+    "bias correction of Adafactor": TINY + "optimizer: adafactor\nbias_correction: off\n",
+    "a decay of moments of Adafactor's own": TINY + "optimizer: adafactor\nbeta2: 0.98\n",
     "a limit for tensors without one": TINY + "clip_per_tensor: on\nmax_grad_norm: null\n",
     "mixout of what is frozen": TINY + "method: lora\nmixout: 0.5\n",
     "no patience in a named recipe": HEAD + "lr: 1\nseeds: 1\nrecipes: {a: {epochs: 1, early_stopping_patience: 2}}\n",
