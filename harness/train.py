@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import methods, metrics, models, playback, remedies, tasks
+from harness import augmentation, methods, metrics, models, playback, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
-from harness.tasks import Split, Task
+from harness.tasks import Raw, Rows, Split, Task
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -139,6 +139,12 @@ def numerics(device: str, threads: int, precision: str) -> tuple[bool, str]:
     """What is in force while a pack trains: torch's deterministic algorithms, and the precision of its float32."""
     with _numerics(device, threads, precision):
         return torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+
+
+@lru_cache(maxsize=1)
+def _raw(task: TaskSpec) -> Raw:
+    """The task's texts, where copies of them are changed; what is tokenised as it is needs them once."""
+    return tasks.load(task)
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
@@ -290,7 +296,8 @@ class _Run:
         for recipe in self.recipes:
             tasks.check_recipe(recipe, task.train.labels, task.label_names is None)
         self.task = task
-        self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
+        self.split, self.behind, self.words = self._augmented(pack)
+        self.training, self.validation = _Data(self.split, device), _Data(task.validation, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
         # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
         # of a regression has a second output that nothing reads.
@@ -304,7 +311,7 @@ class _Run:
                 fix=f"lower max_length to {limit}",
             )
         self.module = self.network.module.to(device)
-        self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe.batch_size, self.recipe.oversample)
+        self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe)
         self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
@@ -334,6 +341,36 @@ class _Run:
         self.targets = None
         if self.recipe.soft_targets:
             self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
+
+    def _augmented(self, pack: Sequence[Trial]) -> tuple[Split, Tensor, list[str | None]]:
+        """The training split with each lane's changed copies behind it, and how to find and name them.
+
+        Lanes have the examples in common; a lane's copies C stand `behind` [L, 1] rows further on than they would if
+        there were no other lane's. Lanes that draw the same texts share them. The last is the hash, per lane, of the
+        words or translators that changed them.
+        """
+        blocks: dict[tuple[object, ...], int] = {}  # what decides a lane's texts -> its place among the copies
+        found: list[tuple[Rows, str | None]] = []
+        places = []
+        for trial in pack if self.recipe.copies else ():
+            key = (augmentation.settings(trial.recipe), trial.seeds.order_seed)
+            if key not in blocks:
+                blocks[key] = len(found)
+                raw = _raw(self.recipe.task)
+                found.append(augmentation.copies(raw, trial.recipe, trial.seeds.order_seed, str(self.device)))
+            places.append(blocks[key])
+        if not places:
+            return self.task.train, torch.zeros(len(pack), 1, dtype=torch.int64), [None] * len(pack)
+        tokenizer = models.tokenizer(self.recipe.model)
+        split = tasks.with_copies(self.task, [rows for rows, _ in found], tokenizer)
+        behind = torch.tensor(places)[:, None] * (len(self.task.train.labels) * self.recipe.copies)
+        return split, behind, [found[place][1] for place in places]
+
+    def _rows(self, order: Tensor) -> Tensor:
+        """Where examples of the lanes' epochs [L, B] stand in the training split: copies each lane has its own."""
+        if not self.recipe.copies:
+            return order
+        return torch.where(order < len(self.task.train.labels), order, order + self.behind)
 
     # ------------------------------------------------------------------------------------------------- weights
 
@@ -410,7 +447,7 @@ class _Run:
         config: Any = self.module.config
         parts = (self.task.sha256, self.network.sha256, config.to_json_string())
         digest = hashlib.sha256("\n".join(parts).encode())
-        for split in (self.task.train, self.task.validation):
+        for split in (self.split, self.task.validation):
             for values in (split.input_ids, split.token_type_ids, split.lengths):
                 digest.update(values.tobytes())
         return digest.hexdigest()
@@ -467,7 +504,7 @@ class _Run:
         if step % self.epoch_steps == 0:
             self.order = torch.stack([self._epoch(generator) for generator in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
-        rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
+        rows = self._rows(self.order[:, start : start + self.recipe.batch_size])  # [L, B]
         lanes = self.lanes
         if self.mixout.lanes:
             with torch.no_grad():
@@ -500,9 +537,9 @@ class _Run:
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
         """The order of an epoch's examples, [N]; oversampled, the rarer classes are filled up by drawing again."""
+        labels = torch.from_numpy(self.task.train.labels).repeat(1 + self.recipe.copies)
         if not self.recipe.oversample:
-            return torch.randperm(len(self.training), generator=generator)
-        labels = torch.from_numpy(self.task.train.labels)
+            return torch.randperm(len(labels), generator=generator)
         rows = [torch.nonzero(labels == label)[:, 0] for label in torch.unique(labels)]
         most = max(map(len, rows))
         more = [one[torch.randint(len(one), (most - len(one),), generator=generator)] for one in rows]
@@ -736,7 +773,7 @@ class _Run:
                 correct=final.correct,
                 majority_correct=self.majority.correct,
                 dev_examples=len(self.validation),
-                train_examples=len(self.training),
+                train_examples=len(self.task.train.labels),
                 steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
@@ -747,6 +784,7 @@ class _Run:
                 model_sha256=self.network.sha256,
                 parameters=self.network.all_parameters,
                 trained_parameters=self.network.parameters,
+                augmentation_sha256=self.words[lane],
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,

@@ -283,7 +283,7 @@ def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -
     run = train._Run([trial(1, task=uneven, oversample=True)], torch.device("cpu"))
     counts = np.bincount(run.task.train.labels).tolist()
     assert counts == [30, 10]
-    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, 8, True)
+    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, run.recipe)
     orders = []
     for epoch in range(2):
         run.update(epoch * run.epoch_steps)
