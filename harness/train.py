@@ -32,6 +32,7 @@ from harness.metrics import Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
+from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
 from harness.tasks import Raw, Rows, Split, Task
 
@@ -338,6 +339,16 @@ class _Run:
         if self.mixout.lanes:
             self.mixed = self.weights.clone()  # [L, P]
             self.mixed_views = {name: view.requires_grad_() for name, view in self._cut(self.mixed).items()}
+        self.mixup = None
+        if self.recipe.mixup:
+            if self.network.causal:
+                raise HarnessError(
+                    "mixup goes with an encoder, where all words of both texts are read",
+                    got=f"{self.recipe.model.name}, which answers at the first text's last word",
+                    allowed="mixup: 0 with a decoder",
+                    fix="drop mixup or name another model",
+                )
+            self.mixup = remedies.Mixup(self.recipes, [stream("mixup", trial.seeds.dropout_seed) for trial in pack])
         self.targets = None
         if self.recipe.soft_targets:
             self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
@@ -467,6 +478,7 @@ class _Run:
             "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
             "mixout_streams": torch.stack([one.get_state() for one in self.mixout.streams]),  # [L, bytes]
             **({"averages": self.averages.rows} if self.averages.lanes else {}),  # [A, P]
+            **({"mixup_streams": torch.stack([one.get_state() for one in self.mixup.streams])} if self.mixup else {}),
             **{f"kept.{lane}.{done}": weights for lane, (done, weights) in self.kept.items()},  # [P]
         }
 
@@ -478,9 +490,11 @@ class _Run:
         if self.averages.lanes:
             self.averages.rows.copy_(state["averages"])
         self.order = state["order"].clone()
-        all_streams = (self.orders, self.masks.streams, self.mixout.streams)
-        for name, streams in zip(("order_streams", "dropout_streams", "mixout_streams"), all_streams, strict=True):
-            for generator, kept in zip(streams, state[name], strict=True):
+        all_streams = {"order": self.orders, "dropout": self.masks.streams, "mixout": self.mixout.streams}
+        if self.mixup:
+            all_streams["mixup"] = self.mixup.streams
+        for name, streams in all_streams.items():
+            for generator, kept in zip(streams, state[f"{name}_streams"], strict=True):
                 generator.set_state(kept.clone())
         self.log = _Log(
             losses=list(state["losses"].to(self.device, copy=True)),
@@ -513,8 +527,11 @@ class _Run:
         batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
         losses: Tensor | None = None
-        for part in torch.split(rows, micro, dim=1):  # [L, b]; one, of the whole batch, without accumulation
-            of_part, gradients = batch(lanes, part, rows.shape[1])
+        mixture = self.mixup.draw(rows) if self.mixup else None
+        parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
+        mixtures = mixture.split(micro) if mixture else [None] * len(parts)
+        for part, own in zip(parts, mixtures, strict=True):
+            of_part, gradients = batch(lanes, part, rows.shape[1], own)
             for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
                 view.copy_(gradient) if losses is None else view.add_(gradient)
             losses = of_part if losses is None else losses + of_part
@@ -579,21 +596,25 @@ class _Run:
         """Whether every lane stopped early."""
         return len(self.stops) == len(self.recipes)
 
-    def _batch(self, lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _batch(
+        self, lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
-        inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
+        inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1], mixture)
         labels = self._labels(rows, list(range(len(rows))))
+        mixed = self._mixed(inputs, mixture, list(range(len(rows))))
         masks = self._draw(lanes, inputs, list(range(len(rows))))
         names, trained = list(inputs), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
-            views, inputs, (labels, *masks) = self._named(given, names)
-            losses = self._losses(views, inputs, labels, masks) / size
+            views, inputs, (labels, *rest) = self._named(given, names)
+            losses = self._losses(views, inputs, labels, rest[: len(mixed)], rest[len(mixed) :]) / size
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
-        arguments = [*inputs.values(), labels, *masks]
-        losses, *gradients = self._call("step", step, lanes, arguments, batches_left, size)
+        arguments = [*inputs.values(), labels, *mixed, *masks]
+        what = "mixed step" if mixed else "step"
+        losses, *gradients = self._call(what, step, lanes, arguments, batches_left, size)
         return losses, gradients
 
     def _labels(self, rows: Tensor, lanes: list[int]) -> Tensor:
@@ -601,21 +622,36 @@ class _Run:
         labels = self.training.labels[rows.to(self.device)]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
-    def _batch_by_length(self, of_lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _mixed(self, inputs: dict[str, Tensor], mixture: Mixture | None, lanes: list[int]) -> list[Tensor]:
+        """What some lanes' inputs are mixed with: words [lanes, B, T], labels, shares [lanes]; nothing without."""
+        if mixture is None:
+            return []
+        width = inputs["input_ids"].shape[-1] - self.network.virtual
+        ids = self._inputs(self.training, mixture.others, width)["input_ids"]
+        return [ids, self._labels(mixture.others, lanes), mixture.shares.to(self.device)]
+
+    def _batch_by_length(
+        self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
         losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
-        by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
-        for part in torch.split(rows.gather(1, by_length), math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b]
+        read = rows[..., None] if mixture is None else torch.stack([rows, mixture.others], dim=2)  # [L, B, 1 or 2]
+        by_length = torch.argsort(self.training.lengths[read].amax(dim=2), dim=1, stable=True)
+        sorted_read = read.gather(1, by_length[..., None].expand_as(read))
+        for part in torch.split(sorted_read, math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b, 1 or 2]
             groups: dict[int, list[int]] = {}  # width -> lanes; a lane's width depends on its own rows alone
             for lane, row in enumerate(part):
                 groups.setdefault(self.training.width(row), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
                 views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
-                inputs = self._inputs(self.training, part[lanes], width)
-                labels = self._labels(part[lanes], lanes)
+                own = part[lanes, :, 0]
+                of_lanes_alone = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
+                inputs = self._inputs(self.training, own, width, of_lanes_alone)
+                labels = self._labels(own, lanes)
+                mixed = self._mixed(inputs, of_lanes_alone, lanes)
                 masks = self._draw(views, inputs, lanes)
-                loss = self._losses(views, inputs, labels, masks) / size  # [lanes]
+                loss = self._losses(views, inputs, labels, mixed, masks) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
         return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
@@ -660,25 +696,38 @@ class _Run:
         return [self.masks.draw(lanes, self._count(inputs, views)), self.masks.scales[lanes]]
 
     def _losses(
-        self, views: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, masks: list[Tensor]
+        self,
+        views: dict[str, Tensor],
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        mixed: list[Tensor],
+        masks: list[Tensor],
     ) -> Tensor:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
         views = views | self._shared(len(labels))
         if not masks:
             with _NoDropout():
-                return vmap(self._loss)(views, inputs, labels)
+                return vmap(self._loss)(views, inputs, labels, *mixed)
 
         def one(
-            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor
+            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor, *mix: Tensor
         ) -> Tensor:
             with _ApplyMasks(mask, scale):
-                return self._loss(view, given, label)
+                return self._loss(view, given, label, *mix)
 
-        return vmap(one)(views, inputs, labels, *masks)
+        return vmap(one)(views, inputs, labels, *masks, *mixed)
 
-    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        logits = self._logits(view, inputs)  # [B, C]
+    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, *mixed: Tensor) -> Tensor:
+        if not mixed:
+            return self._against(self._logits(view, inputs), labels)
+        others, other_labels, share = mixed
+        with remedies.mixed_words(self.module, others, share):
+            logits = self._logits(view, inputs)  # [B, C]
+        return share * self._against(logits, labels) + (1 - share) * self._against(logits, other_labels)
+
+    def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits [B, C], summed."""
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
         if self.targets is not None:
@@ -695,9 +744,11 @@ class _Run:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _inputs(self, data: _Data, rows: Tensor, width: int) -> dict[str, Tensor]:
-        lengths = data.lengths[rows].to(self.device)
-        rows = rows.to(self.device)
+    def _inputs(self, data: _Data, rows: Tensor, width: int, mixture: Mixture | None = None) -> dict[str, Tensor]:
+        lengths = data.lengths[rows]
+        if mixture is not None:
+            lengths = torch.maximum(lengths, data.lengths[mixture.others])
+        lengths, rows = lengths.to(self.device), rows.to(self.device)
         types = data.token_type_ids[rows, :width] if self.recipe.token_type_ids else None
         return self.network.inputs(data.input_ids[rows, :width], lengths, types)
 
