@@ -96,6 +96,9 @@ class Measured(BaseModel):
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
     # Not in the first records, whose parameters were all trained: None there.
     trained_parameters: int | None = None
+    augmentation_sha256: str | None = Field(
+        default=None, description="of the words or translators that changed the training texts; None where none did"
+    )
 
 
 class Record(BaseModel):
@@ -465,6 +468,7 @@ def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
         rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
+    texts.add("augmentation_sha256")
     for name in Measured.model_fields:
         if name not in texts:
             table[name] = pd.to_numeric(table[name])

@@ -16,7 +16,7 @@ from harness import analysis, diagnosis_findings, figures, findings, tables
 from harness.analysis import Analysis
 from harness.records import Environment
 from harness.study import Study
-from harness.sweep import ModelSpec, Recipe, Scalar, Sweep, TaskSpec, show
+from harness.sweep import Recipe, Scalar, Spec, Sweep, show
 from harness.tables import Table, percent, score
 
 LARGEST_INLINE_SVG = 250_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
@@ -343,8 +343,8 @@ def _words_table(name: str, caption: str, header: Sequence[str], rows: Iterable[
 
 def _setting(value: object) -> str:
     """A setting as text; of a task or model what decides the result, not where its files lie on a machine."""
-    if isinstance(value, TaskSpec | ModelSpec):
-        fields = value.model_dump(exclude={"files", "folder", "name"}, exclude_defaults=True)
+    if isinstance(value, Spec):
+        fields = value.model_dump(exclude={"files", "folder", "file", "name"}, exclude_defaults=True)
         return ", ".join([value.name, *(f"{key} {show(inner)}" for key, inner in fields.items())])
     return show(value)
 

@@ -125,6 +125,8 @@ def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: 
         ("data", record.measured.data_sha256[:12], again.measured.data_sha256[:12]),
         ("pretrained weights", record.measured.model_sha256[:12], again.measured.model_sha256[:12]),
     ]
+    old, new = record.measured.augmentation_sha256, again.measured.augmentation_sha256
+    pairs.append(("words or translators of the augmentation", str(old)[:12], str(new)[:12]))
     before: Mapping[str, object] = record.environment.model_dump()
     now: Mapping[str, object] = again.environment.model_dump()
     names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
 from harness.records import Baseline, Curves, Environment, Measured, Recording, Store
-from harness.sweep import HarnessError, ModelSpec, Recipe, Scalar, Sweep, TaskSpec, name_cell
+from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
 SOURCE = "sweep"  # the first axis of two studies side by side
@@ -131,7 +131,7 @@ def columns() -> tuple[str, ...]:
     return (*place, *Measured.model_fields, *Environment.model_fields, "command", "test_score")
 
 
-_HASHES = {"weights_sha256", "data_sha256", "model_sha256"}
+_HASHES = {"weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"}
 _TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
 
 
@@ -199,7 +199,7 @@ def _value(study: Study, index: int, axis: str) -> Scalar:
     if axis in own:
         return own[axis]
     value = getattr(study.sweeps[0].cells[index].recipe, axis, None) if study.sweeps else None
-    if isinstance(value, TaskSpec | ModelSpec):
+    if isinstance(value, Spec):
         return value.name
     return value if isinstance(value, bool | int | float | str) else None
 

@@ -231,8 +231,10 @@ def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Found]:
     if not finished and record.arrays_sha256 is not None:
         yield "status", "crashed, with the hash of arrays"
     if record.measured is not None:
-        for field in ("weights_sha256", "data_sha256", "model_sha256"):
+        for field in ("weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"):
             value = getattr(record.measured, field)
+            if value is None and field == "augmentation_sha256":
+                continue
             if not re.fullmatch(r"[0-9a-f]{64}", value):
                 yield "record", f"{field} is {value!r}, which is no SHA-256"
 
@@ -449,6 +451,9 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
             recipe = trials[name].recipe
             groups["data_sha256", recipe.task.name][record.measured.data_sha256].append(name)
             groups["model_sha256", recipe.model.name][record.measured.model_sha256].append(name)
+            if record.measured.augmentation_sha256 is not None:
+                words = " and ".join(spec.name for spec in recipe.specs[2:])
+                groups["augmentation_sha256", words][record.measured.augmentation_sha256].append(name)
     for (rule, of), found in groups.items():
         usual = max(found, key=lambda digest: len(found[digest]))  # among equals the plan's first
         for digest, names in found.items():

@@ -116,7 +116,9 @@ def test_training_with_recordings_gives_the_same_bits(
             assert value.tobytes() == other.curves.arrays[name].tobytes(), name
 
 
-@pytest.mark.parametrize("fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}])
+@pytest.mark.parametrize(
+    "fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}, {"mixup": 0.4}]
+)
 def test_other_recipes_are_recorded_apart(
     trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
@@ -128,6 +130,8 @@ def test_other_recipes_are_recorded_apart(
         for one, other in zip(train.train(pack), expected, strict=True):
             assert one.measured.weights_sha256 == other.measured.weights_sha256
             assert one.curves.logits.tobytes() == other.curves.logits.tobytes()
+    recorded = {key[0] for key, play in models.network(spec, 2).recordings.items() if play is not None}  # type: ignore[index]
+    assert ("mixed step" in recorded) == ("mixup" in fields)
 
 
 def test_what_is_called_seldom_is_not_recorded(
