@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -611,6 +611,11 @@ def diagnose(
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
+    surface: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--surface", metavar="TRIAL TRIAL", help="Also the loss surface of two kept trials of one cell."),
+    ] = None,
+    threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
     """Say why runs fail and how early it could be told, and write it into the report."""
@@ -619,12 +624,18 @@ def diagnose(
 
     study, folder = _study(sweep, profile, overrides, results)
     _refuse_nothing_to_tell(study)
+    if surface is not None:
+        from harness import surface as surfaces
+
+        with _steps(Console(highlight=False, stderr=as_json), "points") as progress:
+            found = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
+        study = replace(study, surface=found)
     made = reports.write(study, folder / "report")
-    found = made.found
-    words = diagnosis_findings.words(found)
-    proposed = diagnosis_findings.next_sweep(found)
+    analysed = made.found
+    words = diagnosis_findings.words(analysed)
+    proposed = diagnosis_findings.next_sweep(analysed)
     if as_json:
-        kept = found.diagnosis.rule
+        kept = analysed.diagnosis.rule
         _json(
             {
                 "sweep": study.sweeps[0].name,
@@ -632,7 +643,7 @@ def diagnose(
                 "words": words,
                 "rule": None if kept is None else vars(kept.rule) | {name: getattr(kept, name) for name in _KEPT},
                 "next_sweep": None if proposed is None else proposed[1],
-                "tables": {name: tables.json_rows(table) for name, table in found.diagnosis.tables.items()},
+                "tables": {name: tables.json_rows(table) for name, table in analysed.diagnosis.tables.items()},
                 "report": str(made.page),
             }
         )

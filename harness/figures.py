@@ -119,7 +119,7 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
 def draw(found: Analysis) -> Iterator[tuple[str, Figure]]:
     """All figures of a report, as (file name without ending, figure), those left out that have nothing to show."""
     spreads = (spread, failure_rates, curves, noise_floor, best_of_n, seed_budget, importance, performance_profile)
-    reasons = (loss_vs_score, gradient_norms, step_size_factor, early_warning)
+    reasons = (loss_vs_score, gradient_norms, step_size_factor, early_warning, loss_surface)
     for make in (*spreads, *reasons):
         figure = make(found)
         if figure is not None:
@@ -1468,6 +1468,46 @@ def early_warning(found: Analysis) -> Figure | None:
     right.set(xlabel="training done, %", ylabel="lost runs told by a rule, %")
     for ax in (left, right):
         ax.set_xlim(0, 100)
+    return figure
+
+
+@_styled
+def loss_surface(found: Analysis) -> Figure | None:
+    """Training loss and gradient norm over the plane through the pretrained weights and two runs' (Figure 7, ibid.)."""
+    study, surface = found.study, found.study.surface
+    if surface is None:
+        return None
+    verdicts = found.runs.set_index("trial")["verdict"].reindex(surface.trials.tolist()).fillna("ok").tolist()
+    cell = found.runs.loc[found.runs["trial"] == str(surface.trials[0]), "cell"]
+    handles: list[Artist] = [_key("pretrained", INK, marker="s", mfc="white", mec=INK)]
+    for place, verdict in enumerate(verdicts):
+        name = f"seed {found.runs.set_index('trial')['seed'].reindex([str(surface.trials[place])]).iloc[0]:.0f}"
+        colour = FAILED if verdict in _MARKS else HUES[0]
+        handles.append(_key(f"{name}: {verdict}", colour, marker="X" if verdict in _MARKS else "o", mec="white", ms=6))
+    where = f", {study.cells[int(cell.iloc[0])].label}" if len(cell) and len(study.cells) > 1 else ""
+    figure = _figure(study, f"loss surface of {int(surface.examples)} training examples{where}", 2.7, handles)
+    for ax, values, name in zip(
+        figure.subplots(1, 2, sharey=True),
+        (surface.loss, surface.gradient_norm),
+        ("training loss", "gradient norm"),
+        strict=True,
+    ):
+        logs = np.log10(np.where(values > 0, values, np.nan))
+        levels = np.linspace(np.nanmin(logs), np.nanmax(logs), 15)
+        filled = ax.contourf(surface.x, surface.y, logs, levels=levels, cmap="cividis")
+        ax.contour(surface.x, surface.y, logs, levels=levels, colors="white", linewidths=0.25)
+        bar = figure.colorbar(filled, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.02)
+        ticks = np.linspace(levels[0], levels[-1], 4)
+        bar.set_ticks(ticks.tolist(), labels=[f"{10**tick:.2g}" for tick in ticks])
+        for place, (x, y) in enumerate(surface.places):
+            handle: Any = handles[place]
+            ax.plot(
+                x, y, marker=handle.get_marker(), ms=6, mfc=handle.get_markerfacecolor(), mec="white", mew=0.7, ls=""
+            )
+        ax.set_title(name)
+        ax.set_aspect("equal")
+        ax.grid(visible=False)
+        ax.set_xlabel("distance between weights")
     return figure
 
 

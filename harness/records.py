@@ -181,6 +181,22 @@ class Curves:
         return own | {f"{RECORDED}{name}": value for name, value in recorded.items()}
 
 
+@dataclass(frozen=True)
+class Surface:
+    """Loss over the plane through a pretrained model and two trials of it; W × H points, in distances between weights.
+
+    The pretrained weights lie at (0, 0), the first trial's at (x, 0), the second's where `places` says.
+    """
+
+    trials: np.ndarray  # [2] ids
+    x: np.ndarray  # [W] float64
+    y: np.ndarray  # [H] float64
+    loss: np.ndarray  # [H, W] float32, training loss
+    gradient_norm: np.ndarray  # [H, W] float64
+    places: np.ndarray  # [3, 2] float64: pretrained, first, second
+    examples: np.ndarray  # [] of the training data that the loss is over
+
+
 @lru_cache(maxsize=1024)
 def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran's order, and type of an array from how its `.npy` file starts."""
@@ -357,18 +373,30 @@ class Store:
 
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
-        found = self._arrays(trial_id, Curves, "")
+        found = self._read(f"{self.trials}/{trial_id}.npz", Curves, "")
         return None if found is None else Curves(**found)
 
     def recording(self, trial_id: str) -> Recording | None:
         """How a trial trained, None where that was not recorded."""
-        found = self._arrays(trial_id, Recording, RECORDED)
+        found = self._read(f"{self.trials}/{trial_id}.npz", Recording, RECORDED)
         return None if found is None else Recording(**found)
 
-    def _arrays(self, trial_id: str, kind: type[Curves | Recording], prefix: str) -> dict[str, Any] | None:
+    def save_surface(self, surface: Surface) -> None:
+        """Keep a loss surface, in place of the one before."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **vars(surface))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / "surface.npz", buffer.getvalue())
+
+    def surface(self) -> Surface | None:
+        """The loss surface that was computed last, None where none was."""
+        found = self._read(f"{self.folder}/surface.npz", Surface, "")
+        return None if found is None else Surface(**found)
+
+    def _read(self, path: str, kind: type[Curves | Recording | Surface], prefix: str) -> dict[str, Any] | None:
         names = [field.name for field in fields(kind) if field.name != "recording"]
         try:
-            with open(f"{self.trials}/{trial_id}.npz", "rb") as stream, zipfile.ZipFile(stream) as archive:
+            with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
                 return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in names}
         except _DAMAGED:
             return None

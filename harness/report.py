@@ -267,6 +267,15 @@ PARTS = (
         diagnosis_findings.gradients,
     ),
     _Part(
+        "surface",
+        "Loss surface",
+        "loss_surface",
+        "Contours of loss and gradient norm in the plane through the pretrained weights and those of two runs of one "
+        "recipe, on logarithmic scales; distances in the picture are distances between weights. Without dropout, with "
+        "the head that the first run started from.",
+        (),
+    ),
+    _Part(
         "updates",
         "Size of the updates",
         "step_size_factor",

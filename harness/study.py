@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
-from harness.records import Baseline, Curves, Environment, Measured, Recording, Store
+from harness.records import Baseline, Curves, Environment, Measured, Recording, Store, Surface
 from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -68,6 +68,7 @@ class Study:
     sweeps: tuple[Sweep, ...] = ()
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    surface: Surface | None = None
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
     load_recording: Callable[[int], Recording | None] = field(default=lambda row: None, compare=False)
 
@@ -117,6 +118,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
+        surface=store.surface(),
         load=lambda row: store.curves(trials[row]),
         load_recording=lambda row: store.recording(trials[row]),
     )

@@ -128,6 +128,45 @@ def lr_range(
         return rates, torch.stack(run.log.losses).cpu().numpy()
 
 
+def start(trial: Trial) -> np.ndarray:
+    """The weights that a trial starts from, [P] float32: the pretrained ones, and the head of its seed."""
+    return _Run([trial], torch.device("cpu"), record=False).weights[0].numpy()
+
+
+def losses_at(
+    trial: Trial,
+    weights: Sequence[np.ndarray],
+    examples: int,
+    *,
+    device: str,
+    threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training loss [L] and its gradient's norm [L] at each of these weights [P], as lanes of one pack.
+
+    Over the first `examples` of the training data, without dropout and what else is random in training.
+    """
+    still = {"dropout": 0.0, "mixout": 0.0, "mixup": 0.0, "augment": "none", "averaging": "none"}
+    plain = trial.model_copy(update={"recipe": trial.recipe.model_copy(update=still)})
+    _keep_memory()
+    with _numerics(device, threads, trial.recipe.precision):
+        run = _Run([plain] * len(weights), torch.device(device), record=False)
+        run.recording = False
+        with torch.no_grad():
+            run.weights.copy_(torch.from_numpy(np.stack(list(weights))))
+        count = min(examples, len(run.training))
+        total = torch.zeros(len(weights), device=run.device)
+        run.gradient.zero_()
+        for part in torch.split(torch.arange(count), trial.recipe.batch_size):
+            losses, gradients = run._batch(run.lanes, part.expand(len(weights), -1), count, None)
+            total += losses
+            for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
+                view.add_(gradient)
+            if progress is not None:
+                progress(len(part) * len(weights))
+        return total.cpu().numpy(), torch.linalg.vector_norm(run.gradient.double(), dim=1).cpu().numpy()
+
+
 def versions() -> dict[str, str]:
     """The versions of what computes: python, torch, transformers."""
     import transformers
