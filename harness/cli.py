@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from harness import status as standing
     from harness import verify as verifying
 
+# Panels of `harness pretrain --help`.
+_TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
+
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
@@ -603,6 +606,72 @@ def report(
 
 
 @app.command()
+def diagnose(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Say why runs fail and how early it could be told, and write it into the report."""
+    from harness import diagnosis_findings, tables
+    from harness import report as reports
+
+    study, folder = _study(sweep, profile, overrides, results)
+    _refuse_nothing_to_tell(study)
+    made = reports.write(study, folder / "report")
+    found = made.found
+    words = diagnosis_findings.words(found)
+    proposed = diagnosis_findings.next_sweep(found)
+    if as_json:
+        kept = found.diagnosis.rule
+        _json(
+            {
+                "sweep": study.sweeps[0].name,
+                "profile": study.profile,
+                "words": words,
+                "rule": None if kept is None else vars(kept.rule) | {name: getattr(kept, name) for name in _KEPT},
+                "next_sweep": None if proposed is None else proposed[1],
+                "tables": {name: tables.json_rows(table) for name, table in found.diagnosis.tables.items()},
+                "report": str(made.page),
+            }
+        )
+        return
+    out = Console(highlight=False)
+    for sentence in words:
+        out.print(Text(_plain(sentence)), soft_wrap=True)
+    if proposed is not None:
+        out.print(Text(_plain(f"Next: {proposed[0]}")), soft_wrap=True)
+        out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
+    out.print(f"Report: {made.page}", soft_wrap=True)
+
+
+_KEPT = ("caught", "lost", "false", "others")
+
+
+def _refuse_nothing_to_tell(study: Study) -> None:
+    """Raise HarnessError where a diagnosis has nothing to look at."""
+    judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
+    name = study.name
+    if not any(study.recording(int(row)) is not None for row in judged.index):
+        raise HarnessError(
+            "a diagnosis reads what was recorded while runs trained",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, none recorded",
+            allowed="runs of a sweep without `record: off`, trained by this version",
+            fix="train them again in another --results folder; their results will be the same",
+        )
+    failed = int((judged["outcome"] == "failed").sum())
+    if failed in (0, len(judged)):
+        raise HarnessError(
+            "a diagnosis tells failed runs from others",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
+            allowed="a sweep with both",
+            fix="add a recipe that "
+            + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
+        )
+
+
+@app.command()
 def export(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
     to: Annotated[Literal["mlflow", "tensorboard", "wandb"], typer.Option("--to", help="Which kind of store.")],
@@ -754,22 +823,101 @@ def predict(
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The model folder to write.")],
+    texts: Annotated[
+        list[Path],
+        typer.Option(
+            "--texts",
+            metavar="FILE",
+            rich_help_panel=_TEXTS,
+            help="A sentence a line, blank lines between documents; or .jsonl, .tsv, .csv. May repeat.",
+        ),
+    ] = [],
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", rich_help_panel=_TEXTS, help="The texts of a table; default: text.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, rich_help_panel=_TEXTS, help="Share kept to judge by; default: 0.05.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|DIR", rich_help_panel=_MODEL, help="Go on from this model.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="From scratch; default: 4.")] = None,
+    hidden: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="Their width; default: 256.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="Of each; default: 4.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_MODEL, help="Tokens of a text; default: 128.")
+    ] = None,
+    train_tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="WordPiece|BPE", rich_help_panel=_MODEL, help="Train one; default: the model's own."),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_MODEL, help="Its tokens; default: 8000.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="masked|causal", rich_help_panel=_PREDICT, help="BERT's task or GPT's.")
+    ] = "masked",
+    whole_word: Annotated[
+        bool, typer.Option("--whole-word", rich_help_panel=_PREDICT, help="Mask all tokens of a word or none.")
+    ] = False,
+    next_sentence: Annotated[
+        bool, typer.Option("--next-sentence", rich_help_panel=_PREDICT, help="Predict too whether a sentence follows.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1)] = 5000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts a step; default: 128, with --texts 32.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="The highest; default: 1e-3 embedded, 5e-4 from scratch, 5e-5 with --from.")
+    ] = None,
+    warmup_steps: Annotated[int | None, typer.Option(min=0, help="Default: a tenth, at most 500.")] = None,
+    dropout: Annotated[
+        bool | None, typer.Option("--dropout/--no-dropout", help="Default: only the embedded model goes without.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, masks and dropout.")] = 0,
     threads: Threads = 1,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.001, help="Keep the state so often, to go on from.")
+    ] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
 ) -> None:
-    """Pretrain the embedded model by masked language modelling; the defaults rebuild the shipped weights."""
-    from harness import pretrain as pretraining
+    """Pretrain a language model; with no other option, rebuild the embedded one as it was shipped.
 
+    It writes a model folder that a sweep can name, with pretrain.md. Ctrl-C keeps the state; the same command goes on.
+    """
+    for value, name, allowed in (
+        (objective, "objective", ("masked", "causal")), (train_tokenizer, "train-tokenizer", ("WordPiece", "BPE"))
+    ):  # fmt: skip
+        if value is not None and value not in allowed:
+            raise HarnessError(f"--{name} is one of two", got=value, allowed=", ".join(allowed), fix="choose one")
+    hub.prepare()  # before transformers is imported
+    from harness import pretrain as pretraining
+    from harness.pretrain_settings import Settings
+
+    asked: Any = {
+        "texts": tuple(texts), "column": column, "held_out": held_out, "start": start, "layers": layers,
+        "hidden": hidden, "heads": heads, "max_length": max_length, "train_tokenizer": train_tokenizer,
+        "vocab_size": vocab_size, "objective": objective, "whole_words": whole_word, "next_sentence": next_sentence,
+        "dropout": dropout, "steps": steps, "seed": seed, "threads": threads,
+    }  # fmt: skip
+    rebuilds = Settings(**asked).rebuilds
+    asked["batch_size"] = batch_size or (32 if texts else 128)
+    asked["lr"] = lr if lr is not None else 1e-3 if rebuilds else 5e-4 if start is None else 5e-5
+    asked["warmup_steps"] = min(500, steps // 10) if warmup_steps is None else warmup_steps
     console = Console(highlight=False)
-    with _steps(console, "steps") as progress:
-        made = pretraining.pretrain(
-            out, steps=steps, seed=seed, threads=threads, overwrite=overwrite,
-            warmup_steps=min(500, steps // 10),
-            progress=lambda step, total, loss: progress(step, total),
-        )  # fmt: skip
-    console.print(f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps, {_duration(made.wall_seconds)}.")
+    with _pretraining(console) as progress:
+        try:
+            made = pretraining.pretrain(
+                out, Settings(**asked), overwrite=overwrite, minutes=checkpoint_minutes, progress=progress
+            )
+        except pretraining.Stopped as stopped:
+            console.print(f"Stopped after step {stopped.step} of {steps}; the same command goes on from there.")
+            raise (execute.Terminated if stopped.terminated else KeyboardInterrupt) from None
+    said = f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps"
+    if made.held_out:
+        said += f", {made.held_out[-1][1].loss:.3f} on held-out texts"
+    console.print(Text(f"{said}, {_duration(made.wall_seconds)}."), soft_wrap=True)
+    console.print(Text(f"Report: {made.folder / 'pretrain.md'}"), soft_wrap=True)
 
 
 def main() -> None:
@@ -1505,6 +1653,39 @@ def _pace(out: Console) -> Iterator[Callable[[int, int], None]]:
             out.print(line(done, total))
 
     yield plain
+
+
+@contextmanager
+def _pretraining(out: Console) -> Iterator[Callable[[int, int, float], None]]:
+    """As `_steps`, with the loss and the time left at the pace so far, which leaves out what an earlier start made."""
+    began = time.monotonic()
+    first: int | None = None
+
+    def words(step: int, steps: int, loss: float) -> str:
+        nonlocal first, began
+        if first is None:
+            first, began = step, time.monotonic()
+        made = step - first
+        left = _duration((time.monotonic() - began) / made * (steps - step)) if made else "time not known"
+        return f"loss {loss:.3f}" + (f", {left} left" if step < steps else "")
+
+    if not out.is_terminal:
+
+        def line(step: int, steps: int, loss: float) -> None:
+            said = words(step, steps, loss)
+            if step == steps or step % max(1, steps // 10) == 0:
+                out.print(f"{step}/{steps} steps, {said}")
+
+        yield line
+        return
+    with Bar(
+        TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+        console=out, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("reading the texts", total=None)
+        yield lambda step, steps, loss: bar.update(
+            task, completed=step, total=steps, description=words(step, steps, loss)
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -22,7 +22,7 @@ from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
 from harness.packing import Job
-from harness.sweep import HarnessError, Sweep, Trial, so_many
+from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
 from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
@@ -40,7 +40,7 @@ _MEASURED_SECONDS = 600.0  # the pack size, at most
 _MOST_DEPARTURES = 20
 
 
-Shipped = Mapping[shipping.Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
+Shipped = Mapping[Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Worker:
     def __init__(self, place: Place, workers_per_gpu: int) -> None:
         self.place, self.workers_per_gpu = place, workers_per_gpu
         self.share = 0.0
-        self.folders: dict[shipping.Spec, Path] = {}
+        self.folders: dict[Spec, Path] = {}
 
     def ready(self) -> Seat:
         import ray
@@ -208,7 +208,7 @@ class RayPool:
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = Place(device, threads, checkpoints=checkpoints, keeping=keeping)
+        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
@@ -229,7 +229,7 @@ class RayPool:
         self.given_up: list[Done] = []
         self.news: list[str] = []
         self.refused = ""  # why the last worker that could not start didn't
-        self.shipped: dict[shipping.Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
         self.room = 0
         self.looked = time.monotonic()
         self.counted, self.pause = -math.inf, _CENSUS_SECONDS
@@ -391,7 +391,7 @@ class RayPool:
         """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
         if self.address is None:
             return {}
-        specs = dict.fromkeys(spec for one in trials for spec in (one.recipe.task, one.recipe.model))
+        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
         for spec in specs:
             if spec not in self.shipped:
                 files = shipping.files(spec)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import hub, keeping, machine, tasks
+from harness import augmentation, hub, keeping, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -248,11 +248,17 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         record = records.get(trial.id)
         if record and record.measured:
             known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
+    changed = {
+        record.trial.recipe.synonyms.name: record.measured.augmentation_sha256
+        for record in records.values()
+        if record.measured and record.trial.recipe.synonyms
+    }
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         raw = tasks.load(task)
         for recipe in recipes:
             if recipe.task == task:
                 tasks.check_recipe(recipe, raw.train.labels, raw.label_names is None)
+                _check_words(recipe, augmentation.check(recipe, raw), changed)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
                 "the data of a started sweep stay the same",
@@ -270,6 +276,16 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         from harness import models  # torch, where a method asks what the model has
 
         models.check(model, method)
+
+
+def _check_words(recipe: Recipe, digest: str | None, known: Mapping[str, str | None]) -> None:
+    if recipe.synonyms and known.get(recipe.synonyms.name, digest) != digest:
+        raise HarnessError(
+            "the synonyms of a started sweep stay the same",
+            got=f"other words under the name '{recipe.synonyms.name}'",
+            allowed="the list that the finished trials were trained with",
+            fix="restore it, or give the new list another name",
+        )
 
 
 @contextmanager
@@ -304,7 +320,8 @@ def _pool(
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, Place(device, options.threads, checkpoints=checkpoints, keeping=kept), tick)
+        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=kept)
+        yield InProcess(sweep, place, tick)
         return
     pool = RayPool(
         sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
@@ -416,7 +433,7 @@ class _Training:
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
         self.progress = Progress(before.planned, before.finished, before.crashed - len(self.retried), before.failed)
-        self.total, self.behind = sum(trial.recipe.epochs for trial in missing), 0.0  # epochs over all lanes
+        self.total, self.behind = sum(trial.recipe.passes for trial in missing), 0.0  # epochs over all lanes
         self.started, self.ticked, self.beaten = time.monotonic(), 0.0, -_HEARTBEAT_SECONDS
         self.started_utc = _now()
         self.checkpoints = checkpoints
@@ -515,7 +532,7 @@ class _Training:
             self.store.save_plan(grown)
         self.missing = [*self.missing, *fresh]
         self.progress.planned += len(fresh)
-        self.total += sum(trial.recipe.epochs for trial in fresh)
+        self.total += sum(trial.recipe.passes for trial in fresh)
         self._join(fresh)
 
     def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:

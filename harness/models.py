@@ -30,6 +30,7 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer
 # Decoders, whose mask is causal and who classify by their last real token.
 _DECODERS = ("gpt2", "llama", "qwen2")
 _FULL = Method()
+_ENCODER = "an encoder that transformers' AutoModelForSequenceClassification knows"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Network:
         return given
 
 
-def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
+def loaded(what: str, spec: ModelSpec, load: Callable[..., Any], kind: str = _ENCODER) -> Any:
     """What `load(place, …)` gives; a model with code of its own is refused where that is not trusted.
 
     One of a kind that transformers knows is too: without its code it would be another network.
@@ -138,8 +139,8 @@ def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
         raise HarnessError(
             f"the {what} of '{spec.name}' can be loaded",
             got=reason[:200],
-            allowed="an encoder that transformers' AutoModelForSequenceClassification knows",
-            fix="check the name, or point --set model.folder=DIR at a complete folder",
+            allowed=kind,
+            fix="check the name, or name a complete folder with --set",
         ) from None
 
 
@@ -149,7 +150,7 @@ def tokenizer(spec: ModelSpec) -> Any:
     hub.prepare()
     from transformers import AutoTokenizer
 
-    found = _loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    found = loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
     if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
         found.pad_token = found.eos_token
     return found
@@ -174,7 +175,7 @@ def kept(folder: Path) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     with _quiet():
-        found = _loaded(
+        found = loaded(
             "weights",
             spec,
             lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
@@ -205,9 +206,9 @@ def check(spec: ModelSpec, method: Method) -> None:
     hub.prepare()
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = _loaded("configuration", spec, AutoConfig.from_pretrained)
+    config = loaded("configuration", spec, AutoConfig.from_pretrained)
     with torch.device("meta"):
-        module = _loaded(
+        module = loaded(
             "configuration",
             spec,
             lambda place, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
@@ -258,7 +259,7 @@ def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
     from transformers import AutoModelForSequenceClassification
 
     with _quiet(), torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
-        module, info = _loaded(
+        module, info = loaded(
             "weights",
             spec,
             lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
@@ -301,8 +302,15 @@ def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
-    positions = getattr(module.config, "max_position_embeddings", None)
-    if positions is not None and kind in _OFFSET_POSITIONS:
-        positions -= module.config.pad_token_id + 1
     takes = takes and types > 0
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, positions, causal)
+    return Network(
+        module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, longest(module.config), causal
+    )
+
+
+def longest(config: Any) -> int | None:
+    """How many tokens a model of that configuration can read; None where there is no bound."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return positions

@@ -65,7 +65,7 @@ def rerun(
         )
     device = "cuda" if machine.here().gpus and record.environment.device.startswith("cuda") else "cpu"
     lanes = record.environment.pack_size if device == "cuda" else 1
-    place = Place(device, record.environment.threads, keeping=keeping)
+    place = Place(device, record.environment.threads, record=False, keeping=keeping)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
@@ -125,6 +125,8 @@ def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: 
         ("data", record.measured.data_sha256[:12], again.measured.data_sha256[:12]),
         ("pretrained weights", record.measured.model_sha256[:12], again.measured.model_sha256[:12]),
     ]
+    old, new = record.measured.augmentation_sha256, again.measured.augmentation_sha256
+    pairs.append(("words or translators of the augmentation", str(old)[:12], str(new)[:12]))
     before: Mapping[str, object] = record.environment.model_dump()
     now: Mapping[str, object] = again.environment.model_dump()
     names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")

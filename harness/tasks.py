@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -219,16 +219,16 @@ def check_batch(batch_size: int, examples: int) -> None:
         )
 
 
-def epoch_steps(labels: np.ndarray, batch_size: int, oversample: bool) -> int:
+def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
     """Updates of an epoch over the training labels [N]; oversampled, every class is as large as the largest."""
-    counts = np.unique(labels, return_counts=True)[1] if oversample else np.array([len(labels)])
-    return math.ceil(int(counts.max()) * len(counts) / batch_size)
+    counts = np.unique(labels, return_counts=True)[1] if recipe.oversample else np.array([len(labels)])
+    return math.ceil(int(counts.max()) * len(counts) * (1 + recipe.copies) / recipe.batch_size)
 
 
 def check_recipe(recipe: Recipe, labels: np.ndarray, regression: bool) -> None:
     """Raise HarnessError for a recipe that does not fit these training labels [N]."""
     check_batch(recipe.batch_size, len(labels))
-    for name in ("label_smoothing", "class_weights", "oversample"):
+    for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
         if regression and getattr(recipe, name):
             raise HarnessError(
                 f"{name} is for classes",
@@ -236,7 +236,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, regression: bool) -> None:
                 allowed="a task with classes",
                 fix=f"drop {name}",
             )
-    whole = epoch_steps(labels, recipe.batch_size, recipe.oversample) * recipe.epochs
+    whole = epoch_steps(labels, recipe) * recipe.epochs
     if recipe.max_steps is not None and recipe.max_steps > whole:
         raise HarnessError(
             "max_steps ends training within its epochs",
@@ -268,15 +268,7 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         )
     encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in _splits(raw)}
     longest = max(len(example) for examples, _ in encoded.values() for example in examples)
-    train, validation = (
-        Split(
-            input_ids=_padded(encoded[name][0], longest, pad),
-            lengths=_lengths(encoded[name][0], name),
-            token_type_ids=_padded(encoded[name][1], longest, 0),
-            labels=rows.labels,
-        )
-        for name, rows in _splits(raw)
-    )
+    train, validation = (_split(*encoded[name], rows.labels, longest, pad, name) for name, rows in _splits(raw))
     return Task(
         name=raw.name,
         metric=raw.metric,
@@ -287,6 +279,31 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         validation=validation,
         sha256=raw.sha256,
         pairs=raw.train.pairs is not None,
+    )
+
+
+def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Split:
+    """The training split [N] with changed copies of its examples behind it, each [C], as [N + C + C + …].
+
+    A copy is cut where it is longer than the longest example of the task, so that no lane's width depends on draws.
+    Raises HarnessError for a text that gives no token at all.
+    """
+    width = task.train.input_ids.shape[1]
+    parts = [task.train]
+    for rows in copies:
+        ids, segments = encode(rows.texts, rows.pairs, tokenizer, width)
+        parts.append(_split(ids, segments, rows.labels, width, task.pad_token_id, "augmented training"))
+    return Split(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Split)))
+
+
+def _split(
+    ids: list[list[int]], segments: list[list[int]], labels: np.ndarray, width: int, pad: int, name: str
+) -> Split:
+    return Split(
+        input_ids=_padded(ids, width, pad),
+        lengths=_lengths(ids, name),
+        token_type_ids=_padded(segments, width, 0),
+        labels=labels,
     )
 
 

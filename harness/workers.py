@@ -80,6 +80,7 @@ class Place:
     threads: int
     code: Code = field(default_factory=code)
     trusts_remote_code: bool = field(default_factory=hub.trusts_remote_code)
+    record: bool = True  # what the diagnosis reads
     checkpoints: Checkpoints | None = None  # None: a pack begins anew and keeps nothing before its end
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
 
@@ -101,7 +102,12 @@ def train_pack(
     checkpoint = None if place.checkpoints is None else place.checkpoints.of(trials, environment)
     try:
         results = train.train(
-            trials, device=place.device, threads=place.threads, progress=progress, checkpoint=checkpoint
+            trials,
+            device=place.device,
+            threads=place.threads,
+            progress=progress,
+            checkpoint=checkpoint,
+            record=place.record,
         )
     finally:
         if checkpoint is not None:
