@@ -661,7 +661,7 @@ MAY_IMPORT = {
     "importance": set(),
     "noise": set(),
     "published": set(),
-    "verify": {"rerun", "metrics", "records", "sweep"},
+    "verify": {"keeping", "rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
     "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
