@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import augmentation, hub, machine, tasks
+from harness import augmentation, hub, keeping, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -133,15 +133,18 @@ def run(
         minutes = math.inf if options.checkpoint_minutes is None else options.checkpoint_minutes
         checkpoints = Checkpoints(store.folder.resolve() / "checkpoints", minutes)
         unfinished = checkpoints.unfinished([one for one in expand(sweep) if _wanted(records.get(one.id), options)])
+        keeping.clear(store)
         trained = 0
-        if chosen:
-            training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show, source)
-            with _shelf(sweep, store, records, options.keep) as training.shelf:
+        with _shelf(sweep, store, records, options.keep) as shelf:
+            if chosen:
+                training = _Training(
+                    sweep, store, records, chosen, options, began, checkpoints, unfinished, shelf, show, source
+                )
                 training.run()
-            trained, sweep = training.trained, training.sweep
-            asked |= {trial.id for trial in training.missing}
-        else:
-            store.save_plan(sweep)
+                trained, sweep = training.trained, training.sweep
+                asked |= {trial.id for trial in training.missing}
+            else:
+                store.save_plan(sweep)
         checkpoints.close()
     return ended(sweep, store, trained, asked)
 
@@ -312,17 +315,17 @@ def _pool(
     options: Options,
     most: int,
     checkpoints: Checkpoints | None,
-    keeping: Keeping | None,
+    kept: Keeping | None,
     tick: Callable[[], None],
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
+        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=kept)
         yield InProcess(sweep, place, tick)
         return
     pool = RayPool(
         sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-        options.workers_per_gpu, keeping,
+        options.workers_per_gpu, kept,
     )  # fmt: skip
     try:
         yield pool
@@ -421,11 +424,11 @@ class _Training:
         began: float,
         checkpoints: Checkpoints,
         unfinished: Sequence[tuple[Trial, ...]],
+        shelf: Shelf | None,
         show: Callable[[Progress], None],
         source: Source | None = None,
     ) -> None:
-        self.source = source
-        self.shelf: Shelf | None = None
+        self.source, self.shelf = source, shelf
         before = count(expand(sweep), records)
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
@@ -453,8 +456,8 @@ class _Training:
         keeps = self.options.checkpoint_minutes is not None
         checkpoints = self.checkpoints if keeps or self.unfinished else None
         most = self._most()
-        keeping = None if self.shelf is None else self.shelf.keeping
-        pool = _pool(self.sweep, self.options, most, checkpoints, keeping, self.tick)
+        kept = None if self.shelf is None else self.shelf.keeping
+        pool = _pool(self.sweep, self.options, most, checkpoints, kept, self.tick)
         with pool as self.pool, self.stop.listening():
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had

@@ -212,6 +212,12 @@ def _unkept(folder: Path, error: Exception) -> UnkeptError:
     return UnkeptError(f"{folder} ({reason})")
 
 
+def _base(trial: Trial) -> str:
+    """What an adapter stands on: a folder, from wherever it is asked for, or the hub's name."""
+    place = hub.location(trial.recipe.model)
+    return str(Path(place).resolve()) if Path(place).is_dir() else place
+
+
 def _form(trial: Trial) -> Form:
     return _FORMS.get(trial.recipe.method, "model")
 
@@ -254,7 +260,7 @@ def _write(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple
     elif form == "peft":
         from harness import methods
 
-        methods.save_config(folder, module, network.head, recipe.lora_alpha, hub.location(recipe.model))
+        methods.save_config(folder, module, network.head, recipe.lora_alpha, _base(trial))
     save_file(_contiguous(own), folder / _WEIGHTS[form], {"format": "pt"})
     if unread:
         save_file(_contiguous(unread), folder / _UNREAD)
@@ -294,18 +300,14 @@ class Shelf:
 
     def __init__(self, store: Store, sweep: Sweep, records: Mapping[str, Record], which: KeptAs) -> None:
         """Take the folder, remove what a killed driver left in it, and find each cell's best of `records` so far."""
-        self.folder, self.which = store.folder.resolve() / "models", which
+        self.store, self.folder, self.which = store, store.folder.resolve() / "models", which
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._clear()
+        clear(store)
         self.keeping = Keeping(self.folder, which, f".driver-{os.urandom(8).hex()}")
         (self.folder / self.keeping.marker).touch()
         self.place = {trial.id: number for number, trial in enumerate(expand(sweep))}
         self.best = _best(sweep, records)
         self.settle()
-
-    def _clear(self) -> None:
-        for path in self.folder.glob(".*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def publish(self, records: Sequence[Record]) -> None:
         """Make the staged folders of a pack's records the kept ones, before these are saved; raises UnkeptError.
@@ -338,7 +340,7 @@ class Shelf:
         path = staged / "adapter_config.json"
         if path.is_file():
             config = json.loads(path.read_text(encoding="utf-8"))
-            write_json(path, config | {"base_model_name_or_path": hub.location(trial.recipe.model)})
+            write_json(path, config | {"base_model_name_or_path": _base(trial)})
 
     def settle(self) -> None:
         """Remove what was kept as a cell's best and no longer is."""
@@ -350,8 +352,14 @@ class Shelf:
     def close(self) -> None:
         """Give the folder back; one without a model goes."""
         with suppress(OSError):
-            self._clear()
+            clear(self.store)
             self.folder.rmdir()
+
+
+def clear(store: Store) -> None:
+    """Remove what is no kept model: what a killed driver's workers left."""
+    for path in (store.folder / "models").glob(".*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _score(record: Record) -> float:

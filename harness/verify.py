@@ -23,7 +23,7 @@ from typing import cast, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from harness import metrics
+from harness import keeping, metrics
 from harness.records import RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
@@ -114,6 +114,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
             progress(number, len(trials))
     problems += _mixed(trials, records)
     notes += _others(store, trials, records)
+    problems += _models(store)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(
         trials[name] for name, record in records.items() if record.measured is not None and record.environment
@@ -460,6 +461,16 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
             for name in names if digest != usual else ():
                 said = f"{digest[:12]}… for '{of}', where {len(found[usual])} trials have {usual[:12]}…"
                 yield Finding(name, f"trials/{name}.json", rule, _line(said))
+
+
+def _models(store: Store) -> Iterator[Finding]:
+    """The kept models whose weights are not those that their records were hashed of."""
+    for folder in sorted((store.folder / "models").glob("[!.]*")):
+        try:
+            keeping.weights(store, folder.name)
+        except HarnessError as error:
+            where = f"models/{folder.name}"
+            yield Finding(folder.name, _line(where), "kept weights", _line(str(error.got)))
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:

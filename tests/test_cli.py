@@ -385,6 +385,48 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     assert "4 of 4 trials finished (2 trained now)" in result.stdout
 
 
+def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
+    said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "best").stdout
+    assert "Models: 2 trials kept in results/tiny@default/models" in said
+    folder = here / "results" / "tiny@default"
+    plan = [trial.id for trial in expand(Store(folder).load_plan())]
+    kept = sorted(path.name for path in (folder / "models").iterdir())
+    lacking = next(one for one in plan if one not in kept)
+    said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "all").stdout
+    wanted = f"harness rerun tiny --profile default --trial {lacking} --keep"
+    assert f"Trained before without --keep: {lacking} (and 1 more); to keep one: {wanted}" in said
+    again = json.loads(run(*wanted.split()[1:], "--json").stdout)
+    assert (again["verdict"], again["kept"]) == ("identical", f"results/tiny@default/models/{lacking}")
+
+    (here / "texts.csv").write_text("text,label\ngood a,yes\nbad b,no\n")
+    asked = run("predict", "tiny", "texts.csv", "--trial", lacking, "--threads", 1)
+    rows = [line.split("\t") for line in asked.stdout.splitlines()]
+    assert rows[0] == ["label", "confidence"]
+    assert [row[0] in ("yes", "no") and 0.5 <= float(row[1]) <= 1 for row in rows[1:]] == [True, True]
+    assert "2 rows in " in asked.stderr
+    assert "accuracy against the file's labels: " in asked.stderr
+    assert run("predict", folder / "models" / lacking, "texts.csv", "--threads", 1).stdout == asked.stdout
+    lr = "1e-3" if lacking.startswith("lr1e-3") else "1e-2"
+    asked = run("predict", "tiny", "texts.csv", "--ensemble", f"lr={lr}", "--out", "out.jsonl", "--threads", 1)
+    assert asked.stdout == ""
+    assert "2 rows by 2 models" in asked.stderr
+    assert "gain " in asked.stderr
+    assert [set(json.loads(line)) for line in Path("out.jsonl").read_text().splitlines()] == [
+        {"label", "confidence", "agreement"}
+    ] * 2
+
+    assert f"kept are: {kept[0]}" in refused("predict", "tiny", "texts.csv")
+    assert "got 2 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "epochs=1")
+    assert "got 0 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "lr=7")
+    other = "1e-2" if lr == "1e-3" else "1e-3"
+    assert "got 1 of lr" in refused("predict", "tiny", "texts.csv", "--ensemble", f"lr={other}")
+    left = next(one for one in plan if one not in (*kept, lacking))
+    assert f"--trial {left} --keep" in refused("predict", "tiny", "texts.csv", "--trial", left)
+    assert "says it all" in refused("predict", folder / "models" / lacking, "texts.csv", "--trial", lacking)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install 'stability-harness[wandb]'" in refused("export", "tiny", "--to", "wandb")
+
+
 def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
     def crash(*_):
         raise RuntimeError("no such kernel")
@@ -619,7 +661,7 @@ MAY_IMPORT = {
     "importance": set(),
     "noise": set(),
     "published": set(),
-    "verify": {"rerun", "metrics", "records", "sweep"},
+    "verify": {"keeping", "rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
     "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {

@@ -17,7 +17,7 @@ import transformers
 from driving import content
 from kept_runs import ALL, logits, quiet, sweep_of, trained
 
-from harness import execute, keeping, rerun, tasks
+from harness import execute, keeping, rerun, tasks, verify
 from harness.cluster import _Worker
 from harness.execute import Options
 from harness.keeping import Keeping, UnkeptError
@@ -346,11 +346,14 @@ def test_weights_that_were_changed_are_refused(trial: Make, tmp_path: Path) -> N
     store = trained(sweep_of(one), tmp_path / "kept")
     path = store.folder / "models" / one.id / "model.safetensors"
     whole = path.read_bytes()
+    assert verify.check(sweep_of(one), store).problems == ()
     values = safetensors.numpy.load_file(path)
     values["classifier.bias"] = values["classifier.bias"] + np.float32(1)
     safetensors.numpy.save_file(values, path)
     with pytest.raises(HarnessError, match="other bits"):
         keeping.weights(store, one.id)
+    (found,) = verify.check(sweep_of(one), store).problems
+    assert (found.trial, found.file, found.rule) == (one.id, f"models/{one.id}", "kept weights")
     path.write_bytes(whole[:100])
     with pytest.raises(HarnessError, match="kept weights are those"):
         keeping.weights(store, one.id)
