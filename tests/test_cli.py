@@ -514,7 +514,9 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     assert lines[0].startswith("10/20 steps, loss ")
     assert lines[0].endswith(" left")
     assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
-    assert re.fullmatch(r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts, \d+ s\.", lines[6])
+    assert re.fullmatch(
+        r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts \(perplexity [\d.]+\), \d+ s\.", lines[6]
+    )
     assert lines[7] == "Report: mine/pretrain.md"
     assert (here / "mine" / "model.safetensors").is_file()
     assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
