@@ -12,14 +12,15 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
+from harness.keeping import Files, Keeping, UnkeptError
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
 from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
@@ -71,17 +72,26 @@ class _Worker:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
 
-    def train(self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped) -> list[Result]:
+    def train(
+        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
+    ) -> tuple[list[Result], dict[str, Files]]:
+        """The pack's results, and the weights to keep that this node can't write where the driver would find them."""
         self.share = 0.0
 
         def progress(step: int, steps: int) -> None:
             self.share = step / steps
 
-        results = train_pack(sweep, profile, self._moved(trials, shipped), self.place, progress)
-        return [
+        keeping, sent = self.place.keeping, {}
+        with nullcontext() if keeping is None else keeping.here() as here:
+            place = replace(self.place, keeping=here)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress)
+            if keeping is not None and here is not None:
+                sent = keeping.sent(here)
+        planned = [
             (record.model_copy(update={"trial": planned}), curves)
             for (record, curves), planned in zip(results, trials, strict=True)
         ]
+        return planned, sent
 
     def _moved(self, trials: Sequence[Trial], shipped: Shipped) -> list[Trial]:
         """The trials with the paths that their files have here."""
@@ -162,6 +172,7 @@ class RayPool:
         hang_minutes: float,
         checkpoints: Checkpoints | None,
         workers_per_gpu: int = 1,
+        keeping: Keeping | None = None,
     ) -> None:
         """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
 
@@ -196,7 +207,8 @@ class RayPool:
             raise _unreachable(address, str(error).splitlines()[0]) from None
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
-        self.place = Place("cuda" if self._has("GPU") >= 1 else "cpu", threads, checkpoints=checkpoints)
+        device = "cuda" if self._has("GPU") >= 1 else "cpu"
+        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
@@ -397,7 +409,7 @@ class RayPool:
             if flight is None:  # a worker came up
                 continue
             try:
-                found.append(Done(flight.job, self.ray.get(future)))
+                found.append(self._received(flight.job, *self.ray.get(future)))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 text = f"{error.cause.__class__.__name__}: {error}"
@@ -415,6 +427,14 @@ class RayPool:
                 why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
                 found.append(Done(flight.job, [], error=why, died=True))
         return found
+
+    def _received(self, job: Job, results: list[Result], sent: Mapping[str, Files]) -> Done:
+        try:
+            if self.place.keeping is not None:
+                self.place.keeping.receive(sent)
+        except UnkeptError as error:
+            return Done(job, [], error=f"UnkeptError: {error}")
+        return Done(job, results)
 
     def _look(self) -> None:
         """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""

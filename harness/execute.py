@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from harness import augmentation, hub, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
+from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
 from harness.packing import Job, after_failure, fitting, pack
 from harness.records import HEARTBEAT, Curves, Record, Store, write_json
 from harness.sweep import (
@@ -87,6 +88,7 @@ class Options:
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
     workers_per_gpu: int = 1
+    keep: Which = "none"  # of which finished trials the weights are kept
 
 
 class Source(Protocol):
@@ -134,7 +136,8 @@ def run(
         trained = 0
         if chosen:
             training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show, source)
-            training.run()
+            with _shelf(sweep, store, records, options.keep) as training.shelf:
+                training.run()
             trained, sweep = training.trained, training.sweep
             asked |= {trial.id for trial in training.missing}
         else:
@@ -283,16 +286,43 @@ def _check_words(recipe: Recipe, digest: str | None, known: Mapping[str, str | N
 
 
 @contextmanager
+def keeping_one(sweep: Sweep, store: Store) -> Iterator[Shelf]:
+    """Hold the folder, to keep the weights of a trial that is trained again; raises HarnessError as `run` does."""
+    with store.locked(), _weights_written(), _shelf(sweep, store, {}, "rerun") as shelf:
+        assert shelf is not None
+        yield shelf
+
+
+@contextmanager
+def _shelf(sweep: Sweep, store: Store, records: Mapping[str, Record], keep: Which | KeptAs) -> Iterator[Shelf | None]:
+    if keep == "none":
+        yield None
+        return
+    with _written(store.folder / "models"):
+        shelf = Shelf(store, sweep, records, keep)
+    try:
+        yield shelf
+    finally:
+        shelf.close()
+
+
+@contextmanager
 def _pool(
-    sweep: Sweep, options: Options, most: int, checkpoints: Checkpoints | None, tick: Callable[[], None]
+    sweep: Sweep,
+    options: Options,
+    most: int,
+    checkpoints: Checkpoints | None,
+    keeping: Keeping | None,
+    tick: Callable[[], None],
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, Place(device, options.threads, checkpoints=checkpoints), tick)
+        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
+        yield InProcess(sweep, place, tick)
         return
     pool = RayPool(
         sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-        options.workers_per_gpu,
+        options.workers_per_gpu, keeping,
     )  # fmt: skip
     try:
         yield pool
@@ -395,6 +425,7 @@ class _Training:
         source: Source | None = None,
     ) -> None:
         self.source = source
+        self.shelf: Shelf | None = None
         before = count(expand(sweep), records)
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
@@ -422,7 +453,9 @@ class _Training:
         keeps = self.options.checkpoint_minutes is not None
         checkpoints = self.checkpoints if keeps or self.unfinished else None
         most = self._most()
-        with _pool(self.sweep, self.options, most, checkpoints, self.tick) as self.pool, self.stop.listening():
+        keeping = None if self.shelf is None else self.shelf.keeping
+        pool = _pool(self.sweep, self.options, most, checkpoints, keeping, self.tick)
+        with pool as self.pool, self.stop.listening():
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had
                 if keeps:
@@ -537,14 +570,22 @@ class _Training:
             before = self.paces.get(shape, (0.0, 0.0))
             self.paces[shape] = (before[0] + seconds, before[1] + job.work)
             self.behind += job.lane_epochs
-            for record, curves in done.results:
+            for record, _ in done.results:
                 _same_model(record, self.models)
+            if self.shelf is not None:
+                with _weights_written():
+                    self.shelf.publish([record for record, _ in done.results])
+            for record, curves in done.results:
                 _save(self.store, record, curves, self.retried)
                 self.trained += 1
                 self.progress.finished += 1
                 self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
+            if self.shelf is not None:
+                self.shelf.settle()
             self.checkpoints.remove(job.trials)
             return
+        if done.unkept is not None:
+            raise _no_room(done.unkept)
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
         if done.out_of_memory:
@@ -623,12 +664,24 @@ def _written(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        raise HarnessError(
-            "the results can be written",
-            got=f"{error.filename or path} ({error.strerror})",
-            allowed="a folder of your own with room in it",
-            fix="make room: what was trained before is kept, and the same command goes on",
-        ) from error
+        raise _no_room(f"{error.filename or path} ({error.strerror})") from error
+
+
+@contextmanager
+def _weights_written() -> Iterator[None]:
+    try:
+        yield
+    except UnkeptError as error:
+        raise _no_room(str(error)) from error
+
+
+def _no_room(got: str) -> HarnessError:
+    return HarnessError(
+        "the results can be written",
+        got=got,
+        allowed="a folder of your own with room in it",
+        fix="make room: what was trained before is kept, and the same command goes on",
+    )
 
 
 def last_line(error: str) -> str:

@@ -65,6 +65,11 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
 
 
+def of_counts(metric: Metric, table: list[list[int]]) -> float:
+    """Give the score of a confusion table [C][C], rows being labels and columns answers, C at least 2."""
+    return _value(metric, table)
+
+
 def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
     """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
 

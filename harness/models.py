@@ -6,9 +6,11 @@ import copy
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -165,6 +167,38 @@ def network(spec: ModelSpec, num_labels: int, method: Method = _FULL) -> Network
     return known[method]
 
 
+def kept(folder: Path) -> Any:
+    """The classifier of a whole model's folder with the head that lies there, in float32, to be asked."""
+    spec = ModelSpec(name=folder.name, folder=str(folder))
+    hub.check_model(spec)
+    hub.prepare()
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet():
+        found = loaded(
+            "weights",
+            spec,
+            lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
+                place, **trust, dtype=torch.float32
+            ),
+        )
+    return found.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have transformers neither warn nor draw bars while it loads."""
+    import transformers
+
+    was = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(was)
+
+
 def check(spec: ModelSpec, method: Method) -> None:
     """Raise HarnessError for a method that the model has not the parts for; its weights are not read."""
     if method == _FULL:
@@ -222,29 +256,22 @@ def _networks(spec: ModelSpec, num_labels: int) -> dict[Method, Network]:
 def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
     hub.check_model(spec)
     hub.prepare()
-    import transformers
     from transformers import AutoModelForSequenceClassification
 
-    was = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
-    transformers.logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
-            module, info = loaded(
-                "weights",
-                spec,
-                lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
-                    place,
-                    **trust,
-                    num_labels=num_labels,
-                    dtype=torch.float32,
-                    attn_implementation="eager",
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                ),
-            )
-    finally:
-        transformers.logging.set_verbosity(was)
+    with _quiet(), torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
+        module, info = loaded(
+            "weights",
+            spec,
+            lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
+                place,
+                **trust,
+                num_labels=num_labels,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            ),
+        )
     for part in module.modules():
         # Under vmap the pad row would get no gradient in lane 0 and one in the others. With the mask the pad
         # positions' gradient is zero anyhow.
@@ -275,8 +302,15 @@ def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
-    positions = getattr(module.config, "max_position_embeddings", None)
-    if positions is not None and kind in _OFFSET_POSITIONS:
-        positions -= module.config.pad_token_id + 1
     takes = takes and types > 0
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, positions, causal)
+    return Network(
+        module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, longest(module.config), causal
+    )
+
+
+def longest(config: Any) -> int | None:
+    """How many tokens a model of that configuration can read; None where there is no bound."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return positions

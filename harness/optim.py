@@ -1,4 +1,4 @@
-"""AdamW with its bias-correction switch, SGD, LAMB and Adafactor; schedules, clipping; each with one value a lane."""
+"""AdamW with its bias-correction switch, SGD, LAMB and Adafactor, with clipping; each with one value a lane."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.remedies import Parts, depth
+from harness.schedules import correction, factor
 from harness.sweep import Recipe
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
@@ -19,41 +20,6 @@ Layers = Sequence[tuple[list[float], list[int]]]
 _NORM_BLOCK = 512
 # Values (over all lanes) that a processor's cache holds beside their gradient and moments.
 _CACHED = 2**15
-
-
-def warmup_linear(step: int, total_steps: int, warmup_ratio: float) -> float:
-    """The factor on the learning rate of update `step` (from 0): up over int(ratio · total) steps, then down to 0.
-
-    The first update has factor 0 where there is a warm-up, as in the paper's code (transformers'
-    get_linear_schedule_with_warmup under LambdaLR).
-    """
-    warmup = int(warmup_ratio * total_steps)
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
-
-
-def factor(step: int, total_steps: int, recipe: Recipe) -> float:
-    """The factor on the learning rate of update `step` (from 0) by the recipe's schedule.
-
-    After the warm-up, as transformers' schedules of these names; `polynomial` goes from lr to `schedule_end`, and
-    `inverse_sqrt` has the warm-up as its timescale, 10,000 updates where there is none.
-    """
-    if recipe.schedule == "linear":
-        return warmup_linear(step, total_steps, recipe.warmup_ratio)
-    warmup = int(recipe.warmup_ratio * total_steps)
-    if step < warmup:
-        return step / warmup
-    left = 1 - min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 - math.cos(math.pi * left))
-    if recipe.schedule == "polynomial":
-        end = recipe.schedule_end / recipe.lr
-        return float((1 - end) * left**recipe.schedule_power + end)
-    if recipe.schedule == "inverse_sqrt":
-        scale = warmup or 10_000
-        return 1 / math.sqrt((step - warmup + scale) / scale)
-    return 1.0
 
 
 class LaneOptimizer(ABC):
@@ -218,8 +184,8 @@ class LaneAdamW(LaneOptimizer):
         for (by_slot, counts), r in zip(layers or (), self.recipes, strict=False):
             factors.append(by_slot)
             # The first update of a layer has the correction of a first update.
-            whole = _correction(count, r)
-            ratios.append([f * (_correction(t, r) / whole) for f, t in zip(by_slot, counts, strict=True)])
+            whole = correction(count, r)
+            ratios.append([f * (correction(t, r) / whole) for f, t in zip(by_slot, counts, strict=True)])
         for here in self._stretches():
             w, g, m, v = (x[:, here] for x in (self.weights, gradient, self.first, self.second))  # [L, width]
             g.mul_(clip)
@@ -372,11 +338,6 @@ def lane_optimizer(
         "adafactor": LaneAdafactor,
     }
     return kinds[recipes[0].optimizer](weights, decayed, recipes, total_steps, parts)
-
-
-def _correction(count: int, recipe: Recipe) -> float:
-    """What bias correction multiplies the size of the update number `count` by."""
-    return math.sqrt(1 - recipe.beta2**count) / (1 - recipe.beta1**count) if recipe.bias_correction else 1.0
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.sweep import SEED_FIELDS, BaselineName, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
+RECORDED = "recorded_"  # how the names of a recording's arrays begin in the file
 HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `harness status`
 # For so long a sweep tries to take a folder: `harness status` shares the lock for an instant to see whether it is held.
 _LOCK_SECONDS = 1.0
@@ -145,6 +146,20 @@ _BASELINES = TypeAdapter(tuple[Baseline, ...])
 
 
 @dataclass(frozen=True)
+class Recording:
+    """How a trial trained, for its diagnosis; R recorded updates, G parts of the network, E evaluations, C classes."""
+
+    layers: np.ndarray  # [G] names: embeddings, 1 attention, 1 feed-forward, …, pooler, head
+    update: np.ndarray  # [R] int64, counted from 1
+    layer_norm: np.ndarray  # [R, G] float32, gradient norm before clipping
+    update_norm: np.ndarray  # [R] float32, of the change of all trained weights
+    weight_norm: np.ndarray  # [R] float32, of all trained weights before it
+    predicted: np.ndarray  # [E, C] int32, dev examples by predicted class; 0 where the logits were not finite
+    cls_rank: np.ndarray  # [E] float32, effective rank of the vectors that the head reads; NaN where not known
+    cls_cosine: np.ndarray  # [E] float32, their mean cosine
+
+
+@dataclass(frozen=True)
 class Curves:
     """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
 
@@ -156,6 +171,14 @@ class Curves:
     dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
     logits: np.ndarray  # [N, C] float32, on the dev set after the last update
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+    recording: Recording | None = None  # kept in the same file, read by itself
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Everything by the names in the file, where those of the recording begin with `recorded_`."""
+        recorded = {} if self.recording is None else vars(self.recording)
+        own = {name: value for name, value in vars(self).items() if name != "recording"}
+        return own | {f"{RECORDED}{name}": value for name, value in recorded.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -260,7 +283,7 @@ class Store:
             raise FileExistsError(path)
         if curves is not None:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **vars(curves))
+            np.savez_compressed(buffer, **curves.arrays)
             content = buffer.getvalue()
             record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
             write(path.with_suffix(".npz"), content)
@@ -334,9 +357,19 @@ class Store:
 
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
+        found = self._arrays(trial_id, Curves, "")
+        return None if found is None else Curves(**found)
+
+    def recording(self, trial_id: str) -> Recording | None:
+        """How a trial trained, None where that was not recorded."""
+        found = self._arrays(trial_id, Recording, RECORDED)
+        return None if found is None else Recording(**found)
+
+    def _arrays(self, trial_id: str, kind: type[Curves | Recording], prefix: str) -> dict[str, Any] | None:
+        names = [field.name for field in fields(kind) if field.name != "recording"]
         try:
             with open(f"{self.trials}/{trial_id}.npz", "rb") as stream, zipfile.ZipFile(stream) as archive:
-                return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in Curves.__dataclass_fields__})
+                return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in names}
         except _DAMAGED:
             return None
 

@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
-from harness.records import Baseline, Curves, Environment, Measured, Store
+from harness.records import Baseline, Curves, Environment, Measured, Recording, Store
 from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -69,6 +69,7 @@ class Study:
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
+    load_recording: Callable[[int], Recording | None] = field(default=lambda row: None, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -82,6 +83,10 @@ class Study:
     def curves(self, row: int) -> Curves | None:
         """The arrays of the run in that row of `runs`; None where none are kept."""
         return self.load(row)
+
+    def recording(self, row: int) -> Recording | None:
+        """How the run in that row of `runs` trained; None where that was not recorded."""
+        return self.load_recording(row)
 
 
 def rerun_words(sweep: Sweep) -> str:
@@ -113,6 +118,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         sweeps=(sweep,),
         baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
         load=lambda row: store.curves(trials[row]),
+        load_recording=lambda row: store.recording(trials[row]),
     )
 
 
@@ -264,4 +270,5 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         imports=first.imports + second.imports,
         baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
+        load_recording=lambda row: first.recording(row) if row < length else second.recording(row - length),
     )

@@ -352,6 +352,7 @@ class Sweep(_Frozen):
     baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
+    record: bool = True  # what the diagnosis reads: changes no result
     search: Search | None = None  # where cells are looked for; before the first, one cell at the space's largest ends
 
     @property
@@ -452,7 +453,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
-_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines")
+_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines", "record")
 _FILTERS = ("include", "exclude")
 _KEYS = (*_SWEEP_KEYS, *_FILTERS, "search", *Recipe.model_fields)
 
@@ -633,6 +634,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         cells=cells,
         seeds=seeds,
         baselines=_baselines(merged.get("baselines", [])),
+        record=_switch(merged, "record", default=True),
         search=search,
     )
     expand(sweep)
@@ -658,6 +660,13 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
         raise HarnessError(f"{key} is text", got=_said(value), allowed="words", fix="put it in quotes")
+    return value
+
+
+def _switch(content: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = content.get(key, default)
+    if not isinstance(value, bool):
+        raise HarnessError(f"{key} is a switch", got=_said(value), allowed="on or off", fix="write one of the two")
     return value
 
 

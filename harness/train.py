@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import augmentation, methods, metrics, models, playback, remedies, tasks
+from harness import augmentation, methods, metrics, models, playback, recording, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
@@ -50,10 +50,11 @@ _Z95 = 1.645
 
 @dataclass(frozen=True)
 class LaneResult:
-    """What one trial gave."""
+    """What one trial gave, and the trained parameters that its result is of, in the network's order."""
 
     measured: Measured
     curves: Curves
+    weights: np.ndarray  # [P] float32
 
 
 def train(
@@ -63,11 +64,13 @@ def train(
     threads: int = 1,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    record: bool = True,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
     The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
-    checkpoint, training goes on from it and is kept in it when it is due; no result differs by a bit.
+    checkpoint, training goes on from it and is kept in it when it is due; and with `record` the results have what the
+    diagnosis reads. No result differs by a bit for either.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -75,7 +78,7 @@ def train(
     _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
         started = time.monotonic()
-        run = _Run(pack, torch.device(device))
+        run = _Run(pack, torch.device(device), record)
         if checkpoint is not None and (kept := checkpoint.read(run.made_of_sha256())):
             run.restore(kept[0])
             started -= kept[1]
@@ -115,7 +118,7 @@ def lr_range(
     """
     _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
-        run = _Run(pack, torch.device(device))
+        run = _Run(pack, torch.device(device), record=False)
         rates = low * (high / low) ** (np.arange(run.steps) / max(1, run.steps - 1))
         run.optimizer.range_test = lambda step: float(rates[step])
         for step in range(run.steps):
@@ -289,7 +292,7 @@ class _Data:
 class _Run:
     """The state of a pack in training: flat weights [L, P] with a view per parameter, and the optimizer over them."""
 
-    def __init__(self, pack: Sequence[Trial], device: torch.device) -> None:
+    def __init__(self, pack: Sequence[Trial], device: torch.device, record: bool = True) -> None:
         self.recipe = pack[0].recipe  # for what all lanes share
         self.recipes = [trial.recipe for trial in pack]
         self.device = device
@@ -328,6 +331,9 @@ class _Run:
         self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
+        self.recorder = None
+        if record:
+            self.recorder = recording.Recorder(list(self.views), self.network.head, self.parts.sizes, self.steps)
         ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
         self.averages = remedies.Averages(self.recipes, self.weights, ends)
         self.choices = [remedies.Choice(recipe) for recipe in self.recipes]
@@ -456,7 +462,12 @@ class _Run:
     def made_of_sha256(self) -> str:
         """A hash of what decides the results beside the recipes: texts, labels, tokens, weights, settings."""
         config: Any = self.module.config
-        parts = (self.task.sha256, self.network.sha256, config.to_json_string())
+        parts = (
+            self.task.sha256,
+            self.network.sha256,
+            config.to_json_string(),
+            "recorded" * (self.recorder is not None),
+        )
         digest = hashlib.sha256("\n".join(parts).encode())
         for split in (self.split, self.task.validation):
             for values in (split.input_ids, split.token_type_ids, split.lengths):
@@ -478,6 +489,7 @@ class _Run:
             "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
             "mixout_streams": torch.stack([one.get_state() for one in self.mixout.streams]),  # [L, bytes]
             **({"averages": self.averages.rows} if self.averages.lanes else {}),  # [A, P]
+            **(self.recorder.state() if self.recorder else {}),
             **({"mixup_streams": torch.stack([one.get_state() for one in self.mixup.streams])} if self.mixup else {}),
             **{f"kept.{lane}.{done}": weights for lane, (done, weights) in self.kept.items()},  # [P]
         }
@@ -503,6 +515,8 @@ class _Run:
             eval_steps=state["eval_steps"].tolist(),
             logits=list(state["logits"].clone().numpy()),
         )
+        if self.recorder:
+            self.recorder.restore(state, self.device)
         self.optimizer.done = len(self.log.losses)
         for done, logits in zip(self.log.eval_steps, self.log.logits, strict=True):
             self._choose(done, logits, None)
@@ -540,7 +554,9 @@ class _Run:
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
             self.mixout.back(self.gradient)
-            self.log.norms.append(self.optimizer.step(self.gradient))
+            recorded = self.recorder.update(step + 1, self.weights, self.gradient) if self.recorder else nullcontext()
+            with recorded:
+                self.log.norms.append(self.optimizer.step(self.gradient))
             self.averages.update(self.weights, step + 1)
         done = step + 1
         if self._due(done):
@@ -773,6 +789,8 @@ class _Run:
         found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
         batches = torch.split(order, size)
         evaluations_left = (self.steps - self.optimizer.done) // (self.recipe.eval_steps or self.epoch_steps)
+        what = "logits and vectors" if self.recorder else "logits"
+        looked_at: list[Tensor] = []
         for rows in batches:
             inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
             names = list(inputs)
@@ -780,14 +798,24 @@ class _Run:
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
                 views, inputs, _ = self._named(given, names)
                 if not (shared := self._shared(len(self.weights))):
-                    return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                    return list(vmap(self._evaluated, in_dims=(0, None))(views, inputs))
                 each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}
-                return [vmap(self._logits)(views | shared, each)]
+                return list(vmap(self._evaluated)(views | shared, each))
 
             calls_left = evaluations_left * (1 if trim else len(batches))
-            (logits,) = self._call("logits", forward, lanes, list(inputs.values()), calls_left)  # [L, B, C]
+            logits, *read = self._call(what, forward, lanes, list(inputs.values()), calls_left)  # [L, B, C], [L, B, H]
             found[:, rows.numpy()] = logits.cpu().numpy()
+            looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]
+        if self.recorder:
+            self.recorder.evaluation(torch.cat(looked_at, dim=1) if looked_at else None)
         return found
+
+    def _evaluated(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The logits [B, C]; and where training is recorded, the vectors [B, H] that the head reads."""
+        if not self.recorder:
+            return (self._logits(view, inputs),)
+        with recording.vectors(self.module, self.network.causal) as found:
+            return self._logits(view, inputs), *found
 
     # -------------------------------------------------------------------------------------------------- results
 
@@ -842,7 +870,12 @@ class _Run:
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
             )
-            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane])))
+            recorded = None
+            if self.recorder:
+                recorded = self.recorder.of(lane, steps, [logits[lane] for logits in self.log.logits[: len(scores)]])
+            found.append(
+                LaneResult(measured, replace(curves, logits=self.log.logits[at][lane], recording=recorded), own)
+            )
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:

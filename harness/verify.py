@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness import metrics
-from harness.records import SCHEMA_VERSION, Curves, Measured, Record, Store
+from harness.records import RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 
@@ -246,12 +246,18 @@ def _read_arrays(content: bytes) -> Curves | str:
             arrays = {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except (Exception, MemoryError) as error:  # zip, zlib and numpy raise a dozen kinds on damaged bytes
         return f"they can't be read: {type(error).__name__}: {error}"
-    known = set(Curves.__dataclass_fields__)
+    known = set(Curves.__dataclass_fields__) - {"recording"}
+    recorded = {name for name in arrays if name.startswith(RECORDED)}
+    if recorded:
+        known |= {f"{RECORDED}{name}" for name in Recording.__dataclass_fields__}
     if set(arrays) != known:
         lacking, other = sorted(known - set(arrays)), sorted(set(arrays) - known)
         said = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
         return "; ".join(said)
-    return Curves(**arrays)
+    recording = None
+    if recorded:
+        recording = Recording(**{name.removeprefix(RECORDED): arrays.pop(name) for name in sorted(recorded)})
+    return Curves(**arrays, recording=recording)
 
 
 def _array(content: bytes) -> np.ndarray:
@@ -295,6 +301,36 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
         steps = curves.eval_step.astype(np.int64)
         if steps[0] < 0 or steps[-1] != measured.steps or (np.diff(steps) <= 0).any():
             yield f"eval_step does not rise to the last step, {measured.steps}: {steps[:3].tolist()} … {steps[-1]}"
+    if curves.recording is not None:
+        yield from _check_recording(curves.recording, measured, evaluations)
+
+
+def _check_recording(recording: Recording, measured: Measured, evaluations: int) -> Iterator[str]:
+    """Whether the arrays of a recording belong together, and to the run's updates and evaluations."""
+    updates, layers = recording.update.size, recording.layers.size
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "layers": ((layers,), "U"),
+        "update": ((updates,), "iu"),
+        "layer_norm": ((updates, layers), "f"),
+        "update_norm": ((updates,), "f"),
+        "weight_norm": ((updates,), "f"),
+        "predicted": ((evaluations, *recording.predicted.shape[1:2]), "iu"),
+        "cls_rank": ((evaluations,), "f"),
+        "cls_cosine": ((evaluations,), "f"),
+    }
+    fine = True
+    for name, (shape, kind) in shapes.items():
+        array = getattr(recording, name)
+        if array.shape != shape or array.dtype.kind not in kind:
+            fine = False
+            yield f"{RECORDED}{name} is {array.dtype} {array.shape} instead of {shape}"
+    if not fine:
+        return
+    at = recording.update.astype(np.int64)
+    if not updates or at[0] < 1 or at[-1] > measured.steps or (np.diff(at) <= 0).any():
+        yield f"{RECORDED}update does not rise within the {measured.steps} steps"
+    if not set(recording.predicted.sum(axis=1).tolist()) <= {0, measured.dev_examples}:
+        yield f"{RECORDED}predicted does not count the {measured.dev_examples} dev examples"
 
 
 # ------------------------------------------------------------------------------------------------- what was measured

@@ -16,6 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, sweep_of
+from test_diagnosis import FINE, GONE
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 from typer.testing import CliRunner
 
 import harness
@@ -264,6 +267,35 @@ def plain(monkeypatch):
     monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))
 
 
+def test_diagnose_says_why_and_writes_the_report(here, plain):
+    sweep = sweep_of(here / "sweeps", DIAGNOSED_TEXT)
+    store_of(here / "results", sweep, DIAGNOSED)
+    said = run("diagnose", "made").stdout
+    assert "6 of 14 finished runs failed" in said
+    assert "Vanishing gradients: in 4 of 6 recorded failed runs" in said
+    assert "Next: " in said
+    assert "recipes:\n  as it is: " in said
+    assert said.rstrip().endswith("index.html")
+    shown = json.loads(run("diagnose", "made", "--json").stdout)
+    assert {"sweep", "profile", "words", "rule", "next_sweep", "tables", "report"} == set(shown)
+    assert [row["vanished"] for row in shown["tables"]["kinds"]] == [2, 0, 2, 0]
+    assert " ".join(shown["words"]).count("Vanishing") == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({0: [Run(300), Run(200)]}, "2 finished runs of made@default, none recorded; allowed: runs of a sweep without"),
+        ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed; allowed: a sweep with both"),
+        ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed; allowed: a sweep with both"),
+        ({}, "0 finished runs of made@default, none recorded"),
+    ],
+)
+def test_diagnose_refuses_what_tells_nothing(here, runs, said):
+    store_of(here / "results", sweep_of(here / "sweeps", DIAGNOSED_TEXT), runs)
+    assert said in refused("diagnose", "made")
+
+
 def test_report_of_two_and_of_an_import(here, plain):
     one = sweep_of(here / "sweeps", MOSBACH, "one")
     two = sweep_of(here / "sweeps", MOSBACH.replace("1..3", "1..2"), "two")
@@ -496,11 +528,44 @@ def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
     )
 
 
+def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here):
+    (here / "texts.txt").write_text("".join(f"all dog runs {n}\nno bird naps {n}\n\n" for n in range(40)))
+    words = ["pretrain", "mine", "--texts", "texts.txt", "--train-tokenizer", "BPE", "--vocab-size", "270",
+             "--layers", "1", "--hidden", "16", "--heads", "2", "--steps", "20", "--next-sentence"]  # fmt: skip
+    code = (
+        "import os, signal\nfrom harness import cli, pretrain\nreal = pretrain.schedule\n"
+        "def interrupted(step, *rest):\n"
+        "    if step == 8: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(step, *rest)\n"
+        "pretrain.schedule = interrupted\ncli.main()\n"
+    )
+    stopped = python(code, here, *words)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert stopped.stdout.splitlines()[-1] == "Stopped after step 9 of 20; the same command goes on from there."
+    lines = run(*words).stdout.splitlines()
+    assert lines[0].startswith("10/20 steps, loss ")
+    assert lines[0].endswith(" left")
+    assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
+    assert re.fullmatch(r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts, \d+ s\.", lines[6])
+    assert lines[7] == "Report: mine/pretrain.md"
+    assert (here / "mine" / "model.safetensors").is_file()
+    assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
+def test_pretrain_refuses_what_it_does_not_know(here, option, value):
+    assert refused("pretrain", "mine", option, value).startswith(
+        f"harness: {option} is one of two: got {value}; allowed: "
+    )
+
+
 # Who imports whom in the package; a module that is not named here has no place in the design yet.
 MAY_IMPORT = {
     "cli": {
         "baselines",
         "describe",
+        "diagnosis_findings",
+        "tables",
         "models",
         "tasks",
         "lr_find",
@@ -510,26 +575,42 @@ MAY_IMPORT = {
         "rerun",
         "execute",
         "hub",
+        "keeping",
         "machine",
         "report",
         "importing",
+        "predict",
         "pretrain",
+        "tracking",
+        "pretrain_settings",
         "study",
         "records",
         "sweep",
         "status",
     },
+    "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
+    "tracking": {"records", "sweep"},
     "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
-    "report": {"figures", "findings", "tables", "analysis", "study", "records", "sweep"},
+    "report": {"figures", "findings", "diagnosis_findings", "tables", "analysis", "study", "records", "sweep"},
     "figures": {"study", "records", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
     "tables": {"analysis", "statistics", "study", "sweep"},
     "describe": {"tasks", "metrics", "sweep"},
     "baselines": {"tasks", "words", "metrics", "records", "sweep"},
-    "analysis": {"calibration", "records", "statistics", "importance", "noise", "published", "study", "sweep"},
+    "analysis": {
+        "calibration",
+        "diagnosis",
+        "records",
+        "statistics",
+        "importance",
+        "noise",
+        "published",
+        "study",
+        "sweep",
+    },
     "importing": {"formats", "study", "sweep"},
     "formats": {"sweep"},
     "study": {"records", "sweep"},
@@ -540,8 +621,9 @@ MAY_IMPORT = {
     "published": set(),
     "verify": {"rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
-    "rerun": {"workers", "machine", "records", "sweep"},
+    "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
+        "keeping",
         "augmentation",
         "checkpoints",
         "cluster",
@@ -554,8 +636,9 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
-    "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
-    "workers": {"checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
+    "cluster": {"workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
+    "keeping": {"methods", "models", "hub", "records", "sweep"},
+    "workers": {"keeping", "checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
     "shipping": {"tasks", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
@@ -565,6 +648,7 @@ MAY_IMPORT = {
         "checkpoints",
         "methods",
         "playback",
+        "recording",
         "tasks",
         "models",
         "optim",
@@ -579,11 +663,31 @@ MAY_IMPORT = {
     "tasks": {"hub", "metrics", "embedded", "sweep"},
     "models": {"hub", "methods", "sweep"},
     "methods": {"sweep"},
-    "pretrain": {"embedded", "sweep"},
+    "pretrain": {
+        "corpus",
+        "embedded",
+        "models",
+        "objectives",
+        "pretrain_settings",
+        "pretrained",
+        "starts",
+        "unfinished",
+    },
+    "starts": {"embedded", "hub", "models", "objectives", "pretrain_settings", "sweep"},
+    "unfinished": {"checkpoints", "objectives", "pretrain_settings"},
+    "pretrained": {"corpus", "figures", "pretrain_settings"},
+    "objectives": {"corpus"},
+    "pretrain_settings": {"corpus", "sweep"},
+    "corpus": {"sweep"},
     "hub": {"sweep"},
     "metrics": {"sweep"},
     "playback": set(),
-    "optim": {"remedies", "sweep"},
+    "optim": {"remedies", "schedules", "sweep"},
+    "schedules": {"sweep"},
+    "recording": {"remedies", "records"},
+    "diagnosis": {"early", "schedules", "study", "records", "sweep"},
+    "diagnosis_findings": {"analysis", "diagnosis", "early", "statistics", "tables", "sweep"},
+    "early": {"statistics", "records"},
     "remedies": {"sweep"},
     "records": {"sweep"},
     "sweep": set(),
@@ -591,13 +695,31 @@ MAY_IMPORT = {
 }
 HOMES = {
     "ray": {"cluster"},
-    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "paraphrase", "pretrain"},
-    "transformers": {"train", "models", "methods", "paraphrase", "pretrain"},
+    "torch": {
+        "train",
+        "models",
+        "methods",
+        "optim",
+        "remedies",
+        "playback",
+        "recording",
+        "paraphrase",
+        "predict",
+        "pretrain",
+        "starts",
+        "objectives",
+        "unfinished",
+        "tracking",
+    },
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
+    "transformers": {"train", "models", "methods", "paraphrase", "pretrain", "starts", "corpus"},
+    "tokenizers": {"starts", "corpus"},
     "peft": {"methods"},
     "datasets": {"tasks"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},
-    "scipy": {"calibration", "baselines", "analysis", "statistics", "importance", "noise", "published"},
+    "scipy": {"calibration", "diagnosis", "baselines", "analysis", "statistics", "importance", "noise", "published"},
     "statsmodels": {"statistics", "importance"},
     "sklearn": {"importance", "baselines"},
     "lightgbm": {"baselines"},
@@ -653,7 +775,18 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         inner, outer = imported(path)
         assert inner <= {"embedded"}
         assert not outer & set(HOMES)
-    every_command_pays = ("sweep", "records", "study", "execute", "cluster", "workers", "checkpoints", "packing", "cli")
+    every_command_pays = (
+        "sweep",
+        "records",
+        "study",
+        "execute",
+        "cluster",
+        "workers",
+        "checkpoints",
+        "keeping",
+        "packing",
+        "cli",
+    )
     for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
             [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.optim import LaneAdafactor, LaneAdamW, warmup_linear
+from harness.optim import LaneAdafactor, LaneAdamW
 from harness.remedies import Parts
+from harness.schedules import warmup_linear
 from harness.sweep import ModelSpec, Recipe, TaskSpec
 
 

@@ -20,7 +20,7 @@ from transformers.optimization import Adafactor
 
 from harness import models, remedies, tasks, train
 from harness.checkpoints import Checkpoints
-from harness.optim import factor
+from harness.schedules import factor
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskFiles, TaskSpec, Trial
 
 Make = Callable[..., Trial]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from driving import same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import metrics, models, train
-from harness.records import Curves
 from harness.sweep import HarnessError, ModelSpec, TaskFiles, TaskSpec, Trial
 
 Make = Callable[..., Trial]
@@ -23,9 +23,7 @@ Make = Callable[..., Trial]
 
 def same(a: train.LaneResult, b: train.LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
-    names = Curves.__dataclass_fields__
-    arrays = all(np.array_equal(getattr(a.curves, n), getattr(b.curves, n), equal_nan=True) for n in names)
-    return arrays and a.measured.weights_sha256 == b.measured.weights_sha256
+    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
 
 def pool(trial: Make, padding: str) -> list[Trial]:
