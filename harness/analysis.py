@@ -146,7 +146,8 @@ def cells(study: Study) -> pd.DataFrame:
     runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (Wilson) and `exact_low`,
     `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `at_chance`; `mean`,
     `sd` (n - 1), `min`, `median`, `max` of the final score over the scored; `best_mean` of the best score; `loss` (mean
-    of the last epoch's training loss, nats); `majority`. NaN where not known.
+    of the last epoch's training loss, nats); `majority`; and where there is a test split, `tested` (runs with a score
+    on it), `test_mean` and `test_sd`. NaN where not known.
     """
     table, size = runs(study), len(study.cells)
     done = table[_finished(table)]
@@ -172,6 +173,10 @@ def cells(study: Study) -> pd.DataFrame:
     found["max"] = [values[-1] if len(values) else NAN for values in scores]
     columns = {"best_mean": "best_score", "loss": "final_train_loss", "majority": "majority_score"}
     found |= {name: _means(_by_cell(done, column, size)) for name, column in columns.items()}
+    tests = _by_cell(done, "test_score", size)
+    if any(map(len, tests)):
+        found |= {"tested": [len(values) for values in tests], "test_mean": _means(tests)}
+        found["test_sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in tests]
     return _with_axes(study, pd.DataFrame(found))
 
 

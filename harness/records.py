@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -95,6 +95,9 @@ class Measured(BaseModel):
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
     # Not in the first records, whose parameters were all trained: None there.
     trained_parameters: int | None = None
+    # Not in the first records, and None where there is no test split.
+    test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
+    test_examples: int | None = None
 
 
 class Record(BaseModel):
@@ -153,6 +156,17 @@ class Curves:
     dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
     logits: np.ndarray  # [N, C] float32, on the dev set after the last update
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+    # Empty, and not kept, where there is no test split of M examples.
+    test_logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C] float32
+    test_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [M], as `labels`
+
+    @property
+    def kept(self) -> dict[str, np.ndarray]:
+        """The arrays that are kept, by name."""
+        return {name: array for name, array in vars(self).items() if name not in OPTIONAL or array.size}
+
+
+OPTIONAL = {one.name for one in fields(Curves) if one.default_factory is not MISSING}  # arrays of `Curves`
 
 
 @lru_cache(maxsize=1024)
@@ -257,7 +271,7 @@ class Store:
             raise FileExistsError(path)
         if curves is not None:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **vars(curves))
+            np.savez_compressed(buffer, **curves.kept)  # type: ignore[arg-type]
             content = buffer.getvalue()
             record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
             write(path.with_suffix(".npz"), content)
@@ -333,7 +347,9 @@ class Store:
         """The arrays of a trial, None where they are not kept."""
         try:
             with open(f"{self.trials}/{trial_id}.npz", "rb") as stream, zipfile.ZipFile(stream) as archive:
-                return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in Curves.__dataclass_fields__})
+                names = {name.removesuffix(".npy") for name in archive.namelist()} & OPTIONAL
+                wanted = (name for name in Curves.__dataclass_fields__ if name in names or name not in OPTIONAL)
+                return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in wanted})
         except _DAMAGED:
             return None
 

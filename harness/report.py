@@ -55,6 +55,7 @@ def summary(found: Analysis) -> dict[str, object]:
     study = found.study
     keys = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high", "mean", "sd", "min"]
     keys += ["median", "max", "judged", "scored", "at_chance", "best_mean", "loss", "majority"]
+    keys += [key for key in ("tested", "test_mean", "test_sd") if key in found.cells]
     rows = [
         {"axes": dict(study.cells[row["cell"]].axes)} | {key: tables.json_value(row[key]) for key in keys}
         for row in found.cells.to_dict("records")
@@ -77,6 +78,7 @@ def _runs_csv(runs: pd.DataFrame) -> str:
     """One row a planned run, without file-system paths; an error is its last line."""
     shown = runs.assign(error=[_error_line(error) if isinstance(error, str) else None for error in runs["error"]])
     counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
+    counts += ["test_examples"]
     counts += ["parameters", "trained_parameters", "peak_memory_bytes", "threads", "pack_size"]
     whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
     return tables.csv(shown.assign(**whole).dropna(axis="columns", how="all"))
@@ -360,7 +362,7 @@ def _provenance(study: Study) -> Table:
         "trained_parameters": "parameters trained",
         "steps": "steps",
     }
-    names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
+    names |= {"train_examples": "training examples", "dev_examples": "dev examples", "test_examples": "test examples"}
     trained = done["trained_parameters"].fillna(done["parameters"])  # early records don't say
     done = done.assign(trained_parameters=trained)
     if not trained.equals(done["parameters"]):
@@ -418,9 +420,10 @@ def _score_note(study: Study) -> str:
     named = " / ".join(metrics).replace("_", " ")
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
+    tested = " Test scores are of the same weights, on examples that chose nothing."
     return (
         f"Scores are the dev {named} at the end of training, as fractions; “best mean” alone is over each run's best "
-        "evaluation."
+        f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"
     )
 
 

@@ -30,10 +30,9 @@ def files(spec: Spec) -> Files | None:
     """
     if isinstance(spec, TaskSpec):
         found = tasks.files_of(spec)
-        return found and {
-            f"{split}/{path.name}": np.fromfile(path, np.uint8)
-            for split, path in zip(("train", "validation"), found, strict=True)
-        }
+        if found is None:
+            return None
+        return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in found.items()}
     if spec.folder is None:
         return None
     paths = {path.name: path for path in Path(hub.location(spec)).iterdir() if path.is_file()}
@@ -90,8 +89,8 @@ def moved(trial: Trial, folders: Mapping[Spec, Path]) -> Trial:
     """The trial with the paths of files that were unpacked; its id is the same, paths are no part of it."""
     task, model = trial.recipe.task, trial.recipe.model
     if task in folders:
-        train, validation = (next((folders[task] / split).iterdir()) for split in ("train", "validation"))
-        task = task.model_copy(update={"files": TaskFiles(train=str(train), validation=str(validation))})
+        files = {split.name: str(next(split.iterdir())) for split in folders[task].iterdir()}
+        task = task.model_copy(update={"files": TaskFiles(**files)})
     if model in folders:
         model = model.model_copy(update={"folder": str(folders[model])})
     return trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"task": task, "model": model})})

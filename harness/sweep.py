@@ -39,10 +39,15 @@ class _Frozen(BaseModel):
 
 
 class TaskFiles(_Frozen):
-    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory."""
+    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory.
+
+    `test` is scored once, with the weights that a result is of, and chooses nothing. A folder that is named for all
+    has none: GLUE's are without labels.
+    """
 
     train: str
     validation: str
+    test: str | None = None
 
 
 def _files(value: object) -> object:
@@ -798,7 +803,7 @@ def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
 _MAPPINGS = {
     "task": "a GLUE task's name, embedded, or {name: …, files: …}",
     "model": "a name on the hub, embedded, a folder, or {name: …, folder: …}",
-    "files": "a folder, or {train: FILE, validation: FILE}",
+    "files": "a folder, or {train: FILE, validation: FILE}, with test: FILE if there is one",
 }
 
 

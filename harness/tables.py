@@ -162,6 +162,13 @@ def _k_of_n(k: str, n: str) -> Callable[[Row], str]:
     return lambda row: "–" if unknown(row[k]) or unknown(row[n]) or not row[n] else f"{int(row[k])}/{int(row[n])}"
 
 
+_TESTED: list[Column] = [
+    ("tested", _k_of_n("tested", "finished")),
+    ("test mean", _number("test_mean")),
+    ("test sd", _number("test_sd")),
+]
+
+
 def _cells(found: Analysis) -> Table:
     columns: list[Column] = [
         ("finished", lambda row: f"{row['finished']}/{row['planned']}"),
@@ -176,6 +183,7 @@ def _cells(found: Analysis) -> Table:
         ("at chance", _number("at_chance", integer)),
         ("n", _number("scored", integer)),
         *((name.replace("_", " "), _number(name)) for name in ("mean", "sd", "min", "median", "max", "best_mean")),
+        *(_TESTED if "tested" in found.cells else ()),
         ("crashed", _number("crashed", integer)),
         ("missing", _number("missing", integer)),
     ]

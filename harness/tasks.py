@@ -41,7 +41,7 @@ class Rows:
 class Raw:
     """A task before its tokeniser; `label_names` stand in the order of the indexes, None for a regression.
 
-    `sha256` is over texts and labels (as numbers) of both splits in order: the same data give the same hash from
+    `sha256` is over texts and labels (as numbers) of the splits in order: the same data give the same hash from
     whatever path, format or spelling of the labels.
     """
 
@@ -51,11 +51,12 @@ class Raw:
     train: Rows
     validation: Rows
     sha256: str
+    test: Rows | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split as token ids, padded on the right to the longest example of both splits.
+    """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
 
     `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
     `labels` are those of `Rows`.
@@ -79,6 +80,12 @@ class Task:
     train: Split
     validation: Split
     sha256: str
+    test: Split | None = None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are: train, validation and, where there is one, test."""
+        return (self.train, self.validation) + (() if self.test is None else (self.test,))
 
 
 class Tokenizer(Protocol):
@@ -157,11 +164,12 @@ _GLUE: dict[str, _Glue] = {
 }
 _OWN = _Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
 NAMES = (*_GLUE, EMBEDDED)  # of tasks that need no files
+SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".tsv", ".csv", ".jsonl")
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:
-    """Read a task's two splits: embedded, from files, or a GLUE task from the hub or its cache.
+    """Read a task's splits: embedded, from files, or a GLUE task from the hub or its cache.
 
     `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
     are missing or not clean, with the file and its line, counted from 1.
@@ -169,9 +177,9 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     if spec.name == EMBEDDED:
         return _load_embedded(spec)
     glue = _GLUE.get(spec.name)
+    tables: tuple[_Table, ...]
     if spec.files is not None:
-        train, validation = _find(spec.files, glue)
-        tables = _read(train, spec, glue, blank), _read(validation, spec, glue, blank)
+        tables = tuple(_read(path, spec, glue, blank) for path in _find(spec.files, glue).values())
     elif glue is not None:
         tables = _fetch(spec, glue)
     else:
@@ -265,31 +273,35 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
             allowed=f"{special + room_needed} or more",
             fix="raise max_length",
         )
-    encoded = {name: _encode(rows, tokenizer, max_length) for name, rows in _splits(raw)}
-    longest = max(len(example) for examples, _ in encoded.values() for example in examples)
-    train, validation = (
-        Split(
-            input_ids=_padded(encoded[name][0], longest, pad),
+    encoded = {name: _encode(rows, tokenizer, max_length) for name, rows in splits(raw).items()}
+    # A test split has a width of its own: training is the same with and without it.
+    widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
+    widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
+    found = {
+        name: Split(
+            input_ids=_padded(encoded[name][0], widths[name], pad),
             lengths=_lengths(encoded[name][0], name),
-            token_type_ids=_padded(encoded[name][1], longest, 0),
+            token_type_ids=_padded(encoded[name][1], widths[name], 0),
             labels=rows.labels,
         )
-        for name, rows in _splits(raw)
-    )
+        for name, rows in splits(raw).items()
+    }
     return Task(
         name=raw.name,
         metric=raw.metric,
         label_names=raw.label_names,
         num_labels=1 if raw.label_names is None else len(raw.label_names),
         pad_token_id=pad,
-        train=train,
-        validation=validation,
+        train=found["train"],
+        validation=found["validation"],
         sha256=raw.sha256,
+        test=found.get("test"),
     )
 
 
-def _splits(raw: Raw) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
-    return ("train", raw.train), ("validation", raw.validation)
+def splits(raw: Raw) -> dict[str, Rows]:
+    """The splits there are, by name: train, validation and, where there is one, test."""
+    return {"train": raw.train, "validation": raw.validation} | ({} if raw.test is None else {"test": raw.test})
 
 
 def _encode(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], list[list[int]]]:
@@ -341,23 +353,28 @@ class _Table:
     labels: Sequence[str]
 
 
-def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, validation: _Table) -> Raw:
-    """Number the labels and hash; `known` label names keep their order where the data are spelt with them."""
-    if (train.pairs is None) != (validation.pairs is None):
-        one, other = (train, validation) if train.pairs is None else (validation, train)
-        raise HarnessError(
-            "both splits have a second text, or neither",
-            got=f"one in {other.source}, none in {one.source}",
-            allowed="the same columns in both",
-            fix="set task.text_pair, or mend the file",
-        )
+def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: _Table) -> Raw:
+    """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
+
+    The tables are those of training, validation and, where there is one, test.
+    """
+    train = tables[0]
+    for table in tables[1:]:
+        if (train.pairs is None) != (table.pairs is None):
+            one, other = (train, table) if train.pairs is None else (table, train)
+            raise HarnessError(
+                "all splits have a second text, or none",
+                got=f"one in {other.source}, none in {one.source}",
+                allowed="the same columns in all",
+                fix="set task.text_pair, or mend the file",
+            )
     names = None
     if is_regression(metric):
-        labels = [_numbers(table, metric) for table in (train, validation)]
+        labels = [_numbers(table, metric) for table in tables]
     else:
         names = _label_names(train, known)
-        labels = [_indexes(table, names) for table in (train, validation)]
-    first, second = (
+        labels = [_indexes(table, names, split) for table, split in zip(tables, SPLITS, strict=False)]
+    rows = [
         Rows(
             texts=tuple(table.texts),
             pairs=None if table.pairs is None else tuple(table.pairs),
@@ -366,9 +383,9 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, valid
             unit=table.unit,
             numbers=table.numbers,
         )
-        for table, values in zip((train, validation), labels, strict=True)
-    )
-    return Raw(name, metric, names, first, second, _sha256((first, second)))
+        for table, values in zip(tables, labels, strict=True)
+    ]
+    return Raw(name, metric, names, rows[0], rows[1], _sha256(rows), *rows[2:])
 
 
 def _label_names(train: _Table, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -387,13 +404,13 @@ def _label_names(train: _Table, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _indexes(table: _Table, names: tuple[str, ...]) -> np.ndarray:
+def _indexes(table: _Table, names: tuple[str, ...], split: str) -> np.ndarray:
     index = {name: number for number, name in enumerate(names)}
     for number, label in zip(table.numbers, table.labels, strict=True):
         if label not in index:
             shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise HarnessError(
-                f"a validation label occurs in the training split ({table.source}, {table.unit} {number})",
+                f"a {split} label occurs in the training split ({table.source}, {table.unit} {number})",
                 got=f"'{_short(label)}'",
                 allowed=shown,
                 fix="mend that row, or set task.metric=pearson for labels that are numbers",
@@ -500,28 +517,36 @@ def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: _Glue) -> _Tabl
 # ---------------------------------------------------------------------------------------------------- from files
 
 
-def files_of(spec: TaskSpec) -> tuple[Path, Path] | None:
-    """The training and the validation file that `load` reads; None for a task without files."""
+def files_of(spec: TaskSpec) -> dict[str, Path] | None:
+    """The files that `load` reads, by split; None for a task without files."""
     return None if spec.files is None else _find(spec.files, _GLUE.get(spec.name))
 
 
-def _find(files: TaskFiles, glue: _Glue | None) -> tuple[Path, Path]:
-    """The two files meant, looked for in a folder where one is named."""
+def _find(files: TaskFiles, glue: _Glue | None) -> dict[str, Path]:
+    """The files meant, by split, each looked for in a folder where one is named."""
     stems = ["validation", "dev"]
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
-    train, validation = _one_of(files.train, ["train"]), _one_of(files.validation, stems)
-    if train.resolve() == validation.resolve():
-        raise HarnessError(
-            "training and validation data are two files",
-            got=f"{train} for both",
-            allowed="a file each, or a folder that holds both",
-            fix="set task.files.train and task.files.validation",
-        )
-    return train, validation
+    found = {
+        "train": _one_of(files.train, "train", ["train"]),
+        "validation": _one_of(files.validation, "validation", stems),
+    }
+    if files.test is not None:
+        found["test"] = _one_of(files.test, "test", ["test"])
+    names: dict[Path, str] = {}
+    for split, path in found.items():
+        other = names.setdefault(path.resolve(), split)
+        if other != split:
+            raise HarnessError(
+                f"{other.replace('train', 'training')} and {split} data are two files",
+                got=f"{path} for both",
+                allowed="a file each, or a folder that holds both",
+                fix=f"set task.files.{other} and task.files.{split}",
+            )
+    return found
 
 
-def _one_of(given: str, stems: Sequence[str]) -> Path:
+def _one_of(given: str, split: str, stems: Sequence[str]) -> Path:
     path = Path(given).expanduser()
     if not path.exists():
         raise _unreadable(path, "no such file or folder")
@@ -534,7 +559,7 @@ def _one_of(given: str, stems: Sequence[str]) -> Path:
             f"a task's folder holds one file of each split ({path})",
             got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
             allowed="one of " + ", ".join(names),
-            fix=f"set task.files.{'train' if stems == ['train'] else 'validation'} to the file",
+            fix=f"set task.files.{split} to the file",
         )
     return found[0]
 

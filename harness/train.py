@@ -291,11 +291,12 @@ class _Run:
             tasks.check_recipe(recipe, task.train.labels, task.label_names is None)
         self.task = task
         self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
+        self.test = None if task.test is None else _Data(task.test, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
         # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
         # of a regression has a second output that nothing reads.
         self.network: Network = models.network(self.recipe.model, max(2, task.num_labels), self.recipe.trains)
-        longest, limit = task.train.input_ids.shape[1], self.network.positions
+        longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
         if limit is not None and longest > limit:
             raise HarnessError(
                 "max_length is within what the model can read",
@@ -410,7 +411,7 @@ class _Run:
         config: Any = self.module.config
         parts = (self.task.sha256, self.network.sha256, config.to_json_string())
         digest = hashlib.sha256("\n".join(parts).encode())
-        for split in (self.task.train, self.task.validation):
+        for split in self.task.splits:
             for values in (split.input_ids, split.token_type_ids, split.lengths):
                 digest.update(values.tobytes())
         return digest.hexdigest()
@@ -495,7 +496,7 @@ class _Run:
                 weights = self.averages.evaluated(self.weights, done)
                 lanes = lanes | self._cut(weights)
             self.log.eval_steps.append(done)
-            self.log.logits.append(self._evaluate(lanes))
+            self.log.logits.append(self._evaluate(lanes, self.validation))
             self._choose(done, self.log.logits[-1], weights)
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
@@ -675,10 +676,10 @@ class _Run:
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def _evaluate(self, lanes: dict[str, Tensor]) -> np.ndarray:
-        """Logits of every lane's weights on the dev set, [L, N, C] float32."""
+    def _evaluate(self, lanes: dict[str, Tensor], data: _Data) -> np.ndarray:
+        """Logits of every lane's weights on a split, [L, N, C] float32."""
         self.module.eval()
-        data, size = self.validation, self.recipe.eval_batch_size
+        size = self.recipe.eval_batch_size
         trim = self.recipe.padding == "batch"
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
@@ -714,14 +715,17 @@ class _Run:
         last = self.weights
         if self.averages.lanes:
             last = self.averages.evaluated(last, self.optimizer.done)
-        weights = last.cpu().numpy()  # [L, P]
+        own = last.clone()  # [L, P]: the weights that each result is of
+        for lane, (_, kept_weights) in self.kept.items():
+            own[lane] = kept_weights
+        weights = own.cpu().numpy()
+        tested = None if self.test is None else self._evaluate(self.lanes | self._cut(own), self.test)  # [L, M, C]
         found = []
         for lane in range(len(self.recipes)):
             steps = self.stops.get(lane, self.steps)
             curves, scores = self._curves(lane, losses[:steps, lane], norms[:steps, lane])
             kept = self.kept.get(lane)
             at = len(scores) - 1 if kept is None else curves.eval_step.tolist().index(kept[0])
-            own: np.ndarray = weights[lane] if kept is None else kept[1].cpu().numpy()  # [P]
             final, values = scores[at], curves.dev_score
             best = int(np.nanargmax(values)) if np.isfinite(values).any() else None
             bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
@@ -742,7 +746,7 @@ class _Run:
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
                 label_entropy=None if self.task.label_names is None else metrics.label_entropy(self.task.train.labels),
                 diverged_step=int(bad[0]) + 1 if bad.size else None,
-                weights_sha256=hashlib.sha256(own.tobytes()).hexdigest(),
+                weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
                 parameters=self.network.all_parameters,
@@ -753,7 +757,13 @@ class _Run:
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
             )
-            found.append(LaneResult(measured, replace(curves, logits=self.log.logits[at][lane])))
+            curves = replace(curves, logits=self.log.logits[at][lane])
+            if self.task.test is not None and tested is not None:
+                labels = self.task.test.labels
+                score = metrics.score(self.task.metric, tested[lane], labels).value
+                measured = measured.model_copy(update={"test_score": score, "test_examples": len(labels)})
+                curves = replace(curves, test_logits=tested[lane], test_labels=labels)
+            found.append(LaneResult(measured, curves))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:

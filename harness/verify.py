@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness import metrics
-from harness.records import SCHEMA_VERSION, Curves, Measured, Record, Store
+from harness.records import OPTIONAL, SCHEMA_VERSION, Curves, Measured, Record, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 
@@ -245,8 +245,8 @@ def _read_arrays(content: bytes) -> Curves | str:
     except (Exception, MemoryError) as error:  # zip, zlib and numpy raise a dozen kinds on damaged bytes
         return f"they can't be read: {type(error).__name__}: {error}"
     known = set(Curves.__dataclass_fields__)
-    if set(arrays) != known:
-        lacking, other = sorted(known - set(arrays)), sorted(set(arrays) - known)
+    lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
+    if lacking or other:
         said = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
         return "; ".join(said)
     return Curves(**arrays)
@@ -285,10 +285,13 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
             if array.shape != (length,) or array.dtype.kind not in kind:
                 fine = False
                 yield f"{name} is {array.dtype} {array.shape} for {length} {unit}"
-    if curves.logits.ndim != 2 or len(curves.logits) != measured.dev_examples or curves.logits.dtype.kind != "f":
-        yield f"logits are {curves.logits.dtype} {curves.logits.shape} for {measured.dev_examples} dev examples"
-    if curves.labels.shape != (measured.dev_examples,) or curves.labels.dtype.kind not in "iuf":
-        yield f"labels are {curves.labels.dtype} {curves.labels.shape} for {measured.dev_examples} dev examples"
+    dev, test = (curves.logits, curves.labels), (curves.test_logits, curves.test_labels)
+    splits = [("", "dev", dev, measured.dev_examples), ("test_", "test", test, measured.test_examples or 0)]
+    for before, split, (logits, labels), examples in splits:
+        if logits.ndim != 2 or len(logits) != examples or logits.dtype.kind != "f":
+            yield f"{before}logits are {logits.dtype} {logits.shape} for {examples} {split} examples"
+        if labels.shape != (examples,) or labels.dtype.kind not in "iuf":
+            yield f"{before}labels are {labels.dtype} {labels.shape} for {examples} {split} examples"
     if fine:
         steps = curves.eval_step.astype(np.int64)
         if steps[0] < 0 or steps[-1] != measured.steps or (np.diff(steps) <= 0).any():
@@ -311,6 +314,7 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
     try:
         score = metrics.score(metric, curves.logits, curves.labels)
         majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
+        test = metrics.score(metric, curves.test_logits, curves.test_labels).value if curves.test_labels.size else None
     except ValueError as error:
         yield "shapes", str(error)
         return
@@ -319,6 +323,7 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
         ("final_score", measured.final_score, score.value),
         ("majority_correct", measured.majority_correct, majority.correct),
         ("majority_score", measured.majority_score, majority.value),
+        ("test_score", measured.test_score, test),
     ):
         if not _same(kept, given):
             yield "score", f"{name} is {_said(kept)}, logits and labels give {_said(given)}"

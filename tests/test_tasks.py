@@ -403,6 +403,8 @@ BAD = {  # what is wrong: suffix, training file, validation file, further fields
     "other suffix": ("txt", GOOD, GOOD, {"files": {"train": "{}/train.txt", "validation": "{}/dev.txt"}}),
     "no such file": ("tsv", GOOD, GOOD, {"files": {"train": "{}/trian.tsv", "validation": "{}/dev.tsv"}}),
     "one file for both": ("tsv", GOOD, GOOD, {"files": {"train": "{}/train.tsv", "validation": "{}/train.tsv"}}),
+    "dev for test": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}/dev.tsv"}}),
+    "no test file": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}"}}),
 }
 
 
@@ -421,6 +423,10 @@ def test_golden_errors(tmp_path):
     for number, (what, (suffix, train, validation, fields)) in enumerate(BAD.items()):
         path = folder(tmp_path / str(number), train, validation, suffix)
         lines.append(f"{what}\n    {message(path, fields)}\n")
+    tested = folder(tmp_path / "tested", GOOD, GOOD)
+    (tested / "test.tsv").write_text(GOOD + "odd film\tneutral\n")
+    files = {"files": dict.fromkeys(("train", "validation", "test"), "{}")}
+    lines.append(f"test label not in train\n    {message(tested, files)}\n")
     two = folder(tmp_path / "two", GOOD, GOOD)
     folder(two, CSV, CSV, "csv")
     (two / "dev.csv").unlink()
@@ -433,6 +439,25 @@ def test_golden_errors(tmp_path):
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
+
+
+def test_a_test_split_is_read_where_it_is_named_and_its_hash_is_another(tmp_path):
+    path = folder(tmp_path, GOOD, GOOD)
+    (path / "test.tsv").write_text("text\tlabel\nfine film\tpos\n")
+    without = tasks.load(spec(files=path))
+    files = {"train": str(path), "validation": str(path), "test": str(path)}
+    raw = tasks.load(spec(files=files))
+    assert without.test is None
+    assert raw.test.texts == ("fine film",)
+    assert raw.test.labels.tolist() == [1]
+    assert raw.test.source == str(path / "test.tsv")
+    assert raw.sha256 != without.sha256
+    assert list(tasks.splits(raw)) == list(tasks.SPLITS)
+    assert {split: file.name for split, file in tasks.files_of(spec(files=files)).items()} == {
+        "train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv",
+    }  # fmt: skip
+    # The hash of data without a test split is what it was before there were any.
+    assert without.sha256 == "2200988b1b4a65589f724df067e93a501e0a23fb923564185892a9f979a5725c"
 
 
 # ----------------------------------------------------------------------------------------------------------- tokens

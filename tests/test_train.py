@@ -247,6 +247,49 @@ def test_a_regression_trains(trial: Make, data: TaskSpec, tmp_path_factory: pyte
     assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
 
 
+def with_test(data: TaskSpec, folder: Path) -> TaskSpec:
+    assert data.files is not None
+    return data.model_copy(update={"files": data.files.model_copy(update={"test": str(folder)})})
+
+
+def test_a_test_split_is_scored_with_the_weights_of_the_result(trial: Make, data: TaskSpec, tmp_path: Path) -> None:
+    """The dev set once more as test set: equal logits, whether the last weights are kept, the best or averages."""
+    assert data.files is not None
+    (tmp_path / "test.tsv").write_bytes(Path(data.files.validation).read_bytes())
+    changes: list[dict[str, object]] = [
+        {}, {"keep_best": True, "early_stopping_on": "score"}, {"averaging": "ema", "ema_decay": 0.5},
+        {"early_stopping_patience": 1}, {"lr": 1e30},
+    ]  # fmt: skip
+    trials = [trial(3, task=with_test(data, tmp_path), **{"lr": 2e-2, "epochs": 4} | change) for change in changes]
+    found = train.train(trials)
+    for result in found:
+        assert np.array_equal(result.curves.test_logits, result.curves.logits, equal_nan=True)
+        assert result.curves.test_labels.tolist() == result.curves.labels.tolist()
+        assert result.measured.test_score == result.measured.final_score
+        assert result.measured.test_examples == 30
+    assert found[1].measured.kept_step != found[1].measured.steps  # else the case would prove nothing
+    assert found[4].measured.test_score is None
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_a_test_split_changes_nothing_of_a_run(trial: Make, data: TaskSpec, tmp_path: Path, padding: str) -> None:
+    longest = "a b c d e f g h a b c d e f good"  # longer than every other text
+    (tmp_path / "test.tsv").write_text(f"text\tlabel\n{longest}\tyes\ngood a\tyes\nbad b c\tno\n")
+    without, with_it = (
+        [trial(seed, task=task, padding=padding, epochs=1) for seed in (1, 2, 3)]
+        for task in (data, with_test(data, tmp_path))
+    )
+    plain, found = train.train(without), train.train(with_it)
+    for one, other in zip(plain, found, strict=True):
+        assert same(one, replace(other, curves=replace(other.curves, test_logits=one.curves.test_logits,
+                                                       test_labels=one.curves.test_labels)))  # fmt: skip
+        assert (one.measured.test_score, one.measured.test_examples) == (None, None)
+        assert one.measured.data_sha256 != other.measured.data_sha256
+        assert other.curves.test_logits.shape == (3, 2)
+    assert same(found[1], train.train(with_it[1:2])[0])
+    assert same(found[2], train.train(with_it[1:])[1])
+
+
 def test_what_cannot_be_trained_is_refused(trial: Make) -> None:
     with pytest.raises(HarnessError, match="batch_size 61 for 60 examples; allowed: 1 to 60"):
         train.train([trial(batch_size=61)])
