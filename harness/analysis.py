@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness import calibration as calibrating
-from harness import importance, noise, published, statistics
+from harness import importance, metrics, noise, published, statistics
 from harness.records import Baseline
 from harness.statistics import Estimate
 from harness.study import SOURCE, Cell, Study
@@ -642,12 +642,45 @@ def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return _with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
+def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
+
+    Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
+    `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, or for a regression `pearson` and `spearman`, its mean and
+    `_sd`; a column that no cell knows is left out.
+    """
+    rows: list[dict[str, object]] = []
+    numbers = set(metrics.REGRESSION)
+    table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
+    for index, (found, here) in enumerate(zip(kept, _groups(table, len(study.cells)), strict=True)):
+        each: list[dict[str, float]] = []
+        if found is not None:
+            chances = calibrating.probabilities(found.logits)
+            errors = [calibrating.expected_error(one, found.labels) for one in chances]
+            each = [
+                {**metrics.every_score(logits, found.labels), "ece": error}
+                for logits, error in zip(found.logits, errors, strict=True)
+            ]
+        elif set(here["metric"]) <= numbers:
+            arrays = [arrays for row in here.index if (arrays := study.curves(int(row))) is not None]
+            each = [metrics.every_score(one.logits, one.labels) for one in arrays]
+        if each:
+            by_run = pd.DataFrame(each)
+            both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
+            means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
+            rows.append({"cell": index, "runs": len(each)} | means)
+    names = [f"{name}{end}" for name in (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION) for end in ("", "_sd")]
+    found_names = [name for name in names if any(name in row for row in rows)]
+    return _with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
+
+
 def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
 
     Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
     often it was), `precision`, `recall` (of the sums; NaN for a class that is never answered, or never there), each
-    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so.
+    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so, with `_sd`
+    of the count in a single run.
     """
     rows: list[dict[str, object]] = []
     for index, found in enumerate(kept):
@@ -665,11 +698,13 @@ def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
                 each = tables[of > 0, label, label] / of[of > 0]
                 row[name] = total[label, label] / of.sum() if of.sum() else NAN
                 row[f"{name}_sd"] = each.std(ddof=1) if len(each) > 1 else NAN
-            rows.append(row | {f"as_{answer}": int(total[label, answer]) for answer in range(classes)})
+            row |= {f"as_{answer}": int(total[label, answer]) for answer in range(classes)}
+            apart = tables[:, label].std(axis=0, ddof=1) if runs > 1 else np.full(classes, NAN)
+            rows.append(row | {f"as_{answer}_sd": value for answer, value in enumerate(apart.tolist())})
     columns = ["cell", "label", "runs", "examples", "answered", "precision", "precision_sd", "recall", "recall_sd"]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     for name in table.columns:
-        if name.startswith("as_"):
+        if name.startswith("as_") and not name.endswith("_sd"):
             table[name] = table[name].astype("Int64")
     return _with_axes(study, table)
 
@@ -982,6 +1017,7 @@ class Analysis:
     noise_floor: pd.DataFrame
     pair_noise: pd.DataFrame
     flips: pd.DataFrame
+    scores: pd.DataFrame
     calibration: pd.DataFrame
     confusion: pd.DataFrame
     best_of_n: pd.DataFrame
@@ -1033,6 +1069,7 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         noise_floor=noise_floor(study, kept),
         pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
+        scores=scores(study, kept),
         calibration=calibration(study, kept),
         confusion=confusion(study, kept),
         best_of_n=best_of_n(study),

@@ -10,15 +10,18 @@ import numpy as np
 from harness.sweep import Metric
 
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
+CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 
 
 @dataclass(frozen=True)
 class Score:
     """What logits are worth on a dev set.
 
-    `value` is a fraction (f1: of the class with index 1; more than two classes: the macro mean), None where a logit was
-    not finite. `correct` counts right answers, None for a regression and where `value` is. `at_or_below_majority` is
-    exact. `constant`: the same class, or for a regression the same number, was predicted for all.
+    `value` is a fraction (f1: of the class with index 1, with more than two classes f1_macro; f1_macro: the mean over
+    the classes that occur; f1_micro: of the pooled counts, which is the accuracy where every example has one label and
+    one answer), None where a logit was not finite. `correct` counts right answers, None for a regression and where
+    `value` is. `at_or_below_majority` is exact. `constant`: the same class, or for a regression the same number, was
+    predicted for all.
     """
 
     value: float | None
@@ -65,10 +68,25 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
 
 
+def every_score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Score logits [N, C] against labels [N] by all metrics that fit them; f1 with two classes alone.
+
+    Empty where a logit is not finite. Raises ValueError as `score` does.
+    """
+    regression = labels.dtype.kind == "f"
+    _check("pearson" if regression else "accuracy", logits, labels)
+    if not np.isfinite(logits).all():
+        return {}
+    if regression:
+        return {metric: _score_regression(metric, logits[:, 0], labels).value or 0.0 for metric in REGRESSION}
+    table = _confusion(labels, logits.argmax(axis=1), logits.shape[1])
+    return {metric: _value(metric, table) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2}
+
+
 def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
     """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
 
-    `num_classes` matters to F1 alone, which is a macro mean above two; without it, it is read off the labels. A
+    `num_classes` matters to f1 alone, which is a macro mean above two; without it, it is read off the labels. A
     correlation with a constant is 0 by convention, Matthews' as well.
     """
     if is_regression(metric):
@@ -120,9 +138,9 @@ def _majority_tables(table: _Table) -> list[_Table]:
 
 
 def _exact(metric: Metric, table: _Table) -> Fraction:
-    if metric == "accuracy":
+    if metric in ("accuracy", "f1_micro"):  # Σ 2 TP / Σ (2 TP + FP + FN): each wrong answer is one FP and one FN
         return Fraction(sum(table[k][k] for k in range(len(table))), sum(map(sum, table)))
-    if len(table) == 2:
+    if metric == "f1" and len(table) == 2:
         return _f1(table, 1)
     # As scikit-learn's macro mean: over the classes that occur, in the labels or in the answers.
     present = [k for k in range(len(table)) if any(table[k]) or any(row[k] for row in table)]

@@ -208,6 +208,7 @@ PARTS = (
         ("pair_noise", "flips"),
         findings.noise,
     ),
+    _Part("scores", "Other scores", None, "", ("scores",)),
     _Part("classes", "Classes and calibration", None, "", ("calibration",), ("confusion",), findings.calibrated),
     _Part(
         "best",
@@ -459,6 +460,11 @@ GLOSSARY = (
         "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
         "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, "
         "over 20,000 of the pairs).",
+    ),
+    (
+        "macro F1, micro F1, Matthews",
+        "Macro: the mean of the classes' F1. Micro: of the pooled counts, which with one label an example is the "
+        "accuracy. Matthews: the correlation of labels and answers (Gorodkin 2004 for more than two classes).",
     ),
     (
         "ECE, Brier score",

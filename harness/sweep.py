@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Scalar = str | int | float | bool | None
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro"]
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1

@@ -374,6 +374,22 @@ def _with_sd(name: str) -> Callable[[Row], str]:
     return lambda row: score(row[name]) + ("" if unknown(row[f"{name}_sd"]) else f" ± {score(row[f'{name}_sd'])}")
 
 
+_SCORES = {
+    "accuracy": "accuracy", "f1": "F1 of class 1", "f1_macro": "macro F1", "f1_micro": "micro F1",
+    "matthews_correlation": "Matthews", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",
+}  # fmt: skip
+
+
+def _scores(found: Analysis) -> Table:
+    table = found.scores
+    columns: list[Column] = [
+        ("runs", _number("runs", integer)),
+        *((f"{words} ± sd", _with_sd(name)) for name, words in _SCORES.items() if name in table),
+    ]
+    caption = "The final answers on the dev set by other scores: means over the runs of a cell, sd over the runs"
+    return _build("scores", caption, table, columns, _axes(found.study))
+
+
 def _calibration(found: Analysis) -> Table:
     """One row a cell; the file has every run."""
     grouped = found.calibration.groupby("cell", sort=False)
@@ -396,7 +412,7 @@ _MOST_CLASSES = 10  # whose answers have a column each on the page
 
 def _confusion(found: Analysis) -> Table:
     table = found.confusion
-    answers = [name for name in table.columns if str(name).startswith("as_")]
+    answers = [name for name in table.columns if str(name).startswith("as_") and not str(name).endswith("_sd")]
 
     place: list[Column] = [*_axes(found.study), ("class", lambda row: str(row["label"]))]
     columns: list[Column] = [
@@ -626,6 +642,7 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "noise_floor": _noise_floor,
     "pair_noise": _pair_noise,
     "flips": _flips,
+    "scores": _scores,
     "calibration": _calibration,
     "confusion": _confusion,
     "best_of_n": _best_of_n,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.metrics import is_regression, label_entropy, majority, score
+from harness.metrics import CLASSIFICATION, every_score, is_regression, label_entropy, majority, score
 
 
 def answering(answers, classes=2):
@@ -79,6 +80,48 @@ def test_a_class_that_the_dev_set_lacks_does_not_make_f1_binary():
     assert majority("f1", labels, num_classes=3).value == score("f1", logits, labels).value == pytest.approx(0.4)
 
 
+def test_macro_and_micro_f1_by_hand():
+    labels, answers = np.array([1, 0, 1, 1, 0]), [1, 1, 0, 1, 0]
+    macro = score("f1_macro", answering(answers), labels)
+    assert macro.value == pytest.approx((4 / 6 + 2 / 4) / 2)  # of class 1, and 1 right, 1 false, 1 missed of class 0
+    assert not macro.at_or_below_majority  # always 1: (6/8 + 0) / 2
+    micro = score("f1_micro", answering(answers), labels)
+    assert (micro.value, micro.correct, micro.at_or_below_majority) == (3 / 5, 3, True)  # always 1: 3/5
+    assert majority("f1_macro", labels).value == pytest.approx(6 / 8 / 2)
+    assert majority("f1_micro", labels).value == 3 / 5
+    # Of two equally frequent classes either constant has the same macro mean.
+    assert majority("f1_macro", balanced(5, 5)).value == pytest.approx(1 / 3)
+
+
+@given(classification)
+@settings(max_examples=60, deadline=None)
+def test_every_score_is_scikit_learns(case):
+    classes, pairs = case
+    labels, answers = np.array(pairs).T
+    found = every_score(answering(answers, classes), labels)
+    theirs = {
+        "accuracy": accuracy_score(labels, answers),
+        "f1_macro": f1_score(labels, answers, average="macro", zero_division=0),
+        "f1_micro": f1_score(labels, answers, average="micro", labels=range(classes), zero_division=0),
+    }
+    if len(set(labels) | set(answers)) > 1:  # else scikit-learn warns, and has no name for it
+        theirs["matthews_correlation"] = matthews_corrcoef(labels, answers)
+    if classes == 2:
+        theirs["f1"] = f1_score(labels, answers, zero_division=0)
+    assert {name: found[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
+    assert set(found) == {"accuracy", "f1_macro", "f1_micro", "matthews_correlation"} | ({"f1"} & set(theirs))
+    for name, value in found.items():
+        assert score(name, answering(answers, classes), labels).value == value
+
+
+def test_every_score_of_a_regression_and_of_nothing():
+    numbers = np.array([0.0, 1, 3], np.float32)
+    found = every_score(np.array([[0.0], [2], [1]], np.float32), numbers)
+    assert found["pearson"] == pytest.approx(stats.pearsonr([0, 2, 1], numbers).statistic)
+    assert found["spearman"] == pytest.approx(0.5)
+    assert every_score(np.array([[0.0, math.nan]]), np.array([0])) == {}
+
+
 def test_matthews_by_hand():
     labels, answers = np.array([1, 1, 1, 0, 0, 0, 0]), [1, 1, 0, 0, 0, 0, 1]
     expected = (2 * 3 - 1 * 1) / math.sqrt(3 * 3 * 4 * 4)
@@ -109,7 +152,7 @@ def test_matthews_is_the_correlation_of_two_classes_and_bounded(case):
         assert result.value == pytest.approx(np.corrcoef(labels, answers)[0, 1], abs=1e-12)
 
 
-@given(classification, st.sampled_from(["accuracy", "f1", "matthews_correlation"]))
+@given(classification, st.sampled_from(CLASSIFICATION))
 @settings(max_examples=100, deadline=None)
 def test_laws_of_classification(case, metric):
     classes, pairs = case
