@@ -51,9 +51,9 @@ def _failed(table: pd.DataFrame) -> pd.Series:
 def at_chance(table: pd.DataFrame) -> pd.Series:
     """Which finished runs are above the majority by count, yet not told from it: not trained, though not failed.
 
-    True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test) and the mean
-    training loss of the last epoch is at least 0.95 of the labels' entropy. False for failed runs, and where either is
-    not known (a regression).
+    True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
+    regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
+    the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known.
     """
     return _finished(table) & (table["outcome"] == "ok") & (_above_p(table) > LEVEL) & _flat(table)
 
@@ -62,11 +62,19 @@ def _above_p(table: pd.DataFrame) -> pd.Series:
     """The p value of so many right answers or more, were the run no better than the majority; NaN where not known."""
     right, examples = _numbers(table, "correct"), _numbers(table, "dev_examples")
     share = _numbers(table, "majority_correct") / examples
-    return pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
+    by_count = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
+    r, free = _numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
+    with np.errstate(divide="ignore"):  # a correlation of 1
+        return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
+
+
+def untrained_loss(table: pd.DataFrame) -> pd.Series:
+    """The training loss of what knows the labels' frequencies and no more: their entropy, or their variance."""
+    return _numbers(table, "label_entropy").fillna(_numbers(table, "label_variance"))
 
 
 def _flat(table: pd.DataFrame) -> pd.Series:
-    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * _numbers(table, "label_entropy")
+    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
 
 
 def runs(study: Study) -> pd.DataFrame:
@@ -184,16 +192,17 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
     """How many runs of each cell fail under each definition, `<definition>_failed` of `<definition>_of` known.
 
     `majority`: at or below the majority (the definition of this project); `binomial`: right answers not above the
-    majority at 5 % (exact, one-sided); `entropy`: training loss of the last epoch at 0.95 of the labels' entropy or
-    more; `threshold`: final score worse than `threshold`. A run that diverged failed under all of them.
+    majority at 5 % (one-sided, as `at_chance`); `entropy`: training loss of the last epoch at 0.95 of the labels'
+    entropy or more, of a regression of their variance; `threshold`: final score worse than `threshold`. A run that
+    diverged failed under all of them.
     """
     done = study.runs[_finished(study.runs)]
     diverged = done["final_score"].isna()
     scores, p_value = _numbers(done, "final_score"), _above_p(done)
-    loss, entropy = _numbers(done, "final_train_loss"), _numbers(done, "label_entropy")
+    loss, entropy = _numbers(done, "final_train_loss"), untrained_loss(done)
     known = {
         "majority": _judged(done),
-        "binomial": p_value.notna() | (diverged & done["majority_correct"].notna()),
+        "binomial": p_value.notna() | (diverged & done[["majority_correct", "label_variance"]].notna().any(axis=1)),
         "entropy": entropy.notna() & (loss.notna() | diverged),
     }
     fails = {"majority": _failed(done), "binomial": (p_value > LEVEL) | diverged, "entropy": _flat(done) | diverged}

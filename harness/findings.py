@@ -242,7 +242,8 @@ def failing(found: Analysis) -> list[str]:
         )
     definitions = found.definitions
     counts = []
-    words = {"binomial": "not above the majority at 5 %", "entropy": "with the training loss at the labels' entropy"}
+    floor = "variance" if found.runs["label_variance"].notna().any() else "entropy"
+    words = {"binomial": "not above the majority at 5 %", "entropy": f"with the training loss at the labels' {floor}"}
     words["threshold"] = f"worse than {score(found.threshold)}"
     for name, text in words.items():
         if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():

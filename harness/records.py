@@ -98,6 +98,10 @@ class Measured(BaseModel):
     # Not in the first records, and None where there is no test split.
     test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
     test_examples: int | None = None
+    # Not in the first records: None there.
+    label_variance: float | None = Field(
+        default=None, description="of a regression's training labels: the loss of always answering their mean"
+    )
 
 
 class Record(BaseModel):

@@ -184,7 +184,8 @@ PARTS = (
         "Curves",
         "curves",
         "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
-        "majority's score and the labels' entropy: a run whose loss stays at the entropy has learned nothing.",
+        "majority's score and the labels' entropy (of a regression their variance): a run whose loss stays there has "
+        "learned nothing.",
         (),
     ),
     _Part(
@@ -434,13 +435,15 @@ GLOSSARY = (
         "A finished run whose final dev score is at or below that of always answering the majority class, compared "
         "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
         "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
-        "majority, ended below).",
+        "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
+        "correlation is at or below 0.",
     ),
     (
         "at chance",
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
         f"test) and whose training loss in the last epoch is at least {percent(analysis.NEAR_ENTROPY)} of the labels' "
-        "entropy: not failed by the definition, and plainly not trained. It is marked, and not counted as failed.",
+        "entropy: not failed by the definition, and plainly not trained. Of a regression: a correlation not above 0 at "
+        "5 % (t-test), and the labels' variance. It is marked, and not counted as failed.",
     ),
     (
         "rate [95 %]",

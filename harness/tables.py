@@ -192,7 +192,8 @@ def _cells(found: Analysis) -> Table:
 
 
 def _definitions(found: Analysis) -> Table:
-    names = {"majority": "at or below the majority", "binomial": "not above it at 5 %", "entropy": "loss at entropy"}
+    names = {"majority": "at or below the majority", "binomial": "not above it at 5 %"}
+    names["entropy"] = f"loss at {'variance' if found.runs['label_variance'].notna().any() else 'entropy'}"
     if found.threshold is not None:
         names["threshold"] = f"{'below' if found.study.higher_is_better else 'above'} {score(found.threshold)}"
     columns = [(words, _k_of_n(f"{name}_failed", f"{name}_of")) for name, words in names.items()]
@@ -660,9 +661,10 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
 
 
 def tables(found: Analysis) -> dict[str, Table]:
-    """Every table that has rows, by the name of the analysis's."""
+    """Every table that has rows and says something in them, by the name of the analysis's."""
     named = found.tables
-    return {name: make(found) for name, make in MADE.items() if len(named[name])}
+    made = {name: make(found) for name, make in MADE.items() if len(named[name])}
+    return {name: table for name, table in made.items() if any(table.numeric) or name == "against_the_paper"}
 
 
 # ---------------------------------------------------------------------------------------------------------- as files

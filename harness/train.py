@@ -720,7 +720,7 @@ class _Run:
             own[lane] = kept_weights
         weights = own.cpu().numpy()
         tested = None if self.test is None else self._evaluate(self.lanes | self._cut(own), self.test)  # [L, M, C]
-        found = []
+        found, regression = [], self.task.label_names is None
         for lane in range(len(self.recipes)):
             steps = self.stops.get(lane, self.steps)
             curves, scores = self._curves(lane, losses[:steps, lane], norms[:steps, lane])
@@ -744,7 +744,8 @@ class _Run:
                 steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
-                label_entropy=None if self.task.label_names is None else metrics.label_entropy(self.task.train.labels),
+                label_entropy=None if regression else metrics.label_entropy(self.task.train.labels),
+                label_variance=float(self.task.train.labels.var(dtype=np.float64)) if regression else None,
                 diverged_step=int(bad[0]) + 1 if bad.size else None,
                 weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,

@@ -52,6 +52,18 @@ def test_real_rte():
     assert tasks.sizes(spec("rte", DATA / "rte")) == tasks.sizes(spec("rte")) == (2490, 277)
 
 
+def test_stsb_goes_by_its_name_from_the_official_files(tmp_path):
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+    row = '{0}\tmain-captions\tMSRvid\t2012test\t000{0}\tnone\tnone\tA "plane" rises.\tAn air plane rises.\t{1}\n'
+    rows = header + "".join(row.format(number, score) for number, score in enumerate(("5.000", "0.000", "3.8")))
+    raw = tasks.load(spec("stsb", folder(tmp_path, rows, rows)))
+    assert (raw.metric, raw.label_names) == ("pearson", None)
+    assert raw.train.labels.tolist() == pytest.approx([5.0, 0.0, 3.8])
+    assert raw.train.texts[0] == 'A "plane" rises.'
+    assert raw.train.pairs[0] == "An air plane rises."
+    assert tasks.load(spec("stsb", tmp_path, metric="spearman")).metric == "spearman"
+
+
 @real_data
 def test_real_sst2():
     raw = tasks.load(spec("sst2", DATA / "sst2_small"))

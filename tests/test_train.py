@@ -76,7 +76,7 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
     """A loop as people write it, apart from the engine: losses, gradient norms and final logits, without dropout."""
     r = given.recipe
     task = train.prepared(r.task, r.model, r.max_length)
-    network = models.network(r.model, task.num_labels)
+    network = models.network(r.model, max(2, task.num_labels))  # a regression's second output is not read
     module = copy.deepcopy(network.module).eval().requires_grad_(True)
     head = network.initialised(train.stream("init", given.seeds.init_seed))
     module.load_state_dict(module.state_dict() | head)
@@ -95,7 +95,8 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
     for _ in range(r.epochs):
         for rows in torch.randperm(len(data["labels"]), generator=order).split(r.batch_size):
             step = len(losses)
-            loss = F.cross_entropy(forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows])
+            logits, labels = forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows]
+            loss = F.cross_entropy(logits, labels) if task.label_names else F.mse_loss(logits[:, 0], labels)
             module.zero_grad()
             loss.backward()
             losses.append(loss.item())
@@ -114,7 +115,7 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
                         value.add_(value, alpha=-lr * r.weight_decay)
     with torch.no_grad():
         dev = forward(torch.from_numpy(task.validation.input_ids), torch.from_numpy(task.validation.lengths))
-    return losses, norms, dev.numpy()
+    return losses, norms, dev.numpy()[:, : task.num_labels]
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
@@ -232,19 +233,51 @@ def test_bf16_is_another_result_near_by(trial: Make) -> None:
     assert same(pair[1], rough)
 
 
-def test_a_regression_trains(trial: Make, data: TaskSpec, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """A regression on forty texts: how often `good` stands in them, and a half."""
     folder = tmp_path_factory.mktemp("numbers")
     for name in ("train", "validation"):
         lines = [f"{'good ' * (number % 4)}a\t{number % 4}.5" for number in range(40)]
         (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
     files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
-    task = TaskSpec(name="numbers", files=files, metric="pearson")
+    return TaskSpec(name="numbers", files=files, metric="pearson")
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_regression_equals_a_plain_loop(trial: Make, numbers: TaskSpec, accumulation: int) -> None:
+    """Mean squared errors of the labels as they are, over the whole batch, however it is accumulated."""
+    one = trial(4, task=numbers, dropout=0.0, gradient_accumulation=accumulation)
+    result = train.train([one])[0]
+    losses, norms, logits = plain(one)
+    np.testing.assert_allclose(result.curves.train_loss, losses, rtol=2e-5)
+    np.testing.assert_allclose(result.curves.grad_norm, norms, rtol=2e-4)
+    np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
+
+
+def test_a_regression_that_answers_one_number_failed(trial: Make, numbers: TaskSpec) -> None:
+    """A model that is the same everywhere has no correlation: 0, not NaN, and a reason."""
+    run = train._Run([trial(1, task=numbers)], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.zero_()
+    for step in range(run.steps):
+        run.optimizer.range_test = lambda step: 0.0
+        run.update(step)
+    (result,) = run.results(1.0)
+    assert np.ptp(result.curves.logits) == 0
+    assert (result.measured.final_score, result.measured.outcome, result.measured.reason) == (0.0, "failed", "constant")
+    assert np.isfinite(result.curves.dev_score).all()
+
+
+def test_a_regression_trains(trial: Make, numbers: TaskSpec) -> None:
+    task = numbers
     trials = [trial(seed, task=task, lr=5e-3, epochs=6) for seed in (1, 2)]
     results = train.train(trials)
     assert same(results[1], train.train(trials[1:])[0])
     assert results[0].measured.final_score is not None
     assert results[0].measured.final_score > 0.5
     assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
+    assert results[0].measured.label_variance == pytest.approx(np.var([0.5, 1.5, 2.5, 3.5]))
 
 
 def with_test(data: TaskSpec, folder: Path) -> TaskSpec:
