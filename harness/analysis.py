@@ -53,9 +53,12 @@ def at_chance(table: pd.DataFrame) -> pd.Series:
 
     True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
     regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
-    the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known.
+    the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known. Of
+    a token task the loss alone tells: the words of a sentence are no independent examples, and a fresh head finds some
+    entity by luck.
     """
-    return _finished(table) & (table["outcome"] == "ok") & (_above_p(table) > LEVEL) & _flat(table)
+    untold = (_above_p(table) > LEVEL) | (table["metric"] == metrics.ENTITIES)
+    return _finished(table) & (table["outcome"] == "ok") & untold & _flat(table)
 
 
 def _above_p(table: pd.DataFrame) -> pd.Series:
@@ -549,7 +552,10 @@ class Answers:
 
 
 def answers(study: Study) -> list[Answers | None]:
-    """The answers of each cell's scored runs; None where no run kept them, or for a regression."""
+    """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
+
+    Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
+    """
     if not study.sweeps:
         return [None] * len(study.cells)
     table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()]
@@ -557,7 +563,7 @@ def answers(study: Study) -> list[Answers | None]:
     for here in _groups(table, len(study.cells)):
         rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
         kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
-        kept = [(row, arrays) for row, arrays in kept if arrays.labels.dtype.kind == "i"]
+        kept = [(row, one) for row, one in kept if one.labels.dtype.kind == "i" and not one.sentences.size]
         if not kept:
             found.append(None)
             continue
@@ -655,11 +661,12 @@ def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
 
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
-    `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, or for a regression `pearson` and `spearman`, its mean and
-    `_sd`; a column that no cell knows is left out.
+    `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
+    `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, its mean and `_sd`; a column that no cell
+    knows is left out.
     """
     rows: list[dict[str, object]] = []
-    numbers = set(metrics.REGRESSION)
+    others = {*metrics.REGRESSION, metrics.ENTITIES}
     table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
     for index, (found, here) in enumerate(zip(kept, _groups(table, len(study.cells)), strict=True)):
         each: list[dict[str, float]] = []
@@ -670,15 +677,19 @@ def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
                 {**metrics.every_score(logits, found.labels), "ece": error}
                 for logits, error in zip(found.logits, errors, strict=True)
             ]
-        elif set(here["metric"]) <= numbers:
+        elif set(here["metric"]) <= others:
             arrays = [arrays for row in here.index if (arrays := study.curves(int(row))) is not None]
-            each = [metrics.every_score(one.logits, one.labels) for one in arrays]
+            each = [
+                metrics.every_score(one.logits, one.labels, one.sentences if one.sentences.size else None)
+                for one in arrays
+            ]
         if each:
             by_run = pd.DataFrame(each)
             both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
             means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
             rows.append({"cell": index, "runs": len(each)} | means)
-    names = [f"{name}{end}" for name in (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION) for end in ("", "_sd")]
+    known = (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, metrics.ENTITIES, "entity_precision", "entity_recall")
+    names = [f"{name}{end}" for name in known for end in ("", "_sd")]
     found_names = [name for name in names if any(name in row for row in rows)]
     return _with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
 

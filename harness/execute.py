@@ -246,7 +246,7 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         raw = tasks.load(task)
         for recipe in recipes:
             if recipe.task == task:
-                tasks.check_recipe(recipe, raw.train.labels, raw.label_names is None)
+                tasks.check_recipe(recipe, raw.train.labels, raw.metric)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
                 "the data of a started sweep stay the same",

@@ -435,6 +435,17 @@ def _few_seeds(found: Analysis) -> str:
     )
 
 
+def scored(found: Analysis) -> list[str]:
+    """What is not told of a token task, and why."""
+    if "f1_entity" not in set(found.runs["metric"].dropna()):
+        return []
+    return [
+        "The score is the F1 of entities, right in start, end and type; a run failed that found none rightly, as "
+        "always answering O does. What needs one answer an example is not shown for token tasks: the noise of the dev "
+        "set, agreement, flips, confusion, calibration, differences to baselines."
+    ]
+
+
 def calibrated(found: Analysis) -> list[str]:
     """How far confidence and accuracy lie apart, and which classes are never answered."""
     table, labels = found.calibration, [cell.label for cell in found.study.cells]

@@ -163,6 +163,9 @@ class Curves:
     # Empty, and not kept, where there is no test split of M examples.
     test_logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C] float32
     test_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [M], as `labels`
+    # Of token tasks, where N and M count words: how many of them each sentence has.
+    sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    test_sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def kept(self) -> dict[str, np.ndarray]:

@@ -209,7 +209,7 @@ PARTS = (
         ("pair_noise", "flips"),
         findings.noise,
     ),
-    _Part("scores", "Other scores", None, "", ("scores",)),
+    _Part("scores", "Other scores", None, "", ("scores",), (), findings.scored),
     _Part("classes", "Classes and calibration", None, "", ("calibration",), ("confusion",), findings.calibrated),
     _Part(
         "best",
@@ -443,7 +443,8 @@ GLOSSARY = (
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
         f"test) and whose training loss in the last epoch is at least {percent(analysis.NEAR_ENTROPY)} of the labels' "
         "entropy: not failed by the definition, and plainly not trained. Of a regression: a correlation not above 0 at "
-        "5 % (t-test), and the labels' variance. It is marked, and not counted as failed.",
+        "5 % (t-test), and the labels' variance; of a token task that loss alone. It is marked, and not counted as "
+        "failed.",
     ),
     (
         "rate [95 %]",
@@ -463,6 +464,11 @@ GLOSSARY = (
         "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
         "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many runs, "
         "over 20,000 of the pairs).",
+    ),
+    (
+        "entity F1",
+        "Of token tasks: 2 right / (there + answered) over entities, of which one is right with its start, end and "
+        "type (IOB2, strictly: an entity begins with its B). The majority answers O everywhere, whose F1 is 0.",
     ),
     (
         "macro F1, micro F1, Matthews",

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Scalar = str | int | float | bool | None
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro"]
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1
@@ -69,6 +69,7 @@ def _model(value: object) -> object:
 class TaskSpec(_Frozen):
     """Which data: a GLUE name, `embedded`, or files of one's own described by their columns.
 
+    Its `kind` is what has a label: a text (or a pair of texts), or each word of it, for finding entities.
     `name` and everything that changes what is learned or scored is part of a trial's identity; `files` (where the
     data lie on this machine) is not: a record keeps the hash of the bytes instead.
     """
@@ -81,6 +82,7 @@ class TaskSpec(_Frozen):
     header: bool | None = None
     quoting: Literal["none", "csv"] | None = None
     metric: Metric | None = None
+    kind: Literal["texts", "tokens"] = "texts"
 
 
 class ModelSpec(_Frozen):
@@ -699,6 +701,13 @@ def _check(recipe: Recipe) -> None:
     def given(name: str) -> bool:
         return bool(getattr(recipe, name) != Recipe.model_fields[name].default)
 
+    if (recipe.task.metric == "f1_entity") != (recipe.task.kind == "tokens") and recipe.task.metric is not None:
+        raise HarnessError(
+            "f1_entity is the metric of token tasks, and their only one",
+            got=f"task.metric={recipe.task.metric} with task.kind={recipe.task.kind}",
+            allowed="kind: tokens without a metric, or kind: texts with another",
+            fix="correct one of the two",
+        )
     for name, setting, fits in _BELONGS:
         if given(name) and not fits(recipe):
             said = f"{name} {show(getattr(recipe, name))}"

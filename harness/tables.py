@@ -378,14 +378,16 @@ def _with_sd(name: str) -> Callable[[Row], str]:
 _SCORES = {
     "accuracy": "accuracy", "f1": "F1 of class 1", "f1_macro": "macro F1", "f1_micro": "micro F1",
     "matthews_correlation": "Matthews", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",
+    "f1_entity": "entity F1", "entity_precision": "precision", "entity_recall": "recall",
 }  # fmt: skip
 
 
 def _scores(found: Analysis) -> Table:
     table = found.scores
+    words = _SCORES | ({"accuracy": "accuracy of words"} if "f1_entity" in table else {})
     columns: list[Column] = [
         ("runs", _number("runs", integer)),
-        *((f"{words} ± sd", _with_sd(name)) for name, words in _SCORES.items() if name in table),
+        *((f"{text} ± sd", _with_sd(name)) for name, text in words.items() if name in table),
     ]
     caption = "The final answers on the dev set by other scores: means over the runs of a cell, sd over the runs"
     return _build("scores", caption, table, columns, _axes(found.study))

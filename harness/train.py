@@ -147,6 +147,14 @@ def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     return tasks.tokenise(tasks.load(task), models.tokenizer(model), max_length)
 
 
+def network(recipe: Recipe, task: Task) -> Network:
+    """The network that a recipe trains on a task."""
+    # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
+    # regression has a second output that nothing reads.
+    outputs = max(2, task.num_labels)
+    return models.network(recipe.model, outputs, recipe.trains, tokens=recipe.task.kind == "tokens")
+
+
 def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for (purpose, seed): the three parts of one seed are unrelated to each other."""
     key = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
@@ -268,7 +276,12 @@ class _Data:
         self.input_ids = torch.from_numpy(split.input_ids).to(device)  # [N, T]
         self.token_type_ids = torch.from_numpy(split.token_type_ids).to(device)  # [N, T]
         self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
-        self.labels = torch.from_numpy(split.labels).to(device)  # [N]
+        self.labels = torch.from_numpy(split.labels).to(device)  # [N], or of tokens [N, T]
+        words = split.sentences
+        # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example is one.
+        self.begins = torch.from_numpy(
+            np.append(0, np.cumsum(np.ones(len(self.lengths), int) if words is None else words))
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -288,14 +301,13 @@ class _Run:
         self.device = device
         task = prepared(self.recipe.task, self.recipe.model, self.recipe.max_length)
         for recipe in self.recipes:
-            tasks.check_recipe(recipe, task.train.labels, task.label_names is None)
+            tasks.check_recipe(recipe, task.train.labels, task.metric)
         self.task = task
         self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
         self.test = None if task.test is None else _Data(task.test, device)
-        self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
-        # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
-        # of a regression has a second output that nothing reads.
-        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels), self.recipe.trains)
+        self.tokens = self.recipe.task.kind == "tokens"
+        self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
+        self.network = network(self.recipe, task)
         longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
         if limit is not None and longest > limit:
             raise HarnessError(
@@ -476,13 +488,18 @@ class _Run:
             lanes = lanes | self.mixed_views
         batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
+        size = 1 if self.tokens else rows.shape[1]
         losses: Tensor | None = None
         for part in torch.split(rows, micro, dim=1):  # [L, b]; one, of the whole batch, without accumulation
-            of_part, gradients = batch(lanes, part, rows.shape[1])
+            of_part, gradients = batch(lanes, part, size)
             for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
                 view.copy_(gradient) if losses is None else view.add_(gradient)
             losses = of_part if losses is None else losses + of_part
         assert losses is not None
+        if self.tokens:  # the mean over the words of the batch, of which each lane has its own number
+            words = (self.training.labels[rows.to(self.device)] != tasks.NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
+            losses = losses / words
+            self.gradient.div_(words[:, None])
         self.log.losses.append(losses)
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
@@ -536,7 +553,8 @@ class _Run:
         """What an evaluation [N, C] is chosen by."""
         if recipe.early_stopping_on == "loss":
             return self._dev_loss(logits)
-        return metrics.score(self.task.metric, logits, self.task.validation.labels).value
+        dev = self.task.validation
+        return metrics.score(self.task.metric, logits, dev.targets, dev.sentences).value
 
     @property
     def stopped(self) -> bool:
@@ -546,7 +564,7 @@ class _Run:
     def _batch(self, lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
         inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
-        labels = self._labels(rows, list(range(len(rows))))
+        labels = self._labels(rows, list(range(len(rows))), self.training.input_ids.shape[1])
         masks = self._draw(lanes, inputs, list(range(len(rows))))
         names, trained = list(inputs), len(self.views)
 
@@ -560,9 +578,13 @@ class _Run:
         losses, *gradients = self._call("step", step, lanes, arguments, batches_left, size)
         return losses, gradients
 
-    def _labels(self, rows: Tensor, lanes: list[int]) -> Tensor:
-        """The labels of some lanes' rows [lanes, B]; or targets [lanes, B, C], where the recipes have soft ones."""
+    def _labels(self, rows: Tensor, lanes: list[int], width: int) -> Tensor:
+        """The labels of some lanes' rows [lanes, B], of tokens [lanes, B, width]; or targets [lanes, B, C], where the
+        recipes have soft ones.
+        """
         labels = self.training.labels[rows.to(self.device)]
+        if self.tokens:
+            return labels[..., :width]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
     def _batch_by_length(self, of_lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
@@ -577,7 +599,7 @@ class _Run:
                 whole = len(lanes) == len(rows)
                 views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
                 inputs = self._inputs(self.training, part[lanes], width)
-                labels = self._labels(part[lanes], lanes)
+                labels = self._labels(part[lanes], lanes, width)
                 masks = self._draw(views, inputs, lanes)
                 loss = self._losses(views, inputs, labels, masks) / size  # [lanes]
                 losses[lanes] += loss.detach()
@@ -642,7 +664,10 @@ class _Run:
         return vmap(one)(views, inputs, labels, *masks)
 
     def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        logits = self._logits(view, inputs)  # [B, C]
+        logits = self._logits(view, inputs)  # [B, C], or of tokens [B, T, C]
+        if self.tokens:
+            flat = logits.reshape(-1, logits.shape[-1])
+            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=tasks.NO_LABEL, reduction="sum")
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
         if self.targets is not None:
@@ -652,6 +677,8 @@ class _Run:
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         with self._autocast():
             logits: Tensor = functional_call(self.module, methods.given(view), args=(), kwargs=inputs).logits
+        if self.tokens:
+            logits = logits[:, self.network.virtual :]
         return logits[..., : self.task.num_labels].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -677,13 +704,13 @@ class _Run:
 
     @torch.no_grad()
     def _evaluate(self, lanes: dict[str, Tensor], data: _Data) -> np.ndarray:
-        """Logits of every lane's weights on a split, [L, N, C] float32."""
+        """Logits of every lane's weights on a split, [L, N, C] float32; of tokens N counts words, by their first."""
         self.module.eval()
         size = self.recipe.eval_batch_size
         trim = self.recipe.padding == "batch"
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
-        found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
+        found = np.empty((len(self.weights), int(data.begins[-1]), self.task.num_labels), dtype=np.float32)
         batches = torch.split(order, size)
         evaluations_left = (self.steps - self.optimizer.done) // (self.recipe.eval_steps or self.epoch_steps)
         for rows in batches:
@@ -699,7 +726,12 @@ class _Run:
 
             calls_left = evaluations_left * (1 if trim else len(batches))
             (logits,) = self._call("logits", forward, lanes, list(inputs.values()), calls_left)  # [L, B, C]
-            found[:, rows.numpy()] = logits.cpu().numpy()
+            places = rows
+            if self.tokens:  # [L, B, T, C]
+                labels = data.labels[rows.to(self.device), : logits.shape[2]]
+                logits = logits[:, labels != tasks.NO_LABEL]
+                places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
+            found[:, places.numpy()] = logits.cpu().numpy()
         return found
 
     # -------------------------------------------------------------------------------------------------- results
@@ -744,7 +776,7 @@ class _Run:
                 steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
-                label_entropy=None if regression else metrics.label_entropy(self.task.train.labels),
+                label_entropy=None if regression else metrics.label_entropy(self.task.train.targets),
                 label_variance=float(self.task.train.labels.var(dtype=np.float64)) if regression else None,
                 diverged_step=int(bad[0]) + 1 if bad.size else None,
                 weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
@@ -760,18 +792,20 @@ class _Run:
             )
             curves = replace(curves, logits=self.log.logits[at][lane])
             if self.task.test is not None and tested is not None:
-                labels = self.task.test.labels
-                score = metrics.score(self.task.metric, tested[lane], labels).value
-                measured = measured.model_copy(update={"test_score": score, "test_examples": len(labels)})
-                curves = replace(curves, test_logits=tested[lane], test_labels=labels)
+                test = self.task.test
+                score = metrics.score(self.task.metric, tested[lane], test.targets, test.sentences).value
+                measured = measured.model_copy(update={"test_score": score, "test_examples": len(test.labels)})
+                curves = replace(curves, test_logits=tested[lane], test_labels=test.targets)
+                if test.sentences is not None:
+                    curves = replace(curves, test_sentences=test.sentences)
             found.append(LaneResult(measured, curves))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
-        labels = self.task.validation.labels
+        labels, sentences = self.task.validation.targets, self.task.validation.sentences
         steps = [step for step in self.log.eval_steps if step <= len(losses)]
         logits = [evaluated[lane] for evaluated in self.log.logits[: len(steps)]]  # E × [N, C]
-        scores = [metrics.score(self.task.metric, one, labels) for one in logits]
+        scores = [metrics.score(self.task.metric, one, labels, sentences) for one in logits]
         curves = Curves(
             train_loss=losses,
             lr=np.array([rates[lane] for rates in self.log.rates[: len(losses)]]),
@@ -781,11 +815,12 @@ class _Run:
             dev_score=np.array([math.nan if score.value is None else score.value for score in scores]),
             logits=logits[-1],
             labels=labels,
+            **({} if sentences is None else {"sentences": sentences}),
         )
         return curves, scores
 
     def _dev_loss(self, logits: np.ndarray) -> float:
-        values, labels = torch.from_numpy(logits), torch.from_numpy(self.task.validation.labels)
+        values, labels = torch.from_numpy(logits), torch.from_numpy(self.task.validation.targets)
         loss = F.mse_loss(values[:, 0], labels) if self.task.label_names is None else F.cross_entropy(values, labels)
         return float(loss)
 

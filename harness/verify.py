@@ -286,8 +286,16 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
                 fine = False
                 yield f"{name} is {array.dtype} {array.shape} for {length} {unit}"
     dev, test = (curves.logits, curves.labels), (curves.test_logits, curves.test_labels)
-    splits = [("", "dev", dev, measured.dev_examples), ("test_", "test", test, measured.test_examples or 0)]
-    for before, split, (logits, labels), examples in splits:
+    splits = [
+        ("", "dev", dev, curves.sentences, measured.dev_examples),
+        ("test_", "test", test, curves.test_sentences, measured.test_examples or 0),
+    ]
+    for before, split, (logits, labels), sentences, examples in splits:
+        if measured.metric == metrics.ENTITIES:
+            if sentences.shape != (examples,) or sentences.dtype.kind != "i":
+                yield f"{before}sentences are {sentences.dtype} {sentences.shape} for {examples} {split} examples"
+                continue
+            examples, split = int(sentences.sum()), f"{split} words of"
         if logits.ndim != 2 or len(logits) != examples or logits.dtype.kind != "f":
             yield f"{before}logits are {logits.dtype} {logits.shape} for {examples} {split} examples"
         if labels.shape != (examples,) or labels.dtype.kind not in "iuf":
@@ -312,9 +320,10 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
         yield from _check_outcome(measured, _below(metric, measured), None)
         return
     try:
-        score = metrics.score(metric, curves.logits, curves.labels)
+        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences)
         majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
-        test = metrics.score(metric, curves.test_logits, curves.test_labels).value if curves.test_labels.size else None
+        on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
+        test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
     except ValueError as error:
         yield "shapes", str(error)
         return
@@ -341,7 +350,7 @@ def _check_counts(metric: Metric, measured: Measured) -> Iterator[Found]:
     counts = [("correct", measured.correct, measured.final_score)] if measured.final_score is not None else []
     counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
     for name, count, score in counts:
-        if (count is None) != metrics.is_regression(metric):
+        if (count is None) == metrics.counts(metric):
             yield "score", f"{name} is {_said(count)} for {metric}"
         elif count is not None and not 0 <= count <= measured.dev_examples:
             yield "score", f"{name} is {count} of {measured.dev_examples} dev examples"

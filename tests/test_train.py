@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -278,6 +279,90 @@ def test_a_regression_trains(trial: Make, numbers: TaskSpec) -> None:
     assert results[0].measured.final_score > 0.5
     assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
     assert results[0].measured.label_variance == pytest.approx(np.var([0.5, 1.5, 2.5, 3.5]))
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_lanes_of_a_token_task_keep_to_themselves(trial: Make, tagged: TaskSpec, padding: str) -> None:
+    """Each lane's loss is a mean over its own number of words; alone, in a pack and again they are bit for bit."""
+    trials = [
+        trial(seed, task=tagged, padding=padding, epochs=1, dropout=0.3, keep_best=seed == 2) for seed in (1, 2, 3)
+    ]
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:2])[0])
+    assert same(together[2], train.train([trials[2], trials[0]])[0])
+    assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2"])
+def test_token_heads_of_every_family(trial: Make, tagged: TaskSpec, build: Callable[..., Path], kind: str) -> None:
+    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **sizes)))
+    trials = [trial(seed, task=tagged, model=model, epochs=1, dropout=0.3) for seed in (1, 2)]
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:])[0])
+    assert together[0].curves.logits.shape[1] == 5
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt", "bitfit"])
+def test_methods_train_token_heads(trial: Make, tagged: TaskSpec, method: str) -> None:
+    """A prompt's virtual positions stand before the words, and have no answers."""
+    trials = [trial(seed, task=tagged, epochs=2, lr=1e-2, method=method, virtual_tokens=3 if method == "prompt" else 20)
+              for seed in (1, 2)]  # fmt: skip
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:])[0])
+    assert np.isfinite(together[0].curves.train_loss).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 4}, {"padding": "batch"}])
+def test_a_token_task_equals_transformers_own_loss(
+    trial: Make, tagged: TaskSpec, bert: ModelSpec, changes: dict[str, object]
+) -> None:
+    """Steps of the model as transformers has it: the mean over the labelled tokens of each batch."""
+    one = trial(4, task=tagged, dropout=0.0, epochs=1, lr=1e-9, **changes)
+    run = train._Run([one], torch.device("cpu"))
+    module = transformers.AutoModelForTokenClassification.from_pretrained(str(bert.folder), num_labels=5).eval()
+    module.load_state_dict({name: view[0].detach().clone() for name, view in run.views.items()})
+    split = run.task.train
+    for step in range(run.steps):
+        run.update(step)
+        rows = run.order[0, step * 8 : step * 8 + 8].numpy()
+        mask = torch.arange(split.input_ids.shape[1]) < torch.from_numpy(split.lengths[rows])[:, None]
+        given = {"input_ids": torch.from_numpy(split.input_ids[rows]), "attention_mask": mask.long()}
+        loss = module(**given, labels=torch.from_numpy(split.labels[rows])).loss
+        assert run.log.losses[step][0].item() == pytest.approx(loss.item(), rel=1e-5)
+        module.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), math.inf).item()
+        assert run.log.norms[step][0].item() == pytest.approx(norm, rel=1e-4)
+
+
+def test_what_is_kept_of_a_token_task(trial: Make, tagged: TaskSpec) -> None:
+    found, failed = train.train([trial(1, task=tagged, lr=1e-2, epochs=12), trial(1, task=tagged, lr=1e-9, epochs=12)])
+    curves, measured = found.curves, found.measured
+    dev = train.tasks.load(tagged).validation
+    assert dev.words is not None
+    assert curves.sentences.tolist() == [len(words) for words in dev.words]
+    assert curves.labels.tolist() == dev.labels[dev.labels >= 0].tolist()
+    assert curves.logits.shape == (curves.sentences.sum(), 5)
+    assert measured.final_score == metrics.score("f1_entity", curves.logits, curves.labels, curves.sentences).value
+    assert measured.final_score is not None
+    assert measured.final_score > 0.9
+    assert (measured.dev_examples, measured.train_examples, measured.test_examples) == (20, 40, 10)
+    assert (measured.correct, measured.majority_correct, measured.majority_score) == (None, None, 0.0)
+    on_test = metrics.score("f1_entity", curves.test_logits, curves.test_labels, curves.test_sentences).value
+    assert measured.test_score == on_test
+    loss = F.cross_entropy(torch.from_numpy(curves.logits), torch.from_numpy(curves.labels))
+    assert measured.final_dev_loss == pytest.approx(loss.item())
+    assert failed.measured.final_score is not None
+    assert failed.measured.final_score < 0.5
+
+
+def test_what_token_tasks_cannot_have(trial: Make, tagged: TaskSpec) -> None:
+    for name, value in (("label_smoothing", 0.1), ("class_weights", True), ("oversample", True)):
+        with pytest.raises(HarnessError, match=f"{name} is for classes: got colours, whose words have labels"):
+            train.train([trial(task=tagged, **{name: value})])
+    with pytest.raises(HarnessError, match=r"every word that is scored has a token .*\.conll, line \d+\): got 4 of"):
+        train.train([trial(task=tagged, max_length=6)])
 
 
 def with_test(data: TaskSpec, folder: Path) -> TaskSpec:
