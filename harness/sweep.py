@@ -708,6 +708,12 @@ def _check(recipe: Recipe) -> None:
             allowed="kind: tokens without a metric, or kind: texts with another",
             fix="correct one of the two",
         )
+    for field in ("text_pair", "quoting") if recipe.task.kind == "tokens" else ():
+        if getattr(recipe.task, field) is not None:
+            raise HarnessError(
+                f"task.{field} is for texts", got="kind: tokens with it", allowed="kind: texts, or none",
+                fix=f"drop task.{field}",
+            )  # fmt: skip
     for name, setting, fits in _BELONGS:
         if given(name) and not fits(recipe):
             said = f"{name} {show(getattr(recipe, name))}"

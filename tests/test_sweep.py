@@ -325,6 +325,7 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "metric": TINY.replace("task: embedded", "task: {name: mine, metric: acc}"),
     "metric of tokens for texts": TINY.replace("task: embedded", "task: {name: mine, metric: f1_entity}"),
     "metric of texts for tokens": TINY.replace("task: embedded", "task: {name: mine, kind: tokens, metric: accuracy}"),
+    "pairs of tokens": TINY.replace("task: embedded", "task: {name: mine, kind: tokens, text_pair: 1}"),
     "kind": TINY.replace("task: embedded", "task: {name: mine, kind: words}"),
     "column": TINY.replace("task: embedded", "task: {name: mine, text: 1.5}"),
     "task a number": TINY.replace("task: embedded", "task: 3"),
