@@ -12,6 +12,7 @@ from scipy import stats
 
 from harness import calibration as calibrating
 from harness import importance, metrics, noise, published, statistics
+from harness.diagnosis import Diagnosis, diagnose
 from harness.records import Baseline
 from harness.statistics import Estimate
 from harness.study import SOURCE, Cell, Study
@@ -1051,11 +1052,13 @@ class Analysis:
     effects_on_failing: pd.DataFrame
     baselines: pd.DataFrame
     against_the_paper: pd.DataFrame
+    diagnosis: Diagnosis
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Name and table, in the order of the page."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
+        own = {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
+        return own | self.diagnosis.tables
 
     @property
     def comparisons(self) -> int:
@@ -1071,10 +1074,11 @@ class Analysis:
 def analyse(study: Study, threshold: float | None = None) -> Analysis:
     """Make every table of a study; a score worse than `threshold` fails in `definitions`, beside our own."""
     kept = answers(study)
+    judged = runs(study)
     return Analysis(
         study=study,
         threshold=threshold,
-        runs=runs(study),
+        runs=judged,
         cells=cells(study),
         definitions=definitions(study, threshold),
         arms=arms(study),
@@ -1103,4 +1107,5 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         effects_on_failing=effects_on_failing(study),
         baselines=baselines(study, kept),
         against_the_paper=against_the_paper(study),
+        diagnosis=diagnose(study, judged),
     )

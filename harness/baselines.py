@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from harness import metrics, tasks
+from harness import metrics, tasks, words
 from harness.records import Baseline, Store
 from harness.sweep import BaselineName, HarnessError, Sweep
 from harness.tasks import Raw, Rows
 
 # Signs and single letters are words too: scikit-learn's own pattern would leave nothing of a formal language.
 _WORD = r"(?u)\w+|[^\w\s]"
-_KANA = re.compile("[\u3041-\u30ff]")
 # Rows and columns are drawn by lot for every tree, so that seeds matter; the rest is as LightGBM has it.
 _TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5}
 _SETTINGS: dict[BaselineName, str] = {
@@ -31,7 +29,7 @@ def check(sweep: Sweep) -> None:
     """Raise HarnessError where a baseline that the sweep asks for can't be trained; reads the data, trains nothing."""
     for name in sweep.baselines:
         if name == "tfidf_lightgbm" and importlib.util.find_spec("lightgbm") is None:
-            raise _lacking("the baseline tfidf_lightgbm has LightGBM", "lightgbm")
+            raise words.lacking("the baseline tfidf_lightgbm has LightGBM", "lightgbm", "another baseline")
         for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if name != "majority" else ():
             raw = tasks.load(spec)
             if not metrics.counts(raw.metric):
@@ -42,8 +40,8 @@ def check(sweep: Sweep) -> None:
                     allowed=f"baselines: [majority], which {'predicts the mean' if regression else 'answers O'} there",
                     fix=f"leave {name} out",
                 )
-            if _japanese(raw) and not all(map(importlib.util.find_spec, ("fugashi", "unidic_lite"))):
-                raise _lacking(f"the words of a Japanese task ({spec.name}) are found by MeCab", "japanese")
+            if words.japanese(raw.train.texts):
+                words.check_mecab(spec.name, "another baseline")
 
 
 def train(sweep: Sweep, store: Store, say: Callable[[str], None]) -> None:
@@ -67,19 +65,12 @@ def train(sweep: Sweep, store: Store, say: Callable[[str], None]) -> None:
         store.save_baselines(tuple(found))
 
 
-def _lacking(rule: str, extra: str) -> HarnessError:
-    return HarnessError(
-        rule, got="a Python without it", allowed="the extra installed, or another baseline",
-        fix=f"pip install 'stability-harness[{extra}]'",
-    )  # fmt: skip
-
-
 def _planned(name: BaselineName, raw: Raw, seeds: tuple[int, ...]) -> dict[str, Any]:
     """What decides a baseline's result."""
     packages = {"majority": (), "tfidf_logistic": ("scikit-learn",), "tfidf_lightgbm": ("scikit-learn", "lightgbm")}[
         name
     ]
-    mecab = name != "majority" and _japanese(raw)
+    mecab = name != "majority" and words.japanese(raw.train.texts)
     if mecab:
         packages = (*packages, "fugashi", "unidic-lite")
     return {
@@ -144,12 +135,12 @@ def _features(raw: Raw) -> tuple[Any, Any]:
     from scipy import sparse
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words: dict[str, Any] = {"token_pattern": _WORD}
-    if _japanese(raw):
-        words = {"token_pattern": None, "tokenizer": _mecab()}
+    parted: dict[str, Any] = {"token_pattern": _WORD}
+    if words.japanese(raw.train.texts):
+        parted = {"token_pattern": None, "tokenizer": words.mecab()}
     blocks = []
     for train, dev in zip(_texts(raw.train), _texts(raw.validation), strict=True):
-        vectors = TfidfVectorizer(ngram_range=(1, 2), **words)
+        vectors = TfidfVectorizer(ngram_range=(1, 2), **parted)
         blocks.append((vectors.fit_transform(train), vectors.transform(dev)))
     train, dev = (sparse.hstack(parts, format="csr") for parts in zip(*blocks, strict=True))
     return train, dev
@@ -157,15 +148,3 @@ def _features(raw: Raw) -> tuple[Any, Any]:
 
 def _texts(rows: Rows) -> tuple[tuple[str, ...], ...]:
     return (rows.texts,) if rows.pairs is None else (rows.texts, rows.pairs)
-
-
-def _japanese(raw: Raw) -> bool:
-    """Whether at least half of the training texts have kana: there no blanks part the words."""
-    return 2 * sum(bool(_KANA.search(text)) for text in raw.train.texts) >= len(raw.train.texts)
-
-
-def _mecab() -> Callable[[str], list[str]]:
-    from fugashi import Tagger
-
-    tagger = Tagger()
-    return lambda text: [word.surface for word in tagger(text)]

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # The one entry of a file's metadata.
 _KEY = "harness"
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class _Writer(BaseModel):
@@ -127,7 +128,7 @@ class Checkpoint:
 
             with suppress(OSError, safetensors.SafetensorError):
                 state = load_file(self.path)
-                if _crc32(state, header.seconds) == header.crc32:
+                if crc32(state, header.seconds) == header.crc32:
                     return state, header.seconds
         _remove(self.path)
         return None
@@ -139,22 +140,11 @@ class Checkpoint:
 
     def write(self, state: Mapping[str, Tensor], seconds: float) -> None:
         """Keep a state whole in the place of the one before; a disk that can't take it stops no training."""
-        from safetensors.torch import save_file
-
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            here = {name: value.cpu().contiguous() for name, value in state.items()}
-            header = _Header(writer=self._writer, seconds=seconds, crc32=_crc32(here, seconds))
+        here = {name: value.cpu().contiguous() for name, value in state.items()}
+        header = _Header(writer=self._writer, seconds=seconds, crc32=crc32(here, seconds))
+        with suppress(OSError, safetensors.SafetensorError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
-            save_file(here, temporary, {_KEY: header.model_dump_json()})
-            flush(temporary)
-            temporary.rename(self.path)
-            flush(self.path.parent)
-        except (OSError, safetensors.SafetensorError):
-            pass
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            save(self.path, here, header)
         self._last = time.monotonic()
 
     def returned(self) -> None:
@@ -163,17 +153,39 @@ class Checkpoint:
             _remove(self.path)
 
 
+def save(path: Path, state: Mapping[str, Tensor], header: BaseModel) -> None:
+    """Write tensors of the CPU and what a file says of itself, whole in the place of the one before and on the disk.
+
+    Raises OSError or SafetensorError where the disk can't take it.
+    """
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(dict(state), temporary, {_KEY: header.model_dump_json()})
+        flush(temporary)
+        temporary.rename(path)
+        flush(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_header(path: Path, kind: type[_Kind]) -> _Kind | None:
+    """What a file says of itself; None where there is none or it says something else."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return kind.model_validate_json((file.metadata() or {}).get(_KEY, ""))
+    except (OSError, ValidationError, safetensors.SafetensorError):
+        return None
+
+
 def _name(ids: Sequence[str]) -> str:
     return f"{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:32]}.safetensors"
 
 
 def _header(path: Path) -> _Header | None:
-    """What a file says of itself; None where there is none or it is no checkpoint."""
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return _Header.model_validate_json((file.metadata() or {}).get(_KEY, ""))
-    except (OSError, ValidationError, safetensors.SafetensorError):
-        return None
+    return read_header(path, _Header)
 
 
 def _remove(path: Path) -> None:
@@ -182,7 +194,7 @@ def _remove(path: Path) -> None:
             one.unlink(missing_ok=True)
 
 
-def _crc32(state: Mapping[str, Tensor], seconds: float) -> int:
+def crc32(state: Mapping[str, Tensor], seconds: float) -> int:
     """A checksum over names, types, shapes and values."""
     found = zlib.crc32(repr(seconds).encode())
     for name, value in sorted(state.items()):

@@ -16,9 +16,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -29,7 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, hub, machine
+from harness import execute, hub, keeping, machine
 from harness import rerun as rerunning
 from harness.records import Record, Store
 from harness.study import Study, is_imported, joined, of_import, of_sweep
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from harness import describe as describing
     from harness import status as standing
     from harness import verify as verifying
+
+# Panels of `harness pretrain --help`.
+_TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
 
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -205,6 +208,10 @@ def sweep(
         typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; what still trains is left."),
     ] = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    keep: Annotated[
+        keeping.Which,
+        typer.Option("--keep", help="Keep the weights of each cell's best trial, or of all, as models to load."),
+    ] = "none",
     trust_remote_code: Trust = False,
 ) -> None:
     """Train what is missing, then report; stop it at any time and the same command goes on.
@@ -231,7 +238,7 @@ def sweep(
     options = execute.Options(
         in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
-        workers_per_gpu=workers_per_gpu,
+        workers_per_gpu=workers_per_gpu, keep=keep,
     )  # fmt: skip
     with _progress(out) as follow:
         try:
@@ -245,7 +252,9 @@ def sweep(
         baselines.train(resolved, store, out.print)
     from harness import report as reports
 
-    study = of_sweep(resolved, store, _rerun_words(path, sweep, resolved, results))
+    again = _rerun_words(path, sweep, resolved, results)
+    _print_kept(out, resolved, store, keep, again)
+    study = of_sweep(resolved, store, again)
     page = reports.write(study, store.folder / "report").page
     out.print(f"Report: {page}", soft_wrap=True)
     if ended.left:
@@ -365,6 +374,7 @@ def rerun(
     overrides: Overrides = [],
     results: Results = Path("results"),
     tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep its weights, where they are the record's.")] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -376,12 +386,23 @@ def rerun(
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with _steps(messages, "steps") as progress:
-        found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+        if keep:
+            with execute.keeping_one(resolved, store) as shelf:
+                found = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
+                if found.verdict == "identical":
+                    shelf.publish([found.again])
+        else:
+            found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    kept = store.folder / "models" / found.trial if keep and found.verdict == "identical" else None
     if as_json:
         verdict = {"trial": found.trial, "verdict": found.verdict}
+        verdict |= {"kept": str(kept)} if kept else {}
         _json(verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step})
     else:
         _print_comparison(messages, found)
+        if keep:
+            said = f"Model: {kept}" if kept else "Its weights are not the record's and were not kept."
+            messages.print(Text(said), soft_wrap=True)
     if found.verdict != "identical":
         raise typer.Exit(1)
 
@@ -584,6 +605,108 @@ def report(
         Console(highlight=False).print(page, soft_wrap=True)
 
 
+@app.command()
+def diagnose(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    surface: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--surface", metavar="TRIAL TRIAL", help="Also the loss surface of two kept trials of one cell."),
+    ] = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Say why runs fail and how early it could be told, and write it into the report."""
+    from harness import diagnosis_findings, tables
+    from harness import report as reports
+
+    study, folder = _study(sweep, profile, overrides, results)
+    _refuse_nothing_to_tell(study)
+    if surface is not None:
+        from harness import surface as surfaces
+
+        with _steps(Console(highlight=False, stderr=as_json), "points") as progress:
+            found = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
+        study = replace(study, surface=found)
+    made = reports.write(study, folder / "report")
+    analysed = made.found
+    words = diagnosis_findings.words(analysed)
+    proposed = diagnosis_findings.next_sweep(analysed)
+    if as_json:
+        kept = analysed.diagnosis.rule
+        _json(
+            {
+                "sweep": study.sweeps[0].name,
+                "profile": study.profile,
+                "words": words,
+                "rule": None if kept is None else vars(kept.rule) | {name: getattr(kept, name) for name in _KEPT},
+                "next_sweep": None if proposed is None else proposed[1],
+                "tables": {name: tables.json_rows(table) for name, table in analysed.diagnosis.tables.items()},
+                "report": str(made.page),
+            }
+        )
+        return
+    out = Console(highlight=False)
+    for sentence in words:
+        out.print(Text(_plain(sentence)), soft_wrap=True)
+    if proposed is not None:
+        out.print(Text(_plain(f"Next: {proposed[0]}")), soft_wrap=True)
+        out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
+    out.print(f"Report: {made.page}", soft_wrap=True)
+
+
+_KEPT = ("caught", "lost", "false", "others")
+
+
+def _refuse_nothing_to_tell(study: Study) -> None:
+    """Raise HarnessError where a diagnosis has nothing to look at."""
+    judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
+    name = study.name
+    if not any(study.recording(int(row)) is not None for row in judged.index):
+        raise HarnessError(
+            "a diagnosis reads what was recorded while runs trained",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, none recorded",
+            allowed="runs of a sweep without `record: off`, trained by this version",
+            fix="train them again in another --results folder; their results will be the same",
+        )
+    failed = int((judged["outcome"] == "failed").sum())
+    if failed in (0, len(judged)):
+        raise HarnessError(
+            "a diagnosis tells failed runs from others",
+            got=f"{so_many(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
+            allowed="a sweep with both",
+            fix="add a recipe that "
+            + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
+        )
+
+
+@app.command()
+def export(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
+    to: Annotated[Literal["mlflow", "tensorboard", "wandb"], typer.Option("--to", help="Which kind of store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Its folder; default: beside the records.")
+    ] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="Of MLflow: a server or database instead.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Mirror the records into MLflow, TensorBoard or W&B (offline); again, and what has changed is replaced."""
+    from harness import tracking
+
+    resolved, store = _planned(sweep, profile, [], results)
+    messages = Console(highlight=False)
+    with _steps(messages, "runs") as progress:
+        done = tracking.export(resolved, store, to, out, uri, progress)
+    messages.print(
+        Text(f"{done.written} runs written, {done.replaced} replaced, {done.left} there already: {done.place}"),
+        soft_wrap=True,
+    )
+    messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
+
+
 @app.command(name="import")
 def import_runs(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV, JSONL, Parquet, or a folder of MLflow's.")],
@@ -649,24 +772,163 @@ def import_runs(
 
 
 @app.command()
+def predict(
+    run: Annotated[str, typer.Argument(metavar="SWEEP|MODEL", help="A kept model's folder; or a sweep, with --trial.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .tsv, .csv or .jsonl, with the task's columns.")],
+    trial: Annotated[
+        str | None, typer.Option("--trial", metavar="ID", help="The sweep's trial, or its id's beginning.")
+    ] = None,
+    ensemble: Annotated[
+        list[str],
+        typer.Option("--ensemble", metavar="KEY=VALUE", help="All kept seeds of this cell together; may repeat."),
+    ] = [],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="A .tsv, .csv or .jsonl; default: print them.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="COL", help="The column of the texts; default: the task's.")
+    ] = None,
+    text_pair: Annotated[str | None, typer.Option(metavar="COL", help="The column of the second texts.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="COL", help="The column of labels to score against.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are answered at once.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default: one a core.")] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    trust_remote_code: Trust = False,
+) -> None:
+    """Ask a kept model, or all of a cell's together: label and confidence of every row of a file, in its order."""
+    hub.trust_remote_code(trust_remote_code)
+    messages = Console(highlight=False, stderr=True)
+    folders = _models(run, trial, ensemble, profile, results, messages)
+    from harness import predict as predicting
+
+    here = machine.here()
+    asked = predicting.Asked(
+        tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
+        threads or here.cores,
+    )  # fmt: skip
+    try:
+        with _pace(messages) as follow:
+            found = predicting.run(asked, follow)
+    except BrokenPipeError:  # `| head` has read what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    many = f" by {len(folders)} models" if len(folders) > 1 else ""
+    pace = found.rows / max(found.seconds, 1e-9)
+    messages.print(
+        f"{so_many(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
+    )
+    if found.disagreeing is not None:
+        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the rows.")
+    if found.score is not None:
+        said = f"{found.metric.replace('_', ' ')} against the file's labels: {found.score:.4f}"
+        won = predicting.gain(found)
+        if won is not None:
+            mean, low, high = found.score - won, min(found.members), max(found.members)
+            said += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
+        messages.print(Text(f"{said}."), soft_wrap=True)
+    if found.unscored is not None:
+        messages.print(Text(f"Not scored: {found.unscored}."), soft_wrap=True)
+
+
+@app.command()
 def pretrain(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="The model folder to write.")],
+    texts: Annotated[
+        list[Path],
+        typer.Option(
+            "--texts",
+            metavar="FILE",
+            rich_help_panel=_TEXTS,
+            help="A sentence a line, blank lines between documents; or .jsonl, .tsv, .csv. May repeat.",
+        ),
+    ] = [],
+    column: Annotated[
+        str | None, typer.Option(metavar="NAME", rich_help_panel=_TEXTS, help="The texts of a table; default: text.")
+    ] = None,
+    held_out: Annotated[
+        float | None, typer.Option(min=0, rich_help_panel=_TEXTS, help="Share kept to judge by; default: 0.05.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|DIR", rich_help_panel=_MODEL, help="Go on from this model.")
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="From scratch; default: 4.")] = None,
+    hidden: Annotated[
+        int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="Their width; default: 256.")
+    ] = None,
+    heads: Annotated[int | None, typer.Option(min=1, rich_help_panel=_MODEL, help="Of each; default: 4.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_MODEL, help="Tokens of a text; default: 128.")
+    ] = None,
+    train_tokenizer: Annotated[
+        str | None,
+        typer.Option(metavar="WordPiece|BPE", rich_help_panel=_MODEL, help="Train one; default: the model's own."),
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", rich_help_panel=_MODEL, help="Its tokens; default: 8000.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="masked|causal", rich_help_panel=_PREDICT, help="BERT's task or GPT's.")
+    ] = "masked",
+    whole_word: Annotated[
+        bool, typer.Option("--whole-word", rich_help_panel=_PREDICT, help="Mask all tokens of a word or none.")
+    ] = False,
+    next_sentence: Annotated[
+        bool, typer.Option("--next-sentence", rich_help_panel=_PREDICT, help="Predict too whether a sentence follows.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1)] = 5000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Texts a step; default: 128, with --texts 32.")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="The highest; default: 1e-3 embedded, 5e-4 from scratch, 5e-5 with --from.")
+    ] = None,
+    warmup_steps: Annotated[int | None, typer.Option(min=0, help="Default: a tenth, at most 500.")] = None,
+    dropout: Annotated[
+        bool | None, typer.Option("--dropout/--no-dropout", help="Default: only the embedded model goes without.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order, masks and dropout.")] = 0,
     threads: Threads = 1,
+    checkpoint_minutes: Annotated[
+        float, typer.Option("--checkpoint-minutes", min=0.001, help="Keep the state so often, to go on from.")
+    ] = 10.0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in DIR.")] = False,
 ) -> None:
-    """Pretrain the embedded model by masked language modelling; the defaults rebuild the shipped weights."""
-    from harness import pretrain as pretraining
+    """Pretrain a language model; with no other option, rebuild the embedded one as it was shipped.
 
+    It writes a model folder that a sweep can name, with pretrain.md. Ctrl-C keeps the state; the same command goes on.
+    """
+    for value, name, allowed in (
+        (objective, "objective", ("masked", "causal")), (train_tokenizer, "train-tokenizer", ("WordPiece", "BPE"))
+    ):  # fmt: skip
+        if value is not None and value not in allowed:
+            raise HarnessError(f"--{name} is one of two", got=value, allowed=", ".join(allowed), fix="choose one")
+    from harness import pretrain as pretraining
+    from harness.pretrain_settings import Settings
+
+    asked: Any = {
+        "texts": tuple(texts), "column": column, "held_out": held_out, "start": start, "layers": layers,
+        "hidden": hidden, "heads": heads, "max_length": max_length, "train_tokenizer": train_tokenizer,
+        "vocab_size": vocab_size, "objective": objective, "whole_words": whole_word, "next_sentence": next_sentence,
+        "dropout": dropout, "steps": steps, "seed": seed, "threads": threads,
+    }  # fmt: skip
+    rebuilds = Settings(**asked).rebuilds
+    asked["batch_size"] = batch_size or (32 if texts else 128)
+    asked["lr"] = lr if lr is not None else 1e-3 if rebuilds else 5e-4 if start is None else 5e-5
+    asked["warmup_steps"] = min(500, steps // 10) if warmup_steps is None else warmup_steps
     console = Console(highlight=False)
-    with _steps(console, "steps") as progress:
-        made = pretraining.pretrain(
-            out, steps=steps, seed=seed, threads=threads, overwrite=overwrite,
-            warmup_steps=min(500, steps // 10),
-            progress=lambda step, total, loss: progress(step, total),
-        )  # fmt: skip
-    console.print(f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps, {_duration(made.wall_seconds)}.")
+    with _pretraining(console) as progress:
+        try:
+            made = pretraining.pretrain(
+                out, Settings(**asked), overwrite=overwrite, minutes=checkpoint_minutes, progress=progress
+            )
+        except pretraining.Stopped as stopped:
+            console.print(f"Stopped after step {stopped.step} of {steps}; the same command goes on from there.")
+            raise (execute.Terminated if stopped.terminated else KeyboardInterrupt) from None
+    said = f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps"
+    if made.held_out:
+        score = made.held_out[-1][1]
+        said += f", {score.loss:.3f} on held-out texts (perplexity {score.perplexity:,.1f})"
+    console.print(Text(f"{said}, {_duration(made.wall_seconds)}."), soft_wrap=True)
+    console.print(Text(f"Report: {made.folder / 'pretrain.md'}"), soft_wrap=True)
 
 
 def main() -> None:
@@ -851,6 +1113,47 @@ def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: li
     )  # fmt: skip
 
 
+def _models(
+    run: str, trial: str | None, ensemble: list[str], profile: str | None, results: Path, messages: Console
+) -> list[Path]:
+    """The folders of the kept models that are to answer."""
+    if (Path(run) / keeping.CARD).is_file():
+        if trial is not None or ensemble:
+            raise HarnessError(
+                "a model's folder says it all", got="--trial or --ensemble with it", allowed="one of the two",
+                fix="leave them out, or name the sweep",
+            )  # fmt: skip
+        return [Path(run)]
+    resolved, store = _planned(run, profile, [], results)
+    there = keeping.kept(store)
+    if (trial is None) == (not ensemble):
+        some = ", ".join(list(there)[:10]) or f"none are kept; `harness sweep {run} --keep best` keeps some"
+        raise HarnessError(
+            "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
+        )  # fmt: skip
+    if trial is not None:
+        return [keeping.place(store, _one_trial(resolved, trial, None, []).id)]
+    matching = where(resolved, ensemble, option="--ensemble")
+    cells = sorted({found.cell for found in matching})
+    if len(cells) != 1:
+        raise HarnessError(
+            "--ensemble names one cell", got=f"{len(cells)} that match",
+            allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
+            fix="add --ensemble key=value" if cells else "correct it",
+        )  # fmt: skip
+    members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
+    if len(members) < 2:
+        raise HarnessError(
+            "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
+            allowed="the seeds of a sweep that keeps all", fix=f"`harness sweep {run} --keep all`",
+        )  # fmt: skip
+    absent = len(matching) - len(members)
+    if absent:
+        messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
+    return [keeping.place(store, one) for one in members]
+
+
 def _span(sweep: Sweep) -> str:
     seeds = [seeds.seed for seeds in sweep.seeds]
     return f"{min(seeds)} to {max(seeds)}"
@@ -949,6 +1252,18 @@ def print_ended(out: Console, sweep: Sweep, ended: execute.Ended, limited: bool 
         out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
     elif ended.missing:
         out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def _print_kept(out: Console, sweep: Sweep, store: Store, keep: keeping.Which, again: str) -> None:
+    """What of the weights that were asked for lies there, and how to get the rest."""
+    if keep == "none":
+        return
+    there, lacking = keeping.kept(store), keeping.unkept(sweep, store, keep)
+    out.print(Text(f"Models: {so_many(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    if lacking:
+        others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
+        out.print(Text(said), soft_wrap=True)
 
 
 def _print_data(out: Console, found: describing.Described) -> None:
@@ -1327,6 +1642,62 @@ def _steps(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
     with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
         task = bar.add_task(unit)
         yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+@contextmanager
+def _pace(out: Console) -> Iterator[Callable[[int, int], None]]:
+    """Rows answered and their pace: a live line on a terminal, a line every half minute elsewhere."""
+    began = printed = time.monotonic()
+
+    def line(done: int, total: int) -> str:
+        left = f" of {total:,}" if total else ""
+        return f"{done:,}{left} rows, {done / max(time.monotonic() - began, 1e-9):,.0f} rows/s"
+
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+            yield lambda done, total: live.update(Text(line(done, total)))
+        return
+
+    def plain(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > 30:
+            printed = time.monotonic()
+            out.print(line(done, total))
+
+    yield plain
+
+
+@contextmanager
+def _pretraining(out: Console) -> Iterator[Callable[[int, int, float], None]]:
+    """As `_steps`, with the loss and the time left at the pace so far, which leaves out what an earlier start made."""
+    began = time.monotonic()
+    first: int | None = None
+
+    def words(step: int, steps: int, loss: float) -> str:
+        nonlocal first, began
+        if first is None:
+            first, began = step, time.monotonic()
+        made = step - first
+        left = _duration((time.monotonic() - began) / made * (steps - step)) if made else "time not known"
+        return f"loss {loss:.3f}" + (f", {left} left" if step < steps else "")
+
+    if not out.is_terminal:
+
+        def line(step: int, steps: int, loss: float) -> None:
+            said = words(step, steps, loss)
+            if step == steps or step % max(1, steps // 10) == 0:
+                out.print(f"{step}/{steps} steps, {said}")
+
+        yield line
+        return
+    with Bar(
+        TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+        console=out, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("reading the texts", total=None)
+        yield lambda step, steps, loss: bar.update(
+            task, completed=step, total=steps, description=words(step, steps, loss)
+        )
 
 
 def _duration(seconds: float) -> str:

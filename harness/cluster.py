@@ -12,16 +12,17 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
+from harness.keeping import Files, Keeping, UnkeptError
 from harness.packing import Job
-from harness.sweep import HarnessError, Sweep, Trial, so_many
+from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
 from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
@@ -39,7 +40,7 @@ _MEASURED_SECONDS = 600.0  # the pack size, at most
 _MOST_DEPARTURES = 20
 
 
-Shipped = Mapping[shipping.Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
+Shipped = Mapping[Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Worker:
     def __init__(self, place: Place, workers_per_gpu: int) -> None:
         self.place, self.workers_per_gpu = place, workers_per_gpu
         self.share = 0.0
-        self.folders: dict[shipping.Spec, Path] = {}
+        self.folders: dict[Spec, Path] = {}
 
     def ready(self) -> Seat:
         import ray
@@ -71,17 +72,26 @@ class _Worker:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
 
-    def train(self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped) -> list[Result]:
+    def train(
+        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
+    ) -> tuple[list[Result], dict[str, Files]]:
+        """The pack's results, and the weights to keep that this node can't write where the driver would find them."""
         self.share = 0.0
 
         def progress(step: int, steps: int) -> None:
             self.share = step / steps
 
-        results = train_pack(sweep, profile, self._moved(trials, shipped), self.place, progress)
-        return [
+        keeping, sent = self.place.keeping, {}
+        with nullcontext() if keeping is None else keeping.here() as here:
+            place = replace(self.place, keeping=here)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress)
+            if keeping is not None and here is not None:
+                sent = keeping.sent(here)
+        planned = [
             (record.model_copy(update={"trial": planned}), curves)
             for (record, curves), planned in zip(results, trials, strict=True)
         ]
+        return planned, sent
 
     def _moved(self, trials: Sequence[Trial], shipped: Shipped) -> list[Trial]:
         """The trials with the paths that their files have here."""
@@ -162,6 +172,7 @@ class RayPool:
         hang_minutes: float,
         checkpoints: Checkpoints | None,
         workers_per_gpu: int = 1,
+        keeping: Keeping | None = None,
     ) -> None:
         """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
 
@@ -196,7 +207,8 @@ class RayPool:
             raise _unreachable(address, str(error).splitlines()[0]) from None
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
-        self.place = Place("cuda" if self._has("GPU") >= 1 else "cpu", threads, checkpoints=checkpoints)
+        device = "cuda" if self._has("GPU") >= 1 else "cpu"
+        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
@@ -217,7 +229,7 @@ class RayPool:
         self.given_up: list[Done] = []
         self.news: list[str] = []
         self.refused = ""  # why the last worker that could not start didn't
-        self.shipped: dict[shipping.Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
         self.room = 0
         self.looked = time.monotonic()
         self.counted, self.pause = -math.inf, _CENSUS_SECONDS
@@ -379,7 +391,7 @@ class RayPool:
         """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
         if self.address is None:
             return {}
-        specs = dict.fromkeys(spec for one in trials for spec in (one.recipe.task, one.recipe.model))
+        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
         for spec in specs:
             if spec not in self.shipped:
                 files = shipping.files(spec)
@@ -397,7 +409,7 @@ class RayPool:
             if flight is None:  # a worker came up
                 continue
             try:
-                found.append(Done(flight.job, self.ray.get(future)))
+                found.append(self._received(flight.job, *self.ray.get(future)))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 text = f"{error.cause.__class__.__name__}: {error}"
@@ -415,6 +427,14 @@ class RayPool:
                 why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
                 found.append(Done(flight.job, [], error=why, died=True))
         return found
+
+    def _received(self, job: Job, results: list[Result], sent: Mapping[str, Files]) -> Done:
+        try:
+            if self.place.keeping is not None:
+                self.place.keeping.receive(sent)
+        except UnkeptError as error:
+            return Done(job, [], error=f"UnkeptError: {error}")
+        return Done(job, results)
 
     def _look(self) -> None:
         """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""

@@ -20,9 +20,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import hub, machine, tasks
+from harness import augmentation, hub, keeping, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
+from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
 from harness.packing import Job, after_failure, fitting, pack
 from harness.records import HEARTBEAT, Curves, Record, Store, write_json
 from harness.sweep import (
@@ -87,6 +88,7 @@ class Options:
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
     workers_per_gpu: int = 1
+    keep: Which = "none"  # of which finished trials the weights are kept
 
 
 class Source(Protocol):
@@ -131,14 +133,18 @@ def run(
         minutes = math.inf if options.checkpoint_minutes is None else options.checkpoint_minutes
         checkpoints = Checkpoints(store.folder.resolve() / "checkpoints", minutes)
         unfinished = checkpoints.unfinished([one for one in expand(sweep) if _wanted(records.get(one.id), options)])
+        keeping.clear(store)
         trained = 0
-        if chosen:
-            training = _Training(sweep, store, records, chosen, options, began, checkpoints, unfinished, show, source)
-            training.run()
-            trained, sweep = training.trained, training.sweep
-            asked |= {trial.id for trial in training.missing}
-        else:
-            store.save_plan(sweep)
+        with _shelf(sweep, store, records, options.keep) as shelf:
+            if chosen:
+                training = _Training(
+                    sweep, store, records, chosen, options, began, checkpoints, unfinished, shelf, show, source
+                )
+                training.run()
+                trained, sweep = training.trained, training.sweep
+                asked |= {trial.id for trial in training.missing}
+            else:
+                store.save_plan(sweep)
         checkpoints.close()
     return ended(sweep, store, trained, asked)
 
@@ -242,11 +248,17 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         record = records.get(trial.id)
         if record and record.measured:
             known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
+    changed = {
+        record.trial.recipe.synonyms.name: record.measured.augmentation_sha256
+        for record in records.values()
+        if record.measured and record.trial.recipe.synonyms
+    }
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         raw = tasks.load(task)
         for recipe in recipes:
             if recipe.task == task:
                 tasks.check_recipe(recipe, raw.train.labels, raw.metric)
+                _check_words(recipe, augmentation.check(recipe, raw), changed)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
                 "the data of a started sweep stay the same",
@@ -266,17 +278,62 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         models.check(model, method)
 
 
+def _check_words(recipe: Recipe, digest: str | None, known: Mapping[str, str | None]) -> None:
+    if recipe.synonyms and known.get(recipe.synonyms.name, digest) != digest:
+        raise HarnessError(
+            "the synonyms of a started sweep stay the same",
+            got=f"other words under the name '{recipe.synonyms.name}'",
+            allowed="the list that the finished trials were trained with",
+            fix="restore it, or give the new list another name",
+        )
+
+
+@contextmanager
+def keeping_one(sweep: Sweep, store: Store) -> Iterator[Shelf]:
+    """Hold the folder, to keep the weights of a trial that is trained again; raises HarnessError as `run` does."""
+    with store.locked(), _weights_written(), _shelf(sweep, store, {}, "rerun") as shelf:
+        assert shelf is not None
+        yield shelf
+
+
+@contextmanager
+def _shelf(sweep: Sweep, store: Store, records: Mapping[str, Record], keep: Which | KeptAs) -> Iterator[Shelf | None]:
+    tagged = next((cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind == "tokens"), None)
+    if tagged is not None and keep != "none":
+        raise HarnessError(
+            "models that are kept answer texts",
+            got=f"--keep with the token task {tagged.name}",
+            allowed="a task of the kind texts",
+            fix="leave --keep out",
+        )
+    if keep == "none":
+        yield None
+        return
+    with _written(store.folder / "models"):
+        shelf = Shelf(store, sweep, records, keep)
+    try:
+        yield shelf
+    finally:
+        shelf.close()
+
+
 @contextmanager
 def _pool(
-    sweep: Sweep, options: Options, most: int, checkpoints: Checkpoints | None, tick: Callable[[], None]
+    sweep: Sweep,
+    options: Options,
+    most: int,
+    checkpoints: Checkpoints | None,
+    kept: Keeping | None,
+    tick: Callable[[], None],
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, Place(device, options.threads, checkpoints=checkpoints), tick)
+        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=kept)
+        yield InProcess(sweep, place, tick)
         return
     pool = RayPool(
         sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-        options.workers_per_gpu,
+        options.workers_per_gpu, kept,
     )  # fmt: skip
     try:
         yield pool
@@ -375,15 +432,16 @@ class _Training:
         began: float,
         checkpoints: Checkpoints,
         unfinished: Sequence[tuple[Trial, ...]],
+        shelf: Shelf | None,
         show: Callable[[Progress], None],
         source: Source | None = None,
     ) -> None:
-        self.source = source
+        self.source, self.shelf = source, shelf
         before = count(expand(sweep), records)
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
         self.progress = Progress(before.planned, before.finished, before.crashed - len(self.retried), before.failed)
-        self.total, self.behind = sum(trial.recipe.epochs for trial in missing), 0.0  # epochs over all lanes
+        self.total, self.behind = sum(trial.recipe.passes for trial in missing), 0.0  # epochs over all lanes
         self.started, self.ticked, self.beaten = time.monotonic(), 0.0, -_HEARTBEAT_SECONDS
         self.started_utc = _now()
         self.checkpoints = checkpoints
@@ -406,7 +464,9 @@ class _Training:
         keeps = self.options.checkpoint_minutes is not None
         checkpoints = self.checkpoints if keeps or self.unfinished else None
         most = self._most()
-        with _pool(self.sweep, self.options, most, checkpoints, self.tick) as self.pool, self.stop.listening():
+        kept = None if self.shelf is None else self.shelf.keeping
+        pool = _pool(self.sweep, self.options, most, checkpoints, kept, self.tick)
+        with pool as self.pool, self.stop.listening():
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had
                 if keeps:
@@ -480,7 +540,7 @@ class _Training:
             self.store.save_plan(grown)
         self.missing = [*self.missing, *fresh]
         self.progress.planned += len(fresh)
-        self.total += sum(trial.recipe.epochs for trial in fresh)
+        self.total += sum(trial.recipe.passes for trial in fresh)
         self._join(fresh)
 
     def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
@@ -521,14 +581,22 @@ class _Training:
             before = self.paces.get(shape, (0.0, 0.0))
             self.paces[shape] = (before[0] + seconds, before[1] + job.work)
             self.behind += job.lane_epochs
-            for record, curves in done.results:
+            for record, _ in done.results:
                 _same_model(record, self.models)
+            if self.shelf is not None:
+                with _weights_written():
+                    self.shelf.publish([record for record, _ in done.results])
+            for record, curves in done.results:
                 _save(self.store, record, curves, self.retried)
                 self.trained += 1
                 self.progress.finished += 1
                 self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
+            if self.shelf is not None:
+                self.shelf.settle()
             self.checkpoints.remove(job.trials)
             return
+        if done.unkept is not None:
+            raise _no_room(done.unkept)
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
         if done.out_of_memory:
@@ -607,12 +675,24 @@ def _written(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        raise HarnessError(
-            "the results can be written",
-            got=f"{error.filename or path} ({error.strerror})",
-            allowed="a folder of your own with room in it",
-            fix="make room: what was trained before is kept, and the same command goes on",
-        ) from error
+        raise _no_room(f"{error.filename or path} ({error.strerror})") from error
+
+
+@contextmanager
+def _weights_written() -> Iterator[None]:
+    try:
+        yield
+    except UnkeptError as error:
+        raise _no_room(str(error)) from error
+
+
+def _no_room(got: str) -> HarnessError:
+    return HarnessError(
+        "the results can be written",
+        got=got,
+        allowed="a folder of your own with room in it",
+        fix="make room: what was trained before is kept, and the same command goes on",
+    )
 
 
 def last_line(error: str) -> str:

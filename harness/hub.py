@@ -169,20 +169,20 @@ def _brings_code(folder: Path) -> bool:
     return False
 
 
-def check_model(spec: ModelSpec) -> None:
+def check_model(spec: ModelSpec, key: str = "model.folder") -> None:
     """Raise HarnessError within seconds when the model's files can't be had or bring code that is not trusted.
 
-    Of a model on the hub that is told when it is loaded.
+    Of a model on the hub that is told when it is loaded. `key` is what --set points at a folder with.
     """
     if spec.folder is None and spec.name != "embedded":
         if not cached("model", spec.name) and not reachable():
-            raise missing("model", spec.name)
+            raise missing("model", spec.name, key)
     elif not (Path(location(spec)) / "config.json").is_file():
         raise HarnessError(
             "a model folder holds config.json, weights and a tokenizer",
             got=f"{location(spec)} without config.json",
             allowed="a folder written by save_pretrained",
-            fix="point at it with --set model.folder=DIR",
+            fix=f"point at it with --set {key}=DIR",
         )
     elif not _trusted and _brings_code(Path(location(spec))):
         raise custom_code(spec)

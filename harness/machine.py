@@ -103,12 +103,12 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
         if record is None:
             left.append(trial)
         elif record.measured:
-            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.epochs)
+            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
     if not left:
         return Estimate(0.0, "nothing is missing", memory, parameters)
     if per_step and all(_work(trial) in per_step for trial in left):
         epochs = {key: float(np.mean(values)) for key, values in per_step.items()}
-        seconds = sum(epochs[_work(trial)] * trial.recipe.epochs for trial in left) / workers
+        seconds = sum(epochs[_work(trial)] * trial.recipe.passes for trial in left) / workers
         return Estimate(seconds, "from the finished trials", memory, parameters)
     # 6 floating-point operations a parameter and token for forward and backward (Kaplan et al. 2020, 2.1), at speeds
     # that small batches reach: a guess within a factor of three or so.
@@ -119,7 +119,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
         sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
         if sizes is None or count is None:
             return Estimate(None, "the size of the model or data is not known here", memory, parameters)
-        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.epochs * trial.recipe.max_length
+        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.passes * trial.recipe.max_length
         total += 6 * count * tokens / speed
     return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
 

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -142,6 +143,34 @@ def is_scale(name: str) -> bool:
 def virtual_positions(method: Method) -> int:
     """How many positions before the text a method takes."""
     return method.virtual_tokens if method.name == "prompt" else 0
+
+
+def save_config(folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str) -> None:
+    """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained onto the model that lies at `base`.
+
+    The head (names of its parameters) is loaded whole, as peft's `modules_to_save`.
+    """
+    peft: Any = _peft()
+    layers: dict[str, Any] = {
+        name: part for name, part in module.named_modules() if isinstance(part, peft.tuners.tuners_utils.BaseTunerLayer)
+    }
+    first = next(iter(layers.values()))
+    encoder = f"{module.base_model_prefix}."
+    whole = [name.rpartition(".")[0] if name.startswith(encoder) else name.partition(".")[0] for name in head]
+    common = {
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "target_modules": list(layers),
+        "fan_in_fan_out": bool(first.fan_in_fan_out),
+        "modules_to_save": list(dict.fromkeys(whole)),
+        "inference_mode": True,
+    }
+    if hasattr(first, "lora_A"):
+        config = peft.LoraConfig(r=first.r["default"], lora_alpha=alpha, **common)
+    else:
+        forward = [name for name, part in layers.items() if part.is_feedforward]
+        config = peft.IA3Config(feedforward_modules=forward, **common)
+    config.save_pretrained(folder)
 
 
 # ------------------------------------------------------------------------------------------------- first values

@@ -151,6 +151,11 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     return {metric: _value(metric, table) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2}
 
 
+def of_counts(metric: Metric, table: list[list[int]]) -> float:
+    """Give the score of a confusion table [C][C], rows being labels and columns answers, C at least 2."""
+    return _value(metric, table)
+
+
 def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
     """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
 

@@ -6,9 +6,11 @@ import copy
 import hashlib
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer
 # Decoders, whose mask is causal and who classify by their last real token.
 _DECODERS = ("gpt2", "llama", "qwen2")
 _FULL = Method()
+_ENCODER = "an encoder that transformers' AutoModelForSequenceClassification knows"
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Network:
         return given
 
 
-def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
+def loaded(what: str, spec: ModelSpec, load: Callable[..., Any], kind: str = _ENCODER) -> Any:
     """What `load(place, …)` gives; a model with code of its own is refused where that is not trusted.
 
     One of a kind that transformers knows is too: without its code it would be another network.
@@ -136,8 +139,8 @@ def _loaded(what: str, spec: ModelSpec, load: Callable[..., Any]) -> Any:
         raise HarnessError(
             f"the {what} of '{spec.name}' can be loaded",
             got=reason[:200],
-            allowed="an encoder that transformers' AutoModelForSequenceClassification knows",
-            fix="check the name, or point --set model.folder=DIR at a complete folder",
+            allowed=kind,
+            fix="check the name, or name a complete folder with --set",
         ) from None
 
 
@@ -147,7 +150,7 @@ def tokenizer(spec: ModelSpec) -> Any:
     hub.prepare()
     from transformers import AutoTokenizer
 
-    found = _loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    found = loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
     if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
         found.pad_token = found.eos_token
     return found
@@ -165,6 +168,38 @@ def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, tokens:
     return known[method]
 
 
+def kept(folder: Path) -> Any:
+    """The classifier of a whole model's folder with the head that lies there, in float32, to be asked."""
+    spec = ModelSpec(name=folder.name, folder=str(folder))
+    hub.check_model(spec)
+    hub.prepare()
+    from transformers import AutoModelForSequenceClassification
+
+    with _quiet():
+        found = loaded(
+            "weights",
+            spec,
+            lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
+                place, **trust, dtype=torch.float32
+            ),
+        )
+    return found.eval()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Have transformers neither warn nor draw bars while it loads."""
+    import transformers
+
+    was = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(was)
+
+
 def check(spec: ModelSpec, method: Method) -> None:
     """Raise HarnessError for a method that the model has not the parts for; its weights are not read."""
     if method == _FULL:
@@ -172,9 +207,9 @@ def check(spec: ModelSpec, method: Method) -> None:
     hub.prepare()
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = _loaded("configuration", spec, AutoConfig.from_pretrained)
+    config = loaded("configuration", spec, AutoConfig.from_pretrained)
     with torch.device("meta"):
-        module = _loaded(
+        module = loaded(
             "configuration",
             spec,
             lambda place, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
@@ -222,30 +257,23 @@ def _networks(spec: ModelSpec, num_labels: int, tokens: bool = False) -> dict[Me
 def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     hub.check_model(spec)
     hub.prepare()
-    import transformers
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
     kind_of_head = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
-    was = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
-    transformers.logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
-            module, info = _loaded(
-                "weights",
-                spec,
-                lambda place, **trust: kind_of_head.from_pretrained(
-                    place,
-                    **trust,
-                    num_labels=num_labels,
-                    dtype=torch.float32,
-                    attn_implementation="eager",
-                    ignore_mismatched_sizes=True,
-                    output_loading_info=True,
-                ),
-            )
-    finally:
-        transformers.logging.set_verbosity(was)
+    with _quiet(), torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
+        module, info = loaded(
+            "weights",
+            spec,
+            lambda place, **trust: kind_of_head.from_pretrained(
+                place,
+                **trust,
+                num_labels=num_labels,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            ),
+        )
     for part in module.modules():
         # Under vmap the pad row would get no gradient in lane 0 and one in the others. With the mask the pad
         # positions' gradient is zero anyhow.
@@ -276,8 +304,15 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
-    positions = getattr(module.config, "max_position_embeddings", None)
-    if positions is not None and kind in _OFFSET_POSITIONS:
-        positions -= module.config.pad_token_id + 1
     takes = takes and types > 0
-    return Network(module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, positions, causal)
+    return Network(
+        module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, longest(module.config), causal
+    )
+
+
+def longest(config: Any) -> int | None:
+    """How many tokens a model of that configuration can read; None where there is no bound."""
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+        positions -= config.pad_token_id + 1
+    return positions

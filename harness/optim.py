@@ -1,4 +1,4 @@
-"""AdamW with its bias-correction switch, SGD and LAMB; schedules and clipping; each with one value a lane."""
+"""AdamW with its bias-correction switch, SGD, LAMB and Adafactor, with clipping; each with one value a lane."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.remedies import Parts, depth
+from harness.schedules import correction, factor
 from harness.sweep import Recipe
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
@@ -19,41 +20,6 @@ Layers = Sequence[tuple[list[float], list[int]]]
 _NORM_BLOCK = 512
 # Values (over all lanes) that a processor's cache holds beside their gradient and moments.
 _CACHED = 2**15
-
-
-def warmup_linear(step: int, total_steps: int, warmup_ratio: float) -> float:
-    """The factor on the learning rate of update `step` (from 0): up over int(ratio · total) steps, then down to 0.
-
-    The first update has factor 0 where there is a warm-up, as in the paper's code (transformers'
-    get_linear_schedule_with_warmup under LambdaLR).
-    """
-    warmup = int(warmup_ratio * total_steps)
-    if step < warmup:
-        return step / warmup
-    return max(0.0, (total_steps - step) / max(1, total_steps - warmup))
-
-
-def factor(step: int, total_steps: int, recipe: Recipe) -> float:
-    """The factor on the learning rate of update `step` (from 0) by the recipe's schedule.
-
-    After the warm-up, as transformers' schedules of these names; `polynomial` goes from lr to `schedule_end`, and
-    `inverse_sqrt` has the warm-up as its timescale, 10,000 updates where there is none.
-    """
-    if recipe.schedule == "linear":
-        return warmup_linear(step, total_steps, recipe.warmup_ratio)
-    warmup = int(recipe.warmup_ratio * total_steps)
-    if step < warmup:
-        return step / warmup
-    left = 1 - min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 - math.cos(math.pi * left))
-    if recipe.schedule == "polynomial":
-        end = recipe.schedule_end / recipe.lr
-        return float((1 - end) * left**recipe.schedule_power + end)
-    if recipe.schedule == "inverse_sqrt":
-        scale = warmup or 10_000
-        return 1 / math.sqrt((step - warmup + scale) / scale)
-    return 1.0
 
 
 class LaneOptimizer(ABC):
@@ -218,8 +184,8 @@ class LaneAdamW(LaneOptimizer):
         for (by_slot, counts), r in zip(layers or (), self.recipes, strict=False):
             factors.append(by_slot)
             # The first update of a layer has the correction of a first update.
-            whole = _correction(count, r)
-            ratios.append([f * (_correction(t, r) / whole) for f, t in zip(by_slot, counts, strict=True)])
+            whole = correction(count, r)
+            ratios.append([f * (correction(t, r) / whole) for f, t in zip(by_slot, counts, strict=True)])
         for here in self._stretches():
             w, g, m, v = (x[:, here] for x in (self.weights, gradient, self.first, self.second))  # [L, width]
             g.mul_(clip)
@@ -288,17 +254,90 @@ class LaneLAMB(LaneAdamW):
             w.sub_(u, alpha=rate)
 
 
+class LaneAdafactor(LaneOptimizer):
+    """Adafactor (Shazeer & Stern 2018, arXiv:1804.04235) as transformers', called with scale_parameter=False,
+    relative_step=False and warmup_init=False, its other settings as they are: a rate from outside, no first moment.
+
+    Of a matrix [r, c] the second moments are kept as those of its rows [r] and columns [c], with β2 = 1 − t^(−0.8), t
+    from a layer's unfreezing; an update whose root mean square exceeds 1 is scaled down to it, each parameter by
+    itself; the decay comes before the update.
+    """
+
+    _EPS, _DECAY_RATE, _MOST = 1e-30, -0.8, 1.0  # transformers' eps[0], decay_rate and clip_threshold
+
+    def _prepare(self) -> None:
+        groups: dict[tuple[int, ...], list[int]] = {}  # shape -> its parameters, which are computed together
+        for place, value in enumerate(self._known.values):
+            groups.setdefault(tuple(value.shape), []).append(place)
+        self._groups = list(groups.items())
+        sizes = [len(places) * self._moments(shape) for shape, places in self._groups]
+        # Group by group, of the matrices' rows and then of their columns.
+        self.second = self.weights.new_zeros(len(self.weights), sum(sizes))
+        self._seconds = [torch.split(second, sizes) for second in self.second]
+
+    @staticmethod
+    def _moments(shape: tuple[int, ...]) -> int:
+        """How many second moments are kept of a parameter."""
+        if len(shape) < 2:
+            return math.prod(shape)
+        return math.prod(shape[:-2]) * (shape[-2] + shape[-1])
+
+    def state(self) -> dict[str, Tensor]:
+        """The second moments."""
+        return {"second": self.second}
+
+    def _update(self, gradient: Tensor, clip: Tensor, rates: list[float], layers: Layers | None) -> None:
+        gradient.mul_(clip)
+        for lane, (rate, r) in enumerate(zip(rates, self.recipes, strict=True)):
+            factors, counts = layers[lane] if layers else ([1.0], [self.done + 1])
+            betas = [1 - count**self._DECAY_RATE for count in counts]
+            parts = torch.split(gradient[lane], list(self._known.sizes))
+            found: list[Tensor] = [gradient[lane]] * len(parts)
+            for (shape, places), second in zip(self._groups, self._seconds[lane], strict=True):
+                own = [betas[self._known.slots[place]] if layers else betas[0] for place in places]
+                update = self._direction(torch.stack([parts[place] for place in places]), shape, second, own)
+                for place, one in zip(places, update, strict=True):
+                    found[place] = one.reshape(-1)
+            update, w = torch.cat(found), self.weights[lane]
+            over = self._over([factors])[0] if layers else None
+            if r.weight_decay:
+                w.addcmul_(w, self.decayed if over is None else self.decayed * over, value=-rate * r.weight_decay)
+            w.sub_(update if over is None else update.mul_(over), alpha=rate)
+
+    def _direction(self, g: Tensor, shape: tuple[int, ...], second: Tensor, betas: list[float]) -> Tensor:
+        """What parameters of one shape move by at a rate of 1, [G, *shape], of their gradients [G, numel]."""
+        count, g = len(betas), g.view(-1, *shape)
+        kept, rest = (g.new_tensor(values)[:, None] for values in (betas, [1 - beta for beta in betas]))  # [G, 1]
+        squares = g.square().add_(self._EPS)
+        if len(shape) < 2:
+            second = second.view(count, -1)
+            second.mul_(kept).add_(squares.view(count, -1) * rest)
+            update = second.rsqrt().view(g.shape).mul_(g)
+        else:
+            outer = count * math.prod(shape[:-1])
+            rows, columns = second[:outer].view(count, -1), second[outer:].view(count, -1)
+            rows.mul_(kept).add_(squares.mean(dim=-1).view(count, -1) * rest)
+            columns.mul_(kept).add_(squares.mean(dim=-2).view(count, -1) * rest)
+            by_row = rows.view(count, *shape[:-1])
+            scale = (by_row / by_row.mean(dim=-1, keepdim=True)).rsqrt_()[..., None]  # [G, …, r, 1]
+            update = scale * columns.view(count, *shape[:-2], 1, shape[-1]).rsqrt()  # [G, …, r, c]
+            update.mul_(g)
+        sizes = update.flatten(1) if len(shape) else update[:, None]
+        size = sizes.square().mean(dim=1).sqrt_()  # root mean square, [G]
+        return update.div_((size / self._MOST).clamp_(min=1.0).view(-1, *[1] * len(shape)))
+
+
 def lane_optimizer(
     weights: Tensor, decayed: Tensor, recipes: Sequence[Recipe], total_steps: int, parts: Parts
 ) -> LaneOptimizer:
     """The optimizer of a pack's recipes, which name the same."""
-    kinds: dict[str, Callable[..., LaneOptimizer]] = {"adamw": LaneAdamW, "sgd": LaneSGD, "lamb": LaneLAMB}
+    kinds: dict[str, Callable[..., LaneOptimizer]] = {
+        "adamw": LaneAdamW,
+        "sgd": LaneSGD,
+        "lamb": LaneLAMB,
+        "adafactor": LaneAdafactor,
+    }
     return kinds[recipes[0].optimizer](weights, decayed, recipes, total_steps, parts)
-
-
-def _correction(count: int, recipe: Recipe) -> float:
-    """What bias correction multiplies the size of the update number `count` by."""
-    return math.sqrt(1 - recipe.beta2**count) / (1 - recipe.beta1**count) if recipe.bias_correction else 1.0
 
 
 def _norm(values: Tensor) -> Tensor:

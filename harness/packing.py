@@ -28,12 +28,12 @@ class Job:
     @property
     def lane_epochs(self) -> int:
         """Epochs to train over all lanes, the measure of work left."""
-        return sum(trial.recipe.epochs for trial in self.trials)
+        return sum(trial.recipe.passes for trial in self.trials)
 
     @property
     def work(self) -> float:
         """What its time is in proportion to, in epochs of one lane."""
-        return self.trials[0].recipe.epochs * (len(self.trials) + STEP_OVERHEAD)
+        return self.trials[0].recipe.passes * (len(self.trials) + STEP_OVERHEAD)
 
 
 def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -> list[Job]:
@@ -52,7 +52,7 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
     for group in groups.values():
         group.sort(key=lambda trial: (rank[trial.id], trial.cell))
     shapes = [(group, size(group[0].recipe)) for group in groups.values()]
-    longest = max((group[0].recipe.epochs for group, _ in shapes), default=0)
+    longest = max((group[0].recipe.passes for group, _ in shapes), default=0)
     most = max((lanes for _, lanes in shapes), default=0)
     jobs = _cut(shapes, longest * (most + STEP_OVERHEAD), 1, workers)
     ends, close = makespan(jobs, workers), CLOSE * sum(job.work for job in jobs) / workers
@@ -67,10 +67,10 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
 
 def _cut(shapes: Sequence[tuple[list[Trial], int]], work: float, share: float, workers: int) -> list[Job]:
     """Packs of at most their shape's lanes and so much work, those of shorter trials a share of it, in their order."""
-    longest = max((group[0].recipe.epochs for group, _ in shapes), default=0)
+    longest = max((group[0].recipe.passes for group, _ in shapes), default=0)
     turns = []
     for group, most in shapes:
-        epochs = group[0].recipe.epochs
+        epochs = group[0].recipe.passes
         room = (work if epochs == longest else share * work) / epochs - STEP_OVERHEAD
         lanes = max(1, min(most, int(room + 1e-9)))
         turns += [(at / len(group), Job(tuple(group[at : at + lanes]))) for at in range(0, len(group), lanes)]

@@ -19,7 +19,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from harness.sweep import SEED_FIELDS, BaselineName, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
+RECORDED = "recorded_"  # how the names of a recording's arrays begin in the file
 HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `harness status`
 # For so long a sweep tries to take a folder: `harness status` shares the lock for an instant to see whether it is held.
 _LOCK_SECONDS = 1.0
@@ -95,6 +96,9 @@ class Measured(BaseModel):
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
     # Not in the first records, whose parameters were all trained: None there.
     trained_parameters: int | None = None
+    augmentation_sha256: str | None = Field(
+        default=None, description="of the words or translators that changed the training texts; None where none did"
+    )
     # Not in the first records, and None where there is no test split.
     test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
     test_examples: int | None = None
@@ -149,6 +153,20 @@ _BASELINES = TypeAdapter(tuple[Baseline, ...])
 
 
 @dataclass(frozen=True)
+class Recording:
+    """How a trial trained, for its diagnosis; R recorded updates, G parts of the network, E evaluations, C classes."""
+
+    layers: np.ndarray  # [G] names: embeddings, 1 attention, 1 feed-forward, …, pooler, head
+    update: np.ndarray  # [R] int64, counted from 1
+    layer_norm: np.ndarray  # [R, G] float32, gradient norm before clipping
+    update_norm: np.ndarray  # [R] float32, of the change of all trained weights
+    weight_norm: np.ndarray  # [R] float32, of all trained weights before it
+    predicted: np.ndarray  # [E, C] int32, dev examples by predicted class; 0 where the logits were not finite
+    cls_rank: np.ndarray  # [E] float32, effective rank of the vectors that the head reads; NaN where not known
+    cls_cosine: np.ndarray  # [E] float32, their mean cosine
+
+
+@dataclass(frozen=True)
 class Curves:
     """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
 
@@ -166,14 +184,34 @@ class Curves:
     # Of token tasks, where N and M count words: how many of them each sentence has.
     sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     test_sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    recording: Recording | None = None  # kept in the same file, read by itself
 
     @property
-    def kept(self) -> dict[str, np.ndarray]:
-        """The arrays that are kept, by name."""
-        return {name: array for name, array in vars(self).items() if name not in OPTIONAL or array.size}
+    def arrays(self) -> dict[str, Any]:
+        """Everything by the names in the file, where those of the recording begin with `recorded_`."""
+        recorded = {} if self.recording is None else vars(self.recording)
+        own = {name: value for name, value in vars(self).items() if name != "recording"}
+        own = {name: value for name, value in own.items() if name not in OPTIONAL or value.size}
+        return own | {f"{RECORDED}{name}": value for name, value in recorded.items()}
 
 
 OPTIONAL = {one.name for one in fields(Curves) if one.default_factory is not MISSING}  # arrays of `Curves`
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Loss over the plane through a pretrained model and two trials of it; W × H points, in distances between weights.
+
+    The pretrained weights lie at (0, 0), the first trial's at (x, 0), the second's where `places` says.
+    """
+
+    trials: np.ndarray  # [2] ids
+    x: np.ndarray  # [W] float64
+    y: np.ndarray  # [H] float64
+    loss: np.ndarray  # [H, W] float32, training loss
+    gradient_norm: np.ndarray  # [H, W] float64
+    places: np.ndarray  # [3, 2] float64: pretrained, first, second
+    examples: np.ndarray  # [] of the training data that the loss is over
 
 
 @lru_cache(maxsize=1024)
@@ -278,7 +316,7 @@ class Store:
             raise FileExistsError(path)
         if curves is not None:
             buffer = io.BytesIO()
-            np.savez_compressed(buffer, **curves.kept)  # type: ignore[arg-type]
+            np.savez_compressed(buffer, **curves.arrays)
             content = buffer.getvalue()
             record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
             write(path.with_suffix(".npz"), content)
@@ -352,11 +390,33 @@ class Store:
 
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial, None where they are not kept."""
+        found = self._read(f"{self.trials}/{trial_id}.npz", Curves, "")
+        return None if found is None else Curves(**found)
+
+    def recording(self, trial_id: str) -> Recording | None:
+        """How a trial trained, None where that was not recorded."""
+        found = self._read(f"{self.trials}/{trial_id}.npz", Recording, RECORDED)
+        return None if found is None else Recording(**found)
+
+    def save_surface(self, surface: Surface) -> None:
+        """Keep a loss surface, in place of the one before."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **vars(surface))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write(self.folder / "surface.npz", buffer.getvalue())
+
+    def surface(self) -> Surface | None:
+        """The loss surface that was computed last, None where none was."""
+        found = self._read(f"{self.folder}/surface.npz", Surface, "")
+        return None if found is None else Surface(**found)
+
+    def _read(self, path: str, kind: type[Curves | Recording | Surface], prefix: str) -> dict[str, Any] | None:
+        names = [field.name for field in fields(kind) if field.name != "recording"]
         try:
-            with open(f"{self.trials}/{trial_id}.npz", "rb") as stream, zipfile.ZipFile(stream) as archive:
-                names = {name.removesuffix(".npy") for name in archive.namelist()} & OPTIONAL
-                wanted = (name for name in Curves.__dataclass_fields__ if name in names or name not in OPTIONAL)
-                return Curves(**{name: _array(archive.read(f"{name}.npy")) for name in wanted})
+            with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+                there = {name.removesuffix(".npy") for name in archive.namelist()}
+                wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]
+                return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in wanted}
         except _DAMAGED:
             return None
 
@@ -455,6 +515,7 @@ def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
         rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
+    texts.add("augmentation_sha256")
     for name in Measured.model_fields:
         if name not in texts:
             table[name] = pd.to_numeric(table[name])

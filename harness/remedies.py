@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,6 +165,63 @@ class Mixout:
         """Turn the gradient by the mixed weights [L, P] into that by the weights themselves."""
         for lane in self.lanes:
             gradient[lane].mul_(self.factors.pop(lane))
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """What each example of a batch is mixed with: the rows of the `others` [L, B], and the first's `shares` λ [L]."""
+
+    others: Tensor
+    shares: Tensor
+
+    def split(self, size: int) -> list[Mixture | None]:
+        """That of each part of so many examples."""
+        return [Mixture(others, self.shares) for others in torch.split(self.others, size, dim=1)]
+
+
+class Mixup:
+    """Each batch mixed with a permutation of itself (Zhang et al. 2018, arXiv:1710.09412): λ ~ Beta(α, α) a batch.
+
+    Of texts the embeddings of words are mixed (Guo et al. 2019, arXiv:1905.08941), place by place, as far as the longer
+    of the two goes; positions and segments are the first's. The loss is λ times that against the first's label and
+    1 − λ times that against the other's.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], streams: Sequence[torch.Generator]) -> None:
+        """One stream a lane, on the CPU."""
+        self.recipes, self.streams = recipes, streams
+
+    def draw(self, rows: Tensor) -> Mixture:
+        """Whom the rows [L, B] of a batch are mixed with."""
+        others, shares = torch.empty_like(rows), torch.empty(len(rows))
+        for lane, (recipe, generator) in enumerate(zip(self.recipes, self.streams, strict=True)):
+            others[lane] = rows[lane, torch.randperm(rows.shape[1], generator=generator)]
+            # torch.distributions.Beta draws so too, but from the global generator.
+            both = torch.full((2,), recipe.mixup, dtype=torch.float64)
+            shares[lane] = torch._sample_dirichlet(both, generator=generator)[0]
+        return Mixture(others, shares)
+
+
+@contextmanager
+def mixed_words(module: nn.Module, others: Tensor, share: Tensor) -> Iterator[None]:
+    """Mix the embeddings of the words that a network reads with those of other words [B, T]."""
+    model: Any = module
+    words = next(part for part in model.get_input_embeddings().modules() if isinstance(part, nn.Embedding))
+
+    def mix(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
+        own, other = embedded.chunk(2)  # [B, T, D]
+        return share * own + (1 - share) * other
+
+    # Looked up together: two look-ups' gradients would be added up in an order that depends on the pack.
+    hooks = (
+        words.register_forward_pre_hook(lambda _, given: (torch.cat([given[0], others]),)),
+        words.register_forward_hook(mix),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class Targets:

@@ -12,11 +12,11 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from harness import analysis, figures, findings, tables
+from harness import analysis, diagnosis_findings, figures, findings, tables
 from harness.analysis import Analysis
 from harness.records import Environment
 from harness.study import Study
-from harness.sweep import ModelSpec, Recipe, Scalar, Sweep, TaskSpec, show
+from harness.sweep import Recipe, Scalar, Spec, Sweep, show
 from harness.tables import Table, percent, score
 
 LARGEST_INLINE_SVG = 250_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
@@ -132,6 +132,8 @@ class Page:
     notes: tuple[str, ...]
     multiplicity: str
     sections: tuple[Section, ...]
+    next_words: str
+    next_sweep: str  # the text of a sweep file; empty where none is proposed
     run_header: tuple[str, ...]
     runs: tuple[Run, ...]
     runs_left_out: int
@@ -154,6 +156,10 @@ class _Part:
     shown: tuple[str, ...]
     folded: tuple[str, ...] = ()
     say: Callable[[Analysis], Sequence[str]] = lambda found: ()
+
+
+def _seeds(found: Analysis) -> list[str]:
+    return [*findings.seeds(found), *diagnosis_findings.same_seeds(found)]
 
 
 PARTS = (
@@ -242,7 +248,58 @@ PARTS = (
         ("effects_on_failing",),
         findings.drivers,
     ),
-    _Part("seeds", "Which part of the seed", None, "", ("seed_factors",), (), findings.seeds),
+    _Part("seeds", "Which part of the seed", None, "", ("seed_factors",), ("shared_seeds",), _seeds),
+    _Part(
+        "why",
+        "Why runs fail",
+        "loss_vs_score",
+        "One mark a run. Right of the dotted line the training data were not fitted: optimisation failed. A failed run "
+        "left of it fitted them and does not generalise. Runs that learned and lie at different heights left of it "
+        "differ in how they generalise.",
+        ("kinds",),
+        (),
+        diagnosis_findings.reasons,
+    ),
+    _Part(
+        "gradients",
+        "Gradients by layer",
+        "gradient_norms",
+        "One thin line a run, on a logarithmic scale; bold the medians, bands the middle half of the runs. Where the "
+        "lost runs' lines fall away from the others' in the lower layers, little of the error reaches them any more.",
+        (),
+        ("gradients",),
+        diagnosis_findings.gradients,
+    ),
+    _Part(
+        "surface",
+        "Loss surface",
+        "loss_surface",
+        "Contours of loss and gradient norm in the plane through the pretrained weights and those of two runs of one "
+        "recipe, on logarithmic scales; distances in the picture are distances between weights. Without dropout, with "
+        "the head that the first run started from.",
+        (),
+    ),
+    _Part(
+        "updates",
+        "Size of the updates",
+        "step_size_factor",
+        "Left how much larger Adam's update is without bias correction; right what the schedule makes of it, in "
+        "learning rates: a line above 1 is an update larger than the learning rate says.",
+        (),
+        ("step_sizes",),
+        diagnosis_findings.sizes,
+    ),
+    _Part(
+        "early",
+        "How early it can be told",
+        "early_warning",
+        "Left how well a signal puts lost runs (failed or at chance) before others: 1 always, 0.5 never; bands are "
+        "95 % intervals over cells. Right what a rule on it catches; dots where it gave at most 1 % false alarms. All "
+        "on cells that nothing was learned from; the dashed line is the first rule that holds.",
+        ("stopping",),
+        ("early_warning",),
+        diagnosis_findings.warning,
+    ),
     _Part("baselines", "Against simple baselines", None, "", ("baselines",), (), findings.against_baselines),
     _Part("paper", "Against the paper", None, "", ("against_the_paper",)),
 )
@@ -299,8 +356,8 @@ def _words_table(name: str, caption: str, header: Sequence[str], rows: Iterable[
 
 def _setting(value: object) -> str:
     """A setting as text; of a task or model what decides the result, not where its files lie on a machine."""
-    if isinstance(value, TaskSpec | ModelSpec):
-        fields = value.model_dump(exclude={"files", "folder", "name"}, exclude_defaults=True)
+    if isinstance(value, Spec):
+        fields = value.model_dump(exclude={"files", "folder", "file", "name"}, exclude_defaults=True)
         return ", ".join([value.name, *(f"{key} {show(inner)}" for key, inner in fields.items())])
     return show(value)
 
@@ -527,6 +584,7 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
     if len(runs) > MOST_RUNS:  # what went wrong first
         runs = runs.sort_values("verdict", key=lambda words: words.isin(["ok", "unjudged"]), kind="stable")
     shown = _run_rows(study, runs.head(MOST_RUNS))
+    proposed = diagnosis_findings.next_sweep(found) or ("", "")
     return Page(
         title=f"{study.title} ({study.stand_in})" if said else study.title,
         heading=study.title,
@@ -538,6 +596,8 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
         notes=study.notes,
         multiplicity=findings.multiplicity(found),
         sections=_sections(found, made, drawn, answer[0]),
+        next_words=proposed[0],
+        next_sweep=proposed[1],
         run_header=(
             *(axis.replace("_", " ") for axis in study.axes),
             "seed",
@@ -610,7 +670,8 @@ def _fill(folder: Path, found: Analysis) -> None:
     for name, data in found.tables.items():
         if name in made or name == "profile":
             (listed / f"{name}.csv").write_text(tables.csv(_named(found.study, data), "%.10g"), encoding="utf-8")
-    (listed / "runs.csv").write_text(_runs_csv(found.runs), encoding="utf-8")
+    fates = found.diagnosis.fates[["kind", "vanished"]].rename(columns={"vanished": "gradients_vanished_by"})
+    (listed / "runs.csv").write_text(_runs_csv(found.runs.join(fates)), encoding="utf-8")
     page = _page(found, made, drawn)
     for name, template in {"index.html": "report.html.j2", "report.md": "report.md.j2"}.items():
         (folder / name).write_text(_render(template, page), encoding="utf-8")

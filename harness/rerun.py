@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from harness import machine
+from harness.keeping import Keeping
 from harness.records import Curves, Record, Store
 from harness.sweep import HarnessError, Sweep, Trial
 from harness.workers import Place, train_pack
@@ -40,12 +41,18 @@ class Comparison:
 
 
 def rerun(
-    sweep: Sweep, store: Store, trial: Trial, tolerance: float, progress: Callable[[int, int], None] | None = None
+    sweep: Sweep,
+    store: Store,
+    trial: Trial,
+    tolerance: float,
+    progress: Callable[[int, int], None] | None = None,
+    keeping: Keeping | None = None,
 ) -> Comparison:
     """Train one trial again on the same path and compare it with its record step by step; writes nothing.
 
-    It runs with the record's threads and, on a GPU, in a pack of the record's size (the other lanes repeat the
-    trial), since bits may depend on the pack's size there. Raises HarnessError when there is no finished record.
+    With `keeping` its weights are left staged there. It runs with the record's threads and, on a GPU, in a pack of the
+    record's size (the other lanes repeat the trial), since bits may depend on the pack's size there. Raises
+    HarnessError when there is no finished record.
     """
     record = store.load(trial.id)
     if record is None or record.measured is None or record.environment is None:
@@ -58,7 +65,7 @@ def rerun(
         )
     device = "cuda" if machine.here().gpus and record.environment.device.startswith("cuda") else "cpu"
     lanes = record.environment.pack_size if device == "cuda" else 1
-    place = Place(device, record.environment.threads)
+    place = Place(device, record.environment.threads, record=False, keeping=keeping)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
@@ -122,6 +129,8 @@ def _reasons(record: Record, again: Record, kept: Curves | None, arrays_sha256: 
         ("data", record.measured.data_sha256[:12], again.measured.data_sha256[:12]),
         ("pretrained weights", record.measured.model_sha256[:12], again.measured.model_sha256[:12]),
     ]
+    old, new = record.measured.augmentation_sha256, again.measured.augmentation_sha256
+    pairs.append(("words or translators of the augmentation", str(old)[:12], str(new)[:12]))
     before: Mapping[str, object] = record.environment.model_dump()
     now: Mapping[str, object] = again.environment.model_dump()
     names = ("device", "device_name", "threads", "torch", "transformers", "python", "harness", "commit")

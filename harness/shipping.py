@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from harness import hub, tasks
-from harness.sweep import HarnessError, ModelSpec, TaskFiles, TaskSpec, Trial
+from harness.sweep import HarnessError, Recipe, Spec, TaskFiles, TaskSpec, Trial, WordList
 
-Spec = TaskSpec | ModelSpec
 Files = Mapping[str, np.ndarray]  # name below the folder -> bytes [size], uint8
 # Weights that transformers leaves alone: those of other frameworks, and PyTorch's own beside safetensors.
 _OTHER_WEIGHTS = (".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".gguf")
@@ -23,7 +22,7 @@ _PICKLED_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def files(spec: Spec) -> Files | None:
-    """What training reads of the driver's disk for a task or a model; None where nothing is needed of it.
+    """What training reads of the driver's disk for a task, model or list of words; None where nothing is needed of it.
 
     Data and models by name, the embedded ones included, are looked up by the worker itself.
     Raises HarnessError for files that aren't there.
@@ -33,6 +32,9 @@ def files(spec: Spec) -> Files | None:
         if found is None:
             return None
         return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in found.items()}
+    if isinstance(spec, WordList):
+        path = Path(spec.file).expanduser()
+        return {path.name: np.fromfile(path, np.uint8)}
     if spec.folder is None:
         return None
     paths = {path.name: path for path in Path(hub.location(spec)).iterdir() if path.is_file()}
@@ -87,10 +89,15 @@ def _read(folder: Path) -> Files:
 
 def moved(trial: Trial, folders: Mapping[Spec, Path]) -> Trial:
     """The trial with the paths of files that were unpacked; its id is the same, paths are no part of it."""
-    task, model = trial.recipe.task, trial.recipe.model
-    if task in folders:
-        files = {split.name: str(next(split.iterdir())) for split in folders[task].iterdir()}
-        task = task.model_copy(update={"files": TaskFiles(**files)})
-    if model in folders:
-        model = model.model_copy(update={"folder": str(folders[model])})
-    return trial.model_copy(update={"recipe": trial.recipe.model_copy(update={"task": task, "model": model})})
+
+    def there(spec: Spec) -> Spec:
+        if isinstance(spec, TaskSpec):
+            files = {split.name: str(next(split.iterdir())) for split in folders[spec].iterdir()}
+            return spec.model_copy(update={"files": TaskFiles(**files)})
+        if isinstance(spec, WordList):
+            return spec.model_copy(update={"file": str(next(folders[spec].iterdir()))})
+        return spec.model_copy(update={"folder": str(folders[spec])})
+
+    fields = {name: getattr(trial.recipe, name) for name in Recipe.model_fields}
+    changed = {name: there(value) for name, value in fields.items() if isinstance(value, Spec) and value in folders}
+    return trial.model_copy(update={"recipe": trial.recipe.model_copy(update=changed)})

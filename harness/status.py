@@ -273,7 +273,7 @@ class Watch:
         examples = self.examples[recipe.task]
         if recipe.max_steps is not None or not examples or recipe.oversample:
             return recipe.max_steps
-        return math.ceil(examples / recipe.batch_size) * recipe.epochs
+        return math.ceil(examples * (1 + recipe.copies) / recipe.batch_size) * recipe.epochs
 
     def _examples(self, task: TaskSpec) -> int | None:
         for trial_id, known in self.known.items():

@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
-from harness.records import Baseline, Curves, Environment, Measured, Store
-from harness.sweep import HarnessError, ModelSpec, Recipe, Scalar, Sweep, TaskSpec, name_cell
+from harness.records import Baseline, Curves, Environment, Measured, Recording, Store, Surface
+from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
 SOURCE = "sweep"  # the first axis of two studies side by side
@@ -67,7 +67,9 @@ class Study:
     sweeps: tuple[Sweep, ...] = ()
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    surface: Surface | None = None
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
+    load_recording: Callable[[int], Recording | None] = field(default=lambda row: None, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -81,6 +83,10 @@ class Study:
     def curves(self, row: int) -> Curves | None:
         """The arrays of the run in that row of `runs`; None where none are kept."""
         return self.load(row)
+
+    def recording(self, row: int) -> Recording | None:
+        """How the run in that row of `runs` trained; None where that was not recorded."""
+        return self.load_recording(row)
 
 
 def rerun_words(sweep: Sweep) -> str:
@@ -110,7 +116,9 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
+        surface=store.surface(),
         load=lambda row: store.curves(trials[row]),
+        load_recording=lambda row: store.recording(trials[row]),
     )
 
 
@@ -123,7 +131,7 @@ def columns() -> tuple[str, ...]:
     return (*place, *Measured.model_fields, *Environment.model_fields, "command")
 
 
-_HASHES = {"weights_sha256", "data_sha256", "model_sha256"}
+_HASHES = {"weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"}
 _TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
 
 
@@ -191,7 +199,7 @@ def _value(study: Study, index: int, axis: str) -> Scalar:
     if axis in own:
         return own[axis]
     value = getattr(study.sweeps[0].cells[index].recipe, axis, None) if study.sweeps else None
-    if isinstance(value, TaskSpec | ModelSpec):
+    if isinstance(value, Spec):
         return value.name
     return value if isinstance(value, bool | int | float | str) else None
 
@@ -262,4 +270,5 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         imports=first.imports + second.imports,
         baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
+        load_recording=lambda row: first.recording(row) if row < length else second.recording(row - length),
     )

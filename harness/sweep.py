@@ -92,6 +92,26 @@ class ModelSpec(_Frozen):
     folder: str | None = None
 
 
+class WordList(_Frozen):
+    """Words and their synonyms; `file` says where they lie on this machine: a line a word, `word<tab>synonym<tab>…`."""
+
+    name: str = Field(min_length=1)
+    file: str = Field(min_length=1)
+
+
+def _word_list(value: object) -> object:
+    return {"name": Path(value).stem or value, "file": value} if isinstance(value, str) else value
+
+
+Spec = TaskSpec | ModelSpec | WordList
+# Fields that are told by a name, or by a name and where the files lie; and how a name alone is read.
+_BY_NAME: dict[str, Callable[[object], object]] = {
+    "task": _named,
+    "model": _model,
+    "synonyms": _word_list,
+    "translator": _model,
+    "back_translator": _model,
+}
 _OF_METHODS = {
     "top_layers": ("top_layers",),
     "lora_rank": ("lora",),
@@ -160,7 +180,7 @@ class Recipe(_Frozen):
     averaging: Literal["none", "ema", "last"] = "none"
     ema_decay: float = Field(default=0.999, ge=0, lt=1, allow_inf_nan=False)
     average_last: int = Field(default=3, ge=1)
-    optimizer: Literal["adamw", "sgd", "lamb"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "lamb", "adafactor"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
     class_weights: bool = False
     oversample: bool = False
@@ -172,6 +192,14 @@ class Recipe(_Frozen):
     virtual_tokens: int = Field(default=20, ge=1)
     # One would be a product with a single column, which takes another kernel when a lane is alone.
     adapter_size: int = Field(default=64, ge=2)
+    # Changed copies of the training examples (Wei & Zou 2019), and mixtures of them (Zhang et al. 2018).
+    augment: Literal["none", "swap", "delete", "insert", "synonyms", "backtranslate"] = "none"
+    augment_rate: float = Field(default=0.1, gt=0, le=1, allow_inf_nan=False)
+    augment_copies: int = Field(default=1, ge=1)
+    synonyms: Annotated[WordList | None, BeforeValidator(_word_list)] = None
+    translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
+    back_translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
+    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def heeds(self, name: str) -> bool:
         """Whether a field decides anything here; a setting of another method does not."""
@@ -193,8 +221,24 @@ class Recipe(_Frozen):
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
-        kernels = (self.optimizer, self.soft_targets)
+        kernels = (self.optimizer, self.soft_targets, self.copies, self.mixup > 0)
         return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
+
+    @property
+    def copies(self) -> int:
+        """Changed copies of each training example beside it."""
+        return 0 if self.augment == "none" else self.augment_copies
+
+    @property
+    def passes(self) -> int:
+        """What the time it takes is in proportion to: how often it goes through as many examples as the data have."""
+        return self.epochs * (1 + self.copies)
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """All that it reads from a disk."""
+        augmenting = (self.synonyms, self.translator, self.back_translator)
+        return (self.task, self.model, *(spec for spec in augmenting if spec is not None))
 
     @property
     def soft_targets(self) -> bool:
@@ -250,8 +294,10 @@ class Trial(_Frozen):
         """
         recipe, seeds = self.recipe, self.seeds
         decisive = recipe.model_dump(exclude_defaults=True)
-        decisive["task"].pop("files", None)
-        decisive["model"].pop("folder", None)
+        for name in _BY_NAME:
+            if isinstance(spec := decisive.get(name), dict):
+                for where_it_lies in ("files", "folder", "file"):
+                    spec.pop(where_it_lies, None)
         decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         drivers = (seeds.init_seed, seeds.order_seed, seeds.dropout_seed)
@@ -313,6 +359,7 @@ class Sweep(_Frozen):
     baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
     cells: tuple[Cell, ...] = Field(min_length=1)
     seeds: tuple[Seeds, ...] = Field(min_length=1)
+    record: bool = True  # what the diagnosis reads: changes no result
     search: Search | None = None  # where cells are looked for; before the first, one cell at the space's largest ends
 
     @property
@@ -413,7 +460,7 @@ _Loader.add_implicit_resolver(
     list("-+0123456789."),
 )
 
-_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines")
+_SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines", "record")
 _FILTERS = ("include", "exclude")
 _KEYS = (*_SWEEP_KEYS, *_FILTERS, "search", *Recipe.model_fields)
 
@@ -526,11 +573,11 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     if "." not in key:
         content[head] = value
         return
-    if head not in ("task", "model", "search"):
+    if head not in (*_BY_NAME, "search"):
         raise HarnessError(
-            "a dot in --set reaches into task, model or search",
+            "a dot in --set reaches into a field with keys of its own",
             got=f"'{key}'",
-            allowed="task.KEY, model.KEY, search.KEY",
+            allowed=", ".join(f"{name}.KEY" for name in (*_BY_NAME, "search")),
             fix="name the whole field, or edit the file",
         )
     current = content.get(head)
@@ -541,7 +588,7 @@ def _set(content: dict[str, Any], assignment: str) -> None:
             allowed=f"a single {head}",
             fix="edit the file",
         )
-    as_mapping = current if head == "search" else (_named if head == "task" else _model)(current)
+    as_mapping = current if head == "search" else _BY_NAME[head](current)
     inner: dict[str, Any] = dict(_mapping({} if as_mapping is None else as_mapping, f"{head} in the sweep"))
     *parents, last = rest.split(".")
     target = inner
@@ -594,6 +641,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         cells=cells,
         seeds=seeds,
         baselines=_baselines(merged.get("baselines", [])),
+        record=_switch(merged, "record", default=True),
         search=search,
     )
     expand(sweep)
@@ -619,6 +667,13 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
         raise HarnessError(f"{key} is text", got=_said(value), allowed="words", fix="put it in quotes")
+    return value
+
+
+def _switch(content: Mapping[str, Any], key: str, *, default: bool) -> bool:
+    value = content.get(key, default)
+    if not isinstance(value, bool):
+        raise HarnessError(f"{key} is a switch", got=_said(value), allowed="on or off", fix="write one of the two")
     return value
 
 
@@ -685,12 +740,26 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("average_last", "averaging last", lambda r: r.averaging == "last"),
     ("momentum", "optimizer sgd", lambda r: r.optimizer == "sgd"),
     ("clip_per_tensor", "a max_grad_norm", lambda r: r.max_grad_norm is not None),
-    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer != "sgd"),
+    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer in ("adamw", "lamb")),
+    ("beta1", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("beta2", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("eps", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("augment_rate", "augment swap, delete, insert or synonyms", lambda r: r.augment not in ("none", "backtranslate")),
+    ("augment_copies", "an augment other than none", lambda r: r.augment != "none"),
+    ("synonyms", "augment synonyms or insert", lambda r: r.augment in ("synonyms", "insert")),
+    ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
+    ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),
     ("mixout", "method full", lambda r: r.method == "full"),
     ("pretrained_decay", "method full", lambda r: r.method == "full"),
+)
+_WORDS = "a .tsv file of your own: word, tab, its synonyms with tabs between"
+_NEEDS = (
+    ("synonyms", "synonyms", _WORDS),
+    ("insert", "synonyms", _WORDS),
+    ("backtranslate", "translator", "a folder with a seq2seq model; back_translator: another that leads back"),
 )
 _EITHER = (("eval_steps", "eval_every"), ("freeze_steps", "unfreeze_every"))
 
@@ -716,7 +785,8 @@ def _check(recipe: Recipe) -> None:
             )  # fmt: skip
     for name, setting, fits in _BELONGS:
         if given(name) and not fits(recipe):
-            said = f"{name} {show(getattr(recipe, name))}"
+            value = getattr(recipe, name)
+            said = f"{name} {value.name if isinstance(value, Spec) else show(value)}"
             raise HarnessError(
                 f"{name} goes with {setting}", got=f"{said} without", allowed=setting, fix=f"drop {name}"
             )
@@ -724,6 +794,14 @@ def _check(recipe: Recipe) -> None:
         if given(one) and given(other):
             raise HarnessError(
                 f"{one} and {other} exclude each other", got="both", allowed="one of the two", fix=f"drop {other}"
+            )
+    for augment, field, example in _NEEDS:
+        if recipe.augment == augment and not given(field):
+            raise HarnessError(
+                f"augment {augment} needs {field}",
+                got="nothing",
+                allowed=example,
+                fix=f"add {field}: … or drop augment",
             )
     if recipe.schedule_end >= recipe.lr:
         raise HarnessError(
@@ -761,7 +839,10 @@ def _check(recipe: Recipe) -> None:
 def _explained(error: ValidationError, where: str) -> HarnessError:
     """The first finding of pydantic as one line of ours."""
     first = error.errors(include_url=False)[0]
-    inside: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec, "files": TaskFiles}
+    inside: dict[str, type[BaseModel]] = {
+        "task": TaskSpec, "model": ModelSpec, "files": TaskFiles,
+        "synonyms": WordList, "translator": ModelSpec, "back_translator": ModelSpec,
+    }  # fmt: skip
     model: type[BaseModel] | None = Recipe
     path: list[str] = []
     for part in map(str, first["loc"]):  # members of a union and validators put their own names into it
@@ -819,6 +900,9 @@ _MAPPINGS = {
     "task": "a GLUE task's name, embedded, or {name: …, files: …}",
     "model": "a name on the hub, embedded, a folder, or {name: …, folder: …}",
     "files": "a folder, or {train: FILE, validation: FILE}, with test: FILE if there is one",
+    "synonyms": "a .tsv file, or {name: …, file: …}",
+    "translator": "a folder, or {name: …, folder: …}",
+    "back_translator": "a folder, or {name: …, folder: …}",
 }
 
 
@@ -874,7 +958,7 @@ def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
             raise HarnessError(
                 f"the axis {key} is a flat list", got=_said(value), allowed="single values", fix="flatten it"
             )
-        named: Any = (_model if key == "model" else _named)(value) if key in ("task", "model") else value
+        named: Any = _BY_NAME[key](value) if key in _BY_NAME else value
         name: Any = named.get("name") if isinstance(named, dict) else named
         # Two spellings of a number are one value: 1e-5 and 0.00001, 1 and 1.0.
         if name is not None and any(_same(name, other) for other in shown):
@@ -882,7 +966,8 @@ def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
                 f"a value stands once on the axis {key}",
                 got=f"{show(name)} twice",
                 allowed="different values",
-                fix="remove one",
+                # A folder is called by its last part, and checkpoints of several runs often share it.
+                fix="remove one, or name them: {name: …, folder: …}" if key == "model" else "remove one",
             )
         shown.append(float(name) if isinstance(name, int) and key == "lr" and not isinstance(name, bool) else name)
     return [(name, {key: value}) for name, value in zip(shown, values, strict=True)]
@@ -973,7 +1058,7 @@ def _size(value: Scalar) -> float:
 
 
 def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
-    fields = tuple(name for name in Recipe.model_fields if name not in ("task", "model"))
+    fields = tuple(name for name in Recipe.model_fields if name not in _BY_NAME)
     space: list[Range] = []
     for field, value in _mapping(given, "search.space").items():
         if field not in fields:
@@ -1286,7 +1371,7 @@ def where(
         if key in SEED_FIELDS:
             return getattr(trial.seeds, key)
         setting = getattr(trial.recipe, key)
-        return setting.name if isinstance(setting, TaskSpec | ModelSpec) else setting
+        return setting.name if isinstance(setting, Spec) else setting
 
     def matches(trial: Trial) -> bool:
         return all(_same(value(trial, key), want) for key, want in wanted.items())
@@ -1296,7 +1381,8 @@ def where(
 
 def _decisive(recipe: Recipe) -> dict[str, object]:
     """The fields of a recipe that an id depends on, those of task and model each by itself."""
-    fields = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
+    values = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
+    fields = {name: value.name if isinstance(value, Spec) else value for name, value in values.items()}
     task = {f"task.{name}": getattr(recipe.task, name) for name in TaskSpec.model_fields if name != "files"}
     return {**task, "model.name": recipe.model.name, **fields}
 

@@ -631,6 +631,86 @@ def _against_the_paper(found: Analysis) -> Table:
     return _build("against_the_paper", caption, found.against_the_paper, (), place)
 
 
+def _kinds(found: Analysis) -> Table:
+    def count(name: str) -> Callable[[Row], str]:
+        return lambda row: integer(row[name]) if row[name] else "–"
+
+    columns: list[Column] = [
+        ("finished", _number("finished", integer)),
+        ("learned", _number("ok", integer)),
+        ("at chance", count("at_chance")),
+        ("failed: not optimised", count("not_optimised")),
+        ("failed: not generalised", count("not_generalised")),
+        ("diverged", count("diverged")),
+        ("failed: not told", count("not_told")),
+        ("gradients vanished", lambda row: f"{row['vanished']} of {row['failed_recorded']}" if row["failed_recorded"]
+         else "–"),
+    ]  # fmt: skip
+    return _build("kinds", "What became of the runs", found.diagnosis.kinds, columns, _axes(found.study))
+
+
+def _gradients(found: Analysis) -> Table:
+    columns: list[Column] = [
+        ("farthest apart at", lambda row: percent(row["at"])),
+        ("lost runs", lambda row: f"{row['lost_norm']:.2g}"),
+        ("others", lambda row: f"{row['others_norm']:.2g}"),
+        ("orders of magnitude", lambda row: f"{row['orders']:.1f}".replace("-", "−")),
+        ("at the end", lambda row: f"{row['end_orders']:.1f}".replace("-", "−")),
+    ]
+    caption = "Median gradient norms where lost runs and others are farthest apart, by part of the network"
+    return _build("gradients", caption, found.diagnosis.gradients, columns, [("part", lambda row: row["part"])])
+
+
+def _step_sizes(found: Analysis) -> Table:
+    columns: list[Column] = [
+        ("updates", _number("updates", integer)),
+        ("largest, in learning rates", lambda row: f"{row['largest']:.2f}"),
+        ("at update", _number("at", integer)),
+        ("largest", lambda row: show(float(f"{row['largest_rate']:.3g}"))),
+    ]
+    caption = "The largest effective update by the schedule and bias correction"
+    return _build("step_sizes", caption, found.diagnosis.step_sizes, columns, _axes(found.study))
+
+
+def _early_warning(found: Analysis) -> Table:
+    columns: list[Column] = [
+        ("training done", lambda row: percent(row["share"], 1)),
+        ("AUC [95 %]", lambda row: interval(row, "auc")),
+        ("AUC within cells", _number("within")),
+        ("caught", _k_of_n("caught", "lost")),
+        ("false alarms", _k_of_n("false", "others")),
+    ]
+    caption = "How well each signal tells lost runs at each point of training, by leave-one-cell-out"
+    place: list[Column] = [("signal", lambda row: row["signal"])]
+    return _build("early_warning", caption, found.diagnosis.early_warning, columns, place)
+
+
+def _stopping(found: Analysis) -> Table:
+    columns: list[Column] = [
+        ("runs", _number("runs", integer)),
+        ("stopped", _number("stopped", integer)),
+        ("wrongly", _number("wrongly", integer)),
+        ("failed", _number("failed", integer)),
+        ("failed or stopped", _number("failed_after", integer)),
+        ("mean", _number("mean")),
+        ("mean of those left", _number("mean_after")),
+        ("time saved", lambda row: percent(row["saved"])),
+    ]
+    caption = "What stopping runs by the rule would have changed"
+    return _build("stopping", caption, found.diagnosis.stopping, columns, _axes(found.study))
+
+
+def _shared_seeds(found: Analysis) -> Table:
+    columns: list[Column] = [
+        ("cells", _number("cells", integer)),
+        ("seeds", _number("seeds", integer)),
+        ("mean rank correlation", _number("correlation")),
+        ("p, permutation", lambda row: p_value(row["p"])),
+    ]
+    caption = "Whether the same seeds do badly in different cells (those whose runs differ)"
+    return _build("shared_seeds", caption, found.diagnosis.shared_seeds, columns, [("of", lambda row: row["of"])])
+
+
 MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "cells": _cells,
     "definitions": _definitions,
@@ -659,14 +739,20 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "effects_on_failing": _effects_on_failing,
     "baselines": _baselines,
     "against_the_paper": _against_the_paper,
+    "kinds": _kinds,
+    "gradients": _gradients,
+    "step_sizes": _step_sizes,
+    "early_warning": _early_warning,
+    "stopping": _stopping,
+    "shared_seeds": _shared_seeds,
 }
 
 
 def tables(found: Analysis) -> dict[str, Table]:
-    """Every table that has rows and says something in them, by the name of the analysis's."""
+    """Every table that has rows, by the name of the analysis's; that of the noise where some is known."""
     named = found.tables
     made = {name: make(found) for name, make in MADE.items() if len(named[name])}
-    return {name: table for name, table in made.items() if any(table.numeric) or name == "against_the_paper"}
+    return {name: table for name, table in made.items() if any(table.numeric) or name != "noise_floor"}
 
 
 # ---------------------------------------------------------------------------------------------------------- as files

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -92,6 +92,7 @@ class Task:
     train: Split
     validation: Split
     sha256: str
+    pairs: bool  # whether an example is two texts
     test: Split | None = None
 
     @property
@@ -242,16 +243,23 @@ def check_batch(batch_size: int, examples: int) -> None:
         )
 
 
-def epoch_steps(labels: np.ndarray, batch_size: int, oversample: bool) -> int:
+def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
     """Updates of an epoch over the training labels [N]; oversampled, every class is as large as the largest."""
-    counts = np.unique(labels, return_counts=True)[1] if oversample else np.array([len(labels)])
-    return math.ceil(int(counts.max()) * len(counts) / batch_size)
+    counts = np.unique(labels, return_counts=True)[1] if recipe.oversample else np.array([len(labels)])
+    return math.ceil(int(counts.max()) * len(counts) * (1 + recipe.copies) / recipe.batch_size)
 
 
 def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
     """Raise HarnessError for a recipe that does not fit these training labels [N]."""
     check_batch(recipe.batch_size, len(labels))
-    for name in ("label_smoothing", "class_weights", "oversample"):
+    if metric == ENTITIES and recipe.augment != "none":
+        raise HarnessError(
+            "augment changes texts, whose words have no labels of their own",
+            got=f"augment {recipe.augment} for {recipe.task.name}",
+            allowed="augment: none for a token task",
+            fix="drop augment",
+        )
+    for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
         if not counts(metric) and getattr(recipe, name):
             raise HarnessError(
                 f"{name} is for classes",
@@ -259,7 +267,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
                 allowed="a task with classes",
                 fix=f"drop {name}",
             )
-    whole = epoch_steps(labels, recipe.batch_size, recipe.oversample) * recipe.epochs
+    whole = epoch_steps(labels, recipe) * recipe.epochs
     if recipe.max_steps is not None and recipe.max_steps > whole:
         raise HarnessError(
             "max_steps ends training within its epochs",
@@ -291,19 +299,11 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         )
     if raw.train.words is not None:
         return _tokenise_words(raw, tokenizer, max_length, pad)
-    encoded = {name: _encode(rows, tokenizer, max_length) for name, rows in splits(raw).items()}
+    encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in splits(raw).items()}
     # A test split has a width of its own: training is the same with and without it.
     widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
-    found = {
-        name: Split(
-            input_ids=_padded(encoded[name][0], widths[name], pad),
-            lengths=_lengths(encoded[name][0], name),
-            token_type_ids=_padded(encoded[name][1], widths[name], 0),
-            labels=rows.labels,
-        )
-        for name, rows in splits(raw).items()
-    }
+    found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
     return Task(
         name=raw.name,
         metric=raw.metric,
@@ -313,7 +313,34 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         train=found["train"],
         validation=found["validation"],
         sha256=raw.sha256,
+        pairs=raw.train.pairs is not None,
         test=found.get("test"),
+    )
+
+
+def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Split:
+    """The training split [N] with changed copies of its examples behind it, each [C], as [N + C + C + …].
+
+    A copy is cut where it is longer than the longest example of the task, so that no lane's width depends on draws.
+    Raises HarnessError for a text that gives no token at all.
+    """
+    width = task.train.input_ids.shape[1]
+    parts = [task.train]
+    for rows in copies:
+        ids, segments = encode(rows.texts, rows.pairs, tokenizer, width)
+        parts.append(_split(ids, segments, rows.labels, width, task.pad_token_id, "augmented training"))
+    names = ("input_ids", "lengths", "token_type_ids", "labels")
+    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _split(
+    ids: list[list[int]], segments: list[list[int]], labels: np.ndarray, width: int, pad: int, name: str
+) -> Split:
+    return Split(
+        input_ids=_padded(ids, width, pad),
+        lengths=_lengths(ids, name),
+        token_type_ids=_padded(segments, width, 0),
+        labels=labels,
     )
 
 
@@ -322,11 +349,13 @@ def splits(raw: Raw) -> dict[str, Rows]:
     return {"train": raw.train, "validation": raw.validation} | ({} if raw.test is None else {"test": raw.test})
 
 
-def _encode(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], list[list[int]]]:
-    """Token ids and segment ids of each example, not padded."""
+def encode(
+    texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids and segment ids of each example, cut as `tokenise` does and not padded."""
     encoded = tokenizer(
-        list(rows.texts),
-        None if rows.pairs is None else list(rows.pairs),
+        list(texts),
+        None if pairs is None else list(pairs),
         truncation="longest_first",
         max_length=max_length,
         padding=False,
@@ -636,8 +665,9 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -
     }
     names = raw.label_names
     assert names is not None
+    splits_made = (made["train"], made["validation"])
     return Task(
-        raw.name, raw.metric, names, len(names), pad, made["train"], made["validation"], raw.sha256, made.get("test")
+        raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test")
     )
 
 
@@ -817,15 +847,23 @@ class _Columns:
 
     text: int
     pair: int | None
-    label: int
+    label: int | None  # None in data to predict on alone
 
     @property
     def used(self) -> tuple[int, ...]:
-        return (self.text, self.label) if self.pair is None else (self.text, self.pair, self.label)
+        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
 
     @classmethod
-    def choose(cls, names: Sequence[str], spec: TaskSpec, glue: _Glue, source: str, by_index: bool) -> "_Columns":
-        """Find the columns among the names of a header, of JSON keys or of a data set."""
+    def choose(
+        cls,
+        names: Sequence[str],
+        spec: TaskSpec,
+        glue: _Glue,
+        source: str,
+        by_index: bool,
+        wants: "_Asked | None" = None,
+    ) -> "_Columns":
+        """Find the columns among the names of a header, of JSON keys or of a data set; to predict on, as it `wants`."""
 
         def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
             if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
@@ -846,15 +884,19 @@ class _Columns:
                 f"the {role} column stands in the data ({source})",
                 got=got,
                 allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
-                fix=f"set task.{role}" if not twice else "rename one",
+                fix="rename one" if twice else wants.option(role) if wants else f"set task.{role}",
             )
 
         text = find("text", spec.text, glue.text, required=True)
-        pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not _OWN and bool(glue.pair))
-        label = find("label", spec.label, glue.label, required=True)
-        assert text is not None  # these two are required
-        assert label is not None
-        if len({text, pair, label}) < 3:
+        assert text is not None
+        if wants is None:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not _OWN and bool(glue.pair))
+            label = find("label", spec.label, glue.label, required=True)
+        else:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=True) if wants.pairs else None
+            there = spec.label is None or wants.label or spec.label in names
+            label = find("label", spec.label, glue.label, required=wants.label) if there else None
+        if len({text, pair, label} - {None}) < 1 + (pair is not None) + (label is not None):
             raise HarnessError(
                 f"text, text_pair and label are different columns ({source})",
                 got=f"columns {text}, {'none' if pair is None else pair} and {label}",
@@ -864,20 +906,23 @@ class _Columns:
         return cls(text, pair, label)
 
 
-def _read(path: Path, spec: TaskSpec, glue: _Glue | None, blank: bool) -> _Table:
-    glue = glue or _OWN
+def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise HarnessError(
             "a data file's format is told by its ending", got=str(path), allowed=", ".join(_SUFFIXES), fix="rename it"
         )
+    return suffix
+
+
+def _read(path: Path, spec: TaskSpec, glue: _Glue | None, blank: bool) -> _Table:
+    glue, suffix = glue or _OWN, _suffix(path)
     text = _decoded(path)
     if suffix == ".jsonl":
         return _read_json(text, str(path), spec, glue, blank)
-    delimiter = "\t" if suffix == ".tsv" else ","
     quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
     split = _split_plain if quoting == "none" else _split_quoted
-    rows = split(text, delimiter, str(path))
+    rows = split(text, _delimiter(suffix), str(path))
     while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
         rows.pop()
     return _read_rows(rows, str(path), spec, glue, blank)
@@ -932,14 +977,7 @@ def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
             rows.append((line, row))
             line = reader.line_num + 1
     except csv.Error as error:
-        _refuse(
-            "quotes are closed and stand around whole fields",
-            source,
-            line,
-            str(error),
-            'fields as "one ""quoted"" word"',
-            "mend the row that starts there, or set task.quoting=none",
-        )
+        _refuse_quotes(source, line, error)
     finally:
         csv.field_size_limit(limit)
     return rows
@@ -948,7 +986,33 @@ def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
 def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue, blank: bool) -> _Table:
     if not rows:
         raise _no_rows(source)
-    first = [name.strip() for name in rows[0][1]]
+    columns, names, header = _layout(rows[0][1], spec, glue, source)
+    rows = rows[1:] if header else rows
+    for line, row in rows:
+        _check_width(row, len(names), header, source, line)
+    return _table(source, "line", rows, columns, names, blank)
+
+
+def _refuse_quotes(source: str, line: int, error: csv.Error) -> NoReturn:
+    _refuse(
+        "quotes are closed and stand around whole fields",
+        source,
+        line,
+        str(error),
+        'fields as "one ""quoted"" word"',
+        "mend the row that starts there, or set task.quoting=none",
+    )
+
+
+def _delimiter(suffix: str) -> str:
+    return "\t" if suffix == ".tsv" else ","
+
+
+def _layout(
+    first: Sequence[str], spec: TaskSpec, glue: _Glue, source: str, wants: "_Asked | None" = None
+) -> tuple[_Columns, list[str], bool]:
+    """The columns in use, their names, and whether the first row is the header."""
+    first = [name.strip() for name in first]
     width = len(first)
     header = spec.header is not False
     if spec.header is None and glue.headerless and width == 4 and not set(glue.text) & set(first):
@@ -961,32 +1025,31 @@ def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: _Glue, bl
             }
         )
     if header:
-        columns = _Columns.choose(first, spec, glue, source, by_index=True)
-        names = first
-        rows = rows[1:]
-    else:
-        for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
-            needed = role != "text_pair" or (glue is not _OWN and glue.pair)
-            if isinstance(wanted, str) or (wanted is None and needed):
-                raise HarnessError(
-                    f"without a header columns go by their index ({source})",
-                    got=f"task.{role}={'nothing' if wanted is None else wanted}",
-                    allowed=f"0 to {width - 1}",
-                    fix=f"set task.{role} to an index, or task.header=true",
-                )
-        names = [str(index) for index in range(width)]
-        columns = _Columns.choose(names, spec, glue, source, by_index=True)
-    for line, row in rows:
-        if len(row) != width:
-            _refuse(
-                f"every row has as many fields as the {'header' if header else 'first'}",
-                source,
-                line,
-                f"{len(row)} field{'s' * (len(row) != 1)}" if any(row) else "a blank line",
-                str(width),
-                "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
+        return _Columns.choose(first, spec, glue, source, True, wants), list(first), True
+    pair = glue is not _OWN and bool(glue.pair) if wants is None else wants.pairs
+    needs = {"text": True, "text_pair": pair, "label": wants is None or wants.label}
+    for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
+        if isinstance(wanted, str) or (wanted is None and needs[role]):
+            raise HarnessError(
+                f"without a header columns go by their index ({source})",
+                got=f"task.{role}={'nothing' if wanted is None else wanted}",
+                allowed=f"0 to {width - 1}",
+                fix=f"set task.{role} to an index, or task.header=true",
             )
-    return _table(source, "line", rows, columns, names, blank)
+    names = [str(index) for index in range(width)]
+    return _Columns.choose(names, spec, glue, source, True, wants), names, False
+
+
+def _check_width(row: Sequence[str], width: int, header: bool, source: str, line: int) -> None:
+    if len(row) != width:
+        _refuse(
+            f"every row has as many fields as the {'header' if header else 'first'}",
+            source,
+            line,
+            f"{len(row)} field{'s' * (len(row) != 1)}" if any(row) else "a blank line",
+            str(width),
+            "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
+        )
 
 
 def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue, blank: bool) -> _Table:
@@ -995,21 +1058,23 @@ def _read_json(text: str, source: str, spec: TaskSpec, glue: _Glue, blank: bool)
         lines.pop()
     if not lines:
         raise _no_rows(source)
-    objects: list[tuple[int, dict[str, object]]] = []
-    for number, line in lines:
-        try:
-            # Numbers stay the text they are: labels are compared as they are written.
-            value = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_constant)
-            problem = "" if isinstance(value, dict) else f"a {type(value).__name__}"
-        except (ValueError, RecursionError) as error:
-            problem = getattr(error, "msg", None) or str(error)
-        if problem:
-            _refuse("every line is a JSON object", source, number, problem, '{"text": …, "label": …}', "mend that line")
-        objects.append((number, value))
+    objects = [(number, _object(line, source, number)) for number, line in lines]
     names = list(dict.fromkeys(key for _, fields in objects for key in fields))
     columns = _Columns.choose(names, spec, glue, source, by_index=False)
     rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
     return _table(source, "line", rows, columns, names, blank)
+
+
+def _object(line: str, source: str, number: int) -> dict[str, object]:
+    try:
+        # Numbers stay the text they are: labels are compared as they are written.
+        value = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_constant)
+        problem = "" if isinstance(value, dict) else f"a {type(value).__name__}"
+    except (ValueError, RecursionError) as error:
+        problem = getattr(error, "msg", None) or str(error)
+    if problem:
+        _refuse("every line is a JSON object", source, number, problem, '{"text": …, "label": …}', "mend that line")
+    return dict(value)
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -1078,3 +1143,113 @@ def _refuse_value(value: object, label: bool, column: str, source: str, number: 
         "mend or remove that row",
         unit,
     )
+
+
+# ------------------------------------------------------------------------------------------- row by row, to predict on
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row to predict on, and where it stands; its label is None where the file has none."""
+
+    number: int
+    text: str
+    pair: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which columns a file to predict on must have beside the text."""
+
+    pairs: bool
+    label: bool
+
+    @staticmethod
+    def option(role: str) -> str:
+        return f"name it with --{role.replace('_', '-')}"
+
+
+def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iterator[Line]:
+    """The rows of a file whose columns go by the names that the task's files have, read one by one.
+
+    A `label` column may lack unless it is asked for; a text may be blank. Raises HarnessError for a file that can't be
+    read or is not clean, with its line.
+    """
+    glue, suffix, source, asked = _GLUE.get(spec.name, _OWN), _suffix(path), str(path), _Asked(pairs, label)
+    columns, names, header = None, [""], True
+    for number, row in _streamed(path, suffix, spec):
+        if isinstance(row, dict):
+            if columns is None:
+                names = list(row)
+                columns = _Columns.choose(names, spec, glue, source, False, asked)
+            yield _line([row.get(name, _MISSING) for name in names], columns, names, source, number)
+            continue
+        if columns is None:
+            columns, names, header = _layout(row, spec, glue, source, asked)
+            if header:
+                continue
+        _check_width(row, len(names), header, source, number)
+        yield _line(row, columns, names, source, number)
+    if columns is None:
+        raise _no_rows(source)
+
+
+def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | dict[str, object]]]:
+    """The fields of each row with its line, without blank lines at the end."""
+    lines, source = _decoded_lines(path), str(path)
+    if suffix == ".jsonl" or (spec.quoting or ("none" if suffix == ".tsv" else "csv")) == "none":
+        blank = 0
+        for number, text in lines:
+            content = text.removesuffix("\n").removesuffix("\r")
+            if not content:
+                blank = blank or number
+                continue
+            if blank:
+                _refuse("only the last lines are blank", source, blank, "a blank line", "a row", "remove it")
+            yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(_delimiter(suffix))
+        return
+    reader = csv.reader((text for _, text in lines), delimiter=_delimiter(suffix), strict=True)
+    line, limit = 1, csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
+    try:
+        for row in reader:
+            if row:
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        _refuse_quotes(source, line, error)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _line(row: Sequence[object], columns: _Columns, names: Sequence[str], source: str, number: int) -> Line:
+    found: list[str | None] = []
+    for column in (columns.text, columns.pair, columns.label):
+        value = None if column is None else row[column]
+        if isinstance(value, bool) and column == columns.label:
+            value = str(value).lower()
+        if column is None:
+            found.append(None)
+        elif isinstance(value, str) and _is_unicode(value):
+            found.append(value)
+        else:
+            _refuse_value(value, column == columns.label, names[column], source, number, "line")
+    text, pair, label = found
+    return Line(number, text or "", pair, None if label is None else label.strip())
+
+
+def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, each with its end; raises HarnessError for what is no text."""
+    try:
+        with path.open("rb") as file:
+            for number, content in enumerate(file, 1):
+                try:
+                    text = content.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    got = f"byte 0x{content[error.start]:02x}"
+                    _refuse("data files are UTF-8 text", path, number, got, "UTF-8", "convert it")
+                if "\0" in text:
+                    _refuse("data files are text", path, number, "a NUL byte", "text without NUL", "save it as UTF-8")
+                yield number, text
+    except OSError as error:
+        raise _unreadable(path, error.strerror or type(error).__name__) from None

@@ -26,14 +26,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import methods, metrics, models, playback, remedies, tasks
+from harness import augmentation, methods, metrics, models, playback, recording, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
+from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
-from harness.tasks import Split, Task
+from harness.tasks import Raw, Rows, Split, Task
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -49,10 +50,11 @@ _Z95 = 1.645
 
 @dataclass(frozen=True)
 class LaneResult:
-    """What one trial gave."""
+    """What one trial gave, and the trained parameters that its result is of, in the network's order."""
 
     measured: Measured
     curves: Curves
+    weights: np.ndarray  # [P] float32
 
 
 def train(
@@ -62,11 +64,13 @@ def train(
     threads: int = 1,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
+    record: bool = True,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
     The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
-    checkpoint, training goes on from it and is kept in it when it is due; no result differs by a bit.
+    checkpoint, training goes on from it and is kept in it when it is due; and with `record` the results have what the
+    diagnosis reads. No result differs by a bit for either.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -74,7 +78,7 @@ def train(
     _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
         started = time.monotonic()
-        run = _Run(pack, torch.device(device))
+        run = _Run(pack, torch.device(device), record)
         if checkpoint is not None and (kept := checkpoint.read(run.made_of_sha256())):
             run.restore(kept[0])
             started -= kept[1]
@@ -114,7 +118,7 @@ def lr_range(
     """
     _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
-        run = _Run(pack, torch.device(device))
+        run = _Run(pack, torch.device(device), record=False)
         rates = low * (high / low) ** (np.arange(run.steps) / max(1, run.steps - 1))
         run.optimizer.range_test = lambda step: float(rates[step])
         for step in range(run.steps):
@@ -122,6 +126,45 @@ def lr_range(
             if progress is not None:
                 progress(step + 1, run.steps)
         return rates, torch.stack(run.log.losses).cpu().numpy()
+
+
+def start(trial: Trial) -> np.ndarray:
+    """The weights that a trial starts from, [P] float32: the pretrained ones, and the head of its seed."""
+    return _Run([trial], torch.device("cpu"), record=False).weights[0].numpy()
+
+
+def losses_at(
+    trial: Trial,
+    weights: Sequence[np.ndarray],
+    examples: int,
+    *,
+    device: str,
+    threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training loss [L] and its gradient's norm [L] at each of these weights [P], as lanes of one pack.
+
+    Over the first `examples` of the training data, without dropout and what else is random in training.
+    """
+    still = {"dropout": 0.0, "mixout": 0.0, "mixup": 0.0, "augment": "none", "averaging": "none"}
+    plain = trial.model_copy(update={"recipe": trial.recipe.model_copy(update=still)})
+    _keep_memory()
+    with _numerics(device, threads, trial.recipe.precision):
+        run = _Run([plain] * len(weights), torch.device(device), record=False)
+        run.recording = False
+        with torch.no_grad():
+            run.weights.copy_(torch.from_numpy(np.stack(list(weights))))
+        count = min(examples, len(run.training))
+        total = torch.zeros(len(weights), device=run.device)
+        run.gradient.zero_()
+        for part in torch.split(torch.arange(count), trial.recipe.batch_size):
+            losses, gradients = run._batch(run.lanes, part.expand(len(weights), -1), count, None)
+            total += losses
+            for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
+                view.add_(gradient)
+            if progress is not None:
+                progress(len(part) * len(weights))
+        return total.cpu().numpy(), torch.linalg.vector_norm(run.gradient.double(), dim=1).cpu().numpy()
 
 
 def versions() -> dict[str, str]:
@@ -139,6 +182,12 @@ def numerics(device: str, threads: int, precision: str) -> tuple[bool, str]:
     """What is in force while a pack trains: torch's deterministic algorithms, and the precision of its float32."""
     with _numerics(device, threads, precision):
         return torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+
+
+@lru_cache(maxsize=1)
+def _raw(task: TaskSpec) -> Raw:
+    """The task's texts, where copies of them are changed; what is tokenised as it is needs them once."""
+    return tasks.load(task)
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
@@ -295,7 +344,7 @@ class _Data:
 class _Run:
     """The state of a pack in training: flat weights [L, P] with a view per parameter, and the optimizer over them."""
 
-    def __init__(self, pack: Sequence[Trial], device: torch.device) -> None:
+    def __init__(self, pack: Sequence[Trial], device: torch.device, record: bool = True) -> None:
         self.recipe = pack[0].recipe  # for what all lanes share
         self.recipes = [trial.recipe for trial in pack]
         self.device = device
@@ -303,9 +352,10 @@ class _Run:
         for recipe in self.recipes:
             tasks.check_recipe(recipe, task.train.labels, task.metric)
         self.task = task
-        self.training, self.validation = _Data(task.train, device), _Data(task.validation, device)
-        self.test = None if task.test is None else _Data(task.test, device)
         self.tokens = self.recipe.task.kind == "tokens"
+        self.split, self.behind, self.words = self._augmented(pack)
+        self.training, self.validation = _Data(self.split, device), _Data(task.validation, device)
+        self.test = None if task.test is None else _Data(task.test, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
         self.network = network(self.recipe, task)
         longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
@@ -317,7 +367,7 @@ class _Run:
                 fix=f"lower max_length to {limit}",
             )
         self.module = self.network.module.to(device)
-        self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe.batch_size, self.recipe.oversample)
+        self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe)
         self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
@@ -333,6 +383,9 @@ class _Run:
         self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
+        self.recorder = None
+        if record and not self.tokens:  # what it keeps is of one vector an example
+            self.recorder = recording.Recorder(list(self.views), self.network.head, self.parts.sizes, self.steps)
         ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
         self.averages = remedies.Averages(self.recipes, self.weights, ends)
         self.choices = [remedies.Choice(recipe) for recipe in self.recipes]
@@ -344,9 +397,49 @@ class _Run:
         if self.mixout.lanes:
             self.mixed = self.weights.clone()  # [L, P]
             self.mixed_views = {name: view.requires_grad_() for name, view in self._cut(self.mixed).items()}
+        self.mixup = None
+        if self.recipe.mixup:
+            if self.network.causal:
+                raise HarnessError(
+                    "mixup goes with an encoder, where all words of both texts are read",
+                    got=f"{self.recipe.model.name}, which answers at the first text's last word",
+                    allowed="mixup: 0 with a decoder",
+                    fix="drop mixup or name another model",
+                )
+            self.mixup = remedies.Mixup(self.recipes, [stream("mixup", trial.seeds.dropout_seed) for trial in pack])
         self.targets = None
         if self.recipe.soft_targets:
             self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
+
+    def _augmented(self, pack: Sequence[Trial]) -> tuple[Split, Tensor, list[str | None]]:
+        """The training split with each lane's changed copies behind it, and how to find and name them.
+
+        Lanes have the examples in common; a lane's copies C stand `behind` [L, 1] rows further on than they would if
+        there were no other lane's. Lanes that draw the same texts share them. The last is the hash, per lane, of the
+        words or translators that changed them.
+        """
+        blocks: dict[tuple[object, ...], int] = {}  # what decides a lane's texts -> its place among the copies
+        found: list[tuple[Rows, str | None]] = []
+        places = []
+        for trial in pack if self.recipe.copies else ():
+            key = (augmentation.settings(trial.recipe), trial.seeds.order_seed)
+            if key not in blocks:
+                blocks[key] = len(found)
+                raw = _raw(self.recipe.task)
+                found.append(augmentation.copies(raw, trial.recipe, trial.seeds.order_seed, str(self.device)))
+            places.append(blocks[key])
+        if not places:
+            return self.task.train, torch.zeros(len(pack), 1, dtype=torch.int64), [None] * len(pack)
+        tokenizer = models.tokenizer(self.recipe.model)
+        split = tasks.with_copies(self.task, [rows for rows, _ in found], tokenizer)
+        behind = torch.tensor(places)[:, None] * (len(self.task.train.labels) * self.recipe.copies)
+        return split, behind, [found[place][1] for place in places]
+
+    def _rows(self, order: Tensor) -> Tensor:
+        """Where examples of the lanes' epochs [L, B] stand in the training split: copies each lane has its own."""
+        if not self.recipe.copies:
+            return order
+        return torch.where(order < len(self.task.train.labels), order, order + self.behind)
 
     # ------------------------------------------------------------------------------------------------- weights
 
@@ -421,9 +514,14 @@ class _Run:
     def made_of_sha256(self) -> str:
         """A hash of what decides the results beside the recipes: texts, labels, tokens, weights, settings."""
         config: Any = self.module.config
-        parts = (self.task.sha256, self.network.sha256, config.to_json_string())
+        parts = (
+            self.task.sha256,
+            self.network.sha256,
+            config.to_json_string(),
+            "recorded" * (self.recorder is not None),
+        )
         digest = hashlib.sha256("\n".join(parts).encode())
-        for split in self.task.splits:
+        for split in (self.split, *self.task.splits[1:]):
             for values in (split.input_ids, split.token_type_ids, split.lengths):
                 digest.update(values.tobytes())
         return digest.hexdigest()
@@ -443,6 +541,8 @@ class _Run:
             "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
             "mixout_streams": torch.stack([one.get_state() for one in self.mixout.streams]),  # [L, bytes]
             **({"averages": self.averages.rows} if self.averages.lanes else {}),  # [A, P]
+            **(self.recorder.state() if self.recorder else {}),
+            **({"mixup_streams": torch.stack([one.get_state() for one in self.mixup.streams])} if self.mixup else {}),
             **{f"kept.{lane}.{done}": weights for lane, (done, weights) in self.kept.items()},  # [P]
         }
 
@@ -454,9 +554,11 @@ class _Run:
         if self.averages.lanes:
             self.averages.rows.copy_(state["averages"])
         self.order = state["order"].clone()
-        all_streams = (self.orders, self.masks.streams, self.mixout.streams)
-        for name, streams in zip(("order_streams", "dropout_streams", "mixout_streams"), all_streams, strict=True):
-            for generator, kept in zip(streams, state[name], strict=True):
+        all_streams = {"order": self.orders, "dropout": self.masks.streams, "mixout": self.mixout.streams}
+        if self.mixup:
+            all_streams["mixup"] = self.mixup.streams
+        for name, streams in all_streams.items():
+            for generator, kept in zip(streams, state[f"{name}_streams"], strict=True):
                 generator.set_state(kept.clone())
         self.log = _Log(
             losses=list(state["losses"].to(self.device, copy=True)),
@@ -465,6 +567,8 @@ class _Run:
             eval_steps=state["eval_steps"].tolist(),
             logits=list(state["logits"].clone().numpy()),
         )
+        if self.recorder:
+            self.recorder.restore(state, self.device)
         self.optimizer.done = len(self.log.losses)
         for done, logits in zip(self.log.eval_steps, self.log.logits, strict=True):
             self._choose(done, logits, None)
@@ -480,7 +584,7 @@ class _Run:
         if step % self.epoch_steps == 0:
             self.order = torch.stack([self._epoch(generator) for generator in self.orders])  # [L, N]
         start = step % self.epoch_steps * self.recipe.batch_size
-        rows = self.order[:, start : start + self.recipe.batch_size]  # [L, B]
+        rows = self._rows(self.order[:, start : start + self.recipe.batch_size])  # [L, B]
         lanes = self.lanes
         if self.mixout.lanes:
             with torch.no_grad():
@@ -490,8 +594,11 @@ class _Run:
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
         size = 1 if self.tokens else rows.shape[1]
         losses: Tensor | None = None
-        for part in torch.split(rows, micro, dim=1):  # [L, b]; one, of the whole batch, without accumulation
-            of_part, gradients = batch(lanes, part, size)
+        mixture = self.mixup.draw(rows) if self.mixup else None
+        parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
+        mixtures = mixture.split(micro) if mixture else [None] * len(parts)
+        for part, own in zip(parts, mixtures, strict=True):
+            of_part, gradients = batch(lanes, part, size, own)
             for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
                 view.copy_(gradient) if losses is None else view.add_(gradient)
             losses = of_part if losses is None else losses + of_part
@@ -504,7 +611,9 @@ class _Run:
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
             self.mixout.back(self.gradient)
-            self.log.norms.append(self.optimizer.step(self.gradient))
+            recorded = self.recorder.update(step + 1, self.weights, self.gradient) if self.recorder else nullcontext()
+            with recorded:
+                self.log.norms.append(self.optimizer.step(self.gradient))
             self.averages.update(self.weights, step + 1)
         done = step + 1
         if self._due(done):
@@ -519,8 +628,8 @@ class _Run:
     def _epoch(self, generator: torch.Generator) -> Tensor:
         """The order of an epoch's examples, [N]; oversampled, the rarer classes are filled up by drawing again."""
         if not self.recipe.oversample:
-            return torch.randperm(len(self.training), generator=generator)
-        labels = torch.from_numpy(self.task.train.labels)
+            return torch.randperm(len(self.task.train.labels) * (1 + self.recipe.copies), generator=generator)
+        labels = torch.from_numpy(self.task.train.labels).repeat(1 + self.recipe.copies)
         rows = [torch.nonzero(labels == label)[:, 0] for label in torch.unique(labels)]
         most = max(map(len, rows))
         more = [one[torch.randint(len(one), (most - len(one),), generator=generator)] for one in rows]
@@ -561,21 +670,26 @@ class _Run:
         """Whether every lane stopped early."""
         return len(self.stops) == len(self.recipes)
 
-    def _batch(self, lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _batch(
+        self, lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
-        inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1])
-        labels = self._labels(rows, list(range(len(rows))), self.training.input_ids.shape[1])
+        width = self.training.input_ids.shape[1]
+        inputs = self._inputs(self.training, rows, width, mixture)
+        labels = self._labels(rows, list(range(len(rows))), width)
+        mixed = self._mixed(inputs, mixture, list(range(len(rows))))
         masks = self._draw(lanes, inputs, list(range(len(rows))))
         names, trained = list(inputs), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
-            views, inputs, (labels, *masks) = self._named(given, names)
-            losses = self._losses(views, inputs, labels, masks) / size
+            views, inputs, (labels, *rest) = self._named(given, names)
+            losses = self._losses(views, inputs, labels, rest[: len(mixed)], rest[len(mixed) :]) / size
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
-        arguments = [*inputs.values(), labels, *masks]
-        losses, *gradients = self._call("step", step, lanes, arguments, batches_left, size)
+        arguments = [*inputs.values(), labels, *mixed, *masks]
+        what = "mixed step" if mixed else "step"
+        losses, *gradients = self._call(what, step, lanes, arguments, batches_left, size)
         return losses, gradients
 
     def _labels(self, rows: Tensor, lanes: list[int], width: int) -> Tensor:
@@ -587,21 +701,36 @@ class _Run:
             return labels[..., :width]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
-    def _batch_by_length(self, of_lanes: dict[str, Tensor], rows: Tensor, size: int) -> tuple[Tensor, Sequence[Tensor]]:
+    def _mixed(self, inputs: dict[str, Tensor], mixture: Mixture | None, lanes: list[int]) -> list[Tensor]:
+        """What some lanes' inputs are mixed with: words [lanes, B, T], labels, shares [lanes]; nothing without."""
+        if mixture is None:
+            return []
+        width = inputs["input_ids"].shape[-1] - self.network.virtual
+        ids = self._inputs(self.training, mixture.others, width)["input_ids"]
+        return [ids, self._labels(mixture.others, lanes, width), mixture.shares.to(self.device)]
+
+    def _batch_by_length(
+        self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
+    ) -> tuple[Tensor, Sequence[Tensor]]:
         """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
         losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
-        by_length = torch.argsort(self.training.lengths[rows], dim=1, stable=True)
-        for part in torch.split(rows.gather(1, by_length), math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b]
+        read = rows[..., None] if mixture is None else torch.stack([rows, mixture.others], dim=2)  # [L, B, 1 or 2]
+        by_length = torch.argsort(self.training.lengths[read].amax(dim=2), dim=1, stable=True)
+        sorted_read = read.gather(1, by_length[..., None].expand_as(read))
+        for part in torch.split(sorted_read, math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b, 1 or 2]
             groups: dict[int, list[int]] = {}  # width -> lanes; a lane's width depends on its own rows alone
             for lane, row in enumerate(part):
                 groups.setdefault(self.training.width(row), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
                 views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
-                inputs = self._inputs(self.training, part[lanes], width)
-                labels = self._labels(part[lanes], lanes, width)
+                own = part[lanes, :, 0]
+                of_lanes_alone = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
+                inputs = self._inputs(self.training, own, width, of_lanes_alone)
+                labels = self._labels(own, lanes, width)
+                mixed = self._mixed(inputs, of_lanes_alone, lanes)
                 masks = self._draw(views, inputs, lanes)
-                loss = self._losses(views, inputs, labels, masks) / size  # [lanes]
+                loss = self._losses(views, inputs, labels, mixed, masks) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
         return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
@@ -646,25 +775,38 @@ class _Run:
         return [self.masks.draw(lanes, self._count(inputs, views)), self.masks.scales[lanes]]
 
     def _losses(
-        self, views: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, masks: list[Tensor]
+        self,
+        views: dict[str, Tensor],
+        inputs: dict[str, Tensor],
+        labels: Tensor,
+        mixed: list[Tensor],
+        masks: list[Tensor],
     ) -> Tensor:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
         views = views | self._shared(len(labels))
         if not masks:
             with _NoDropout():
-                return vmap(self._loss)(views, inputs, labels)
+                return vmap(self._loss)(views, inputs, labels, *mixed)
 
         def one(
-            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor
+            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor, *mix: Tensor
         ) -> Tensor:
             with _ApplyMasks(mask, scale):
-                return self._loss(view, given, label)
+                return self._loss(view, given, label, *mix)
 
-        return vmap(one)(views, inputs, labels, *masks)
+        return vmap(one)(views, inputs, labels, *masks, *mixed)
 
-    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-        logits = self._logits(view, inputs)  # [B, C], or of tokens [B, T, C]
+    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, *mixed: Tensor) -> Tensor:
+        if not mixed:
+            return self._against(self._logits(view, inputs), labels)
+        others, other_labels, share = mixed
+        with remedies.mixed_words(self.module, others, share):
+            logits = self._logits(view, inputs)  # [B, C]
+        return share * self._against(logits, labels) + (1 - share) * self._against(logits, other_labels)
+
+    def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of logits [B, C], summed."""
         if self.tokens:
             flat = logits.reshape(-1, logits.shape[-1])
             return F.cross_entropy(flat, labels.reshape(-1), ignore_index=tasks.NO_LABEL, reduction="sum")
@@ -686,9 +828,11 @@ class _Run:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
-    def _inputs(self, data: _Data, rows: Tensor, width: int) -> dict[str, Tensor]:
-        lengths = data.lengths[rows].to(self.device)
-        rows = rows.to(self.device)
+    def _inputs(self, data: _Data, rows: Tensor, width: int, mixture: Mixture | None = None) -> dict[str, Tensor]:
+        lengths = data.lengths[rows]
+        if mixture is not None:
+            lengths = torch.maximum(lengths, data.lengths[mixture.others])
+        lengths, rows = lengths.to(self.device), rows.to(self.device)
         types = data.token_type_ids[rows, :width] if self.recipe.token_type_ids else None
         return self.network.inputs(data.input_ids[rows, :width], lengths, types)
 
@@ -713,6 +857,10 @@ class _Run:
         found = np.empty((len(self.weights), int(data.begins[-1]), self.task.num_labels), dtype=np.float32)
         batches = torch.split(order, size)
         evaluations_left = (self.steps - self.optimizer.done) // (self.recipe.eval_steps or self.epoch_steps)
+        recorder = self.recorder if data is self.validation else None
+        evaluated = self._evaluated if recorder else self._answered
+        what = "logits and vectors" if recorder else "logits"
+        looked_at: list[Tensor] = []
         for rows in batches:
             inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
             names = list(inputs)
@@ -720,19 +868,30 @@ class _Run:
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
                 views, inputs, _ = self._named(given, names)
                 if not (shared := self._shared(len(self.weights))):
-                    return [vmap(self._logits, in_dims=(0, None))(views, inputs)]
+                    return list(vmap(evaluated, in_dims=(0, None))(views, inputs))
                 each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}
-                return [vmap(self._logits)(views | shared, each)]
+                return list(vmap(evaluated)(views | shared, each))
 
             calls_left = evaluations_left * (1 if trim else len(batches))
-            (logits,) = self._call("logits", forward, lanes, list(inputs.values()), calls_left)  # [L, B, C]
+            logits, *read = self._call(what, forward, lanes, list(inputs.values()), calls_left)  # [L, B, C], [L, B, H]
             places = rows
             if self.tokens:  # [L, B, T, C]
                 labels = data.labels[rows.to(self.device), : logits.shape[2]]
                 logits = logits[:, labels != tasks.NO_LABEL]
                 places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
             found[:, places.numpy()] = logits.cpu().numpy()
+            looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]
+        if recorder:
+            recorder.evaluation(torch.cat(looked_at, dim=1) if looked_at else None)
         return found
+
+    def _answered(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return (self._logits(view, inputs),)
+
+    def _evaluated(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The logits [B, C], and the vectors [B, H] that the head reads."""
+        with recording.vectors(self.module, self.network.causal) as found:
+            return self._logits(view, inputs), *found
 
     # -------------------------------------------------------------------------------------------------- results
 
@@ -772,7 +931,7 @@ class _Run:
                 correct=final.correct,
                 majority_correct=self.majority.correct,
                 dev_examples=len(self.validation),
-                train_examples=len(self.training),
+                train_examples=len(self.task.train.labels),
                 steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
@@ -784,6 +943,7 @@ class _Run:
                 model_sha256=self.network.sha256,
                 parameters=self.network.all_parameters,
                 trained_parameters=self.network.parameters,
+                augmentation_sha256=self.words[lane],
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,
@@ -798,7 +958,10 @@ class _Run:
                 curves = replace(curves, test_logits=tested[lane], test_labels=test.targets)
                 if test.sentences is not None:
                     curves = replace(curves, test_sentences=test.sentences)
-            found.append(LaneResult(measured, curves))
+            recorded = None
+            if self.recorder:
+                recorded = self.recorder.of(lane, steps, [logits[lane] for logits in self.log.logits[: len(scores)]])
+            found.append(LaneResult(measured, replace(curves, recording=recorded), weights[lane]))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
@@ -815,8 +978,9 @@ class _Run:
             dev_score=np.array([math.nan if score.value is None else score.value for score in scores]),
             logits=logits[-1],
             labels=labels,
-            **({} if sentences is None else {"sentences": sentences}),
         )
+        if sentences is not None:
+            curves = replace(curves, sentences=sentences)
         return curves, scores
 
     def _dev_loss(self, logits: np.ndarray) -> float:

@@ -23,8 +23,8 @@ from typing import cast, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from harness import metrics
-from harness.records import OPTIONAL, SCHEMA_VERSION, Curves, Measured, Record, Store
+from harness import keeping, metrics
+from harness.records import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 
@@ -114,6 +114,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
             progress(number, len(trials))
     problems += _mixed(trials, records)
     notes += _others(store, trials, records)
+    problems += _models(store)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(
         trials[name] for name, record in records.items() if record.measured is not None and record.environment
@@ -231,8 +232,10 @@ def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Found]:
     if not finished and record.arrays_sha256 is not None:
         yield "status", "crashed, with the hash of arrays"
     if record.measured is not None:
-        for field in ("weights_sha256", "data_sha256", "model_sha256"):
+        for field in ("weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"):
             value = getattr(record.measured, field)
+            if value is None and field == "augmentation_sha256":
+                continue
             if not re.fullmatch(r"[0-9a-f]{64}", value):
                 yield "record", f"{field} is {value!r}, which is no SHA-256"
 
@@ -244,12 +247,18 @@ def _read_arrays(content: bytes) -> Curves | str:
             arrays = {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except (Exception, MemoryError) as error:  # zip, zlib and numpy raise a dozen kinds on damaged bytes
         return f"they can't be read: {type(error).__name__}: {error}"
-    known = set(Curves.__dataclass_fields__)
+    known = set(Curves.__dataclass_fields__) - {"recording"}
+    recorded = {name for name in arrays if name.startswith(RECORDED)}
+    if recorded:
+        known |= {f"{RECORDED}{name}" for name in Recording.__dataclass_fields__}
     lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
     if lacking or other:
         said = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
         return "; ".join(said)
-    return Curves(**arrays)
+    recording = None
+    if recorded:
+        recording = Recording(**{name.removeprefix(RECORDED): arrays.pop(name) for name in sorted(recorded)})
+    return Curves(**arrays, recording=recording)
 
 
 def _array(content: bytes) -> np.ndarray:
@@ -304,6 +313,36 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
         steps = curves.eval_step.astype(np.int64)
         if steps[0] < 0 or steps[-1] != measured.steps or (np.diff(steps) <= 0).any():
             yield f"eval_step does not rise to the last step, {measured.steps}: {steps[:3].tolist()} … {steps[-1]}"
+    if curves.recording is not None:
+        yield from _check_recording(curves.recording, measured, evaluations)
+
+
+def _check_recording(recording: Recording, measured: Measured, evaluations: int) -> Iterator[str]:
+    """Whether the arrays of a recording belong together, and to the run's updates and evaluations."""
+    updates, layers = recording.update.size, recording.layers.size
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "layers": ((layers,), "U"),
+        "update": ((updates,), "iu"),
+        "layer_norm": ((updates, layers), "f"),
+        "update_norm": ((updates,), "f"),
+        "weight_norm": ((updates,), "f"),
+        "predicted": ((evaluations, *recording.predicted.shape[1:2]), "iu"),
+        "cls_rank": ((evaluations,), "f"),
+        "cls_cosine": ((evaluations,), "f"),
+    }
+    fine = True
+    for name, (shape, kind) in shapes.items():
+        array = getattr(recording, name)
+        if array.shape != shape or array.dtype.kind not in kind:
+            fine = False
+            yield f"{RECORDED}{name} is {array.dtype} {array.shape} instead of {shape}"
+    if not fine:
+        return
+    at = recording.update.astype(np.int64)
+    if not updates or at[0] < 1 or at[-1] > measured.steps or (np.diff(at) <= 0).any():
+        yield f"{RECORDED}update does not rise within the {measured.steps} steps"
+    if not set(recording.predicted.sum(axis=1).tolist()) <= {0, measured.dev_examples}:
+        yield f"{RECORDED}predicted does not count the {measured.dev_examples} dev examples"
 
 
 # ------------------------------------------------------------------------------------------------- what was measured
@@ -427,12 +466,25 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
             recipe = trials[name].recipe
             groups["data_sha256", recipe.task.name][record.measured.data_sha256].append(name)
             groups["model_sha256", recipe.model.name][record.measured.model_sha256].append(name)
+            if record.measured.augmentation_sha256 is not None:
+                words = " and ".join(spec.name for spec in recipe.specs[2:])
+                groups["augmentation_sha256", words][record.measured.augmentation_sha256].append(name)
     for (rule, of), found in groups.items():
         usual = max(found, key=lambda digest: len(found[digest]))  # among equals the plan's first
         for digest, names in found.items():
             for name in names if digest != usual else ():
                 said = f"{digest[:12]}… for '{of}', where {len(found[usual])} trials have {usual[:12]}…"
                 yield Finding(name, f"trials/{name}.json", rule, _line(said))
+
+
+def _models(store: Store) -> Iterator[Finding]:
+    """The kept models whose weights are not those that their records were hashed of."""
+    for folder in sorted((store.folder / "models").glob("[!.]*")):
+        try:
+            keeping.weights(store, folder.name)
+        except HarnessError as error:
+            where = f"models/{folder.name}"
+            yield Finding(folder.name, _line(where), "kept weights", _line(str(error.got)))
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:

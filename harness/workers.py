@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import harness
 from harness import hub, machine
 from harness.checkpoints import Checkpoints
+from harness.keeping import Keeping
 from harness.packing import Job
 from harness.records import Curves, Environment, Measured, Record, write
 from harness.sweep import Sweep, Trial
@@ -30,6 +31,7 @@ from harness.sweep import Sweep, Trial
 Result = tuple[Record, Curves | None]
 # How torch and CUDA's libraries say that a pack was too large for the memory.
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|STATUS_ALLOC_FAILED")
+_UNKEPT = re.compile(r"^(?:harness\.keeping\.)?UnkeptError: (.+)$", re.MULTILINE)
 
 # Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
 _MEASURING_PAYS, _FASTER = 300.0, 0.97
@@ -78,13 +80,18 @@ class Place:
     threads: int
     code: Code = field(default_factory=code)
     trusts_remote_code: bool = field(default_factory=hub.trusts_remote_code)
+    record: bool = True  # what the diagnosis reads
     checkpoints: Checkpoints | None = None  # None: a pack begins anew and keeps nothing before its end
+    keeping: Keeping | None = None  # None: weights are gone when a pack ends
 
 
 def train_pack(
     sweep: str, profile: str, trials: Sequence[Trial], place: Place, progress: Callable[[int, int], None] | None
 ) -> list[Result]:
-    """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns."""
+    """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
+
+    Raises `keeping.UnkeptError` where weights that are to be kept can't be written.
+    """
     from harness import train
 
     hub.trust_remote_code(place.trusts_remote_code)
@@ -95,11 +102,23 @@ def train_pack(
     checkpoint = None if place.checkpoints is None else place.checkpoints.of(trials, environment)
     try:
         results = train.train(
-            trials, device=place.device, threads=place.threads, progress=progress, checkpoint=checkpoint
+            trials,
+            device=place.device,
+            threads=place.threads,
+            progress=progress,
+            checkpoint=checkpoint,
+            record=place.record,
         )
     finally:
         if checkpoint is not None:
             checkpoint.returned()
+    if place.keeping is not None:
+        recipe = trials[0].recipe
+        task = train.prepared(recipe.task, recipe.model, recipe.max_length)
+        ends = [(trial.cell, found.measured.final_score) for trial, found in zip(trials, results, strict=True)]
+        for lane in place.keeping.chosen(ends):
+            found = results[lane]
+            place.keeping.stage(sweep, profile, trials[lane], found.measured, task, found.weights)
     return [
         (make_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
         for trial, result in zip(trials, results, strict=True)
@@ -256,6 +275,12 @@ class Done:
     def out_of_memory(self) -> bool:
         """Whether the pack was too large for its device's memory."""
         return self.error is not None and _NO_MEMORY.search(self.error) is not None
+
+    @property
+    def unkept(self) -> str | None:
+        """The folder of weights that could not be written, and why; None where that was not the error."""
+        found = None if self.error is None else _UNKEPT.search(self.error)
+        return found and found[1]
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def make(home: Path, trials: int) -> None:
     for correct in range(MAJORITY, EXAMPLES):
         found = measured(Run(correct), STEPS, MAJORITY, EXAMPLES, "accuracy").model_copy(update={"data_sha256": data})
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **vars(curves_of(found)))
+        np.savez_compressed(buffer, **curves_of(found).arrays)
         kept[correct] = found, buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
     for place, trial in enumerate(expand(sweep)[:-1]):
         correct = MAJORITY if place % 30 == 7 else MAJORITY + 1 + (place * 7 + trial.cell) % 9

@@ -61,6 +61,28 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
 
 
 @pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Pairs of words with three labels."""
+    folder, words = tmp_path_factory.mktemp("pairs"), "abcdefgh"
+    for split, count in (("train", 48), ("dev", 24)):
+        rows = [
+            f"{words[n % 8]} {words[n % 5]}\t{words[n % 3]}\t{('zero', 'one', 'two')[n % 8 % 3]}" for n in range(count)
+        ]
+        (folder / f"{split}.tsv").write_text("\n".join(["text\ttext_pair\tlabel", *rows]) + "\n")
+    return TaskSpec(name="pairs", files=TaskFiles(train=str(folder), validation=str(folder)))
+
+
+@pytest.fixture(scope="session")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Texts with a number each."""
+    folder = tmp_path_factory.mktemp("numbers")
+    for split, count in (("train", 40), ("dev", 20)):
+        rows = [f"{'abcdefgh'[n % 8]} {'good' if n % 2 else 'bad'}\t{n % 2 + n % 8 / 8}" for n in range(count)]
+        (folder / f"{split}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return TaskSpec(name="numbers", files=TaskFiles(train=str(folder), validation=str(folder)), metric="pearson")
+
+
+@pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Write a small random model of a kind (`bert`, `roberta`, …) with a tokenizer, and give its folder."""
     import torch

@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import numpy as np
+
 from harness.records import Store
 
 
@@ -36,3 +38,10 @@ def descends(process: int, of: int) -> bool:
         except OSError:
             return False
     return False
+
+
+def same_arrays(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> bool:
+    """Bit for bit, names too; NaN equals NaN."""
+    return found.keys() == wanted.keys() and all(
+        np.array_equal(found[name], value, equal_nan=value.dtype.kind == "f") for name, value in wanted.items()
+    )

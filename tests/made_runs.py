@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from harness.records import Curves, Environment, Measured, Record, Store
+from harness.records import Curves, Environment, Measured, Record, Recording, Store
 from harness.study import Axes, Imported, Study, of_import, of_sweep, save_imported
 from harness.sweep import Sweep, Trial, expand, load
 
@@ -37,6 +37,9 @@ class Run:
     score: float | None = None  # of a regression, which has no count of right answers
     diverged: bool = False
     crashed: str | None = None
+    # Recorded where given: the layers' gradient norm in the first half of the updates and in the second.
+    gradients: tuple[float, float] | None = None
+    update: float = 0.01  # norm of each update, of weights of norm 10
 
 
 MISSING = None
@@ -125,6 +128,28 @@ def curves_of(found: Measured) -> Curves:
     )
 
 
+def recording_of(curves: Curves, run: Run) -> Recording:
+    """Every update recorded: two layers and the embeddings have the run's gradients, pooler and head always 0.1."""
+    assert run.gradients is not None
+    steps = len(curves.train_loss)
+    early = np.arange(steps) < steps // 2
+    layers = ["embeddings", "1 attention", "1 feed-forward", "2 attention", "2 feed-forward", "pooler", "head"]
+    norms = np.full((steps, len(layers)), 0.1, dtype=np.float32)
+    norms[:, :5] = np.where(early, *run.gradients)[:, None]
+    classes = np.bincount(curves.logits.argmax(axis=1), minlength=2)
+    evaluations = len(curves.eval_step)
+    return Recording(
+        layers=np.array(layers),
+        update=np.arange(1, steps + 1),
+        layer_norm=norms,
+        update_norm=np.full(steps, run.update, dtype=np.float32),
+        weight_norm=np.full(steps, 10, dtype=np.float32),
+        predicted=np.tile(classes, (evaluations, 1)).astype(np.int32),
+        cls_rank=np.ones(evaluations, dtype=np.float32),
+        cls_cosine=np.ones(evaluations, dtype=np.float32),
+    )
+
+
 def save(
     store: Store,
     sweep: Sweep,
@@ -150,7 +175,10 @@ def save(
         arrays_sha256=None,
         error=run.crashed,
     )
-    store.save(record, curves_of(found) if found else None)
+    curves = curves_of(found) if found else None
+    if curves is not None and run.gradients is not None:
+        curves = replace(curves, recording=recording_of(curves, run))
+    store.save(record, curves)
 
 
 def store_of(

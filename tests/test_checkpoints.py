@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from driving import content
+from driving import content, same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from harness import checkpoints, execute, train, workers
 from harness.checkpoints import Checkpoint, Checkpoints
 from harness.execute import Options
-from harness.records import Curves, Environment, Store
+from harness.records import Environment, Store
 from harness.rerun import rerun
 from harness.sweep import Sweep, Trial, expand
 from harness.workers import Place
@@ -54,7 +54,7 @@ def same(found: list[train.LaneResult], wanted: list[train.LaneResult]) -> bool:
     """Bit for bit: every array and all that was measured but times and memory."""
     changing = {"wall_seconds", "lane_seconds", "peak_memory_bytes"}
     return all(
-        all(np.array_equal(getattr(a.curves, n), getattr(b.curves, n), equal_nan=True) for n in vars(b.curves))
+        same_arrays(a.curves.arrays, b.curves.arrays)
         and a.measured.model_dump(exclude=changing) == b.measured.model_dump(exclude=changing)
         for a, b in zip(found, wanted, strict=True)
     )
@@ -200,6 +200,7 @@ def test_what_a_run_is_made_of_is_told_by_tokens_and_settings(trial: Make) -> No
     run = train._Run([trial(1)], torch.device("cpu"))
     own = run.made_of_sha256()
     assert own == train._Run([trial(2)], torch.device("cpu")).made_of_sha256()
+    assert own != train._Run([trial(1)], torch.device("cpu"), record=False).made_of_sha256()  # lacks its arrays
     run.task.train.input_ids[0, 1] += 1  # as another vocabulary would
     assert run.made_of_sha256() != own
     run.task.train.input_ids[0, 1] -= 1
@@ -425,7 +426,7 @@ def test_a_node_that_does_not_see_the_folder_keeps_its_own(
     for a, b in zip(found, wanted, strict=True):
         assert a is not None
         assert b is not None
-        assert all(np.array_equal(getattr(a, n), getattr(b, n)) for n in Curves.__dataclass_fields__)
+        assert same_arrays(a.arrays, b.arrays)
     assert not path.exists()
 
 

@@ -16,6 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, sweep_of
+from test_diagnosis import FINE, GONE
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 from typer.testing import CliRunner
 
 import harness
@@ -264,6 +267,35 @@ def plain(monkeypatch):
     monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))
 
 
+def test_diagnose_says_why_and_writes_the_report(here, plain):
+    sweep = sweep_of(here / "sweeps", DIAGNOSED_TEXT)
+    store_of(here / "results", sweep, DIAGNOSED)
+    said = run("diagnose", "made").stdout
+    assert "6 of 14 finished runs failed" in said
+    assert "Vanishing gradients: in 4 of 6 recorded failed runs" in said
+    assert "Next: " in said
+    assert "recipes:\n  as it is: " in said
+    assert said.rstrip().endswith("index.html")
+    shown = json.loads(run("diagnose", "made", "--json").stdout)
+    assert {"sweep", "profile", "words", "rule", "next_sweep", "tables", "report"} == set(shown)
+    assert [row["vanished"] for row in shown["tables"]["kinds"]] == [2, 0, 2, 0]
+    assert " ".join(shown["words"]).count("Vanishing") == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        ({0: [Run(300), Run(200)]}, "2 finished runs of made@default, none recorded; allowed: runs of a sweep without"),
+        ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed; allowed: a sweep with both"),
+        ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed; allowed: a sweep with both"),
+        ({}, "0 finished runs of made@default, none recorded"),
+    ],
+)
+def test_diagnose_refuses_what_tells_nothing(here, runs, said):
+    store_of(here / "results", sweep_of(here / "sweeps", DIAGNOSED_TEXT), runs)
+    assert said in refused("diagnose", "made")
+
+
 def test_report_of_two_and_of_an_import(here, plain):
     one = sweep_of(here / "sweeps", MOSBACH, "one")
     two = sweep_of(here / "sweeps", MOSBACH.replace("1..3", "1..2"), "two")
@@ -358,6 +390,7 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
     task = json.dumps(tagged.model_dump(exclude_none=True))
     text = f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\nlr: [1e-2, 1e-9]\nepochs: 12\nseeds: 1..2\n"
     (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")
+    assert "got --keep with the token task colours" in refused("sweep", "colours", "--in-process", "--keep", "best")
     said = run("data", "colours").stdout
     assert "colours  5 tags, single texts, f1 entity" in said
     assert "Always answering O scores 0.0000." in said
@@ -383,6 +416,48 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
         changed = dict(kept) | {"sentences": kept["sentences"][:-1]}
     np.savez_compressed(path, **changed)
     assert "sentences are int64 (19,) for 20 dev examples" in run("verify", "colours", code=1).stdout
+
+
+def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
+    said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "best").stdout
+    assert "Models: 2 trials kept in results/tiny@default/models" in said
+    folder = here / "results" / "tiny@default"
+    plan = [trial.id for trial in expand(Store(folder).load_plan())]
+    kept = sorted(path.name for path in (folder / "models").iterdir())
+    lacking = next(one for one in plan if one not in kept)
+    said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "all").stdout
+    wanted = f"harness rerun tiny --profile default --trial {lacking} --keep"
+    assert f"Trained before without --keep: {lacking} (and 1 more); to keep one: {wanted}" in said
+    again = json.loads(run(*wanted.split()[1:], "--json").stdout)
+    assert (again["verdict"], again["kept"]) == ("identical", f"results/tiny@default/models/{lacking}")
+
+    (here / "texts.csv").write_text("text,label\ngood a,yes\nbad b,no\n")
+    asked = run("predict", "tiny", "texts.csv", "--trial", lacking, "--threads", 1)
+    rows = [line.split("\t") for line in asked.stdout.splitlines()]
+    assert rows[0] == ["label", "confidence"]
+    assert [row[0] in ("yes", "no") and 0.5 <= float(row[1]) <= 1 for row in rows[1:]] == [True, True]
+    assert "2 rows in " in asked.stderr
+    assert "accuracy against the file's labels: " in asked.stderr
+    assert run("predict", folder / "models" / lacking, "texts.csv", "--threads", 1).stdout == asked.stdout
+    lr = "1e-3" if lacking.startswith("lr1e-3") else "1e-2"
+    asked = run("predict", "tiny", "texts.csv", "--ensemble", f"lr={lr}", "--out", "out.jsonl", "--threads", 1)
+    assert asked.stdout == ""
+    assert "2 rows by 2 models" in asked.stderr
+    assert "gain " in asked.stderr
+    assert [set(json.loads(line)) for line in Path("out.jsonl").read_text().splitlines()] == [
+        {"label", "confidence", "agreement"}
+    ] * 2
+
+    assert f"kept are: {kept[0]}" in refused("predict", "tiny", "texts.csv")
+    assert "got 2 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "epochs=1")
+    assert "got 0 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "lr=7")
+    other = "1e-2" if lr == "1e-3" else "1e-3"
+    assert "got 1 of lr" in refused("predict", "tiny", "texts.csv", "--ensemble", f"lr={other}")
+    left = next(one for one in plan if one not in (*kept, lacking))
+    assert f"--trial {left} --keep" in refused("predict", "tiny", "texts.csv", "--trial", left)
+    assert "says it all" in refused("predict", folder / "models" / lacking, "texts.csv", "--trial", lacking)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install 'stability-harness[wandb]'" in refused("export", "tiny", "--to", "wandb")
 
 
 def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
@@ -528,11 +603,73 @@ def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
     )
 
 
+def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here):
+    (here / "texts.txt").write_text("".join(f"all dog runs {n}\nno bird naps {n}\n\n" for n in range(40)))
+    words = ["pretrain", "mine", "--texts", "texts.txt", "--train-tokenizer", "BPE", "--vocab-size", "270",
+             "--layers", "1", "--hidden", "16", "--heads", "2", "--steps", "20", "--next-sentence"]  # fmt: skip
+    code = (
+        "import os, signal\nfrom harness import cli, pretrain\nreal = pretrain.schedule\n"
+        "def interrupted(step, *rest):\n"
+        "    if step == 8: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(step, *rest)\n"
+        "pretrain.schedule = interrupted\ncli.main()\n"
+    )
+    stopped = python(code, here, *words)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert stopped.stdout.splitlines()[-1] == "Stopped after step 9 of 20; the same command goes on from there."
+    lines = run(*words).stdout.splitlines()
+    assert lines[0].startswith("10/20 steps, loss ")
+    assert lines[0].endswith(" left")
+    assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
+    assert re.fullmatch(
+        r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts \(perplexity [\d.]+\), \d+ s\.", lines[6]
+    )
+    assert lines[7] == "Report: mine/pretrain.md"
+    assert (here / "mine" / "model.safetensors").is_file()
+    assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
+
+
+def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
+    for seed in (0, 1):
+        words = ("--seed", seed, "--layers", 1, "--hidden", 16, "--heads", 2, "--max-length", 32, "--steps", 2)
+        run("pretrain", f"runs/seed{seed}/last", *words)
+    sweep = here / "sweeps" / "checkpoints.yaml"
+    sweep.write_text("task: embedded\nmodel: [runs]\nlr: 1e-3\nepochs: 1\nmax_length: 20\nseeds: 1..2\n")
+    folders = (
+        "[./runs/seed0/last, ./runs/seed1/last]",
+        "[{name: p0, folder: runs/seed0/last}, {name: p1, folder: runs/seed1/last}]",
+    )
+    sweep.write_text(sweep.read_text().replace("[runs]", folders[0]))
+    assert "got last twice; allowed: different values; remove one, or name them: {name: …" in refused("plan", sweep)
+    sweep.write_text(sweep.read_text().replace(*folders))
+    said = run("plan", "checkpoints").stdout
+    assert [line.split()[0] for line in said.splitlines()[2:5]] == ["model", "p0", "p1"]
+    said = run("sweep", "checkpoints", "--in-process").stdout
+    assert "4 of 4 trials finished (4 trained now)" in said
+    found = json.loads(run("report", "checkpoints", "--json").stdout)
+    assert [(cell["axes"], cell["finished"]) for cell in found["cells"]] == [({"model": "p0"}, 2), ({"model": "p1"}, 2)]
+    page = (here / "results" / "checkpoints@default" / "report" / "report.md").read_text()
+    assert "| model p1 against p0 |" in page
+    hashes = {Store(here / "results" / "checkpoints@default").load(trial.id).measured.model_sha256
+              for trial in expand(load(sweep, "default"))}  # fmt: skip
+    assert len(hashes) == 2  # other weights, so that the comparison is of something
+
+
+@pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
+def test_pretrain_refuses_what_it_does_not_know(here, option, value):
+    assert refused("pretrain", "mine", option, value).startswith(
+        f"harness: {option} is one of two: got {value}; allowed: "
+    )
+
+
 # Who imports whom in the package; a module that is not named here has no place in the design yet.
 MAY_IMPORT = {
     "cli": {
         "baselines",
         "describe",
+        "diagnosis_findings",
+        "surface",
+        "tables",
         "models",
         "tasks",
         "lr_find",
@@ -542,28 +679,35 @@ MAY_IMPORT = {
         "rerun",
         "execute",
         "hub",
+        "keeping",
         "machine",
         "report",
         "importing",
+        "predict",
         "pretrain",
+        "tracking",
+        "pretrain_settings",
         "study",
         "records",
         "sweep",
         "status",
     },
+    "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
+    "tracking": {"records", "sweep"},
     "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
     "search": {"ranking", "execute", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
-    "report": {"figures", "findings", "tables", "analysis", "study", "records", "sweep"},
+    "report": {"figures", "findings", "diagnosis_findings", "tables", "analysis", "study", "records", "sweep"},
     "figures": {"study", "records", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
     "tables": {"analysis", "statistics", "study", "sweep"},
     "describe": {"tasks", "metrics", "sweep"},
-    "baselines": {"tasks", "metrics", "records", "sweep"},
+    "baselines": {"tasks", "words", "metrics", "records", "sweep"},
     "analysis": {
         "calibration",
         "metrics",
+        "diagnosis",
         "records",
         "statistics",
         "importance",
@@ -580,10 +724,12 @@ MAY_IMPORT = {
     "importance": set(),
     "noise": set(),
     "published": set(),
-    "verify": {"rerun", "metrics", "records", "sweep"},
+    "verify": {"keeping", "rerun", "metrics", "records", "sweep"},
     "status": {"execute", "tasks", "records", "sweep"},
-    "rerun": {"workers", "machine", "records", "sweep"},
+    "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
+        "keeping",
+        "augmentation",
         "checkpoints",
         "cluster",
         "models",
@@ -595,16 +741,19 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
-    "cluster": {"workers", "checkpoints", "shipping", "packing", "machine", "sweep"},
-    "workers": {"checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
+    "cluster": {"workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
+    "keeping": {"methods", "models", "hub", "records", "sweep"},
+    "workers": {"keeping", "checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
     "shipping": {"tasks", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
     "machine": {"tasks", "hub", "records", "sweep"},
     "train": {
+        "augmentation",
         "checkpoints",
         "methods",
         "playback",
+        "recording",
         "tasks",
         "models",
         "optim",
@@ -613,14 +762,38 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
+    "augmentation": {"paraphrase", "words", "tasks", "hub", "sweep"},
+    "paraphrase": {"models", "hub", "sweep"},
+    "words": {"sweep"},
     "tasks": {"hub", "metrics", "embedded", "sweep"},
     "models": {"hub", "methods", "sweep"},
     "methods": {"sweep"},
-    "pretrain": {"embedded", "sweep"},
+    "pretrain": {
+        "corpus",
+        "embedded",
+        "models",
+        "objectives",
+        "pretrain_settings",
+        "pretrained",
+        "starts",
+        "unfinished",
+    },
+    "starts": {"embedded", "hub", "models", "objectives", "pretrain_settings", "sweep"},
+    "unfinished": {"checkpoints", "objectives", "pretrain_settings"},
+    "pretrained": {"corpus", "figures", "pretrain_settings"},
+    "objectives": {"corpus"},
+    "pretrain_settings": {"corpus", "sweep"},
+    "corpus": {"sweep"},
     "hub": {"sweep"},
     "metrics": {"sweep"},
     "playback": set(),
-    "optim": {"remedies", "sweep"},
+    "optim": {"remedies", "schedules", "sweep"},
+    "schedules": {"sweep"},
+    "recording": {"remedies", "records"},
+    "surface": {"keeping", "machine", "train", "records", "sweep"},
+    "diagnosis": {"early", "schedules", "study", "records", "sweep"},
+    "diagnosis_findings": {"analysis", "diagnosis", "early", "statistics", "tables", "sweep"},
+    "early": {"statistics", "records"},
     "remedies": {"sweep"},
     "records": {"sweep"},
     "sweep": set(),
@@ -628,17 +801,35 @@ MAY_IMPORT = {
 }
 HOMES = {
     "ray": {"cluster"},
-    "torch": {"train", "models", "methods", "optim", "remedies", "playback", "pretrain"},
-    "transformers": {"train", "models", "methods", "pretrain"},
+    "torch": {
+        "train",
+        "models",
+        "methods",
+        "optim",
+        "remedies",
+        "playback",
+        "recording",
+        "paraphrase",
+        "predict",
+        "pretrain",
+        "starts",
+        "objectives",
+        "unfinished",
+        "tracking",
+    },
+    "mlflow": {"tracking"},
+    "wandb": {"tracking"},
+    "transformers": {"train", "models", "methods", "paraphrase", "pretrain", "starts", "corpus"},
+    "tokenizers": {"starts", "corpus"},
     "peft": {"methods"},
     "datasets": {"tasks"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},
-    "scipy": {"calibration", "baselines", "analysis", "statistics", "importance", "noise", "published"},
+    "scipy": {"calibration", "diagnosis", "baselines", "analysis", "statistics", "importance", "noise", "published"},
     "statsmodels": {"statistics", "importance"},
     "sklearn": {"importance", "baselines"},
     "lightgbm": {"baselines"},
-    "fugashi": {"baselines"},
+    "fugashi": {"words"},
     "pyarrow": {"formats"},
     "jinja2": {"report"},
     "typer": {"cli"},
@@ -690,7 +881,18 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         inner, outer = imported(path)
         assert inner <= {"embedded"}
         assert not outer & set(HOMES)
-    every_command_pays = ("sweep", "records", "study", "execute", "cluster", "workers", "checkpoints", "packing", "cli")
+    every_command_pays = (
+        "sweep",
+        "records",
+        "study",
+        "execute",
+        "cluster",
+        "workers",
+        "checkpoints",
+        "keeping",
+        "packing",
+        "cli",
+    )
     for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
             [node for node in ast.parse(files[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)],

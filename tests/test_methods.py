@@ -5,18 +5,18 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import peft
 import pytest
 import torch
 import transformers
+from driving import same_arrays
 from torch import Tensor
 from torch.func import functional_call, vmap
 
 from harness import execute, machine, methods, models, playback, train
 from harness.checkpoints import Checkpoints
 from harness.execute import Options
-from harness.records import Curves, Environment, Store
+from harness.records import Environment, Store
 from harness.sweep import Cell, HarnessError, Method, ModelSpec, Recipe, Sweep, Trial, load
 from harness.train import stream
 
@@ -44,9 +44,7 @@ def words(fields: dict[str, object]) -> str:
 
 def same(a: train.LaneResult, b: train.LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
-    names = Curves.__dataclass_fields__
-    arrays = all(np.array_equal(getattr(a.curves, n), getattr(b.curves, n), equal_nan=True) for n in names)
-    return arrays and a.measured.weights_sha256 == b.measured.weights_sha256
+    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
 
 @pytest.fixture(scope="session")
@@ -418,7 +416,7 @@ def test_a_lane_is_bit_equal_alone_in_any_place_and_recorded(
         made = models.network(trials[0].recipe.model, 2, trials[0].recipe.trains).recordings
         made.clear()
         assert all(same(*pair) for pair in zip(train.train(trials), together, strict=True))
-        assert {key[0] for key, play in made.items() if play} == {"step", "logits"}  # type: ignore[index]
+        assert {key[0] for key, play in made.items() if play} == {"step", "logits and vectors"}  # type: ignore[index]
 
 
 def test_alpha_differs_from_lane_to_lane(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_a_models_own_code_runs_where_it_is_trusted_alone(own_code: Path, tmp_pa
         assert "--trust-remote-code" in str(caught.value)
     # A name that is a folder of the working directory is read like one on the hub.
     with pytest.raises(HarnessError, match="brings code"):
-        models._loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
+        models.loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
     assert not (tmp_path / "ran").exists()
     hub.trust_remote_code(True)
     hub.check_model(spec)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.optim import LaneAdamW, warmup_linear
+from harness.optim import LaneAdafactor, LaneAdamW
+from harness.remedies import Parts
+from harness.schedules import warmup_linear
 from harness.sweep import ModelSpec, Recipe, TaskSpec
 
 
@@ -139,3 +141,33 @@ def test_the_norm_keeps_its_digits_over_many_parameters() -> None:
     gradient = torch.full((1, 20_000_000), 1e-3)
     norm = LaneAdamW(torch.zeros_like(gradient), torch.zeros(gradient.shape[1]), [recipe()], 10).step(gradient)
     assert norm.item() == pytest.approx(1e-3 * math.sqrt(20_000_000), rel=1e-6)
+
+
+def test_adafactor_is_that_of_transformers_for_every_shape() -> None:
+    """30 steps in float64 of vectors, matrices (two of one shape), a stack of matrices, columns and a number."""
+    from transformers.optimization import Adafactor
+
+    shapes = [(5,), (4, 3), (2, 3, 4), (4, 3), (6, 1), (), (1, 7)]
+    draw = torch.Generator().manual_seed(3)
+    start = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    sizes = tuple(value.numel() for value in start)
+    parts = Parts((0,) * len(shapes), sizes, (0,) * len(shapes), tuple(start), torch.device("cpu"))
+    flat = torch.cat([value.reshape(-1) for value in start])
+    decayed = torch.cat([torch.full((size,), float(size > 5), dtype=torch.float64) for size in sizes])
+    given = recipe(optimizer="adafactor", weight_decay=0.1, schedule="constant")
+    weights = flat.repeat(2, 1)
+    ours = LaneAdafactor(weights, decayed, [recipe(optimizer="adafactor", lr=1.0), given], 30, parts)
+    theirs = [value.clone().requires_grad_() for value in start]
+    groups = [{"params": [one], "weight_decay": 0.1 * (one.numel() > 5)} for one in theirs]
+    reference = Adafactor(groups, lr=given.lr, scale_parameter=False, relative_step=False, warmup_init=False)
+    for _ in range(30):
+        # Of very different sizes, so that the limit on an update's root mean square is met by some and not by others.
+        gradient = torch.randn(len(flat), generator=draw, dtype=torch.float64) * torch.rand(1, generator=draw).exp()
+        for one, part in zip(theirs, gradient.split(sizes), strict=True):
+            one.grad = part.view(one.shape).clone()
+        ours.step(gradient.repeat(2, 1))
+        reference.step()
+    wanted = torch.cat([one.detach().reshape(-1) for one in theirs])
+    assert weights[1].tolist() == pytest.approx(wanted.tolist(), abs=1e-12)
+    # A moment a number of a vector, a row and a column of a matrix.
+    assert ours.state()["second"].shape == (2, 5 + 2 * 7 + 2 * 7 + 7 + 1 + 8)

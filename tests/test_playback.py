@@ -109,14 +109,16 @@ def test_training_with_recordings_gives_the_same_bits(
     monkeypatch.setattr(train, "_RECORDING_PAYS", 0)
     recorded = train.train(pack)
     known = models.network(spec, 2).recordings
-    assert {key[0] for key, play in known.items() if play is not None} == {"step", "logits"}  # type: ignore[index]
+    assert {key[0] for key, play in known.items() if play is not None} == {"step", "logits and vectors"}  # type: ignore[index]
     for one, other in zip(plain, recorded, strict=True):
         assert one.measured.weights_sha256 == other.measured.weights_sha256
-        for name, value in vars(one.curves).items():
-            assert value.tobytes() == getattr(other.curves, name).tobytes(), name
+        for name, value in one.curves.arrays.items():
+            assert value.tobytes() == other.curves.arrays[name].tobytes(), name
 
 
-@pytest.mark.parametrize("fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}])
+@pytest.mark.parametrize(
+    "fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}, {"mixup": 0.4}]
+)
 def test_other_recipes_are_recorded_apart(
     trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
@@ -128,6 +130,8 @@ def test_other_recipes_are_recorded_apart(
         for one, other in zip(train.train(pack), expected, strict=True):
             assert one.measured.weights_sha256 == other.measured.weights_sha256
             assert one.curves.logits.tobytes() == other.curves.logits.tobytes()
+    recorded = {key[0] for key, play in models.network(spec, 2).recordings.items() if play is not None}  # type: ignore[index]
+    assert ("mixed step" in recorded) == ("mixup" in fields)
 
 
 def test_what_is_called_seldom_is_not_recorded(

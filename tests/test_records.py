@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from dataclasses import fields, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -57,8 +57,10 @@ def record_of(trial, run=None, **changes):
 
 
 def same_arrays(one: Curves, other: Curves) -> bool:
-    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Curves)]
-    return all(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
+    pairs = [(one.arrays[name], other.arrays[name]) for name in one.arrays]
+    return one.arrays.keys() == other.arrays.keys() and all(
+        a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- write and read

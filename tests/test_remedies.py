@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from test_checkpoints import HERE, CutError, cut, same
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers.optimization import Adafactor
 
 from harness import models, remedies, tasks, train
 from harness.checkpoints import Checkpoints
-from harness.optim import factor
+from harness.schedules import factor
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskFiles, TaskSpec, Trial
 
 Make = Callable[..., Trial]
@@ -37,7 +38,9 @@ LANES: list[Fields] = [
 # What the trials of a pack have in common.
 PACKS: list[Fields] = [
     {"padding": "batch"}, {"eval_every": 0.25}, {"gradient_accumulation": 2}, {"max_steps": 9}, {"optimizer": "sgd"},
-    {"optimizer": "lamb"}, {"oversample": True}, {"class_weights": True, "eval_steps": 3},
+    {"optimizer": "lamb"}, {"optimizer": "adafactor"}, {"mixup": 0.4},
+    {"mixup": 1.0, "padding": "batch", "gradient_accumulation": 2, "label_smoothing": 0.1},
+    {"oversample": True}, {"class_weights": True, "eval_steps": 3},
 ]  # fmt: skip
 
 
@@ -121,7 +124,12 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
         [{"params": [value], "weight_decay": r.weight_decay * decays(name)} for name, value in names.items()],
         momentum=r.momentum,
     )
+    factored = Adafactor(
+        [{"params": [v], "weight_decay": r.weight_decay * decays(name)} for name, v in names.items()],
+        lr=r.lr, scale_parameter=False, relative_step=False, warmup_init=False,
+    )  # fmt: skip
     order, mixing = train.stream("order", one.seeds.order_seed), train.stream("mixout", one.seeds.dropout_seed)
+    pairing = train.stream("mixup", one.seeds.dropout_seed)
     an_epoch = math.ceil(len(data["labels"]) / r.batch_size)
     total = r.max_steps or an_epoch * r.epochs
     counted = torch.bincount(data["labels"])
@@ -139,9 +147,22 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
             parameters = mixed(r, module, pretrained, mixing) if r.mixout else names
             mask = (torch.arange(data["input_ids"].shape[1]) < data["lengths"][rows, None]).long()
             inputs = {"input_ids": data["input_ids"][rows], "attention_mask": mask}
+            others, share = rows, 1.0
+            if r.mixup:
+                words = module.get_input_embeddings()  # type: ignore[operator]
+                others = rows[torch.randperm(len(rows), generator=pairing)]
+                both = torch.tensor([r.mixup, r.mixup], dtype=torch.float64)
+                share = torch._sample_dirichlet(both, generator=pairing)[0].item()
+                embedded = share * words(inputs.pop("input_ids")) + (1 - share) * words(data["input_ids"][others])
+                longer = torch.maximum(data["lengths"][rows], data["lengths"][others])
+                inputs = {
+                    "inputs_embeds": embedded,
+                    "attention_mask": (torch.arange(data["input_ids"].shape[1]) < longer[:, None]).long(),
+                }
             logits = functional_call(module, parameters, kwargs=inputs).logits
             smoothing = {"label_smoothing": r.label_smoothing, "weight": weight, "reduction": "sum"}
-            loss = F.cross_entropy(logits, data["labels"][rows], **smoothing) / len(rows)  # type: ignore[arg-type]
+            first_loss, other_loss = (F.cross_entropy(logits, data["labels"][i], **smoothing) for i in (rows, others))  # type: ignore[arg-type]
+            loss = (share * first_loss + (1 - share) * other_loss) / len(rows)
             module.zero_grad()
             loss.backward()
             trained = {name: value for name, value in names.items() if value.grad is not None}
@@ -156,10 +177,14 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
                 group["lr"] = lr
             if r.optimizer == "sgd":
                 sgd.step()
+            if r.optimizer == "adafactor":
+                for name, group in zip(names, factored.param_groups, strict=True):
+                    group["lr"] = lr * r.layerwise_lr_decay ** below(name)
+                factored.step()
             for name, value in trained.items():
                 counts[name] += 1
                 with torch.no_grad():
-                    if r.optimizer != "sgd":
+                    if r.optimizer in ("adamw", "lamb"):
                         update(r, name, value, first[name], second[name], counts[name], lr)
                     own = lr * r.layerwise_lr_decay ** below(name) * decays(name)
                     fresh = "classifier" in name or (r.reinit_layers and below(name) <= r.reinit_layers)
@@ -212,6 +237,9 @@ def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.
         {"averaging": "ema", "ema_decay": 0.9}, {"averaging": "last", "average_last": 2},
         {"optimizer": "sgd", "lr": 0.1},
         {"optimizer": "lamb", "lr": 1e-2}, {"optimizer": "lamb", "bias_correction": False, "unfreeze_every": 2},
+        {"mixup": 0.4, "lr": 2e-2},
+        {"mixup": 2.0, "lr": 2e-2, "padding": "batch", "label_smoothing": 0.1, "class_weights": True},
+        {"optimizer": "adafactor"}, {"optimizer": "adafactor", "layerwise_lr_decay": 0.7, "unfreeze_every": 2},
     ],
     ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
 )  # fmt: skip
@@ -234,8 +262,52 @@ def test_a_remedy_is_its_definition(trial: Make, uneven: TaskSpec, fields: Field
 
 
 without = cache(plain)
-shared = {"label_smoothing", "class_weights", "max_steps", "optimizer"}  # by the trials of a pack
-kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps"}  # no remedies of this module
+shared = {"label_smoothing", "class_weights", "max_steps", "optimizer", "mixup", "padding"}  # by the trials of a pack
+kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps", "padding"}  # no remedies of this module
+
+
+def test_mixup_draws_its_shares_from_a_beta_distribution(trial: Make) -> None:
+    """Of mean 1/2 and variance 1 / (4 (2α + 1)); a batch is mixed with all of itself, λ once a batch and lane."""
+    recipes = [trial(mixup=alpha).recipe for alpha in (0.2, 1.0, 4.0)]
+    mixup = remedies.Mixup(recipes, [train.stream("mixup", seed) for seed in (1, 2, 2)])
+    rows = torch.arange(30).view(3, 10)
+    drawn = [mixup.draw(rows) for _ in range(4000)]
+    assert all(torch.equal(one.others.sort(dim=1).values, rows) for one in drawn)
+    first = torch.stack([one.others[0] for one in drawn])
+    assert (first == rows[0]).float().mean().item() == pytest.approx(0.1, abs=0.006)  # 4 standard errors
+    shares = torch.stack([one.shares for one in drawn])
+    assert shares.mean(dim=0).tolist() == pytest.approx([0.5] * 3, abs=4 * math.sqrt(0.18 / 4000))
+    assert shares.var(dim=0).tolist() == pytest.approx([1 / (4 * (2 * a + 1)) for a in (0.2, 1.0, 4.0)], rel=0.06)
+
+
+def test_lanes_of_other_mixtures_are_bit_equal_alone_and_in_a_pack(trial: Make) -> None:
+    lanes: list[Fields] = [{"mixup": 0.2}, {"mixup": 4.0, "mixout": 0.5}, {"mixup": 1.0, "dropout": 0.0, "lr": 1e30}]
+    for common in ({}, {"padding": "batch"}, {"method": "lora"}, {"method": "prompt", "virtual_tokens": 3}):
+        kept = [lane for lane in lanes if "mixout" not in lane or "method" not in common]
+        trials = [trial(place, **lane, **common) for place, lane in enumerate(kept)]
+        wanted = train.train(trials)
+        for place in range(len(trials)):
+            assert same(train.train(trials[place : place + 1]), wanted[place : place + 1])
+    (without,) = train.train([trial(0, method="prompt", virtual_tokens=3)])
+    assert not np.array_equal(without.curves.train_loss, wanted[0].curves.train_loss)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
+def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """An example mixed with itself is itself."""
+    run = train._Run([trial(1, model=ModelSpec(name=f"m-{kind}", folder=str(build(kind))))], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.mul_(8)  # a fresh model hardly looks at the words
+    rows = torch.arange(8)[None]
+    itself, other = (remedies.Mixture(others, torch.tensor([0.25])) for others in (rows, rows.flip(1)))
+    found = []
+    for mixture in (None, itself, other):
+        inputs = run._inputs(run.training, rows, run.training.input_ids.shape[1], mixture)
+        found.append(
+            run._losses(run.lanes, inputs, run._labels(rows, [0]), run._mixed(inputs, mixture, [0]), []).item()
+        )
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+    assert found[2] != pytest.approx(found[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
@@ -273,7 +345,7 @@ def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -
     run = train._Run([trial(1, task=uneven, oversample=True)], torch.device("cpu"))
     counts = np.bincount(run.task.train.labels).tolist()
     assert counts == [30, 10]
-    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, 8, True)
+    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, run.recipe)
     orders = []
     for epoch in range(2):
         run.update(epoch * run.epoch_steps)
@@ -430,17 +502,19 @@ def test_mixout_keeps_the_mean_and_its_rate(trial: Make) -> None:
 # ---------------------------------------------------------------------------------------------------------- refusals
 
 
-def test_what_does_not_fit_model_or_data_is_refused(trial: Make, tmp_path: Path) -> None:
+def test_what_does_not_fit_model_or_data_is_refused(trial: Make, build: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="reinit_layers is within the model's depth: got 3 of 2 layers"):
         train.train([trial(reinit_layers=3)])
     with pytest.raises(
         HarnessError, match="max_steps ends training within its epochs: got max_steps 17; allowed: 1 to 16"
     ):
         train.train([trial(max_steps=17)])
+    with pytest.raises(HarnessError, match=r"mixup goes with an encoder, .*: got tiny-gpt2, which answers at"):
+        train.train([trial(mixup=0.2, model=ModelSpec(name="tiny-gpt2", folder=str(build("gpt2"))))])
     for name in ("train", "validation"):
         (tmp_path / f"{name}.tsv").write_text("text\tlabel\n" + "".join(f"a b\t{n}.5\n" for n in range(20)))
     files = TaskFiles(train=str(tmp_path / "train.tsv"), validation=str(tmp_path / "validation.tsv"))
     numbers = TaskSpec(name="numbers", files=files, metric="pearson")
-    for fields in ({"label_smoothing": 0.1}, {"class_weights": True}, {"oversample": True}):
+    for fields in ({"label_smoothing": 0.1}, {"class_weights": True}, {"oversample": True}, {"mixup": 0.2}):
         with pytest.raises(HarnessError, match=f"{next(iter(fields))} is for classes: got numbers, a regression"):
             train.train([trial(task=numbers, **fields)])

@@ -11,17 +11,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, study_of, sweep_of
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 
 from harness import report
 from harness.analysis import analyse
 from harness.study import joined, of_sweep
-from harness.sweep import expand
+from harness.sweep import expand, load
 from harness.tables import MADE
 
 GOLDEN = Path(__file__).parent / "golden"
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 FIGURES = (
     "best_of_n", "curves", "failure_rates", "importance", "noise_floor", "performance_profile", "seed_budget", "spread",
+    "loss_vs_score", "step_size_factor",
 )  # fmt: skip
 
 
@@ -151,7 +154,8 @@ def test_all_files_are_there_and_nothing_else(written):
     folder = written[1].folder
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     tables = {path.stem for path in (folder / "tables").iterdir()} - {"runs", "profile"}
-    assert tables == set(MADE) - {"seed_factors", "baselines"}  # one integer drives all parts; no baselines asked for
+    # One integer drives all parts; no baselines were asked for, and nothing was recorded.
+    assert tables == set(MADE) - {"seed_factors", "baselines", "gradients", "early_warning", "stopping"}
     assert names == {
         *(f"figures/{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf")),
         *(f"tables/{name}.{ending}" for name in tables for ending in ("csv", "md", "tex")),
@@ -201,8 +205,9 @@ def test_title_and_heading_say_the_stand_in(written):
 def test_every_section_has_its_place(written):
     read = Reader(written[1].page.read_text())
     sections = [found["aria-labelledby"] for tag, found in read.tags if tag == "section"]
-    assert sections == [part.anchor for part in report.PARTS if part.anchor != "baselines"] + ["runs", "made", "words"]
-    assert len(read.texts["summary"]) == sum(len(part.folded) for part in report.PARTS)
+    shown = [part for part in report.PARTS if part.anchor not in ("baselines", "gradients", "early")]  # not recorded
+    assert sections == [*(part.anchor for part in shown), "next", "runs", "made", "words"]
+    assert len(read.texts["summary"]) == sum(len(part.folded) for part in shown)
     # Every table has one place on the page.
     placed = [name for part in report.PARTS for name in (*part.shown, *part.folded)]
     assert sorted(placed) == sorted(MADE)
@@ -524,3 +529,23 @@ def test_seeds_are_named_by_part_where_they_are_crossed():
 def test_no_torch_for_a_report():
     code = "import sys, harness.report; sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# -------------------------------------------------------------------------------------------------------- a diagnosis
+
+
+def test_a_recorded_study_has_its_diagnosis_on_the_page(tmp_path):
+    study = study_of(tmp_path, DIAGNOSED_TEXT, DIAGNOSED)
+    made = report.write(study, tmp_path / "report")
+    page, figures = made.page.read_text(), {path.stem for path in (made.folder / "figures").iterdir()}
+    assert figures >= {"gradient_norms", "step_size_factor", "loss_vs_score", "early_warning"}
+    Reader(page).check()
+    for heading in ("Why runs fail", "Gradients by layer", "How early it can be told", "The next experiment"):
+        assert f">{heading}</h2>" in page
+    text = (made.folder / "report.md").read_text()
+    proposed = text.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "next.yaml").write_text(proposed)
+    assert load(tmp_path / "next.yaml").cells[0].recipe == study.sweeps[0].cells[2].recipe
+    runs = pd.read_csv(made.folder / "tables" / "runs.csv")
+    assert runs["kind"].value_counts()["not optimised"] == 4
+    assert runs["gradients_vanished_by"].notna().sum() == 4

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import shipping, tasks
-from harness.sweep import HarnessError, ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec, Trial
+from harness import augmentation, shipping, tasks
+from harness.sweep import HarnessError, ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec, Trial, WordList
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,24 @@ def test_a_trial_reads_elsewhere_what_it_would_read_here(trial: Callable[..., Tr
         p.name: p.read_bytes() for p in Path(here).iterdir()
     }
     assert shipping.moved(planned, {}) == planned
+
+
+def test_words_and_translators_go_with_a_trial(trial: Callable[..., Trial], tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").write_text("good\tfine\n")
+    planned = trial(augment="synonyms", synonyms=WordList(name="mine", file=str(tmp_path / "words.tsv")))
+    spec = planned.recipe.specs[2]
+    files = shipping.files(spec)
+    assert files is not None
+    moved = shipping.moved(planned, {spec: shipping.unpacked(shipping.sha256(files), lambda: files)})
+    (tmp_path / "words.tsv").unlink()
+    assert moved.id == planned.id
+    assert moved.recipe.synonyms is not None
+    assert augmentation.read(moved.recipe.synonyms).of == {"good": ("fine",)}
+    model = planned.recipe.model
+    planned = trial(augment="backtranslate", translator=ModelSpec(name="there", folder=model.folder))
+    moved = shipping.moved(planned, {planned.recipe.specs[2]: tmp_path})
+    assert moved.recipe.translator == ModelSpec(name="there", folder=str(tmp_path))
+    assert (moved.id, moved.recipe.model) == (planned.id, model)
 
 
 def test_files_of_one_name_and_names_without_files(tmp_path: Path) -> None:

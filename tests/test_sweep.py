@@ -157,6 +157,13 @@ def test_where_the_files_lie_is_no_part_of_an_id(tmp_path):
     assert ids(of(tmp_path, nowhere.replace("mine", "other"))) != ids(of(tmp_path, nowhere))
     # a folder as the model is called by its last part
     assert ids(of(tmp_path, nowhere.replace("model: m", "model: ./any/m"))) == ids(of(tmp_path, nowhere))
+    words = nowhere + "augment: insert\nsynonyms: any/words.tsv\n"
+    assert ids(of(tmp_path, words)) == ids(of(tmp_path, words.replace("any/words", "other/words")))
+    assert ids(of(tmp_path, words)) == ids(of(tmp_path, words.replace("any/words.tsv", "{name: words, file: x}")))
+    assert ids(of(tmp_path, words)) != ids(of(tmp_path, words.replace("any/words", "any/more")))
+    through = nowhere + "augment: backtranslate\ntranslator: {name: ende, folder: a}\nback_translator: ./deen\n"
+    assert ids(of(tmp_path, through)) == ids(of(tmp_path, through.replace("folder: a", "folder: b")))
+    assert ids(of(tmp_path, through)) != ids(of(tmp_path, through.replace("./deen", "./frde")))
     # spelling the default out changes nothing either
     assert ids(of(tmp_path, nowhere + "batch_size: 16\nwarmup_ratio: 0.1\n")) == ids(of(tmp_path, nowhere))
 
@@ -404,6 +411,23 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "more ends than epochs": TINY + "averaging: last\n",
     "momentum without SGD": TINY + "momentum: 0.5\n",
     "bias correction of SGD": TINY + "optimizer: sgd\nbias_correction: off\n",
+    "bias correction of Adafactor": TINY + "optimizer: adafactor\nbias_correction: off\n",
+    "a decay of moments of Adafactor's own": TINY + "optimizer: adafactor\nbeta2: 0.98\n",
+    "an augmentation of another name": TINY + "augment: shuffle\n",
+    "augmentation rate over 1": TINY + "augment: swap\naugment_rate: 1.5\n",
+    "augmentation rate 0": TINY + "augment: swap\naugment_rate: 0\n",
+    "a rate without augmentation": TINY + "augment_rate: 0.2\n",
+    "a rate of translations": TINY + "augment: backtranslate\ntranslator: ./t\naugment_rate: 0.2\n",
+    "copies without augmentation": TINY + "augment_copies: 2\n",
+    "synonyms without their file": TINY + "augment: synonyms\n",
+    "insertions without a file": TINY + "augment: insert\n",
+    "a file without synonyms": TINY + "augment: swap\nsynonyms: words.tsv\n",
+    "a list of words as a number": TINY + "augment: insert\nsynonyms: 3\n",
+    "a list of words without its file": TINY + "augment: insert\nsynonyms: {name: mine}\n",
+    "translations without a folder": TINY + "augment: backtranslate\n",
+    "a folder without translations": TINY + "translator: ./t\n",
+    "a way back alone": TINY + "augment: backtranslate\nback_translator: ./t\n",
+    "negative mixup": TINY + "mixup: -1\n",
     "a limit for tensors without one": TINY + "clip_per_tensor: on\nmax_grad_norm: null\n",
     "mixout of what is frozen": TINY + "method: lora\nmixout: 0.5\n",
     "no patience in a named recipe": HEAD + "lr: 1\nseeds: 1\nrecipes: {a: {epochs: 1, early_stopping_patience: 2}}\n",
@@ -414,6 +438,7 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "set broken": ("lr=[1e-5", TINY),
     "set nothing": ("lr=", TINY),
     "set unknown inside": ("task.file=x", TINY),
+    "set unknown inside words": ("synonyms.path=x", TINY + "augment: insert\nsynonyms: words.tsv\n"),
     "set into a number": ("lr.low=3", TINY),
     "set a dot too many": ("task.name.x=3", TINY),
     "set only a dot": ("task.=x", TINY),

@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from driving import same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import metrics, models, train
-from harness.records import Curves
 from harness.sweep import HarnessError, ModelSpec, TaskFiles, TaskSpec, Trial
 
 Make = Callable[..., Trial]
@@ -24,9 +24,7 @@ Make = Callable[..., Trial]
 
 def same(a: train.LaneResult, b: train.LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
-    names = Curves.__dataclass_fields__
-    arrays = all(np.array_equal(getattr(a.curves, n), getattr(b.curves, n), equal_nan=True) for n in names)
-    return arrays and a.measured.weights_sha256 == b.measured.weights_sha256
+    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
 
 def pool(trial: Make, padding: str) -> list[Trial]:
@@ -358,7 +356,9 @@ def test_what_is_kept_of_a_token_task(trial: Make, tagged: TaskSpec) -> None:
 
 
 def test_what_token_tasks_cannot_have(trial: Make, tagged: TaskSpec) -> None:
-    for name, value in (("label_smoothing", 0.1), ("class_weights", True), ("oversample", True)):
+    with pytest.raises(HarnessError, match="augment changes texts, whose words have no labels of their own"):
+        train.train([trial(task=tagged, augment="swap")])
+    for name, value in (("label_smoothing", 0.1), ("class_weights", True), ("oversample", True), ("mixup", 0.2)):
         with pytest.raises(HarnessError, match=f"{name} is for classes: got colours, whose words have labels"):
             train.train([trial(task=tagged, **{name: value})])
     with pytest.raises(HarnessError, match=r"every word that is scored has a token .*\.conll, line \d+\): got 4 of"):

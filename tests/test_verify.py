@@ -124,6 +124,16 @@ def test_a_whole_folder_passes_and_stays_as_it_is(made: tuple[Sweep, Store]) -> 
     assert state(store.folder) == before
 
 
+def test_a_recording_that_fits_is_no_finding(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, TEXT)
+    store, trial = Store(tmp_path / "made"), expand(sweep)[0]
+    store.save_plan(sweep)
+    save(store, sweep, trial, Run(300))
+    recorded(store, trial.id)
+    assert store.recording(trial.id) is not None
+    assert not verify.check(sweep, store).problems
+
+
 @pytest.mark.parametrize("metric", ["f1", "matthews_correlation", "pearson", "spearman"])
 def test_other_metrics_are_computed_again(tmp_path: Path, metric: str) -> None:
     sweep = sweep_of(tmp_path, TEXT.replace("1..4", "1").replace("[1e-5, 2e-5]", "1e-5"))
@@ -181,6 +191,17 @@ def labels_of(store: Store, name: str) -> Curves:
     return found
 
 
+def recorded(store: Store, name: str, **changes: np.ndarray | None) -> None:
+    """Give a trial's arrays a recording of ten updates, three parts and seven evaluations, with these changes."""
+    ten, seven = np.ones(10, np.float32), np.ones(7, np.float32)
+    arrays: dict[str, np.ndarray | None] = {
+        "layers": np.array(["embeddings", "1 attention", "head"]), "update": np.arange(1, 11),
+        "layer_norm": np.ones((10, 3), np.float32), "update_norm": ten, "weight_norm": ten,
+        "predicted": np.full((7, 2), 200, np.int32), "cls_rank": seven, "cls_cosine": seven,
+    }  # fmt: skip
+    rewrite(store, name, **{f"recorded_{key}": value for key, value in (arrays | changes).items()})
+
+
 DAMAGES: dict[str, tuple[int, Callable[[Store, str], object], set[tuple[str, str]]]] = {
     "cut short": (ok, lambda s, n: s.path(n).write_bytes(s.path(n).read_bytes()[:-30]), {(JSON, "record")}),
     "empty": (ok, lambda s, n: s.path(n).write_bytes(b""), {(JSON, "record")}),
@@ -227,6 +248,12 @@ DAMAGES: dict[str, tuple[int, Callable[[Store, str], object], set[tuple[str, str
     "labels out of range": (ok, lambda s, n: rewrite(s, n, labels=np.full(400, 2)), {(JSON, "shapes")}),
     "an array less": (ok, lambda s, n: rewrite(s, n, lr=None), {(NPZ, "arrays")}),
     "an array more": (ok, lambda s, n: rewrite(s, n, more=np.zeros(3)), {(NPZ, "arrays")}),
+    "a recording lacks": (ok, lambda s, n: recorded(s, n, cls_rank=None), {(NPZ, "arrays")}),
+    "a recording's parts": (ok, lambda s, n: recorded(s, n, layers=np.array(["head"])), {(NPZ, "shapes")}),
+    "a recording goes on": (ok, lambda s, n: recorded(s, n, update=np.arange(61, 71)), {(NPZ, "shapes")}),
+    "a recording miscounts": (
+        ok, lambda s, n: recorded(s, n, predicted=np.full((7, 2), 199, np.int32)), {(NPZ, "shapes")},
+    ),
     "another order of labels": (
         ok, lambda s, n: rewrite(s, n, labels=np.roll(labels_of(s, n).labels, 7)), {(JSON, "score")},
     ),

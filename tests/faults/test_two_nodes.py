@@ -18,6 +18,7 @@ from conftest import Bench
 from driving import content
 
 import harness
+from harness import keeping
 
 DRIVER = """
 import json, sys
@@ -126,6 +127,8 @@ def cluster(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     assert recipe.task.files is not None
     assert recipe.model.folder is not None
     hidden = [Path(harness.__file__).parent, Path(recipe.task.files.train).parent, Path(recipe.model.folder)]
+    bench.store.folder.mkdir(parents=True, exist_ok=True)
+    hidden.append(bench.store.folder)
     # Ray takes 127.0.0.1 for no address of a cluster's, and listens everywhere: the token keeps others out.
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -192,7 +195,7 @@ def test_a_node_that_sees_nothing_of_the_drivers_files_trains_the_same_and_may_d
     cluster.head()
     cluster.second()
     cluster.joined(2)
-    driver = Driver(bench, cluster)
+    driver = Driver(bench, cluster, keep="all")
     until(lambda: len(driver.nodes()) == 2, driver)
     assert len(list(cluster.folder.glob("second.tmp/harness-files-*/[0-9a-f]*"))) == 2  # the data and the model
     cluster.kill("second", "raylet/raylet")
@@ -200,6 +203,9 @@ def test_a_node_that_sees_nothing_of_the_drivers_files_trains_the_same_and_may_d
     assert len(driver.said("trained")) == len(bench.undisturbed)
     assert driver.said("told") == [["1 trial to train again: their node left the cluster"]]
     complete(bench, driver)
+    assert set(keeping.kept(bench.store)) == set(bench.undisturbed)  # the second node's came back with its results
+    for trial in bench.undisturbed:
+        keeping.weights(bench.store, trial)  # checks them against the record
 
 
 def test_a_node_that_joins_while_a_sweep_runs_is_used_and_may_be_all_that_is_left(

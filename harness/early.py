@@ -1,0 +1,263 @@
+"""How early can it be told that a run will fail? Simple signals of a run so far, and the first rule that holds.
+
+Numbers in, numbers out: also for runs that still train, and nothing is learned from the recipe that is judged by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.records import Recording
+from harness.statistics import Estimate
+
+SIGNALS = ("training loss", "loss slope", "middle gradient", "update ratio", "prediction entropy")
+SHARES = np.arange(1, 41) / 40  # of a run's updates, at which the signals are looked at
+FALSE_ALARMS = 0.01  # of the runs that learn, at most
+CAUGHT = 0.5  # of the runs that are lost, at least: a rule that tells fewer is none
+_WINDOW = 20  # a signal is a mean over a twentieth of the run, five updates at least
+_MOST_RUNS = 2000  # compared pair by pair; of more, so many are drawn
+_FOLDS = 30  # cells are left out one by one up to so many, then in so many groups
+_RESAMPLES = 1000
+Floats = np.ndarray
+
+
+def signals(train_loss: Floats, steps: int, evaluations: Floats, recording: Recording | None) -> Floats:
+    """The signals of a run at each of the `SHARES` of its planned `steps`, [T, K]; NaN where not known (yet).
+
+    `train_loss` [S] has the steps that were made, `evaluations` [E] the updates before each evaluation. The loss is the
+    mean of the last window, its slope the least-squares slope over the last two, per update; the gradient norm of the
+    middle layer and the ratio of update norm to weight norm are medians over the last window, as log10; the entropy,
+    in nats, is that of the classes predicted at the last evaluation. A loss that is not finite is infinite, which is
+    above all others.
+    """
+    window = max(5, steps // _WINDOW)
+    found = np.full((len(SHARES), len(SIGNALS)), np.nan)
+    loss = np.where(np.isfinite(train_loss), train_loss, np.inf).astype(np.float64)
+    gradient, ratio = _recorded(recording)
+    for row, share in enumerate(SHARES):
+        done = int(np.ceil(share * steps - 1e-9))
+        if done > len(loss):
+            break
+        found[row, 0] = loss[max(0, done - window) : done].mean()
+        found[row, 1] = _slope(loss[max(0, done - 2 * window) : done]) if done >= window else np.nan
+        if recording is None:
+            continue
+        here = (recording.update <= done) & (recording.update > done - window)
+        if here.any():
+            found[row, 2] = np.median(gradient[here])
+            found[row, 3] = np.median(ratio[here])
+        seen = int(np.searchsorted(evaluations, done, side="right"))
+        if 0 < seen <= len(recording.predicted):
+            found[row, 4] = _entropy(recording.predicted[seen - 1])
+    return found
+
+
+def _slope(loss: Floats) -> float:
+    if not np.isfinite(loss).all():
+        return np.inf
+    x = np.arange(len(loss)) - (len(loss) - 1) / 2
+    return float(x @ loss / (x @ x)) if len(loss) > 1 else np.nan
+
+
+def _recorded(recording: Recording | None) -> tuple[Floats, Floats]:
+    """Log10 of the middle layer's gradient norm, and of the update's share of the weights, [R] each."""
+    if recording is None:
+        return np.empty(0), np.empty(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.log10(recording.update_norm.astype(np.float64) / recording.weight_norm)
+        gradient = np.log10(layer(recording, middle(recording)))
+    return np.maximum(gradient, -50.0), np.maximum(ratio, -50.0)  # the logarithm of no gradient at all
+
+
+def middle(recording: Recording) -> str:
+    """The middle one of the layers that are trained, or the head where none is."""
+    numbers = sorted({int(name.split()[0]) for name in recording.layers.tolist() if name[0].isdigit()})
+    return str(numbers[len(numbers) // 2]) if numbers else "head"
+
+
+def layer(recording: Recording, name: str) -> Floats:
+    """The gradient norm of a layer, attention and feed-forward together, or of another part, [R]."""
+    own = np.array([part == name or part.startswith(f"{name} ") for part in recording.layers.tolist()])
+    norms: Floats = np.sqrt((recording.layer_norm[:, own].astype(np.float64) ** 2).sum(axis=1))
+    return norms
+
+
+def _entropy(counts: Floats) -> float:
+    total = counts.sum()
+    if not total:
+        return np.nan
+    shares = counts[counts > 0] / total
+    return float(-(shares * np.log(shares)).sum())
+
+
+# ------------------------------------------------------------------------------------------------- how well they tell
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How well one signal tells lost runs from others: over all pairs of runs, and over those of one cell."""
+
+    auc: Estimate
+    within: float
+    lost: int
+    others: int
+
+
+def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generator) -> Telling:
+    """The area under the ROC curve of a signal [R] for whether runs are lost [R], with a bootstrap over cells.
+
+    It is the share of pairs of a lost and another run in which the signal puts them in the right order, ties counting
+    half (Mann and Whitney 1947). Which order is right for a pair is learned from the runs of the cells that neither of
+    the two belongs to; a pair for which there are none is left out. NaN where no pair is left, intervals with fewer
+    than three cells that have pairs.
+    """
+    known = ~np.isnan(signal)
+    signal, lost, cells = signal[known], lost[known], cells[known]
+    unknown = Estimate(np.nan, np.nan, np.nan)
+    if not lost.any() or lost.all():
+        return Telling(unknown, np.nan, int(lost.sum()), int((~lost).sum()))
+    right, pairs = _oriented(*_by_cells(signal, lost, cells, rng))
+    total = pairs.sum()
+    if not total:
+        return Telling(unknown, np.nan, int(lost.sum()), int((~lost).sum()))
+    same = np.trace(pairs)
+    drawn = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=_RESAMPLES).astype(float)
+    with np.errstate(invalid="ignore"):
+        again = np.einsum("bi,ij,bj->b", drawn, right, drawn) / np.einsum("bi,ij,bj->b", drawn, pairs, drawn)
+    again = again[np.isfinite(again)]
+    bounds = np.percentile(again, [2.5, 97.5]) if len(pairs) >= 3 and len(again) else (np.nan, np.nan)
+    value = Estimate(float(right.sum() / total), float(bounds[0]), float(bounds[1]))
+    return Telling(value, float(np.trace(right) / same) if same else np.nan, int(lost.sum()), int((~lost).sum()))
+
+
+def _by_cells(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Of each pair of cells [C, C]: pairs of a lost run in the one and another in the other in which the lost run has
+    the larger signal, and all pairs.
+    """
+    if len(signal) > _MOST_RUNS:
+        chosen = np.sort(rng.choice(len(signal), _MOST_RUNS, replace=False))
+        signal, lost, cells = signal[chosen], lost[chosen], cells[chosen]
+    names, places = np.unique(cells, return_inverse=True)
+    above, below = signal[lost], signal[~lost]
+    larger = (above[:, None] > below).astype(float) + (above[:, None] == below) / 2
+    of_lost = np.eye(len(names))[places[lost]]  # [lost, C]
+    of_others = np.eye(len(names))[places[~lost]]
+    return of_lost.T @ larger @ of_others, np.outer(of_lost.sum(axis=0), of_others.sum(axis=0))
+
+
+def _oriented(larger: Floats, pairs: Floats) -> tuple[Floats, Floats]:
+    """Rightly ordered pairs and pairs, [C, C]: the order that the pairs without either cell have."""
+
+    def without(counts: Floats) -> Floats:
+        touching = counts.sum(axis=0) + counts.sum(axis=1) - np.diag(counts)  # one cell
+        either = touching[:, None] + touching - counts - counts.T
+        np.fill_diagonal(either, touching)
+        return np.asarray(counts.sum() - either)
+
+    rest, of = without(larger), without(pairs)
+    known = of > 0.5
+    upwards = rest >= of / 2
+    return np.where(known, np.where(upwards, larger, pairs - larger), 0.0), np.where(known, pairs, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------------ the rule
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An alarm: at `share` of a run its signal times `sign` is above `threshold`."""
+
+    signal: str
+    share: float
+    sign: int
+    threshold: float
+
+    def alarms(self, found: Floats) -> np.ndarray:
+        """Which runs of signals [R, T, K] it takes for lost, [R]; one with an infinite loss is."""
+        row = int(np.flatnonzero(np.isclose(SHARES, self.share))[0])
+        with np.errstate(invalid="ignore"):
+            beyond = self.sign * found[:, row, SIGNALS.index(self.signal)] > self.threshold
+        return np.asarray(beyond | np.isposinf(found[:, row, 0]))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a rule does on cells that it was not learned from: alarms [R], and what they are."""
+
+    rule: Rule  # learned from all cells
+    alarms: np.ndarray
+    caught: int
+    lost: int
+    false: int
+    others: int
+
+
+def _learned(found: Floats, lost: Floats, row: int, column: int) -> Rule | None:
+    """The rule of a signal at a share that gives the runs of `found` [R, T, K] at most 1 % false alarms, with room."""
+    values = found[:, row, column]
+    known = ~np.isnan(values)
+    bad, good = values[known & lost], np.sort(values[known & ~lost])
+    if not len(bad) or not len(good):
+        return None
+    above = np.searchsorted(good, bad, side="left") + np.searchsorted(good, bad, side="right")  # twice the rank
+    sign = 1 if above.sum() >= len(bad) * len(good) else -1
+    ordered = np.sort(sign * good)[::-1]
+    last = ordered[min(int(FALSE_ALARMS * len(good)), len(ordered) - 1)]  # that must give no alarm
+    beyond = sign * bad[sign * bad > last]
+    # Half-way to the next lost run, so that the runs of another recipe have room.
+    threshold = (last + beyond.min()) / 2 if len(beyond) and np.isfinite(beyond.min()) else last
+    return Rule(SIGNALS[column], float(SHARES[row]), sign, float(threshold))
+
+
+def held(found: Floats, lost: Floats, cells: Floats, row: int, column: int) -> Kept | None:
+    """How the rule of a signal at a share does by leave-one-cell-out; None where it can't be learned.
+
+    `found` [R, T, K], `lost` and `cells` [R]. With more than thirty cells, groups of whole cells are left out.
+    """
+    rule = _learned(found, lost, row, column)
+    names, places = np.unique(cells, return_inverse=True)
+    if rule is None or len(names) < 2:
+        return None
+    folds = places % _FOLDS
+    alarms = np.zeros(len(found), dtype=bool)
+    for fold in np.unique(folds):
+        out = folds == fold
+        other = _learned(found[~out], lost[~out], row, column)
+        if other is None:
+            return None
+        alarms[out] = other.alarms(found[out])
+    return Kept(
+        rule,
+        alarms,
+        caught=int((alarms & lost).sum()),
+        lost=int(lost.sum()),
+        false=int((alarms & ~lost).sum()),
+        others=int((~lost).sum()),
+    )
+
+
+def first_rule(found: Floats, lost: Floats, cells: Floats) -> Kept | None:
+    """The rule of the first share that catches half of the lost runs with at most 1 % false alarms, by
+    leave-one-cell-out; of several the one that catches most. None where there is none.
+
+    It is the best of many looked at on the same runs: what it does on others will be a little worse.
+    """
+    for row in range(len(SHARES) - 1):
+        good = [
+            kept
+            for column in range(len(SIGNALS))
+            if (kept := held(found, lost, cells, row, column)) is not None
+            and kept.false <= FALSE_ALARMS * kept.others
+            and kept.caught >= CAUGHT * kept.lost
+        ]
+        if good:
+            return max(good, key=lambda kept: kept.caught)
+    return None
+
+
+def of_runs(rows: Sequence[Floats]) -> Floats:
+    """Signals of runs as one array [R, T, K]."""
+    return np.stack(rows) if rows else np.empty((0, len(SHARES), len(SIGNALS)))

@@ -1,0 +1,215 @@
+"""Records mirrored into tracking stores: read back by the stores' own readers, every planned trial once."""
+
+import json
+import struct
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_runs import HEAD, Run, save, store_of, sweep_of
+
+from harness import importing, tracking
+from harness.records import Store
+from harness.sweep import HarnessError, Sweep, expand
+
+TEXT = HEAD + "lr: [1e-5, 2e-5]\nmethod: lora\nlora_rank: 4\nepochs: 3\nseeds: 1..3\n"
+RUNS: dict[int, list[Run | None]] = {
+    0: [Run(310), Run(200), Run(diverged=True)],
+    1: [Run(320), Run(crashed="Traceback:\n  File x\nRuntimeError: no room\n"), None],
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Sweep, Store]:
+    """Two cells of three seeds: one run diverged, one crashed, one is missing."""
+    sweep = sweep_of(tmp_path, TEXT)
+    return sweep, store_of(tmp_path / "results", sweep, RUNS)
+
+
+def counts(done: tracking.Exported) -> tuple[int, int, int]:
+    return done.written, done.replaced, done.left
+
+
+# --------------------------------------------------------------------------------------------------------- the runs
+
+
+def test_every_planned_trial_is_a_run_with_what_its_record_says(made: tuple[Sweep, Store]) -> None:
+    sweep, store = made
+    found = list(tracking.runs(sweep, store))
+    assert [run.id for run in found] == [trial.id for trial in expand(sweep)]
+    assert [run.status for run in found] == ["finished"] * 4 + ["crashed", "missing"]
+    assert dict(found[0].params) == {
+        "task": "embedded", "model": "embedded", "lr": "1e-5", "epochs": "3", "method": "lora", "lora_rank": "4",
+        "lora_alpha": "16", "lora_targets": "none",
+        "seed": "1", "init_seed": "1", "order_seed": "1", "dropout_seed": "1",
+    }  # fmt: skip
+    assert dict(found[0].metrics)["final_score"] == 310 / 400
+    assert dict(found[0].tags)["cell"] == "lr 1e-5"
+    assert dict(found[0].tags)["outcome"] == "ok"
+    kept = store.curves(found[0].id)
+    assert kept is not None
+    curves = {curve.name: curve for curve in found[0].curves}
+    assert set(curves) == {"train_loss", "lr", "grad_norm", "dev_loss", "dev_score"}
+    assert curves["train_loss"].steps == tuple(range(1, 61))
+    assert curves["train_loss"].values == tuple(kept.train_loss.astype(float))
+    assert curves["dev_score"].steps == (0, 10, 20, 30, 40, 50, 60)
+    lost = found[2]
+    assert dict(lost.tags)["reason"] == "diverged"
+    assert "final_score" not in dict(lost.metrics)
+    assert {curve.name: len(curve.steps) for curve in lost.curves}["train_loss"] == 30  # to where it diverged
+    assert dict(found[4].tags)["error"] == "RuntimeError: no room"
+    assert (found[5].metrics, found[5].curves, found[5].started) == ((), (), 0.0)
+
+
+def test_a_package_that_is_not_there_is_one_line(made: tuple[Sweep, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    for to, module in (("mlflow", "mlflow"), ("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(HarnessError, match=rf"pip install 'stability-harness\[{to}\]'"):
+            tracking.export(*made, to)  # type: ignore[arg-type]
+    with pytest.raises(HarnessError, match="--uri names"):
+        tracking.export(*made, "wandb", uri="http://localhost")
+    with pytest.raises(HarnessError, match="--uri names"):
+        tracking.export(*made, "mlflow", Path("x"), "http://localhost")
+
+
+def exported_twice_and_after_a_change(made: tuple[Sweep, Store], to: tracking.To) -> None:
+    """The laws of every store: nothing twice, and what has changed is replaced."""
+    sweep, store = made
+    steps: list[tuple[int, int]] = []
+    assert counts(tracking.export(sweep, store, to, progress=lambda *at: steps.append(at))) == (6, 0, 0)
+    assert steps == [(number, 6) for number in range(1, 7)]
+    assert counts(tracking.export(sweep, store, to)) == (0, 0, 6)
+    save(store, sweep, expand(sweep)[5], Run(333))
+    assert counts(tracking.export(sweep, store, to)) == (0, 1, 5)
+    assert counts(tracking.export(sweep, store, to)) == (0, 0, 6)
+
+
+# ------------------------------------------------------------------------------------------------------- the stores
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow imports
+def test_mlflow_gives_back_what_the_records_say(
+    made: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow.tracking import MlflowClient
+
+    sweep, store = made
+    exported_twice_and_after_a_change(made, "mlflow")
+    client = MlflowClient(tracking_uri=(store.folder / "mlflow").as_uri())
+    experiment = client.get_experiment_by_name("made@default")
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    runs = {run.id: run for run in tracking.runs(sweep, store)}
+    assert set(found) == set(runs)
+    assert Counter(run.info.status for run in found.values()) == {"FINISHED": 5, "FAILED": 1}
+    for name, run in found.items():
+        assert run.data.params == dict(runs[name].params)
+        assert dict(runs[name].tags).items() <= run.data.tags.items()
+        assert dict(runs[name].metrics).items() <= run.data.metrics.items()
+        for curve in runs[name].curves:
+            points = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, curve.name))
+            assert points == list(zip(curve.steps, curve.values, strict=True))
+    # The harness's own reader of MLflow's files counts them as they were.
+    asked = importing.Asked(
+        files=(store.folder / "mlflow",), seed="seed", metric="final_score", name="back", cell=("params.lr",),
+        majority="0.5", nan="diverged",
+    )  # fmt: skip
+    _, back = importing.run(asked, tmp_path / "imported", overwrite=False)
+    assert {name: back.counts[name] for name in ("cells", "finished", "crashed", "missing")} == {
+        "cells": 2, "finished": 5, "crashed": 1, "missing": 0,
+    }  # fmt: skip
+    # A run that a kill cut short is written anew.
+    cut = client.search_runs([experiment.experiment_id])[0]
+    client.set_tag(cut.info.run_id, "harness.sha256", "")
+    assert counts(tracking.export(sweep, store, "mlflow")) == (0, 1, 5)
+    assert len(client.search_runs([experiment.experiment_id])) == 6
+
+
+@pytest.mark.filterwarnings("ignore")  # of what TensorBoard imports
+def test_tensorboard_gives_back_what_the_records_say(made: tuple[Sweep, Store]) -> None:
+    pytest.importorskip("torch.utils.tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    sweep, store = made
+    exported_twice_and_after_a_change(made, "tensorboard")
+    folder = store.folder / "tensorboard"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(trial.id for trial in expand(sweep))
+    for run in tracking.runs(sweep, store):
+        read = EventAccumulator(str(folder / run.id), size_guidance={"scalars": 0})
+        read.Reload()
+        for curve in run.curves:
+            points = read.Scalars(curve.name)
+            assert [point.step for point in points] == list(curve.steps)
+            np.testing.assert_allclose([point.value for point in points], curve.values, rtol=1e-6)
+        for name, value in run.metrics:
+            assert read.Scalars(f"hparam/{name}")[0].value == pytest.approx(value)
+        plugin = read.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+        settings = HParamsPluginData.FromString(plugin).session_start_info.hparams
+        assert settings["lr"].number_value == float(dict(run.params)["lr"])
+        assert settings["method"].string_value == "lora"
+        assert settings["status"].string_value == run.status
+
+
+def wandb_records(path: Path) -> Iterator[Any]:
+    """The records of a .wandb file: LevelDB's log behind seven bytes, blocks of 32 KiB, records whole or in parts."""
+    from wandb.proto import wandb_internal_pb2
+
+    content, at, whole = path.read_bytes(), 7, b""
+    while at + 7 <= len(content):
+        if (room := 2**15 - at % 2**15) < 7:
+            at += room
+            continue
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # full, last
+            yield wandb_internal_pb2.Record.FromString(whole)
+            whole = b""
+
+
+@pytest.mark.filterwarnings("ignore")  # of what W&B imports
+def test_wandb_gives_back_what_the_records_say(made: tuple[Sweep, Store]) -> None:
+    pytest.importorskip("wandb")
+    sweep, store = made
+    exported_twice_and_after_a_change(made, "wandb")
+    found = {}
+    for path in (store.folder / "wandb" / "wandb").glob("offline-run-*/*.wandb"):
+        records = list(wandb_records(path))
+        begun = next(record.run for record in records if record.WhichOneof("record_type") == "run")
+        assert begun.run_id not in found
+        found[begun.run_id] = begun, records
+    runs = {run.id: run for run in tracking.runs(sweep, store)}
+    assert set(found) == set(runs)
+    for name, (begun, records) in found.items():
+        config = {item.key: json.loads(item.value_json) for item in begun.config.update}
+        assert begun.project == "made@default"
+        assert begun.display_name == name
+        assert begun.run_group == dict(runs[name].tags)["cell"]
+        assert begun.tags[0] == runs[name].status
+        assert config["lr"] == float(dict(runs[name].params)["lr"])
+        assert config["harness"] == dict(runs[name].tags)
+        points: dict[str, list[float]] = {}
+        summary: dict[str, float] = {}
+        for record in records:
+            for item in record.history.item if record.WhichOneof("record_type") == "history" else ():
+                points.setdefault("/".join(item.nested_key) or item.key, []).append(json.loads(item.value_json))
+            for item in record.summary.update if record.WhichOneof("record_type") == "summary" else ():
+                summary["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+        for curve in runs[name].curves:
+            assert points[curve.name] == list(curve.values)
+        assert dict(runs[name].metrics).items() <= summary.items()
+        ends = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
+        assert ends == [0 if runs[name].status == "finished" else 1]
+
+
+def test_a_run_is_known_by_all_of_it(made: tuple[Sweep, Store]) -> None:
+    run = next(tracking.runs(*made))
+    others = (replace(run, status="crashed"), replace(run, curves=run.curves[1:]), replace(run, started=1.0))
+    assert len({run.sha256, *(other.sha256 for other in others)}) == 4
+    assert next(tracking.runs(*made)).sha256 == run.sha256
