@@ -901,7 +901,6 @@ def pretrain(
     ):  # fmt: skip
         if value is not None and value not in allowed:
             raise HarnessError(f"--{name} is one of two", got=value, allowed=", ".join(allowed), fix="choose one")
-    hub.prepare()  # before transformers is imported
     from harness import pretrain as pretraining
     from harness.pretrain_settings import Settings
 
@@ -926,7 +925,8 @@ def pretrain(
             raise (execute.Terminated if stopped.terminated else KeyboardInterrupt) from None
     said = f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps"
     if made.held_out:
-        said += f", {made.held_out[-1][1].loss:.3f} on held-out texts"
+        score = made.held_out[-1][1]
+        said += f", {score.loss:.3f} on held-out texts (perplexity {score.perplexity:,.1f})"
     console.print(Text(f"{said}, {_duration(made.wall_seconds)}."), soft_wrap=True)
     console.print(Text(f"Report: {made.folder / 'pretrain.md'}"), soft_wrap=True)
 

@@ -290,42 +290,14 @@ def encode(
     sentence to train on, and where more than half of the tokens are unknown.
     """
     with ExitStack() as opened:
-        parts = (_Part(opened, scratch), _Part(opened, scratch))
-        unknown = tokens = 0
-        waiting: list[tuple[int, int, str]] = []  # side, document, sentence
-
-        def flush() -> None:
-            nonlocal unknown, tokens
-            if not waiting:
-                return
-            encoded = tokenizer(
-                [text for _, _, text in waiting],
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,
-            )
-            for row, ((side, number, _), ids) in enumerate(zip(waiting, encoded["input_ids"], strict=True)):
-                values = np.asarray(ids, np.int32)
-                begins = np.ones(len(values), np.bool_)
-                if words:
-                    belongs = np.array([-1 if word is None else word for word in encoded.word_ids(row)])
-                    begins[1:] = belongs[1:] != belongs[:-1]
-                unknown += 0 if tokenizer.unk_token_id is None else int((values == tokenizer.unk_token_id).sum())
-                tokens += len(values)
-                for start in range(0, len(values), room):
-                    parts[side].add(values[start : start + room], begins[start : start + room], number)
-            waiting.clear()
-
+        writer = _Writer(tokenizer, room, words, (_Part(opened, scratch), _Part(opened, scratch)))
         for number, document in enumerate(texts()):
-            whole = _is_held_out("\n".join(document), held_out) if by_document else False
+            whole = by_document and _is_held_out("\n".join(document), held_out)
             for sentence in document:
-                side = int(whole if by_document else _is_held_out(sentence, held_out))
-                waiting.append((side, number, sentence))
-            if len(waiting) >= _AT_ONCE:
-                flush()
-        flush()
-        train, kept = (part.done() for part in parts)
+                writer.add(sentence, number, whole if by_document else _is_held_out(sentence, held_out))
+        writer.flush()
+        train, kept = (part.done() for part in writer.parts)
+    unknown, tokens = writer.unknown, writer.tokens
     if not len(train):
         raise HarnessError(
             "there are sentences to train on", got=f"none, and {len(kept)} held out", allowed="one or more",
@@ -344,6 +316,52 @@ def encode(
 def _is_held_out(text: str, share: float) -> bool:
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:4], "big") < share * _SPLIT_OF
+
+
+class _Writer:
+    """Encodes sentences, many at once, and sends each to its side of the split."""
+
+    def __init__(self, tokenizer: Any, room: int, words: bool, parts: tuple[_Part, _Part]) -> None:
+        self.parts, self.unknown, self.tokens = parts, 0, 0
+        self._tokenizer, self._room, self._words = tokenizer, room, words
+        # A slow tokenizer, as those of Japanese BERTs, does not tell its words; WordPiece marks what continues one.
+        self._continuing = [number for token, number in tokenizer.get_vocab().items() if token.startswith("##")]
+        if words and not (tokenizer.is_fast or self._continuing):
+            raise HarnessError(
+                "whole words are masked where the tokenizer tells them", got="a slow one without ## tokens",
+                allowed="a fast tokenizer, or WordPiece", fix="leave --whole-word out",
+            )  # fmt: skip
+        self._waiting: list[tuple[str, int, bool]] = []
+
+    def add(self, sentence: str, document: int, held_out: bool) -> None:
+        self._waiting.append((sentence, document, held_out))
+        if len(self._waiting) == _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        encoded = self._tokenizer(
+            [sentence for sentence, _, _ in self._waiting],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        unknown = self._tokenizer.unk_token_id
+        for row, (ids, (_, document, held_out)) in enumerate(zip(encoded["input_ids"], self._waiting, strict=True)):
+            values, begins = np.array(ids, np.int32), np.ones(len(ids), np.bool_)
+            if self._words and self._tokenizer.is_fast:
+                word = np.array([-1 if one is None else one for one in encoded.word_ids(row)])
+                begins[1:] = word[1:] != word[:-1]
+            elif self._words:
+                begins[1:] = ~np.isin(values[1:], self._continuing)
+            self.tokens += len(values)
+            self.unknown += 0 if unknown is None else int((values == unknown).sum())
+            for start in range(0, len(values), self._room):
+                piece = slice(start, start + self._room)
+                self.parts[held_out].add(values[piece], begins[piece], document)
+        self._waiting.clear()
 
 
 class _Part:

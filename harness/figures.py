@@ -1495,7 +1495,7 @@ def loss_surface(found: Analysis) -> Figure | None:
         logs = np.log10(np.where(values > 0, values, np.nan))
         levels = np.linspace(np.nanmin(logs), np.nanmax(logs), 15)
         filled = ax.contourf(surface.x, surface.y, logs, levels=levels, cmap="cividis")
-        ax.contour(surface.x, surface.y, logs, levels=levels, colors="white", linewidths=0.25)
+        ax.contour(surface.x, surface.y, logs, levels=levels, colors="white", linewidths=0.25, linestyles="solid")
         bar = figure.colorbar(filled, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.02)
         ticks = np.linspace(levels[0], levels[-1], 4)
         bar.set_ticks(ticks.tolist(), labels=[f"{10**tick:.2g}" for tick in ticks])

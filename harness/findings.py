@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +67,7 @@ def answer(found: Analysis) -> list[str]:
     Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
     """
     parts = _seed_parts(found)[:1]
-    sentences = [_how_often(found), _where(found), _drivers_in_short(found), *parts]
+    sentences = [_how_often(found), _where(found), *helped(found), _drivers_in_short(found), *parts]
     sentences += against_baselines(found)[:1] if len(found.baselines) else []
     sentences += [_noise_in_short(found), _few_seeds(found)]
     return [_capital(sentence) for sentence in sentences if sentence]
@@ -160,6 +162,54 @@ def _where(found: Analysis) -> str:
             "and not trained either"
         )
     return "; ".join(clauses) + "."
+
+
+def helped(found: Analysis) -> list[str]:
+    """Of named recipes or methods, three or more: which fail less than the first, which more; and so for the score."""
+    axis = next((name for name in ("recipe", "method") if name in found.study.axes), None)
+    values = found.study.values(axis) if axis else []
+    if axis is None or len(values) < 3:
+        return []
+    first, said = show(values[0]), []
+    rows = found.contrasts[found.contrasts["axis"] == axis]
+    if rows["p"].notna().any():
+        k, n = (int(rows[f"reference_{name}"].max()) for name in ("failed", "judged"))
+        clear = rows["p_holm"] < 0.05
+        parts = [
+            f"{kind} fail with {_listed(rows[clear & side], lambda row: f'{row.failed} of {row.judged}')}"
+            for kind, side in (("fewer runs", rows["difference"] < 0), ("more runs", rows["difference"] > 0))
+            if (clear & side).any()
+        ]
+        said.append(_against(f"{axis} “{first}” ({k} of {n} failed)", parts, len(rows) - int(clear.sum()), "failing"))
+    if len(found.study.axes) == 1 and len(found.pair_levels):
+        pairs = found.pair_levels[found.pair_levels["reference"] == 0]
+        pairs = pairs.assign(value=[dict(found.study.cells[index].axes)[axis] for index in pairs["cell"]])
+        clear = pairs["p_holm"] < 0.05
+        better = pairs["difference"] > 0 if found.study.higher_is_better else pairs["difference"] < 0
+        parts = [
+            f"the mean score is {kind} with {_listed(pairs[clear & side], lambda row: score(row.mean))}"
+            for kind, side in (("better", better), ("worse", ~better))
+            if (clear & side).any()
+        ]
+        if len(pairs):
+            mean = score(float(pairs["reference_mean"].iloc[0]))
+            said.append(_against(f"{axis} “{first}” (mean {mean})", parts, len(pairs) - int(clear.sum()), "the mean"))
+    return said
+
+
+def _listed(rows: pd.DataFrame, number: Callable[[Any], str]) -> str:
+    return ", ".join(f"{show(row.value)} ({number(row)})" for row in rows.itertuples())
+
+
+def _against(reference: str, parts: list[str], rest: int, of: str) -> str:
+    """What differs from a reference, and of how many others that is not shown."""
+    if rest:
+        if parts:
+            others = "the other" if rest == 1 else f"the other {rest}"
+        else:
+            others = "both" if rest == 2 else f"all {rest}"
+        parts = [*parts, f"for {others} no difference in {of} is shown"]
+    return f"against the {reference} {'; '.join(parts)} (Holm-adjusted p < 0.05)."
 
 
 def _worst(found: Analysis) -> str:

@@ -101,7 +101,7 @@ def pretrain(
     _refuse_to_overwrite(out, overwrite)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
-    unfinished = out.with_name(f"{out.name}.unfinished")
+    unfinished = out.absolute().with_name(f"{out.absolute().name}.unfinished")
     try:
         with held(unfinished, out):
             job = _embedded(settings) if settings.rebuilds else _own(settings, unfinished)
@@ -383,7 +383,7 @@ def _network_words(network: Any) -> str:
 
 def _write(job: _Job, settings: Settings, made_of: _MadeOf, result: PretrainResult, overwrite: bool) -> None:
     """Write the folder beside its place and rename it there, so that nobody ever reads half of it."""
-    out = result.folder
+    out = result.folder.absolute()
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         made, replaced = Path(scratch) / "made", Path(scratch) / "replaced"
         transformers.logging.disable_progress_bar()  # of a second

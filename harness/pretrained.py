@@ -111,8 +111,12 @@ def _scored(made: Made) -> list[str]:
 
 
 def _example(one: Example) -> tuple[str, str, str]:
-    found = " / ".join(text if share is None else f"{text} ({share:.2f})" for text, share in one.found)
-    return one.shown, one.stood, found
+    found = (text if share is None else f"{text} ({_share(share)})" for text, share in one.found)
+    return one.shown, one.stood, " / ".join(found)
+
+
+def _share(share: float) -> str:
+    return f"{share:.2f}" if share >= 0.005 else "under 0.01"
 
 
 def _read(settings: Settings, facts: Facts) -> str:

@@ -946,7 +946,8 @@ def _axis(key: str, values: list[Any]) -> list[tuple[Scalar, dict[str, Any]]]:
                 f"a value stands once on the axis {key}",
                 got=f"{show(name)} twice",
                 allowed="different values",
-                fix="remove one",
+                # A folder is called by its last part, and checkpoints of several runs often share it.
+                fix="remove one, or name them: {name: …, folder: …}" if key == "model" else "remove one",
             )
         shown.append(float(name) if isinstance(name, int) and key == "lr" and not isinstance(name, bool) else name)
     return [(name, {key: value}) for name, value in zip(shown, values, strict=True)]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.records import Curves, Record, Store
-from harness.sweep import SEED_FIELDS, HarnessError, ModelSpec, Recipe, Sweep, TaskSpec, Trial, expand, show
+from harness.sweep import SEED_FIELDS, HarnessError, Recipe, Spec, Sweep, Trial, expand, show
 
 To = Literal["mlflow", "tensorboard", "wandb"]
 _MARK = "harness.json"  # in a run's folder: what it was made of
@@ -101,7 +101,7 @@ def _params(trial: Trial) -> tuple[tuple[str, str], ...]:
     found = []
     for name in Recipe.model_fields:
         value = getattr(trial.recipe, name)
-        if isinstance(value, TaskSpec | ModelSpec):
+        if isinstance(value, Spec):
             found.append((name, value.name))
         elif trial.recipe.sets(name):
             found.append((name, show(value)))

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from driving import same_arrays
 from test_checkpoints import HERE, CutError, cut, same
 
-from harness import augmentation, tasks, train
+from harness import augmentation, execute, machine, rerun, tasks, train, verify
 from harness.augmentation import Synonyms, changed
 from harness.checkpoints import Checkpoints
-from harness.sweep import HarnessError, Recipe, TaskFiles, TaskSpec, Trial, WordList
+from harness.packing import Job
+from harness.records import Store
+from harness.sweep import Cell, HarnessError, Recipe, Sweep, TaskFiles, TaskSpec, Trial, WordList, expand
 
 Make = Callable[..., Trial]
 KNOWN = Synonyms({"good": ("fine", "not bad"), "red": ("crimson",), "He": ("she",)}, "")
@@ -210,8 +213,7 @@ def test_training_is_that_on_the_texts_written_out(
     found = train.train([trial(5, **fields), one])[1]
     wanted = train.train([written])[0]
     assert found.measured.weights_sha256 == wanted.measured.weights_sha256
-    for name, value in vars(wanted.curves).items():
-        np.testing.assert_array_equal(getattr(found.curves, name), value)
+    assert same_arrays(found.curves.arrays, wanted.curves.arrays)
     assert (found.measured.steps, found.measured.train_examples) == (2 * math.ceil(180 / 8), 60)
     assert found.measured.augmentation_sha256 == digest
     assert (digest is None) == (augment != "synonyms")
@@ -258,3 +260,55 @@ def test_a_copy_is_cut_at_the_longest_example(trial: Make, words: WordList) -> N
     assert run.split.lengths.max() == width
     assert (run.split.lengths[60:] >= run.split.lengths[:60]).all()
     assert (run.split.lengths[60:] == width).sum() > (run.split.lengths[:60] == width).sum()
+
+
+# ------------------------------------------------------------------------------------------------------ around it
+
+
+@pytest.mark.usefixtures("cpu_only")
+def test_a_sweep_keeps_to_its_words(trial: Make, tiny_sweep: Sweep, words: WordList, tmp_path: Path) -> None:
+    """Its records tell them apart, whoever looks: the sweep itself, a rerun, verify."""
+    planned = trial(epochs=1, augment="synonyms", synonyms=words)
+    sweep = tiny_sweep.model_copy(update={"cells": (Cell(axes=(), recipe=planned.recipe),)})
+    store, here = Store(tmp_path / "tiny"), execute.Options(in_process=True)
+    execute.run(sweep.model_copy(update={"seeds": sweep.seeds[:2]}), store, here, lambda progress: None)
+    record = store.load(expand(sweep)[0].id)
+    assert record is not None
+    assert record.measured is not None
+    assert record.measured.augmentation_sha256 == augmentation.read(words).sha256
+    assert record.measured.data_sha256 == tasks.load(planned.recipe.task).sha256  # that of the examples themselves
+    assert rerun.rerun(sweep, store, expand(sweep)[0], 0.0).verdict == "identical"
+    found = machine.estimate(sweep, store.records(sweep), 1)
+    assert (found.basis, found.seconds) == ("from the finished trials", pytest.approx(record.measured.lane_seconds))
+    assert not verify.check(sweep.model_copy(update={"seeds": sweep.seeds[:2]}), store).problems
+    Path(words.file).write_text("a\tnew\n")
+    again = rerun.rerun(sweep, store, expand(sweep)[0], 0.0)
+    digests = record.measured.augmentation_sha256[:12], augmentation.read(words).sha256[:12]
+    assert again.reasons == ("words or translators of the augmentation: {} then, {} now".format(*digests),)
+    with pytest.raises(HarnessError, match="the synonyms of a started sweep stay the same: got other words under the"):
+        execute.run(sweep, store, here, lambda progress: None)
+    edited = record.measured.model_copy(update={"augmentation_sha256": "d" * 64})
+    store.path(record.id).write_text(record.model_copy(update={"measured": edited}).model_dump_json())
+    (problem,) = verify.check(sweep, store).problems
+    assert (problem.rule, problem.trial) == (
+        "augmentation_sha256",
+        expand(sweep)[1].id,
+    )  # of two, the plan's first is usual
+    other = planned.recipe.model_copy(update={"synonyms": words.model_copy(update={"name": "other"})})
+    renamed = sweep.model_copy(update={"cells": (*sweep.cells, Cell(axes=(), recipe=other))})
+    assert (
+        execute.run(renamed, store, execute.Options(in_process=True, only=("synonyms=other",)), lambda _: None).left
+        == 0
+    )
+
+
+def test_work_is_counted_with_the_copies(trial: Make, data: TaskSpec) -> None:
+    without, triple = (trial(epochs=3, **fields) for fields in ({}, {"augment": "delete", "augment_copies": 2}))
+    assert (without.recipe.passes, triple.recipe.passes) == (3, 9)
+    assert Job((triple,)).work == 3 * Job((without,)).work
+    assert Job((triple, triple)).lane_epochs == 18
+    labels = tasks.load(data).train.labels
+    assert (tasks.epoch_steps(labels, without.recipe), tasks.epoch_steps(labels, triple.recipe)) == (8, 23)
+    with pytest.raises(HarnessError, match="got max_steps 70; allowed: 1 to 69, which 3 epochs have"):
+        tasks.check_recipe(triple.recipe.model_copy(update={"max_steps": 70}), labels, regression=False)
+    assert without.recipe.shape != triple.recipe.shape

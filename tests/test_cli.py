@@ -588,10 +588,38 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     assert lines[0].startswith("10/20 steps, loss ")
     assert lines[0].endswith(" left")
     assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
-    assert re.fullmatch(r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts, \d+ s\.", lines[6])
+    assert re.fullmatch(
+        r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts \(perplexity [\d.]+\), \d+ s\.", lines[6]
+    )
     assert lines[7] == "Report: mine/pretrain.md"
     assert (here / "mine" / "model.safetensors").is_file()
     assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
+
+
+def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
+    for seed in (0, 1):
+        words = ("--seed", seed, "--layers", 1, "--hidden", 16, "--heads", 2, "--max-length", 32, "--steps", 2)
+        run("pretrain", f"runs/seed{seed}/last", *words)
+    sweep = here / "sweeps" / "checkpoints.yaml"
+    sweep.write_text("task: embedded\nmodel: [runs]\nlr: 1e-3\nepochs: 1\nmax_length: 20\nseeds: 1..2\n")
+    folders = (
+        "[./runs/seed0/last, ./runs/seed1/last]",
+        "[{name: p0, folder: runs/seed0/last}, {name: p1, folder: runs/seed1/last}]",
+    )
+    sweep.write_text(sweep.read_text().replace("[runs]", folders[0]))
+    assert "got last twice; allowed: different values; remove one, or name them: {name: …" in refused("plan", sweep)
+    sweep.write_text(sweep.read_text().replace(*folders))
+    said = run("plan", "checkpoints").stdout
+    assert [line.split()[0] for line in said.splitlines()[2:5]] == ["model", "p0", "p1"]
+    said = run("sweep", "checkpoints", "--in-process").stdout
+    assert "4 of 4 trials finished (4 trained now)" in said
+    found = json.loads(run("report", "checkpoints", "--json").stdout)
+    assert [(cell["axes"], cell["finished"]) for cell in found["cells"]] == [({"model": "p0"}, 2), ({"model": "p1"}, 2)]
+    page = (here / "results" / "checkpoints@default" / "report" / "report.md").read_text()
+    assert "| model p1 against p0 |" in page
+    hashes = {Store(here / "results" / "checkpoints@default").load(trial.id).measured.model_sha256
+              for trial in expand(load(sweep, "default"))}  # fmt: skip
+    assert len(hashes) == 2  # other weights, so that the comparison is of something
 
 
 @pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
@@ -607,6 +635,7 @@ MAY_IMPORT = {
         "baselines",
         "describe",
         "diagnosis_findings",
+        "surface",
         "tables",
         "models",
         "tasks",
@@ -729,6 +758,7 @@ MAY_IMPORT = {
     "optim": {"remedies", "schedules", "sweep"},
     "schedules": {"sweep"},
     "recording": {"remedies", "records"},
+    "surface": {"keeping", "machine", "train", "records", "sweep"},
     "diagnosis": {"early", "schedules", "study", "records", "sweep"},
     "diagnosis_findings": {"analysis", "diagnosis", "early", "statistics", "tables", "sweep"},
     "early": {"statistics", "records"},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from harness.corpus import Corpus, documents, encode, sources, train_tokenizer
 from harness.starts import build_tokenizer
@@ -161,6 +162,20 @@ def test_words_begin_where_the_tokenizer_says(tmp_path):
     found = encoded(tokenizer, [("xyzzy plugh, ab",)], tmp_path, words=True).train
     words = "".join("|" * bool(begins) + "x" for begins in found.begins)
     assert [len(word) for word in words.split("|")[1:]] == [6, 6, 1, 3]  # with the blank before each
+
+
+def test_words_of_a_slow_tokenizer_begin_where_no_mark_says_otherwise(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "run", "##ning", "dog", "##s", "a"]))
+    slow = transformers.BertJapaneseTokenizer(str(vocabulary), word_tokenizer_type="basic")
+    assert not slow.is_fast
+    found = encoded(slow, [("a running dogs run",)], tmp_path, words=True).train
+    assert slow.convert_ids_to_tokens(found.tokens.tolist()) == ["a", "run", "##ning", "dog", "##s", "run"]
+    assert found.begins.tolist() == [True, True, False, True, False, True]
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
+    unmarked = transformers.BertJapaneseTokenizer(str(vocabulary), word_tokenizer_type="basic")
+    with pytest.raises(HarnessError, match=r"where the tokenizer tells them: got a slow one without ## tokens"):
+        encoded(unmarked, [("a a",)], tmp_path, words=True)
 
 
 def test_a_tokenizer_that_knows_less_than_half_is_refused(tmp_path):

@@ -11,9 +11,13 @@ from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 
 from harness import analysis, figures
 from harness.analysis import Analysis, analyse
+from harness.diagnosis import Diagnosis
+from harness.records import Surface
 from harness.study import Axes, Cell, Study, joined
 
 ALL = [
@@ -25,6 +29,8 @@ ALL = [
     "seed_budget",
     "importance",
     "performance_profile",
+    "loss_vs_score",
+    "step_size_factor",
 ]
 
 
@@ -37,7 +43,7 @@ def drawn(found: Analysis | Study) -> dict[str, Figure]:
 
 
 def words(figure: Figure) -> str:
-    texts = [text.get_text() for text in figure.findobj(match=lambda artist: hasattr(artist, "get_text"))]
+    texts = [text.get_text() for text in figure.findobj(Text)]
     return "\n".join(text for text in texts if text)
 
 
@@ -51,9 +57,24 @@ def mosbach(tmp_path_factory):
     return analyse(study_of(tmp_path_factory.mktemp("study"), MOSBACH, MOSBACH_RUNS))
 
 
+# What only recorded runs have; the last of a surface that was asked for.
+RECORDED = ["gradient_norms", "early_warning", "loss_surface"]
+
+
 @pytest.fixture(scope="module")
-def study(mosbach):
-    return drawn(mosbach)
+def study(mosbach, tmp_path_factory):
+    recorded = study_of(tmp_path_factory.mktemp("recorded"), DIAGNOSED_TEXT, DIAGNOSED)
+    place, trials = np.linspace(-1, 2, 5), recorded.runs["trial"]
+    surface = Surface(
+        trials=np.array([trials[0], trials[1]]), x=place, y=place, loss=np.add.outer(place**2, place**2) + 0.1,
+        gradient_norm=np.abs(np.add.outer(place, place)), places=np.array([[0, 0], [1, 0], [0.3, 1]]),
+        examples=np.array(128),
+    )  # fmt: skip
+    stand_in = dataclasses.replace(
+        recorded, surface=surface, title="Bias correction and rate", stand_in="embedded stand-in, not BERT on RTE"
+    )
+    others = {name: figure for name, figure in drawn(stand_in).items() if name in RECORDED}
+    return drawn(mosbach) | others
 
 
 DATASETS, METHODS = ("cola", "rte", "sst2"), ("full", "lora")
@@ -76,24 +97,24 @@ def theirs(folder, cells=GRID, score=lambda cell, seed: 0.6 + 0.05 * cell + 0.01
 
 
 def test_every_figure_of_a_sweep_in_order(study):
-    assert list(study) == ALL
+    assert list(study) == [*ALL, *RECORDED]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *RECORDED])
 def test_titles_say_the_stand_in(study, name):
     title = study[name].get_suptitle()
-    assert title.startswith("Bias correction and rate: ")
+    assert re.match("Bias correction and rate:[ \n]", title)
     assert title.endswith("embedded stand-in, not BERT on RTE")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *RECORDED])
 def test_fonts_stay_legible_in_a_column(study, name):
     assert study[name].get_figwidth() == figures.WIDTH
     sizes = [text.get_fontsize() for text in study[name].findobj(Text) if text.get_text()]
     assert min(sizes) >= 6.5
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *RECORDED])
 def test_nothing_is_cut_off(study, name):
     # Tick labels of a scale lie outside at values that are not shown, so those are left out.
     figure = study[name]
@@ -296,7 +317,8 @@ def test_two_studies_side_by_side_are_two_colours(tmp_path):
 
 def test_an_import_is_labelled_by_its_metric(tmp_path):
     found = drawn(theirs(tmp_path))
-    assert list(found) == [name for name in ALL if name not in ("curves", "noise_floor")]
+    lacking = ("curves", "noise_floor", "loss_vs_score", "step_size_factor")  # it has neither losses nor recipes
+    assert list(found) == [name for name in ALL if name not in lacking]
     assert found["spread"].axes[0].get_ylabel() == "acc"
     assert "score of every run" in found["spread"].get_suptitle()
     assert not any(re.search(r"\bdev\b", words(figure)) for figure in found.values())
@@ -361,7 +383,7 @@ def test_scores_that_are_all_equal(tmp_path, value):
         ({}, []),
         ({0: [Run(crashed="x")]}, []),
         ({0: [Run(300)]}, [name for name in ALL if name != "importance"]),
-        ({0: [Run(diverged=True)] * 6}, ["spread", "failure_rates", "curves", "seed_budget"]),
+        ({0: [Run(diverged=True)] * 6}, ["spread", "failure_rates", "curves", "seed_budget", "step_size_factor"]),
         ({0: [Run(200, 0.693)] * 6}, [name for name in ALL if name != "importance"]),
         ({0: [Run(score=0.5), Run(score=-0.2)]}, [name for name in ALL if name not in ("importance", "noise_floor")]),
     ],
@@ -375,7 +397,7 @@ def test_edges_are_drawn_without_a_warning(tmp_path, runs, shown):
 def test_one_cell(tmp_path):
     text = HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..4\n"
     found = drawn(study_of(tmp_path, text, {0: [Run(300 + 10 * i) for i in range(4)]}))
-    assert list(found) == [name for name in ALL if name != "importance"]
+    assert list(found) == [name for name in ALL if name not in ("importance", "step_size_factor")]  # with correction
     assert "the only recipe" in words(found["failure_rates"])
     assert "all runs (n = 4)" in words(found["performance_profile"])
 
@@ -405,7 +427,8 @@ def test_odd_names_are_drawn_as_they_are(tmp_path):
     made = theirs(tmp_path, cells, lambda cell, seed: (cell * 7 + seed * 3) % 10 / 10, metric="$m$_😀" + "W" * 90)
     made.runs["metric"] = "$m$_😀" + "W" * 90
     found = drawn(dataclasses.replace(made, title="W" * 200 + " $t$ 🦄", stand_in="not $BERT$ " * 30))
-    assert list(found) == [name for name in ALL if name not in ("curves", "noise_floor")]
+    lacking = ("curves", "noise_floor", "loss_vs_score", "step_size_factor")  # it has neither losses nor recipes
+    assert list(found) == [name for name in ALL if name not in lacking]
     figure = found["failure_rates"]
     assert not any(text._preprocess_math(text.get_text())[1] for text in figure.findobj(Text))
     labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -427,7 +450,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
     failed = np.where(score <= 0.5, "failed", "ok")
     runs = pd.DataFrame({"trial": "t", "cell": np.repeat(np.arange(cells), seeds), "status": "finished"})
     runs = runs.assign(metric="acc", final_score=score, majority_score=0.5, label_entropy=np.nan)
-    runs = runs.assign(outcome=failed, verdict=failed)
+    runs = runs.assign(outcome=failed, verdict=failed, final_train_loss=score)
     names = {
         axis: pd.Series([cell.axes[place][1] for cell in made], dtype=object)
         for place, axis in enumerate(("dataset", "method"))
@@ -448,7 +471,19 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
     profile = pd.DataFrame({"value": methods, "threshold": np.tile(np.linspace(0.4, 0.9, 101), values)})
     score_table = pd.DataFrame({"term": ["dataset", "method", "residual"], "eta_squared": [0.1, 0.2, 0.7]})
     failing = pd.DataFrame({"factor": ["dataset", "method"], "share": [0.9, 0.1], "p": [0.01, 0.5], "note": ""})
+    fates = pd.DataFrame({"cell": runs["cell"], "kind": runs["verdict"], "loss": score})
+    nothing = {field.name: pd.DataFrame() for field in dataclasses.fields(Diagnosis)}
+    unrecorded = {
+        "finished": n,
+        "recorded": 0,
+        "fates": fates,
+        "rule": None,
+        "norms": None,
+        "compared": (),
+        "sizes": {},
+    }
     given = {
+        "diagnosis": Diagnosis(**nothing | unrecorded),
         "study": Study("big", "Big", made, runs),
         "threshold": None,
         "runs": runs,
@@ -469,12 +504,14 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
 def test_a_hundred_thousand_runs_are_drawn_in_time_and_small(tmp_path, cells, seeds, values):
     found = large(cells, seeds, values)
     shown = figures.draw(found)
-    for name in (name for name in ALL if name != "curves"):
+    for name in (name for name in ALL if name not in ("curves", "step_size_factor")):
         start = time.perf_counter()
         got, figure = next(shown)
         assert got == name
         figure.draw_without_rendering()
-        paths = figures.save(figure, tmp_path, name) if name in ("spread", "performance_profile") else ()
+        paths = (
+            figures.save(figure, tmp_path, name) if name in ("spread", "performance_profile", "loss_vs_score") else ()
+        )
         assert time.perf_counter() - start < 10  # seconds; it takes about two on a free core
         assert all(path.stat().st_size < 1_000_000 for path in paths)
         assert figure.get_figheight() < 11  # inches: a page
@@ -484,6 +521,38 @@ def test_a_hundred_thousand_runs_are_drawn_in_time_and_small(tmp_path, cells, se
         if name == "spread":
             assert marks(figure) == 48 * 11 if cells > 48 else 4 * 25_001
     assert next(shown, None) is None
+
+
+# -------------------------------------------------------------------------------------------------------- a diagnosis
+
+
+def test_gradients_have_a_panel_for_parts_from_the_input_up(study):
+    titles = [ax.get_title() for ax in study["gradient_norms"].axes]
+    assert titles == ["embeddings", "layer 1 of 2", "layer 2 of 2", "pooler", "head"]
+    said = words(study["gradient_norms"])
+    assert "failed or at chance (n = 2): median" in said
+    assert "others (n = 2): median" in said
+    assert "cells with both outcomes" in said
+    for ax in study["gradient_norms"].axes:
+        thin = [found for found in ax.findobj(LineCollection) if len(found.get_segments()) == 2]
+        assert len(thin) == 2  # every run of both kinds is a line
+
+
+def test_a_diverged_run_is_left_out_of_the_losses_and_said_to_be(study):
+    assert "1 diverged left out" in study["loss_vs_score"].get_suptitle()
+    offsets = [len(found.get_offsets()) for ax in study["loss_vs_score"].axes for found in ax.findobj(PathCollection)]
+    assert sum(offsets) == 21  # of 22 finished runs
+
+
+def test_the_largest_factor_is_named(study):
+    assert "6.57 × at update 12" in words(study["step_size_factor"])
+
+
+def test_the_surface_names_its_runs_and_their_fate(study):
+    said = words(study["loss_surface"])
+    assert "seed 1: ok" in said
+    assert "seed 2: failed" in said
+    assert "lr 1e-5, bias correction off" in study["loss_surface"].get_suptitle()
 
 
 # ------------------------------------------------------------------------------------------------------------- files

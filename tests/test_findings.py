@@ -450,3 +450,41 @@ def test_sentences_are_sentences(tmp_path, name):
         for wrong in (" nan", "NaN", "inf ", "None", " –)", "sd –", "-0", " 1 runs", " 1 seeds", "1 pairs", "1 cells",
                       "1 hypotheses", "_"):  # fmt: skip
             assert wrong not in sentence.replace("`init_seed: 1..5`, `order_seed: 1..5`", ""), sentence
+
+
+# --------------------------------------------------------------------------------------------- what helped and did not
+
+RECIPES = HEAD + (
+    "lr: {lr}\nepochs: 3\nrecipes:\n  usual: {{bias_correction: off}}\n  corrected: {{bias_correction: on}}\n"
+    "  warm-up: {{bias_correction: off, warmup_ratio: 0.3}}\nseeds: 1..8\n"
+)
+
+
+def test_named_recipes_are_held_against_the_first(tmp_path):
+    bad, good = [Run(200)] * 8, [Run(300 + seed) for seed in range(8)]
+    runs = {0: bad, 1: bad, 2: good, 3: good, 4: bad, 5: [*bad[:6], *good[:2]]}  # recipe by recipe, two rates each
+    (said,) = findings.helped(analyse(study_of(tmp_path, RECIPES.format(lr="[1e-5, 2e-5]"), by_recipe(runs))))
+    assert said == (
+        "against the recipe “usual” (16 of 16 failed) fewer runs fail with corrected (0 of 16); for the other no "
+        "difference in failing is shown (Holm-adjusted p < 0.05)."
+    )
+
+
+def by_recipe(runs):
+    """The cells of `RECIPES` at two rates in the order of the file, which puts the rate first."""
+    return {0: runs[0], 1: runs[2], 2: runs[4], 3: runs[1], 4: runs[3], 5: runs[5]}
+
+
+def test_where_none_fails_the_means_are_compared(tmp_path):
+    low, high = ([Run(base + 3 * seed) for seed in range(8)] for base in (250, 330))
+    found = analyse(study_of(tmp_path, RECIPES.format(lr="1e-5"), {0: low, 1: high, 2: low}))
+    failing, means = findings.helped(found)
+    assert failing == (
+        "against the recipe “usual” (0 of 8 failed) for both no difference in failing is shown (Holm-adjusted "
+        "p < 0.05)."
+    )
+    assert means == (
+        "against the recipe “usual” (mean 0.651) the mean score is better with corrected (0.851); for the other no "
+        "difference in the mean is shown (Holm-adjusted p < 0.05)."
+    )
+    assert findings.helped(analyse(study_of(tmp_path / "two", ARMS.format(8), {0: low, 1: high}))) == []

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, study_of, sweep_of
+from test_diagnosis import FINE, GONE
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 
 from harness import tables
 from harness.analysis import analyse
@@ -113,7 +115,9 @@ def test_every_table_of_the_analysis_has_a_maker_or_is_left_out(analyses):
 
 
 def test_every_table_is_made_in_some_study(analyses):
-    assert {name for found in analyses.values() for name in tables.tables(found)} == set(MADE) - {"baselines"}  # theirs
+    made = {name for found in analyses.values() for name in tables.tables(found)}
+    recorded = {"gradients", "early_warning", "stopping"}  # they have runs of their own, as baselines
+    assert made == set(MADE) - {"baselines"} - recorded
 
 
 def test_every_table_is_rectangular_and_of_text(analyses):
@@ -296,3 +300,15 @@ def test_texts_are_not_escaped_twice():
     assert str(once) == "a &amp; b"
     assert "{{" not in tables.latex_text("{")
     assert math.isclose(float(tables.latex_text("0.5")), 0.5)
+
+
+def test_the_tables_of_a_diagnosis(tmp_path):
+    runs = {0: [FINE, GONE, GONE, FINE], 1: [FINE, FINE, GONE, FINE], 2: [GONE] * 4, 3: [FINE] * 4}
+    made = tables.tables(analyse(study_of(tmp_path, DIAGNOSED_TEXT, runs)))
+    assert made["kinds"].header[-1] == "gradients vanished"
+    assert [row[-1] for row in made["kinds"].rows] == ["2 of 2", "1 of 1", "4 of 4", "–"]
+    assert made["gradients"].rows[1] == ("1 attention", "51 %", "0.0001", "1", "4.0", "4.0")
+    assert made["step_sizes"].rows[0][-3:] == ("6.56", "11", "6.56e-5")
+    assert len(made["early_warning"].rows) == 200
+    assert made["stopping"].rows[2] == ("2e-5", "off", "4", "4", "0", "4", "4", "0.500", "–", "98 %")
+    assert [row[0] for row in made["shared_seeds"].rows] == ["score", "failing"]

@@ -1,6 +1,6 @@
-"""The harness's engine in a process of its own: whole trials, the time of a step by lanes, or the memory of lanes.
+"""The harness's engine in a process of its own: whole trials, a step by lanes, memory of lanes, what recording adds.
 
-`python -m tests.bench.lanes trials|steps|peak --work DIR`; the last line of standard output is JSON.
+`python -m tests.bench.lanes trials|steps|peak|recording --work DIR`; the last line of standard output is JSON.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _EnoughError(Exception):
     """A pack has done the steps that were to be timed."""
 
 
-def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int) -> float:
+def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int, *, record: bool = True) -> float:
     """Seconds of a step of a pack, by `train.train` itself, which is left after so many."""
     marks = []
 
@@ -46,7 +46,7 @@ def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int) -
             raise _EnoughError
 
     with suppress(_EnoughError):
-        train.train(pack, device=device, threads=threads, progress=progress)
+        train.train(pack, device=device, threads=threads, progress=progress, record=record)
     if len(marks) < 2:
         raise ValueError(f"a trial has fewer than {_WARM + steps} steps")
     return (marks[1] - marks[0]) / steps
@@ -111,6 +111,20 @@ def steps(folder: Path, device: str, threads: int, steps: int, repetitions: int)
     return {"seconds": found, "failed": failed, "rate": rate, "flops": work.lane_step(pack[0].recipe, width)}
 
 
+def recording(folder: Path, device: str, threads: int, steps: int, repetitions: int) -> dict[str, object]:
+    """Seconds of a step of packs with what a diagnosis reads recorded, and without, in turns."""
+    sizes = (1, 8)
+    pack = work.trials(folder, max(sizes))
+    found: dict[str, dict[str, list[float]]] = {kind: {str(size): [] for size in sizes} for kind in ("with", "without")}
+    for turn in range(repetitions):
+        for size in sizes:
+            for kind in found:
+                seconds = pack_seconds(pack[:size], device, threads, steps, record=kind == "with")
+                found[kind][str(size)].append(seconds)
+        print(f"    repetition {turn + 1} of {repetitions}", file=sys.stderr, flush=True)
+    return {"seconds": found}
+
+
 def trials(folder: Path, device: str, threads: int, number: int) -> dict[str, object]:
     """Train so many trials in packs as large as the harness makes them, smaller where the memory proves too small."""
     left = work.trials(folder, number)
@@ -159,9 +173,9 @@ def _release(device: str) -> None:
 
 
 def main() -> None:
-    """Do one of the three and print what was found."""
+    """Do one of them and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("trials", "steps", "peak"))
+    parser.add_argument("what", choices=("trials", "steps", "peak", "recording"))
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
@@ -169,8 +183,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     given = parser.parse_args()
     place = (given.work, given.device, given.threads, given.number)
-    if given.what == "steps":
-        found = steps(*place, given.repetitions)
+    if given.what in ("steps", "recording"):
+        found = (steps if given.what == "steps" else recording)(*place, given.repetitions)
     else:
         found = trials(*place) if given.what == "trials" else peak(*place)
     print(json.dumps(found), flush=True)

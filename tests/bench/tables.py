@@ -241,6 +241,19 @@ def _steps(bench: Bench, folder: Path, device: str, least_alone: float | None, l
     return Measured(tuple(rows), notes)
 
 
+def recording(bench: Bench) -> Measured:
+    """What recording for a diagnosis adds to a step."""
+    options = {"device": "cpu", "number": bench.steps, "repetitions": bench.repetitions}
+    _, said = run(module("lanes", embedded(bench), "recording", **options), environment("cpu"), show=True)
+    seconds = answer(said)["seconds"]
+    rows = []
+    for size, values in seconds["with"].items():
+        lanes = f"{size} lane{'s' * (size != '1')}"
+        added = tuple(100 * (one / other - 1) for one, other in zip(values, seconds["without"][size], strict=True))
+        rows.append(Row(what=f"{lanes}: a step takes longer by", unit="%", values=added, bar=Bar(most=5)))
+    return Measured(tuple(rows), (f"{bench.steps} steps a repetition after 3 to warm up, in turns, one thread.",))
+
+
 # --------------------------------------------------------------------------------------------------- trials an hour
 
 
@@ -476,6 +489,7 @@ TABLES: dict[str, Entry] = {
     **_bert("base", "tf32"),
     **_bert("large", "bf16"),
     **_bert("large", "tf32"),
+    "recording": Entry("What recording for a diagnosis adds: the embedded model, CPU, one thread", recording),
     "memory": Entry("Memory of a lane", memory),
     "start": Entry("From the command to the first sign", start),
 }
