@@ -82,12 +82,18 @@ def _flat(table: pd.DataFrame) -> pd.Series:
 
 
 def runs(study: Study) -> pd.DataFrame:
-    """`study.runs` with the column `verdict` added.
+    """`study.runs` with the column `verdict` added."""
+    table = study.runs.copy()
+    table["verdict"] = verdicts(table)
+    return table
+
+
+def verdicts(table: pd.DataFrame) -> pd.Series:
+    """The verdict on each run of a table with the columns of `Study.runs`.
 
     `ok`, `failed`, `diverged` (failed, without a score), `at chance`, `unjudged` (finished, but whether it failed is
     not known) or, for a run that is not finished, an empty text.
     """
-    table = study.runs.copy()
     verdict = pd.Series("", index=table.index, dtype=object)
     done = _finished(table)
     verdict[done] = "unjudged"
@@ -95,8 +101,7 @@ def runs(study: Study) -> pd.DataFrame:
     verdict[at_chance(table)] = "at chance"
     verdict[_failed(table)] = "failed"
     verdict[done & table["final_score"].isna()] = "diverged"
-    table["verdict"] = verdict
-    return table
+    return verdict
 
 
 # ------------------------------------------------------------------------------------------------------------- groups

@@ -1492,6 +1492,8 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
         time_left = "not known yet" if left is None else f"about {_duration(left)}"
         on = f"{so_many(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
         parts.append(Text(_plain("; ".join((f"Time left: {time_left}, with {on}", *standing.use(now.heartbeat.host))))))
+    if now.warning:
+        parts.append(Text(_plain(now.warning), style="yellow" if any(True in pack.lost for pack in now.packs) else ""))
     parts += _pack_table(now)
     if now.crashed:
         parts.append(Text("Crashed:", style="bold"))
@@ -1571,11 +1573,11 @@ def _pack_table(now: standing.Status) -> list[Text | Table]:
         if pack.steps_per_second is not None:
             pace = f"{pack.steps_per_second:.{0 if pack.steps_per_second >= 10 else 2}f} steps/s"
         first = (str(number), f"{100 * pack.share:.0f} %", steps, pace, _duration(pack.seconds))
-        seeds: dict[int, list[int]] = defaultdict(list)
-        for trial in pack.trials:
-            seeds[trial.cell].append(trial.seeds.seed)
+        seeds: dict[int, list[str]] = defaultdict(list)
+        for trial, lost in zip(pack.trials, pack.lost, strict=True):
+            seeds[trial.cell].append(f"{trial.seeds.seed}{' (looks lost)' if lost else ''}")
         what = [
-            f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(map(str, of))}"
+            f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}"
             for cell, of in seeds.items()
         ]
         if len(what) > 4:

@@ -13,17 +13,19 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
-from harness.workers import Done, Place, Result, Running, lanes, room_here, train_pack
+from harness.workers import Done, Heard, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -57,7 +59,7 @@ class _Worker:
 
     def __init__(self, place: Place, workers_per_gpu: int) -> None:
         self.place, self.workers_per_gpu = place, workers_per_gpu
-        self.share = 0.0
+        self.heard = Heard()
         self.folders: dict[Spec, Path] = {}
 
     def ready(self) -> Seat:
@@ -66,8 +68,8 @@ class _Worker:
         room = room_here(self.place.device, self.workers_per_gpu)
         return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
 
-    def progress(self) -> float:
-        return self.share
+    def progress(self) -> Heard:
+        return self.heard
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
@@ -76,15 +78,18 @@ class _Worker:
         self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
     ) -> tuple[list[Result], dict[str, Files]]:
         """The pack's results, and the weights to keep that this node can't write where the driver would find them."""
-        self.share = 0.0
+        self.heard = Heard()
 
         def progress(step: int, steps: int) -> None:
-            self.share = step / steps
+            self.heard = replace(self.heard, share=step / steps)
+
+        def signals(found: np.ndarray) -> None:
+            self.heard = replace(self.heard, signals=found)
 
         keeping, sent = self.place.keeping, {}
         with nullcontext() if keeping is None else keeping.here() as here:
             place = replace(self.place, keeping=here)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals)
             if keeping is not None and here is not None:
                 sent = keeping.sent(here)
         planned = [
@@ -138,12 +143,12 @@ class _Seated:
 
 @dataclass
 class _Flight:
-    """A pack that a Ray worker trains: its steps as last heard, and for how long no other number was heard."""
+    """A pack that a Ray worker trains: how far it is as last heard, and for how long no other share was heard."""
 
     worker: _Seated
     job: Job
     started: float
-    share: float = 0.0
+    heard: Heard = field(default_factory=Heard)
     still: float = 0.0  # seconds
 
 
@@ -447,9 +452,9 @@ class RayPool:
         for answer in ready:
             flight = asked[answer]
             with suppress(self.ray.exceptions.RayError):  # a worker that is gone is `wait`'s
-                share = self.ray.get(answer)
-                if share != flight.share:
-                    flight.share, flight.still = share, 0.0
+                heard = self.ray.get(answer)
+                if heard.share != flight.heard.share:
+                    flight.heard, flight.still = heard, 0.0
 
     def _end(self, flight: _Flight) -> None:
         """Make sure that a worker is gone, and let another take its device at once."""
@@ -490,8 +495,8 @@ class RayPool:
         """The packs in training and how far they were when last asked."""
         now = time.monotonic()
         flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
-        found = [Running(flight.job, flight.share, now - flight.started) for flight in flights]
-        return found + [Running(job, 0.0, 0.0) for job in self.orphans]
+        found = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
+        return found + [Running(job, Heard(), 0.0) for job in self.orphans]
 
     def close(self) -> None:
         """Leave Ray; a local one stops."""

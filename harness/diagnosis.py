@@ -25,7 +25,8 @@ VANISHED = 0.1
 PLACES = 100  # of a run, at which the gradients of runs of any length are compared
 FEWEST = 3  # runs that learn, of which a cell's own median is the reference
 _PERMUTATIONS = 4_999
-_LOST = ("failed", "diverged", "at chance")
+# The verdicts of runs that are lost.
+LOST = ("failed", "diverged", "at chance")
 KINDS = ("ok", "at chance", "not optimised", "not generalised", "diverged", "not told")
 
 
@@ -81,7 +82,7 @@ class Diagnosis:
 def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     """Make every table from a study's runs with their `verdict` (see `analysis.runs`)."""
     finished = runs[(runs["status"] == "finished") & (runs["verdict"] != "unjudged")]
-    steps = _planned_steps(finished)
+    steps = planned_steps(finished)
     recorded: list[tuple[int, Recording]] = []
     signals: list[np.ndarray] = []
     for row in finished.index:
@@ -93,7 +94,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
         signals.append(early.signals(curves.train_loss, steps[int(row)], curves.eval_step, recording))
     rows = np.array([row for row, _ in recorded], dtype=int)
     told = early.of_runs(signals)
-    lost = finished["verdict"].isin(_LOST)
+    lost = finished["verdict"].isin(LOST)
     norms = _norms(recorded, steps)
     fates = _fates(finished, norms)
     warnings, rule = _early(told, lost.reindex(rows).to_numpy(dtype=bool), finished["cell"].reindex(rows).to_numpy())
@@ -126,7 +127,7 @@ def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
     return pd.to_numeric(table[column]).astype(float)
 
 
-def _planned_steps(finished: pd.DataFrame) -> dict[int, int]:
+def planned_steps(finished: pd.DataFrame) -> dict[int, int]:
     """The updates that each run was planned to have: the most of its cell, for some stop early."""
     most = _numbers(finished, "steps").groupby(finished["cell"]).transform("max")
     return {int(row): int(value) for row, value in most.dropna().items()}
@@ -198,7 +199,7 @@ def _compared(finished: pd.DataFrame, norms: Gradients | None) -> tuple[tuple[in
     if norms is None:
         return (), False
     here = finished.loc[norms.rows]
-    lost = here["verdict"].isin(_LOST)
+    lost = here["verdict"].isin(LOST)
     both = lost.groupby(here["cell"]).transform(lambda values: values.any() and not values.all()).astype(bool)
     return tuple(here.index[both] if both.any() else here.index), bool(both.any())
 
@@ -213,7 +214,7 @@ def _gradients(finished: pd.DataFrame, norms: Gradients | None, compared: Sequen
     if norms is None:
         return pd.DataFrame(columns=columns)
     chosen = np.isin(norms.rows, compared)
-    lost = finished["verdict"].reindex(norms.rows[chosen]).isin(_LOST).to_numpy()
+    lost = finished["verdict"].reindex(norms.rows[chosen]).isin(LOST).to_numpy()
     if not lost.any() or lost.all():
         return pd.DataFrame(columns=columns)
     rows = []
@@ -247,7 +248,7 @@ def _vanished(finished: pd.DataFrame, norms: Gradients) -> dict[int, tuple[float
     """
     verdicts = finished["verdict"].reindex(norms.rows)
     cells = finished["cell"].reindex(norms.rows).to_numpy()
-    learns, lost = (verdicts == "ok").to_numpy(), verdicts.isin(_LOST).to_numpy()
+    learns, lost = (verdicts == "ok").to_numpy(), verdicts.isin(LOST).to_numpy()
     layers = norms.layers
     if not learns.any() or not lost.any() or not layers:
         return {}
@@ -357,7 +358,7 @@ def _stopping(study: Study, finished: pd.DataFrame, rows: np.ndarray, kept: earl
         if not len(own):
             continue
         failed, left = own["outcome"] == "failed", own[~own["stopped"]]
-        lost = own["verdict"].isin(_LOST)
+        lost = own["verdict"].isin(LOST)
         seconds = _numbers(own, "lane_seconds")
         saved = (1 - kept.rule.share) * seconds[own["stopped"]].sum() / seconds.sum() if seconds.sum() else np.nan
         found.append(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.analysis import Analysis
-from harness.diagnosis import VANISHED
+from harness.diagnosis import LOST, VANISHED
 from harness.early import CAUGHT, FALSE_ALARMS
 from harness.sweep import Recipe, Scalar, Sweep, show, so_many
 from harness.tables import percent, points, rate, unknown
@@ -181,7 +181,7 @@ def _within(table: pd.DataFrame) -> list[str]:
 
 
 def _why_no_warning(found: Analysis) -> str:
-    lost = found.runs["verdict"].isin(["failed", "diverged", "at chance"])
+    lost = found.runs["verdict"].isin(LOST)
     if not lost.any():
         return "All runs learned: there is nothing to tell apart early."
     if not (found.runs["verdict"] == "ok").any():

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from harness.records import Recording
-from harness.statistics import Estimate
+
+if TYPE_CHECKING:
+    from harness.statistics import Estimate
 
 SIGNALS = ("training loss", "loss slope", "middle gradient", "update ratio", "prediction entropy")
+_LOGARITHMS = ("middle gradient", "update ratio")
 SHARES = np.arange(1, 41) / 40  # of a run's updates, at which the signals are looked at
 FALSE_ALARMS = 0.01  # of the runs that learn, at most
 CAUGHT = 0.5  # of the runs that are lost, at least: a rule that tells fewer is none
@@ -33,14 +37,32 @@ def signals(train_loss: Floats, steps: int, evaluations: Floats, recording: Reco
     in nats, is that of the classes predicted at the last evaluation. A loss that is not finite is infinite, which is
     above all others.
     """
-    window = max(5, steps // _WINDOW)
     found = np.full((len(SHARES), len(SIGNALS)), np.nan)
+    known = signals_since(0, train_loss, steps, evaluations, recording)
+    found[: len(known)] = known
+    return found
+
+
+def reached(done: int, steps: int) -> int:
+    """How many of the `SHARES` of a run of planned `steps` are reached after so many updates."""
+    return int(np.searchsorted(_updates(steps), done, side="right"))
+
+
+def _updates(steps: int) -> Floats:
+    """The updates after which the signals are looked at, [T]."""
+    return np.ceil(SHARES * steps - 1e-9)
+
+
+def signals_since(
+    first: int, train_loss: Floats, steps: int, evaluations: Floats, recording: Recording | None
+) -> Floats:
+    """As `signals`, of the shares from number `first` on that are reached, [t - first, K]."""
+    window = max(5, steps // _WINDOW)
+    updates = _updates(steps)[first : reached(len(train_loss), steps)].astype(int)
+    found = np.full((len(updates), len(SIGNALS)), np.nan)
     loss = np.where(np.isfinite(train_loss), train_loss, np.inf).astype(np.float64)
     gradient, ratio = _recorded(recording)
-    for row, share in enumerate(SHARES):
-        done = int(np.ceil(share * steps - 1e-9))
-        if done > len(loss):
-            break
+    for row, done in enumerate(updates):
         found[row, 0] = loss[max(0, done - window) : done].mean()
         found[row, 1] = _slope(loss[max(0, done - 2 * window) : done]) if done >= window else np.nan
         if recording is None:
@@ -114,6 +136,8 @@ def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generato
     the two belongs to; a pair for which there are none is left out. NaN where no pair is left, intervals with fewer
     than three cells that have pairs.
     """
+    from harness.statistics import Estimate  # scipy, which nobody pays for who only watches a run
+
     known = ~np.isnan(signal)
     signal, lost, cells = signal[known], lost[known], cells[known]
     unknown = Estimate(np.nan, np.nan, np.nan)
@@ -175,12 +199,27 @@ class Rule:
     sign: int
     threshold: float
 
+    @property
+    def words(self) -> str:
+        """`middle gradient below 3.1e-05 at 25 % of a run`."""
+        value = 10.0**self.threshold if self.signal in _LOGARITHMS else self.threshold
+        return f"{self.signal} {'above' if self.sign > 0 else 'below'} {value:.3g} at {100 * self.share:g} % of a run"
+
     def alarms(self, found: Floats) -> np.ndarray:
         """Which runs of signals [R, T, K] it takes for lost, [R]; one with an infinite loss is."""
-        row = int(np.flatnonzero(np.isclose(SHARES, self.share))[0])
+        row = self._row
         with np.errstate(invalid="ignore"):
             beyond = self.sign * found[:, row, SIGNALS.index(self.signal)] > self.threshold
         return np.asarray(beyond | np.isposinf(found[:, row, 0]))
+
+    def known(self, found: Floats) -> np.ndarray:
+        """Of which runs of signals [R, T, K] that train it can tell already, [R]."""
+        here = found[:, self._row]
+        return np.asarray(~np.isnan(here[:, SIGNALS.index(self.signal)]) | np.isposinf(here[:, 0]))
+
+    @property
+    def _row(self) -> int:
+        return int(np.flatnonzero(np.isclose(SHARES, self.share))[0])
 
 
 @dataclass(frozen=True)
@@ -261,3 +300,27 @@ def first_rule(found: Floats, lost: Floats, cells: Floats) -> Kept | None:
 def of_runs(rows: Sequence[Floats]) -> Floats:
     """Signals of runs as one array [R, T, K]."""
     return np.stack(rows) if rows else np.empty((0, len(SHARES), len(SIGNALS)))
+
+
+# ------------------------------------------------------------------------------------------------------ runs that train
+
+# A number of a run that trains, as strict JSON has it: null where it is not known.
+Written = float | Literal["inf"] | None
+
+
+def written(found: Floats) -> list[list[list[Written]]]:
+    """The signals of lanes so far [L, t, K] for JSON, which knows neither NaN nor infinity."""
+    return [[[_written(value) for value in row] for row in lane] for lane in found.tolist()]
+
+
+def _written(value: float) -> Written:
+    return None if np.isnan(value) else "inf" if value == np.inf else value
+
+
+def read(lane: Sequence[Sequence[Written]]) -> Floats:
+    """The signals [T, K] of a lane as `written`; all NaN where they are not of this shape."""
+    found = np.full((len(SHARES), len(SIGNALS)), np.nan)
+    if len(lane) <= len(SHARES) and all(len(row) == len(SIGNALS) for row in lane):
+        for place, row in enumerate(lane):
+            found[place] = [np.nan if value is None else float(value) for value in row]
+    return found

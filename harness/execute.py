@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import augmentation, hub, keeping, machine, tasks
+from harness import augmentation, early, hub, keeping, machine, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -655,6 +655,7 @@ class _Training:
                     "share": one.share,
                     "seconds": one.seconds,
                     "deaths": one.job.deaths,
+                    "signals": [] if one.heard.signals is None else early.written(one.heard.signals),
                 }
                 for one in running
             ],

@@ -64,7 +64,9 @@ class Recorder:
         self.layer_norms: list[Tensor] = []  # R × [L, G]
         self.update_norms: list[Tensor] = []  # R × [L]
         self.weight_norms: list[Tensor] = []  # R × [L]
+        self.predicted: list[np.ndarray] = []  # E × [L, C]: dev examples by predicted class
         self.vectors: list[np.ndarray] = []  # E × [L, 2]: rank and mean cosine
+        self._fetched: tuple[np.ndarray, ...] = ()  # the three norms, as last fetched from the device
 
     def due(self, update: int) -> bool:
         """Whether the update of this number (from 1) is recorded."""
@@ -92,8 +94,11 @@ class Recorder:
         squares = torch.zeros(len(values), len(self.layers), dtype=torch.float64, device=values.device)
         return squares.index_add_(1, places, norms.double().square()).sqrt().float()
 
-    def evaluation(self, vectors: Tensor | None) -> None:
-        """Record the spread of the vectors [L, n, H] that the head reads; None where they aren't known."""
+    def evaluation(self, logits: np.ndarray, vectors: Tensor | None) -> None:
+        """Record what logits [L, N, C] predict, and the spread of the vectors [L, n, H] that the head reads; None where
+        they aren't known.
+        """
+        self.predicted.append(_histograms(logits))
         lanes = [(np.nan, np.nan)] if vectors is None else [spread(lane) for lane in vectors]
         self.vectors.append(np.array(lanes, dtype=np.float32))
 
@@ -108,29 +113,30 @@ class Recorder:
         }
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a `state`."""
+        """Go on from a `state`, beside which the run's has the `logits` of its evaluations [E, L, N, C]."""
+        self.predicted = [_histograms(logits) for logits in state["logits"].numpy()]
         self.updates = state["recorded.updates"].tolist()
         self.layer_norms = list(state["recorded.layer_norms"].to(device, copy=True))
         self.update_norms = list(state["recorded.update_norms"].to(device, copy=True))
         self.weight_norms = list(state["recorded.weight_norms"].to(device, copy=True))
         self.vectors = list(state["recorded.vectors"].clone().numpy())
 
-    def of(self, lane: int, steps: int, evaluations: Sequence[np.ndarray]) -> Recording:
-        """What was recorded of a lane in its first `steps` updates; `evaluations` are its logits, E × [N, C]."""
+    def of(self, lane: int, steps: int, evaluations: int) -> Recording:
+        """What was recorded of a lane in its first `steps` updates and `evaluations`."""
         count = sum(update <= steps for update in self.updates)
-        vectors = np.array([found[min(lane, len(found) - 1)] for found in self.vectors[: len(evaluations)]])
+        vectors = np.array([found[min(lane, len(found) - 1)] for found in self.vectors[:evaluations]])
         vectors = vectors.reshape(-1, 2)  # [E, 2], also where there is none
-
-        def kept(values: Sequence[Tensor]) -> np.ndarray:
-            return torch.stack(list(values[:count]))[:, lane].cpu().numpy()
-
+        if not self._fetched or len(self._fetched[0]) != len(self.updates):
+            norms = (self.layer_norms, self.update_norms, self.weight_norms)
+            self._fetched = tuple(torch.stack(values).cpu().numpy() for values in norms)
+        layer_norm, update_norm, weight_norm = (values[:count, lane] for values in self._fetched)
         return Recording(
             layers=np.array(self.layers),
             update=np.array(self.updates[:count]),
-            layer_norm=kept(self.layer_norms),
-            update_norm=kept(self.update_norms),
-            weight_norm=kept(self.weight_norms),
-            predicted=np.array([_histogram(logits) for logits in evaluations], dtype=np.int32),
+            layer_norm=layer_norm,
+            update_norm=update_norm,
+            weight_norm=weight_norm,
+            predicted=np.array([found[lane] for found in self.predicted[:evaluations]], dtype=np.int32),
             cls_rank=vectors[:, 0],
             cls_cosine=vectors[:, 1],
         )
@@ -139,6 +145,11 @@ class Recorder:
 def _norms(values: Sequence[Sequence[Tensor]]) -> Tensor:
     """The Euclidean norm of each of L × K vectors, [L, K]; each by itself, so that the others change no bit of it."""
     return torch.stack(torch._foreach_norm([one for row in values for one in row])).view(len(values), -1)
+
+
+def _histograms(logits: np.ndarray) -> np.ndarray:
+    """As `_histogram`, of each lane of logits [L, N, C], [L, C]."""
+    return np.array([_histogram(lane) for lane in logits])
 
 
 def _histogram(logits: np.ndarray) -> np.ndarray:

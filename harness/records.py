@@ -13,7 +13,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
@@ -495,8 +495,8 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
-def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
-    """The plan LEFT JOIN the records: exactly one row a planned trial, in the plan's order.
+def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> pd.DataFrame:
+    """The plan LEFT JOIN the records: exactly one row a planned trial, in the plan's order; or of some of its trials.
 
     Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
     `attempts`, `error`, every field of `Measured` and of `Environment`; not known is None or NaN.
@@ -506,7 +506,7 @@ def frame(sweep: Sweep, store: Store) -> pd.DataFrame:
     rows: list[tuple[object, ...]] = []
     axes = [tuple(value for _, value in cell.axes) for cell in sweep.cells]
     no_measures, no_place = (None,) * len(measures), (None,) * len(places)
-    for trial, record in store.each(expand(sweep)):
+    for trial, record in store.each(expand(sweep) if trials is None else trials):
         of_seeds = (getattr(trial.seeds, name) for name in SEED_FIELDS)
         state = (record.status, record.attempts, record.error) if record else ("missing", 0, None)
         measured, environment = (record.measured, record.environment) if record else (None, None)

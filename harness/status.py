@@ -12,17 +12,21 @@ import shutil
 import socket
 import subprocess
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from harness import tasks
+from harness import early, tasks
 from harness.execute import last_line
 from harness.records import HEARTBEAT, Store, holder_words
 from harness.sweep import HarnessError, Scalar, Sweep, TaskSpec, Trial, expand
+
+if TYPE_CHECKING:
+    from harness.early_warning import Lessons
 
 State = Literal["running", "stopped", "lost"]
 
@@ -41,6 +45,10 @@ class RunningPack(_Read):
     share: float = Field(ge=0, le=1)
     seconds: float = Field(ge=0, description="since the pack was started")
     deaths: int = Field(ge=0, description="how often a worker died with it")
+    # Not said by the first versions, nor where nothing is recorded.
+    signals: tuple[tuple[tuple[early.Written, ...], ...], ...] = Field(
+        default=(), description="of `early`, by trial, share that was reached, and signal"
+    )
 
 
 class Heartbeat(_Read):
@@ -107,6 +115,7 @@ class Pack:
     seconds: float
     deaths: int
     steps: int | None
+    lost: tuple[bool | None, ...]  # by trial: whether it looks lost; None: that can't be told (yet)
 
     @property
     def steps_done(self) -> int | None:
@@ -133,6 +142,7 @@ class Status:
     cells: tuple[Counts, ...]
     packs: tuple[Pack, ...]
     crashed: tuple[tuple[str, str, int], ...]  # (trial, the last line of its error, attempts)
+    warning: str | None  # how many lanes look lost, or why that can't be told; None where none says how it trains
 
     @property
     def elsewhere(self) -> bool:
@@ -156,9 +166,11 @@ class Status:
             "holder": self.holder,
             "use": list(use(alive.host)) if alive and self.state == "running" else [],
             "cells": [{"axes": at, **vars(counts)} for at, counts in zip(axes, self.cells, strict=True)],
+            "early_warning": self.warning,
             "packs": [
                 {
                     "trials": [trial.id for trial in pack.trials],
+                    "lost": list(pack.lost),
                     "share": pack.share,
                     "seconds": pack.seconds,
                     "deaths": pack.deaths,
@@ -195,6 +207,7 @@ class Watch:
         self.trials = {trial.id: trial for trial in expand(sweep)}
         self.known: dict[str, _Known] = {}
         self.examples: dict[TaskSpec, int | None] = {}
+        self.lessons: Lessons | None = None
 
     def look(self, now: datetime | None = None) -> Status:
         """How the sweep stands now; `now` decides nothing but the age of the last sign of life."""
@@ -208,7 +221,7 @@ class Watch:
         state: State = "running" if held else "lost" if alive else "stopped"
         for trial_id in self.trials:
             self._refresh(trial_id)
-        packs = tuple(self._packs(alive)) if alive and state == "running" else ()
+        packs, warning = self._packs(alive) if alive and state == "running" else ((), None)
         training = {trial.id for pack in packs for trial in pack.trials if not self._is(trial.id, "finished")}
         ids: dict[int, list[str]] = defaultdict(list)
         for trial in self.trials.values():
@@ -226,6 +239,7 @@ class Watch:
             cells=tuple(self._count(ids[cell], training) for cell in range(len(self.sweep.cells))),
             packs=packs,
             crashed=tuple((one, last_line(self.known[one].error or ""), self.known[one].attempts) for one in crashed),
+            warning=warning,
         )
 
     def _refresh(self, trial_id: str) -> None:
@@ -256,14 +270,43 @@ class Watch:
         missing = len(ids) - finished - crashed
         return Counts(len(ids), finished, failed, crashed, missing, len(training.intersection(ids)))
 
-    def _packs(self, alive: Heartbeat) -> list[Pack]:
-        """The packs of planned trials that have not all ended since the driver wrote of them."""
-        found = []
+    def _packs(self, alive: Heartbeat) -> tuple[tuple[Pack, ...], str | None]:
+        """The packs of planned trials that have not all ended since the driver wrote of them, and who looks lost."""
+        found: list[tuple[RunningPack, tuple[Trial, ...]]] = []
         for pack in alive.packs:
             trials = tuple(self.trials[one] for one in dict.fromkeys(pack.trials) if one in self.trials)
             if any(not self._is(trial.id, "finished") for trial in trials):
-                found.append(Pack(trials, pack.share, pack.seconds, pack.deaths, self._steps(trials[0])))
-        return found
+                found.append((pack, trials))
+        signals = {
+            trial: lane for pack, _ in found for trial, lane in zip(pack.trials, pack.signals, strict=False) if lane
+        }
+        training = [trial for _, trials in found for trial in trials]
+        lost: dict[str, bool | None] = {trial.id: None for trial in training}
+        warning = self._look_lost(training, signals, lost) if signals else None
+        packs = (
+            Pack(
+                trials, pack.share, pack.seconds, pack.deaths, self._steps(trials[0]), tuple(lost[t.id] for t in trials)
+            )
+            for pack, trials in found
+        )
+        return tuple(packs), warning
+
+    def _look_lost(
+        self,
+        training: Sequence[Trial],
+        signals: Mapping[str, tuple[tuple[early.Written, ...], ...]],
+        lost: dict[str, bool | None],
+    ) -> str:
+        """Say in `lost` which of the training trials look lost, and in words how many; only then is there learning."""
+        from harness import early_warning  # scipy, which a look at a sweep that doesn't train does without
+
+        self.lessons = self.lessons or early_warning.Lessons(self.sweep, self.store)
+        self.lessons.learn([trial for trial in self.trials.values() if self._is(trial.id, "finished")])
+        rules = [self.lessons.rule(trial.cell) for trial in training]
+        for trial, rule in zip(training, rules, strict=True):
+            here = early.read(signals.get(trial.id, ()))
+            (lost[trial.id],) = early_warning.look_lost(rule, here[None])
+        return early_warning.words(rules, [lost[trial.id] for trial in training])
 
     def _steps(self, trial: Trial) -> int | None:
         """Steps that a trial takes; its files, where it has some of its own, are not read for that."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import augmentation, methods, metrics, models, playback, recording, remedies, tasks
+from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks
 from harness.checkpoints import Checkpoint
 from harness.metrics import Majority
 from harness.models import Network
@@ -65,12 +65,14 @@ def train(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     record: bool = True,
+    signals: Callable[[np.ndarray], None] | None = None,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
     The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
     checkpoint, training goes on from it and is kept in it when it is due; and with `record` the results have what the
-    diagnosis reads. No result differs by a bit for either.
+    diagnosis reads, and `signals` is given `early`'s signals of each lane so far [L, t, K] whenever one more of its
+    shares is reached. No result differs by a bit for any of these.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -88,6 +90,8 @@ def train(
             run.update(step)
             if checkpoint is not None and checkpoint.due:
                 checkpoint.write(run.state(), time.monotonic() - started)
+            if signals is not None and (found := run.signals()) is not None:
+                signals(found)
             if progress is not None:
                 progress(step + 1, run.steps)
         return run.results(time.monotonic() - started)
@@ -387,6 +391,7 @@ class _Run:
         if record and not self.tokens:  # what it keeps is of one vector an example
             self.recorder = recording.Recorder(list(self.views), self.network.head, self.parts.sizes, self.steps)
         ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
+        self.told = np.empty((len(pack), 0, len(early.SIGNALS)))  # [L, t, K]: the signals at the shares reached
         self.averages = remedies.Averages(self.recipes, self.weights, ends)
         self.choices = [remedies.Choice(recipe) for recipe in self.recipes]
         self.stops: dict[int, int] = {}  # lane -> the update after which it stopped early
@@ -882,7 +887,7 @@ class _Run:
             found[:, places.numpy()] = logits.cpu().numpy()
             looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]
         if recorder:
-            recorder.evaluation(torch.cat(looked_at, dim=1) if looked_at else None)
+            recorder.evaluation(found, torch.cat(looked_at, dim=1) if looked_at else None)
         return found
 
     def _answered(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
@@ -894,6 +899,25 @@ class _Run:
             return self._logits(view, inputs), *found
 
     # -------------------------------------------------------------------------------------------------- results
+
+    def signals(self) -> np.ndarray | None:
+        """The signals of each lane so far [L, t, K], when one more share was reached; None else and without recording.
+
+        The device is waited for 40 times a run at most, and not between. A lane that stopped early has NaN from there.
+        """
+        done, first = self.optimizer.done, self.told.shape[1]
+        if self.recorder is None or early.reached(done, self.steps) == first:
+            return None
+        losses = torch.stack(self.log.losses).cpu().numpy()  # [S, L]
+        new = np.full((len(self.recipes), early.reached(done, self.steps) - first, len(early.SIGNALS)), np.nan)
+        evaluations = np.array(self.log.eval_steps)
+        for lane, rows in enumerate(new):
+            made = self.stops.get(lane, done)
+            recorded = self.recorder.of(lane, made, len(evaluations))
+            known = early.signals_since(first, losses[:made, lane], self.steps, evaluations, recorded)
+            rows[: len(known)] = known
+        self.told = np.concatenate([self.told, new], axis=1)
+        return self.told
 
     def results(self, wall_seconds: float) -> list[LaneResult]:
         """The result of each lane, in the pack's order."""
@@ -960,7 +984,7 @@ class _Run:
                     curves = replace(curves, test_sentences=test.sentences)
             recorded = None
             if self.recorder:
-                recorded = self.recorder.of(lane, steps, [logits[lane] for logits in self.log.logits[: len(scores)]])
+                recorded = self.recorder.of(lane, steps, len(scores))
             found.append(LaneResult(measured, replace(curves, recording=recorded), weights[lane]))
         return found
 

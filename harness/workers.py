@@ -14,11 +14,13 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 import harness
 from harness import hub, machine
@@ -86,11 +88,17 @@ class Place:
 
 
 def train_pack(
-    sweep: str, profile: str, trials: Sequence[Trial], place: Place, progress: Callable[[int, int], None] | None
+    sweep: str,
+    profile: str,
+    trials: Sequence[Trial],
+    place: Place,
+    progress: Callable[[int, int], None] | None,
+    signals: Callable[[np.ndarray], None] | None = None,
 ) -> list[Result]:
     """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
 
-    Raises `keeping.UnkeptError` where weights that are to be kept can't be written.
+    `progress` and `signals` are called as `train.train` says. Raises `keeping.UnkeptError` where weights that
+    are to be kept can't be written.
     """
     from harness import train
 
@@ -108,6 +116,7 @@ def train_pack(
             progress=progress,
             checkpoint=checkpoint,
             record=place.record,
+            signals=signals,
         )
     finally:
         if checkpoint is not None:
@@ -284,12 +293,25 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """How far a worker is: the share of its pack's steps that are done, and what it says of the lanes."""
+
+    share: float = 0.0
+    signals: np.ndarray | None = None  # [L, t, K]: `early`'s, at the shares reached; None where nothing is recorded
+
+
+@dataclass(frozen=True)
 class Running:
-    """A pack in training: the share of its steps that are done, and the seconds since it was started."""
+    """A pack in training: how far it is, and the seconds since it was started."""
 
     job: Job
-    share: float
+    heard: Heard
     seconds: float
+
+    @property
+    def share(self) -> float:
+        """Of its steps, those that are done."""
+        return self.heard.share
 
 
 class Pool(Protocol):
@@ -337,7 +359,7 @@ class InProcess:
         """Train packs of `sweep` here; `tick` is called after every step."""
         self.sweep, self.place, self.tick = sweep, place, tick
         self.job: Job | None = None
-        self.share, self.started = 0.0, 0.0
+        self.heard, self.started = Heard(), 0.0
 
     @property
     def free(self) -> int:
@@ -359,7 +381,7 @@ class InProcess:
 
     def start(self, job: Job) -> None:
         """Keep the pack for `wait`, which trains it."""
-        self.job, self.share, self.started = job, 0.0, time.monotonic()
+        self.job, self.heard, self.started = job, Heard(), time.monotonic()
 
     def wait(self, seconds: float) -> list[Done]:
         """Train the pack to its end, whatever the time."""
@@ -367,12 +389,15 @@ class InProcess:
             return []
 
         def progress(step: int, steps: int) -> None:
-            self.share = step / steps
+            self.heard = replace(self.heard, share=step / steps)
             self.tick()
+
+        def signals(found: np.ndarray) -> None:
+            self.heard = replace(self.heard, signals=found)
 
         job = self.job
         try:
-            results = train_pack(self.sweep.name, self.sweep.profile, job.trials, self.place, progress)
+            results = train_pack(self.sweep.name, self.sweep.profile, job.trials, self.place, progress, signals)
             done = Done(job, results)
         except Exception:  # whatever a trial raises is kept in its record
             done = Done(job, [], error=traceback.format_exc())
@@ -381,7 +406,7 @@ class InProcess:
 
     def running(self) -> list[Running]:
         """The pack in training and how far it is."""
-        return [Running(self.job, self.share, time.monotonic() - self.started)] if self.job else []
+        return [Running(self.job, self.heard, time.monotonic() - self.started)] if self.job else []
 
     def close(self) -> None:
         """Nothing to stop."""

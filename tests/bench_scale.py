@@ -84,7 +84,7 @@ def make(home: Path, trials: int) -> None:
         path.write_text(record.model_dump_json(indent=1) + "\n")
 
 
-def nothing(sweep: str, profile: str, trials: Sequence, place, progress=None) -> list:
+def nothing(sweep: str, profile: str, trials: Sequence, place, progress=None, signals=None) -> list:
     """Stands for `workers.train_pack`: results of the right kind that took no time."""
     from made_runs import ENVIRONMENT
 

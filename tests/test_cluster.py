@@ -6,12 +6,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from harness import cluster
+from harness import cluster, early
 from harness.cluster import RayPool, Seat
 from harness.packing import Job
 from harness.sweep import HarnessError, Sweep, Trial
+from harness.workers import Heard, Place
 
 GIB = 2**30
 
@@ -29,6 +31,7 @@ class FakeRay:
         self.started: list[str] = []
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=type("RayTaskError", (RayError,), {}))
         self.broken = ""
+        self.heard = Heard(0.5)
 
     def init(self, **options: object) -> None:
         pass
@@ -71,7 +74,7 @@ class FakeRay:
         seat: object = RayError(self.broken) if self.broken else Seat(node, 1, self.free[node])
         return SimpleNamespace(
             ready=SimpleNamespace(remote=lambda: self.later(seat)),
-            progress=SimpleNamespace(remote=lambda: self.later(0.5)),
+            progress=SimpleNamespace(remote=lambda: self.later(self.heard)),
             train=SimpleNamespace(remote=lambda *words: self.later(None)),
         )
 
@@ -155,6 +158,32 @@ def test_packs_of_a_node_that_leaves_are_trained_by_others_and_not_for_ever(
     ((job, died),) = [(done.job, done.died) for done in found]
     assert died
     assert job.deaths == 0
+
+
+def test_what_a_worker_says_of_its_lanes_is_handed_on(
+    pool: Callable[..., RayPool], trial: Callable[..., Trial]
+) -> None:
+    ray = FakeRay(a=1)
+    made = pool(ray)
+    made.start(Job((trial(),)))
+    ray.heard = Heard(0.25, np.ones((1, 10, 5)))
+    made.wait(0)
+    (running,) = made.running()
+    assert running.share == 0.25
+    assert running.heard is ray.heard
+
+
+def test_a_ray_worker_says_the_signals_of_its_lanes(trial: Callable[..., Trial]) -> None:
+    worker = cluster._Worker(Place("cpu", 1), 1)
+    trials = [trial(1), trial(2)]
+    results, _ = worker.train("s", "p", trials, {})
+    heard = worker.progress()
+    assert heard.share == 1
+    assert heard.signals is not None
+    for (_, curves), lane in zip(results, heard.signals, strict=True):
+        assert curves is not None
+        wanted = early.signals(curves.train_loss, 16, curves.eval_step, curves.recording)
+        np.testing.assert_array_equal(lane, wanted)
 
 
 def test_a_worker_that_dies_alone_is_its_packs_fault_once_its_node_had_time_to_leave(

@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from driving import content, descends, ray_workers
 
-from harness import execute, packing, records, workers
+from harness import early, execute, packing, records, workers
 from harness.execute import Options
 from harness.packing import Job
 from harness.records import Store
@@ -219,7 +221,13 @@ class Hours:
         return self.now
 
     def __call__(
-        self, sweep: str, profile: str, trials: list[Trial], place: workers.Place, progress: Callable[[int, int], None]
+        self,
+        sweep: str,
+        profile: str,
+        trials: list[Trial],
+        place: workers.Place,
+        progress: Callable[[int, int], None],
+        *rest: object,
     ) -> list[workers.Result]:
         self.calls += 1
         results = self.real(sweep, profile, trials, place, None)
@@ -425,9 +433,31 @@ def test_what_trains_now_can_be_read_from_outside(
         "schema_version", "pid", "host", "started_utc", "updated_utc", "device", "workers", "seconds_left", "packs"
     }  # fmt: skip
     (pack,) = state["packs"]
-    assert set(pack) == {"trials", "share", "seconds", "deaths"}
+    assert set(pack) == {"trials", "share", "seconds", "deaths", "signals"}
     assert set(pack["trials"]) <= {one.id for one in expand(tiny_sweep)}
     assert len(pack["trials"]) == 2
+
+
+def test_what_is_said_of_a_lane_is_what_its_record_gives(
+    tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(execute, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    store, told = Store(tmp_path / "tiny"), {}
+
+    def look(progress: execute.Progress) -> None:
+        with suppress(FileNotFoundError):
+            for pack in json.loads((store.folder / execute.HEARTBEAT).read_text())["packs"]:
+                told.update(zip(pack["trials"], pack["signals"], strict=False))
+
+    execute.run(tiny_sweep, store, HERE, look)
+    assert told.keys() == {one.id for one in expand(tiny_sweep)}
+    for trial, lane in told.items():
+        curves = store.curves(trial)
+        assert curves is not None
+        wanted = early.signals(curves.train_loss, 8, curves.eval_step, store.recording(trial))
+        assert len(lane) >= 30  # of 40 shares: at the sixth of eight updates or later
+        np.testing.assert_array_equal(early.read(lane)[: len(lane)], wanted[: len(lane)])
 
 
 def test_a_heartbeat_that_cannot_be_written_stops_nothing(

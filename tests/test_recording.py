@@ -50,8 +50,8 @@ def test_a_part_in_two_stretches_is_one() -> None:
     with recorder.update(1, weights, gradient):
         weights += torch.tensor([0.0, 3.0, 0.0, 0.0, 4.0, 0.0, 0.0])
         gradient.zero_()
-    recorder.evaluation(None)
-    found = recorder.of(0, 1, [np.array([[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]])])
+    recorder.evaluation(np.array([[[0.0, 1.0], [2.0, 1.0], [0.0, 3.0]]]), None)
+    found = recorder.of(0, 1, 1)
     assert found.layers.tolist() == ["embeddings", "1 attention", "1 feed-forward", "head"]
     np.testing.assert_allclose(found.layer_norm, [[5, 13, 10, 0.5]])
     np.testing.assert_allclose([found.update_norm, found.weight_norm], [[5], [0]])
@@ -79,7 +79,7 @@ def test_update_and_weight_norms_are_those_of_the_weights(trial: Make) -> None:
     before.append(run.weights.clone())
     for lane in range(2):
         assert run.recorder is not None
-        found = run.recorder.of(lane, 4, [])
+        found = run.recorder.of(lane, 4, 0)
         for step in range(4):
             change = before[step + 1][lane].double() - before[step][lane].double()
             assert found.update_norm[step] == pytest.approx(float(change.norm()), rel=1e-5)

@@ -114,7 +114,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], float]]
     """Have packs 'trained' at once, by a function of the trial that gives the score; at 0.5 and below it failed."""
 
     def use(score: Callable[[Trial], float]) -> None:
-        def train_pack(name, profile, trials: Sequence[Trial], place, progress) -> list[tuple[Record, None]]:
+        def train_pack(name, profile, trials: Sequence[Trial], place, progress, *rest) -> list[tuple[Record, None]]:
             found = []
             for trial in trials:
                 right = round(400 * score(trial))

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import ENVIRONMENT, HEAD, Run, save, store_of, sweep_of
+from made_runs import ENVIRONMENT, HEAD, Run, curves_of, measured, recording_of, save, store_of, sweep_of
 from typer.testing import CliRunner
 
-from harness import cli, machine, status
+from harness import cli, early, machine, status
 from harness.cli import app
 from harness.machine import Machine
 from harness.records import Store
@@ -165,7 +165,7 @@ def test_json_keeps_its_contract(made):
     assert busy["holder"].startswith(f"process {os.getpid()} on {socket.gethostname()} of ")
     assert [cell["training"] for cell in busy["cells"]] == [0, 2, 1, 3]
     assert busy["packs"][0] == {
-        "trials": [ids[1, 1], ids[1, 3], ids[2, 3]],
+        "trials": [ids[1, 1], ids[1, 3], ids[2, 3]], "lost": [None, None, None],
         "share": 0.25, "seconds": 20.0, "deaths": 0, "steps": 189, "steps_done": 47, "steps_per_second": 47 / 20,
     }  # fmt: skip  # 1000 examples in batches of 16, three epochs
     assert shown("made")["state"] == "lost"
@@ -228,6 +228,64 @@ def test_what_to_type_names_what_was_set_and_where(here):
     assert "Train what is missing: the command that began it\n" in run(store.folder).stdout
 
 
+# ------------------------------------------------------------------------------------------------------ who looks lost
+
+WARNED = "title: Rates\nstand_in: the embedded stand-in\n" + HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 5\nseeds: 1..5\n"
+FINE, GONE = Run(300, gradients=(1.0, 1.0)), Run(200, loss=0.69, gradients=(1e-4, 1e-4))
+
+
+def warned(here, runs) -> tuple[Store, dict[str, object]]:
+    """A sweep in training: of the last cell a lane as runs that learn, one as those that fail, one that has not begun
+    and one that diverged; a heartbeat with their signals.
+    """
+    sweep = sweep_of(here / "sweeps", WARNED)
+    store = store_of(here / "results", sweep, runs)
+    trials = expand(sweep)
+    good, bad = (
+        early.signals(curves.train_loss, 100, curves.eval_step, recording_of(curves, run))
+        for run in (FINE, GONE)
+        for curves in [curves_of(measured(run, 100, 200, 400, "accuracy"))]
+    )
+    lanes = [early.written(one[None, :20])[0] for one in (good, bad)]
+    lanes += [[], [["inf", "inf", None, None, None]] * 20]
+    ids = [trial.id for trial in trials if trial.cell == 2][1:]
+    pack = {"trials": ids, "share": 0.5, "seconds": 20.0, "deaths": 0, "signals": lanes}
+    beat(store, [pack])
+    return store, pack
+
+
+def test_lanes_that_look_lost_are_marked(here, monkeypatch):
+    store, pack = warned(here, {0: [FINE, GONE, GONE, FINE], 1: [FINE, GONE, FINE, GONE], 2: [GONE]})
+    monkeypatch.setattr(cli, "_state", lambda now: f"{now.state}: {now.holder}")
+    with store.locked():
+        golden("status_warned.txt", steady(run("made").stdout))
+        found = shown("made")
+        assert found["packs"][0]["lost"] == [False, True, None, True]
+        assert found["early_warning"].startswith("2 of 4 training lanes look lost; 1 can't be told yet. Lost: ")
+        # A trial of another plan among them moves no verdict to another trial.
+        trials, lanes = pack["trials"], pack["signals"]
+        beat(store, [pack | {"trials": ["elsewhere", *trials[:2]], "signals": [lanes[1], *lanes[:2]]}])
+        assert shown("made")["packs"][0]["lost"] == [False, True]
+        # The driver of an earlier version, which says nothing of its lanes.
+        beat(store, [{name: pack[name] for name in ("trials", "share", "seconds", "deaths")}])
+        found = shown("made")
+        assert (found["packs"][0]["lost"], found["early_warning"]) == ([None] * 4, None)
+        assert "lost" not in run("made").stdout
+
+
+def test_why_no_lane_is_marked_is_one_line(here):
+    store, _ = warned(here, {0: [FINE, GONE]})
+    with store.locked():
+        found = shown("made")
+        said = run("made").stdout
+    assert found["packs"][0]["lost"] == [None] * 4
+    assert found["early_warning"] == (
+        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of two other recipes, "
+        "and there are those of 1."
+    )
+    assert found["early_warning"] in said.splitlines()
+
+
 # --------------------------------------------------------------------------------------------------- damaged and dead
 
 
@@ -246,7 +304,10 @@ VALUES = st.recursive(
 FIELDS = ("schema_version", "pid", "host", "started_utc", "updated_utc", "device", "workers", "seconds_left", "packs")
 
 
-@given(name=st.sampled_from(FIELDS), value=VALUES, inner=st.sampled_from(("trials", "share", "seconds", "deaths", "")))
+INNER = ("trials", "share", "seconds", "deaths", "signals", "")
+
+
+@given(name=st.sampled_from(FIELDS), value=VALUES, inner=st.sampled_from(INNER))
 def test_a_damaged_sign_of_life_never_stops_the_look(tmp_path_factory, name, value, inner):
     folder = tmp_path_factory.mktemp("damaged")
     sweep = sweep_of(folder / "sweeps", TEXT)
