@@ -549,6 +549,22 @@ GLOSSARY = (
         "p, Holm",
         "Adjusted for the number of comparisons in its table. A large p is no proof that there is no difference.",
     ),
+    (
+        "not optimised, not generalised",
+        "Of failed runs: with a training loss in the last epoch above half of the labels' entropy the training data "
+        "were not fitted; below it they were, and the run is no better than the majority on the dev set.",
+    ),
+    (
+        "gradients vanished",
+        "From some update to the end the gradient norm of at least half of the layers was below a tenth of the median "
+        "of runs that learn, at the same share of training: of the same cell where it has three, else of all.",
+    ),
+    ("lost", "A run that failed or ended at chance: what early warning is about."),
+    (
+        "AUC",
+        "Area under the ROC curve: the share of pairs of a lost and another run that a signal puts in the right order. "
+        "Which order is right is learned from cells that neither of the two belongs to.",
+    ),
     ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
 )
 
