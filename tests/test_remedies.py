@@ -304,7 +304,13 @@ def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., P
     for mixture in (None, itself, other):
         inputs = run._inputs(run.training, rows, run.training.input_ids.shape[1], mixture)
         found.append(
-            run._losses(run.lanes, inputs, run._labels(rows, [0]), run._mixed(inputs, mixture, [0]), []).item()
+            run._losses(
+                run.lanes,
+                inputs,
+                run._labels(rows, [0], inputs["input_ids"].shape[-1]),
+                run._mixed(inputs, mixture, [0]),
+                [],
+            ).item()
         )
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] != pytest.approx(found[0], rel=1e-5)

@@ -205,7 +205,7 @@ def test_title_and_heading_say_the_stand_in(written):
 def test_every_section_has_its_place(written):
     read = Reader(written[1].page.read_text())
     sections = [found["aria-labelledby"] for tag, found in read.tags if tag == "section"]
-    shown = [part for part in report.PARTS if part.anchor not in ("baselines", "gradients", "early")]  # not recorded
+    shown = [part for part in report.PARTS if part.anchor not in ("baselines", "gradients", "surface", "early")]
     assert sections == [*(part.anchor for part in shown), "next", "runs", "made", "words"]
     assert len(read.texts["summary"]) == sum(len(part.folded) for part in shown)
     # Every table has one place on the page.
