@@ -1560,7 +1560,7 @@ def _counts_table(now: standing.Status, most_cells: int) -> Table:
 
 
 def _pack_table(now: standing.Status) -> list[Text | Table]:
-    """The running packs, a line for each of a pack's cells, of which the first four are shown."""
+    """The running packs, a line for each of a pack's cells, of which four are shown: those first with lost lanes."""
     if not now.packs:
         return []
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -1577,7 +1577,7 @@ def _pack_table(now: standing.Status) -> list[Text | Table]:
             seeds[trial.cell].append(f"{trial.seeds.seed}{' (looks lost)' if lost else ''}")
         what = [
             f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}"
-            for cell, of in seeds.items()
+            for cell, of in sorted(seeds.items(), key=lambda one: not any("lost" in seed for seed in one[1]))
         ]
         if len(what) > 4:
             what[3:] = [f"… and {so_many(len(what) - 3, 'more cell')}"]
