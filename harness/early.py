@@ -304,6 +304,14 @@ def of_runs(rows: Sequence[Floats]) -> Floats:
 
 # ------------------------------------------------------------------------------------------------------ runs that train
 
+
+def of_lanes(found: Floats) -> Floats:
+    """The signals of lanes so far [L, t, K] as [L, T, K], NaN where a share is not reached."""
+    whole = np.full((len(found), len(SHARES), len(SIGNALS)), np.nan)
+    whole[:, : found.shape[1]] = found
+    return whole
+
+
 # A number of a run that trains, as strict JSON has it: null where it is not known.
 Written = float | Literal["inf"] | None
 

@@ -291,8 +291,8 @@ def test_why_no_lane_is_marked_is_one_line(here):
         said = run("made").stdout
     assert found["packs"][0]["lost"] == [None] * 4
     assert found["early_warning"] == (
-        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of two other recipes, "
-        "and there are those of 1."
+        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of other recipes, lost "
+        "ones of two and others of two, and there are lost ones of 1 and others of 1."
     )
     assert found["early_warning"] in said.splitlines()
 
