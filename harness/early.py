@@ -33,9 +33,9 @@ def signals(train_loss: Floats, steps: int, evaluations: Floats, recording: Reco
 
     `train_loss` [S] has the steps that were made, `evaluations` [E] the updates before each evaluation. The loss is the
     mean of the last window, its slope the least-squares slope over the last two, per update; the gradient norm of the
-    middle layer and the ratio of update norm to weight norm are medians over the last window, as log10; the entropy,
-    in nats, is that of the classes predicted at the last evaluation. A loss that is not finite is infinite, which is
-    above all others.
+    middle layer and the ratio of update norm to weight norm are medians over the last window, as log10 (the ratio's of
+    updates that change something, where there are any); the entropy, in nats, is that of the classes predicted at the
+    last evaluation. A loss that is not finite is infinite, which is above all others.
     """
     found = np.full((len(SHARES), len(SIGNALS)), np.nan)
     known = signals_since(0, train_loss, steps, evaluations, recording)
@@ -70,7 +70,9 @@ def signals_since(
         here = (recording.update <= done) & (recording.update > done - window)
         if here.any():
             found[row, 2] = np.median(gradient[here])
-            found[row, 3] = np.median(ratio[here])
+            # The first update of a warm-up has no rate; of two, the median would lie between nothing and something.
+            moved = here & (recording.update_norm != 0)
+            found[row, 3] = np.median(ratio[moved if moved.any() else here])
         seen = int(np.searchsorted(evaluations, done, side="right"))
         if 0 < seen <= len(recording.predicted):
             found[row, 4] = _entropy(recording.predicted[seen - 1])
