@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness import calibration as calibrating
-from harness import importance, noise, published, statistics
+from harness import importance, metrics, noise, published, statistics
 from harness.diagnosis import Diagnosis, diagnose
 from harness.records import Baseline
 from harness.statistics import Estimate
@@ -52,22 +52,33 @@ def _failed(table: pd.DataFrame) -> pd.Series:
 def at_chance(table: pd.DataFrame) -> pd.Series:
     """Which finished runs are above the majority by count, yet not told from it: not trained, though not failed.
 
-    True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test) and the mean
-    training loss of the last epoch is at least 0.95 of the labels' entropy. False for failed runs, and where either is
-    not known (a regression).
+    True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
+    regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
+    the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known. Of
+    a token task the loss alone tells: the words of a sentence are no independent examples, and a fresh head finds some
+    entity by luck.
     """
-    return _finished(table) & (table["outcome"] == "ok") & (_above_p(table) > LEVEL) & _flat(table)
+    untold = (_above_p(table) > LEVEL) | (table["metric"] == metrics.ENTITIES)
+    return _finished(table) & (table["outcome"] == "ok") & untold & _flat(table)
 
 
 def _above_p(table: pd.DataFrame) -> pd.Series:
     """The p value of so many right answers or more, were the run no better than the majority; NaN where not known."""
     right, examples = _numbers(table, "correct"), _numbers(table, "dev_examples")
     share = _numbers(table, "majority_correct") / examples
-    return pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
+    by_count = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
+    r, free = _numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
+    with np.errstate(divide="ignore"):  # a correlation of 1
+        return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
+
+
+def untrained_loss(table: pd.DataFrame) -> pd.Series:
+    """The training loss of what knows the labels' frequencies and no more: their entropy, or their variance."""
+    return _numbers(table, "label_entropy").fillna(_numbers(table, "label_variance"))
 
 
 def _flat(table: pd.DataFrame) -> pd.Series:
-    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * _numbers(table, "label_entropy")
+    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
 
 
 def runs(study: Study) -> pd.DataFrame:
@@ -152,7 +163,8 @@ def cells(study: Study) -> pd.DataFrame:
     runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (Wilson) and `exact_low`,
     `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `at_chance`; `mean`,
     `sd` (n - 1), `min`, `median`, `max` of the final score over the scored; `best_mean` of the best score; `loss` (mean
-    of the last epoch's training loss, nats); `majority`. NaN where not known.
+    of the last epoch's training loss, nats); `majority`; and where there is a test split, `tested` (runs with a score
+    on it), `test_mean` and `test_sd`. NaN where not known.
     """
     table, size = runs(study), len(study.cells)
     done = table[_finished(table)]
@@ -178,6 +190,10 @@ def cells(study: Study) -> pd.DataFrame:
     found["max"] = [values[-1] if len(values) else NAN for values in scores]
     columns = {"best_mean": "best_score", "loss": "final_train_loss", "majority": "majority_score"}
     found |= {name: _means(_by_cell(done, column, size)) for name, column in columns.items()}
+    tests = _by_cell(done, "test_score", size)
+    if any(map(len, tests)):
+        found |= {"tested": [len(values) for values in tests], "test_mean": _means(tests)}
+        found["test_sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in tests]
     return _with_axes(study, pd.DataFrame(found))
 
 
@@ -185,16 +201,17 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
     """How many runs of each cell fail under each definition, `<definition>_failed` of `<definition>_of` known.
 
     `majority`: at or below the majority (the definition of this project); `binomial`: right answers not above the
-    majority at 5 % (exact, one-sided); `entropy`: training loss of the last epoch at 0.95 of the labels' entropy or
-    more; `threshold`: final score worse than `threshold`. A run that diverged failed under all of them.
+    majority at 5 % (one-sided, as `at_chance`); `entropy`: training loss of the last epoch at 0.95 of the labels'
+    entropy or more, of a regression of their variance; `threshold`: final score worse than `threshold`. A run that
+    diverged failed under all of them.
     """
     done = study.runs[_finished(study.runs)]
     diverged = done["final_score"].isna()
     scores, p_value = _numbers(done, "final_score"), _above_p(done)
-    loss, entropy = _numbers(done, "final_train_loss"), _numbers(done, "label_entropy")
+    loss, entropy = _numbers(done, "final_train_loss"), untrained_loss(done)
     known = {
         "majority": _judged(done),
-        "binomial": p_value.notna() | (diverged & done["majority_correct"].notna()),
+        "binomial": p_value.notna() | (diverged & done[["majority_correct", "label_variance"]].notna().any(axis=1)),
         "entropy": entropy.notna() & (loss.notna() | diverged),
     }
     fails = {"majority": _failed(done), "binomial": (p_value > LEVEL) | diverged, "entropy": _flat(done) | diverged}
@@ -541,7 +558,10 @@ class Answers:
 
 
 def answers(study: Study) -> list[Answers | None]:
-    """The answers of each cell's scored runs; None where no run kept them, or for a regression."""
+    """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
+
+    Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
+    """
     if not study.sweeps:
         return [None] * len(study.cells)
     table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()]
@@ -549,7 +569,7 @@ def answers(study: Study) -> list[Answers | None]:
     for here in _groups(table, len(study.cells)):
         rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
         kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
-        kept = [(row, arrays) for row, arrays in kept if arrays.labels.dtype.kind == "i"]
+        kept = [(row, one) for row, one in kept if one.labels.dtype.kind == "i" and not one.sentences.size]
         if not kept:
             found.append(None)
             continue
@@ -643,12 +663,50 @@ def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return _with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
+def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
+
+    Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
+    `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
+    `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, its mean and `_sd`; a column that no cell
+    knows is left out.
+    """
+    rows: list[dict[str, object]] = []
+    others = {*metrics.REGRESSION, metrics.ENTITIES}
+    table = study.runs[_finished(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
+    for index, (found, here) in enumerate(zip(kept, _groups(table, len(study.cells)), strict=True)):
+        each: list[dict[str, float]] = []
+        if found is not None:
+            chances = calibrating.probabilities(found.logits)
+            errors = [calibrating.expected_error(one, found.labels) for one in chances]
+            each = [
+                {**metrics.every_score(logits, found.labels), "ece": error}
+                for logits, error in zip(found.logits, errors, strict=True)
+            ]
+        elif set(here["metric"]) <= others:
+            arrays = [arrays for row in here.index if (arrays := study.curves(int(row))) is not None]
+            each = [
+                metrics.every_score(one.logits, one.labels, one.sentences if one.sentences.size else None)
+                for one in arrays
+            ]
+        if each:
+            by_run = pd.DataFrame(each)
+            both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
+            means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
+            rows.append({"cell": index, "runs": len(each)} | means)
+    known = (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, metrics.ENTITIES, "entity_precision", "entity_recall")
+    names = [f"{name}{end}" for name in known for end in ("", "_sd")]
+    found_names = [name for name in names if any(name in row for row in rows)]
+    return _with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
+
+
 def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
 
     Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
     often it was), `precision`, `recall` (of the sums; NaN for a class that is never answered, or never there), each
-    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so.
+    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so, with `_sd`
+    of the count in a single run.
     """
     rows: list[dict[str, object]] = []
     for index, found in enumerate(kept):
@@ -666,11 +724,13 @@ def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
                 each = tables[of > 0, label, label] / of[of > 0]
                 row[name] = total[label, label] / of.sum() if of.sum() else NAN
                 row[f"{name}_sd"] = each.std(ddof=1) if len(each) > 1 else NAN
-            rows.append(row | {f"as_{answer}": int(total[label, answer]) for answer in range(classes)})
+            row |= {f"as_{answer}": int(total[label, answer]) for answer in range(classes)}
+            apart = tables[:, label].std(axis=0, ddof=1) if runs > 1 else np.full(classes, NAN)
+            rows.append(row | {f"as_{answer}_sd": value for answer, value in enumerate(apart.tolist())})
     columns = ["cell", "label", "runs", "examples", "answered", "precision", "precision_sd", "recall", "recall_sd"]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
     for name in table.columns:
-        if name.startswith("as_"):
+        if name.startswith("as_") and not name.endswith("_sd"):
             table[name] = table[name].astype("Int64")
     return _with_axes(study, table)
 
@@ -983,6 +1043,7 @@ class Analysis:
     noise_floor: pd.DataFrame
     pair_noise: pd.DataFrame
     flips: pd.DataFrame
+    scores: pd.DataFrame
     calibration: pd.DataFrame
     confusion: pd.DataFrame
     best_of_n: pd.DataFrame
@@ -1037,6 +1098,7 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         noise_floor=noise_floor(study, kept),
         pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
+        scores=scores(study, kept),
         calibration=calibration(study, kept),
         confusion=confusion(study, kept),
         best_of_n=best_of_n(study),

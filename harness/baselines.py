@@ -32,11 +32,12 @@ def check(sweep: Sweep) -> None:
             raise words.lacking("the baseline tfidf_lightgbm has LightGBM", "lightgbm", "another baseline")
         for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if name != "majority" else ():
             raw = tasks.load(spec)
-            if raw.label_names is None:
+            if not metrics.counts(raw.metric):
+                regression = metrics.is_regression(raw.metric)
                 raise HarnessError(
                     f"the baseline {name} answers classes",
-                    got=f"the task {spec.name}, a regression ({raw.metric})",
-                    allowed="baselines: [majority], which predicts the mean there",
+                    got=f"the task {spec.name}, {'a regression' if regression else 'of tokens'} ({raw.metric})",
+                    allowed=f"baselines: [majority], which {'predicts the mean' if regression else 'answers O'} there",
                     fix=f"leave {name} out",
                 )
             if words.japanese(raw.train.texts):
@@ -85,7 +86,7 @@ def _planned(name: BaselineName, raw: Raw, seeds: tuple[int, ...]) -> dict[str, 
 
 def _trained(planned: dict[str, Any], name: BaselineName, raw: Raw) -> Baseline:
     labels = raw.validation.labels
-    if raw.label_names is None:  # always the mean
+    if raw.label_names is None or raw.train.words is not None:  # always the mean; always O
         value = metrics.majority(raw.metric, labels).value
         return Baseline(**planned, scores=(value,), failed=(True,), labels=(), answers=())
     classes = len(raw.label_names)

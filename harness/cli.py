@@ -1276,7 +1276,8 @@ def _print_kept(out: Console, sweep: Sweep, store: Store, keep: keeping.Which, a
 
 def _print_data(out: Console, found: describing.Described) -> None:
     """A task's data on a screen: both splits side by side, the lengths as bars, then what is odd, with its lines."""
-    kind = "a regression" if found.classes is None else f"{found.classes} classes"
+    tokens = found.kind == "tokens"
+    kind = "a regression" if found.classes is None else f"{found.classes} {'tags' if tokens else 'classes'}"
     texts = "pairs of texts" if found.pairs else "single texts"
     out.print(Text.assemble((_plain(found.name), "bold"), f"  {kind}, {texts}, {found.metric.replace('_', ' ')}"))
     splits = {"train": found.train, "dev": found.dev}
@@ -1294,7 +1295,7 @@ def _print_data(out: Console, found: describing.Described) -> None:
 
     row("examples", [f"{split.examples:,}" for split in splits.values()])
     for label in list(found.train.labels or ())[:_MOST_LABELS]:
-        shares = [(split.labels or {})[label] / split.examples for split in splits.values()]
+        shares = [counts[label] / sum(counts.values()) for split in splits.values() if (counts := split.labels)]
         row(
             Text(_plain(label)[:30]),
             [f"{100 * share:.1f} %" for share in shares],
@@ -1314,7 +1315,7 @@ def _print_data(out: Console, found: describing.Described) -> None:
         cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
         row(f"cut at {found.max_length} tokens", cuts)
     out.print(table)
-    what = "the mean of the dev labels" if found.classes is None else "the most frequent dev label"
+    what = "the mean of the dev labels" if found.classes is None else "O" if tokens else "the most frequent dev label"
     out.print(f"Always answering {what} scores {found.majority:.4f}.\n")
     out.print(_lengths_table(found))
     out.print()

@@ -54,7 +54,7 @@ class Split:
     source: str
     unit: str
     examples: int
-    labels: dict[str, int] | None  # class and count; None for a regression
+    labels: dict[str, int] | None  # class and count, of a token task each word's; None for a regression
     label_range: tuple[float, float, float] | None  # of a regression: lowest, mean, highest
     words: Lengths
     characters: Lengths
@@ -83,6 +83,7 @@ class Described:
 
     name: str
     metric: str
+    kind: Literal["texts", "tokens"]
     pairs: bool
     classes: int | None
     majority: float
@@ -116,6 +117,7 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
     return Described(
         name=raw.name,
         metric=raw.metric,
+        kind=spec.kind,
         pairs=raw.train.pairs is not None,
         classes=classes,
         majority=metrics.majority(raw.metric, raw.validation.labels, classes).value,
@@ -155,10 +157,17 @@ def _lengths(found: np.ndarray) -> Lengths:
 
 
 def _labels(raw: Raw, rows: Rows) -> list[str]:
-    """The labels as the data spell them."""
+    """The label of each example as the data spell it; of a token task all the tags of a sentence."""
+    if rows.words is not None:
+        return [" ".join(tags) for tags in _tags(raw, rows)]
     if raw.label_names is None:
         return [f"{label:g}" for label in rows.labels.tolist()]
     return [raw.label_names[label] for label in rows.labels.tolist()]
+
+
+def _tags(raw: Raw, rows: Rows) -> list[list[str]]:
+    names = raw.label_names or ()
+    return [[names[tag] for tag in row if tag != tasks.NO_LABEL] for row in rows.labels.tolist()]
 
 
 def _begins(texts: tuple[str, ...]) -> str:
@@ -175,7 +184,9 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) ->
     several = {one: found for one, found in places.items() if len(found) > 1}
     spelt = {one: tuple(dict.fromkeys(labels[place] for place in found)) for one, found in several.items()}
     first = sorted(several, key=lambda one: len(spelt[one]) == 1)[:MOST_SHOWN]
-    counts = Counter(labels)
+    counts = Counter(labels if rows.words is None else (tag for tags in _tags(raw, rows) for tag in tags))
+    # Of a sentence its entities are said for short.
+    short = labels if rows.words is None else [f"entities: {one.count('B-')}" for one in labels]
     order = np.argsort(-lengths, kind="stable")[:MOST_SHOWN].tolist()
     regression = raw.label_names is None
     train = rows is raw.train
@@ -199,7 +210,7 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) ->
         repeats=len(texts) - len(places),
         disagreeing=sum(len(found) > 1 for found in spelt.values()),
         repeated=tuple(map(repeated, first)),
-        longest=tuple(Example(rows.numbers[i], labels[i], int(lengths[i]), _begins(texts[i])) for i in order),
+        longest=tuple(Example(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
         empty=tuple(rows.numbers[i] for i, one in enumerate(texts) if not all(text.strip() for text in one)),
     )
 

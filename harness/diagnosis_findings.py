@@ -91,7 +91,8 @@ def gradients(found: Analysis) -> list[str]:
         return []
     top = table.loc[table["orders"].abs().idxmax()]
     below = "below" if top["orders"] > 0 else "above"
-    where = ", in the cells with both outcomes" if len(found.study.cells) > 1 and found.diagnosis.both else ""
+    where = ", in the cells with both outcomes" if found.diagnosis.both else ", whose recipes differ too"
+    where = where if len(found.study.cells) > 1 else ""
     first, last = table["part"].iloc[0], table["part"].iloc[-1]
     return [
         f"Farthest apart is the part “{top['part']}”: at {percent(top['at'])} of training the median gradient of "

@@ -25,6 +25,7 @@ _WINDOW = 20  # a signal is a mean over a twentieth of the run, five updates at 
 _MOST_RUNS = 2000  # compared pair by pair; of more, so many are drawn
 _FOLDS = 30  # cells are left out one by one up to so many, then in so many groups
 _RESAMPLES = 1000
+_MOST_CELLS = 100  # are drawn one by one
 Floats = np.ndarray
 
 
@@ -150,13 +151,22 @@ def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generato
     if not total:
         return Telling(unknown, np.nan, int(lost.sum()), int((~lost).sum()))
     same = np.trace(pairs)
-    drawn = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=_RESAMPLES).astype(float)
+    grouped, of = (_grouped(counts) for counts in (right, pairs))
+    drawn = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=_RESAMPLES).astype(float)
     with np.errstate(invalid="ignore"):
-        again = np.einsum("bi,ij,bj->b", drawn, right, drawn) / np.einsum("bi,ij,bj->b", drawn, pairs, drawn)
+        again = ((drawn @ grouped) * drawn).sum(axis=1) / ((drawn @ of) * drawn).sum(axis=1)
     again = again[np.isfinite(again)]
     bounds = np.percentile(again, [2.5, 97.5]) if len(pairs) >= 3 and len(again) else (np.nan, np.nan)
     value = Estimate(float(right.sum() / total), float(bounds[0]), float(bounds[1]))
     return Telling(value, float(np.trace(right) / same) if same else np.nan, int(lost.sum()), int((~lost).sum()))
+
+
+def _grouped(counts: Floats) -> Floats:
+    """Counts between cells [C, C] as they are, or of very many between groups of them, which are drawn together."""
+    if len(counts) <= _MOST_CELLS:
+        return counts
+    member = np.eye(_MOST_CELLS)[np.arange(len(counts)) % _MOST_CELLS]  # [C, groups]
+    return np.asarray(member.T @ counts @ member)
 
 
 def _by_cells(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:

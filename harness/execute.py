@@ -269,7 +269,7 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         raw = tasks.load(task)
         for recipe in recipes:
             if recipe.task == task:
-                tasks.check_recipe(recipe, raw.train.labels, raw.label_names is None)
+                tasks.check_recipe(recipe, raw.train.labels, raw.metric)
                 _check_words(recipe, augmentation.check(recipe, raw), changed)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
@@ -310,6 +310,14 @@ def keeping_one(sweep: Sweep, store: Store) -> Iterator[Shelf]:
 
 @contextmanager
 def _shelf(sweep: Sweep, store: Store, records: Mapping[str, Record], keep: Which | KeptAs) -> Iterator[Shelf | None]:
+    tagged = next((cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind == "tokens"), None)
+    if tagged is not None and keep != "none":
+        raise HarnessError(
+            "models that are kept answer texts",
+            got=f"--keep with the token task {tagged.name}",
+            allowed="a task of the kind texts",
+            fix="leave --keep out",
+        )
     if keep == "none":
         yield None
         return

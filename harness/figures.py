@@ -841,7 +841,7 @@ def curves(found: Analysis) -> Figure | None:
     what = "curves of every run" if whole else "curves, the first runs of each cell"
     what += _part(range(len(rows)), range(len(every)), "settings")
     figure = _figure(
-        study, what, 0.4 + len(rows) * _height(len(rows), 1.1, 1.55), _curve_keys(coloured, colours, lines)
+        study, what, 0.4 + len(rows) * _height(len(rows), 1.1, 1.55), _curve_keys(coloured, colours, lines, done)
     )
     grid = figure.subplots(len(rows), 2, sharey="col", squeeze=False)
     many = sum(len(line.score[0]) + len(line.loss[0]) for line in lines) > MANY_POINTS
@@ -854,8 +854,10 @@ def curves(found: Analysis) -> Figure | None:
         lacking = "" if n == len(here) else f", {len(here)} {'with curves' if whole else 'drawn'}"
         left.set_title(f"{_fit(name, 8.5, WIDTH - 2.2)}  (n = {n:,}{lacking})", loc="left")
         cells = table[table["cell"].isin([index for index in members if settings[index] == name])]
-        for ax, column in ((left, "majority_score"), (right, "label_entropy")):
-            for level in cells[column].dropna().unique():
+        for ax, columns in ((left, ["majority_score"]), (right, ["label_entropy", "label_variance"])):
+            for level in pd.unique(cells[columns].to_numpy(dtype=float).ravel()):
+                if np.isnan(level):
+                    continue
                 ax.axhline(level, color=INK, linewidth=0.9, linestyle=MAJORITY, zorder=1.5)
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             ax.set_xlim(left=0)
@@ -874,7 +876,9 @@ def _colour_axis(study: Study) -> str | None:
     return layout(study).hue if len(study.cells) > MOST_ROWS else None
 
 
-def _curve_keys(axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Line]) -> list[Line2D]:
+def _curve_keys(
+    axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Line], done: pd.DataFrame
+) -> list[Line2D]:
     shown = colours if len(colours) <= MOST_VALUES else []
     handles = [_key(_named(axis, value) or "run", _hue(i), LINES[0], _marker(i)) for i, value in enumerate(shown)]
     verdicts = {line.verdict for line in lines}
@@ -883,7 +887,9 @@ def _curve_keys(axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Li
             handle = _mark_key(verdict)
             handle.set(linestyle=_DASHED[verdict], color=_MARKS[verdict].edge if verdict == "at chance" else FAILED)
             handles.append(handle)
-    handles.append(_key("majority class, entropy of labels", INK, MAJORITY, lw=0.9))
+    regression = done["label_variance"].notna().any()
+    words = "always the mean, variance of labels" if regression else "majority class, entropy of labels"
+    handles.append(_key(words, INK, MAJORITY, lw=0.9))
     return handles
 
 

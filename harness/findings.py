@@ -292,7 +292,8 @@ def failing(found: Analysis) -> list[str]:
         )
     definitions = found.definitions
     counts = []
-    words = {"binomial": "not above the majority at 5 %", "entropy": "with the training loss at the labels' entropy"}
+    floor = "variance" if found.runs["label_variance"].notna().any() else "entropy"
+    words = {"binomial": "not above the majority at 5 %", "entropy": f"with the training loss at the labels' {floor}"}
     words["threshold"] = f"worse than {score(found.threshold)}"
     for name, text in words.items():
         if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():
@@ -482,6 +483,17 @@ def _few_seeds(found: Analysis) -> str:
         f"{n} {'seed' if n == 1 else 'seeds'} a cell cannot tell 0 % from {upper:.0f} %: "
         f"the interval of 0 failed in {n} is 0–{upper:.0f} %."
     )
+
+
+def scored(found: Analysis) -> list[str]:
+    """What is not told of a token task, and why."""
+    if "f1_entity" not in set(found.runs["metric"].dropna()):
+        return []
+    return [
+        "The score is the F1 of entities, right in start, end and type; a run failed that found none rightly, as "
+        "always answering O does. What needs one answer an example is not shown for token tasks: the noise of the dev "
+        "set, agreement, flips, confusion, calibration, differences to baselines."
+    ]
 
 
 def calibrated(found: Analysis) -> list[str]:

@@ -10,15 +10,19 @@ import numpy as np
 from harness.sweep import Metric
 
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
+ENTITIES: Metric = "f1_entity"
+CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 
 
 @dataclass(frozen=True)
 class Score:
     """What logits are worth on a dev set.
 
-    `value` is a fraction (f1: of the class with index 1; more than two classes: the macro mean), None where a logit was
-    not finite. `correct` counts right answers, None for a regression and where `value` is. `at_or_below_majority` is
-    exact. `constant`: the same class, or for a regression the same number, was predicted for all.
+    `value` is a fraction (f1: of the class with index 1, with more than two classes f1_macro; f1_macro: the mean over
+    the classes that occur; f1_micro: of the pooled counts, which is the accuracy where every example has one label and
+    one answer; f1_entity: see `entities`), None where a logit was not finite. `correct` counts right answers, None for
+    a regression, for entities and where `value` is. `at_or_below_majority` is exact. `constant`: the same class, or for
+    a regression the same number, was predicted for all.
     """
 
     value: float | None
@@ -29,7 +33,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Majority:
-    """What the majority classifier scores, for a regression always predicting the mean; `correct` as in `Score`."""
+    """What the majority classifier scores; `correct` as in `Score`.
+
+    For a regression it is always predicting the mean, for entities finding none.
+    """
 
     value: float
     correct: int | None
@@ -40,11 +47,19 @@ def is_regression(metric: Metric) -> bool:
     return metric in REGRESSION
 
 
-def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
+def counts(metric: Metric) -> bool:
+    """Say whether right answers are counted by a metric's `Score`."""
+    return not is_regression(metric) and metric != ENTITIES
+
+
+def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None = None) -> Score:
     """Score logits [N, C] against labels [N]: classes 0 to C-1, or numbers for a regression, where C is 1.
 
+    Of entities N counts words, and `sentences` says how many of them each sentence has.
+
     Between equal logits the first class is the answer. At or below the majority are: no more right answers than the
-    majority classifier has (accuracy), an F1 not above its F1, a Matthews correlation, Pearson or Spearman not above 0.
+    majority classifier has (accuracy), an F1 not above its F1 (of entities: none found), a Matthews correlation,
+    Pearson or Spearman not above 0.
     A correlation that is not defined, a side being constant, is 0. Raises ValueError for shapes or labels that do not
     fit.
     """
@@ -53,6 +68,10 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
         return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
     if is_regression(metric):
         return _score_regression(metric, logits[:, 0], labels)
+    if metric == ENTITIES:
+        answers = logits.argmax(axis=1)
+        found = entities(answers, labels, _all(sentences, labels))
+        return Score(found.f1, None, found.right == 0, constant=bool((answers == answers[0]).all()))
     classes = logits.shape[1]
     table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
     correct = sum(table[k][k] for k in range(classes))
@@ -65,6 +84,73 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Score:
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
 
 
+@dataclass(frozen=True)
+class Entities:
+    """How many entities there are, how many were answered, and how many of these are right: start, end and type."""
+
+    there: int
+    answered: int
+    right: int
+
+    @property
+    def f1(self) -> float:
+        """2 right / (there + answered), 0 where there is nothing."""
+        return 2 * self.right / (self.there + self.answered) if self.there + self.answered else 0.0
+
+
+def entities(answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray) -> Entities:
+    """Compare the entities of the tags answered [N] with those of the labels [N]; `sentences` [S] counts words.
+
+    Tag 0 is O, 2k+1 begins an entity of type k (B-), 2k+2 goes on with it (I-). As IOB2, strictly: an entity begins
+    with its B and goes on over the I of its type, within its sentence; an I that follows neither belongs to none
+    (seqeval's strict mode; Tjong Kim Sang and De Meulder 2003 for the F1).
+    """
+    one, other = (_spans(tags, sentences) for tags in (labels, answers))
+    return Entities(len(one), len(other), len(np.intersect1d(one, other, assume_unique=True)))
+
+
+def _spans(tags: np.ndarray, sentences: np.ndarray) -> np.ndarray:
+    """The entities of tags [N], one number each for start, end and type."""
+    kind = (tags.astype(np.int64) + 1) // 2  # 0: none
+    goes_on = (tags > 0) & (tags % 2 == 0)
+    goes_on[1:] &= kind[1:] == kind[:-1]
+    goes_on[np.cumsum(sentences)[:-1]] = False
+    goes_on[0] = False
+    breaks = np.append(np.flatnonzero(~goes_on), len(tags))
+    begins = tags[breaks[:-1]] % 2 == 1
+    start, end = breaks[:-1][begins], breaks[1:][begins]
+    found: np.ndarray = (kind[start] * (len(tags) + 1) + start) * (len(tags) + 1) + end
+    return found
+
+
+def _all(sentences: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    if sentences is None or sentences.sum() != len(labels) or sentences.min() < 1:
+        raise ValueError(f"entities stand in sentences of one word or more, {len(labels)} in all; got {sentences}")
+    return sentences
+
+
+def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None = None) -> dict[str, float]:
+    """Score logits [N, C] against labels [N] by all metrics that fit them; f1 with two classes alone.
+
+    With `sentences`, as in `score`: f1_entity with `entity_precision`, `entity_recall` and the words' accuracy. Empty
+    where a logit is not finite. Raises ValueError as `score` does.
+    """
+    regression = labels.dtype.kind == "f"
+    _check("pearson" if regression else "accuracy", logits, labels)
+    if not np.isfinite(logits).all():
+        return {}
+    if regression:
+        return {metric: _score_regression(metric, logits[:, 0], labels).value or 0.0 for metric in REGRESSION}
+    answers = logits.argmax(axis=1)
+    if sentences is not None:
+        found = entities(answers, labels, _all(sentences, labels))
+        shares = {"entity_precision": found.answered, "entity_recall": found.there}
+        parts = {name: found.right / of if of else 0.0 for name, of in shares.items()}
+        return {"accuracy": float((answers == labels).mean()), "f1_entity": found.f1} | parts
+    table = _confusion(labels, answers, logits.shape[1])
+    return {metric: _value(metric, table) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2}
+
+
 def of_counts(metric: Metric, table: list[list[int]]) -> float:
     """Give the score of a confusion table [C][C], rows being labels and columns answers, C at least 2."""
     return _value(metric, table)
@@ -73,10 +159,10 @@ def of_counts(metric: Metric, table: list[list[int]]) -> float:
 def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
     """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
 
-    `num_classes` matters to F1 alone, which is a macro mean above two; without it, it is read off the labels. A
+    `num_classes` matters to f1 alone, which is a macro mean above two; without it, it is read off the labels. A
     correlation with a constant is 0 by convention, Matthews' as well.
     """
-    if is_regression(metric):
+    if not counts(metric):
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
     _check(metric, np.zeros((len(labels), classes)), labels)
@@ -125,9 +211,9 @@ def _majority_tables(table: _Table) -> list[_Table]:
 
 
 def _exact(metric: Metric, table: _Table) -> Fraction:
-    if metric == "accuracy":
+    if metric in ("accuracy", "f1_micro"):  # Σ 2 TP / Σ (2 TP + FP + FN): each wrong answer is one FP and one FN
         return Fraction(sum(table[k][k] for k in range(len(table))), sum(map(sum, table)))
-    if len(table) == 2:
+    if metric == "f1" and len(table) == 2:
         return _f1(table, 1)
     # As scikit-learn's macro mean: over the classes that occur, in the labels or in the answers.
     present = [k for k in range(len(table)) if any(table[k]) or any(row[k] for row in table)]

@@ -156,12 +156,13 @@ def tokenizer(spec: ModelSpec) -> Any:
     return found
 
 
-def network(spec: ModelSpec, num_labels: int, method: Method = _FULL) -> Network:
-    """The pretrained network with `num_labels` outputs, in float32 on the CPU; 1 output is a regression.
+def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, tokens: bool = False) -> Network:
+    """The pretrained network with `num_labels` outputs a text, in float32 on the CPU; 1 output is a regression.
 
-    Raises HarnessError when the model can't be had, has no classification head, or not what the method needs.
+    With `tokens` it has as many for each token. Raises HarnessError when the model can't be had, has no such head, or
+    not what the method needs.
     """
-    known = _networks(spec, num_labels)
+    known = _networks(spec, num_labels, tokens)
     if method not in known:
         known[method] = _adapted(known[_FULL], method)
     return known[method]
@@ -248,21 +249,22 @@ def _adapted(full: Network, method: Method) -> Network:
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same model
-def _networks(spec: ModelSpec, num_labels: int) -> dict[Method, Network]:
+def _networks(spec: ModelSpec, num_labels: int, tokens: bool = False) -> dict[Method, Network]:
     """The networks of a model by method; full fine-tuning's is always there, and the others share its frozen values."""
-    return {_FULL: _pretrained(spec, num_labels)}
+    return {_FULL: _pretrained(spec, num_labels, tokens)}
 
 
-def _pretrained(spec: ModelSpec, num_labels: int) -> Network:
+def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     hub.check_model(spec)
     hub.prepare()
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+    kind_of_head = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     with _quiet(), torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
         module, info = loaded(
             "weights",
             spec,
-            lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
+            lambda place, **trust: kind_of_head.from_pretrained(
                 place,
                 **trust,
                 num_labels=num_labels,

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +99,13 @@ class Measured(BaseModel):
     augmentation_sha256: str | None = Field(
         default=None, description="of the words or translators that changed the training texts; None where none did"
     )
+    # Not in the first records, and None where there is no test split.
+    test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
+    test_examples: int | None = None
+    # Not in the first records: None there.
+    label_variance: float | None = Field(
+        default=None, description="of a regression's training labels: the loss of always answering their mean"
+    )
 
 
 class Record(BaseModel):
@@ -171,6 +178,12 @@ class Curves:
     dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
     logits: np.ndarray  # [N, C] float32, on the dev set after the last update
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+    # Empty, and not kept, where there is no test split of M examples.
+    test_logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C] float32
+    test_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [M], as `labels`
+    # Of token tasks, where N and M count words: how many of them each sentence has.
+    sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    test_sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     recording: Recording | None = None  # kept in the same file, read by itself
 
     @property
@@ -178,7 +191,11 @@ class Curves:
         """Everything by the names in the file, where those of the recording begin with `recorded_`."""
         recorded = {} if self.recording is None else vars(self.recording)
         own = {name: value for name, value in vars(self).items() if name != "recording"}
+        own = {name: value for name, value in own.items() if name not in OPTIONAL or value.size}
         return own | {f"{RECORDED}{name}": value for name, value in recorded.items()}
+
+
+OPTIONAL = {one.name for one in fields(Curves) if one.default_factory is not MISSING}  # arrays of `Curves`
 
 
 @dataclass(frozen=True)
@@ -397,7 +414,9 @@ class Store:
         names = [field.name for field in fields(kind) if field.name != "recording"]
         try:
             with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
-                return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in names}
+                there = {name.removesuffix(".npy") for name in archive.namelist()}
+                wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]
+                return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in wanted}
         except _DAMAGED:
             return None
 

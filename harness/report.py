@@ -55,6 +55,7 @@ def summary(found: Analysis) -> dict[str, object]:
     study = found.study
     keys = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high", "mean", "sd", "min"]
     keys += ["median", "max", "judged", "scored", "at_chance", "best_mean", "loss", "majority"]
+    keys += [key for key in ("tested", "test_mean", "test_sd") if key in found.cells]
     rows = [
         {"axes": dict(study.cells[row["cell"]].axes)} | {key: tables.json_value(row[key]) for key in keys}
         for row in found.cells.to_dict("records")
@@ -77,6 +78,7 @@ def _runs_csv(runs: pd.DataFrame) -> str:
     """One row a planned run, without file-system paths; an error is its last line."""
     shown = runs.assign(error=[_error_line(error) if isinstance(error, str) else None for error in runs["error"]])
     counts = ["correct", "majority_correct", "best_step", "diverged_step", "steps", "dev_examples", "train_examples"]
+    counts += ["test_examples"]
     counts += ["parameters", "trained_parameters", "peak_memory_bytes", "threads", "pack_size"]
     whole = {name: pd.to_numeric(shown[name]).astype("Int64") for name in counts}  # a missing one makes no 3.0 of 3
     return tables.csv(shown.assign(**whole).dropna(axis="columns", how="all"))
@@ -188,7 +190,8 @@ PARTS = (
         "Curves",
         "curves",
         "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
-        "majority's score and the labels' entropy: a run whose loss stays at the entropy has learned nothing.",
+        "majority's score and the labels' entropy (of a regression their variance): a run whose loss stays there has "
+        "learned nothing.",
         (),
     ),
     _Part(
@@ -212,6 +215,7 @@ PARTS = (
         ("pair_noise", "flips"),
         findings.noise,
     ),
+    _Part("scores", "Other scores", None, "", ("scores",), (), findings.scored),
     _Part("classes", "Classes and calibration", None, "", ("calibration",), ("confusion",), findings.calibrated),
     _Part(
         "best",
@@ -417,7 +421,7 @@ def _provenance(study: Study) -> Table:
         "trained_parameters": "parameters trained",
         "steps": "steps",
     }
-    names |= {"train_examples": "training examples", "dev_examples": "dev examples"}
+    names |= {"train_examples": "training examples", "dev_examples": "dev examples", "test_examples": "test examples"}
     trained = done["trained_parameters"].fillna(done["parameters"])  # early records don't say
     done = done.assign(trained_parameters=trained)
     if not trained.equals(done["parameters"]):
@@ -475,9 +479,10 @@ def _score_note(study: Study) -> str:
     named = " / ".join(metrics).replace("_", " ")
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
+    tested = " Test scores are of the same weights, on examples that chose nothing."
     return (
         f"Scores are the dev {named} at the end of training, as fractions; “best mean” alone is over each run's best "
-        "evaluation."
+        f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"
     )
 
 
@@ -487,13 +492,16 @@ GLOSSARY = (
         "A finished run whose final dev score is at or below that of always answering the majority class, compared "
         "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
         "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
-        "majority, ended below).",
+        "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
+        "correlation is at or below 0.",
     ),
     (
         "at chance",
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
         f"test) and whose training loss in the last epoch is at least {percent(analysis.NEAR_ENTROPY)} of the labels' "
-        "entropy: not failed by the definition, and plainly not trained. It is marked, and not counted as failed.",
+        "entropy: not failed by the definition, and plainly not trained. Of a regression: a correlation not above 0 at "
+        "5 % (t-test), and the labels' variance; of a token task that loss alone. It is marked, and not counted as "
+        "failed.",
     ),
     (
         "rate [95 %]",
@@ -515,6 +523,16 @@ GLOSSARY = (
         "over 20,000 of the pairs).",
     ),
     (
+        "entity F1",
+        "Of token tasks: 2 right / (there + answered) over entities, of which one is right with its start, end and "
+        "type (IOB2, strictly: an entity begins with its B). The majority answers O everywhere, whose F1 is 0.",
+    ),
+    (
+        "macro F1, micro F1, Matthews",
+        "Macro: the mean of the classes' F1. Micro: of the pooled counts, which with one label an example is the "
+        "accuracy. Matthews: the correlation of labels and answers (Gorodkin 2004 for more than two classes).",
+    ),
+    (
         "ECE, Brier score",
         "Expected calibration error: how far the confidence in an answer lies from the share of right answers at that "
         "confidence, in 15 bins of equal width (Guo et al. 2017). Brier score: squared errors of the probabilities, "
@@ -530,6 +548,22 @@ GLOSSARY = (
     (
         "p, Holm",
         "Adjusted for the number of comparisons in its table. A large p is no proof that there is no difference.",
+    ),
+    (
+        "not optimised, not generalised",
+        "Of failed runs: with a training loss in the last epoch above half of the labels' entropy the training data "
+        "were not fitted; below it they were, and the run is no better than the majority on the dev set.",
+    ),
+    (
+        "gradients vanished",
+        "From some update to the end the gradient norm of at least half of the layers was below a tenth of the median "
+        "of runs that learn, at the same share of training: of the same cell where it has three, else of all.",
+    ),
+    ("lost", "A run that failed or ended at chance: what early warning is about."),
+    (
+        "AUC",
+        "Area under the ROC curve: the share of pairs of a lost and another run that a signal puts in the right order. "
+        "Which order is right is learned from cells that neither of the two belongs to.",
     ),
     ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
 )

@@ -82,8 +82,9 @@ def compare(
     """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
 
     Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
-    logits and the hash of the final weights. NaN equals NaN. Where the arrays of the record are not kept, the
-    weights' hash alone decides, and a difference has no size. `arrays_sha256` is that of the arrays as they lie there.
+    logits (on the test split too, where both have one) and the hash of the final weights. NaN equals NaN. Where the
+    arrays of the record are not kept, the weights' hash alone decides, and a difference has no size. `arrays_sha256` is
+    that of the arrays as they lie there.
     """
     assert record.measured is not None
     assert again.measured is not None
@@ -94,6 +95,9 @@ def compare(
         for name, at in steps.items():
             differences += _differences(getattr(kept, name), getattr(curves, name), at)
         differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
+        if kept.test_logits.size and curves.test_logits.size:
+            on_test = _differences(kept.test_logits.ravel(), curves.test_logits.ravel(), None)
+            differences += [(None, size) for _, size in on_test]
     if same_weights and not differences:
         return Comparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
     largest = max((size for _, size in differences), default=None)

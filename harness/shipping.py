@@ -29,10 +29,9 @@ def files(spec: Spec) -> Files | None:
     """
     if isinstance(spec, TaskSpec):
         found = tasks.files_of(spec)
-        return found and {
-            f"{split}/{path.name}": np.fromfile(path, np.uint8)
-            for split, path in zip(("train", "validation"), found, strict=True)
-        }
+        if found is None:
+            return None
+        return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in found.items()}
     if isinstance(spec, WordList):
         path = Path(spec.file).expanduser()
         return {path.name: np.fromfile(path, np.uint8)}
@@ -93,8 +92,8 @@ def moved(trial: Trial, folders: Mapping[Spec, Path]) -> Trial:
 
     def there(spec: Spec) -> Spec:
         if isinstance(spec, TaskSpec):
-            train, validation = (next((folders[spec] / split).iterdir()) for split in ("train", "validation"))
-            return spec.model_copy(update={"files": TaskFiles(train=str(train), validation=str(validation))})
+            files = {split.name: str(next(split.iterdir())) for split in folders[spec].iterdir()}
+            return spec.model_copy(update={"files": TaskFiles(**files)})
         if isinstance(spec, WordList):
             return spec.model_copy(update={"file": str(next(folders[spec].iterdir()))})
         return spec.model_copy(update={"folder": str(folders[spec])})

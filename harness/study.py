@@ -52,8 +52,7 @@ class Study:
     """Cells in their order and `runs`, exactly one row a planned run.
 
     `runs` has the columns of `records.frame` (not known: None or NaN) and `command` (trains a run again; None where it
-    can not) and `test_score` (a final score on other examples, NaN where there is none). `outcome` is None where
-    it can't be judged: for imported runs without a majority.
+    can not). `outcome` is None where it can't be judged: for imported runs without a majority.
     """
 
     name: str
@@ -104,7 +103,6 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
     runs = records.frame(sweep, store)
     words = rerun or rerun_words(sweep)
     runs["command"] = [f"{words} --trial {trial}" for trial in runs["trial"]]
-    runs["test_score"] = float("nan")
     for axis in sweep.axes:  # as written: pandas would turn None beside 1.0 into NaN
         runs[axis] = pd.Series([dict(sweep.cells[index].axes)[axis] for index in runs["cell"]], dtype=object)
     trials = list(runs["trial"])
@@ -130,7 +128,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
 def columns() -> tuple[str, ...]:
     """The columns of `Study.runs` but for the axes, in order."""
     place = ("trial", "cell", "seed", "init_seed", "order_seed", "dropout_seed", "status", "attempts", "error")
-    return (*place, *Measured.model_fields, *Environment.model_fields, "command", "test_score")
+    return (*place, *Measured.model_fields, *Environment.model_fields, "command")
 
 
 _HASHES = {"weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"}

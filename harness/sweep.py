@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 Scalar = str | int | float | bool | None
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman"]
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 SEED_FIELDS = ("seed", "init_seed", "order_seed", "dropout_seed")
 MAX_SEED = 2**63 - 1
@@ -39,10 +39,15 @@ class _Frozen(BaseModel):
 
 
 class TaskFiles(_Frozen):
-    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory."""
+    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory.
+
+    `test` is scored once, with the weights that a result is of, and chooses nothing. A folder that is named for all
+    has none: GLUE's are without labels.
+    """
 
     train: str
     validation: str
+    test: str | None = None
 
 
 def _files(value: object) -> object:
@@ -64,6 +69,7 @@ def _model(value: object) -> object:
 class TaskSpec(_Frozen):
     """Which data: a GLUE name, `embedded`, or files of one's own described by their columns.
 
+    Its `kind` is what has a label: a text (or a pair of texts), or each word of it, for finding entities.
     `name` and everything that changes what is learned or scored is part of a trial's identity; `files` (where the
     data lie on this machine) is not: a record keeps the hash of the bytes instead.
     """
@@ -76,6 +82,7 @@ class TaskSpec(_Frozen):
     header: bool | None = None
     quoting: Literal["none", "csv"] | None = None
     metric: Metric | None = None
+    kind: Literal["texts", "tokens"] = "texts"
 
 
 class ModelSpec(_Frozen):
@@ -763,6 +770,19 @@ def _check(recipe: Recipe) -> None:
     def given(name: str) -> bool:
         return bool(getattr(recipe, name) != Recipe.model_fields[name].default)
 
+    if (recipe.task.metric == "f1_entity") != (recipe.task.kind == "tokens") and recipe.task.metric is not None:
+        raise HarnessError(
+            "f1_entity is the metric of token tasks, and their only one",
+            got=f"task.metric={recipe.task.metric} with task.kind={recipe.task.kind}",
+            allowed="kind: tokens without a metric, or kind: texts with another",
+            fix="correct one of the two",
+        )
+    for field in ("text_pair", "quoting") if recipe.task.kind == "tokens" else ():
+        if getattr(recipe.task, field) is not None:
+            raise HarnessError(
+                f"task.{field} is for texts", got="kind: tokens with it", allowed="kind: texts, or none",
+                fix=f"drop task.{field}",
+            )  # fmt: skip
     for name, setting, fits in _BELONGS:
         if given(name) and not fits(recipe):
             value = getattr(recipe, name)
@@ -879,7 +899,7 @@ def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
 _MAPPINGS = {
     "task": "a GLUE task's name, embedded, or {name: …, files: …}",
     "model": "a name on the hub, embedded, a folder, or {name: …, folder: …}",
-    "files": "a folder, or {train: FILE, validation: FILE}",
+    "files": "a folder, or {train: FILE, validation: FILE}, with test: FILE if there is one",
     "synonyms": "a .tsv file, or {name: …, file: …}",
     "translator": "a folder, or {name: …, folder: …}",
     "back_translator": "a folder, or {name: …, folder: …}",

@@ -162,6 +162,13 @@ def _k_of_n(k: str, n: str) -> Callable[[Row], str]:
     return lambda row: "–" if unknown(row[k]) or unknown(row[n]) or not row[n] else f"{int(row[k])}/{int(row[n])}"
 
 
+_TESTED: list[Column] = [
+    ("tested", _k_of_n("tested", "finished")),
+    ("test mean", _number("test_mean")),
+    ("test sd", _number("test_sd")),
+]
+
+
 def _cells(found: Analysis) -> Table:
     columns: list[Column] = [
         ("finished", lambda row: f"{row['finished']}/{row['planned']}"),
@@ -176,6 +183,7 @@ def _cells(found: Analysis) -> Table:
         ("at chance", _number("at_chance", integer)),
         ("n", _number("scored", integer)),
         *((name.replace("_", " "), _number(name)) for name in ("mean", "sd", "min", "median", "max", "best_mean")),
+        *(_TESTED if "tested" in found.cells else ()),
         ("crashed", _number("crashed", integer)),
         ("missing", _number("missing", integer)),
     ]
@@ -184,7 +192,8 @@ def _cells(found: Analysis) -> Table:
 
 
 def _definitions(found: Analysis) -> Table:
-    names = {"majority": "at or below the majority", "binomial": "not above it at 5 %", "entropy": "loss at entropy"}
+    names = {"majority": "at or below the majority", "binomial": "not above it at 5 %"}
+    names["entropy"] = f"loss at {'variance' if found.runs['label_variance'].notna().any() else 'entropy'}"
     if found.threshold is not None:
         names["threshold"] = f"{'below' if found.study.higher_is_better else 'above'} {score(found.threshold)}"
     columns = [(words, _k_of_n(f"{name}_failed", f"{name}_of")) for name, words in names.items()]
@@ -366,6 +375,24 @@ def _with_sd(name: str) -> Callable[[Row], str]:
     return lambda row: score(row[name]) + ("" if unknown(row[f"{name}_sd"]) else f" ± {score(row[f'{name}_sd'])}")
 
 
+_SCORES = {
+    "accuracy": "accuracy", "f1": "F1 of class 1", "f1_macro": "macro F1", "f1_micro": "micro F1",
+    "matthews_correlation": "Matthews", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",
+    "f1_entity": "entity F1", "entity_precision": "precision", "entity_recall": "recall",
+}  # fmt: skip
+
+
+def _scores(found: Analysis) -> Table:
+    table = found.scores
+    words = _SCORES | ({"accuracy": "accuracy of words"} if "f1_entity" in table else {})
+    columns: list[Column] = [
+        ("runs", _number("runs", integer)),
+        *((f"{text} ± sd", _with_sd(name)) for name, text in words.items() if name in table),
+    ]
+    caption = "The final answers on the dev set by other scores: means over the runs of a cell, sd over the runs"
+    return _build("scores", caption, table, columns, _axes(found.study))
+
+
 def _calibration(found: Analysis) -> Table:
     """One row a cell; the file has every run."""
     grouped = found.calibration.groupby("cell", sort=False)
@@ -388,7 +415,7 @@ _MOST_CLASSES = 10  # whose answers have a column each on the page
 
 def _confusion(found: Analysis) -> Table:
     table = found.confusion
-    answers = [name for name in table.columns if str(name).startswith("as_")]
+    answers = [name for name in table.columns if str(name).startswith("as_") and not str(name).endswith("_sd")]
 
     place: list[Column] = [*_axes(found.study), ("class", lambda row: str(row["label"]))]
     columns: list[Column] = [
@@ -698,6 +725,7 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
     "noise_floor": _noise_floor,
     "pair_noise": _pair_noise,
     "flips": _flips,
+    "scores": _scores,
     "calibration": _calibration,
     "confusion": _confusion,
     "best_of_n": _best_of_n,
@@ -721,9 +749,10 @@ MADE: Mapping[str, Callable[[Analysis], Table]] = {
 
 
 def tables(found: Analysis) -> dict[str, Table]:
-    """Every table that has rows, by the name of the analysis's."""
+    """Every table that has rows, by the name of the analysis's; that of the noise where some is known."""
     named = found.tables
-    return {name: make(found) for name, make in MADE.items() if len(named[name])}
+    made = {name: make(found) for name, make in MADE.items() if len(named[name])}
+    return {name: table for name, table in made.items() if any(table.numeric) or name != "noise_floor"}
 
 
 # ---------------------------------------------------------------------------------------------------------- as files

@@ -8,15 +8,15 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from harness import hub
-from harness.metrics import is_regression
-from harness.sweep import HarnessError, Metric, Recipe, TaskFiles, TaskSpec
+from harness.metrics import ENTITIES, counts, is_regression
+from harness.sweep import HarnessError, Metric, Recipe, TaskFiles, TaskSpec, so_many
 
 GLUE_REPOSITORY = "nyu-mll/glue"
 EMBEDDED = "embedded"
@@ -26,7 +26,9 @@ EMBEDDED = "embedded"
 class Rows:
     """One split as text; `labels` [N] are class indexes (int64), or numbers (float32) for a regression.
 
-    `numbers` [N] say where in the `source` each example stands: lines of a file, or rows of a data set (`unit`).
+    `numbers` [N] say where in the `source` each example stands: lines of a file, or rows of a data set (`unit`). Of a
+    token task an example is a sentence, its text the `words` with blanks between them, and `labels` [N, W] those of
+    the words, `NO_LABEL` behind the last.
     """
 
     texts: tuple[str, ...]
@@ -35,13 +37,16 @@ class Rows:
     source: str
     unit: str
     numbers: Sequence[int]
+    words: tuple[tuple[str, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
     """A task before its tokeniser; `label_names` stand in the order of the indexes, None for a regression.
 
-    `sha256` is over texts and labels (as numbers) of both splits in order: the same data give the same hash from
+    Those of a token task are O and then B-X, I-X for each type X of the training split, in the order of the alphabet.
+
+    `sha256` is over texts and labels (as numbers) of the splits in order: the same data give the same hash from
     whatever path, format or spelling of the labels.
     """
 
@@ -51,20 +56,28 @@ class Raw:
     train: Rows
     validation: Rows
     sha256: str
+    test: Rows | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split as token ids, padded on the right to the longest example of both splits.
+    """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
 
     `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
-    `labels` are those of `Rows`.
+    `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
+    `sentences` [N] counts the words that have one.
     """
 
     input_ids: np.ndarray
     lengths: np.ndarray
     token_type_ids: np.ndarray
     labels: np.ndarray
+    sentences: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is scored: the labels [N]; of a token task those of all words in order."""
+        return self.labels if self.sentences is None else self.labels[self.labels != NO_LABEL]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +93,12 @@ class Task:
     validation: Split
     sha256: str
     pairs: bool  # whether an example is two texts
+    test: Split | None = None
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are: train, validation and, where there is one, test."""
+        return (self.train, self.validation) + (() if self.test is None else (self.test,))
 
 
 class Tokenizer(Protocol):
@@ -158,21 +177,26 @@ _GLUE: dict[str, _Glue] = {
 }
 _OWN = _Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
 NAMES = (*_GLUE, EMBEDDED)  # of tasks that need no files
+SPLITS = ("train", "validation", "test")
+NO_LABEL = -100  # of tokens that have none, as cross-entropy leaves them out
 _SUFFIXES = (".tsv", ".csv", ".jsonl")
+_TAGGED_SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl")  # of words and tags
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:
-    """Read a task's two splits: embedded, from files, or a GLUE task from the hub or its cache.
+    """Read a task's splits: embedded, from files, or a GLUE task from the hub or its cache.
 
     `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
     are missing or not clean, with the file and its line, counted from 1.
     """
+    if spec.kind == "tokens":
+        return _load_tagged(spec)
     if spec.name == EMBEDDED:
         return _load_embedded(spec)
     glue = _GLUE.get(spec.name)
+    tables: tuple[_Table, ...]
     if spec.files is not None:
-        train, validation = _find(spec.files, glue)
-        tables = _read(train, spec, glue, blank), _read(validation, spec, glue, blank)
+        tables = tuple(_read(path, spec, glue, blank) for path in _find(spec, spec.files).values())
     elif glue is not None:
         tables = _fetch(spec, glue)
     else:
@@ -187,11 +211,11 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
 
 def check(spec: TaskSpec) -> None:
     """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
-    if spec.name == EMBEDDED and spec.files is None:
+    if spec.name == EMBEDDED and spec.files is None and spec.kind == "texts":
         return
     if spec.files is not None and spec.name != EMBEDDED:
-        _find(spec.files, _GLUE.get(spec.name))
-    elif spec.name not in _GLUE:
+        _find(spec, spec.files)
+    elif spec.name not in _GLUE or spec.kind == "tokens":
         load(spec)  # which says what is wrong with the name, before it reads anything
     elif not hub.cached("dataset", GLUE_REPOSITORY) and not hub.reachable():
         raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
@@ -225,14 +249,21 @@ def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
     return math.ceil(int(counts.max()) * len(counts) * (1 + recipe.copies) / recipe.batch_size)
 
 
-def check_recipe(recipe: Recipe, labels: np.ndarray, regression: bool) -> None:
+def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
     """Raise HarnessError for a recipe that does not fit these training labels [N]."""
     check_batch(recipe.batch_size, len(labels))
+    if metric == ENTITIES and recipe.augment != "none":
+        raise HarnessError(
+            "augment changes texts, whose words have no labels of their own",
+            got=f"augment {recipe.augment} for {recipe.task.name}",
+            allowed="augment: none for a token task",
+            fix="drop augment",
+        )
     for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
-        if regression and getattr(recipe, name):
+        if not counts(metric) and getattr(recipe, name):
             raise HarnessError(
                 f"{name} is for classes",
-                got=f"{recipe.task.name}, a regression",
+                got=f"{recipe.task.name}, {'a regression' if is_regression(metric) else 'whose words have labels'}",
                 allowed="a task with classes",
                 fix=f"drop {name}",
             )
@@ -266,19 +297,24 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
             allowed=f"{special + room_needed} or more",
             fix="raise max_length",
         )
-    encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in _splits(raw)}
-    longest = max(len(example) for examples, _ in encoded.values() for example in examples)
-    train, validation = (_split(*encoded[name], rows.labels, longest, pad, name) for name, rows in _splits(raw))
+    if raw.train.words is not None:
+        return _tokenise_words(raw, tokenizer, max_length, pad)
+    encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in splits(raw).items()}
+    # A test split has a width of its own: training is the same with and without it.
+    widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
+    widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
+    found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
     return Task(
         name=raw.name,
         metric=raw.metric,
         label_names=raw.label_names,
         num_labels=1 if raw.label_names is None else len(raw.label_names),
         pad_token_id=pad,
-        train=train,
-        validation=validation,
+        train=found["train"],
+        validation=found["validation"],
         sha256=raw.sha256,
         pairs=raw.train.pairs is not None,
+        test=found.get("test"),
     )
 
 
@@ -293,7 +329,8 @@ def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Spl
     for rows in copies:
         ids, segments = encode(rows.texts, rows.pairs, tokenizer, width)
         parts.append(_split(ids, segments, rows.labels, width, task.pad_token_id, "augmented training"))
-    return Split(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Split)))
+    names = ("input_ids", "lengths", "token_type_ids", "labels")
+    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _split(
@@ -307,8 +344,9 @@ def _split(
     )
 
 
-def _splits(raw: Raw) -> tuple[tuple[str, Rows], tuple[str, Rows]]:
-    return ("train", raw.train), ("validation", raw.validation)
+def splits(raw: Raw) -> dict[str, Rows]:
+    """The splits there are, by name: train, validation and, where there is one, test."""
+    return {"train": raw.train, "validation": raw.validation} | ({} if raw.test is None else {"test": raw.test})
 
 
 def encode(
@@ -362,23 +400,28 @@ class _Table:
     labels: Sequence[str]
 
 
-def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, validation: _Table) -> Raw:
-    """Number the labels and hash; `known` label names keep their order where the data are spelt with them."""
-    if (train.pairs is None) != (validation.pairs is None):
-        one, other = (train, validation) if train.pairs is None else (validation, train)
-        raise HarnessError(
-            "both splits have a second text, or neither",
-            got=f"one in {other.source}, none in {one.source}",
-            allowed="the same columns in both",
-            fix="set task.text_pair, or mend the file",
-        )
+def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: _Table) -> Raw:
+    """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
+
+    The tables are those of training, validation and, where there is one, test.
+    """
+    train = tables[0]
+    for table in tables[1:]:
+        if (train.pairs is None) != (table.pairs is None):
+            one, other = (train, table) if train.pairs is None else (table, train)
+            raise HarnessError(
+                "all splits have a second text, or none",
+                got=f"one in {other.source}, none in {one.source}",
+                allowed="the same columns in all",
+                fix="set task.text_pair, or mend the file",
+            )
     names = None
     if is_regression(metric):
-        labels = [_numbers(table, metric) for table in (train, validation)]
+        labels = [_numbers(table, metric) for table in tables]
     else:
         names = _label_names(train, known)
-        labels = [_indexes(table, names) for table in (train, validation)]
-    first, second = (
+        labels = [_indexes(table, names, split) for table, split in zip(tables, SPLITS, strict=False)]
+    rows = [
         Rows(
             texts=tuple(table.texts),
             pairs=None if table.pairs is None else tuple(table.pairs),
@@ -387,9 +430,9 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], train: _Table, valid
             unit=table.unit,
             numbers=table.numbers,
         )
-        for table, values in zip((train, validation), labels, strict=True)
-    )
-    return Raw(name, metric, names, first, second, _sha256((first, second)))
+        for table, values in zip(tables, labels, strict=True)
+    ]
+    return Raw(name, metric, names, rows[0], rows[1], _sha256(rows), *rows[2:])
 
 
 def _label_names(train: _Table, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -408,13 +451,13 @@ def _label_names(train: _Table, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _indexes(table: _Table, names: tuple[str, ...]) -> np.ndarray:
+def _indexes(table: _Table, names: tuple[str, ...], split: str) -> np.ndarray:
     index = {name: number for number, name in enumerate(names)}
     for number, label in zip(table.numbers, table.labels, strict=True):
         if label not in index:
             shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise HarnessError(
-                f"a validation label occurs in the training split ({table.source}, {table.unit} {number})",
+                f"a {split} label occurs in the training split ({table.source}, {table.unit} {number})",
                 got=f"'{_short(label)}'",
                 allowed=shown,
                 fix="mend that row, or set task.metric=pearson for labels that are numbers",
@@ -438,6 +481,228 @@ def _numbers(table: _Table, metric: Metric) -> np.ndarray:
             )
         values.append(value)
     return np.array(values, dtype=np.float32)
+
+
+# --------------------------------------------------------------------------------------------------- words and tags
+
+_Sentences = list[tuple[list[int], list[str], list[str]]]  # the line of each word, the words, their tags
+
+
+def _load_tagged(spec: TaskSpec) -> Raw:
+    """A token task's splits: lines of word and tag with blank lines between sentences, or JSON with both as lists."""
+    if spec.files is None or spec.name == EMBEDDED:
+        raise HarnessError(
+            "a task of the kind tokens has files",
+            got=f"'{spec.name}'" + (" without files" if spec.files is None else ", which is shipped"),
+            allowed="task.files with words and tags, and a name of your own",
+            fix="set task.files, or kind: texts",
+        )
+    found = []
+    for path in _find(spec, spec.files).values():
+        if path.suffix.lower() not in _TAGGED_SUFFIXES:
+            raise HarnessError(
+                "the format of words and tags is told by the file's ending",
+                got=str(path), allowed=", ".join(_TAGGED_SUFFIXES), fix="rename it",
+            )  # fmt: skip
+        read = _read_tagged_json if path.suffix.lower() == ".jsonl" else _read_tagged
+        sentences = read(_decoded(path), str(path), spec)
+        if not sentences:
+            raise _no_rows(str(path))
+        for lines, _, tags in sentences:
+            _check_tags(str(path), lines, tags)
+        found.append((str(path), sentences))
+    types = sorted({tag[2:] for _, _, tags in found[0][1] for tag in tags if tag != "O"})
+    if not types:
+        raise HarnessError(
+            f"the training split has entities ({found[0][0]})", got="the tag O alone",
+            allowed="tags B-X and I-X", fix="check task.label, or give other data",
+        )  # fmt: skip
+    names = ("O", *(f"{place}-{one}" for one in types for place in "BI"))
+    rows = [
+        _tagged_rows(path, sentences, names, split) for (path, sentences), split in zip(found, SPLITS, strict=False)
+    ]
+    return Raw(spec.name, ENTITIES, names, rows[0], rows[1], _sha256(rows), *rows[2:])
+
+
+def _tagged_rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str) -> Rows:
+    index = {name: number for number, name in enumerate(names)}
+    labels = np.full((len(sentences), max(len(tags) for _, _, tags in sentences)), NO_LABEL, dtype=np.int64)
+    for row, (lines, _, tags) in zip(labels, sentences, strict=True):
+        for place, (line, tag) in enumerate(zip(lines, tags, strict=True)):
+            if tag not in index:
+                _refuse(
+                    f"a {split} label occurs in the training split",
+                    source, line, f"'{_short(tag)}'", ", ".join(names[:11]) + (", …" if len(names) > 11 else ""),
+                    "mend that line, or give it to training too",
+                )  # fmt: skip
+            row[place] = index[tag]
+    return Rows(
+        texts=tuple(" ".join(words) for _, words, _ in sentences),
+        pairs=None,
+        labels=labels,
+        source=source,
+        unit="line",
+        numbers=[lines[0] for lines, _, _ in sentences],
+        words=tuple(tuple(words) for _, words, _ in sentences),
+    )
+
+
+def _check_tags(source: str, lines: Sequence[int], tags: Sequence[str]) -> None:
+    """Refuse the first tag of a sentence that is not IOB2."""
+    before, fix = "", "mend that line" + (", or set task.header=true" if lines[0] == 1 else "")
+    for line, tag in zip(lines, tags, strict=True):
+        if tag != "O" and not re.fullmatch(r"[BI]-\S+", tag):
+            _refuse("tags are O, B-X or I-X", source, line, f"'{_short(tag)}'", "IOB2, as B-PER", fix)
+        if tag.startswith("I-") and before[2:] != tag[2:]:
+            _refuse(
+                "an entity begins with B-X and goes on with I-X",
+                source, line, f"'{_short(tag)}' {f'after {_short(before)!r}' if before else 'first'}",
+                f"'B-{_short(tag[2:])}' there (IOB2)", "mend that line, or convert the tags to IOB2",
+            )  # fmt: skip
+        before = tag
+
+
+def _tagged_column(spec: TaskSpec, role: str, default: int, width: int, source: str) -> int:
+    wanted = getattr(spec, role)
+    if wanted is None:
+        return default
+    if not isinstance(wanted, int) or not 0 <= wanted < width:
+        raise HarnessError(
+            f"words and tags go by their column's number ({source})", got=f"task.{role}={wanted}",
+            allowed=f"0 to {width - 1}", fix=f"correct task.{role}",
+        )  # fmt: skip
+    return wanted
+
+
+def _read_tagged(text: str, source: str, spec: TaskSpec) -> _Sentences:
+    """Lines of columns, the word in the first and its tag in the last; they are parted by tabs, or else by blanks."""
+    separator = "\t" if "\t" in text else None
+    sentences: _Sentences = []
+    width, inside = None, False
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.startswith("-DOCSTART-") or (number == 1 and spec.header):
+            inside = False
+            continue
+        fields = line.removesuffix("\r").split(separator)
+        width = width or max(2, len(fields))
+        if len(fields) != width:
+            _refuse(
+                "every line has a word and its tag, or is blank",
+                source, number, f"{len(fields)} field{'s' * (len(fields) != 1)}", str(width), "mend that line",
+            )  # fmt: skip
+        word = fields[_tagged_column(spec, "text", 0, width, source)].strip()
+        if not word:
+            _refuse("every line has a word and its tag, or is blank", source, number, "no word", "a word", "mend it")
+        if not inside:
+            sentences.append(([], [], []))
+            inside = True
+        lines, words, tags = sentences[-1]
+        lines.append(number)
+        words.append(word)
+        tags.append(fields[_tagged_column(spec, "label", width - 1, width, source)].strip())
+    return sentences
+
+
+def _read_tagged_json(text: str, source: str, spec: TaskSpec) -> _Sentences:
+    sentences: _Sentences = []
+    keys = (spec.text or "words", spec.label or "tags")
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            value = getattr(error, "msg", str(error))
+        lists: list[list[str]] = []
+        for key in keys:
+            found = value.get(key) if isinstance(value, dict) else None
+            texts = found if isinstance(found, list) else []
+            if not texts or not all(isinstance(one, str) and one.strip() and _is_unicode(one) for one in texts):
+                said = f"no such list in {key}" if isinstance(value, dict) else _short(value)
+                _refuse(
+                    "every line is a JSON object with lists of words and of tags",
+                    source, number, said, f'{{"{keys[0]}": ["…"], "{keys[1]}": ["O"]}}', "mend that line",
+                )  # fmt: skip
+            lists.append(texts)
+        words, tags = lists
+        if len(words) != len(tags):
+            said = f"{so_many(len(words), 'word')} and {so_many(len(tags), 'tag')}"
+            _refuse("every word has its tag", source, number, said, "as many of both", "mend that line")
+        sentences.append(([number] * len(words), words, tags))
+    return sentences
+
+
+def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -> Task:
+    """As `tokenise`, with each word's label on its first token.
+
+    Words that are cut off or give no token are left out in training; in a split that is scored they are refused.
+    """
+    found = {}
+    for name, rows in splits(raw).items():
+        ids, segments, labels = _encode_words(rows, tokenizer, max_length)
+        seen = np.array([sum(one != NO_LABEL for one in row) for row in labels])
+        words = (rows.labels != NO_LABEL).sum(axis=1)
+        if name != "train" and (lacking := np.flatnonzero(seen < words)).size:
+            place = int(lacking[0])
+            raise HarnessError(
+                f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[place]})",
+                got=f"{seen[place]} of {words[place]} words within max_length {max_length}",
+                allowed="all of them",
+                fix="raise max_length, part the sentence, or mend words without letters",
+            )
+        found[name] = ids, segments, labels, seen
+    widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
+    widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
+    made = {
+        name: Split(
+            input_ids=_padded(ids, widths[name], pad),
+            lengths=_lengths(ids, name),
+            token_type_ids=_padded(segments, widths[name], 0),
+            labels=_padded(labels, widths[name], NO_LABEL),
+            sentences=seen.astype(np.int64),
+        )
+        for name, (ids, segments, labels, seen) in found.items()
+    }
+    names = raw.label_names
+    assert names is not None
+    splits_made = (made["train"], made["validation"])
+    return Task(
+        raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test")
+    )
+
+
+def _encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], ...]:
+    """Token ids, segment ids and labels of each sentence, not padded."""
+    try:
+        encoded = tokenizer(
+            list(rows.texts),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+        )
+    except NotImplementedError:
+        raise HarnessError(
+            "the model's tokeniser says where its tokens stand",
+            got="a slow one, which does not",
+            allowed="a fast tokeniser",
+            fix="use another model",
+        ) from None
+    assert rows.words is not None
+    ids = encoded["input_ids"]
+    segments = encoded["token_type_ids"] if "token_type_ids" in encoded else [[]] * len(ids)
+    labels = []
+    for words, tags, offsets in zip(rows.words, rows.labels.tolist(), encoded["offset_mapping"], strict=True):
+        # The word that each letter of the text belongs to; -1 for the blanks between them.
+        of_letter = [place for number, word in enumerate(words) for place in (*[number] * len(word), -1)]
+        row, last = [], -1
+        for start, end in offsets:
+            word = of_letter[end - 1] if end > start else -1  # special tokens are nowhere
+            row.append(tags[word] if word > last else NO_LABEL)
+            last = max(last, word)
+        labels.append(row)
+    return ids, segments, labels
 
 
 def _sha256(splits: Sequence[Rows]) -> str:
@@ -521,41 +786,50 @@ def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: _Glue) -> _Tabl
 # ---------------------------------------------------------------------------------------------------- from files
 
 
-def files_of(spec: TaskSpec) -> tuple[Path, Path] | None:
-    """The training and the validation file that `load` reads; None for a task without files."""
-    return None if spec.files is None else _find(spec.files, _GLUE.get(spec.name))
+def files_of(spec: TaskSpec) -> dict[str, Path] | None:
+    """The files that `load` reads, by split; None for a task without files."""
+    return None if spec.files is None else _find(spec, spec.files)
 
 
-def _find(files: TaskFiles, glue: _Glue | None) -> tuple[Path, Path]:
-    """The two files meant, looked for in a folder where one is named."""
-    stems = ["validation", "dev"]
+def _find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
+    """The files meant, by split, each looked for in a folder where one is named."""
+    stems, glue = ["validation", "dev"], _GLUE.get(spec.name)
+    suffixes = _TAGGED_SUFFIXES if spec.kind == "tokens" else _SUFFIXES
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
-    train, validation = _one_of(files.train, ["train"]), _one_of(files.validation, stems)
-    if train.resolve() == validation.resolve():
-        raise HarnessError(
-            "training and validation data are two files",
-            got=f"{train} for both",
-            allowed="a file each, or a folder that holds both",
-            fix="set task.files.train and task.files.validation",
-        )
-    return train, validation
+    found = {
+        "train": _one_of(files.train, "train", ["train"], suffixes),
+        "validation": _one_of(files.validation, "validation", stems, suffixes),
+    }
+    if files.test is not None:
+        found["test"] = _one_of(files.test, "test", ["test"], suffixes)
+    names: dict[Path, str] = {}
+    for split, path in found.items():
+        other = names.setdefault(path.resolve(), split)
+        if other != split:
+            raise HarnessError(
+                f"{other.replace('train', 'training')} and {split} data are two files",
+                got=f"{path} for both",
+                allowed="a file each, or a folder that holds both",
+                fix=f"set task.files.{other} and task.files.{split}",
+            )
+    return found
 
 
-def _one_of(given: str, stems: Sequence[str]) -> Path:
+def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
     path = Path(given).expanduser()
     if not path.exists():
         raise _unreadable(path, "no such file or folder")
     if not path.is_dir():
         return path
-    names = [stem + suffix for stem in stems for suffix in _SUFFIXES]
+    names = [stem + suffix for stem in stems for suffix in suffixes]
     found = [path / name for name in names if (path / name).is_file()]
     if len(found) != 1:
         raise HarnessError(
             f"a task's folder holds one file of each split ({path})",
             got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
             allowed="one of " + ", ".join(names),
-            fix=f"set task.files.{'train' if stems == ['train'] else 'validation'} to the file",
+            fix=f"set task.files.{split} to the file",
         )
     return found[0]
 

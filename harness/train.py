@@ -200,6 +200,14 @@ def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     return tasks.tokenise(tasks.load(task), models.tokenizer(model), max_length)
 
 
+def network(recipe: Recipe, task: Task) -> Network:
+    """The network that a recipe trains on a task."""
+    # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
+    # regression has a second output that nothing reads.
+    outputs = max(2, task.num_labels)
+    return models.network(recipe.model, outputs, recipe.trains, tokens=recipe.task.kind == "tokens")
+
+
 def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for (purpose, seed): the three parts of one seed are unrelated to each other."""
     key = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
@@ -321,7 +329,12 @@ class _Data:
         self.input_ids = torch.from_numpy(split.input_ids).to(device)  # [N, T]
         self.token_type_ids = torch.from_numpy(split.token_type_ids).to(device)  # [N, T]
         self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
-        self.labels = torch.from_numpy(split.labels).to(device)  # [N]
+        self.labels = torch.from_numpy(split.labels).to(device)  # [N], or of tokens [N, T]
+        words = split.sentences
+        # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example is one.
+        self.begins = torch.from_numpy(
+            np.append(0, np.cumsum(np.ones(len(self.lengths), int) if words is None else words))
+        )
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -341,15 +354,15 @@ class _Run:
         self.device = device
         task = prepared(self.recipe.task, self.recipe.model, self.recipe.max_length)
         for recipe in self.recipes:
-            tasks.check_recipe(recipe, task.train.labels, task.label_names is None)
+            tasks.check_recipe(recipe, task.train.labels, task.metric)
         self.task = task
+        self.tokens = self.recipe.task.kind == "tokens"
         self.split, self.behind, self.words = self._augmented(pack)
         self.training, self.validation = _Data(self.split, device), _Data(task.validation, device)
-        self.majority: Majority = metrics.majority(task.metric, task.validation.labels, task.num_labels)
-        # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head
-        # of a regression has a second output that nothing reads.
-        self.network: Network = models.network(self.recipe.model, max(2, task.num_labels), self.recipe.trains)
-        longest, limit = task.train.input_ids.shape[1], self.network.positions
+        self.test = None if task.test is None else _Data(task.test, device)
+        self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
+        self.network = network(self.recipe, task)
+        longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
         if limit is not None and longest > limit:
             raise HarnessError(
                 "max_length is within what the model can read",
@@ -375,7 +388,7 @@ class _Run:
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
         self.recorder = None
-        if record:
+        if record and not self.tokens:  # what it keeps is of one vector an example
             self.recorder = recording.Recorder(list(self.views), self.network.head, self.parts.sizes, self.steps)
         ends = [*range(self.epoch_steps, self.steps, self.epoch_steps), self.steps]
         self.told = np.empty((len(pack), 0, len(early.SIGNALS)))  # [L, t, K]: the signals at the shares reached
@@ -513,7 +526,7 @@ class _Run:
             "recorded" * (self.recorder is not None),
         )
         digest = hashlib.sha256("\n".join(parts).encode())
-        for split in (self.split, self.task.validation):
+        for split in (self.split, *self.task.splits[1:]):
             for values in (split.input_ids, split.token_type_ids, split.lengths):
                 digest.update(values.tobytes())
         return digest.hexdigest()
@@ -584,16 +597,21 @@ class _Run:
             lanes = lanes | self.mixed_views
         batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
+        size = 1 if self.tokens else rows.shape[1]
         losses: Tensor | None = None
         mixture = self.mixup.draw(rows) if self.mixup else None
         parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
         mixtures = mixture.split(micro) if mixture else [None] * len(parts)
         for part, own in zip(parts, mixtures, strict=True):
-            of_part, gradients = batch(lanes, part, rows.shape[1], own)
+            of_part, gradients = batch(lanes, part, size, own)
             for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
                 view.copy_(gradient) if losses is None else view.add_(gradient)
             losses = of_part if losses is None else losses + of_part
         assert losses is not None
+        if self.tokens:  # the mean over the words of the batch, of which each lane has its own number
+            words = (self.training.labels[rows.to(self.device)] != tasks.NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
+            losses = losses / words
+            self.gradient.div_(words[:, None])
         self.log.losses.append(losses)
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
@@ -609,14 +627,14 @@ class _Run:
                 weights = self.averages.evaluated(self.weights, done)
                 lanes = lanes | self._cut(weights)
             self.log.eval_steps.append(done)
-            self.log.logits.append(self._evaluate(lanes))
+            self.log.logits.append(self._evaluate(lanes, self.validation))
             self._choose(done, self.log.logits[-1], weights)
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
         """The order of an epoch's examples, [N]; oversampled, the rarer classes are filled up by drawing again."""
-        labels = torch.from_numpy(self.task.train.labels).repeat(1 + self.recipe.copies)
         if not self.recipe.oversample:
-            return torch.randperm(len(labels), generator=generator)
+            return torch.randperm(len(self.task.train.labels) * (1 + self.recipe.copies), generator=generator)
+        labels = torch.from_numpy(self.task.train.labels).repeat(1 + self.recipe.copies)
         rows = [torch.nonzero(labels == label)[:, 0] for label in torch.unique(labels)]
         most = max(map(len, rows))
         more = [one[torch.randint(len(one), (most - len(one),), generator=generator)] for one in rows]
@@ -649,7 +667,8 @@ class _Run:
         """What an evaluation [N, C] is chosen by."""
         if recipe.early_stopping_on == "loss":
             return self._dev_loss(logits)
-        return metrics.score(self.task.metric, logits, self.task.validation.labels).value
+        dev = self.task.validation
+        return metrics.score(self.task.metric, logits, dev.targets, dev.sentences).value
 
     @property
     def stopped(self) -> bool:
@@ -660,8 +679,9 @@ class _Run:
         self, lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
-        inputs = self._inputs(self.training, rows, self.training.input_ids.shape[1], mixture)
-        labels = self._labels(rows, list(range(len(rows))))
+        width = self.training.input_ids.shape[1]
+        inputs = self._inputs(self.training, rows, width, mixture)
+        labels = self._labels(rows, list(range(len(rows))), width)
         mixed = self._mixed(inputs, mixture, list(range(len(rows))))
         masks = self._draw(lanes, inputs, list(range(len(rows))))
         names, trained = list(inputs), len(self.views)
@@ -677,9 +697,13 @@ class _Run:
         losses, *gradients = self._call(what, step, lanes, arguments, batches_left, size)
         return losses, gradients
 
-    def _labels(self, rows: Tensor, lanes: list[int]) -> Tensor:
-        """The labels of some lanes' rows [lanes, B]; or targets [lanes, B, C], where the recipes have soft ones."""
+    def _labels(self, rows: Tensor, lanes: list[int], width: int) -> Tensor:
+        """The labels of some lanes' rows [lanes, B], of tokens [lanes, B, width]; or targets [lanes, B, C], where the
+        recipes have soft ones.
+        """
         labels = self.training.labels[rows.to(self.device)]
+        if self.tokens:
+            return labels[..., :width]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
     def _mixed(self, inputs: dict[str, Tensor], mixture: Mixture | None, lanes: list[int]) -> list[Tensor]:
@@ -688,7 +712,7 @@ class _Run:
             return []
         width = inputs["input_ids"].shape[-1] - self.network.virtual
         ids = self._inputs(self.training, mixture.others, width)["input_ids"]
-        return [ids, self._labels(mixture.others, lanes), mixture.shares.to(self.device)]
+        return [ids, self._labels(mixture.others, lanes, width), mixture.shares.to(self.device)]
 
     def _batch_by_length(
         self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
@@ -708,7 +732,7 @@ class _Run:
                 own = part[lanes, :, 0]
                 of_lanes_alone = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
                 inputs = self._inputs(self.training, own, width, of_lanes_alone)
-                labels = self._labels(own, lanes)
+                labels = self._labels(own, lanes, width)
                 mixed = self._mixed(inputs, of_lanes_alone, lanes)
                 masks = self._draw(views, inputs, lanes)
                 loss = self._losses(views, inputs, labels, mixed, masks) / size  # [lanes]
@@ -788,6 +812,9 @@ class _Run:
 
     def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits [B, C], summed."""
+        if self.tokens:
+            flat = logits.reshape(-1, logits.shape[-1])
+            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=tasks.NO_LABEL, reduction="sum")
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
         if self.targets is not None:
@@ -797,6 +824,8 @@ class _Run:
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         with self._autocast():
             logits: Tensor = functional_call(self.module, methods.given(view), args=(), kwargs=inputs).logits
+        if self.tokens:
+            logits = logits[:, self.network.virtual :]
         return logits[..., : self.task.num_labels].float()
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -823,17 +852,19 @@ class _Run:
     # ----------------------------------------------------------------------------------------------- evaluation
 
     @torch.no_grad()
-    def _evaluate(self, lanes: dict[str, Tensor]) -> np.ndarray:
-        """Logits of every lane's weights on the dev set, [L, N, C] float32."""
+    def _evaluate(self, lanes: dict[str, Tensor], data: _Data) -> np.ndarray:
+        """Logits of every lane's weights on a split, [L, N, C] float32; of tokens N counts words, by their first."""
         self.module.eval()
-        data, size = self.validation, self.recipe.eval_batch_size
+        size = self.recipe.eval_batch_size
         trim = self.recipe.padding == "batch"
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
-        found = np.empty((len(self.weights), len(data), self.task.num_labels), dtype=np.float32)
+        found = np.empty((len(self.weights), int(data.begins[-1]), self.task.num_labels), dtype=np.float32)
         batches = torch.split(order, size)
         evaluations_left = (self.steps - self.optimizer.done) // (self.recipe.eval_steps or self.epoch_steps)
-        what = "logits and vectors" if self.recorder else "logits"
+        recorder = self.recorder if data is self.validation else None
+        evaluated = self._evaluated if recorder else self._answered
+        what = "logits and vectors" if recorder else "logits"
         looked_at: list[Tensor] = []
         for rows in batches:
             inputs = self._inputs(data, rows, data.width(rows) if trim else data.input_ids.shape[1])
@@ -842,22 +873,28 @@ class _Run:
             def forward(given: Sequence[Tensor], names: list[str] = names) -> list[Tensor]:
                 views, inputs, _ = self._named(given, names)
                 if not (shared := self._shared(len(self.weights))):
-                    return list(vmap(self._evaluated, in_dims=(0, None))(views, inputs))
+                    return list(vmap(evaluated, in_dims=(0, None))(views, inputs))
                 each = {name: value.expand(len(self.weights), *value.shape) for name, value in inputs.items()}
-                return list(vmap(self._evaluated)(views | shared, each))
+                return list(vmap(evaluated)(views | shared, each))
 
             calls_left = evaluations_left * (1 if trim else len(batches))
             logits, *read = self._call(what, forward, lanes, list(inputs.values()), calls_left)  # [L, B, C], [L, B, H]
-            found[:, rows.numpy()] = logits.cpu().numpy()
+            places = rows
+            if self.tokens:  # [L, B, T, C]
+                labels = data.labels[rows.to(self.device), : logits.shape[2]]
+                logits = logits[:, labels != tasks.NO_LABEL]
+                places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
+            found[:, places.numpy()] = logits.cpu().numpy()
             looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]
-        if self.recorder:
-            self.recorder.evaluation(found, torch.cat(looked_at, dim=1) if looked_at else None)
+        if recorder:
+            recorder.evaluation(found, torch.cat(looked_at, dim=1) if looked_at else None)
         return found
 
+    def _answered(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return (self._logits(view, inputs),)
+
     def _evaluated(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The logits [B, C]; and where training is recorded, the vectors [B, H] that the head reads."""
-        if not self.recorder:
-            return (self._logits(view, inputs),)
+        """The logits [B, C], and the vectors [B, H] that the head reads."""
         with recording.vectors(self.module, self.network.causal) as found:
             return self._logits(view, inputs), *found
 
@@ -893,14 +930,17 @@ class _Run:
         last = self.weights
         if self.averages.lanes:
             last = self.averages.evaluated(last, self.optimizer.done)
-        weights = last.cpu().numpy()  # [L, P]
-        found = []
+        own = last.clone()  # [L, P]: the weights that each result is of
+        for lane, (_, kept_weights) in self.kept.items():
+            own[lane] = kept_weights
+        weights = own.cpu().numpy()
+        tested = None if self.test is None else self._evaluate(self.lanes | self._cut(own), self.test)  # [L, M, C]
+        found, regression = [], self.task.label_names is None
         for lane in range(len(self.recipes)):
             steps = self.stops.get(lane, self.steps)
             curves, scores = self._curves(lane, losses[:steps, lane], norms[:steps, lane])
             kept = self.kept.get(lane)
             at = len(scores) - 1 if kept is None else curves.eval_step.tolist().index(kept[0])
-            own: np.ndarray = weights[lane] if kept is None else kept[1].cpu().numpy()  # [P]
             final, values = scores[at], curves.dev_score
             best = int(np.nanargmax(values)) if np.isfinite(values).any() else None
             bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
@@ -919,9 +959,10 @@ class _Run:
                 steps=steps,
                 final_train_loss=_finite(float(np.mean(curves.train_loss[-self.epoch_steps :], dtype=np.float64))),
                 final_dev_loss=_finite(float(curves.dev_loss[at])),
-                label_entropy=None if self.task.label_names is None else metrics.label_entropy(self.task.train.labels),
+                label_entropy=None if regression else metrics.label_entropy(self.task.train.targets),
+                label_variance=float(self.task.train.labels.var(dtype=np.float64)) if regression else None,
                 diverged_step=int(bad[0]) + 1 if bad.size else None,
-                weights_sha256=hashlib.sha256(own.tobytes()).hexdigest(),
+                weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
                 parameters=self.network.all_parameters,
@@ -933,19 +974,25 @@ class _Run:
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
             )
+            curves = replace(curves, logits=self.log.logits[at][lane])
+            if self.task.test is not None and tested is not None:
+                test = self.task.test
+                score = metrics.score(self.task.metric, tested[lane], test.targets, test.sentences).value
+                measured = measured.model_copy(update={"test_score": score, "test_examples": len(test.labels)})
+                curves = replace(curves, test_logits=tested[lane], test_labels=test.targets)
+                if test.sentences is not None:
+                    curves = replace(curves, test_sentences=test.sentences)
             recorded = None
             if self.recorder:
                 recorded = self.recorder.of(lane, steps, len(scores))
-            found.append(
-                LaneResult(measured, replace(curves, logits=self.log.logits[at][lane], recording=recorded), own)
-            )
+            found.append(LaneResult(measured, replace(curves, recording=recorded), weights[lane]))
         return found
 
     def _curves(self, lane: int, losses: np.ndarray, norms: np.ndarray) -> tuple[Curves, list[metrics.Score]]:
-        labels = self.task.validation.labels
+        labels, sentences = self.task.validation.targets, self.task.validation.sentences
         steps = [step for step in self.log.eval_steps if step <= len(losses)]
         logits = [evaluated[lane] for evaluated in self.log.logits[: len(steps)]]  # E × [N, C]
-        scores = [metrics.score(self.task.metric, one, labels) for one in logits]
+        scores = [metrics.score(self.task.metric, one, labels, sentences) for one in logits]
         curves = Curves(
             train_loss=losses,
             lr=np.array([rates[lane] for rates in self.log.rates[: len(losses)]]),
@@ -956,10 +1003,12 @@ class _Run:
             logits=logits[-1],
             labels=labels,
         )
+        if sentences is not None:
+            curves = replace(curves, sentences=sentences)
         return curves, scores
 
     def _dev_loss(self, logits: np.ndarray) -> float:
-        values, labels = torch.from_numpy(logits), torch.from_numpy(self.task.validation.labels)
+        values, labels = torch.from_numpy(logits), torch.from_numpy(self.task.validation.targets)
         loss = F.mse_loss(values[:, 0], labels) if self.task.label_names is None else F.cross_entropy(values, labels)
         return float(loss)
 

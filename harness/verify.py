@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness import keeping, metrics
-from harness.records import RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
+from harness.records import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 
@@ -251,8 +251,8 @@ def _read_arrays(content: bytes) -> Curves | str:
     recorded = {name for name in arrays if name.startswith(RECORDED)}
     if recorded:
         known |= {f"{RECORDED}{name}" for name in Recording.__dataclass_fields__}
-    if set(arrays) != known:
-        lacking, other = sorted(known - set(arrays)), sorted(set(arrays) - known)
+    lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
+    if lacking or other:
         said = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
         return "; ".join(said)
     recording = None
@@ -294,10 +294,21 @@ def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
             if array.shape != (length,) or array.dtype.kind not in kind:
                 fine = False
                 yield f"{name} is {array.dtype} {array.shape} for {length} {unit}"
-    if curves.logits.ndim != 2 or len(curves.logits) != measured.dev_examples or curves.logits.dtype.kind != "f":
-        yield f"logits are {curves.logits.dtype} {curves.logits.shape} for {measured.dev_examples} dev examples"
-    if curves.labels.shape != (measured.dev_examples,) or curves.labels.dtype.kind not in "iuf":
-        yield f"labels are {curves.labels.dtype} {curves.labels.shape} for {measured.dev_examples} dev examples"
+    dev, test = (curves.logits, curves.labels), (curves.test_logits, curves.test_labels)
+    splits = [
+        ("", "dev", dev, curves.sentences, measured.dev_examples),
+        ("test_", "test", test, curves.test_sentences, measured.test_examples or 0),
+    ]
+    for before, split, (logits, labels), sentences, examples in splits:
+        if measured.metric == metrics.ENTITIES:
+            if sentences.shape != (examples,) or sentences.dtype.kind != "i":
+                yield f"{before}sentences are {sentences.dtype} {sentences.shape} for {examples} {split} examples"
+                continue
+            examples, split = int(sentences.sum()), f"{split} words of"
+        if logits.ndim != 2 or len(logits) != examples or logits.dtype.kind != "f":
+            yield f"{before}logits are {logits.dtype} {logits.shape} for {examples} {split} examples"
+        if labels.shape != (examples,) or labels.dtype.kind not in "iuf":
+            yield f"{before}labels are {labels.dtype} {labels.shape} for {examples} {split} examples"
     if fine:
         steps = curves.eval_step.astype(np.int64)
         if steps[0] < 0 or steps[-1] != measured.steps or (np.diff(steps) <= 0).any():
@@ -348,8 +359,10 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
         yield from _check_outcome(measured, _below(metric, measured), None)
         return
     try:
-        score = metrics.score(metric, curves.logits, curves.labels)
+        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences)
         majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
+        on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
+        test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
     except ValueError as error:
         yield "shapes", str(error)
         return
@@ -358,6 +371,7 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
         ("final_score", measured.final_score, score.value),
         ("majority_correct", measured.majority_correct, majority.correct),
         ("majority_score", measured.majority_score, majority.value),
+        ("test_score", measured.test_score, test),
     ):
         if not _same(kept, given):
             yield "score", f"{name} is {_said(kept)}, logits and labels give {_said(given)}"
@@ -375,7 +389,7 @@ def _check_counts(metric: Metric, measured: Measured) -> Iterator[Found]:
     counts = [("correct", measured.correct, measured.final_score)] if measured.final_score is not None else []
     counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
     for name, count, score in counts:
-        if (count is None) != metrics.is_regression(metric):
+        if (count is None) == metrics.counts(metric):
             yield "score", f"{name} is {_said(count)} for {metric}"
         elif count is not None and not 0 <= count <= measured.dev_examples:
             yield "score", f"{name} is {count} of {measured.dev_examples} dev examples"

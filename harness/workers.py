@@ -173,14 +173,14 @@ def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> i
     Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
     What was found is kept in the user's cache.
     """
-    from harness import models, train
+    from harness import train
 
     hub.trust_remote_code(place.trusts_remote_code)
     recipe = trial.recipe
     task = train.prepared(recipe.task, recipe.model, recipe.max_length)
     step = (recipe.batch_size, recipe.gradient_accumulation, recipe.padding, recipe.precision, recipe.optimizer)
     shape = (*step, task.train.input_ids.shape[1], recipe.trains)
-    config: Any = models.network(recipe.model, max(2, task.num_labels), recipe.trains).module.config
+    config: Any = train.network(recipe, task).module.config
     device = (_device_name(place.device), place.threads, harness.__version__, train.versions())
     key = json.dumps([device, shape, config.to_json_string()])
     path = _cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

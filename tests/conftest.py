@@ -41,6 +41,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
 
 
 @pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Sentences whose words are tagged, 40 of training, 20 of dev and 10 of test: `red` and `blue` begin a colour,
+    which `good` goes on with; `old` is a time.
+    """
+    folder, draw = tmp_path_factory.mktemp("tagged"), random.Random(7)
+    for name, count in (("train", 40), ("dev", 20), ("test", 10)):
+        with (folder / f"{name}.conll").open("w") as stream:
+            for _ in range(count):
+                before = "O"
+                for word in draw.choices(["a", "b", "bad", "red", "blue", "good", "old"], k=draw.randint(2, 9)):
+                    inside = word == "good" and before[1:] == "-COLOUR"
+                    before = "B-COLOUR" if word in ("red", "blue") else "I-COLOUR" if inside else "O"
+                    before = "B-TIME" if word == "old" else before
+                    stream.write(f"{word}\t{before}\n")
+                stream.write("\n")
+    files = TaskFiles(train=str(folder), validation=str(folder), test=str(folder))
+    return TaskSpec(name="colours", kind="tokens", files=files)
+
+
+@pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     """Pairs of words with three labels."""
     folder, words = tmp_path_factory.mktemp("pairs"), "abcdefgh"

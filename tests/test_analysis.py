@@ -112,7 +112,29 @@ def test_at_chance_needs_both_the_count_and_the_loss(tmp_path):
     assert "verdict" not in study.runs  # what was given is not changed
 
 
-def test_a_regression_is_judged_by_its_sign_and_never_at_chance(tmp_path):
+def test_a_regression_that_was_not_trained_is_at_chance(tmp_path):
+    study = one_cell(tmp_path, [Run(score=0.05), Run(score=0.05, loss=2.0), Run(score=0.5, loss=2.0), Run(score=-0.1)],
+                     metric="pearson")  # fmt: skip
+    assert not analysis.at_chance(study.runs).any()  # early records don't know the labels' variance
+    runs = study.runs.assign(label_variance=2.0)
+    assert analysis.at_chance(runs).tolist() == [False, True, False, False]  # 0.3 is a low loss; 0.5 is no luck
+    expected = [stats.pearsonr(*correlated(r, 400), alternative="greater").pvalue for r in (0.05, 0.5, -0.1)]
+    assert analysis._above_p(runs)[[0, 2, 3]].tolist() == pytest.approx(expected, rel=1e-6)
+    table = analysis.definitions(dataclasses.replace(study, runs=runs))
+    assert table[["binomial_failed", "binomial_of", "entropy_failed", "entropy_of"]].to_numpy().tolist() == [
+        [3, 4, 2, 4]
+    ]
+
+
+def correlated(r, n):
+    """Two series [n] whose Pearson correlation is exactly r."""
+    one, other = np.random.default_rng(0).normal(size=(2, n))
+    one -= one.mean()
+    other -= other.mean() + one * (one @ other) / (one @ one)
+    return one, r * one / np.linalg.norm(one) + np.sqrt(1 - r**2) * other / np.linalg.norm(other)
+
+
+def test_a_regression_is_judged_by_its_sign(tmp_path):
     study = one_cell(tmp_path, [Run(score=0.7), Run(score=-0.1)], metric="pearson")
     assert not analysis.at_chance(study.runs).any()
     assert analysis.cells(study)["failed"].tolist() == [1]

@@ -310,5 +310,5 @@ def test_work_is_counted_with_the_copies(trial: Make, data: TaskSpec) -> None:
     labels = tasks.load(data).train.labels
     assert (tasks.epoch_steps(labels, without.recipe), tasks.epoch_steps(labels, triple.recipe)) == (8, 23)
     with pytest.raises(HarnessError, match="got max_steps 70; allowed: 1 to 69, which 3 epochs have"):
-        tasks.check_recipe(triple.recipe.model_copy(update={"max_steps": 70}), labels, regression=False)
+        tasks.check_recipe(triple.recipe.model_copy(update={"max_steps": 70}), labels, "accuracy")
     assert without.recipe.shape != triple.recipe.shape

@@ -191,6 +191,13 @@ def test_what_can_not_be_trained_is_refused(asked, tmp_path, monkeypatch):
     with pytest.raises(HarnessError, match=r"tfidf_logistic answers classes: got the task x, a regression \(pearson\)"):
         baselines.check(on(numbers, "majority", "tfidf_logistic"))
     baselines.check(on(numbers, "majority"))
+    folder = tmp_path / "tagged"
+    folder.mkdir()
+    for name in ("train", "dev"):
+        (folder / f"{name}.conll").write_text("a\tO\nb\tB-X\n\nb\tB-X\n")
+    tagged = TaskSpec(name="x", kind="tokens", files=TaskFiles(train=str(folder), validation=str(folder)))
+    with pytest.raises(HarnessError, match=r"got the task x, of tokens \(f1_entity\); .* which answers O there"):
+        baselines.check(on(tagged, "tfidf_logistic"))
     japanese = TaskSpec(name="ja", files=files(tmp_path / "ja", "これ\t0\nそれ\t1\n", "あれ\t0\n"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(HarnessError, match=r"by MeCab: got .* pip install 'stability-harness\[japanese\]'"):
@@ -199,6 +206,9 @@ def test_what_can_not_be_trained_is_refused(asked, tmp_path, monkeypatch):
     with pytest.raises(HarnessError, match=r"LightGBM: got .* pip install 'stability-harness\[lightgbm\]'"):
         train(on(sweep.cells[0].recipe.task, "tfidf_lightgbm"))
     assert not list(store.folder.iterdir())
+    train(on(tagged, "majority"))
+    (found,) = store.baselines()
+    assert (found.scores, found.failed, found.answers) == ((0.0,), (True,), ())
 
 
 # --------------------------------------------------------------------------------------------- what the report says

@@ -4,12 +4,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, study_of
-from sklearn.metrics import brier_score_loss, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    brier_score_loss,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
 from harness import calibration, report
 from harness.analysis import Answers, analyse
 from harness.analysis import calibration as calibration_table
 from harness.analysis import confusion as confusion_table
+from harness.analysis import scores as score_table
 
 ONE = HEAD + "lr: 1e-5\nepochs: 1\nseeds: 1..3\n"
 
@@ -73,6 +80,35 @@ def test_confusion_is_scikit_learns(tmp_path):
     np.testing.assert_allclose(found["precision_sd"], np.std([one[0] for one in runs], axis=0, ddof=1))
     np.testing.assert_allclose(found["recall_sd"], np.std([one[1] for one in runs], axis=0, ddof=1))
     assert found.iloc[3][["precision", "recall", "precision_sd"]].isna().all()
+    each = np.array([confusion_matrix(labels, answer, labels=range(4)) for answer in answers])
+    np.testing.assert_allclose(found[[f"as_{k}_sd" for k in range(4)]].to_numpy(float), each.std(axis=0, ddof=1))
+
+
+def test_the_scores_of_a_cell_are_scikit_learns(tmp_path):
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 3, 40)
+    logits = rng.normal(size=(3, 40, 3)) + np.eye(3)[labels]
+    study = study_of(tmp_path, ONE, {0: [Run(300), Run(310), Run(320)]})
+    (row,) = score_table(study, [Answers(logits, labels, (0, 1, 2))]).to_dict("records")
+    answers = logits.argmax(axis=2)
+    macro = [f1_score(labels, answer, average="macro") for answer in answers]
+    matthews = [matthews_corrcoef(labels, answer) for answer in answers]
+    chances = calibration.probabilities(logits)
+    ece = [calibration.expected_error(one, labels) for one in chances]
+    for name, values in (("f1_macro", macro), ("matthews_correlation", matthews), ("ece", ece)):
+        assert row[name] == pytest.approx(np.mean(values))
+        assert row[f"{name}_sd"] == pytest.approx(np.std(values, ddof=1))
+    assert row["f1_micro"] == row["accuracy"] == pytest.approx((answers == labels).mean())
+    assert row["runs"] == 3
+    assert "f1" not in row
+    assert "pearson" not in row
+
+
+def test_the_scores_of_a_regression(tmp_path):
+    found = analyse(study_of(tmp_path, ONE, {0: [Run(score=0.5), Run(score=0.6)]}, metric="pearson"))
+    (row,) = found.scores.to_dict("records")
+    assert (row["runs"], row["pearson"], row["spearman"]) == (2, 1.0, 1.0)  # the made-up answers are the labels
+    assert "accuracy" not in row
 
 
 def test_every_run_has_its_row(tmp_path):

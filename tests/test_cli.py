@@ -385,6 +385,39 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     assert "4 of 4 trials finished (2 trained now)" in result.stdout
 
 
+def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatch):
+    monkeypatch.setattr(reports.figures, "draw", lambda found: iter(()))
+    task = json.dumps(tagged.model_dump(exclude_none=True))
+    text = f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\nlr: [1e-2, 1e-9]\nepochs: 12\nseeds: 1..2\n"
+    (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")
+    assert "got --keep with the token task colours" in refused("sweep", "colours", "--in-process", "--keep", "best")
+    said = run("data", "colours").stdout
+    assert "colours  5 tags, single texts, f1 entity" in said
+    assert "Always answering O scores 0.0000." in said
+    assert "4 of 4 trials finished (4 trained now)" in run("sweep", "colours", "--in-process").stdout
+    found = json.loads(run("report", "colours", "--json").stdout)
+    trained, untrained = found["cells"]
+    assert trained["mean"] > 0.9
+    assert trained["test_mean"] > 0.8
+    assert untrained["failed"] + untrained["at_chance"] == 2  # what a fresh head finds by luck is not called trained
+    assert found["majority"] == 0
+    by_other_scores = found["tables"]["scores"][0]
+    assert by_other_scores["f1_entity"] == pytest.approx(trained["mean"])
+    assert by_other_scores["accuracy"] > 0.9
+    assert not {"calibration", "confusion", "flips"} & {name for name, rows in found["tables"].items() if rows}
+    page = (here / "results" / "colours@default" / "report" / "report.md").read_text()
+    assert "| runs | accuracy of words ± sd | entity F1 ± sd | precision ± sd | recall ± sd |" in page
+    assert "What needs one answer an example is not shown for token tasks" in page
+    assert "Calibration on the dev set" not in page
+    run("verify", "colours")
+    assert "identical" in run("rerun", "colours", "--seed", 2, "--where", "lr=1e-2").stdout
+    path = next((here / "results" / "colours@default" / "trials").glob("*.npz"))
+    with np.load(path) as kept:
+        changed = dict(kept) | {"sentences": kept["sentences"][:-1]}
+    np.savez_compressed(path, **changed)
+    assert "sentences are int64 (19,) for 20 dev examples" in run("verify", "colours", code=1).stdout
+
+
 def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
     said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "best").stdout
     assert "Models: 2 trials kept in results/tiny@default/models" in said
@@ -673,6 +706,7 @@ MAY_IMPORT = {
     "baselines": {"tasks", "words", "metrics", "records", "sweep"},
     "analysis": {
         "calibration",
+        "metrics",
         "diagnosis",
         "records",
         "statistics",

@@ -91,6 +91,21 @@ def test_pairs_and_regressions(tmp_path):
     assert found.leaked[0].labels == ("2", "1")
 
 
+def test_words_and_tags(tmp_path):
+    (tmp_path / "train.conll").write_text("a\tB-X\nb\tI-X\nc\tO\n\na\tO\n\na\tB-X\n")
+    (tmp_path / "dev.conll").write_text("a\tO\nb\tO\nc\tO\n\nd\tO\nd\tB-X\n")
+    spec = TaskSpec(name="x", kind="tokens", files=TaskFiles(train=str(tmp_path), validation=str(tmp_path)))
+    found = describe.describe(spec, None, 128)
+    assert (found.kind, found.metric, found.classes, found.majority) == ("tokens", "f1_entity", 3, 0)
+    assert found.train.labels == {"O": 2, "B-X": 2, "I-X": 1}  # of words
+    assert (found.train.examples, found.train.repeats, found.train.disagreeing) == (3, 1, 1)
+    assert found.train.repeated[0].labels == ("O", "B-X")
+    assert (found.leaks, found.leaks_disagreeing) == (1, 1)
+    assert found.leaked[0].labels == ("B-X I-X O", "O O O")
+    longest = found.train.longest[0]
+    assert (longest.number, longest.label, longest.length) == (1, "entities: 1", 3)
+
+
 @pytest.mark.parametrize("longest", [1, 3, 12, 13, 99, 100, 101, 999, 1000, 54321])
 def test_the_bars_are_few_and_hold_all(longest):
     lengths = np.arange(longest + 1)

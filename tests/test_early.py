@@ -204,3 +204,14 @@ def test_more_cells_than_folds_are_left_out_in_groups() -> None:
     kept = early.held(found, lost, np.arange(300) // 3, 0, 0)
     assert kept is not None
     assert (kept.caught, kept.false) == (int(lost.sum()), 0)
+
+
+def test_very_many_cells_are_drawn_in_groups() -> None:
+    rng = RNG(0)
+    lost = rng.random(1200) < 0.5
+    signal = rng.normal(size=1200) + lost
+    cells = np.arange(1200) // 4
+    told = early.telling(signal, lost, cells, RNG(0))
+    assert told.auc.low < told.auc.value < told.auc.high
+    assert told.auc.value == pytest.approx(roc_auc_score(lost, signal))
+    assert told.auc.high - told.auc.low < 0.1

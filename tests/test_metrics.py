@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.metrics import is_regression, label_entropy, majority, score
+from harness.metrics import CLASSIFICATION, entities, every_score, is_regression, label_entropy, majority, score
 
 
 def answering(answers, classes=2):
@@ -79,6 +80,124 @@ def test_a_class_that_the_dev_set_lacks_does_not_make_f1_binary():
     assert majority("f1", labels, num_classes=3).value == score("f1", logits, labels).value == pytest.approx(0.4)
 
 
+def test_macro_and_micro_f1_by_hand():
+    labels, answers = np.array([1, 0, 1, 1, 0]), [1, 1, 0, 1, 0]
+    macro = score("f1_macro", answering(answers), labels)
+    assert macro.value == pytest.approx((4 / 6 + 2 / 4) / 2)  # of class 1, and 1 right, 1 false, 1 missed of class 0
+    assert not macro.at_or_below_majority  # always 1: (6/8 + 0) / 2
+    micro = score("f1_micro", answering(answers), labels)
+    assert (micro.value, micro.correct, micro.at_or_below_majority) == (3 / 5, 3, True)  # always 1: 3/5
+    assert majority("f1_macro", labels).value == pytest.approx(6 / 8 / 2)
+    assert majority("f1_micro", labels).value == 3 / 5
+    # Of two equally frequent classes either constant has the same macro mean.
+    assert majority("f1_macro", balanced(5, 5)).value == pytest.approx(1 / 3)
+
+
+@given(classification)
+@settings(max_examples=60, deadline=None)
+def test_every_score_is_scikit_learns(case):
+    classes, pairs = case
+    labels, answers = np.array(pairs).T
+    found = every_score(answering(answers, classes), labels)
+    theirs = {
+        "accuracy": accuracy_score(labels, answers),
+        "f1_macro": f1_score(labels, answers, average="macro", zero_division=0),
+        "f1_micro": f1_score(labels, answers, average="micro", labels=range(classes), zero_division=0),
+    }
+    if len(set(labels) | set(answers)) > 1:  # else scikit-learn warns, and has no name for it
+        theirs["matthews_correlation"] = matthews_corrcoef(labels, answers)
+    if classes == 2:
+        theirs["f1"] = f1_score(labels, answers, zero_division=0)
+    assert {name: found[name] for name in theirs} == pytest.approx(theirs, abs=1e-12)
+    assert set(found) == {"accuracy", "f1_macro", "f1_micro", "matthews_correlation"} | ({"f1"} & set(theirs))
+    for name, value in found.items():
+        assert score(name, answering(answers, classes), labels).value == value
+
+
+def test_every_score_of_a_regression_and_of_nothing():
+    numbers = np.array([0.0, 1, 3], np.float32)
+    found = every_score(np.array([[0.0], [2], [1]], np.float32), numbers)
+    assert found["pearson"] == pytest.approx(stats.pearsonr([0, 2, 1], numbers).statistic)
+    assert found["spearman"] == pytest.approx(0.5)
+    assert every_score(np.array([[0.0, math.nan]]), np.array([0])) == {}
+
+
+# Tags: 0 O, 1 B-a, 2 I-a, 3 B-b, 4 I-b.
+ENTITY_CASES = {
+    "all right": ([1, 2, 0, 3], [1, 2, 0, 3], [4], (2, 2, 2)),
+    "an end too early, one too late": ([1, 2, 0, 3, 0], [1, 0, 0, 3, 4], [5], (2, 2, 0)),
+    "another type": ([1, 2, 0], [3, 4, 0], [3], (1, 1, 0)),
+    "two of one type side by side": ([1, 1, 2], [1, 2, 2], [3], (2, 1, 0)),
+    "an I without its B belongs to none": ([1, 0, 1], [2, 2, 1], [3], (2, 1, 1)),
+    "an I of another type ends it": ([1, 2, 0], [1, 4, 0], [3], (1, 1, 0)),
+    "an I after that belongs to none": ([1, 0, 0], [1, 4, 4], [3], (1, 1, 1)),
+    "a sentence's end ends it": ([1, 2, 1, 0], [1, 2, 1, 0], [2, 2], (2, 2, 2)),
+    "an I that begins a sentence belongs to none": ([1, 2, 0, 0], [1, 2, 2, 0], [2, 2], (1, 1, 1)),
+    "nothing there": ([0, 0], [1, 0], [2], (0, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", ENTITY_CASES)
+def test_entities_by_hand(name):
+    labels, answers, sentences, expected = ENTITY_CASES[name]
+    found = entities(np.array(answers), np.array(labels), np.array(sentences))
+    assert (found.there, found.answered, found.right) == expected
+    there, answered, right = expected
+    result = score("f1_entity", answering(answers, 5), np.array(labels), np.array(sentences))
+    assert result.value == pytest.approx(2 * right / (there + answered))
+    assert (result.correct, result.at_or_below_majority) == (None, right == 0)
+    every = every_score(answering(answers, 5), np.array(labels), np.array(sentences))
+    assert every["f1_entity"] == result.value
+    assert every["entity_precision"] == (right / answered if answered else 0)
+    assert every["entity_recall"] == (right / there if there else 0)
+
+
+def test_entities_as_seqeval_has_them():
+    """An example of its README (1.2.2) and one with strays, with its numbers in strict mode and IOB2."""
+    labels = np.array([0, 0, 0, 1, 2, 2, 0, 3, 4, 0])  # O O O B-MISC I-MISC I-MISC O | B-PER I-PER O
+    answers = np.array([0, 0, 1, 2, 2, 2, 0, 3, 4, 0])
+    assert score("f1_entity", answering(answers, 5), labels, np.array([7, 3])).value == 0.5
+    strays = np.array([2, 2, 0, 1, 2, 2, 0, 4, 4, 3])
+    assert score("f1_entity", answering(strays, 5), labels, np.array([7, 3])).value == 0.5  # 1 of 2, and 1 of 2
+
+
+tags = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), min_size=1, max_size=30)
+
+
+def spans_by_loop(tags, begins):
+    found, current = set(), None
+    for place, (tag, first) in enumerate(zip([*tags, 0], [*begins, True], strict=True)):
+        if current and (first or tag % 2 == 1 or tag == 0 or tag != tags[current[0]] + 1):
+            found.add((*current, place))
+            current = None
+        if place < len(tags) and tag % 2 == 1:
+            current = (place, tag)
+    return found
+
+
+@given(tags)
+@settings(max_examples=200, deadline=None)
+def test_entities_are_those_of_a_loop(case):
+    labels, answers, begins = (list(one) for one in zip(*case, strict=True))
+    begins[0] = True
+    starts = [*np.flatnonzero(begins), len(begins)]
+    found = entities(np.array(answers), np.array(labels), np.diff(starts))
+    there, answered = spans_by_loop(labels, begins), spans_by_loop(answers, begins)
+    assert (found.there, found.answered, found.right) == (len(there), len(answered), len(there & answered))
+
+
+def test_of_entities_the_majority_finds_none():
+    labels, sentences = np.array([0, 1, 2]), np.array([3])
+    assert (majority("f1_entity", labels, 3).value, majority("f1_entity", labels, 3).correct) == (0.0, None)
+    constant = score("f1_entity", answering([0, 0, 0], 3), labels, sentences)
+    assert (constant.value, constant.at_or_below_majority, constant.constant) == (0.0, True, True)
+    diverged = score("f1_entity", np.full((3, 3), np.nan), labels, sentences)
+    assert (diverged.value, diverged.at_or_below_majority) == (None, True)
+    for wrong in (None, np.array([2]), np.array([3, 0])):
+        with pytest.raises(ValueError, match="sentences of one word or more, 3 in all"):
+            score("f1_entity", answering([0, 0, 0], 3), labels, wrong)
+
+
 def test_matthews_by_hand():
     labels, answers = np.array([1, 1, 1, 0, 0, 0, 0]), [1, 1, 0, 0, 0, 0, 1]
     expected = (2 * 3 - 1 * 1) / math.sqrt(3 * 3 * 4 * 4)
@@ -109,7 +228,7 @@ def test_matthews_is_the_correlation_of_two_classes_and_bounded(case):
         assert result.value == pytest.approx(np.corrcoef(labels, answers)[0, 1], abs=1e-12)
 
 
-@given(classification, st.sampled_from(["accuracy", "f1", "matthews_correlation"]))
+@given(classification, st.sampled_from(CLASSIFICATION))
 @settings(max_examples=100, deadline=None)
 def test_laws_of_classification(case, metric):
     classes, pairs = case

@@ -44,7 +44,7 @@ def dev(task: TaskSpec) -> Path:
     """The dev file of a task, whose rows stand in the order of the record's logits."""
     found = tasks.files_of(task)
     assert found is not None
-    return found[1]
+    return found["validation"]
 
 
 def read(path: Path) -> list[dict[str, str]]:

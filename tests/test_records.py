@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -89,6 +90,21 @@ def test_what_is_saved_comes_back(score, loss, curve, error):
         assert read is not None
         assert same_arrays(read, curves)
         assert sorted(path.name for path in store.trials.iterdir()) == [f"{trial.id}.json", f"{trial.id}.npz"]
+
+
+def test_arrays_of_a_test_split_are_kept_where_there_is_one(store, sweep, first):
+    store.save(record_of(first), curves_of(measured(Run(300), 20, 200, 400, "accuracy")))
+    with np.load(store.path(first.id).with_suffix(".npz")) as kept:
+        assert not {"test_logits", "test_labels"} & set(kept)
+    assert store.curves(first.id).test_labels.shape == (0,)
+    other = expand(sweep)[1]
+    tested = {"test_logits": np.ones((3, 2), np.float32), "test_labels": np.array([0, 1, 1])}
+    curves = replace(store.curves(first.id), **tested)
+    found = record_of(other).measured.model_copy(update={"test_score": 1 / 3, "test_examples": 3})
+    store.save(record_of(other, measured=found), curves)
+    assert same_arrays(store.curves(other.id), curves)
+    table = frame(sweep, store)
+    assert table["test_score"].tolist()[:2] == pytest.approx([float("nan"), 1 / 3], nan_ok=True)
 
 
 def test_a_record_is_written_once(sweep, store, first):

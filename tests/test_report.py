@@ -117,6 +117,31 @@ def test_golden_markdown(written):
     same_as_golden(written[1].folder / "report.md", "report_report.md")
 
 
+def test_test_scores_stand_beside_those_of_the_dev_set(tmp_path, plain):
+    sweep = sweep_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 1\nseeds: 1..3\n")
+    store = store_of(tmp_path, sweep, {0: [Run(300), Run(310), Run(320)], 1: [Run(300), Run(diverged=True)]})
+    tests = [0.7, 0.8, 0.75, 0.5, None]
+    for trial, score in zip(expand(sweep), tests, strict=False):
+        path = store.path(trial.id)
+        said = json.loads(path.read_text())
+        said["measured"] |= {"test_score": score, "test_examples": 200}
+        path.write_text(json.dumps(said))
+    made = report.write(of_sweep(sweep, store), tmp_path / "report")
+    cells = made.summary["cells"]
+    assert [(cell["tested"], cell["test_mean"]) for cell in cells] == [(3, pytest.approx(0.75)), (1, 0.5)]
+    assert [cell["test_sd"] for cell in cells] == [pytest.approx(0.05), None]
+    page = (made.folder / "report.md").read_text()
+    assert "| best mean | tested | test mean | test sd | crashed |" in page
+    assert "| 0.785 | 3/3 | 0.750 | 0.050 | 0 |" in page
+    assert "| 1/2 | 0.500 | – | 0 | 1 |" in page
+    assert "Test scores are of the same weights, on examples that chose nothing." in page
+    picked = made.summary["tables"]["selection"][0]
+    assert picked["known_from"] == "test"  # dev 0.75, 0.775, 0.8; the best has 0.05 more than its test score
+    assert picked["too_high"] == pytest.approx(0.05 - (0.05 - 0.025 + 0.05) / 3)
+    runs = pd.read_csv(made.folder / "tables" / "runs.csv")
+    assert runs["test_score"].dropna().tolist() == [0.7, 0.8, 0.75, 0.5]
+
+
 def test_golden_cells(written):
     same_as_golden(written[1].folder / "tables" / "cells.csv", "report_cells.csv")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness import augmentation, shipping, tasks
-from harness.sweep import HarnessError, ModelSpec, TaskFiles, TaskSpec, Trial, WordList
+from harness.sweep import HarnessError, ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec, Trial, WordList
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,18 @@ def test_files_of_one_name_and_names_without_files(tmp_path: Path) -> None:
         "train/data.csv": b"a",
         "validation/data.csv": b"b",
     }
+    (tmp_path / "c.csv").write_text("c")
+    spec = TaskSpec(name="own", files=files.model_copy(update={"test": str(tmp_path / "c.csv")}))
+    sent = shipping.files(spec)
+    assert sent is not None
+    assert bytes(sent["test/c.csv"]) == b"c"
+    recipe = Recipe(task=spec, model=ModelSpec(name="embedded"), lr=1.0, epochs=1)
+    planned = Trial(recipe=recipe, seeds=Seeds(seed=1, init_seed=1, order_seed=1, dropout_seed=1), cell=0)
+    there = shipping.moved(planned, {spec: shipping.unpacked(shipping.sha256(sent), lambda: sent)}).recipe.task.files
+    assert there is not None
+    assert {name: Path(path).read_text() for name, path in there.model_dump().items()} == {
+        "train": "a", "validation": "b", "test": "c",
+    }  # fmt: skip
     assert shipping.files(TaskSpec(name="embedded")) is None
     assert shipping.files(ModelSpec(name="bert-base-uncased")) is None
 

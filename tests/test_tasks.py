@@ -52,6 +52,18 @@ def test_real_rte():
     assert tasks.sizes(spec("rte", DATA / "rte")) == tasks.sizes(spec("rte")) == (2490, 277)
 
 
+def test_stsb_goes_by_its_name_from_the_official_files(tmp_path):
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+    row = '{0}\tmain-captions\tMSRvid\t2012test\t000{0}\tnone\tnone\tA "plane" rises.\tAn air plane rises.\t{1}\n'
+    rows = header + "".join(row.format(number, score) for number, score in enumerate(("5.000", "0.000", "3.8")))
+    raw = tasks.load(spec("stsb", folder(tmp_path, rows, rows)))
+    assert (raw.metric, raw.label_names) == ("pearson", None)
+    assert raw.train.labels.tolist() == pytest.approx([5.0, 0.0, 3.8])
+    assert raw.train.texts[0] == 'A "plane" rises.'
+    assert raw.train.pairs[0] == "An air plane rises."
+    assert tasks.load(spec("stsb", tmp_path, metric="spearman")).metric == "spearman"
+
+
 @real_data
 def test_real_sst2():
     raw = tasks.load(spec("sst2", DATA / "sst2_small"))
@@ -403,6 +415,36 @@ BAD = {  # what is wrong: suffix, training file, validation file, further fields
     "other suffix": ("txt", GOOD, GOOD, {"files": {"train": "{}/train.txt", "validation": "{}/dev.txt"}}),
     "no such file": ("tsv", GOOD, GOOD, {"files": {"train": "{}/trian.tsv", "validation": "{}/dev.tsv"}}),
     "one file for both": ("tsv", GOOD, GOOD, {"files": {"train": "{}/train.tsv", "validation": "{}/train.tsv"}}),
+    "dev for test": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}/dev.tsv"}}),
+    "no test file": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}"}}),
+}
+
+
+TAGGED = "good\tO\nold\tB-X\nfilm\tI-X\n\nbad\tB-Y\n"
+LISTS = '{"words": ["good", "old"], "tags": ["O", "B-X"]}\n'
+TOKENS = {"kind": "tokens"}
+BAD |= {
+    "tag that is no BIO": ("tsv", TAGGED.replace("I-X", "E-X"), TAGGED, TOKENS),
+    "tag without a type": ("conll", TAGGED, TAGGED.replace("B-Y", "B-"), TOKENS),
+    "a header": ("tsv", f"word\ttag\n{TAGGED}", TAGGED, TOKENS),
+    "I without its B": ("conll", TAGGED.replace("B-X", "O"), TAGGED, TOKENS),
+    "I of another type": ("conll", TAGGED.replace("I-X", "I-Y"), TAGGED, TOKENS),
+    "I that begins a sentence": ("conll", TAGGED, TAGGED.replace("B-Y", "I-Y"), TOKENS),
+    "tag not in train": ("conll", TAGGED, TAGGED.replace("B-Y", "B-Z"), TOKENS),
+    "word without a tag": ("conll", TAGGED.replace("bad\tB-Y", "bad"), TAGGED, TOKENS),
+    "tag without a word": ("tsv", TAGGED, TAGGED.replace("bad", " "), TOKENS),
+    "O alone": ("tsv", "good\tO\nold\tO\n", TAGGED, TOKENS),
+    "no sentence": ("tsv", TAGGED, "\n\n", TOKENS),
+    "more words than tags": ("jsonl", LISTS, LISTS + '{"words": ["good", "old"], "tags": ["O"]}\n', TOKENS),
+    "no tags": ("jsonl", LISTS, LISTS + '{"words": ["good"]}\n', TOKENS),
+    "numbers as tags": ("jsonl", LISTS.replace('"O", "B-X"', "0, 1"), LISTS, TOKENS),
+    "text as words": ("jsonl", LISTS + '{"words": "good old", "tags": ["O"]}', LISTS, TOKENS),
+    "line of tags is no JSON": ("jsonl", LISTS + "good\n", LISTS, TOKENS),
+    "tag of JSON that is no BIO": ("jsonl", LISTS + LISTS.replace("B-X", "X"), LISTS, TOKENS),
+    "name for a column of tags": ("tsv", TAGGED, TAGGED, TOKENS | {"label": "tag"}),
+    "csv of tags": ("csv", TAGGED, TAGGED, TOKENS | {"files": {"train": "{}/train.csv", "validation": "{}/dev.csv"}}),
+    "tokens without files": ("tsv", TAGGED, TAGGED, TOKENS | {"files": None}),
+    "tokens of the shipped task": ("tsv", TAGGED, TAGGED, TOKENS | {"name": "embedded"}),
 }
 
 
@@ -421,6 +463,10 @@ def test_golden_errors(tmp_path):
     for number, (what, (suffix, train, validation, fields)) in enumerate(BAD.items()):
         path = folder(tmp_path / str(number), train, validation, suffix)
         lines.append(f"{what}\n    {message(path, fields)}\n")
+    tested = folder(tmp_path / "tested", GOOD, GOOD)
+    (tested / "test.tsv").write_text(GOOD + "odd film\tneutral\n")
+    files = {"files": dict.fromkeys(("train", "validation", "test"), "{}")}
+    lines.append(f"test label not in train\n    {message(tested, files)}\n")
     two = folder(tmp_path / "two", GOOD, GOOD)
     folder(two, CSV, CSV, "csv")
     (two / "dev.csv").unlink()
@@ -433,6 +479,90 @@ def test_golden_errors(tmp_path):
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
+
+
+def test_a_test_split_is_read_where_it_is_named_and_its_hash_is_another(tmp_path):
+    path = folder(tmp_path, GOOD, GOOD)
+    (path / "test.tsv").write_text("text\tlabel\nfine film\tpos\n")
+    without = tasks.load(spec(files=path))
+    files = {"train": str(path), "validation": str(path), "test": str(path)}
+    raw = tasks.load(spec(files=files))
+    assert without.test is None
+    assert raw.test.texts == ("fine film",)
+    assert raw.test.labels.tolist() == [1]
+    assert raw.test.source == str(path / "test.tsv")
+    assert raw.sha256 != without.sha256
+    assert list(tasks.splits(raw)) == list(tasks.SPLITS)
+    assert {split: file.name for split, file in tasks.files_of(spec(files=files)).items()} == {
+        "train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv",
+    }  # fmt: skip
+    # The hash of data without a test split is what it was before there were any.
+    assert without.sha256 == "2200988b1b4a65589f724df067e93a501e0a23fb923564185892a9f979a5725c"
+
+
+# --------------------------------------------------------------------------------------------------- words and tags
+
+
+def test_words_and_tags_of_every_format(tmp_path):
+    """Tabs, blanks with more columns as CoNLL-2003 has them, and JSON; the hash is of words and tags alone."""
+    lists = [(["good", "old", "film"], ["O", "B-X", "I-X"]), (["bad"], ["B-Y"])]
+    versions = {
+        "tsv": TAGGED,
+        "conll": "-DOCSTART- -X- O\n\ngood JJ O\r\nold JJ B-X\r\nfilm NN I-X\n\n\nbad JJ B-Y",
+        "jsonl": "".join(json.dumps({"words": words, "tags": tags}) + "\n" for words, tags in lists),
+        "txt": "word\ttag\n" + TAGGED,
+    }
+    hashes = set()
+    for suffix, content in versions.items():
+        fields = {"header": True} if suffix == "txt" else {}
+        raw = tasks.load(spec(files=folder(tmp_path / suffix, content, content, suffix), kind="tokens", **fields))
+        assert (raw.metric, raw.label_names) == ("f1_entity", ("O", "B-X", "I-X", "B-Y", "I-Y"))
+        assert raw.train.words == (("good", "old", "film"), ("bad",))
+        assert raw.train.texts == ("good old film", "bad")
+        assert raw.train.labels.tolist() == [[0, 1, 2], [3, -100, -100]]
+        first = {"tsv": [1, 5], "conll": [3, 8], "jsonl": [1, 2], "txt": [2, 6]}[suffix]
+        assert list(raw.train.numbers) == first
+        hashes.add(raw.sha256)
+    assert len(hashes) == 1
+    columns = spec(files=folder(tmp_path / "other", "1\tO\told\tB-X\n", "1\tO\tbad\tO\n"), kind="tokens", text=2)
+    assert tasks.load(columns).train.words == (("old",),)
+
+
+def test_labels_stand_on_a_words_first_token(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "old", "##er", "good", "-", "film"]
+    made = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]")
+    lists = [(["older", "good-film", "film"], ["B-X", "I-X", "O"]), (["old"], ["B-X"])]
+    content = "".join(json.dumps({"words": words, "tags": tags}) + "\n" for words, tags in lists)
+    raw = tasks.load(spec(files=folder(tmp_path, content, content, "jsonl"), kind="tokens"))
+    task = tasks.tokenise(raw, tokenizer, 128)
+    assert task.train.input_ids.tolist() == [[1, 4, 5, 6, 7, 8, 8, 2], [1, 4, 2, 3, 3, 3, 3, 3]]
+    assert task.train.labels.tolist() == [[-100, 1, -100, 2, -100, -100, 0, -100], [-100, 1, *[-100] * 6]]
+    assert task.train.sentences.tolist() == [3, 1]
+    assert task.train.targets.tolist() == [1, 2, 0, 1]
+    assert (task.num_labels, task.metric) == (3, "f1_entity")
+    # What is cut off of a training sentence is left out; a sentence that is scored is refused.
+    with pytest.raises(HarnessError, match=r"dev.jsonl, line 1\): got 2 of 3 words within max_length 7"):
+        tasks.tokenise(raw, tokenizer, 7)
+    short = folder(tmp_path / "short", content, content.splitlines()[1], "jsonl")
+    cut = tasks.tokenise(tasks.load(spec(files=short, kind="tokens")), tokenizer, 7)
+    assert cut.train.sentences.tolist() == [2, 1]
+    assert cut.train.labels[0].tolist() == [-100, 1, -100, 2, -100, -100, -100]
+
+    class Slow:
+        pad_token_id = 3
+        num_special_tokens_to_add = tokenizer.num_special_tokens_to_add
+
+        def __call__(self, *texts, **options):
+            raise NotImplementedError
+
+    with pytest.raises(HarnessError, match="says where its tokens stand"):
+        tasks.tokenise(raw, Slow(), 128)
 
 
 # ----------------------------------------------------------------------------------------------------------- tokens
@@ -471,7 +601,8 @@ def test_tokens_of_pairs(tmp_path, tokenizer):
     assert task.train.lengths.tolist() == [7, 5]
     assert task.validation.input_ids.tolist() == [[1, 4, 2, 4, 0, 2, 3], [1, 5, 2, 5, 2, 3, 3]]  # as long as train's
     for split in (task.train, task.validation):
-        assert {array.dtype for array in vars(split).values()} == {np.dtype(np.int64)}
+        assert split.sentences is None
+        assert {array.dtype for array in vars(split).values() if array is not None} == {np.dtype(np.int64)}
         assert split.labels.tolist() == [0, 1]
     assert (task.num_labels, task.label_names, task.pad_token_id) == (2, ("0", "1"), 3)
 

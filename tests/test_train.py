@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from driving import same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -74,7 +75,7 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
     """A loop as people write it, apart from the engine: losses, gradient norms and final logits, without dropout."""
     r = given.recipe
     task = train.prepared(r.task, r.model, r.max_length)
-    network = models.network(r.model, task.num_labels)
+    network = models.network(r.model, max(2, task.num_labels))  # a regression's second output is not read
     module = copy.deepcopy(network.module).eval().requires_grad_(True)
     head = network.initialised(train.stream("init", given.seeds.init_seed))
     module.load_state_dict(module.state_dict() | head)
@@ -93,7 +94,8 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
     for _ in range(r.epochs):
         for rows in torch.randperm(len(data["labels"]), generator=order).split(r.batch_size):
             step = len(losses)
-            loss = F.cross_entropy(forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows])
+            logits, labels = forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows]
+            loss = F.cross_entropy(logits, labels) if task.label_names else F.mse_loss(logits[:, 0], labels)
             module.zero_grad()
             loss.backward()
             losses.append(loss.item())
@@ -112,7 +114,7 @@ def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
                         value.add_(value, alpha=-lr * r.weight_decay)
     with torch.no_grad():
         dev = forward(torch.from_numpy(task.validation.input_ids), torch.from_numpy(task.validation.lengths))
-    return losses, norms, dev.numpy()
+    return losses, norms, dev.numpy()[:, : task.num_labels]
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
@@ -230,19 +232,180 @@ def test_bf16_is_another_result_near_by(trial: Make) -> None:
     assert same(pair[1], rough)
 
 
-def test_a_regression_trains(trial: Make, data: TaskSpec, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """A regression on forty texts: how often `good` stands in them, and a half."""
     folder = tmp_path_factory.mktemp("numbers")
     for name in ("train", "validation"):
         lines = [f"{'good ' * (number % 4)}a\t{number % 4}.5" for number in range(40)]
         (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
     files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
-    task = TaskSpec(name="numbers", files=files, metric="pearson")
+    return TaskSpec(name="numbers", files=files, metric="pearson")
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_regression_equals_a_plain_loop(trial: Make, numbers: TaskSpec, accumulation: int) -> None:
+    """Mean squared errors of the labels as they are, over the whole batch, however it is accumulated."""
+    one = trial(4, task=numbers, dropout=0.0, gradient_accumulation=accumulation)
+    result = train.train([one])[0]
+    losses, norms, logits = plain(one)
+    np.testing.assert_allclose(result.curves.train_loss, losses, rtol=2e-5)
+    np.testing.assert_allclose(result.curves.grad_norm, norms, rtol=2e-4)
+    np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
+
+
+def test_a_regression_that_answers_one_number_failed(trial: Make, numbers: TaskSpec) -> None:
+    """A model that is the same everywhere has no correlation: 0, not NaN, and a reason."""
+    run = train._Run([trial(1, task=numbers)], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.zero_()
+    for step in range(run.steps):
+        run.optimizer.range_test = lambda step: 0.0
+        run.update(step)
+    (result,) = run.results(1.0)
+    assert np.ptp(result.curves.logits) == 0
+    assert (result.measured.final_score, result.measured.outcome, result.measured.reason) == (0.0, "failed", "constant")
+    assert np.isfinite(result.curves.dev_score).all()
+
+
+def test_a_regression_trains(trial: Make, numbers: TaskSpec) -> None:
+    task = numbers
     trials = [trial(seed, task=task, lr=5e-3, epochs=6) for seed in (1, 2)]
     results = train.train(trials)
     assert same(results[1], train.train(trials[1:])[0])
     assert results[0].measured.final_score is not None
     assert results[0].measured.final_score > 0.5
     assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
+    assert results[0].measured.label_variance == pytest.approx(np.var([0.5, 1.5, 2.5, 3.5]))
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_lanes_of_a_token_task_keep_to_themselves(trial: Make, tagged: TaskSpec, padding: str) -> None:
+    """Each lane's loss is a mean over its own number of words; alone, in a pack and again they are bit for bit."""
+    trials = [
+        trial(seed, task=tagged, padding=padding, epochs=1, dropout=0.3, keep_best=seed == 2) for seed in (1, 2, 3)
+    ]
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:2])[0])
+    assert same(together[2], train.train([trials[2], trials[0]])[0])
+    assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2"])
+def test_token_heads_of_every_family(trial: Make, tagged: TaskSpec, build: Callable[..., Path], kind: str) -> None:
+    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **sizes)))
+    trials = [trial(seed, task=tagged, model=model, epochs=1, dropout=0.3) for seed in (1, 2)]
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:])[0])
+    assert together[0].curves.logits.shape[1] == 5
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt", "bitfit"])
+def test_methods_train_token_heads(trial: Make, tagged: TaskSpec, method: str) -> None:
+    """A prompt's virtual positions stand before the words, and have no answers."""
+    trials = [trial(seed, task=tagged, epochs=2, lr=1e-2, method=method, virtual_tokens=3 if method == "prompt" else 20)
+              for seed in (1, 2)]  # fmt: skip
+    together = train.train(trials)
+    assert same(together[1], train.train(trials[1:])[0])
+    assert np.isfinite(together[0].curves.train_loss).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 4}, {"padding": "batch"}])
+def test_a_token_task_equals_transformers_own_loss(
+    trial: Make, tagged: TaskSpec, bert: ModelSpec, changes: dict[str, object]
+) -> None:
+    """Steps of the model as transformers has it: the mean over the labelled tokens of each batch."""
+    one = trial(4, task=tagged, dropout=0.0, epochs=1, lr=1e-9, **changes)
+    run = train._Run([one], torch.device("cpu"))
+    module = transformers.AutoModelForTokenClassification.from_pretrained(str(bert.folder), num_labels=5).eval()
+    module.load_state_dict({name: view[0].detach().clone() for name, view in run.views.items()})
+    split = run.task.train
+    for step in range(run.steps):
+        run.update(step)
+        rows = run.order[0, step * 8 : step * 8 + 8].numpy()
+        mask = torch.arange(split.input_ids.shape[1]) < torch.from_numpy(split.lengths[rows])[:, None]
+        given = {"input_ids": torch.from_numpy(split.input_ids[rows]), "attention_mask": mask.long()}
+        loss = module(**given, labels=torch.from_numpy(split.labels[rows])).loss
+        assert run.log.losses[step][0].item() == pytest.approx(loss.item(), rel=1e-5)
+        module.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), math.inf).item()
+        assert run.log.norms[step][0].item() == pytest.approx(norm, rel=1e-4)
+
+
+def test_what_is_kept_of_a_token_task(trial: Make, tagged: TaskSpec) -> None:
+    found, failed = train.train([trial(1, task=tagged, lr=1e-2, epochs=12), trial(1, task=tagged, lr=1e-9, epochs=12)])
+    curves, measured = found.curves, found.measured
+    dev = train.tasks.load(tagged).validation
+    assert dev.words is not None
+    assert curves.sentences.tolist() == [len(words) for words in dev.words]
+    assert curves.labels.tolist() == dev.labels[dev.labels >= 0].tolist()
+    assert curves.logits.shape == (curves.sentences.sum(), 5)
+    assert measured.final_score == metrics.score("f1_entity", curves.logits, curves.labels, curves.sentences).value
+    assert measured.final_score is not None
+    assert measured.final_score > 0.9
+    assert (measured.dev_examples, measured.train_examples, measured.test_examples) == (20, 40, 10)
+    assert (measured.correct, measured.majority_correct, measured.majority_score) == (None, None, 0.0)
+    on_test = metrics.score("f1_entity", curves.test_logits, curves.test_labels, curves.test_sentences).value
+    assert measured.test_score == on_test
+    loss = F.cross_entropy(torch.from_numpy(curves.logits), torch.from_numpy(curves.labels))
+    assert measured.final_dev_loss == pytest.approx(loss.item())
+    assert failed.measured.final_score is not None
+    assert failed.measured.final_score < 0.5
+
+
+def test_what_token_tasks_cannot_have(trial: Make, tagged: TaskSpec) -> None:
+    with pytest.raises(HarnessError, match="augment changes texts, whose words have no labels of their own"):
+        train.train([trial(task=tagged, augment="swap")])
+    for name, value in (("label_smoothing", 0.1), ("class_weights", True), ("oversample", True), ("mixup", 0.2)):
+        with pytest.raises(HarnessError, match=f"{name} is for classes: got colours, whose words have labels"):
+            train.train([trial(task=tagged, **{name: value})])
+    with pytest.raises(HarnessError, match=r"every word that is scored has a token .*\.conll, line \d+\): got 4 of"):
+        train.train([trial(task=tagged, max_length=6)])
+
+
+def with_test(data: TaskSpec, folder: Path) -> TaskSpec:
+    assert data.files is not None
+    return data.model_copy(update={"files": data.files.model_copy(update={"test": str(folder)})})
+
+
+def test_a_test_split_is_scored_with_the_weights_of_the_result(trial: Make, data: TaskSpec, tmp_path: Path) -> None:
+    """The dev set once more as test set: equal logits, whether the last weights are kept, the best or averages."""
+    assert data.files is not None
+    (tmp_path / "test.tsv").write_bytes(Path(data.files.validation).read_bytes())
+    changes: list[dict[str, object]] = [
+        {}, {"keep_best": True, "early_stopping_on": "score"}, {"averaging": "ema", "ema_decay": 0.5},
+        {"early_stopping_patience": 1}, {"lr": 1e30},
+    ]  # fmt: skip
+    trials = [trial(3, task=with_test(data, tmp_path), **{"lr": 2e-2, "epochs": 4} | change) for change in changes]
+    found = train.train(trials)
+    for result in found:
+        assert np.array_equal(result.curves.test_logits, result.curves.logits, equal_nan=True)
+        assert result.curves.test_labels.tolist() == result.curves.labels.tolist()
+        assert result.measured.test_score == result.measured.final_score
+        assert result.measured.test_examples == 30
+    assert found[1].measured.kept_step != found[1].measured.steps  # else the case would prove nothing
+    assert found[4].measured.test_score is None
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_a_test_split_changes_nothing_of_a_run(trial: Make, data: TaskSpec, tmp_path: Path, padding: str) -> None:
+    longest = "a b c d e f g h a b c d e f good"  # longer than every other text
+    (tmp_path / "test.tsv").write_text(f"text\tlabel\n{longest}\tyes\ngood a\tyes\nbad b c\tno\n")
+    without, with_it = (
+        [trial(seed, task=task, padding=padding, epochs=1) for seed in (1, 2, 3)]
+        for task in (data, with_test(data, tmp_path))
+    )
+    plain, found = train.train(without), train.train(with_it)
+    for one, other in zip(plain, found, strict=True):
+        assert same(one, replace(other, curves=replace(other.curves, test_logits=one.curves.test_logits,
+                                                       test_labels=one.curves.test_labels)))  # fmt: skip
+        assert (one.measured.test_score, one.measured.test_examples) == (None, None)
+        assert one.measured.data_sha256 != other.measured.data_sha256
+        assert other.curves.test_logits.shape == (3, 2)
+    assert same(found[1], train.train(with_it[1:2])[0])
+    assert same(found[2], train.train(with_it[1:])[1])
 
 
 def test_what_cannot_be_trained_is_refused(trial: Make) -> None:

@@ -5,6 +5,7 @@ import math
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,23 @@ def test_other_metrics_are_computed_again(tmp_path: Path, metric: str) -> None:
         edit(store, trial.id, **{f"measured__{name}": 0.9})
         assert "score" in {one.rule for one in verify.check(sweep, store).problems}
         store.path(trial.id).write_bytes(whole)
+
+
+def test_scores_on_a_test_split_are_computed_again(made: tuple[Sweep, Store], tmp_path: Path) -> None:
+    sweep, _ = made
+    first, second, third, *_ = expand(sweep)
+    store = Store(tmp_path)
+    store.save_plan(sweep)
+    logits, labels = np.eye(2, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 0])
+    for trial, score, count in ((first, 2 / 3, 3), (second, 0.5, 3), (third, 2 / 3, 4)):
+        save(store, sweep, trial, Run(300), test_score=score, test_examples=count)
+        curves = store.curves(trial.id)
+        assert curves is not None
+        rewrite(store, trial.id, **vars(replace(curves, test_logits=logits, test_labels=labels)))
+    found = verify.check(sweep, store).problems
+    assert [(one.trial, one.rule) for one in found] == [(second.id, "score"), *[(third.id, "shapes")] * 2]
+    assert "test_score is 0.5, logits and labels give 0.666" in found[0].found
+    assert found[1].found == "test_logits are float32 (3, 2) for 4 test examples"
 
 
 # ----------------------------------------------------------------------------------------------------------- damage

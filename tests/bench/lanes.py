@@ -151,14 +151,25 @@ def trials(folder: Path, device: str, threads: int, number: int) -> dict[str, ob
 
 
 def peak(folder: Path, device: str, threads: int, lanes: int) -> dict[str, object]:
-    """The most bytes that training a pack ever held: the process's on a CPU, the allocated ones on a GPU."""
-    (first, *_) = train.train(work.trials(folder, lanes), device=device, threads=threads)
+    """The most bytes that training a pack ever held, the process's on a CPU, the allocated ones on a GPU; and the
+    seconds of a lane-step.
+    """
+    marks = []
+
+    def progress(step: int, steps: int) -> None:
+        if step in (_WARM, steps):
+            synchronise(device)
+            marks.append((step, time.perf_counter()))
+
+    (first, *_) = train.train(work.trials(folder, lanes), device=device, threads=threads, progress=progress)
+    (start, began), (end, ended) = marks[0], marks[-1]
+    seconds = (ended - began) / max(1, end - start) / lanes
     if device == "cuda":
-        return {"bytes": first.measured.peak_memory_bytes}
+        return {"bytes": first.measured.peak_memory_bytes, "seconds": seconds}
     # Not getrusage's: that begins with what the parent held when it started this process.
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
-    return {"bytes": int(found[1]) * 1024}
+    return {"bytes": int(found[1]) * 1024, "seconds": seconds}
 
 
 def _unless_too_large(error: RuntimeError) -> None:

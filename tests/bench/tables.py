@@ -396,6 +396,45 @@ def _memory(bench: Bench, what: str, folder: Path, device: str, lanes: int) -> l
     ]
 
 
+METHODS: dict[str, dict[str, object]] = {
+    "full": {},
+    "LoRA, rank 8": {"method": "lora"},
+    "top layer": {"method": "top_layers", "top_layers": 1},
+    "head": {"method": "head"},
+}
+
+
+def methods(bench: Bench) -> Measured:
+    """Memory and time by method and number of lanes: what is not trained is held once for all lanes."""
+    device, shape = bench.device or "cpu", (bench.shape or "base") if bench.device else "mini"
+    # Texts for sixteen updates of sixteen.
+    plain = work.recipe(work.build(bench.home / "methods", shape, "float32", (256, 32), 1))
+    rows = []
+    for name, fields in METHODS.items():
+        home = bench.home / "methods" / name.replace(" ", "-")
+        folder = work.write(home, plain.model_copy(update=fields))
+        for lanes in (1, 4, 16):
+            found: list[dict[str, float]] = []
+            why = ""
+            for _ in range(bench.repetitions):
+                try:
+                    _, said = run(module("lanes", folder, "peak", device=device, number=lanes), environment(device))
+                except NotMeasured as error:
+                    why = str(error)
+                    break
+                found.append(answer(said))
+            what = f"{name}, {lanes} lane{'s' * (lanes != 1)}"
+            rows.append(_shown(f"{what}: peak", "MiB", [one["bytes"] / 2**20 for one in found], why))
+            rows.append(_shown(f"{what}: a lane-step", "ms", [1e3 * one["seconds"] for one in found], why))
+            say(what)
+    sizes, of = work.SHAPES[shape], "the whole of it" if device == "cpu" else "what is allocated"
+    notes = (
+        f"{shape} shape: {sizes.layers} layers of {sizes.hidden}, texts of up to {sizes.width} tokens, batch 16, "
+        f"float32, {device}; a fresh process each, whose peak is {of}.",
+    )
+    return Measured(tuple(rows), notes)
+
+
 # ------------------------------------------------------------------------------------------------------------- start
 
 
@@ -491,6 +530,7 @@ TABLES: dict[str, Entry] = {
     **_bert("large", "tf32"),
     "recording": Entry("What recording for a diagnosis adds: the embedded model, CPU, one thread", recording),
     "memory": Entry("Memory of a lane", memory),
+    "methods": Entry("Memory and time by method and lanes", methods),
     "start": Entry("From the command to the first sign", start),
 }
 LONG = ("sweep-long",)

@@ -46,6 +46,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape(2, 32, 2, 64, 60, 64, width=32),
+    "mini": Shape(4, 256, 4, 1024, 8_000, 128, width=64),
     "base": Shape(12, 768, 12, 3072, 30_522, 512),
     "large": Shape(24, 1024, 16, 4096, 30_522, 512),
 }
