@@ -281,6 +281,12 @@ def search(
         str | None, typer.Option(metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; the search goes on later.")
     ] = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    stop_hopeless: Annotated[
+        bool,
+        typer.Option(
+            "--stop-hopeless", help="Give a recipe up when all its runs look lost by the rule of `harness diagnose`."
+        ),
+    ] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -303,11 +309,11 @@ def search(
     )  # fmt: skip
     with _progress(out) as follow:
         try:
-            ended = searching.run(resolved, store, options, follow)
+            ended = searching.run(resolved, store, options, follow, stop_hopeless)
         except KeyboardInterrupt:
             out.print("\nStopped: what was trained is kept; the same command goes on.")
             raise
-    found = searched.write_report(ended.sweep, store)
+    found = searched.write_report(ended.sweep, store, searching.stopped(ended.sweep, store))
     if as_json:
         _json(found.summary)
     else:
@@ -593,9 +599,11 @@ def report(
     made = reports.write(study, folder / "report", threshold)
     summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
     if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
+        from harness import search as searching
         from harness import searched
 
-        found = searched.write_report(study.sweeps[0], Store(folder))
+        given_up = searching.stopped(study.sweeps[0], Store(folder))
+        found = searched.write_report(study.sweeps[0], Store(folder), given_up)
         summary |= {"search": found.summary}
         pages.append(f"Search: {found.page}")
     if as_json:
@@ -1561,7 +1569,7 @@ def _counts_table(now: standing.Status, most_cells: int) -> Table:
 
 
 def _pack_table(now: standing.Status) -> list[Text | Table]:
-    """The running packs, a line for each of a pack's cells, of which the first four are shown."""
+    """The running packs, a line for each of a pack's cells, of which four are shown: those first with lost lanes."""
     if not now.packs:
         return []
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -1578,7 +1586,7 @@ def _pack_table(now: standing.Status) -> list[Text | Table]:
             seeds[trial.cell].append(f"{trial.seeds.seed}{' (looks lost)' if lost else ''}")
         what = [
             f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}"
-            for cell, of in seeds.items()
+            for cell, of in sorted(seeds.items(), key=lambda one: not any("lost" in seed for seed in one[1]))
         ]
         if len(what) > 4:
             what[3:] = [f"… and {so_many(len(what) - 3, 'more cell')}"]

@@ -25,7 +25,7 @@ from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
-from harness.workers import Done, Heard, Place, Result, Running, lanes, room_here, train_pack
+from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -60,6 +60,7 @@ class _Worker:
     def __init__(self, place: Place, workers_per_gpu: int) -> None:
         self.place, self.workers_per_gpu = place, workers_per_gpu
         self.heard = Heard()
+        self.leaving: tuple[str, ...] = ()
         self.folders: dict[Spec, Path] = {}
 
     def ready(self) -> Seat:
@@ -67,6 +68,9 @@ class _Worker:
 
         room = room_here(self.place.device, self.workers_per_gpu)
         return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
+
+    def leave(self, trials: tuple[str, ...]) -> None:
+        self.leaving = trials  # by name: it may arrive when the next pack trains
 
     def progress(self) -> Heard:
         return self.heard
@@ -77,11 +81,17 @@ class _Worker:
     def train(
         self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
     ) -> tuple[list[Result], dict[str, Files]]:
-        """The pack's results, and the weights to keep that this node can't write where the driver would find them."""
+        """The pack's results, and the weights to keep that this node can't write where the driver would find them.
+
+        Raises LeftError where `leave` asked for it.
+        """
         self.heard = Heard()
+        own = tuple(trial.id for trial in trials)
 
         def progress(step: int, steps: int) -> None:
             self.heard = replace(self.heard, share=step / steps)
+            if self.leaving == own and step < steps:
+                raise LeftError
 
         def signals(found: np.ndarray) -> None:
             self.heard = replace(self.heard, signals=found)
@@ -403,6 +413,12 @@ class RayPool:
                 self.shipped[spec] = None if files is None else (shipping.sha256(files), self.ray.put(files))
         return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
 
+    def leave(self, job: Job) -> None:
+        """Tell the worker that trains it."""
+        for flight in self.flights.values():
+            if flight.job is job:
+                flight.worker.actor.leave.remote(tuple(trial.id for trial in job.trials))
+
     def wait(self, seconds: float) -> list[Done]:
         """The packs that came back within that time, with those whose worker had to be killed."""
         found, self.given_up = self.given_up, []
@@ -417,8 +433,10 @@ class RayPool:
                 found.append(self._received(flight.job, *self.ray.get(future)))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
-                text = f"{error.cause.__class__.__name__}: {error}"
-                found.append(Done(flight.job, [], error=text))
+                if isinstance(error.cause, LeftError):
+                    found.append(Done(flight.job, [], left=True))
+                else:
+                    found.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayError as error:  # the worker is gone
                 self._end(flight)

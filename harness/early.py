@@ -34,9 +34,9 @@ def signals(train_loss: Floats, steps: int, evaluations: Floats, recording: Reco
 
     `train_loss` [S] has the steps that were made, `evaluations` [E] the updates before each evaluation. The loss is the
     mean of the last window, its slope the least-squares slope over the last two, per update; the gradient norm of the
-    middle layer and the ratio of update norm to weight norm are medians over the last window, as log10; the entropy,
-    in nats, is that of the classes predicted at the last evaluation. A loss that is not finite is infinite, which is
-    above all others.
+    middle layer and the ratio of update norm to weight norm are medians over the last window, as log10 (the ratio's of
+    updates that change something, where there are any); the entropy, in nats, is that of the classes predicted at the
+    last evaluation. A loss that is not finite is infinite, which is above all others.
     """
     found = np.full((len(SHARES), len(SIGNALS)), np.nan)
     known = signals_since(0, train_loss, steps, evaluations, recording)
@@ -71,7 +71,9 @@ def signals_since(
         here = (recording.update <= done) & (recording.update > done - window)
         if here.any():
             found[row, 2] = np.median(gradient[here])
-            found[row, 3] = np.median(ratio[here])
+            # The first update of a warm-up has no rate; of two, the median would lie between nothing and something.
+            moved = here & (recording.update_norm != 0)
+            found[row, 3] = np.median(ratio[moved if moved.any() else here])
         seen = int(np.searchsorted(evaluations, done, side="right"))
         if 0 < seen <= len(recording.predicted):
             found[row, 4] = _entropy(recording.predicted[seen - 1])
@@ -313,6 +315,14 @@ def of_runs(rows: Sequence[Floats]) -> Floats:
 
 
 # ------------------------------------------------------------------------------------------------------ runs that train
+
+
+def of_lanes(found: Floats) -> Floats:
+    """The signals of lanes so far [L, t, K] as [L, T, K], NaN where a share is not reached."""
+    whole = np.full((len(found), len(SHARES), len(SIGNALS)), np.nan)
+    whole[:, : found.shape[1]] = found
+    return whole
+
 
 # A number of a run that trains, as strict JSON has it: null where it is not known.
 Written = float | Literal["inf"] | None

@@ -22,20 +22,20 @@ _GROWN = 1.1  # so many times the finished runs, and the rules are learned again
 class Lessons:
     """What the finished and recorded runs of a sweep teach; each run is read once."""
 
-    def __init__(self, sweep: Sweep, store: Store) -> None:
-        """Learn from runs of `sweep` in `store`; nothing is read before `learn`."""
-        self.sweep, self.store = sweep, store
+    def __init__(self, store: Store) -> None:
+        """Learn from runs in `store`; nothing is read before `learn`."""
+        self.store = store
         self.signals: dict[str, np.ndarray | None] = {}  # [T, K] by trial; None: not recorded
         self.finished = 0  # runs that there were when the rules were learned
         self.found, self.lost, self.cells = early.of_runs([]), np.empty(0, dtype=bool), np.empty(0, dtype=int)
         self.rules: dict[int, early.Kept | str] = {}
 
-    def learn(self, finished: Sequence[Trial]) -> None:
-        """Learn from these finished trials, where they are a tenth more than the last time."""
+    def learn(self, sweep: Sweep, finished: Sequence[Trial]) -> None:
+        """Learn from these finished trials of a sweep, where they are a tenth more than the last time."""
         if self.finished and len(finished) < _GROWN * self.finished:
             return
         self.finished, self.rules = len(finished), {}
-        table = records.frame(self.sweep, self.store, spread(finished))
+        table = records.frame(sweep, self.store, spread(finished))
         table["verdict"] = analysis.verdicts(table)
         table = table[(table["status"] == "finished") & (table["verdict"] != "unjudged")]
         steps = diagnosis.planned_steps(table)
@@ -62,10 +62,12 @@ class Lessons:
 
     def _rule(self, others: np.ndarray) -> early.Kept | str:
         found, lost, cells = self.found[others], self.lost[others], self.cells[others]
-        if (count := len(np.unique(cells))) < 2:
-            return f"it takes finished, recorded runs of two other recipes, and there are those of {count or 'none'}"
-        if not lost.any() or lost.all():
-            return f"{'all' if lost.any() else 'none'} of {len(lost)} finished runs of other recipes were lost"
+        bad, good = (len(np.unique(cells[which])) for which in (lost, ~lost))
+        if bad < 2 or good < 2:  # a rule is tried on cells that it was not learned from
+            return (
+                "it takes finished, recorded runs of other recipes, lost ones of two and others of two, and there are "
+                f"lost ones of {bad} and others of {good}"
+            )
         kept = early.first_rule(found, lost, cells)
         if kept is None:
             share, wrong = f"{100 * early.CAUGHT:g} %", f"{100 * early.FALSE_ALARMS:g} %"

@@ -101,6 +101,16 @@ class Source(Protocol):
     def grown(self) -> Sweep | None:
         """The sweep with a recipe more to train, whenever a worker has nothing else to do; None at the end."""
 
+    @property
+    def stopped(self) -> Collection[str]:
+        """Trials that were given up in mid-training, and are not to be trained."""
+
+    def hopeless(self, running: Running) -> bool:
+        """Whether a pack is to be given up, by what it is heard to do."""
+
+    def stop(self, running: Running) -> str:
+        """Take note of a pack that was given up, as it was last heard of; what the person is told."""
+
 
 def run(
     sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None], source: Source | None = None
@@ -120,7 +130,8 @@ def run(
         if source is not None:
             _check_inputs(sweep, {}, {0})
             sweep = source.grown() or store.load_plan() or sweep
-            matching = expand(sweep)
+            stopped = source.stopped
+            matching = tuple(trial for trial in expand(sweep) if trial.id not in stopped)
         records = store.tidy(sweep)  # nobody else writes while the folder is held
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
@@ -143,6 +154,7 @@ def run(
                 training.run()
                 trained, sweep = training.trained, training.sweep
                 asked |= {trial.id for trial in training.missing}
+                asked -= set(source.stopped if source else ())
             else:
                 store.save_plan(sweep)
         checkpoints.close()
@@ -453,9 +465,10 @@ class _Training:
         self.fits: dict[object, int] = {}  # shape -> lanes that the memory holds, where it once didn't
         self.stop = _Stop(options.notice)
         self.said: set[bool] = set()
-        self.trained = 0
+        self.trained = self.stopped = 0
         self.until = None if options.time_limit is None else began + options.time_limit
         self.begun: dict[Job, float] = {}
+        self.given_up: dict[Job, Running] = {}  # as they were when they were told to stop
         self.paces: dict[object, tuple[float, float]] = {}  # shape -> (seconds, work) of the packs that came back
 
     def run(self) -> None:
@@ -518,7 +531,7 @@ class _Training:
 
     def _most(self) -> int:
         """How many packs there may still be at most."""
-        return len(self.missing) - self.trained + (self.source.left if self.source else 0)
+        return len(self.missing) - self.trained - self.stopped + (self.source.left if self.source else 0)
 
     def _join(self, trials: Sequence[Trial]) -> None:
         """Put the trials of each cell into the queue as one pack, or as many as its lanes need."""
@@ -577,6 +590,12 @@ class _Training:
         """Record a pack that came back, or put into the queue what is to be tried again."""
         job, lanes, shape = done.job, len(done.job.trials), done.job.trials[0].recipe.shape
         seconds = time.monotonic() - self.begun.pop(job)
+        if done.left:
+            assert self.source is not None
+            self.stopped += lanes
+            self.checkpoints.remove(job.trials)
+            self.progress.messages.append(self.source.stop(self.given_up[job]))
+            return
         if done.error is None:
             before = self.paces.get(shape, (0.0, 0.0))
             self.paces[shape] = (before[0] + seconds, before[1] + job.work)
@@ -629,6 +648,8 @@ class _Training:
         if not now and time.monotonic() - self.ticked < 1:
             return
         running, self.progress.workers = self.pool.running(), self.pool.workers
+        for one in running:
+            self._give_up(one)
         done = self.behind + sum(one.share * one.job.lane_epochs for one in running)
         if done > 0 and self.source is None:  # what a search will ask for isn't known
             self.progress.seconds_left = (time.monotonic() - self.started) / done * max(0.0, self.total - done)
@@ -637,6 +658,13 @@ class _Training:
             self.beaten = time.monotonic()
             self._beat(running)
         self.show(self.progress)
+
+    def _give_up(self, one: Running) -> None:
+        """Have a pack left where the source of the recipes takes it for hopeless."""
+        if self.source is not None and one.job not in self.given_up and self.source.hopeless(one):
+            self.given_up[one.job] = one
+        if one.job in self.given_up:
+            self.pool.leave(one.job)
 
     def _beat(self, running: Sequence[Running]) -> None:
         """Write for `harness status` what trains now; a disk without room for it stops no sweep."""

@@ -44,6 +44,22 @@ class Judged:
         return None if len(self.scores) < 2 else float(objective_of(self.scores[None], objective)[0])
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A recipe that was given up in mid-training since all its runs looked lost; nobody has seen them fail."""
+
+    recipe: str
+    rule: str
+    share: float  # of its training that was done
+    seconds: float  # that it took
+    runs: int
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the rest would have taken at the pace until then."""
+        return self.seconds / self.share * (1 - self.share)
+
+
 def judged(records: Sequence[Record | None]) -> Judged:
     """Judge a recipe by the records of its planned trials, None for what is missing."""
     measured = [record.measured for record in records if record is not None and record.measured is not None]

@@ -10,20 +10,26 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from harness import execute, ranking
-from harness.records import Store
-from harness.sweep import Cell, HarnessError, Range, Recipe, Sweep, Trial, neat
+from harness import early, execute, ranking
+from harness.packing import Job
+from harness.records import Record, Store
+from harness.sweep import Cell, HarnessError, Range, Recipe, Sweep, Trial, expand, neat
+from harness.workers import Running
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import JournalStorage
+
+    from harness.early_warning import Lessons
 
 STUDY = "study.log"
+_STOPPED = "stopped"  # the attribute of a suggestion that was given up
 # The NSGA-II default of 50 would make a search of 40 recipes random.
 _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
@@ -48,9 +54,17 @@ class Ended:
         return self.counts.left == 0 and self.left == 0 and confirmed
 
 
-def run(sweep: Sweep, store: Store, options: execute.Options, show: Callable[[execute.Progress], None]) -> Ended:
+def run(
+    sweep: Sweep,
+    store: Store,
+    options: execute.Options,
+    show: Callable[[execute.Progress], None],
+    stop_hopeless: bool = False,
+) -> Ended:
     """Search and confirm; `sweep` is that of a search file, `store` its results folder.
 
+    With `stop_hopeless` a recipe is given up in mid-training when all its runs look lost by the rule that the finished
+    runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off. Never on fresh seeds.
     Raises as `execute.run`, and HarnessError for settings that differ from those a started search has.
     """
     search = sweep.search
@@ -65,20 +79,37 @@ def run(sweep: Sweep, store: Store, options: execute.Options, show: Callable[[ex
             "the sampler cmaes needs the package cmaes", got="a machine without it",
             allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
         )  # fmt: skip
+    if stop_hopeless:
+        _refuse_stopping(sweep)
     _refuse_changed(sweep, store)
     began = time.monotonic()
     with _quiet():
-        asking = Asking(sweep, store)
+        asking = Asking(sweep, store, stop_hopeless)
         counts = execute.run(sweep, store, options, show, asking)
     found = store.load_plan() or sweep
     confirmed, confirm_counts = None, None
     if options.time_limit is not None:
         options = replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - began)))
-    if search.best and search.confirm and not counts.missing and not asking.left:
+    if search.best and search.confirm and counts.missing == len(asking.stopped) and not asking.left:
         confirmed = confirming(found, store)
         if confirmed is not None:
             confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
     return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
+
+
+def stopped(sweep: Sweep, store: Store) -> tuple[ranking.Stopped, ...]:
+    """The recipes of a search that were given up in mid-training and not trained since, from its journal."""
+    if not (store.folder / STUDY).is_file():
+        return ()
+    import optuna
+
+    found: dict[tuple[str, ...], ranking.Stopped] = {}
+    with _quiet(), suppress(KeyError):  # no study of this name yet
+        study = optuna.load_study(study_name=sweep.folder_name, storage=_journal(store))
+        for trial in study.get_trials(deepcopy=False):
+            if _STOPPED in trial.user_attrs and _lack(store, trial.user_attrs["trials"]):
+                found[tuple(trial.user_attrs["trials"])] = ranking.Stopped(**trial.user_attrs[_STOPPED])
+    return tuple(found.values())
 
 
 def confirming(sweep: Sweep, store: Store) -> Sweep | None:
@@ -100,6 +131,21 @@ def confirming(sweep: Sweep, store: Store) -> Sweep | None:
         cells=tuple(cells),
         seeds=sweep.search.confirm,
     )
+
+
+def _refuse_stopping(sweep: Sweep) -> None:
+    """Refuse to give recipes up where that can't be told, or where failing doesn't rule a recipe out."""
+    assert sweep.search is not None
+    if not sweep.record:
+        raise HarnessError(
+            "--stop-hopeless goes by what is recorded while runs train", got="record: off",
+            allowed="a search that records", fix="drop one of the two",
+        )  # fmt: skip
+    if sweep.search.failing != "constraint":
+        raise HarnessError(
+            "--stop-hopeless rules out recipes for failing, though nobody saw them fail",
+            got=f"failing: {sweep.search.failing}", allowed="failing: constraint", fix="drop one of the two",
+        )  # fmt: skip
 
 
 def _refuse_changed(sweep: Sweep, store: Store) -> None:
@@ -141,8 +187,13 @@ class Asking:
     search that was killed and gone on with suggests what it would have suggested.
     """
 
-    def __init__(self, sweep: Sweep, store: Store) -> None:
+    def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False) -> None:
         """Search where `sweep` says; the journal is opened when the first recipe is asked for."""
+        self.stop_hopeless = stop_hopeless
+        self.lessons: Lessons | None = None
+        self.looked: dict[Job, int] = {}  # shares of a pack's run at which it was looked at
+        self.hopeless_by: dict[Job, str] = {}
+        self._given_up: dict[Recipe, ranking.Stopped] = {}
         assert sweep.search is not None
         self.template, self.store, self.search = sweep, store, sweep.search
         self.cells: list[Cell] = []
@@ -173,6 +224,43 @@ class Asking:
         return None
 
     @property
+    def stopped(self) -> set[str]:
+        """The trials of recipes that were given up and have not been trained since."""
+        each = [self._ids(recipe) for recipe in self._given_up]
+        return {one for ids in each if _lack(self.store, ids) for one in ids}
+
+    def hopeless(self, running: Running) -> bool:
+        """Whether all runs of a recipe look lost, which must be one pack, by the finished runs of other recipes."""
+        job, signals = running.job, running.heard.signals
+        if not self.stop_hopeless or signals is None or self.looked.get(job) == signals.shape[1]:
+            return False
+        self.looked[job] = signals.shape[1]
+        if {trial.id for trial in job.trials} != set(self._ids(job.trials[0].recipe)):
+            return False
+        from harness import early_warning  # scipy
+
+        sweep = self._sweep()
+        trials = expand(sweep)
+        self.lessons = self.lessons or early_warning.Lessons(self.store)
+        self.lessons.learn(sweep, [trial for trial, record in self.store.each(trials) if _finished(record)])
+        rule = self.lessons.rule(job.trials[0].cell)
+        lost = early_warning.look_lost(rule, early.of_lanes(signals))
+        if isinstance(rule, str) or not all(lost):
+            return False
+        self.hopeless_by[job] = rule.rule.words
+        return True
+
+    def stop(self, running: Running) -> str:
+        """Tell the study of a recipe that was given up."""
+        job = running.job
+        cell, rule = self.cells[job.trials[0].cell], self.hopeless_by[job]
+        found = ranking.Stopped(cell.label, rule, running.share, running.seconds, len(job.trials))
+        self._given_up[cell.recipe] = found
+        self._tell()
+        at = f"{100 * found.share:.0f} % of its training"
+        return f"{cell.label}: given up at {at}, for all its runs look lost ({rule})"
+
+    @property
     def _opened(self) -> optuna.Study:
         assert self._study is not None
         return self._study
@@ -182,13 +270,11 @@ class Asking:
 
     def _load(self) -> None:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         self.store.folder.mkdir(parents=True, exist_ok=True)
         both = self.search.failing == "objective"
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(self.store.folder / STUDY))),
+            storage=_journal(self.store),
             study_name=self.template.folder_name,
             directions=["maximize", "minimize"] if both else ["maximize"],
             load_if_exists=True,
@@ -198,6 +284,8 @@ class Asking:
         for trial in self._study.get_trials(deepcopy=False):
             if "recipe" in trial.user_attrs:
                 self._join(trial.number, trial.params, trial.state.is_finished())
+                if self.stop_hopeless and _STOPPED in trial.user_attrs:
+                    self._given_up[self._cell(trial.params).recipe] = ranking.Stopped(**trial.user_attrs[_STOPPED])
             elif not trial.state.is_finished():  # killed while it was suggested: nobody has seen it
                 self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
@@ -223,23 +311,42 @@ class Asking:
         recipe = Recipe.model_validate(fixed)
         return Cell(axes=tuple((one.field, getattr(recipe, one.field)) for one in self.search.space), recipe=recipe)
 
-    def _ids(self, cell: Cell) -> list[str]:
-        return [Trial(recipe=cell.recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
+    def _ids(self, recipe: Recipe) -> list[str]:
+        return [Trial(recipe=recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
 
     def _tell(self) -> None:
-        """Tell the study of every asked recipe whose trials all have records."""
+        """Tell the study of every asked recipe whose trials all have records, or that was given up."""
         for number, cell in list(self.open.items()):
-            found = ranking.judged([self.store.load(one) for one in self._ids(cell)])
+            if cell.recipe in self._given_up:
+                self._tell_stopped(number, self._given_up[cell.recipe])
+                del self.open[number]
+                continue
+            found = ranking.judged([self.store.load(one) for one in self._ids(cell.recipe)])
             if found.complete:
                 self._tell_one(number, found)
                 del self.open[number]
 
-    def _tell_one(self, number: int, found: ranking.Judged) -> None:
+    def _suggested(self, number: int) -> optuna.trial.Trial:
+        """An asked trial, to be told."""
         import optuna
 
         study = self._opened
         study.sampler = optuna.samplers.RandomSampler()  # has nothing to do here; a grid's would stop a loop
-        trial = optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+    def _tell_stopped(self, number: int, found: ranking.Stopped) -> None:
+        """Tell the study that a recipe was given up: without a value, and ruled out as one whose runs all failed."""
+        import optuna
+
+        trial = self._suggested(number)
+        trial.set_user_attr(_STOPPED, asdict(found))
+        trial.set_constraint("failed", 1.0)
+        self._opened.tell(trial, state=optuna.trial.TrialState.PRUNED)
+
+    def _tell_one(self, number: int, found: ranking.Judged) -> None:
+        import optuna
+
+        study, trial = self._opened, self._suggested(number)
         trial.set_user_attr("scores", [round(score, 6) for score in found.scores.tolist()])
         trial.set_user_attr("failed", f"{found.failed} of {found.finished}")
         value = found.value(self.search.objective)
@@ -260,7 +367,7 @@ class Asking:
             if all(trial.params.get(field) in wanted for field, wanted in one.when):
                 _suggest(trial, one)
         cell = self._cell(trial.params)
-        trial.set_user_attr("trials", self._ids(cell))
+        trial.set_user_attr("trials", self._ids(cell.recipe))
         trial.set_user_attr("recipe", cell.label)  # the last: with it the suggestion is whole
         return self._join(trial.number, trial.params, told=False)
 
@@ -286,6 +393,22 @@ class Asking:
         if search.sampler == "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         return samplers.TPESampler(seed=seed, constant_liar=True)
+
+
+def _journal(store: Store) -> JournalStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(store.folder / STUDY)))
+
+
+def _lack(store: Store, trials: Sequence[str]) -> bool:
+    """Whether some of these trials have no record."""
+    return not ranking.judged([store.load(one) for one in trials]).complete
+
+
+def _finished(record: Record | None) -> bool:
+    return record is not None and record.status == "finished"
 
 
 def _key(seed: int, number: int) -> int:

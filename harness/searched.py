@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from harness import figures, ranking, statistics
+from harness.ranking import Stopped
 from harness.records import Store, write, write_json
 from harness.study import of_sweep
-from harness.sweep import Sweep, show
+from harness.sweep import Sweep, show, so_many
 from harness.tables import Table, csv, json_rows, markdown, markdown_text, percent, rate, score, unknown
 
 SHOWN = 20  # recipes in the Markdown; the CSV has them all
@@ -33,16 +34,20 @@ class Found:
     summary: dict[str, object]
 
 
-def write_report(sweep: Sweep, store: Store) -> Found:
-    """Write `search/` of a search's results folder: search.md, search.json, CSV tables and figures."""
+def write_report(sweep: Sweep, store: Store, stopped: Sequence[Stopped] = ()) -> Found:
+    """Write `search/` of a search's results folder: search.md, search.json, CSV tables and figures.
+
+    `stopped` are the recipes that were given up in mid-training.
+    """
     search = sweep.search
     assert search is not None
     ranked = ranking.table(sweep, store, ranking.confirmed_before(sweep, store))
     shares = ranking.drivers(ranked, search)
-    said = sentences(sweep, ranked, shares)
+    study = of_sweep(sweep, store)
+    trained = float(pd.to_numeric(study.runs["lane_seconds"]).sum())
+    said = sentences(sweep, ranked, shares, stopped, trained)
     folder = store.folder / "search"
     folder.mkdir(parents=True, exist_ok=True)
-    study = of_sweep(sweep, store)
     scores = [one.scores for one in ranking.by_cell(sweep, store)]
     drawn = []
     for name, figure in figures.draw_search(study, ranked, scores, search, shares):
@@ -56,6 +61,7 @@ def write_report(sweep: Sweep, store: Store) -> Found:
         "failing": search.failing,
         "sampler": search.sampler,
         "said": list(said),
+        "stopped": [asdict(one) | {"saved_seconds": one.saved} for one in stopped],
         "recipes": json_rows(ranked),
         "importance": json_rows(shares),
     }
@@ -67,17 +73,24 @@ def write_report(sweep: Sweep, store: Store) -> Found:
     return Found(page, said, summary)
 
 
-def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple[str, ...]:
-    """What the search found, in plain words: the best, how hopeful the search was, what failed, what mattered."""
+def sentences(
+    sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame, stopped: Sequence[Stopped] = (), trained: float = 0.0
+) -> tuple[str, ...]:
+    """What the search found, in plain words: the best, how hopeful the search was, what failed, what mattered.
+
+    `trained` seconds were spent on the finished runs.
+    """
     search = sweep.search
     assert search is not None
     finished, failed, crashed = (int(ranked[name].sum()) for name in ("finished", "failed", "crashed"))
     seeds, words = len(sweep.seeds), ranking.WORDS[search.objective]
     lost = f", {crashed} crashed" if crashed else ""
-    missing = int(ranked["planned"].sum()) - finished - crashed
+    missing = int(ranked["planned"].sum()) - finished - crashed - sum(one.runs for one in stopped)
     lost += f", {missing} missing" if missing else ""
     said = [f"{len(ranked)} different recipes were tried over {seeds} seeds each: {finished} runs finished{lost}; "
             f"{failed} failed to learn."]  # fmt: skip
+    if stopped:
+        said.append(_given_up(stopped, trained))
     known = ranked[ranked["rank"] > 0]
     if not len(known):
         return (*said, "No recipe has two finished runs yet, so none is ranked.")
@@ -116,6 +129,21 @@ def sentences(sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame) -> tuple
             f"({percent(top['value'])} of the variance between recipes, by functional ANOVA)."
         )
     return tuple(said)
+
+
+def _given_up(stopped: Sequence[Stopped], trained: float) -> str:
+    """How many recipes were stopped, what for, and what that saved."""
+    saved = sum(one.saved for one in stopped)
+    whole = trained + saved + sum(one.seconds for one in stopped)
+    shares = sorted(one.share for one in stopped)
+    at = percent(shares[0]) if shares[0] == shares[-1] else f"{percent(shares[0])} to {percent(shares[-1])}"
+    one = len(stopped) == 1
+    return (
+        f"{so_many(len(stopped), 'recipe')} of these {'was' if one else 'were'} given up at {at} of "
+        f"{'its' if one else 'their'} training, when all runs looked lost by what runs of other recipes had done: that "
+        f"{'it' if one else 'they'} would have failed is predicted, not seen. At the pace until then that saved "
+        f"{percent(saved / whole)} of the search's training time."
+    )
 
 
 def _hope(best: pd.Series, words: str) -> str:

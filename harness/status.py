@@ -300,8 +300,8 @@ class Watch:
         """Say in `lost` which of the training trials look lost, and in words how many; only then is there learning."""
         from harness import early_warning  # scipy, which a look at a sweep that doesn't train does without
 
-        self.lessons = self.lessons or early_warning.Lessons(self.sweep, self.store)
-        self.lessons.learn([trial for trial in self.trials.values() if self._is(trial.id, "finished")])
+        self.lessons = self.lessons or early_warning.Lessons(self.store)
+        self.lessons.learn(self.sweep, [trial for trial in self.trials.values() if self._is(trial.id, "finished")])
         rules = [self.lessons.rule(trial.cell) for trial in training]
         for trial, rule in zip(training, rules, strict=True):
             here = early.read(signals.get(trial.id, ()))

@@ -279,6 +279,7 @@ class Done:
     results: list[Result]
     error: str | None = None
     died: bool = False
+    left: bool = False  # as `Pool.leave` asked
 
     @property
     def out_of_memory(self) -> bool:
@@ -314,6 +315,10 @@ class Running:
         return self.heard.share
 
 
+class LeftError(Exception):
+    """A pack is left in mid-training, as `Pool.leave` asked."""
+
+
 class Pool(Protocol):
     """Workers that train packs."""
 
@@ -340,6 +345,9 @@ class Pool(Protocol):
     def start(self, job: Job) -> None:
         """Give a pack to an idle worker."""
 
+    def leave(self, job: Job) -> None:
+        """Have a pack left after the step that it is at, unless that is its last; it comes back without results."""
+
     def wait(self, seconds: float) -> list[Done]:
         """The packs that came back within that time."""
 
@@ -359,6 +367,7 @@ class InProcess:
         """Train packs of `sweep` here; `tick` is called after every step."""
         self.sweep, self.place, self.tick = sweep, place, tick
         self.job: Job | None = None
+        self.leaving: Job | None = None
         self.heard, self.started = Heard(), 0.0
 
     @property
@@ -383,6 +392,10 @@ class InProcess:
         """Keep the pack for `wait`, which trains it."""
         self.job, self.heard, self.started = job, Heard(), time.monotonic()
 
+    def leave(self, job: Job) -> None:
+        """Asked for in a `tick`; the step that it follows is the last."""
+        self.leaving = job
+
     def wait(self, seconds: float) -> list[Done]:
         """Train the pack to its end, whatever the time."""
         if self.job is None:
@@ -391,6 +404,8 @@ class InProcess:
         def progress(step: int, steps: int) -> None:
             self.heard = replace(self.heard, share=step / steps)
             self.tick()
+            if self.leaving is job and step < steps:
+                raise LeftError
 
         def signals(found: np.ndarray) -> None:
             self.heard = replace(self.heard, signals=found)
@@ -399,6 +414,8 @@ class InProcess:
         try:
             results = train_pack(self.sweep.name, self.sweep.profile, job.trials, self.place, progress, signals)
             done = Done(job, results)
+        except LeftError:
+            done = Done(job, [], left=True)
         except Exception:  # whatever a trial raises is kept in its record
             done = Done(job, [], error=traceback.format_exc())
         self.job = None

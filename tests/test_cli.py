@@ -695,7 +695,7 @@ MAY_IMPORT = {
     "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
     "tracking": {"records", "sweep"},
     "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
-    "search": {"ranking", "execute", "records", "sweep"},
+    "search": {"early", "early_warning", "ranking", "execute", "packing", "workers", "records", "sweep"},
     "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
     "report": {"figures", "findings", "diagnosis_findings", "tables", "analysis", "study", "records", "sweep"},

@@ -13,7 +13,7 @@ from harness import cluster, early
 from harness.cluster import RayPool, Seat
 from harness.packing import Job
 from harness.sweep import HarnessError, Sweep, Trial
-from harness.workers import Heard, Place
+from harness.workers import Heard, LeftError, Place
 
 GIB = 2**30
 
@@ -31,6 +31,7 @@ class FakeRay:
         self.started: list[str] = []
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=type("RayTaskError", (RayError,), {}))
         self.broken = ""
+        self.left: list[tuple[str, ...]] = []
         self.heard = Heard(0.5)
 
     def init(self, **options: object) -> None:
@@ -76,6 +77,7 @@ class FakeRay:
             ready=SimpleNamespace(remote=lambda: self.later(seat)),
             progress=SimpleNamespace(remote=lambda: self.later(self.heard)),
             train=SimpleNamespace(remote=lambda *words: self.later(None)),
+            leave=SimpleNamespace(remote=self.left.append),
         )
 
     def later(self, value: object) -> object:
@@ -184,6 +186,34 @@ def test_a_ray_worker_says_the_signals_of_its_lanes(trial: Callable[..., Trial])
         assert curves is not None
         wanted = early.signals(curves.train_loss, 16, curves.eval_step, curves.recording)
         np.testing.assert_array_equal(lane, wanted)
+
+
+def test_a_pack_is_left_at_its_next_step_and_comes_back_as_left(
+    pool: Callable[..., RayPool], trial: Callable[..., Trial]
+) -> None:
+    ray = FakeRay(a=2)
+    made, job = pool(ray), Job((trial(1), trial(2)))
+    made.start(Job((trial(3),)))
+    made.start(job)
+    made.leave(job)
+    assert ray.left == [tuple(one.id for one in job.trials)]
+    (future,) = (future for future, flight in made.flights.items() if flight.job is job)
+    error = ray.exceptions.RayTaskError("left")
+    error.cause = LeftError()  # type: ignore[attr-defined]
+    ray.results[future] = error
+    (done,) = made.wait(0)
+    assert (done.job, done.left, done.error, done.results, made.free) == (job, True, None, [], 1)
+
+
+def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Callable[..., Trial]) -> None:
+    worker = cluster._Worker(Place("cpu", 1), 1)
+    trials = [trial(1), trial(2)]
+    worker.leave((trials[0].id,))  # meant for a pack that has ended
+    assert len(worker.train("s", "p", trials, {})[0]) == 2
+    worker.leave(tuple(one.id for one in trials))
+    with pytest.raises(LeftError):
+        worker.train("s", "p", trials, {})
+    assert worker.progress().share == 1 / 16
 
 
 def test_a_worker_that_dies_alone_is_its_packs_fault_once_its_node_had_time_to_leave(

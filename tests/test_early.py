@@ -43,6 +43,15 @@ def test_signals_by_hand() -> None:
     assert np.isnan(found[half - 1, 4])  # before the first evaluation
 
 
+def test_an_update_without_a_rate_is_no_part_of_the_ratio() -> None:
+    found = recording(80, np.ones(80), [])
+    found.update_norm[0] = 0
+    told = early.signals(np.ones(80), 80, np.array([]), found)
+    assert told[:, 3] == pytest.approx([-2.0] * 40)  # at the first share there are two updates
+    found.update_norm[:] = 0
+    assert (early.signals(np.ones(80), 80, np.array([]), found)[:, 3] == -50).all()
+
+
 def test_signals_of_an_unfinished_a_diverged_and_an_unrecorded_run() -> None:
     loss = np.ones(30, dtype=np.float32)
     unfinished = early.signals(loss, 100, np.array([]), None)

@@ -1,5 +1,6 @@
 """A search: what it asks for, what it keeps, how it goes on after a kill, and what it refuses."""
 
+import itertools
 import json
 import math
 import os
@@ -7,8 +8,11 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from driving import content
@@ -17,11 +21,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from typer.testing import CliRunner
 
-from harness import execute, ranking, rerun, search, tasks, verify, workers
+from harness import early, execute, ranking, rerun, search, searched, tasks, verify, workers
 from harness.cli import app
 from harness.execute import Options
+from harness.packing import Job
 from harness.records import Record, Store
 from harness.sweep import HarnessError, Range, Sweep, Trial, expand, load, neat
+from harness.workers import Heard, Running
 
 HERE = Options(in_process=True)
 SPACE = "{lr: {low: 1e-4, high: 1e-2, log: on}, epochs: {low: 1, high: 2}, bias_correction: [off, on]}"
@@ -514,3 +520,154 @@ def test_the_commands_of_a_search(write, made, tmp_path, monkeypatch) -> None:
     report = json.loads(run("report", "find.yaml", "--json"))
     assert report["search"] == shown
     assert len(report["cells"]) == 5
+
+
+# ------------------------------------------------------------------------------------------- recipes that are given up
+
+# On the small task the first three rates learn and the others fail. The grid of this seed asks for two that learn, two
+# that fail and one that learns; then there is a rule, and the two that are left fail.
+RATES = "{lr: [1e-2, 2e-2, 3e-2, 3, 5, 10, 20]}"
+GRID, TWO = "recipes: 7, sampler: grid, seed: 16", "seeds: 1..2\nepochs: 15"
+
+
+@pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver to which every look at its clock takes a second: it looks at its workers after every step."""
+    ticks = itertools.count()
+    monkeypatch.setattr(execute, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+
+
+def test_a_recipe_whose_runs_all_look_lost_is_given_up_and_only_with_the_switch(write, every_step, tmp_path) -> None:
+    sweep = load(write(f"{GRID}, confirm: {{best: 1, seeds: 8..9}}", RATES, TWO))
+    store, whole, told = Store(tmp_path / "a" / "find"), Store(tmp_path / "b" / "find"), []
+    undisturbed = search.run(sweep, whole, HERE, quiet)
+    assert (undisturbed.counts.finished, undisturbed.counts.failed) == (14, 8)
+    assert search.stopped(sweep, whole) == ()
+
+    def tell(progress: execute.Progress) -> None:
+        told.extend(progress.messages)
+        progress.messages.clear()
+
+    ended = search.run(sweep, store, HERE, tell, stop_hopeless=True)
+    assert ended.complete
+    assert (ended.counts.finished, ended.counts.missing, ended.counts.crashed, ended.counts.failed) == (10, 4, 0, 4)
+    assert ended.confirm_counts is not None
+    assert ended.confirm_counts.finished == 2
+    assert labels(ended.sweep) == labels(undisturbed.sweep)
+    kept, wanted = content(store), content(whole)
+    assert kept == {trial: wanted[trial] for trial in kept}
+    given_up = [cell.label for cell in ended.sweep.cells[-2:]]
+    assert [line.partition(": given up at ")[0] for line in told] == given_up
+    states = [one.state.name for one in journal(store)]
+    assert states == ["COMPLETE"] * 5 + ["PRUNED"] * 2
+    for one, found in zip(journal(store)[-2:], search.stopped(sweep, store), strict=True):
+        assert one.constraints == {"failed": 1.0}
+        assert one.user_attrs["stopped"] == asdict(found)
+        assert 0 < found.share < 0.5
+        assert f" at {100 * found.share:.0f} % of its training" in told[int(found.recipe == given_up[1])]
+        assert found.rule.endswith(" % of a run")
+        assert found.runs == 2
+
+    # The same command trains nothing more; without the switch, what was given up is trained as ever.
+    again = search.run(sweep, store, HERE, quiet, stop_hopeless=True)
+    assert (again.counts.trained_now, again.counts.left, again.complete) == (0, 0, True)
+    assert len(search.stopped(sweep, store)) == 2
+    trained = search.run(sweep, store, HERE, quiet)
+    assert (trained.counts.trained_now, trained.counts.missing) == (4, 0)
+    assert content(store) == wanted
+    assert search.stopped(sweep, store) == ()
+    assert search.run(sweep, store, HERE, quiet, stop_hopeless=True).counts.trained_now == 0
+
+
+def test_a_search_that_gives_up_recipes_goes_on_after_a_kill(write, every_step, tmp_path) -> None:
+    """Killed at the first word of a recipe given up, it does not train that recipe again, and gives up the next."""
+    sweep, store = load(write(GRID, RATES, TWO)), Store(tmp_path / "find")
+
+    def kill(progress: execute.Progress) -> None:
+        if progress.messages:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.run(sweep, store, HERE, kill, stop_hopeless=True)
+    (first,) = search.stopped(sweep, store)
+    ended = search.run(sweep, store, HERE, quiet, stop_hopeless=True)
+    assert ended.complete
+    assert (ended.counts.trained_now, ended.counts.missing) == (0, 4)
+    assert search.stopped(sweep, store)[0] == first
+    assert len(search.stopped(sweep, store)) == 2
+
+
+def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, every_step, tmp_path) -> None:
+    sweep, store = load(write(GRID, RATES, TWO)), Store(tmp_path / "find")
+    search.run(sweep, store, HERE, quiet, stop_hopeless=True)
+    asking = search.Asking(sweep, store, stop_hopeless=True)
+    asking._load()
+    last = Job(tuple(trial for trial in expand(asking._sweep()) if trial.cell == 6))
+    learned = asking._ids(asking.cells[0].recipe)[0]
+    curves = store.curves(learned)
+    assert curves is not None
+    fine = early.signals(curves.train_loss, 45, curves.eval_step, store.recording(learned))[None]
+    lost = np.full((1, 40, 5), np.inf)
+
+    def hopeless(*lanes: np.ndarray, job: Job = last, asking: search.Asking = asking) -> bool:
+        asking.looked.clear()
+        return asking.hopeless(Running(job, Heard(0.5, np.concatenate(lanes)), 1.0))
+
+    assert hopeless(lost, lost)
+    assert not hopeless(lost, fine)
+    assert not hopeless(lost, job=Job(last.trials[:1]))  # its other seed may be better
+    assert not hopeless(lost * np.nan, lost)
+    assert not asking.hopeless(Running(last, Heard(0.01), 1.0))
+    assert not hopeless(lost, lost, asking=search.Asking(sweep, store))
+    twice = journal(store)[-1]
+    asking._opened.enqueue_trial(twice.params)
+    asking.most += 1
+    assert asking._ask() is False
+    asking._tell()
+    assert asking.open == {}
+    assert [one.state.name for one in journal(store)[-2:]] == ["PRUNED"] * 2
+    assert journal(store)[-1].user_attrs["stopped"] == twice.user_attrs["stopped"]
+    assert len(search.stopped(sweep, store)) == 2
+
+
+def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("harness.figures.draw_search", lambda *given: iter(()))
+    made(peak)
+    sweep, store = load(write("recipes: 4")), Store(tmp_path / "find")
+    search.run(sweep, store, HERE, quiet)
+    plan = store.load_plan()
+    assert plan is not None
+    for trial in expand(plan):
+        if trial.cell == 3:
+            store.path(trial.id).unlink()
+    stopped = [ranking.Stopped(plan.cells[3].label, "training loss above 0.7 at 25 % of a run", 0.25, 1.0, 2)]
+    assert stopped[0].saved == pytest.approx(3)
+    found = searched.write_report(plan, store, stopped)
+    assert found.said[0].startswith(
+        "4 different recipes were tried over 2 seeds each: 6 runs finished; "
+    )  # none missing
+    # Six runs of two seconds, one second, and the three that were saved.
+    assert found.said[1] == (
+        "1 recipe of these was given up at 25 % of its training, when all runs looked lost by what runs of other "
+        "recipes had done: that it would have failed is predicted, not seen. At the pace until then that saved 19 % of "
+        "the search's training time."
+    )
+    assert found.summary["stopped"] == [asdict(stopped[0]) | {"saved_seconds": 3.0}]
+    more = [*stopped, ranking.Stopped("lr 1", "", 0.5, 1.0, 2)]
+    assert (
+        searched.write_report(plan, store, more)
+        .said[1]
+        .startswith("2 recipes of these were given up at 25 % to 50 % of their")
+    )
+    assert "given up" not in " ".join(searched.write_report(plan, store).said)
+
+
+def test_giving_up_needs_recordings_and_a_search_that_rules_out_failing(write, tmp_path) -> None:
+    for more, rest, wrong in (
+        ("recipes: 4", "seeds: 1..2\nrecord: off", "record: off"),
+        ("recipes: 4, failing: objective", "seeds: 1..2", "failing: objective"),
+        ("recipes: 4, failing: ignore", "seeds: 1..2", "failing: ignore"),
+    ):
+        with pytest.raises(HarnessError, match=f"got {wrong}; allowed: "):
+            search.run(load(write(more, rest=rest)), Store(tmp_path / "find"), HERE, quiet, stop_hopeless=True)
+    assert not (tmp_path / "find").exists()

@@ -234,11 +234,11 @@ WARNED = "title: Rates\nstand_in: the embedded stand-in\n" + HEAD + "lr: [1e-5, 
 FINE, GONE = Run(300, gradients=(1.0, 1.0)), Run(200, loss=0.69, gradients=(1e-4, 1e-4))
 
 
-def warned(here, runs) -> tuple[Store, dict[str, object]]:
+def warned(here, runs, sweep=None) -> tuple[Store, dict[str, object]]:
     """A sweep in training: of the last cell a lane as runs that learn, one as those that fail, one that has not begun
     and one that diverged; a heartbeat with their signals.
     """
-    sweep = sweep_of(here / "sweeps", WARNED)
+    sweep = sweep or sweep_of(here / "sweeps", WARNED)
     store = store_of(here / "results", sweep, runs)
     trials = expand(sweep)
     good, bad = (
@@ -273,6 +273,17 @@ def test_lanes_that_look_lost_are_marked(here, monkeypatch):
         assert "lost" not in run("made").stdout
 
 
+def test_marked_lanes_are_not_among_the_cells_that_are_cut_short(here):
+    sweep = sweep_of(here / "sweeps", WARNED.replace("[1e-5, 2e-5, 3e-5]", "[1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5]"))
+    store, pack = warned(here, {0: [FINE, GONE, GONE, FINE], 1: [FINE, GONE, FINE, GONE]}, sweep)
+    ids = [trial.id for trial in expand(sweep) if trial.seeds.seed == 5]
+    good, bad, *_ = pack["signals"]
+    beat(store, [pack | {"trials": ids, "signals": [good] * 5 + [bad]}])
+    with store.locked():
+        (line,) = (line for line in run("made").stdout.splitlines() if line.startswith("   1  50 %"))
+    assert line.rstrip().endswith("lr 6e-5: seed 5 (looks lost)")
+
+
 def test_why_no_lane_is_marked_is_one_line(here):
     store, _ = warned(here, {0: [FINE, GONE]})
     with store.locked():
@@ -280,8 +291,8 @@ def test_why_no_lane_is_marked_is_one_line(here):
         said = run("made").stdout
     assert found["packs"][0]["lost"] == [None] * 4
     assert found["early_warning"] == (
-        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of two other recipes, "
-        "and there are those of 1."
+        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of other recipes, lost "
+        "ones of two and others of two, and there are lost ones of 1 and others of 1."
     )
     assert found["early_warning"] in said.splitlines()
 
