@@ -283,7 +283,7 @@ def next_sweep(found: Analysis) -> tuple[str, str] | None:
         f"Not tried there yet: {', '.join(variants)}." if variants else "The usual remedies are all in this sweep."
     )
     sentence = (
-        f"{helped}The cell that fails most is “{found.study.cells[worst].label}”, {_share(k, n)}. "
+        f"The cell that fails most is “{found.study.cells[worst].label}”, {_share(k, n)}. {helped}"
         f"{untried} {enough} (Fisher's exact test, power 80 %)."
     )
     return sentence, "\n".join(lines) + "\n"
@@ -302,5 +302,5 @@ def _helped(found: Analysis, worst: int, recipe: Recipe) -> str:
         other = int(counts.loc[index, "failed"]), int(counts.loc[index, "finished"])
         if other[0] * n < k * other[1] and statistics.fisher(k, n, *other) < 0.05:
             name = differing[0]
-            said.append(f"{name.replace('_', ' ')} {show(getattr(cell.recipe, name))} ({_share(*other)})")
-    return f"In this sweep itself fewer runs fail than there with {' and with '.join(said)}. " if said else ""
+            said.append(f"{name.replace('_', ' ')} {show(getattr(cell.recipe, name))} ({other[0]} of {other[1]})")
+    return f"All else equal fewer fail in this sweep with {', '.join(said)}. " if said else ""
