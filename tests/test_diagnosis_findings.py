@@ -126,8 +126,8 @@ def test_what_already_helped_is_said(tmp_path: Path) -> None:
     proposed = diagnosis_findings.next_sweep(analysed(tmp_path, {0: [Run(200)] * 8, 1: [Run(300)] * 8}, text))
     assert proposed is not None
     assert proposed[0].startswith(
-        "The cell that fails most is “bias correction off”, 8 of 8 (100 % [68, 100]). All else equal fewer fail in this "
-        "sweep with bias correction on (0 of 8). Not tried there yet: "
+        "The cell that fails most is “bias correction off”, 8 of 8 (100 % [68, 100]). All else equal fewer fail in "
+        "this sweep with bias correction on (0 of 8). Not tried there yet: "
     )
 
 
