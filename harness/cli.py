@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -559,7 +560,9 @@ def data(
                 if model is not None:
                     raise
                 notes.append(f"Tokens are not counted: {error}")
-        found.append(describing.describe(recipe.task, tokenizer, recipe.max_length))
+        one = describing.describe(recipe.task, tokenizer, recipe.max_length)
+        if one not in found:  # models with the same tokenizer see the same
+            found.append(one)
     if as_json:
         _json({"tasks": [asdict(one) for one in found], "notes": notes})
         return
@@ -595,7 +598,7 @@ def report(
     study, folder = studies[0]
     if len(studies) == 2:
         study = joined(study, studies[1][0])
-        folder = results / re.sub(r"[^\w@.=-]+", "-", study.name)
+        folder = results / re.sub(r"[^\w@.=-]+", "-", re.sub(r"[()]", "", study.name))
     made = reports.write(study, folder / "report", threshold)
     summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
     if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
@@ -673,11 +676,21 @@ def _refuse_nothing_to_tell(study: Study) -> None:
     judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
     name = study.name
     if not any(study.recording(int(row)) is not None for row in judged.index):
+        texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
+        if not study.sweeps:
+            got, fix = f"{name}, which was imported", f"`harness report {name}` says what its columns allow"
+        elif not texts:
+            got, fix = f"{name}, a token task, which nothing is recorded of", "see its report"
+        elif judged.empty:
+            got, fix = f"0 finished runs of {name}", f"`harness sweep {study.sweeps[0].name}` trains what is missing"
+        else:
+            got = f"{so_many(len(judged), 'finished run')} of {name}, none recorded"
+            fix = "train them again in another --results folder; their results will be the same"
         raise HarnessError(
             "a diagnosis reads what was recorded while runs trained",
-            got=f"{so_many(len(judged), 'finished run')} of {name}, none recorded",
+            got=got,
             allowed="runs of a sweep without `record: off`, trained by this version",
-            fix="train them again in another --results folder; their results will be the same",
+            fix=fix,
         )
     failed = int((judged["outcome"] == "failed").sum())
     if failed in (0, len(judged)):
@@ -931,7 +944,7 @@ def pretrain(
         except pretraining.Stopped as stopped:
             console.print(f"Stopped after step {stopped.step} of {steps}; the same command goes on from there.")
             raise (execute.Terminated if stopped.terminated else KeyboardInterrupt) from None
-    said = f"{made.folder}: loss {made.final_loss:.3f} over the last 100 steps"
+    said = f"{made.folder}: loss {made.final_loss:.3f} over the last {min(steps, 100)} steps"
     if made.held_out:
         score = made.held_out[-1][1]
         said += f", {score.loss:.3f} on held-out texts (perplexity {score.perplexity:,.1f})"
@@ -1115,7 +1128,7 @@ def _one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: li
         return matching[0]
     ids = ", ".join(found.id for found in matching[:30]) + (", …" if len(matching) > 30 else "")
     raise HarnessError(
-        "one trial is trained again", got=f"{len(matching)} that match",
+        "one trial is meant", got=f"{len(matching)} that match",
         allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
         fix="add --where key=value or give --trial ID" if matching else "loosen the conditions",
     )  # fmt: skip
@@ -1274,13 +1287,18 @@ def _print_kept(out: Console, sweep: Sweep, store: Store, keep: keeping.Which, a
         out.print(Text(said), soft_wrap=True)
 
 
+def _splits(found: describing.Described) -> dict[str, describing.Split]:
+    return {"train": found.train, "dev": found.dev} | ({} if found.test is None else {"test": found.test})
+
+
 def _print_data(out: Console, found: describing.Described) -> None:
-    """A task's data on a screen: both splits side by side, the lengths as bars, then what is odd, with its lines."""
+    """A task's data on a screen: the splits side by side, the lengths as bars, then what is odd, with its lines."""
     tokens = found.kind == "tokens"
     kind = "a regression" if found.classes is None else f"{found.classes} {'tags' if tokens else 'classes'}"
-    texts = "pairs of texts" if found.pairs else "single texts"
+    texts = "sentences" if tokens else "pairs of texts" if found.pairs else "single texts"
     out.print(Text.assemble((_plain(found.name), "bold"), f"  {kind}, {texts}, {found.metric.replace('_', ' ')}"))
-    splits = {"train": found.train, "dev": found.dev}
+    splits = _splits(found)
+    width = 16 if found.test is None else 8  # of a bar
     for name, split in splits.items():
         out.print(Text(f"{name:5}  {_plain(split.source)}", style="dim"), soft_wrap=True)
     out.print()
@@ -1288,10 +1306,10 @@ def _print_data(out: Console, found: describing.Described) -> None:
     table.add_column("")
     for name in splits:
         table.add_column(name, justify="right")
-        table.add_column("", min_width=16)
+        table.add_column("", min_width=width)
 
-    def row(name: str | Text, shown: list[str], bars: tuple[str, ...] = ("", "")) -> None:
-        table.add_row(name, shown[0], bars[0], shown[1], bars[1])
+    def row(name: str | Text, shown: Iterable[str], bars: Iterable[str] = itertools.repeat("")) -> None:
+        table.add_row(name, *itertools.chain.from_iterable(zip(shown, bars, strict=False)))
 
     row("examples", [f"{split.examples:,}" for split in splits.values()])
     for label in list(found.train.labels or ())[:_MOST_LABELS]:
@@ -1299,10 +1317,10 @@ def _print_data(out: Console, found: describing.Described) -> None:
         row(
             Text(_plain(label)[:30]),
             [f"{100 * share:.1f} %" for share in shares],
-            tuple(_bar(one, 16) for one in shares),
+            [_bar(one, width) for one in shares],
         )
     if (more := len(found.train.labels or ()) - _MOST_LABELS) > 0:
-        row(f"… and {more} more", ["", ""])
+        row(f"… and {more} more", [""])
     if found.train.label_range:
         ranges = [split.label_range or (math.nan,) * 3 for split in splits.values()]
         row("labels", [f"{low:g} to {high:g}, mean {mean:.3g}" for low, mean, high in ranges])
@@ -1341,18 +1359,20 @@ def _lengths_table(found: describing.Described) -> Table:
     """The histogram: a line a bar, shares of each split; what is cut for certain is dimmed."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(found.unit, justify="right")
-    for name in ("train", "dev"):
+    for name in _splits(found):
         table.add_column(name, justify="right")
         table.add_column("", min_width=24)
-    sizes = (found.train.examples, found.dev.examples)
-    largest = max(
-        count / size for one in found.histogram for count, size in zip((one.train, one.dev), sizes, strict=True)
-    )
-    for one in found.histogram:
+    sizes = [split.examples for split in _splits(found).values()]
+    bars = [
+        [count / size for count, size in zip((one.train, one.dev, one.test), sizes, strict=False)]
+        for one in found.histogram
+    ]
+    largest = max(map(max, bars))
+    for one, shares in zip(found.histogram, bars, strict=True):
         name = f"{one.low}–{one.high}" if one.high is not None and one.high > one.low else f"{one.low}"
         row = [f"{name} and more" if one.high is None else name]
-        for count, size in zip((one.train, one.dev), sizes, strict=True):
-            row += [f"{100 * count / size:.1f} %", _bar(count / size / largest, 24)]
+        for share in shares:
+            row += [f"{100 * share:.1f} %", _bar(share / largest, 24)]
         cut = found.unit == "tokens" and one.low > found.max_length
         table.add_row(*row, style="dim" if cut else None)
     return table
@@ -1364,13 +1384,13 @@ def _print_excerpt(out: Console, line: str) -> None:
 
 def _print_odd(out: Console, found: describing.Described) -> None:
     """Duplicates, leaks and empty texts: counts, and the first of them with their numbers."""
-    splits = {"train": found.train, "dev": found.dev}
+    splits = _splits(found)
 
     def listed(repeated: tuple[describing.Repeated, ...]) -> None:
         for one in repeated:
             where = [
                 f"{name} {split.unit} {', '.join(map(str, numbers[:4]))}{', …' if len(numbers) > 4 else ''}"
-                for (name, split), numbers in zip(splits.items(), (one.train, one.dev), strict=True)
+                for (name, split), numbers in zip(splits.items(), (one.train, one.dev, one.test), strict=False)
                 if numbers
             ]
             labels = f"labels {', '.join(one.labels)}" if len(one.labels) > 1 else f"label {one.labels[0]}"
@@ -1382,12 +1402,19 @@ def _print_odd(out: Console, found: describing.Described) -> None:
         other = f"; {so_many(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
         out.print(f"{name}: {again if split.repeats else f'all {split.examples:,} examples differ'}{other}.")
         listed(split.repeated)
-    if found.leaks:
-        share = f"{found.leaks} of {found.dev.examples:,} dev examples ({100 * found.leaks / found.dev.examples:.1f} %)"
-        out.print(f"Leaks: {share} stand in the training split too, {found.leaks_disagreeing} with another label.")
-    else:
-        out.print(f"Leaks: none of the {found.dev.examples:,} dev examples stands in the training split.")
-    listed(found.leaked)
+    leaks = [("dev", "training", found.leaks, found.leaks_disagreeing, found.leaked)]
+    for source, one in (("training", found.test_leaks_of_train), ("dev", found.test_leaks_of_dev)):
+        if one is not None:
+            leaks.append(("test", source, one.examples, one.disagreeing, one.first))
+    for into, source, examples, disagreeing, first in leaks:
+        size = splits[into].examples
+        if examples:
+            share = f"{examples} of {size:,} {into} examples ({100 * examples / size:.1f} %)"
+            verb = "stands" if examples == 1 else "stand"
+            out.print(f"Leaks: {share} {verb} in the {source} split too, {disagreeing} with another label.")
+        else:
+            out.print(f"Leaks: none of the {size:,} {into} examples stands in the {source} split.")
+        listed(first)
     for name, split in splits.items():
         if split.empty:
             lines = ", ".join(map(str, split.empty[:10])) + (", …" if len(split.empty) > 10 else "")

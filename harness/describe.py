@@ -45,6 +45,16 @@ class Repeated:
     dev: tuple[int, ...]
     labels: tuple[str, ...]
     begins: str
+    test: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Examples of one split whose texts stand in another too, those of them whose label stands at none, the first."""
+
+    examples: int
+    disagreeing: int
+    first: tuple[Repeated, ...]
 
 
 @dataclass(frozen=True)
@@ -75,11 +85,15 @@ class Bin:
     high: int | None
     train: int
     dev: int
+    test: int = 0
 
 
 @dataclass(frozen=True)
 class Described:
-    """All of a task's data; `leaks` are dev examples whose texts are in the training split."""
+    """All of a task's data; `leaks` are dev examples whose texts are in the training split.
+
+    What is said of a test split is None where there is none.
+    """
 
     name: str
     metric: str
@@ -96,23 +110,26 @@ class Described:
     leaked: tuple[Repeated, ...]
     unit: Literal["tokens", "words", "characters"]  # of the histogram and the longest
     histogram: tuple[Bin, ...]
+    test: Split | None = None
+    test_leaks_of_train: Leaks | None = None  # test examples whose texts are in the training split
+    test_leaks_of_dev: Leaks | None = None  # … in the dev split, by which all is chosen
 
 
 def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> Described:
     """Read a task and look at it; lengths in tokens where there is a tokenizer. Raises HarnessError as `tasks.load`."""
     raw = tasks.load(spec, blank=True)
-    both = (raw.train, raw.validation)
+    splits = (raw.train, raw.validation, *(() if raw.test is None else (raw.test,)))
     unit: Literal["tokens", "words", "characters"] = "tokens"
     if tokenizer is None:  # where no blanks part the words, as in Japanese, there is nothing but letters to count
         words, characters = _words(raw.train).sum(), _characters(raw.train).sum()
         unit = "words" if characters < _LONG_WORD * words else "characters"
     lengths = [
         _tokens(rows, tokenizer) if tokenizer else _words(rows) if unit == "words" else _characters(rows)
-        for rows in both
+        for rows in splits
     ]
     longest = max_length if unit == "tokens" else None
-    train, dev = (_split(raw, rows, found, longest) for rows, found in zip(both, lengths, strict=True))
-    leaks, disagreeing, leaked = _leaks(raw)
+    train, dev, *test = (_split(raw, rows, found, longest) for rows, found in zip(splits, lengths, strict=True))
+    leaks = _leaks(raw, raw.train, raw.validation)
     classes = None if raw.label_names is None else len(raw.label_names)
     return Described(
         name=raw.name,
@@ -125,11 +142,14 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         max_length=max_length,
         train=train,
         dev=dev,
-        leaks=leaks,
-        leaks_disagreeing=disagreeing,
-        leaked=leaked,
+        leaks=leaks.examples,
+        leaks_disagreeing=leaks.disagreeing,
+        leaked=leaks.first,
         unit=unit,
         histogram=_histogram(*lengths),
+        test=test[0] if test else None,
+        test_leaks_of_train=None if raw.test is None else _leaks(raw, raw.train, raw.test),
+        test_leaks_of_dev=None if raw.test is None else _leaks(raw, raw.validation, raw.test),
     )
 
 
@@ -189,11 +209,10 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) ->
     short = labels if rows.words is None else [f"entities: {one.count('B-')}" for one in labels]
     order = np.argsort(-lengths, kind="stable")[:MOST_SHOWN].tolist()
     regression = raw.label_names is None
-    train = rows is raw.train
 
     def repeated(one: tuple[str, ...]) -> Repeated:
         numbers = tuple(rows.numbers[place] for place in several[one])
-        return Repeated(numbers if train else (), () if train else numbers, spelt[one], _begins(one))
+        return _repeated(raw, {rows: numbers}, spelt[one], one)
 
     return Split(
         source=rows.source,
@@ -215,34 +234,41 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) ->
     )
 
 
-def _leaks(raw: Raw) -> tuple[int, int, tuple[Repeated, ...]]:
-    """Dev examples whose texts are in the training split, those of them with another label, and the first of both."""
+def _repeated(
+    raw: Raw, numbers: dict[Rows, tuple[int, ...]], labels: tuple[str, ...], texts: tuple[str, ...]
+) -> Repeated:
+    """`numbers` of each split that has the texts."""
+    train, dev = numbers.get(raw.train, ()), numbers.get(raw.validation, ())
+    return Repeated(train, dev, labels, _begins(texts), () if raw.test is None else numbers.get(raw.test, ()))
+
+
+def _leaks(raw: Raw, source: Rows, into: Rows) -> Leaks:
+    """Examples of the split `into` whose texts are in `source`; those of them with another label stand first."""
     known: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(_joined(raw.train)):
+    for place, one in enumerate(_joined(source)):
         known.setdefault(one, []).append(place)
-    labels, own = _labels(raw, raw.train), _labels(raw, raw.validation)
+    labels, own = _labels(raw, source), _labels(raw, into)
     found, agree = [], []
-    for place, one in enumerate(_joined(raw.validation)):
+    for place, one in enumerate(_joined(into)):
         if one not in known:
             continue
         there = [labels[other] for other in known[one]]
         agree.append(own[place] in there)
-        train = tuple(raw.train.numbers[other] for other in known[one])
-        spelt = tuple(dict.fromkeys([*there, own[place]]))
-        found.append(Repeated(train, (raw.validation.numbers[place],), spelt, _begins(one)))
+        numbers = {source: tuple(source.numbers[other] for other in known[one]), into: (into.numbers[place],)}
+        found.append(_repeated(raw, numbers, tuple(dict.fromkeys([*there, own[place]])), one))
     first = sorted(range(len(found)), key=lambda place: agree[place])[:MOST_SHOWN]
-    return len(found), len(agree) - sum(agree), tuple(found[place] for place in first)
+    return Leaks(len(found), len(agree) - sum(agree), tuple(found[place] for place in first))
 
 
-def _histogram(train: np.ndarray, dev: np.ndarray) -> tuple[Bin, ...]:
+def _histogram(*lengths: np.ndarray) -> tuple[Bin, ...]:
     """Bars of one width, 1, 2 or 5 times a power of ten, up to the 99th percentile; the last has all above it too."""
-    together = np.concatenate([train, dev])
+    together = np.concatenate(lengths)
     top = max(float(np.quantile(together, 0.99)), 1.0)
     scale = 10 ** int(np.log10(max(top / _BINS, 1.0)))
     width = next(step * scale for step in (1, 2, 5, 10) if step * scale * _BINS >= top)
     bins = []
     for low in range(int(together.min()) // width * width, int(top) + 1, width):
         last = low + width > int(top)
-        inside = [int(((found >= low) & (last | (found < low + width))).sum()) for found in (train, dev)]
+        inside = [int(((found >= low) & (last | (found < low + width))).sum()) for found in lengths]
         bins.append(Bin(low, None if last and together.max() >= low + width else low + width - 1, *inside))
     return tuple(bins)

@@ -198,9 +198,10 @@ def same_seeds(found: Analysis) -> list[str]:
             continue
         what = {"score": "scores", "failing": "failing"}[row["of"]]
         p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
+        correlation = f"{row['correlation']:.2f}".replace("-", "−")
         verdict = "the same seeds tend to do badly" if row["p"] < 0.05 else "no sign that the same seeds do badly"
         said.append(
-            f"{what.capitalize()} across cells: {verdict} (mean rank correlation {row['correlation']:.2f} over "
+            f"{what.capitalize()} across cells: {verdict} (mean rank correlation {correlation} over "
             f"{row['cells']} cells and {row['seeds']} seeds; permutation test, one-sided, {p})."
         )
     return said

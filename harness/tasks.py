@@ -272,7 +272,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
         raise HarnessError(
             "max_steps ends training within its epochs",
             got=f"max_steps {recipe.max_steps}",
-            allowed=f"1 to {whole}, which {recipe.epochs} epochs have",
+            allowed=f"1 to {whole}, which {so_many(recipe.epochs, 'epoch')} {'has' if recipe.epochs == 1 else 'have'}",
             fix="raise epochs or lower max_steps",
         )
 

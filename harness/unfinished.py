@@ -152,8 +152,8 @@ class State:
             if was.get(name) != now.get(name):
                 raise PretrainError(
                     "an unfinished pretraining goes on with what it began with",
-                    got=f"{name} {_short(now.get(name))}",
-                    allowed=f"{name} {_short(was.get(name))}, as in its first {header.step} steps",
+                    got=_given(name, now.get(name)),
+                    allowed=f"{_given(name, was.get(name))}, as in its first {header.step} steps",
                     fix=f"give it again, or remove {self.path.parent} to begin anew",
                 )
 
@@ -167,10 +167,14 @@ def _numbers(step: int, score: Score) -> tuple[float, ...]:
     )
 
 
+def _given(name: str, value: object) -> str:
+    return f"no {name}" if value in (None, ()) else f"{name} {_short(value)}"
+
+
 def _short(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    text = "none" if value is None else str(value)
+        return ", ".join(map(str, value))
+    text = str(value)
     return text if len(text) < 64 else f"{text[:12]}…"
 
 

@@ -311,4 +311,6 @@ def test_work_is_counted_with_the_copies(trial: Make, data: TaskSpec) -> None:
     assert (tasks.epoch_steps(labels, without.recipe), tasks.epoch_steps(labels, triple.recipe)) == (8, 23)
     with pytest.raises(HarnessError, match="got max_steps 70; allowed: 1 to 69, which 3 epochs have"):
         tasks.check_recipe(triple.recipe.model_copy(update={"max_steps": 70}), labels, "accuracy")
+    with pytest.raises(HarnessError, match="got max_steps 9; allowed: 1 to 8, which 1 epoch has;"):
+        tasks.check_recipe(without.recipe.model_copy(update={"epochs": 1, "max_steps": 9}), labels, "accuracy")
     assert without.recipe.shape != triple.recipe.shape

@@ -288,12 +288,24 @@ def test_diagnose_says_why_and_writes_the_report(here, plain):
         ({0: [Run(300), Run(200)]}, "2 finished runs of made@default, none recorded; allowed: runs of a sweep without"),
         ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed; allowed: a sweep with both"),
         ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed; allowed: a sweep with both"),
-        ({}, "0 finished runs of made@default, none recorded"),
+        ({}, "0 finished runs of made@default; allowed: "),
     ],
 )
 def test_diagnose_refuses_what_tells_nothing(here, runs, said):
     store_of(here / "results", sweep_of(here / "sweeps", DIAGNOSED_TEXT), runs)
     assert said in refused("diagnose", "made")
+
+
+def test_diagnose_refuses_what_nothing_is_recorded_of(here):
+    """No other training would help: a task of tokens, and runs of other code."""
+    text = DIAGNOSED_TEXT.replace("task: embedded", "task: {name: x, kind: tokens, files: x}")
+    assert "kind: tokens" in text
+    store_of(here / "results", sweep_of(here / "sweeps", text), {0: [Run(300), Run(200)]})
+    assert "got made@default, a token task, which nothing is recorded of; " in refused("diagnose", "made")
+    import_of(here / "results", [(("method", "x"),)], imported_runs([0.5, 0.6]))
+    said = refused("diagnose", "theirs")
+    assert "got theirs, which was imported; " in said
+    assert "train them again" not in said
 
 
 def test_report_of_two_and_of_an_import(here, plain):
@@ -309,6 +321,8 @@ def test_report_of_two_and_of_an_import(here, plain):
     assert len(both["cells"]) == 16
     assert both["tables"]["definitions"][0]["threshold_of"] == 3
     assert (here / "results" / "one@default--two@default" / "report" / "index.html").is_file()
+    run("report", "one", "one")
+    assert (here / "results" / "one@default-first--one@default-second" / "report" / "index.html").is_file()
     for words in (("theirs",), ("results/theirs",)):
         theirs = json.loads(run("report", *words, "--json").stdout)
         assert (theirs["sweep"], theirs["profile"], len(theirs["cells"])) == ("theirs", None, 1)
@@ -392,7 +406,7 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
     (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")
     assert "got --keep with the token task colours" in refused("sweep", "colours", "--in-process", "--keep", "best")
     said = run("data", "colours").stdout
-    assert "colours  5 tags, single texts, f1 entity" in said
+    assert "colours  5 tags, sentences, f1 entity" in said
     assert "Always answering O scores 0.0000." in said
     assert "4 of 4 trials finished (4 trained now)" in run("sweep", "colours", "--in-process").stdout
     found = json.loads(run("report", "colours", "--json").stdout)
@@ -622,7 +636,7 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     assert lines[0].endswith(" left")
     assert re.fullmatch(r"20/20 steps, loss [\d.]+", lines[5])
     assert re.fullmatch(
-        r"mine: loss [\d.]+ over the last 100 steps, [\d.]+ on held-out texts \(perplexity [\d.]+\), \d+ s\.", lines[6]
+        r"mine: loss [\d.]+ over the last 20 steps, [\d.]+ on held-out texts \(perplexity [\d.]+\), \d+ s\.", lines[6]
     )
     assert lines[7] == "Report: mine/pretrain.md"
     assert (here / "mine" / "model.safetensors").is_file()

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from harness import describe, tasks
 from harness.cli import app
-from harness.describe import Bin, Example, Repeated
+from harness.describe import Bin, Example, Leaks, Repeated
 from harness.sweep import TaskFiles, TaskSpec
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -91,6 +91,31 @@ def test_pairs_and_regressions(tmp_path):
     assert found.leaked[0].labels == ("2", "1")
 
 
+def test_a_test_split(odd, tmp_path):
+    """Two of its four texts are trained on, one of them with a label that it has nowhere there, and one is in dev."""
+    (tmp_path / "test.tsv").write_text("text\tlabel\none two three four five\t1\nnew\t1\nsame\t1\nold\t0\n")
+    before = describe.describe(odd, None, 8)
+    files = odd.files.model_copy(update={"test": str(tmp_path)})
+    found = describe.describe(odd.model_copy(update={"files": files}), None, 8)
+    assert (before.test, before.test_leaks_of_train, before.test_leaks_of_dev) == (None, None, None)
+    assert (found.train, found.dev, found.leaked) == (before.train, before.dev, before.leaked)
+    assert (found.test.examples, found.test.labels, found.test.repeats) == (4, {"0": 1, "1": 3}, 0)
+    assert found.test_leaks_of_train == Leaks(
+        2,
+        1,
+        (
+            Repeated((8,), (), ("0", "1"), "one two three four five", (2,)),
+            Repeated((4, 5), (), ("0", "1"), "same", (4,)),
+        ),
+    )
+    assert found.test_leaks_of_dev == Leaks(
+        2, 1, (Repeated((), (2,), ("0", "1"), "same", (4,)), Repeated((), (6,), ("1",), "new", (3,)))
+    )
+    assert [(one.train, one.dev, one.test) for one in found.histogram] == [
+        (1, 0, 0), (2, 2, 3), (2, 1, 0), (1, 2, 0), (0, 0, 0), (1, 0, 1)
+    ]  # fmt: skip
+
+
 def test_words_and_tags(tmp_path):
     (tmp_path / "train.conll").write_text("a\tB-X\nb\tI-X\nc\tO\n\na\tO\n\na\tB-X\n")
     (tmp_path / "dev.conll").write_text("a\tO\nb\tO\nc\tO\n\nd\tO\nd\tB-X\n")
@@ -139,6 +164,26 @@ def test_the_screen(odd, tmp_path, monkeypatch):
         (GOLDEN / "data.txt").write_text(text)
     assert text == (GOLDEN / "data.txt").read_text()
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_screen_of_a_test_split(odd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("test.tsv").write_text("text\tlabel\nsame\t1\nold\t0\nold\t0\n")
+    splits = [f"task.files.{name}=." for name in ("train", "validation", "test")]
+    lines = shown(".", *(word for one in splits for word in ("--set", one)), "--set", "task.name=odd").stdout
+    assert max(map(len, lines.splitlines())) <= 120
+    for part in (
+        "\ntest   test.tsv\n",
+        "\ntest: 1 example of 3 with texts that stood before.\n  test line 3, 4 (label 0): old\n",
+        "\nLeaks: 1 of 3 test examples (33.3 %) stands in the training split too, 0 with another label.\n"
+        "  train line 4, 5 = test line 2 (labels 0, 1): same\n",
+        "\nLeaks: 1 of 3 test examples (33.3 %) stands in the dev split too, 1 with another label.\n"
+        "  dev line 2 = test line 2 (labels 0, 1): same\n",
+        "  test line 2 (1, 1 word): same\n",
+    ):
+        assert part in lines
+    (size,) = [line.split() for line in lines.splitlines() if line.startswith("examples")]
+    assert size == ["examples", "7", "5", "3"]
 
 
 def test_as_json_and_in_a_models_tokens(odd, bert, tmp_path):

@@ -347,6 +347,8 @@ def test_going_on_with_other_settings_is_refused_and_the_differing_one_named(tmp
         pretrain(out, changed(settings, whole_words=True))
     with pytest.raises(PretrainError, match=r"got --heads 4; allowed: --heads 2"):
         pretrain(out, changed(settings, heads=4))
+    with pytest.raises(PretrainError, match=r"got no --heads; allowed: --heads 2"):
+        pretrain(out, changed(settings, heads=None))
     content = path.read_text()
     path.write_text(content + "all dog naps\n")
     with pytest.raises(
