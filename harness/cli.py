@@ -618,7 +618,7 @@ def report(
 
 @app.command()
 def diagnose(
-    sweep: SweepName,
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was begun, or its results folder.")],
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
