@@ -174,6 +174,9 @@ def failing_near(tested: Sequence[Evidence], suggestions: Sequence[float]) -> tu
     return tuple(one for one in tested if one.failed and lowest / NEAR <= one.lr <= highest * NEAR)
 
 
+_EDGE = 1.1  # times the lowest rate: a suggestion below it is where the test began, not what it found
+
+
 def words(found: Found) -> tuple[str, ...]:
     """What the range test suggests, and the warning where runs failed there."""
     said = []
@@ -188,6 +191,8 @@ def words(found: Found) -> tuple[str, ...]:
             f"{name.capitalize()}: {show(_three(middle))} (geometric mean of {n} {'seed' if n == 1 else 'seeds'}, "
             f"{show(_three(low))} to {show(_three(high))})."
         )
+        if rule == "steepest" and low <= _EDGE * min(float(one.lr[0]) for one in found.curves if len(one.lr)):
+            said.append("That lies at the low end of the range: test from a lower rate, or over more epochs.")
     if found.evidence:
         runs = "; ".join(f"{one.failed} of {one.finished} failed at lr {show(one.lr)}" for one in found.evidence)
         said.append(

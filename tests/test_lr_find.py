@@ -144,6 +144,9 @@ def test_the_warning_says_its_evidence_and_its_absence_is_said_too(made) -> None
         assert f"{one.failed} of {one.finished} failed at lr {one.lr:g}".replace("e-05", "e-5") in said
     assert "No finished run of this sweep near" in lr_find.words(lr_find.Found(recipe, (curve,), (), tested))[-1]
     assert "nothing is known of failing" in lr_find.words(lr_find.Found(recipe, (curve,), (), ()))[-1]
+    assert "low end of the range" not in said
+    edge = lr_find.Curve(1, curve.lr, curve.loss, curve.raw, 1.05e-5, 1.9e-5)
+    assert "That lies at the low end of the range" in " ".join(lr_find.words(lr_find.Found(recipe, (edge,), (), ())))
     two = lr_find.Curve(2, curve.lr, curve.loss, curve.raw, 8.4e-5, None)
     assert lr_find.Found(recipe, (curve, two), (), ()).suggested("steepest") == pytest.approx((4.2e-5, 2.1e-5, 8.4e-5))
     assert lr_find.Found(recipe, (curve, two), (), ()).suggested("tenth") == pytest.approx((1.9e-5,) * 3)
