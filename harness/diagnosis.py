@@ -85,11 +85,16 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     steps = planned_steps(finished)
     recorded: list[tuple[int, Recording]] = []
     signals: list[np.ndarray] = []
+    clipped: dict[int, list[float]] = {}
+    recipes = _recipes(study)
     for row in finished.index:
         recording = study.recording(int(row))
         curves = study.curves(int(row)) if recording is not None else None
         if recording is None or curves is None:
             continue
+        cell = int(finished["cell"][row])
+        if recipes and (limit := recipes[cell].max_grad_norm) is not None:
+            clipped.setdefault(cell, []).append(float((curves.grad_norm > limit).mean()))
         recorded.append((int(row), recording))
         signals.append(early.signals(curves.train_loss, steps[int(row)], curves.eval_step, recording))
     rows = np.array([row for row, _ in recorded], dtype=int)
@@ -106,7 +111,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
         kinds=_kinds(study, fates, rows),
         fates=fates,
         gradients=_gradients(finished, norms, compared),
-        step_sizes=_largest(study, sizes),
+        step_sizes=_largest(study, sizes, {cell: float(np.mean(shares)) for cell, shares in clipped.items()}),
         early_warning=warnings,
         stopping=_stopping(study, finished, rows, rule),
         shared_seeds=shared_seeds(study, finished),
@@ -292,10 +297,16 @@ def correction_factors(recipe: Recipe, steps: int) -> np.ndarray:
     return np.array([schedules.correction(step, corrected) for step in range(1, steps + 1)])
 
 
+def _recipes(study: Study) -> list[Recipe]:
+    """The recipe of each cell; none where the study is not of sweeps alone."""
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    return recipes if len(recipes) == len(study.cells) else []
+
+
 def step_sizes(study: Study, finished: pd.DataFrame, steps: Mapping[int, int]) -> dict[int, np.ndarray]:
     """The effective sizes by cell, of the cells that AdamW trains and whose number of updates is known."""
-    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
-    if len(recipes) != len(study.cells):
+    recipes = _recipes(study)
+    if not recipes:
         return {}
     of_cell = {int(finished["cell"][row]): count for row, count in steps.items()}
     return {
@@ -305,19 +316,20 @@ def step_sizes(study: Study, finished: pd.DataFrame, steps: Mapping[int, int]) -
     }
 
 
-def _largest(study: Study, sizes: Mapping[int, np.ndarray]) -> pd.DataFrame:
-    """A row a cell: the largest effective update in learning rates, where it comes, and the first's end of warm-up.
+def _largest(study: Study, sizes: Mapping[int, np.ndarray], clipped: Mapping[int, float]) -> pd.DataFrame:
+    """A row a cell: the largest effective update, where it comes, and how many updates were clipped.
 
-    Columns: `cell`, `correction`, `updates`, `largest` (in learning rates), `at` (update), `largest_rate` (absolute).
+    Columns: `cell`, `correction`, `updates`, `largest` (in learning rates), `at` (update), `largest_rate` (absolute),
+    `clipped` (mean share over the recorded runs; NaN where none is, or nothing limits the norm).
     """
-    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    recipes = _recipes(study)
     rows = []
     for cell, found in sizes.items():
         at = int(np.argmax(found))
         recipe = recipes[cell]
         row = {"cell": cell, "correction": recipe.bias_correction, "updates": len(found), "largest": found[at]}
-        rows.append(row | {"at": at + 1, "largest_rate": found[at] * recipe.lr})
-    return pd.DataFrame(rows, columns=["cell", "correction", "updates", "largest", "at", "largest_rate"])
+        rows.append(row | {"at": at + 1, "largest_rate": found[at] * recipe.lr, "clipped": clipped.get(cell, math.nan)})
+    return pd.DataFrame(rows, columns=["cell", "correction", "updates", "largest", "at", "largest_rate", "clipped"])
 
 
 # ------------------------------------------------------------------------------------------------------ early warning

@@ -667,6 +667,7 @@ def _step_sizes(found: Analysis) -> Table:
         ("largest, in learning rates", lambda row: f"{row['largest']:.2f}"),
         ("at update", _number("at", integer)),
         ("largest", lambda row: show(float(f"{row['largest_rate']:.3g}"))),
+        ("clipped updates", lambda row: percent(row["clipped"])),
     ]
     caption = "The largest effective update by the schedule and bias correction"
     return _build("step_sizes", caption, found.diagnosis.step_sizes, columns, _axes(found.study))

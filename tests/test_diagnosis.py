@@ -123,6 +123,15 @@ def test_the_largest_update_of_each_recipe(tmp_path: Path) -> None:
     assert table.loc[0, "largest_rate"] == pytest.approx(table.loc[0, "largest"] * 1e-5)
 
 
+def test_clipped_updates_are_counted_in_recorded_runs(tmp_path: Path) -> None:
+    """The made-up gradient norm falls evenly from 0.7 to the final loss: above 0.5 in half of the updates to 0.3."""
+    text = TEXT.replace("epochs: 5", "epochs: 5\nmax_grad_norm: 0.5")
+    table = diagnosed(tmp_path, {0: [FINE, FINE], 1: [FINE, Run(300)]}, text).step_sizes.set_index("cell")
+    assert table.loc[0, "clipped"] == table.loc[1, "clipped"] == pytest.approx(0.5)
+    unlimited = diagnosed(tmp_path / "none", {0: [FINE]}, TEXT.replace("epochs: 5", "epochs: 5\nmax_grad_norm: null"))
+    assert unlimited.step_sizes["clipped"].isna().all()
+
+
 def test_stopping_by_the_rule(tmp_path: Path) -> None:
     """Every lost run is told from the first look on, so what stopping changes can be counted by hand."""
     mild = Run(210, loss=0.3, gradients=(1.0, 1.0))

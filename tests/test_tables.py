@@ -308,7 +308,7 @@ def test_the_tables_of_a_diagnosis(tmp_path):
     assert made["kinds"].header[-1] == "gradients vanished"
     assert [row[-1] for row in made["kinds"].rows] == ["2 of 2", "1 of 1", "4 of 4", "–"]
     assert made["gradients"].rows[1] == ("1 attention", "51 %", "0.0001", "1", "4.0", "4.0")
-    assert made["step_sizes"].rows[0][-3:] == ("6.56", "11", "6.56e-5")
+    assert made["step_sizes"].rows[0][-4:] == ("6.56", "11", "6.56e-5", "0 %")
     assert len(made["early_warning"].rows) == 200
     assert made["stopping"].rows[2] == ("2e-5", "off", "4", "4", "0", "4", "4", "0.500", "–", "98 %")
     assert [row[0] for row in made["shared_seeds"].rows] == ["score", "failing"]
