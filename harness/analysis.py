@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +13,8 @@ from harness import calibration as calibrating
 from harness import importance, metrics, noise, published, statistics
 from harness.diagnosis import Diagnosis, diagnose
 from harness.records import Baseline
-from harness.statistics import Estimate
-from harness.study import SOURCE, Cell, Study
+from harness.statistics import Estimate, rng
+from harness.study import SOURCE, Cell, Study, numbers
 from harness.sweep import Scalar, show
 
 LEVEL = 0.05  # one-sided, for "not above the majority"
@@ -25,15 +24,6 @@ MOST_VALUES = 50  # of an axis, up to which each one's level is told by itself
 BUDGETS = (5, 10, 15, 25, 50, 100, 200)  # seeds a cell, at which the seed budget is told
 THRESHOLDS = 101  # points of a performance profile
 NAN = float("nan")
-
-
-def _rng(what: str) -> np.random.Generator:
-    """The same numbers for the same table, whatever else is computed: a report made twice is the same report."""
-    return np.random.default_rng(zlib.crc32(what.encode()))
-
-
-def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
-    return pd.to_numeric(table[column]).astype(float)
 
 
 def _finished(table: pd.DataFrame) -> pd.Series:
@@ -64,21 +54,21 @@ def at_chance(table: pd.DataFrame) -> pd.Series:
 
 def _above_p(table: pd.DataFrame) -> pd.Series:
     """The p value of so many right answers or more, were the run no better than the majority; NaN where not known."""
-    right, examples = _numbers(table, "correct"), _numbers(table, "dev_examples")
-    share = _numbers(table, "majority_correct") / examples
+    right, examples = numbers(table, "correct"), numbers(table, "dev_examples")
+    share = numbers(table, "majority_correct") / examples
     by_count = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
-    r, free = _numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
+    r, free = numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
     with np.errstate(divide="ignore"):  # a correlation of 1
         return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
 
 
 def untrained_loss(table: pd.DataFrame) -> pd.Series:
     """The training loss of what knows the labels' frequencies and no more: their entropy, or their variance."""
-    return _numbers(table, "label_entropy").fillna(_numbers(table, "label_variance"))
+    return numbers(table, "label_entropy").fillna(numbers(table, "label_variance"))
 
 
 def _flat(table: pd.DataFrame) -> pd.Series:
-    return _numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
+    return numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
 
 
 def runs(study: Study) -> pd.DataFrame:
@@ -112,7 +102,7 @@ def _by_cell(table: pd.DataFrame, column: str, cells: int) -> list[np.ndarray]:
 
     One pass over the table, for an import may have ten thousand cells.
     """
-    values, places = _numbers(table, column).to_numpy(), table["cell"].to_numpy(dtype=int)
+    values, places = numbers(table, column).to_numpy(), table["cell"].to_numpy(dtype=int)
     known = ~np.isnan(values)
     values, places = values[known], places[known]
     order = np.lexsort((values, places))
@@ -207,8 +197,8 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
     """
     done = study.runs[_finished(study.runs)]
     diverged = done["final_score"].isna()
-    scores, p_value = _numbers(done, "final_score"), _above_p(done)
-    loss, entropy = _numbers(done, "final_train_loss"), untrained_loss(done)
+    scores, p_value = numbers(done, "final_score"), _above_p(done)
+    loss, entropy = numbers(done, "final_train_loss"), untrained_loss(done)
     known = {
         "majority": _judged(done),
         "binomial": p_value.notna() | (diverged & done[["majority_correct", "label_variance"]].notna().any(axis=1)),
@@ -268,13 +258,13 @@ def arms(study: Study) -> pd.DataFrame:
             settings.append({_others(study.cells[index], axis) for index in members})
             here = study.runs[study.runs["cell"].isin(members)]
             done = here[_finished(here)]
-            loss = _numbers(done, "final_train_loss")
+            loss = numbers(done, "final_train_loss")
             failed, judged = int(_failed(done).sum()), int(_judged(done).sum())
             low, high = statistics.wilson(failed, judged)
             found.append(
                 {"axis": axis, "value": value, "phrase": _phrase(axis, value), "planned": len(here)}
                 | {"finished": len(done), "judged": judged, "failed": failed, "failed_low": low, "failed_high": high}
-                | {"mean": _numbers(done, "final_score").mean()}
+                | {"mean": numbers(done, "final_score").mean()}
                 | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
             )
         rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in found]
@@ -397,7 +387,7 @@ def spread(study: Study) -> pd.DataFrame:
         "ok": _by_cell(table[~failed], "final_score", size),
         "failed": _by_cell(table[failed], "final_score", size),
     }
-    sd, low, high = statistics.bootstrap(scores, "sd", _rng("sd"))
+    sd, low, high = statistics.bootstrap(scores, "sd", rng("sd"))
     rows = []
     for index, here in enumerate(scores):
         known = judged[index] == len(here)
@@ -430,7 +420,7 @@ def level(study: Study) -> pd.DataFrame:
     scores = _scores(study)
     table = pd.DataFrame({"cell": range(len(scores)), "scored": [len(found) for found in scores]})
     for name in ("mean", "median", "iqm"):
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = statistics.bootstrap(scores, name, _rng(name))
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = statistics.bootstrap(scores, name, rng(name))
     return _with_axes(study, table)
 
 
@@ -452,9 +442,7 @@ def pooled_level(study: Study) -> pd.DataFrame:
             ]
             row: dict[str, object] = {"axis": axis, "value": value, "scored": sum(map(len, strata))}
             for name in ("mean", "median", "iqm"):
-                estimate = (
-                    statistics.pooled(strata, name, _rng(f"{axis} {name}")) if strata else Estimate(NAN, NAN, NAN)
-                )
+                estimate = statistics.pooled(strata, name, rng(f"{axis} {name}")) if strata else Estimate(NAN, NAN, NAN)
                 row |= _spread_out(name, estimate)
             rows.append(row)
     columns = ["axis", "value", "scored"] + [
@@ -472,7 +460,7 @@ def pair_spreads(study: Study) -> pd.DataFrame:
     scores = _scores(study)
     rows = []
     for a, b in pairs(study):
-        test = statistics.compare_spread(scores[a], scores[b], _rng(f"spread {a} {b}"))
+        test = statistics.compare_spread(scores[a], scores[b], rng(f"spread {a} {b}"))
         sds = [found.std(ddof=1) if len(found) > 1 else NAN for found in (scores[a], scores[b])]
         rows.append(
             {"reference": a, "cell": b, "reference_sd": sds[0], "sd": sds[1]}
@@ -494,7 +482,7 @@ def pair_levels(study: Study) -> pd.DataFrame:
     rows = []
     for a, b in pairs(study):
         sign = 1 if study.higher_is_better else -1
-        test = statistics.compare_level(scores[a], scores[b], _rng(f"level {a} {b}"))
+        test = statistics.compare_level(scores[a], scores[b], rng(f"level {a} {b}"))
         better = test.improvement
         if sign < 0:
             better = Estimate(1 - better.value, 1 - better.high, 1 - better.low)
@@ -531,7 +519,7 @@ def profile(study: Study) -> pd.DataFrame:
         ]
         if not strata:
             continue
-        share, low, high = statistics.performance_profile(strata, sign * thresholds, _rng("profile"))
+        share, low, high = statistics.performance_profile(strata, sign * thresholds, rng("profile"))
         tables.append(pd.DataFrame({"threshold": thresholds, "share": share, "low": low, "high": high}))
         values += [value] * len(thresholds)
     table = pd.concat(tables, ignore_index=True)
@@ -599,7 +587,7 @@ def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     for index, (scores, examples, found) in enumerate(zip(_scores(study), sizes, kept, strict=True)):
         row: dict[str, object] = {"cell": index, "runs": 0, "examples": None, "known_from": ""}
         if found is not None:
-            floor = noise.floor(found.correct, _rng("floor"))
+            floor = noise.floor(found.correct, rng("floor"))
             agree = noise.agreement(found.logits, found.labels)
             row |= {"runs": floor.runs, "examples": floor.examples, "known_from": "answers", "accuracy": floor.mean}
             row |= {name: getattr(floor, name) for name in of_floor}
@@ -637,7 +625,7 @@ def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
             cell.correct[[cell.rows.index(row) for row in order.index]]
             for cell, order in zip((first, second), seeds, strict=True)
         )
-        found = Estimate(*noise.difference(other, one, _rng(f"noise {a} {b}"), paired_seeds=same))
+        found = Estimate(*noise.difference(other, one, rng(f"noise {a} {b}"), paired_seeds=same))
         row: dict[str, object] = {"reference": a, "cell": b, "seeds": "the same" if same else "each its own"}
         rows.append(row | _spread_out("difference", found))
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
@@ -770,7 +758,7 @@ def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
                 if right.shape[1] == found.correct.shape[1]:
                     # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
                     other = right if best.seeds else np.repeat(right, len(found.correct), axis=0)
-                    found_difference = noise.difference(found.correct, other, _rng("baselines"), paired_seeds=False)
+                    found_difference = noise.difference(found.correct, other, rng("baselines"), paired_seeds=False)
                     row |= _spread_out("difference", Estimate(*found_difference))
             rows.append(row)
         for one in here if cells else ():
@@ -792,13 +780,13 @@ def _right(one: Baseline) -> np.ndarray:
 
 
 def _of_runs(scores: np.ndarray) -> dict[str, object]:
-    value, low, high = (float(bound[0]) for bound in statistics.bootstrap([scores], "mean", _rng("mean")))
+    value, low, high = (float(bound[0]) for bound in statistics.bootstrap([scores], "mean", rng("mean")))
     sd = scores.std(ddof=1) if len(scores) > 1 else NAN
     return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
 
 
 def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
-    low, high = noise.example_interval(correct, _rng("examples"))
+    low, high = noise.example_interval(correct, rng("examples"))
     return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
 
 
@@ -841,7 +829,7 @@ def best_of_n(study: Study) -> pd.DataFrame:
     tables = []
     for index, scores in enumerate(_scores(study)):
         if len(scores):
-            found = statistics.expected_best(scores, study.higher_is_better, _rng("best"))
+            found = statistics.expected_best(scores, study.higher_is_better, rng("best"))
             columns = {name: getattr(found, name) for name in ("n", "expected", "low", "high", "unbiased")}
             tables.append(pd.DataFrame({"cell": index, **columns}))
     names = ["cell", "n", "expected", "low", "high", "unbiased"]
@@ -865,11 +853,11 @@ def selection(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
         row: dict[str, object] = {"cell": index, "n": len(scores), "known_from": ""}
         row |= {"mean": scores.mean(), "best": sign * (sign * scores).max()} if len(scores) else {}
         if tested is not None and len(tested[index]) == len(scores) > 1:
-            dev, test = _numbers(tested[index], "final_score"), _numbers(tested[index], "test_score")
+            dev, test = numbers(tested[index], "final_score"), numbers(tested[index], "test_score")
             gap = (dev - test)[dev == row["best"]].mean() - (dev - test).mean()  # of several best: their mean
             row |= {"too_high": sign * gap, "known_from": "test"}
         elif found is not None and len(found.rows) > 1:
-            estimate = Estimate(*noise.optimism(found.correct, _rng("halves")))
+            estimate = Estimate(*noise.optimism(found.correct, rng("halves")))
             row |= _spread_out("too_high", estimate) | {"known_from": "halves"}
         rows.append(row)
     columns = ["cell", "n", "mean", "best", "too_high", "too_high_low", "too_high_high", "known_from"]
@@ -919,7 +907,7 @@ def needed(study: Study) -> pd.DataFrame:
     counts = _counts(study)
     rows: list[dict[str, object]] = []
     for a, b in pairs(study):
-        mean = statistics.seeds_for_mean(scores[a], scores[b], _rng(f"needed {a} {b}"))
+        mean = statistics.seeds_for_mean(scores[a], scores[b], rng(f"needed {a} {b}"))
         failure = statistics.seeds_for_failure(*counts[a], *counts[b]) if counts[a][1] and counts[b][1] else None
         row: dict[str, object] = {"reference": a, "cell": b, "now": min(len(scores[a]), len(scores[b]))}
         rows.append(row | {"for_mean": mean, "for_failure": failure})
@@ -947,8 +935,8 @@ def seed_factors(study: Study) -> pd.DataFrame:
         if levels is None:
             continue
         judged = _judged(here)
-        for of, y in (("score", _numbers(here, "final_score")), ("failing", _failed(here).astype(float))):
-            found = importance.variance_components(levels, y.where(judged).to_numpy(), _rng("components"))
+        for of, y in (("score", numbers(here, "final_score")), ("failing", _failed(here).astype(float))):
+            found = importance.variance_components(levels, y.where(judged).to_numpy(), rng("components"))
             table = found.table.rename(columns={"share_low": "low", "share_high": "high"})
             if found.reason:
                 table = pd.DataFrame([{"term": ""}])
@@ -979,7 +967,7 @@ def drivers_of_score(study: Study) -> pd.DataFrame:
     random forest; of single axes only).
     """
     table = _in_order(study.runs[_finished(study.runs) & study.runs["final_score"].notna()])
-    factors, y = _factors(study, table), _numbers(table, "final_score").to_numpy()
+    factors, y = _factors(study, table), numbers(table, "final_score").to_numpy()
     found = importance.anova(factors, y, order=3)
     found = found if len(found) > 1 else found[:0]  # nothing but a residual
     second = importance.fanova(factors, y) if len(found) else pd.Series(dtype=float)
@@ -1010,7 +998,7 @@ def against_the_paper(study: Study) -> pd.DataFrame:
         for index, (cell, here) in enumerate(zip(sweep.cells, groups, strict=True)):
             done = here[_finished(here)]
             fields = cell.recipe.model_dump(exclude={"task", "model"}, exclude_defaults=True)
-            final, best = (_numbers(done, name).to_numpy() for name in ("final_score", "best_score"))
+            final, best = (numbers(done, name).to_numpy() for name in ("final_score", "best_score"))
             metrics = set(done["metric"].dropna())
             role = dict(cell.axes).get("recipe")
             own.append(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness import early, schedules
+from harness import early, schedules, statistics
 from harness.records import Recording
-from harness.study import Study
+from harness.study import Study, numbers
 from harness.sweep import Recipe
 
 # A failed run whose loss lies above this share of the labels' entropy has not fitted its training data; one below has,
@@ -38,6 +37,7 @@ class Gradients:
     rows: np.ndarray
     norms: np.ndarray
     steps: np.ndarray  # [R]
+    lost: np.ndarray  # [R] bool
 
     def layer(self, name: str) -> np.ndarray:
         """Log10 of the norm of a layer, attention and feed-forward together, or of another part, [R, PLACES]."""
@@ -100,7 +100,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     rows = np.array([row for row, _ in recorded], dtype=int)
     told = early.of_runs(signals)
     lost = finished["verdict"].isin(LOST)
-    norms = _norms(recorded, steps)
+    norms = _norms(recorded, steps, finished)
     fates = _fates(finished, norms)
     warnings, rule = _early(told, lost.reindex(rows).to_numpy(dtype=bool), finished["cell"].reindex(rows).to_numpy())
     compared, both = _compared(finished, norms)
@@ -110,7 +110,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
         recorded=len(recorded),
         kinds=_kinds(study, fates, rows),
         fates=fates,
-        gradients=_gradients(finished, norms, compared),
+        gradients=_gradients(norms, compared),
         step_sizes=_largest(study, sizes, {cell: float(np.mean(shares)) for cell, shares in clipped.items()}),
         early_warning=warnings,
         stopping=_stopping(study, finished, rows, rule),
@@ -123,18 +123,9 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     )
 
 
-def _rng(what: str) -> np.random.Generator:
-    """The same numbers for the same table, whatever else is computed."""
-    return np.random.default_rng(zlib.crc32(what.encode()))
-
-
-def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
-    return pd.to_numeric(table[column]).astype(float)
-
-
 def planned_steps(finished: pd.DataFrame) -> dict[int, int]:
     """The updates that each run was planned to have: the most of its cell, for some stop early."""
-    most = _numbers(finished, "steps").groupby(finished["cell"]).transform("max")
+    most = numbers(finished, "steps").groupby(finished["cell"]).transform("max")
     return {int(row): int(value) for row, value in most.dropna().items()}
 
 
@@ -145,7 +136,7 @@ def _fates(finished: pd.DataFrame, norms: Gradients | None) -> pd.DataFrame:
     """A row a finished run: `cell`, `kind`, `loss` (final, over the labels' entropy), `vanished` (updates, NaN: not)
     and `vanished_layers` (how many).
     """
-    loss = _numbers(finished, "final_train_loss") / _numbers(finished, "label_entropy").replace(0, np.nan)
+    loss = numbers(finished, "final_train_loss") / numbers(finished, "label_entropy").replace(0, np.nan)
     kind = finished["verdict"].astype(object)
     failed = kind == "failed"
     kind[failed] = "not told"
@@ -178,7 +169,9 @@ def _kinds(study: Study, fates: pd.DataFrame, recorded: np.ndarray) -> pd.DataFr
 # ---------------------------------------------------------------------------------------------------------- gradients
 
 
-def _norms(recorded: Sequence[tuple[int, Recording]], steps: Mapping[int, int]) -> Gradients | None:
+def _norms(
+    recorded: Sequence[tuple[int, Recording]], steps: Mapping[int, int], finished: pd.DataFrame
+) -> Gradients | None:
     """The gradients of the runs that have the parts of most; None where nothing was recorded."""
     kinds: dict[tuple[str, ...], int] = {}
     for _, recording in recorded:
@@ -196,7 +189,9 @@ def _norms(recorded: Sequence[tuple[int, Recording]], steps: Mapping[int, int]) 
         with np.errstate(divide="ignore", invalid="ignore"):
             found[number, made] = np.log10(recording.layer_norm[at[made]])
     found[~np.isfinite(found)] = np.nan
-    return Gradients(parts, np.array([row for row, _ in chosen]), found, np.array([steps[row] for row, _ in chosen]))
+    rows = [row for row, _ in chosen]
+    lost = finished["verdict"].loc[rows].isin(LOST).to_numpy()
+    return Gradients(parts, np.array(rows), found, np.array([steps[row] for row in rows]), lost)
 
 
 def _compared(finished: pd.DataFrame, norms: Gradients | None) -> tuple[tuple[int, ...], bool]:
@@ -204,12 +199,12 @@ def _compared(finished: pd.DataFrame, norms: Gradients | None) -> tuple[tuple[in
     if norms is None:
         return (), False
     here = finished.loc[norms.rows]
-    lost = here["verdict"].isin(LOST)
+    lost = pd.Series(norms.lost, index=here.index)
     both = lost.groupby(here["cell"]).transform(lambda values: values.any() and not values.all()).astype(bool)
     return tuple(here.index[both] if both.any() else here.index), bool(both.any())
 
 
-def _gradients(finished: pd.DataFrame, norms: Gradients | None, compared: Sequence[int]) -> pd.DataFrame:
+def _gradients(norms: Gradients | None, compared: Sequence[int]) -> pd.DataFrame:
     """A row a part: medians of the lost runs and the others where they are farthest apart and at the end.
 
     Columns: `part`, `lost` and `others` (runs), `orders` (log10 of others over lost, where its size is largest),
@@ -219,7 +214,7 @@ def _gradients(finished: pd.DataFrame, norms: Gradients | None, compared: Sequen
     if norms is None:
         return pd.DataFrame(columns=columns)
     chosen = np.isin(norms.rows, compared)
-    lost = finished["verdict"].reindex(norms.rows[chosen]).isin(LOST).to_numpy()
+    lost = norms.lost[chosen]
     if not lost.any() or lost.all():
         return pd.DataFrame(columns=columns)
     rows = []
@@ -253,7 +248,7 @@ def _vanished(finished: pd.DataFrame, norms: Gradients) -> dict[int, tuple[float
     """
     verdicts = finished["verdict"].reindex(norms.rows)
     cells = finished["cell"].reindex(norms.rows).to_numpy()
-    learns, lost = (verdicts == "ok").to_numpy(), verdicts.isin(LOST).to_numpy()
+    learns, lost = (verdicts == "ok").to_numpy(), norms.lost
     layers = norms.layers
     if not learns.any() or not lost.any() or not layers:
         return {}
@@ -345,14 +340,15 @@ def _early(signals: np.ndarray, lost: np.ndarray, cells: np.ndarray) -> tuple[pd
     if not lost.any() or lost.all() or len(np.unique(cells)) < 2:
         return pd.DataFrame(columns=columns), None
     rows = []
-    rng = _rng("early warning")
+    rules: list[list[early.Kept | None]] = []
+    rng = statistics.rng("early warning")
     for place, share in enumerate(early.SHARES):
-        for column, name in enumerate(early.SIGNALS):
+        rules.append([early.held(signals, lost, cells, place, column) for column in range(len(early.SIGNALS))])
+        for column, (name, kept) in enumerate(zip(early.SIGNALS, rules[-1], strict=True)):
             told = early.telling(signals[:, place, column], lost, cells, rng)
-            kept = early.held(signals, lost, cells, place, column)
             values = [share, name, told.lost, told.others, told.auc.value, told.auc.low, told.auc.high, told.within]
             rows.append([*values, kept.caught if kept else np.nan, kept.false if kept else np.nan])
-    return pd.DataFrame(rows, columns=columns), early.first_rule(signals, lost, cells)
+    return pd.DataFrame(rows, columns=columns), early.first_that_holds(rules[:-1])
 
 
 def _stopping(study: Study, finished: pd.DataFrame, rows: np.ndarray, kept: early.Kept | None) -> pd.DataFrame:
@@ -371,12 +367,12 @@ def _stopping(study: Study, finished: pd.DataFrame, rows: np.ndarray, kept: earl
             continue
         failed, left = own["outcome"] == "failed", own[~own["stopped"]]
         lost = own["verdict"].isin(LOST)
-        seconds = _numbers(own, "lane_seconds")
+        seconds = numbers(own, "lane_seconds")
         saved = (1 - kept.rule.share) * seconds[own["stopped"]].sum() / seconds.sum() if seconds.sum() else np.nan
         found.append(
             [index, len(own), int(own["stopped"].sum()), int((own["stopped"] & ~lost).sum()), int(failed.sum()),
-             int((failed | own["stopped"]).sum()), _numbers(own, "final_score").mean(),
-             _numbers(left, "final_score").mean() if len(left) else np.nan, saved]
+             int((failed | own["stopped"]).sum()), numbers(own, "final_score").mean(),
+             numbers(left, "final_score").mean() if len(left) else np.nan, saved]
         )  # fmt: skip
     return pd.DataFrame(found, columns=columns)
 
@@ -395,12 +391,12 @@ def shared_seeds(study: Study, finished: pd.DataFrame) -> pd.DataFrame:
     parts = finished[["init_seed", "order_seed", "dropout_seed"]].itertuples(index=False)
     seed = ["/".join(map(str, seeds)) for seeds in parts]
     sign = 1.0 if study.higher_is_better else -1.0
-    score = (sign * _numbers(finished, "final_score")).fillna(-np.inf)
+    score = (sign * numbers(finished, "final_score")).fillna(-np.inf)
     failing = (finished["outcome"] == "failed").astype(float)
     for of, values in (("score", score), ("failing", failing)):
         table = pd.DataFrame({"cell": finished["cell"], "seed": seed, "value": values})
         table = table.drop_duplicates(["cell", "seed"]).pivot(index="cell", columns="seed", values="value")
-        found = _correlation(table, _rng(f"seeds {of}"))
+        found = _correlation(table, statistics.rng(f"seeds {of}"))
         rows.append({"of": of} | dict(zip(["cells", "seeds", "correlation", "p"], found, strict=True)))
     return pd.DataFrame(rows)
 

@@ -5,7 +5,7 @@ Numbers in, numbers out: also for runs that still train, and nothing is learned 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -291,18 +291,23 @@ def held(found: Floats, lost: Floats, cells: Floats, row: int, column: int) -> K
 
 
 def first_rule(found: Floats, lost: Floats, cells: Floats) -> Kept | None:
+    """The rule of `first_that_holds` for signals [R, T, K]; shares after it are not looked at."""
+    shares = range(len(SHARES) - 1)
+    return first_that_holds([held(found, lost, cells, row, column) for column in range(len(SIGNALS))] for row in shares)
+
+
+def first_that_holds(by_share: Iterable[Sequence[Kept | None]]) -> Kept | None:
     """The rule of the first share that catches half of the lost runs with at most 1 % false alarms, by
     leave-one-cell-out; of several the one that catches most. None where there is none.
 
-    It is the best of many looked at on the same runs: what it does on others will be a little worse.
+    `by_share` has those of each signal, share by share before the end. It is the best of many looked at on the same
+    runs: what it does on others will be a little worse.
     """
-    for row in range(len(SHARES) - 1):
+    for rules in by_share:
         good = [
             kept
-            for column in range(len(SIGNALS))
-            if (kept := held(found, lost, cells, row, column)) is not None
-            and kept.false <= FALSE_ALARMS * kept.others
-            and kept.caught >= CAUGHT * kept.lost
+            for kept in rules
+            if kept is not None and kept.false <= FALSE_ALARMS * kept.others and kept.caught >= CAUGHT * kept.lost
         ]
         if good:
             return max(good, key=lambda kept: kept.caught)

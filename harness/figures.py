@@ -1357,7 +1357,7 @@ def gradient_norms(found: Analysis) -> Figure | None:
     if norms is None or not found.diagnosis.compared:
         return None
     chosen = np.isin(norms.rows, found.diagnosis.compared)
-    lost = found.runs["verdict"].loc[norms.rows].isin(["failed", "diverged", "at chance"]).to_numpy()
+    lost = norms.lost
     titles = _parts_shown(norms.layers, norms.parts)
     both = (("others", HUES[0], LINES[0], chosen & ~lost), ("failed or at chance", FAILED, LINES[1], chosen & lost))
     kinds = [kind for kind in both if kind[3].any()]

@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.analysis import Analysis, axes_by_weight, main_axis
-from harness.study import SOURCE
+from harness.study import SOURCE, numbers
 from harness.sweep import show
 from harness.tables import percent, points, rate, score, unknown
 
@@ -45,10 +45,6 @@ def _counted(n: int, thing: str) -> str:
 
 def _pairs(n: int) -> str:
     return f"{_counted(n, 'pair')} of cells"
-
-
-def _numbers(table: pd.DataFrame, column: str) -> pd.Series:
-    return pd.to_numeric(table[column]).astype(float)
 
 
 def incomplete(runs: pd.DataFrame) -> str:
@@ -380,7 +376,7 @@ def sampling(found: Analysis) -> Sampling | None:
     metrics = set(found.runs["metric"].dropna())
     if not len(known) or not (metrics == {"accuracy"} or (known["known_from"] == "counts").all()):
         return None
-    scored = _numbers(found.runs[found.runs["status"] == "finished"], "final_score").dropna()
+    scored = numbers(found.runs[found.runs["status"] == "finished"], "final_score").dropna()
     examples, near = int(known["examples"].min()), float(scored.mean())
     error = float(np.sqrt(near * (1 - near) / examples))
     means = found.cells["mean"].dropna()

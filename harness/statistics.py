@@ -7,6 +7,7 @@ never a warning. Scores are finite. What is random takes its generator as the ar
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,11 @@ class Estimate:
 
 
 UNKNOWN = Estimate(NAN, NAN, NAN)
+
+
+def rng(what: str) -> np.random.Generator:
+    """The same numbers for the same table, whatever else is computed: a report made twice is the same report."""
+    return np.random.default_rng(zlib.crc32(what.encode()))
 
 
 # ------------------------------------------------------------------------------------------------------------- rates

@@ -89,6 +89,11 @@ class Study:
         return self.load_recording(row)
 
 
+def numbers(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column as floats, NaN where not known."""
+    return pd.to_numeric(table[column]).astype(float)
+
+
 def rerun_words(sweep: Sweep) -> str:
     """`harness rerun <sweep> --profile <profile>`, the command that ` --trial <id>` completes."""
     return f"harness rerun {shlex.quote(sweep.name)} --profile {shlex.quote(sweep.profile)}"

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -235,16 +236,16 @@ class _MLflow:
         self.client.set_tag(made, "harness.sha256", run.sha256)
 
 
-class _Folders:
+class _Folders(ABC):
     """Runs that lie in a folder each, with a mark that is written last."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
+    @abstractmethod
     def places(self, run: Run) -> list[Path]:
         """The folders of a run, which may have been cut or doubled."""
-        raise NotImplementedError
 
     def known(self, run: Run) -> str | None:
         """The hash of the run that is there; an empty one of a run that was cut."""

@@ -807,7 +807,7 @@ MAY_IMPORT = {
     "schedules": {"sweep"},
     "recording": {"remedies", "records"},
     "surface": {"keeping", "machine", "train", "records", "sweep"},
-    "diagnosis": {"early", "schedules", "study", "records", "sweep"},
+    "diagnosis": {"early", "schedules", "statistics", "study", "records", "sweep"},
     "diagnosis_findings": {"analysis", "diagnosis", "early", "statistics", "tables", "sweep"},
     "early": {"statistics", "records"},
     "early_warning": {"analysis", "diagnosis", "early", "records", "sweep"},
