@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from harness import describe as describing
     from harness import status as standing
     from harness import verify as verifying
+    from harness.ranking import Stopped
 
 # Panels of `harness pretrain --help`.
 _TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
@@ -504,7 +505,7 @@ def status(
     resolved, store = _planned(sweep, profile, [], results)
     look = standing.Watch(resolved, store).look
     if as_json:
-        _json(look().as_json())
+        _json(look().as_json() | {"stopped": [asdict(one) for one in _stopped(resolved, store)]})
         return
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     words = _sweep_words(sweep, resolved, store)
@@ -524,6 +525,19 @@ def status(
             sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
     _print_standing(out, _standing(look(), words))
+    if found := _stopped(resolved, store):
+        from harness import searched
+
+        out.print(Text(" ".join(searched.given_up(found))), soft_wrap=True)
+
+
+def _stopped(sweep: Sweep, store: Store) -> tuple[Stopped, ...]:
+    """The recipes of a search that were given up; none of a sweep."""
+    if sweep.search is None:
+        return ()
+    from harness import search as searching
+
+    return searching.stopped(sweep, store)
 
 
 @app.command()
@@ -1239,7 +1253,8 @@ def _plan_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> N
     tried = len(kept.cells) if kept else 0
     so_far = f"{so_many(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
     size = f"{recipes} × {seeds} = {so_many(trials, 'trial')}"
-    out.print(f"Up to {size} ({search.sampler}, {search.objective}): {so_far}.", soft_wrap=True)
+    pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
+    out.print(f"Up to {size} ({search.sampler}, {search.objective}{pruner}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
         again = f"The best {search.best} are then trained on {so_many(len(search.confirm), 'fresh seed')} each."
         out.print(again)

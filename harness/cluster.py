@@ -23,9 +23,10 @@ import numpy as np
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
+from harness.metrics import Evaluation
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
-from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, room_here, train_pack
+from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, place_of, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -96,10 +97,13 @@ class _Worker:
         def signals(found: np.ndarray) -> None:
             self.heard = replace(self.heard, signals=found)
 
+        def evaluated(found: Evaluation) -> None:
+            self.heard = replace(self.heard, evaluations=(*self.heard.evaluations, found))
+
         keeping, sent = self.place.keeping, {}
         with nullcontext() if keeping is None else keeping.here() as here:
             place = replace(self.place, keeping=here)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals, evaluated)
             if keeping is not None and here is not None:
                 sent = keeping.sent(here)
         planned = [
@@ -223,7 +227,7 @@ class RayPool:
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
+        self.place = place_of(sweep, device, threads, checkpoints, keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
