@@ -289,6 +289,9 @@ def search(
             "--stop-hopeless", help="Give a recipe up when all its runs look lost by the rule of `harness diagnose`."
         ),
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Train over Ray Tune, whose ASHA then is `pruner: successive_halving`.")
+    ] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -307,7 +310,7 @@ def search(
     _headline(out, resolved, reason)
     options = execute.Options(
         in_process, address, workers, threads, pack, notice=notice, hang_minutes=hang_minutes,
-        checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu,
+        checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu, tune=tune,
     )  # fmt: skip
     with _progress(out) as follow:
         try:

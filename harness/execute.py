@@ -88,6 +88,7 @@ class Options:
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
     workers_per_gpu: int = 1
+    tune: bool = False  # Ray Tune hands out the packs and may stop them
     keep: Which = "none"  # of which finished trials the weights are kept
 
 
@@ -346,10 +347,18 @@ def _pool(
         device = "cuda" if machine.here().gpus else "cpu"
         yield InProcess(sweep, place_of(sweep, device, options.threads, checkpoints, kept), tick)
         return
-    pool = RayPool(
-        sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-        options.workers_per_gpu, kept,
-    )  # fmt: skip
+    pool: Pool
+    if options.tune:
+        from harness.tune import TunePool  # Ray Tune takes seconds to import
+
+        pool = TunePool(
+            sweep, options.address, options.workers, options.threads, checkpoints, options.workers_per_gpu, kept
+        )
+    else:
+        pool = RayPool(
+            sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
+            options.workers_per_gpu, kept,
+        )  # fmt: skip
     try:
         yield pool
     finally:
@@ -599,7 +608,7 @@ class _Training:
             assert self.source is not None
             self.stopped += lanes
             self.checkpoints.remove(job.trials)
-            self.progress.messages.append(self.source.stop(self.given_up[job]))
+            self.progress.messages.append(self.source.stop(done.stopped or self.given_up[job]))
             return
         if done.error is None:
             before = self.paces.get(shape, (0.0, 0.0))

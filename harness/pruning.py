@@ -84,10 +84,10 @@ def _first(pruner: Pruner, recipe: Recipe) -> float:
     return max(pruner.n_warmup_steps, 100 * recipe.warmup_ratio)
 
 
-def words(pruner: Pruner, evaluation: Evaluation, objective: str) -> str:
-    """What stopped a recipe: `median pruner: mean 0.531 at 60 % of training`."""
-    name, at = pruner.name.replace("_", " "), step(evaluation.share, pruner)
-    return f"{name} pruner: {WORDS[objective]} {value(evaluation, objective):.3f} at {at} % of training"
+def words(pruner: Pruner, evaluation: Evaluation, objective: str, who: str | None = None) -> str:
+    """What stopped a recipe: `median pruner: mean 0.531 at 60 % of training`; `who` it was, unless the pruner."""
+    who, at = who or f"{pruner.name.replace('_', ' ')} pruner", step(evaluation.share, pruner)
+    return f"{who}: {WORDS[objective]} {value(evaluation, objective):.3f} at {at} % of training"
 
 
 def unseen(search: Search, recipe: Recipe) -> str | None:

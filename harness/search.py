@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness import early, execute, pruning, ranking
 from harness.packing import Job
 from harness.records import Record, Store
-from harness.sweep import Cell, HarnessError, Range, Recipe, Sweep, Trial, expand, neat
+from harness.sweep import Cell, HarnessError, Range, Recipe, Search, Sweep, Trial, expand, neat
 from harness.workers import Running
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 STUDY = "study.log"
 _STOPPED = "stopped"  # the attribute of a suggestion that was given up
 _PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
+_TUNE = "ASHA scheduler of Ray Tune"
 # The NSGA-II default of 50 would make a search of 40 recipes random.
 _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
@@ -82,10 +83,12 @@ def run(
         )  # fmt: skip
     if stop_hopeless:
         _refuse_stopping(sweep)
+    if options.tune:
+        _refuse_tune(search, options.in_process)
     _refuse_changed(sweep, store)
     began = time.monotonic()
     with _quiet():
-        asking = Asking(sweep, store, stop_hopeless)
+        asking = Asking(sweep, store, stop_hopeless, options.tune)
         counts = execute.run(sweep, store, options, show, asking)
     found = store.load_plan() or sweep
     confirmed, confirm_counts = None, None
@@ -94,6 +97,7 @@ def run(
     if search.best and search.confirm and counts.missing == len(asking.stopped) and not asking.left:
         confirmed = confirming(found, store)
         if confirmed is not None:
+            options = replace(options, tune=False)
             confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
     return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
@@ -149,6 +153,20 @@ def _refuse_stopping(sweep: Sweep) -> None:
         )  # fmt: skip
 
 
+def _refuse_tune(search: Search, in_process: bool) -> None:
+    """Refuse what Ray Tune is not used for."""
+    if in_process:
+        raise HarnessError(
+            "--tune trains over Ray", got="--in-process with it", allowed="one of the two", fix="leave one out"
+        )
+    if search.pruner is not None and search.pruner.name != "successive_halving":
+        raise HarnessError(
+            "Ray Tune stops recipes by asynchronous successive halving (ASHA)", got=f"pruner: {search.pruner.name}",
+            allowed="pruner: successive_halving, or none: then no recipe is stopped",
+            fix="name that one, or leave --tune out",
+        )  # fmt: skip
+
+
 def _refuse_changed(sweep: Sweep, store: Store) -> None:
     """Refuse to go on with a search under other settings; it may get longer, and be confirmed otherwise."""
     kept = store.load_plan()
@@ -188,9 +206,12 @@ class Asking:
     search that was killed and gone on with suggests what it would have suggested.
     """
 
-    def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False) -> None:
-        """Search where `sweep` says; the journal is opened when the first recipe is asked for."""
-        self.stop_hopeless = stop_hopeless
+    def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False, tune: bool = False) -> None:
+        """Search where `sweep` says; the journal is opened when the first recipe is asked for.
+
+        With `tune` Ray Tune does the pruning, and the pruner here is only told of it.
+        """
+        self.stop_hopeless, self.tune = stop_hopeless, tune
         self.lessons: Lessons | None = None
         self.looked: dict[Job, int] = {}  # shares of a pack's run at which it was looked at
         self.seen: dict[Job, int] = {}  # evaluations that the study knows
@@ -257,6 +278,8 @@ class Asking:
                 self.pruned_by[job] = trial.user_attrs[_PRUNED]
             for so_far in range(first + 1, len(found) + 1):
                 self._report(trial, pruning.curve(found[:so_far], pruner, self.search.objective))
+                if self.tune:
+                    continue
                 if pruning.asked(found[:so_far], pruner, cell.recipe) and self._prunes(trial):
                     self.pruned_by[job] = pruning.words(pruner, found[so_far - 1], self.search.objective)
                     trial.set_user_attr(_PRUNED, self.pruned_by[job])
@@ -305,7 +328,11 @@ class Asking:
     def stop(self, running: Running) -> str:
         """Tell the study of a recipe that was given up."""
         job = running.job
-        cell, by_pruner = self.cells[job.trials[0].cell], job in self.pruned_by
+        cell, by_pruner = self.cells[job.trials[0].cell], job not in self.hopeless_by
+        if by_pruner and job not in self.pruned_by:  # by Tune
+            assert self.search.pruner is not None
+            latest = running.heard.evaluations[-1]
+            self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search.objective, _TUNE)
         rule = self.pruned_by[job] if by_pruner else self.hopeless_by[job]
         found = ranking.Stopped(cell.label, rule, running.share, running.seconds, len(job.trials))
         if by_pruner:

@@ -294,6 +294,7 @@ class Done:
     error: str | None = None
     died: bool = False
     left: bool = False  # as `Pool.leave` asked
+    stopped: Running | None = None  # as it was last heard of, where the pool itself stopped it
 
     @property
     def out_of_memory(self) -> bool:

@@ -743,6 +743,7 @@ MAY_IMPORT = {
     "status": {"early", "early_warning", "execute", "tasks", "records", "sweep"},
     "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
+        "tune",
         "keeping",
         "augmentation",
         "early",
@@ -757,6 +758,7 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
+    "tune": {"cluster", "pruning", "workers", "keeping", "checkpoints", "packing", "machine", "sweep"},
     "cluster": {"metrics", "workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
     "keeping": {"methods", "models", "hub", "records", "sweep"},
     "workers": {
@@ -829,7 +831,7 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 HOMES = {
-    "ray": {"cluster"},
+    "ray": {"cluster", "tune"},
     "torch": {
         "train",
         "models",
