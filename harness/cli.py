@@ -527,11 +527,7 @@ def status(
             out.print()
             sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
-    _print_standing(out, _standing(look(), words))
-    if found := _stopped(resolved, store):
-        from harness import searched
-
-        out.print(Text(" ".join(searched.given_up(found))), soft_wrap=True)
+    _print_standing(out, _standing(look(), words, stopped=_stopped(resolved, store)))
 
 
 def _stopped(sweep: Sweep, store: Store) -> tuple[Stopped, ...]:
@@ -1525,7 +1521,9 @@ def _print_standing(out: Console, parts: list[Text | Table]) -> None:
         out.print(part, soft_wrap=isinstance(part, Text))
 
 
-def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -> list[Text | Table]:
+def _standing(
+    now: standing.Status, words: str | None, most_cells: int = MOST, stopped: Sequence[Stopped] = ()
+) -> list[Text | Table]:
     """How a sweep stands, what matters most first: a terminal may have few lines."""
     total = now.total
     parts: list[Text | Table] = [Text(_plain(now.sweep.title), style="bold")]
@@ -1538,6 +1536,10 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
     parts.append(Text(
         f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed to learn{rest}{training}."
     ))  # fmt: skip
+    if stopped:
+        from harness import searched
+
+        parts.append(Text(_plain(" ".join(searched.given_up(stopped)))))
     if now.state == "running" and now.heartbeat:
         from harness import status as standing
 
@@ -1559,7 +1561,8 @@ def _standing(now: standing.Status, words: str | None, most_cells: int = MOST) -
     parts.append(_counts_table(now, most_cells))
     if len(now.cells) > most_cells:
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
-    return [*parts, *(Text(_plain(f"{what}: {command}")) for what, command in _next(now, words))]
+    left = now.total.missing - sum(one.runs for one in stopped)
+    return [*parts, *(Text(_plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
 
 
 def _state(now: standing.Status) -> str:
@@ -1583,14 +1586,14 @@ def _state(now: standing.Status) -> str:
     return "Not running."
 
 
-def _next(now: standing.Status, words: str | None) -> list[tuple[str, str]]:
-    """What to type next, and what for."""
+def _next(now: standing.Status, words: str | None, left: int) -> list[tuple[str, str]]:
+    """What to type next, and what for; `left` are missing and not given up."""
     begin = words or "the command that began it"
     if now.state == "running":
         after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if now.total.crashed else []
         return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
     found = []
-    if now.total.missing:
+    if left:
         found.append(("Train what is missing", begin))
     if now.total.crashed:
         found.append(("Retry the crashed", f"{begin} --retry-crashed"))

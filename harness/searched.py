@@ -140,7 +140,7 @@ def given_up(stopped: Sequence[Stopped]) -> tuple[str, ...]:
             continue
         first, last, one = percent(some[0].share), percent(some[-1].share), len(some) == 1
         begin = (
-            f"{so_many(len(some), 'recipe')} of these {'was' if one else 'were'} given up at "
+            f"{so_many(len(some), 'recipe')} {'was' if one else 'were'} given up at "
             f"{first if first == last else f'{first} to {last}'} of {'its' if one else 'their'} training"
         )
         name = some[0].rule.partition(":")[0]

@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray._private import auto_init_hook
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
@@ -170,6 +171,8 @@ class TunePool:
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         cluster.connect(address)
+        # Tune's thread may outlive the pool by a moment, and would start or join another Ray.
+        auto_init_hook.enable_auto_connect = False
         gpus = ray.cluster_resources().get("GPU", 0) >= 1
         kind, need = ("GPU", 1 / workers_per_gpu) if gpus else ("CPU", threads)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

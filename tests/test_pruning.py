@@ -188,7 +188,7 @@ def test_a_late_riser_goes_on_to_the_top_and_what_stays_flat_or_behind_is_stoppe
     # The words of the report and of the status.
     said = searched.write_report(again.sweep, store, (flat, behind)).said
     assert said[1].startswith(
-        "2 recipes of these were given up at 50 % to 80 % of their training by the median pruner: stopped, not seen to "
+        "2 recipes were given up at 50 % to 80 % of their training by the median pruner: stopped, not seen to "
         "the end, so where they would have ended isn't known. At the pace until then that saved "
     )
 
@@ -398,8 +398,8 @@ def test_status_and_plan_say_what_was_stopped(write, made, tmp_path, monkeypatch
 
     assert "(grid, mean, median pruner)" in run("plan", "find.yaml")
     assert "by the median pruner: stopped, not seen to the end" in run("search", "find.yaml", "--in-process")
-    assert "2 recipes of these were given up at 50 % to 80 % of their training by the median pruner: " in run(
-        "status", "find.yaml"
-    )
+    standing = run("status", "find.yaml")
+    assert "2 recipes were given up at 50 % to 80 % of their training by the median pruner: " in standing
+    assert "Train what is missing" not in standing
     shown = json.loads(run("status", "find.yaml", "--json"))["stopped"]
     assert [one["by_pruner"] for one in shown] == [True, True]

@@ -6,17 +6,20 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import optuna
 import pytest
 from driving import content, descends
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from harness import execute, search
+from harness import execute, search, tune
 from harness.execute import Options
 from harness.records import Store
-from harness.sweep import HarnessError, load
+from harness.sweep import HarnessError, expand, load
+from harness.workers import LeftError, place_of
 
 TUNE = Options(workers=1, tune=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -106,6 +109,44 @@ def test_what_asha_stops_is_missing_and_pruned_in_the_journal(write, tmp_path, c
     assert capfd.readouterr() == ("", "")
     again = search.run(sweep, store, Options(in_process=True), quiet)
     assert (again.counts.trained_now, again.complete) == (0, True)
+
+
+def test_a_trial_tells_tune_what_it_may_be_stopped_at_and_leaves_as_it_is_told(write, monkeypatch) -> None:
+    pruner = "{name: successive_halving, n_warmup_steps: 30, n_majority_steps: 60}"
+    sweep = load(write(f"pruner: {pruner}, sampler: grid", "{lr: [1e-3, 1e-2]}", "epochs: 5"))
+    place = place_of(sweep, "cpu", 1, None, None)
+    trials, said, ended = expand(sweep), [], {}
+    leaving = [False]
+
+    def box(pack: object) -> SimpleNamespace:
+        def call(answer: Callable[..., object]) -> SimpleNamespace:
+            return SimpleNamespace(remote=answer)
+
+        return SimpleNamespace(
+            pack=call(lambda number: pack),
+            hear=call(lambda number, heard: leaving[0]),
+            end=call(lambda number, outcome: ended.update({number: outcome})),
+        )
+
+    monkeypatch.setattr(tune, "ray", SimpleNamespace(get=lambda found: found))
+    monkeypatch.setattr(tune.tune, "report", said.append)
+    tune._train({"pack": 1}, sweep, place, box((trials, {})))
+    results, _ = ended[1]
+    assert [record.id for record, _ in results] == [trial.id for trial in trials]
+    means = np.mean([curves.dev_score for _, curves in results], axis=0)
+    above = np.array([curves.dev_score * 30 > 15 + 1.645 * np.sqrt(30 / 4) for _, curves in results])
+    # At 40 % where both have risen, and then whatever has.
+    asked = [1, 2, 3] if above[:, :2].any(axis=1).all() else [2, 3]
+    assert said == [{"objective": pytest.approx(means[at]), "training_percent": 20 * (at + 1)} for at in asked]
+    said.clear()
+    tune._train({"pack": 2}, sweep, place, box((trials[:1], {})))
+    assert said == []  # of a part of a recipe
+    assert len(ended[2][0]) == 1
+    leaving[0] = True
+    tune._train({"pack": 3}, sweep, place, box((trials, {})))
+    assert isinstance(ended[3], LeftError)
+    tune._train({"pack": 4}, sweep, place, box(((), {})))
+    assert ended[4].startswith("IndexError: ")
 
 
 def test_what_tune_is_not_used_for_is_refused_in_one_line(write, tmp_path) -> None:
