@@ -586,7 +586,7 @@ def python(code: str, folder: Path, *words: str) -> subprocess.CompletedProcess[
 
 def test_the_commands_start_without_what_they_may_not_need(here):
     code = "import sys, harness.cli; print([name for name in sys.argv[1:] if name in sys.modules])"
-    heavy = (*HOMES, "harness.analysis", "harness.importance", "harness.figures", "harness.report", "harness.importing")
+    heavy = (*HOMES, "harness.analysis", "harness.importance", "harness.drawing", "harness.report", "harness.importing")
     ran = python(code, here, *(name for name in heavy if name not in ("typer", "rich", "yaml", "pyarrow")))  # pandas
     assert (ran.returncode, ran.stdout) == (0, "[]\n"), ran.stderr + ran.stdout
 
@@ -708,12 +708,29 @@ MAY_IMPORT = {
     },
     "predict": {"keeping", "methods", "metrics", "models", "tasks", "sweep"},
     "tracking": {"records", "sweep"},
-    "lr_find": {"figures", "tables", "train", "machine", "records", "sweep"},
+    "lr_find": {"drawing", "figures_search", "tables", "train", "machine", "records", "sweep"},
     "search": {"early", "early_warning", "ranking", "execute", "packing", "workers", "records", "sweep"},
-    "searched": {"figures", "ranking", "statistics", "tables", "study", "records", "sweep"},
+    "searched": {"drawing", "figures_search", "ranking", "statistics", "tables", "study", "records", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
-    "report": {"figures", "findings", "diagnosis_findings", "tables", "analysis", "study", "records", "sweep"},
-    "figures": {"study", "records", "sweep"},
+    "report": {
+        "drawing",
+        "figures",
+        "findings",
+        "diagnosis_findings",
+        "tables",
+        "analysis",
+        "study",
+        "records",
+        "sweep",
+    },
+    "figures": {"figures_scores", "figures_curves", "figures_variance", "figures_diagnosis"},
+    "figures_scores": {"drawing", "layout", "study", "sweep"},
+    "figures_curves": {"drawing", "layout", "study", "sweep"},
+    "figures_variance": {"drawing", "layout", "sweep"},
+    "figures_diagnosis": {"drawing", "layout", "sweep"},
+    "figures_search": {"drawing", "layout", "study", "sweep"},
+    "layout": {"drawing", "study", "sweep"},
+    "drawing": {"study", "sweep"},
     "findings": {"tables", "analysis", "statistics", "study", "sweep"},
     "tables": {"analysis", "statistics", "study", "sweep"},
     "describe": {"tasks", "metrics", "sweep"},
@@ -796,7 +813,7 @@ MAY_IMPORT = {
     },
     "starts": {"embedded", "hub", "models", "objectives", "pretrain_settings", "sweep"},
     "unfinished": {"checkpoints", "objectives", "pretrain_settings"},
-    "pretrained": {"corpus", "figures", "pretrain_settings"},
+    "pretrained": {"corpus", "drawing", "figures_curves", "pretrain_settings"},
     "objectives": {"corpus"},
     "pretrain_settings": {"corpus", "sweep"},
     "corpus": {"sweep"},
@@ -840,8 +857,17 @@ HOMES = {
     "tokenizers": {"starts", "corpus"},
     "peft": {"methods"},
     "datasets": {"tasks"},
-    "matplotlib": {"figures"},
-    "seaborn": {"figures"},
+    "matplotlib": {
+        "drawing",
+        "layout",
+        "figures",
+        "figures_scores",
+        "figures_curves",
+        "figures_variance",
+        "figures_diagnosis",
+        "figures_search",
+    },
+    "seaborn": {"figures_scores"},
     "scipy": {"calibration", "diagnosis", "baselines", "analysis", "statistics", "importance", "noise", "published"},
     "statsmodels": {"statistics", "importance"},
     "sklearn": {"importance", "baselines"},
