@@ -1082,18 +1082,18 @@ def _recipes_of_data(
     words: list[str], model: str | None, max_length: int | None, profile: str | None, overrides: list[str]
 ) -> tuple[Recipe, ...]:
     """The tasks that the words of `data` name, each as a recipe that says which model and length go with it."""
-    from harness import tasks
+    from harness import glue
 
     first, *rest = words
     is_sweep = first.endswith((".yaml", ".yml")) or (Path("sweeps") / f"{first}.yaml").is_file()
-    named = is_sweep or first in tasks.NAMES
+    named = is_sweep or first in glue.NAMES
     paths = rest if named else words
     if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
         known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml")))
         raise HarnessError(
             "data are a task's or a sweep's, or a folder with train and dev files, or these two files",
             got=" ".join(words),
-            allowed="; ".join(filter(None, (", ".join(tasks.NAMES), known, "a path"))),
+            allowed="; ".join(filter(None, (", ".join(glue.NAMES), known, "a path"))),
             fix="name one of these; a task's own files stand after its name",
         )
     files = TaskFiles(train=paths[0], validation=paths[-1]) if paths else None
