@@ -22,7 +22,7 @@ from test_diagnosis import TEXT as DIAGNOSED_TEXT
 from typer.testing import CliRunner
 
 import harness
-from harness import cli, execute, machine, train, workers
+from harness import cli_names, execute, machine, train, workers
 from harness import report as reports
 from harness.cli import app
 from harness.machine import Machine
@@ -508,7 +508,7 @@ def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkey
     for time_limit in ("0", "0s", "2", "-1h", "90", "1:30", "1:60:00", "", "h", "2h 5", "1e3s", "nan", "9" * 400 + "h"):
         assert "--time-limit is a time: got '" in refused("sweep", "tiny", f"--time-limit={time_limit}")
     known = {"2h": 7200, "90m": 5400, "30s": 30, "1h30m": 5400, "1:30:00": 5400, "0.5h": 1800, "1H": 3600}
-    assert {text: cli._seconds(text) for text in known} == known
+    assert {text: cli_names.seconds_of(text) for text in known} == known
     said = run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "0.001s", code=1).stdout
     assert "the time limit leaves 3 trials missing" in said
     assert "3 are missing: the same command trains them." in said
@@ -678,14 +678,23 @@ def test_pretrain_refuses_what_it_does_not_know(here, option, value):
 
 # Who imports whom in the package; a module that is not named here has no place in the design yet.
 MAY_IMPORT = {
+    "cli_names": {"glue", "keeping", "machine", "records", "study", "sweep", "verify"},
+    "cli_screen": {"execute", "sweep"},
+    "cli_runs": {"cli_screen", "execute", "keeping", "records", "rerun", "sweep"},
+    "cli_data": {"cli_screen", "sweep"},
+    "cli_status": {"cli_names", "cli_screen", "status", "sweep"},
     "cli": {
+        "cli_data",
+        "cli_names",
+        "cli_runs",
+        "cli_screen",
+        "cli_status",
         "baselines",
         "describe",
         "diagnosis_findings",
         "surface",
         "tables",
         "models",
-        "glue",
         "lr_find",
         "search",
         "searched",
@@ -706,7 +715,7 @@ MAY_IMPORT = {
         "sweep",
         "status",
     },
-    "predict": {"data_files", "keeping", "methods", "metrics", "models", "tasks", "tokenising", "sweep"},
+    "predict": {"data_files", "keeping", "methods", "metrics", "models", "tokenising", "sweep"},
     "tracking": {"records", "sweep"},
     "lr_find": {"drawing", "figures_search", "tables", "train", "machine", "records", "sweep"},
     "search": {"early", "early_warning", "ranking", "execute", "packing", "workers", "records", "sweep"},
@@ -883,7 +892,7 @@ HOMES = {
     "pyarrow": {"formats"},
     "jinja2": {"report"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "cli_data", "cli_names", "cli_runs", "cli_screen", "cli_status"},
     "yaml": {"sweep"},
     "optuna": {"importance", "search"},
 }
@@ -942,6 +951,8 @@ def test_imports_go_one_way_and_a_heavy_dependency_has_one_home():
         "keeping",
         "packing",
         "cli",
+        "cli_names",
+        "cli_screen",
     )
     for name in every_command_pays:  # for what is imported at the top
         top = ast.Module(
