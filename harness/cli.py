@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -64,13 +65,11 @@ from harness.study import Study, joined, of_sweep
 from harness.sweep import (
     HarnessError,
     Trial,
+    all_keys,
     expand,
     so_many,
     where,
 )
-
-if TYPE_CHECKING:
-    pass
 
 # Panels of `harness pretrain --help`.
 _TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
@@ -750,6 +749,20 @@ def export(
         soft_wrap=True,
     )
     messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
+
+
+@app.command()
+def keys(as_json: AsJson = False) -> None:
+    """List every key of a sweep file: what it takes, as a value or as a list for an axis, and its default."""
+    if as_json:
+        print_json({"keys": [one._asdict() for one in all_keys()]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("key", "default", "takes"):
+        table.add_column(name)
+    for one in all_keys():
+        table.add_row(Text(one.name), Text(one.default or "(needed)"), Text(one.takes))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
 
 
 @app.command(name="import")

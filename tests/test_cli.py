@@ -122,6 +122,14 @@ def test_ten_thousand_seeds_are_planned_at_once(here):
     assert time.process_time() - started < 12  # about three seconds; it once took a second a hundred trials
 
 
+def test_keys_are_listed_for_people_and_programs():
+    shown = run("keys").stdout
+    assert re.search(r"^lr +\(needed\) +above 0 and finite", shown, re.MULTILINE)
+    listed = json.loads(run("keys", "--json").stdout)["keys"]
+    assert {"name": "batch_size", "takes": "1 or more", "default": "16"} in listed
+    assert len(shown.splitlines()) > len(listed)
+
+
 # ----------------------------------------------------------------------------------------------------------- errors
 
 
