@@ -26,15 +26,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks
+from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks, tokenising
 from harness.checkpoints import Checkpoint
+from harness.examples import NO_LABEL, Raw, Rows
 from harness.metrics import Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
 from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
-from harness.tasks import Raw, Rows, Split, Task
+from harness.tokenising import Split, Task
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -198,7 +199,7 @@ def _raw(task: TaskSpec) -> Raw:
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
 def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     """The task's splits, tokenised for the model; raises HarnessError when data or tokenizer can't be had."""
-    return tasks.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+    return tokenising.tokenise(tasks.load(task), models.tokenizer(model), max_length)
 
 
 def network(recipe: Recipe, task: Task) -> Network:
@@ -446,7 +447,7 @@ class _Run:
         if not places:
             return self.task.train, torch.zeros(len(pack), 1, dtype=torch.int64), [None] * len(pack)
         tokenizer = models.tokenizer(self.recipe.model)
-        split = tasks.with_copies(self.task, [rows for rows, _ in found], tokenizer)
+        split = tokenising.with_copies(self.task, [rows for rows, _ in found], tokenizer)
         behind = torch.tensor(places)[:, None] * (len(self.task.train.labels) * self.recipe.copies)
         return split, behind, [found[place][1] for place in places]
 
@@ -622,7 +623,7 @@ class _Run:
             losses = of_part if losses is None else losses + of_part
         assert losses is not None
         if self.tokens:  # the mean over the words of the batch, of which each lane has its own number
-            words = (self.training.labels[rows.to(self.device)] != tasks.NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
+            words = (self.training.labels[rows.to(self.device)] != NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
             losses = losses / words
             self.gradient.div_(words[:, None])
         self.log.losses.append(losses)
@@ -838,13 +839,13 @@ class _Run:
         if self.task.label_names is None:
             return 2 * F.mse_loss(first[:, 0], second[:, 0], reduction="sum")
         apart = remedies.divergence(first, second)  # [B], of tokens [B, T]
-        return (apart * (labels.chunk(2)[0] != tasks.NO_LABEL) if self.tokens else apart).sum()
+        return (apart * (labels.chunk(2)[0] != NO_LABEL) if self.tokens else apart).sum()
 
     def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits [B, C], summed."""
         if self.tokens:
             flat = logits.reshape(-1, logits.shape[-1])
-            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=tasks.NO_LABEL, reduction="sum")
+            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=NO_LABEL, reduction="sum")
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
         if self.targets is not None:
@@ -914,7 +915,7 @@ class _Run:
             places = rows
             if self.tokens:  # [L, B, T, C]
                 labels = data.labels[rows.to(self.device), : logits.shape[2]]
-                logits = logits[:, labels != tasks.NO_LABEL]
+                logits = logits[:, labels != NO_LABEL]
                 places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
             found[:, places.numpy()] = logits.cpu().numpy()
             looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]

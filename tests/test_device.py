@@ -15,9 +15,9 @@ from test_pretrain import OWN
 
 from harness import keeping, models, pretrain, tasks, train
 from harness.checkpoints import Checkpoints
+from harness.data_files import Line
 from harness.predict import Served
 from harness.sweep import ModelSpec, TaskSpec, Trial
-from harness.tasks import Line
 
 Make = Callable[..., Trial]
 pytestmark = pytest.mark.usefixtures("cpu_only")

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import ENVIRONMENT, HEAD, Run, curves_of, measured, recording_of, save, store_of, sweep_of
+from rich.console import Console
 from typer.testing import CliRunner
 
-from harness import cli, early, machine, status
+from harness import cli, cli_status, early, machine, status
 from harness.cli import app
 from harness.machine import Machine
 from harness.records import Store
@@ -106,7 +107,7 @@ def steady(text: str) -> str:
 def test_the_text_of_a_running_sweep(made, monkeypatch):
     sweep, store = made
     beat(store, packs_of(sweep, 0.25, 0.5))
-    monkeypatch.setattr(cli, "_state", lambda now: f"{now.state}: {now.holder}")  # the age is tested below
+    monkeypatch.setattr(cli_status, "_state", lambda now: f"{now.state}: {now.holder}")  # the age is tested below
     with store.locked():
         golden("status_running.txt", steady(run("made").stdout))
 
@@ -256,7 +257,7 @@ def warned(here, runs, sweep=None) -> tuple[Store, dict[str, object]]:
 
 def test_lanes_that_look_lost_are_marked(here, monkeypatch):
     store, pack = warned(here, {0: [FINE, GONE, GONE, FINE], 1: [FINE, GONE, FINE, GONE], 2: [GONE]})
-    monkeypatch.setattr(cli, "_state", lambda now: f"{now.state}: {now.holder}")
+    monkeypatch.setattr(cli_status, "_state", lambda now: f"{now.state}: {now.holder}")
     with store.locked():
         golden("status_warned.txt", steady(run("made").stdout))
         found = shown("made")
@@ -328,7 +329,7 @@ def test_a_damaged_sign_of_life_never_stops_the_look(tmp_path_factory, name, val
     with store.locked():
         found = status.Watch(sweep, store).look()
         json.dumps(found.as_json(), allow_nan=False)
-        cli._print_standing(cli.Console(file=io.StringIO()), cli._standing(found, None))
+        cli_status.print_standing(Console(file=io.StringIO()), cli_status.standing_parts(found, None))
     assert found.total.missing == 12
 
 
