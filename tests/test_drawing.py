@@ -57,7 +57,5 @@ def test_a_pdf_has_its_letters_and_no_tables_that_place_them(mosbach, tmp_path):
     assert subset.Options().drop_tables == usual
     streams = [zlib.decompress(one) for one in re.findall(rb"stream\r?\n(x.*?)\r?\nendstream", pdf, re.DOTALL)]
     fonts = [TTFont(io.BytesIO(one)) for one in streams if one[:4] in (b"\x00\x01\x00\x00", b"true")]
-    assert fonts
-    for font in fonts:
-        assert len(font["glyf"].keys()) > 20
-        assert not {"GSUB", "GPOS", "GDEF"} & set(font.keys())
+    assert sum(len(font["glyf"].keys()) for font in fonts) > 30
+    assert not any({"GSUB", "GPOS", "GDEF"} & set(font.keys()) for font in fonts)
