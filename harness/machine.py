@@ -210,7 +210,7 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     if recipe.method in ("head", "top_layers"):  # nothing is kept of the layers below
         layers = min(layers, recipe.top_layers or 1)
     width = recipe.max_length + (recipe.virtual_tokens if recipe.method == "prompt" else 0)
-    tokens = recipe.batch_size * width
+    tokens = recipe.batch_size * recipe.forward_passes * width
     heads = max(1, hidden // 64)
     keys = width + (recipe.virtual_tokens if recipe.method == "prefix" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of

@@ -170,7 +170,8 @@ class Recording:
 class Curves:
     """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
 
-    train_loss: np.ndarray  # [S] float32, nats, of each step's batch before its update
+    # [S] float32, nats, of each step's batch before its update; of R-Drop's two passes the mean, without its term
+    train_loss: np.ndarray
     lr: np.ndarray  # [S] float64, the schedule's rate in force
     grad_norm: np.ndarray  # [S] float32, global, before clipping
     eval_step: np.ndarray  # [E] int64, updates done

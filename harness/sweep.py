@@ -200,6 +200,9 @@ class Recipe(_Frozen):
     translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
     back_translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
     mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    # Noise on the words' embeddings (Jain et al. 2023), and two passes that are to agree (Wu et al. 2021).
+    neftune_alpha: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    r_drop: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def heeds(self, name: str) -> bool:
         """Whether a field decides anything here; a setting of another method does not."""
@@ -221,7 +224,8 @@ class Recipe(_Frozen):
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
-        kernels = (self.optimizer, self.soft_targets, self.copies, self.mixup > 0)
+        noise = (self.mixup > 0, self.neftune_alpha > 0, self.r_drop > 0)
+        kernels = (self.optimizer, self.soft_targets, self.copies, *noise)
         return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
 
     @property
@@ -232,7 +236,12 @@ class Recipe(_Frozen):
     @property
     def passes(self) -> int:
         """What the time it takes is in proportion to: how often it goes through as many examples as the data have."""
-        return self.epochs * (1 + self.copies)
+        return self.epochs * (1 + self.copies) * self.forward_passes
+
+    @property
+    def forward_passes(self) -> int:
+        """How often a step passes through its batch."""
+        return 2 if self.r_drop > 0 else 1
 
     @property
     def specs(self) -> tuple[Spec, ...]:
@@ -796,6 +805,7 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
+    ("r_drop", "a dropout above 0", lambda r: r.dropout > 0),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),
     ("mixout", "method full", lambda r: r.method == "full"),

@@ -51,7 +51,7 @@ def test_three_points_on_a_line_have_no_plane() -> None:
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
 def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) -> None:
-    one = trial(3, padding=padding, dropout=0.3, mixout=0.2)
+    one = trial(3, padding=padding, dropout=0.3, mixout=0.2, neftune_alpha=9.0, r_drop=5.0)
     start = train.start(one)
     points = [start, start * 1.1]
     losses, norms = train.losses_at(one, points, 20, device="cpu", threads=1)

@@ -430,6 +430,8 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "a folder without translations": TINY + "translator: ./t\n",
     "a way back alone": TINY + "augment: backtranslate\nback_translator: ./t\n",
     "negative mixup": TINY + "mixup: -1\n",
+    "negative noise": TINY + "neftune_alpha: -5\n",
+    "two equal passes": TINY + "r_drop: 1\ndropout: 0\n",
     "a limit for tensors without one": TINY + "clip_per_tensor: on\nmax_grad_norm: null\n",
     "mixout of what is frozen": TINY + "method: lora\nmixout: 0.5\n",
     "no patience in a named recipe": HEAD + "lr: 1\nseeds: 1\nrecipes: {a: {epochs: 1, early_stopping_patience: 2}}\n",
