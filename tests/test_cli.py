@@ -176,6 +176,22 @@ def test_a_cluster_that_is_not_there_is_refused_before_ray_tries_for_minutes(her
     assert "Connection refused" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("max_steps=5000", "max_steps ends training within its epochs: got max_steps 5000; allowed: 1 to 189, which 3"),
+        ("batch_size=2000", "a batch is no larger than the training set: got batch_size 2000 for 1000 examples"),
+    ],
+)
+def test_a_plan_refuses_what_its_data_can_not_give_as_training_does(here, setting, said):
+    (here / "t.yaml").write_text(TWO)
+    assert said in refused("plan", "t.yaml", "--set", setting)
+    assert said in refused("sweep", "t.yaml", "--in-process", "--set", setting)
+    sized = ("plan", "t.yaml", "--set", "task=rte", "--set", setting.replace("2000", "9000"))  # of GLUE sizes are known
+    assert said.split(":")[0] in refused(*sized)
+    run("plan", "t.yaml", "--set", "max_steps=189")
+
+
 def test_a_plan_that_is_garbage_is_refused(here):
     (here / "t.yaml").write_text(TWO)
     folder = here / "results" / "t@default"
