@@ -130,7 +130,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
 
 def _work(trial: Trial) -> tuple[object, ...]:
     r = trial.recipe
-    return r.task.name, r.model.name, r.max_length, r.padding, r.batch_size, r.precision
+    return r.task.name, r.model.name, r.max_length, r.padding, r.pad_to_multiple_of, r.batch_size, r.precision
 
 
 # (layers, hidden, intermediate, vocabulary, positions): the paper's models, for a plan made without them at hand.

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -339,13 +340,21 @@ class _Log:
 
 
 class _Data:
-    """A split on the device."""
+    """A split on the device, padded to a multiple of some tokens that is no more than the model reads."""
 
-    def __init__(self, split: Split, device: torch.device) -> None:
-        self.input_ids = torch.from_numpy(split.input_ids).to(device)  # [N, T]
-        self.token_type_ids = torch.from_numpy(split.token_type_ids).to(device)  # [N, T]
+    def __init__(self, split: Split, device: torch.device, pad: int, multiple: int, most: int | None) -> None:
+        width = split.input_ids.shape[1]
+        more = min(math.ceil(width / multiple) * multiple, most or sys.maxsize) - width
+        wide = {"input_ids": pad, "token_type_ids": 0, **({} if split.sentences is None else {"labels": NO_LABEL})}
+
+        def moved(name: str) -> Tensor:
+            values = torch.from_numpy(getattr(split, name))
+            return (F.pad(values, (0, more), value=wide[name]) if name in wide else values).to(device)
+
+        self.input_ids, self.token_type_ids = moved("input_ids"), moved("token_type_ids")  # [N, T]
         self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
-        self.labels = torch.from_numpy(split.labels).to(device)  # [N], or of tokens [N, T]
+        self.labels = moved("labels")  # [N], or of tokens [N, T]
+        self.multiple = multiple if multiple > 1 else _WIDTH_STEP
         words = split.sentences
         # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example is one.
         self.begins = torch.from_numpy(
@@ -358,7 +367,7 @@ class _Data:
     def width(self, rows: Tensor) -> int:
         """The longest text of these rows, rounded up to a width that batches share."""
         longest = int(self.lengths[rows].max())
-        return min(self.input_ids.shape[1], math.ceil(longest / _WIDTH_STEP) * _WIDTH_STEP)
+        return min(self.input_ids.shape[1], math.ceil(longest / self.multiple) * self.multiple)
 
 
 class _Run:
@@ -374,8 +383,6 @@ class _Run:
         self.task = task
         self.tokens = self.recipe.task.kind == "tokens"
         self.split, self.behind, self.words = self._augmented(pack)
-        self.training, self.validation = _Data(self.split, device), _Data(task.validation, device)
-        self.test = None if task.test is None else _Data(task.test, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
         self.network = network(self.recipe, task)
         longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
@@ -386,6 +393,9 @@ class _Run:
                 allowed=f"up to {limit}",
                 fix=f"lower max_length to {limit}",
             )
+        padded = (device, task.pad_token_id, self.recipe.pad_to_multiple_of, limit)
+        self.training, self.validation = _Data(self.split, *padded), _Data(task.validation, *padded)
+        self.test = None if task.test is None else _Data(task.test, *padded)
         self.module = self.network.module.to(device)
         self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe)
         self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs

@@ -43,6 +43,7 @@ def close(there: list[train.LaneResult], here: list[train.LaneResult]) -> None:
 RECIPES: dict[str, dict[str, object]] = {
     "as it is": {},
     "by length": {"padding": "batch"},
+    "in eights": {"pad_to_multiple_of": 8},
     "accumulated": {"gradient_accumulation": 4},
     "mixout": {"mixout": 0.5},
     "mixup": {"mixup": 0.4},
