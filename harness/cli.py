@@ -698,7 +698,7 @@ def _refuse_nothing_to_tell(study: Study) -> None:
     """Raise HarnessError where a diagnosis has nothing to look at."""
     judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
     name = study.name
-    if not any(study.recording(int(row)) is not None for row in judged.index):
+    if not any((kept := study.curves(int(row))) is not None and kept.recording for row in judged.index):
         texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
         if not study.sweeps:
             got, fix = f"{name}, which was imported", f"`harness report {name}` says what its columns allow"

@@ -114,7 +114,11 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
     # that small batches reach: a guess within a factor of three or so.
     speed = 15e12 if here().gpus else 40e9
     total = 0.0
-    found = {task: tasks.sizes(task) for task in {cell.recipe.task for cell in sweep.cells}}  # reads files, so once
+    recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
+    found = {  # reads files, so once
+        task: tasks.sizes(task, [one for one in recipes if one.task == task])
+        for task in dict.fromkeys(one.task for one in recipes)
+    }
     for trial in left:
         sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
         if sizes is None or count is None:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -52,15 +53,23 @@ def check(spec: TaskSpec) -> None:
         raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
 
 
-def sizes(spec: TaskSpec) -> tuple[int, int] | None:
+def sizes(spec: TaskSpec, recipes: Iterable[Recipe] = ()) -> tuple[int, int] | None:
     """Count the training and validation examples without fetching anything; None where only the data could tell.
 
-    Files are read whole, and raise what `load` raises.
+    Files are read whole, and raise what `load` raises. So do `recipes` that don't fit these data (`check_recipe`).
     """
     if spec.name == EMBEDDED or spec.files is not None:
         raw = load(spec)
+        for recipe in recipes:
+            check_recipe(recipe, raw.train.labels, raw.metric)
         return len(raw.train.texts), len(raw.validation.texts)
-    return GLUE[spec.name].sizes if spec.name in GLUE else None
+    if spec.name not in GLUE:
+        return None
+    glue = GLUE[spec.name]
+    for recipe in recipes:
+        if not recipe.oversample:  # whose updates hang on the labels
+            check_recipe(recipe, np.zeros(glue.sizes[0]), spec.metric or glue.metric)
+    return glue.sizes
 
 
 def check_batch(batch_size: int, examples: int) -> None:

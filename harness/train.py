@@ -14,10 +14,11 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -141,37 +142,46 @@ def start(trial: Trial) -> np.ndarray:
 
 def losses_at(
     trial: Trial,
-    weights: Sequence[np.ndarray],
+    weights: Iterable[np.ndarray],
     examples: int,
     *,
+    lanes: int,
     device: str,
     threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training loss [L] and its gradient's norm [L] at each of these weights [P], as lanes of one pack.
+    """Training loss [N] and its gradient's norm [N] at each of N weights [P], so many `lanes` of a pack at a time.
 
-    Over the first `examples` of the training data, without dropout and what else is random in training.
+    Over the first `examples` of the training data, without dropout and what else is random in training. `weights` are
+    drawn as they are needed; `progress(done)` counts them.
     """
     still: dict[str, object] = dict.fromkeys(("dropout", "mixout", "mixup", "neftune_alpha", "r_drop"), 0.0)
     still |= {"augment": "none", "averaging": "none"}
     plain = trial.model_copy(update={"recipe": trial.recipe.model_copy(update=still)})
     _keep_memory()
     with _numerics(device, threads, trial.recipe.precision):
-        run = _Run([plain] * len(weights), torch.device(device), record=False)
+        run = _Run([plain] * lanes, torch.device(device), record=False)
         run.recording = False
-        with torch.no_grad():
-            run.weights.copy_(torch.from_numpy(np.stack(list(weights))))
         count = min(examples, len(run.training))
-        total = torch.zeros(len(weights), device=run.device)
-        run.gradient.zero_()
-        for part in torch.split(torch.arange(count), trial.recipe.batch_size):
-            losses, gradients = run._batch(run.lanes, part.expand(len(weights), -1), count, None)
-            total += losses
-            for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
-                view.add_(gradient)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        points, done = iter(weights), 0
+        while chosen := list(islice(points, lanes)):
+            idle = [chosen[-1]] * (lanes - len(chosen))  # of the last pack, so that the run need not be built again
+            with torch.no_grad():
+                run.weights.copy_(torch.from_numpy(np.stack([*chosen, *idle])))
+            total = torch.zeros(lanes, device=run.device)
+            run.gradient.zero_()
+            for part in torch.split(torch.arange(count), trial.recipe.batch_size):
+                losses, gradients = run._batch(run.lanes, part.expand(lanes, -1), count, None)
+                total += losses
+                for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
+                    view.add_(gradient)
+            norms = torch.linalg.vector_norm(run.gradient.double(), dim=1)
+            found.append((total.cpu().numpy()[: len(chosen)], norms.cpu().numpy()[: len(chosen)]))
+            done += len(chosen)
             if progress is not None:
-                progress(len(part) * len(weights))
-        return total.cpu().numpy(), torch.linalg.vector_norm(run.gradient.double(), dim=1).cpu().numpy()
+                progress(done)
+        return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
 
 
 def versions() -> dict[str, str]:

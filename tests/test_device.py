@@ -168,14 +168,14 @@ def test_what_is_measured_beside_training(trial: Make) -> None:
     results = train.train(pack, device=DEVICE, signals=told.append)
     weights = [one.weights for one in results]
     _, losses = train.lr_range(pack, 1e-5, 1e-1, device=DEVICE, threads=1)
-    surface, norms = train.losses_at(pack[0], weights, 20, device=DEVICE, threads=1)
+    surface, norms = train.losses_at(pack[0], weights, 20, lanes=len(weights), device=DEVICE, threads=1)
     assert train.lane_step(pack[0], 2, DEVICE, 1)[1] == 8
     models._networks.cache_clear()
     here: list[np.ndarray] = []
     train.train(pack, signals=here.append)
     np.testing.assert_allclose(told[-1], here[-1], rtol=1e-2, atol=1e-4)
     np.testing.assert_allclose(losses, train.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)[1], rtol=1e-3)
-    on_cpu = train.losses_at(pack[0], weights, 20, device="cpu", threads=1)
+    on_cpu = train.losses_at(pack[0], weights, 20, lanes=len(weights), device="cpu", threads=1)
     np.testing.assert_allclose((surface, norms), on_cpu, rtol=1e-3)
 
 
