@@ -145,7 +145,7 @@ def sweep(bench: Bench, epochs: int = 3) -> Measured:
     }
     notes = [
         f"{_TRIALS} trials of {epochs} epochs, {cores} cores; all in fresh processes, imports counted.",
-        "The recipe pads to 16 tokens, where the softmax of a pack is fast; the others train at their longest text's 15.",
+        "The recipe pads to 16 tokens, where a pack's softmax is fast; the others train at the longest text's 15.",
     ]
     contenders: dict[str, Callable[[], float]] = {"harness": harness}
     why: dict[str, str] = {}
