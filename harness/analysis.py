@@ -1066,7 +1066,8 @@ class Analysis:
 
 def analyse(study: Study, threshold: float | None = None) -> Analysis:
     """Make every table of a study; a score worse than `threshold` fails in `definitions`, beside our own."""
-    kept = answers(study)
+    read = study.read_once()  # by the answers, the scores and the diagnosis
+    kept = answers(read)
     judged = runs(study)
     return Analysis(
         study=study,
@@ -1086,7 +1087,7 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         noise_floor=noise_floor(study, kept),
         pair_noise=pair_noise(study, kept),
         flips=flips(study, kept),
-        scores=scores(study, kept),
+        scores=scores(read, kept),
         calibration=calibration(study, kept),
         confusion=confusion(study, kept),
         best_of_n=best_of_n(study),
@@ -1100,5 +1101,5 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         effects_on_failing=effects_on_failing(study),
         baselines=baselines(study, kept),
         against_the_paper=against_the_paper(study),
-        diagnosis=diagnose(study, judged),
+        diagnosis=diagnose(read, judged),
     )

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from harness import hub, words
+from harness.examples import Raw, Rows
 from harness.sweep import HarnessError, Recipe, WordList
-from harness.tasks import Raw, Rows
 
 _CORE = re.compile(r"(\W*)(.*?)(\W*)", re.DOTALL)  # a word between its punctuation
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from harness import metrics, tasks, words
+from harness.examples import Raw, Rows
 from harness.records import Baseline, Store
 from harness.sweep import BaselineName, HarnessError, Sweep
-from harness.tasks import Raw, Rows
 
 # Signs and single letters are words too: scikit-learn's own pattern would leave nothing of a formal language.
 _WORD = r"(?u)\w+|[^\w\s]"

@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from harness import metrics, tasks
+from harness.examples import NO_LABEL, Raw, Rows
 from harness.sweep import TaskSpec
-from harness.tasks import Raw, Rows, Tokenizer
+from harness.tokenising import Tokenizer
 
 MOST_SHOWN = 5  # examples of each finding
 _BINS = 12  # of a histogram, about
@@ -187,7 +188,7 @@ def _labels(raw: Raw, rows: Rows) -> list[str]:
 
 def _tags(raw: Raw, rows: Rows) -> list[list[str]]:
     names = raw.label_names or ()
-    return [[names[tag] for tag in row if tag != tasks.NO_LABEL] for row in rows.labels.tolist()]
+    return [[names[tag] for tag in row if tag != NO_LABEL] for row in rows.labels.tolist()]
 
 
 def _begins(texts: tuple[str, ...]) -> str:

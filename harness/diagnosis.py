@@ -88,9 +88,8 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     clipped: dict[int, list[float]] = {}
     recipes = _recipes(study)
     for row in finished.index:
-        recording = study.recording(int(row))
-        curves = study.curves(int(row)) if recording is not None else None
-        if recording is None or curves is None:
+        curves = study.curves(int(row))
+        if curves is None or (recording := curves.recording) is None:
             continue
         cell = int(finished["cell"][row])
         if recipes and (limit := recipes[cell].max_grad_norm) is not None:

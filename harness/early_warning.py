@@ -42,10 +42,9 @@ class Lessons:
         rows = []
         for row, trial in table["trial"].items():
             if trial not in self.signals:
-                recording = self.store.recording(trial)
-                curves = None if recording is None else self.store.curves(trial)
-                self.signals[trial] = None if curves is None else early.signals(
-                    curves.train_loss, steps[int(row)], curves.eval_step, recording
+                curves = self.store.arrays(trial)
+                self.signals[trial] = None if curves is None or curves.recording is None else early.signals(
+                    curves.train_loss, steps[int(row)], curves.eval_step, curves.recording
                 )  # fmt: skip
             if self.signals[trial] is not None:
                 rows.append(row)

@@ -28,7 +28,7 @@ from harness.records import Measured, Record, Store, flush, write_json
 from harness.sweep import HarnessError, Sweep, Trial, expand
 
 if TYPE_CHECKING:
-    from harness.tasks import Task
+    from harness.tokenising import Task
 
 Which = Literal["best", "all", "none"]
 KeptAs = Literal["best", "all", "rerun"]  # by a sweep that keeps each cell's best, or all; or one trial trained again

@@ -212,7 +212,7 @@ def _three(value: float) -> float:
 
 def save(found: Found, sweep: Sweep, folder: Path) -> dict[str, object]:
     """Write lr_find.json, curves.csv and the picture into a folder; what `--json` prints."""
-    from harness import figures
+    from harness import drawing, figures_search
 
     folder.mkdir(parents=True, exist_ok=True)
     suggestions = [
@@ -238,5 +238,6 @@ def save(found: Found, sweep: Sweep, folder: Path) -> dict[str, object]:
     lines = [(one.seed, one.lr, one.loss, one.raw) for one in found.curves]
     marks = {rule: rates for rule in ("steepest", "tenth") if (rates := found.suggested(rule)) is not None}
     runs = [(one.lr, one.failed, one.finished) for one in found.tested]
-    figures.save(figures.lr_range(sweep.title, sweep.stand_in, lines, marks, runs), folder, "lr_find")
+    figure = figures_search.lr_range(sweep.title, sweep.stand_in, lines, marks, runs)
+    drawing.save(figure, folder, "lr_find")
     return summary

@@ -114,7 +114,11 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
     # that small batches reach: a guess within a factor of three or so.
     speed = 15e12 if here().gpus else 40e9
     total = 0.0
-    found = {task: tasks.sizes(task) for task in {cell.recipe.task for cell in sweep.cells}}  # reads files, so once
+    recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
+    found = {  # reads files, so once
+        task: tasks.sizes(task, [one for one in recipes if one.task == task])
+        for task in dict.fromkeys(one.task for one in recipes)
+    }
     for trial in left:
         sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
         if sizes is None or count is None:
@@ -126,7 +130,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
 
 def _work(trial: Trial) -> tuple[object, ...]:
     r = trial.recipe
-    return r.task.name, r.model.name, r.max_length, r.padding, r.batch_size, r.precision
+    return r.task.name, r.model.name, r.max_length, r.padding, r.pad_to_multiple_of, r.batch_size, r.precision
 
 
 # (layers, hidden, intermediate, vocabulary, positions): the paper's models, for a plan made without them at hand.
@@ -210,7 +214,7 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     if recipe.method in ("head", "top_layers"):  # nothing is kept of the layers below
         layers = min(layers, recipe.top_layers or 1)
     width = recipe.max_length + (recipe.virtual_tokens if recipe.method == "prompt" else 0)
-    tokens = recipe.batch_size * width
+    tokens = recipe.batch_size * recipe.forward_passes * width
     heads = max(1, hidden // 64)
     keys = width + (recipe.virtual_tokens if recipe.method == "prefix" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of

@@ -109,7 +109,7 @@ def adapt(module: nn.Module, method: Method, head: Collection[str]) -> tuple[tup
     ones how they are drawn. Raises HarnessError where the model doesn't have what the method needs.
     """
     before = {name for name, _ in module.named_parameters()}
-    extra = _METHODS[method.name](module, method)
+    extra = _METHODS[method.name](module, method, head)
     draws = {name: _draw(name) for name, _ in module.named_parameters() if name not in before}
     # A part that wraps a module renames what is in it, so new is what has a way to be drawn.
     drawn = {name: draw for name, draw in draws.items() if draw is not None}
@@ -202,15 +202,15 @@ def _nothing(name: str) -> bool:
     return False
 
 
-def _full(module: Any, method: Method) -> Trains:
+def _full(module: Any, method: Method, head: Collection[str]) -> Trains:
     return lambda name: True
 
 
-def _head(module: Any, method: Method) -> Trains:
+def _head(module: Any, method: Method, head: Collection[str]) -> Trains:
     return _nothing
 
 
-def _top_layers(module: Any, method: Method) -> Trains:
+def _top_layers(module: Any, method: Method, head: Collection[str]) -> Trains:
     """The last layers and what stands above them: a pooler, a last normalisation."""
     path, layers = _layers(module, method)
     depth, top = module.config.num_hidden_layers, method.top_layers or 0
@@ -229,14 +229,14 @@ def _top_layers(module: Any, method: Method) -> Trains:
     return lambda name: name.startswith(trained) or name in above
 
 
-def _bitfit(module: Any, method: Method) -> Trains:
+def _bitfit(module: Any, method: Method, head: Collection[str]) -> Trains:
     """Every bias (Ben Zaken et al. 2022)."""
     if not any(name.endswith("bias") for name in _encoder_names(module)):
         raise _cannot(method, module, "no biases")
     return lambda name: name.endswith("bias")
 
 
-def _lora(module: Any, method: Method) -> Trains:
+def _lora(module: Any, method: Method, head: Collection[str]) -> Trains:
     peft = _peft()
     if method.lora_targets is None:
         path, layers = _layers(module, method)
@@ -244,7 +244,7 @@ def _lora(module: Any, method: Method) -> Trains:
         targets = [f"{path}.{number}.{part}" for number in range(len(layers)) for part in (family.query, family.value)]
         targets = list(dict.fromkeys(targets))
     else:
-        targets = _targets(module, method.lora_targets)
+        targets = _targets(module, method.lora_targets, head)
     config = peft.LoraConfig(
         r=method.lora_rank,
         lora_alpha=method.lora_rank,  # a scale of 1: the lane's own stands in its second factor
@@ -255,7 +255,7 @@ def _lora(module: Any, method: Method) -> Trains:
     return _nothing
 
 
-def _ia3(module: Any, method: Method) -> Trains:
+def _ia3(module: Any, method: Method, head: Collection[str]) -> Trains:
     """Scales on keys, values and what enters the feed-forward's second projection (Liu et al. 2022)."""
     peft = _peft()
     path, layers = _layers(module, method)
@@ -284,7 +284,7 @@ class _Adapter(nn.Module):
         return h + change
 
 
-def _adapter(module: Any, method: Method) -> Trains:
+def _adapter(module: Any, method: Method, head: Collection[str]) -> Trains:
     """A bottleneck at the end of attention and feed-forward in each layer; normalisations are trained too, as there."""
     _, layers = _layers(module, method)
     for layer in layers:
@@ -316,7 +316,7 @@ def _attend_with_prefix(
     return found
 
 
-def _prefix(module: Any, method: Method) -> Trains:
+def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
     """Trained keys and values before the text's in every layer (Li & Liang 2021), without their reparametrisation.
 
     The text keeps its positions; peft counts them behind the virtual tokens, since its prefix is a cache.
@@ -351,7 +351,7 @@ class _Prompted(nn.Module):
         return torch.cat([prompt, words[:, self.prompt.shape[0] :]], dim=1)
 
 
-def _prompt(module: Any, method: Method) -> Trains:
+def _prompt(module: Any, method: Method, head: Collection[str]) -> Trains:
     """Trained vectors before the text's (Lester et al. 2021).
 
     They take the first positions, as in peft: a model that classifies by its first token reads the first of them.
@@ -371,7 +371,7 @@ def _prompt(module: Any, method: Method) -> Trains:
     return _nothing
 
 
-_METHODS: dict[str, Callable[[Any, Method], Trains]] = {
+_METHODS: dict[str, Callable[[Any, Method, Collection[str]], Trains]] = {
     "full": _full,
     "head": _head,
     "top_layers": _top_layers,
@@ -439,8 +439,11 @@ def _is_conv1d(module: Any, targets: Collection[str]) -> bool:
     return not any(isinstance(module.get_submodule(name), nn.Linear) for name in targets)
 
 
-def _targets(module: Any, asked: str) -> list[str]:
-    """The linear maps that a comma separated text names by the ends of their paths."""
+def _targets(module: Any, asked: str, head: Collection[str]) -> list[str]:
+    """The linear maps that a comma separated text names by the ends of their paths.
+
+    Those of the head, as a pooler whose weights the checkpoint lacks, are left out: they are drawn and trained whole.
+    """
     there = list(_products(module))
     found: dict[str, None] = {}
     for word in (word.strip() for word in asked.split(",")):
@@ -455,4 +458,13 @@ def _targets(module: Any, asked: str) -> list[str]:
                 fix="name these, or the ends of their names, separated by commas",
             )
         found.update(dict.fromkeys(fitting))
-    return list(found)
+    whole = {name.rpartition(".")[0] for name in head}
+    pretrained = [name for name in found if name not in whole]
+    if not pretrained:
+        raise HarnessError(
+            "lora_targets names a map that is pretrained",
+            got=f"'{asked}', whose weights the checkpoint lacks",
+            allowed="a map beside it: what is lacking is drawn and trained whole, by every method",
+            fix="name other maps, or take method: head",
+        )
+    return pretrained

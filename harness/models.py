@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -201,7 +202,10 @@ def _quiet() -> Iterator[None]:
 
 
 def check(spec: ModelSpec, method: Method) -> None:
-    """Raise HarnessError for a method that the model has not the parts for; its weights are not read."""
+    """Raise HarnessError for a method that the model has not the parts for.
+
+    The weights are read only where LoRA is put outside the layers alone, where a checkpoint may lack them.
+    """
     if method == _FULL:
         return
     hub.prepare()
@@ -214,7 +218,9 @@ def check(spec: ModelSpec, method: Method) -> None:
             spec,
             lambda place, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
         )
-        methods.adapt(module, method, ())
+        _, drawn = methods.adapt(module, method, ())
+    if method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
+        network(spec, 2, method)
 
 
 def _adapted(full: Network, method: Method) -> Network:

@@ -46,7 +46,7 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
     """The function for arguments of this `layout`, played back; None where that gives no bit-equal results.
 
     The function takes tensors and returns tensors, gradients by autograd included; whatever else it reads becomes a
-    constant. It is run three times.
+    constant. What was taken for a constant and isn't is found out by checking with other arguments. It is run thrice.
     """
     try:
         # One argument and no default, which is what it takes.
@@ -63,11 +63,19 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
                 found: list[Tensor] = graph(list(given))
             return found
 
-        once, again = function(arguments), play(arguments)
+        others = [_other(one) for one in arguments]
+        once, again = function(others), play(others)
         same = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(once, again, strict=True))
     except Exception:  # a model that can't be recorded is trained as it is
         return None
     return play if same else None
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """Other values of the same layout and range; of weights, which would take much memory, the same."""
+    if tensor.requires_grad or tensor.storage_offset() or not tensor.is_contiguous() or not tensor.dim():
+        return tensor
+    return torch.roll(tensor, 1, dims=-1)
 
 
 class _Noting(fx.Interpreter):

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from harness import keeping, methods, metrics, models, tasks
+from harness import data_files, keeping, methods, metrics, models, tokenising
+from harness.data_files import Line
 from harness.sweep import HarnessError, ModelSpec
-from harness.tasks import Line
 
 # Rows that are read, sorted by length and answered together: short ones then share batches.
 _CHUNK = 4096
@@ -97,7 +97,7 @@ class Served:
     def logits(self, lines: Sequence[Line], batch_size: int) -> np.ndarray:
         """The logits of rows, [N, C] float32, C 1 for a regression."""
         pairs = [line.pair or "" for line in lines] if self.card.pairs else None
-        ids, segments = tasks.encode([line.text for line in lines], pairs, self.tokenizer, self.recipe.max_length)
+        ids, segments = tokenising.encode([line.text for line in lines], pairs, self.tokenizer, self.recipe.max_length)
         for line, tokens in zip(lines, ids, strict=True):
             if not tokens:
                 raise HarnessError(
@@ -211,7 +211,7 @@ def _chunks(asked: Asked, card: keeping.Card) -> Iterator[list[Line]]:
     columns = {"text": asked.text, "text_pair": asked.text_pair, "label": asked.label}
     given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
     spec = card.trial.recipe.task.model_copy(update=given)
-    rows = tasks.stream(asked.file, spec, card.pairs, label=asked.label is not None)
+    rows = data_files.stream(asked.file, spec, card.pairs, label=asked.label is not None)
     while chunk := list(itertools.islice(rows, _CHUNK)):
         yield chunk
 

@@ -179,8 +179,11 @@ def _own(settings: Settings, scratch: Path) -> _Job:
     facts = pretrained.Facts(
         sources, len(found.train), len(found.held_out), int(found.train.starts[-1]), found.unknown, drawn
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return _Job(network, tokenizer, Causal() if causal else masked, *sides, one_by_one, facts, device)
+    return _Job(network, tokenizer, Causal() if causal else masked, *sides, one_by_one, facts, _device())
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _init_rng(settings: Settings) -> torch.Generator:
@@ -274,7 +277,7 @@ def _train(
             if heard and step + 1 < steps:
                 raise Stopped(step + 1, signal.SIGTERM in heard)
         seconds = before + time.perf_counter() - started
-    network.eval()
+    network.cpu().eval()
     return losses, tuple(scores), seconds
 
 

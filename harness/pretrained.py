@@ -47,12 +47,12 @@ class Made:
 
 def write(folder: Path, made: Made) -> None:
     """Write pretrain.md and the loss curve pretrain.png into a folder."""
-    from harness import figures
+    from harness import drawing, figures_curves
 
     title = f"{made.folder.name}: {made.network}"
     scores = [(step, score.total) for step, score in made.held_out]
-    figure = figures.pretraining(title, made.losses, scores)
-    figure.savefig(folder / "pretrain.png", dpi=figures.DPI, metadata={"Software": None})
+    figure = figures_curves.pretraining(title, made.losses, scores)
+    figure.savefig(folder / "pretrain.png", dpi=drawing.DPI, metadata={"Software": None})
     (folder / "pretrain.md").write_text(page(made), encoding="utf-8")
 
 

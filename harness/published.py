@@ -136,7 +136,14 @@ RECIPES: Mapping[str, Mapping[str, object]] = {
 }
 ROLES: Mapping[str, str] = {"Devlin": "usual", "recommended": "recommended"}  # as the shipped sweeps call them
 _DEFAULTS = _COMMON | {"bias_correction": True}  # of `sweep.Recipe`; lr and epochs have none and are always said
-_BESIDE = {"task", "model", "eval_batch_size", "padding", "eval_steps"}  # these do not change the training
+_BESIDE = {
+    "task",
+    "model",
+    "eval_batch_size",
+    "padding",
+    "pad_to_multiple_of",
+    "eval_steps",
+}  # these do not change the training
 
 
 # -------------------------------------------------------------------------------------------------------- the numbers

@@ -170,7 +170,8 @@ class Recording:
 class Curves:
     """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
 
-    train_loss: np.ndarray  # [S] float32, nats, of each step's batch before its update
+    # [S] float32, nats, of each step's batch before its update; of R-Drop's two passes the mean, without its term
+    train_loss: np.ndarray
     lr: np.ndarray  # [S] float64, the schedule's rate in force
     grad_norm: np.ndarray  # [S] float32, global, before clipping
     eval_step: np.ndarray  # [E] int64, updates done
@@ -232,6 +233,28 @@ def _array(content: bytes) -> np.ndarray:
     start = 10 + int.from_bytes(content[8:10], "little")
     shape, fortran, dtype = _header(content[:start])
     return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
+
+
+_Arrays = type[Curves] | type[Recording] | type[Surface]
+
+
+def _read(path: str, *wanted: tuple[_Arrays, str]) -> list[dict[str, Any] | None]:
+    """The arrays of each kind in an `.npz` file, opened once; None for a kind that is not there whole."""
+    try:
+        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
+            return [_of_kind(archive, kind, prefix) for kind, prefix in wanted]
+    except _DAMAGED:
+        return [None] * len(wanted)
+
+
+def _of_kind(archive: zipfile.ZipFile, kind: _Arrays, prefix: str) -> dict[str, Any] | None:
+    names = [field.name for field in fields(kind) if field.name != "recording"]
+    there = {name.removesuffix(".npy") for name in archive.namelist()}
+    wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]
+    try:
+        return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in wanted}
+    except _DAMAGED:
+        return None
 
 
 def write(path: Path, content: bytes) -> None:
@@ -389,14 +412,21 @@ class Store:
         return self.trials / f"{trial_id}.attempt{number}.json"
 
     def curves(self, trial_id: str) -> Curves | None:
-        """The arrays of a trial, None where they are not kept."""
-        found = self._read(f"{self.trials}/{trial_id}.npz", Curves, "")
+        """The arrays of a trial but for its recording, None where they are not kept."""
+        (found,) = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""))
         return None if found is None else Curves(**found)
 
     def recording(self, trial_id: str) -> Recording | None:
         """How a trial trained, None where that was not recorded."""
-        found = self._read(f"{self.trials}/{trial_id}.npz", Recording, RECORDED)
+        (found,) = _read(f"{self.trials}/{trial_id}.npz", (Recording, RECORDED))
         return None if found is None else Recording(**found)
+
+    def arrays(self, trial_id: str) -> Curves | None:
+        """The arrays of a trial with its recording, where there is one; None where the former are not kept."""
+        found, recorded = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""), (Recording, RECORDED))
+        if found is None:
+            return None
+        return Curves(**found, recording=None if recorded is None else Recording(**recorded))
 
     def save_surface(self, surface: Surface) -> None:
         """Keep a loss surface, in place of the one before."""
@@ -407,18 +437,8 @@ class Store:
 
     def surface(self) -> Surface | None:
         """The loss surface that was computed last, None where none was."""
-        found = self._read(f"{self.folder}/surface.npz", Surface, "")
+        (found,) = _read(f"{self.folder}/surface.npz", (Surface, ""))
         return None if found is None else Surface(**found)
-
-    def _read(self, path: str, kind: type[Curves | Recording | Surface], prefix: str) -> dict[str, Any] | None:
-        names = [field.name for field in fields(kind) if field.name != "recording"]
-        try:
-            with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
-                there = {name.removesuffix(".npy") for name in archive.namelist()}
-                wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]
-                return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in wanted}
-        except _DAMAGED:
-            return None
 
     def save_baselines(self, found: tuple[Baseline, ...]) -> None:
         """Keep what the cells are compared with, in place of what was kept before."""

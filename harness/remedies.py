@@ -202,11 +202,16 @@ class Mixup:
         return Mixture(others, shares)
 
 
+def embedding(module: nn.Module) -> nn.Embedding:
+    """The embeddings of the words that a network reads."""
+    model: Any = module
+    return next(part for part in model.get_input_embeddings().modules() if isinstance(part, nn.Embedding))
+
+
 @contextmanager
 def mixed_words(module: nn.Module, others: Tensor, share: Tensor) -> Iterator[None]:
     """Mix the embeddings of the words that a network reads with those of other words [B, T]."""
-    model: Any = module
-    words = next(part for part in model.get_input_embeddings().modules() if isinstance(part, nn.Embedding))
+    words = embedding(module)
 
     def mix(_: nn.Module, __: object, embedded: Tensor) -> Tensor:
         own, other = embedded.chunk(2)  # [B, T, D]
@@ -222,6 +227,45 @@ def mixed_words(module: nn.Module, others: Tensor, share: Tensor) -> Iterator[No
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class Noise:
+    """Uniform noise on the embeddings of words in training: NEFTune (Jain et al. 2023, arXiv:2310.05914).
+
+    Each number of an example is moved by up to α / √(l·D), with l its own tokens and D the embeddings' size, and its
+    padding by nothing: so in the code of the paper's experiments. transformers and trl take the padded batch's width
+    for l, which would make the noise depend on an example's neighbours.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], streams: Sequence[torch.Generator], size: int) -> None:
+        """One stream a lane, on the device that trains; `size` is D."""
+        self.streams, self.size = streams, size
+        self.alphas = torch.tensor([recipe.neftune_alpha for recipe in recipes])  # [L]
+
+    def draw(self, lanes: Sequence[int], lengths: Tensor, width: int) -> Tensor:
+        """The noise of some lanes' examples of these lengths [lanes, B], [lanes, B, width, D]."""
+        noise = torch.empty(*lengths.shape, width, self.size, device=lengths.device)
+        for row, lane in enumerate(lanes):
+            noise[row].uniform_(-1, 1, generator=self.streams[lane])
+        most = self.alphas[lanes, None].to(lengths.device) / (lengths * self.size).sqrt()  # [lanes, B]
+        real = torch.arange(width, device=lengths.device) < lengths[..., None]  # [lanes, B, width]
+        return noise.mul_((most[..., None] * real)[..., None])
+
+
+@contextmanager
+def noisy_words(module: nn.Module, noise: Tensor) -> Iterator[None]:
+    """Add noise [B, T, D] to the embeddings of the words that a network reads."""
+    hook = embedding(module).register_forward_hook(lambda _, __, embedded: embedded + noise)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    """KL(p‖q) + KL(q‖p) of the distributions that logits [..., C] stand for, [...], nats."""
+    p, q = F.log_softmax(first, dim=-1), F.log_softmax(second, dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1)
 
 
 class Targets:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from harness import analysis, diagnosis_findings, figures, findings, tables
+from harness import analysis, diagnosis_findings, drawing, figures, findings, tables
 from harness.analysis import Analysis
 from harness.records import Environment
 from harness.study import Study
@@ -678,7 +678,7 @@ def _fill(folder: Path, found: Analysis) -> None:
     for inner in (drawn, listed):
         inner.mkdir(parents=True)
     for name, figure in figures.draw(found):
-        figures.save(figure, drawn, name)
+        drawing.save(figure, drawn, name)
     made = tables.tables(found)
     for name, table in made.items():
         (listed / f"{name}.md").write_text(tables.markdown(table), encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import figures, ranking, statistics
+from harness import drawing, figures_search, ranking, statistics
 from harness.ranking import UNSEEN, Stopped
 from harness.records import Store, write, write_json
 from harness.study import of_sweep
@@ -50,8 +50,8 @@ def write_report(sweep: Sweep, store: Store, stopped: Sequence[Stopped] = ()) ->
     folder.mkdir(parents=True, exist_ok=True)
     scores = [one.scores for one in ranking.by_cell(sweep, store)]
     drawn = []
-    for name, figure in figures.draw_search(study, ranked, scores, search, shares):
-        figures.save(figure, folder, name)
+    for name, figure in figures_search.draw_search(study, ranked, scores, search, shares):
+        drawing.save(figure, folder, name)
         drawn.append(name)
     summary: dict[str, object] = {
         "sweep": sweep.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import hub, tasks
+from harness import data_files, hub
 from harness.sweep import HarnessError, Recipe, Spec, TaskFiles, TaskSpec, Trial, WordList
 
 Files = Mapping[str, np.ndarray]  # name below the folder -> bytes [size], uint8
@@ -28,7 +28,7 @@ def files(spec: Spec) -> Files | None:
     Raises HarnessError for files that aren't there.
     """
     if isinstance(spec, TaskSpec):
-        found = tasks.files_of(spec)
+        found = data_files.files_of(spec)
         if found is None:
             return None
         return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in found.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
-from harness.records import Baseline, Curves, Environment, Measured, Recording, Store, Surface
+from harness.records import Baseline, Curves, Environment, Measured, Store, Surface
 from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -69,7 +69,6 @@ class Study:
     baselines: tuple[Baseline, ...] = ()
     surface: Surface | None = None
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
-    load_recording: Callable[[int], Recording | None] = field(default=lambda row: None, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -81,12 +80,25 @@ class Study:
         return list(dict.fromkeys(dict(cell.axes)[axis] for cell in self.cells))
 
     def curves(self, row: int) -> Curves | None:
-        """The arrays of the run in that row of `runs`; None where none are kept."""
+        """The arrays of the run in that row of `runs`, with its recording if there is one; None where none are kept."""
         return self.load(row)
 
-    def recording(self, row: int) -> Recording | None:
-        """How the run in that row of `runs` trained; None where that was not recorded."""
-        return self.load_recording(row)
+    def read_once(self, most_bytes: int = 2**28) -> Study:
+        """The same study, which keeps the arrays that it reads, up to so many bytes, for whoever asks next."""
+        kept: dict[int, Curves | None] = {}
+        size = 0
+
+        def load(row: int) -> Curves | None:
+            nonlocal size
+            if row in kept:
+                return kept[row]
+            found = self.load(row)
+            if size < most_bytes:
+                kept[row] = found
+                size += 0 if found is None else sum(array.nbytes for array in found.arrays.values())
+            return found
+
+        return replace(self, load=load)
 
 
 def numbers(table: pd.DataFrame, column: str) -> pd.Series:
@@ -122,8 +134,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         sweeps=(sweep,),
         baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
         surface=store.surface(),
-        load=lambda row: store.curves(trials[row]),
-        load_recording=lambda row: store.recording(trials[row]),
+        load=lambda row: store.arrays(trials[row]),
     )
 
 
@@ -275,5 +286,4 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         imports=first.imports + second.imports,
         baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
-        load_recording=lambda row: first.recording(row) if row < length else second.recording(row - length),
     )

@@ -70,15 +70,15 @@ def compute(
     start = train.start(trial)
     places, grid, (along, across) = plane(start, *ends)
     points = [(x, y) for y in grid[1] for x in grid[0]]
-    lanes = machine.pack_size(trial.recipe, device, None)
-    losses, norms = np.empty(len(points), np.float32), np.empty(len(points))
-    for at in range(0, len(points), lanes):
-        chosen = points[at : at + lanes]
-        weights = [(start + x * along + y * across).astype(np.float32) for x, y in chosen]
-        here = slice(at, at + len(chosen))
-        losses[here], norms[here] = train.losses_at(trial, weights, EXAMPLES, device=device, threads=threads)
-        if progress is not None:
-            progress(at + len(chosen), len(points))
+    losses, norms = train.losses_at(
+        trial,
+        ((start + x * along + y * across).astype(np.float32) for x, y in points),
+        EXAMPLES,
+        lanes=min(machine.pack_size(trial.recipe, device, None), len(points)),
+        device=device,
+        threads=threads,
+        progress=None if progress is None else lambda done: progress(done, len(points)),
+    )
     shape = (POINTS, POINTS)
     found = Surface(
         trials=np.array([one.id for one in trials]),

@@ -200,6 +200,10 @@ class Recipe(_Frozen):
     translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
     back_translator: Annotated[ModelSpec | None, BeforeValidator(_model)] = None
     mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    # Noise on the words' embeddings (Jain et al. 2023), and two passes that are to agree (Wu et al. 2021).
+    neftune_alpha: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    r_drop: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    pad_to_multiple_of: int = Field(default=1, ge=1)  # as wide as some kernels are fast: 8 in bf16, 16 on AVX-512
 
     def heeds(self, name: str) -> bool:
         """Whether a field decides anything here; a setting of another method does not."""
@@ -219,9 +223,11 @@ class Recipe(_Frozen):
     @property
     def shape(self) -> tuple[object, ...]:
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
-        lengths = (self.epochs, self.batch_size, self.eval_batch_size, self.max_length, self.padding, self.eval_steps)
+        width = (self.max_length, self.padding, self.pad_to_multiple_of)
+        lengths = (self.epochs, self.batch_size, self.eval_batch_size, *width, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
-        kernels = (self.optimizer, self.soft_targets, self.copies, self.mixup > 0)
+        noise = (self.mixup > 0, self.neftune_alpha > 0, self.r_drop > 0)
+        kernels = (self.optimizer, self.soft_targets, self.copies, *noise)
         return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
 
     @property
@@ -232,7 +238,12 @@ class Recipe(_Frozen):
     @property
     def passes(self) -> int:
         """What the time it takes is in proportion to: how often it goes through as many examples as the data have."""
-        return self.epochs * (1 + self.copies)
+        return self.epochs * (1 + self.copies) * self.forward_passes
+
+    @property
+    def forward_passes(self) -> int:
+        """How often a step passes through its batch."""
+        return 2 if self.r_drop > 0 else 1
 
     @property
     def specs(self) -> tuple[Spec, ...]:
@@ -512,14 +523,60 @@ def _yaml(text: str, source: str) -> Any:
         ) from None
 
 
+# What transformers, other tools and papers call our keys.
+_ALSO_CALLED = {
+    "lr": ("learning_rate", "learning_rates", "peak_lr", "max_lr"),
+    "epochs": ("num_train_epochs", "num_epochs", "n_epochs", "max_epochs"),
+    "max_steps": ("steps", "num_steps", "num_train_steps", "total_steps"),
+    "batch_size": ("batch", "bs", "train_batch_size", "per_device_train_batch_size", "per_gpu_train_batch_size"),
+    "eval_batch_size": ("per_device_eval_batch_size", "dev_batch_size", "test_batch_size"),
+    "max_length": ("max_seq_length", "max_seq_len", "max_len", "sequence_length"),
+    "warmup_ratio": ("warmup", "warm_up", "warmup_proportion", "warmup_fraction", "warmup_steps", "num_warmup_steps"),
+    "weight_decay": ("wd", "l2", "decay"),
+    "beta1": ("adam_beta1",),
+    "beta2": ("adam_beta2",),
+    "eps": ("adam_epsilon", "adam_eps", "epsilon"),
+    "bias_correction": ("correct_bias", "debias", "use_bias_correction"),
+    "max_grad_norm": ("clip", "clip_norm", "grad_clip", "gradient_clip_val", "gradient_clipping", "clip_grad_norm"),
+    "dropout": ("hidden_dropout_prob", "dropout_prob", "dropout_rate"),
+    "precision": ("fp16", "bf16", "tf32", "amp", "mixed_precision", "dtype"),
+    "schedule": ("lr_scheduler_type", "lr_scheduler", "scheduler", "lr_schedule"),
+    "layerwise_lr_decay": ("llrd", "layer_wise_lr_decay", "lr_decay"),
+    "reinit_layers": ("reinit", "reinit_n_layers", "reinitialize"),
+    "label_smoothing": ("label_smoothing_factor", "smoothing"),
+    "gradient_accumulation": ("gradient_accumulation_steps", "grad_accum", "accumulate_grad_batches"),
+    "early_stopping_patience": ("patience", "early_stopping"),
+    "keep_best": ("load_best_model_at_end",),
+    "optimizer": ("optim", "optimiser"),
+    "lora_rank": ("r", "rank", "lora_r"),
+    "lora_alpha": ("alpha",),
+    "lora_targets": ("target_modules", "lora_target_modules"),
+    "method": ("peft", "peft_type", "tuning"),
+    "task": ("dataset", "data", "task_name", "dataset_name", "data_dir"),
+    "model": ("model_name_or_path", "model_name", "checkpoint", "pretrained_model", "encoder"),
+    "seeds": ("seed", "n_seeds", "num_seeds"),
+    "profiles": ("profile",),
+    "files": ("path", "folder", "dir", "file"),
+    "folder": ("path", "dir"),
+    "validation": ("dev", "valid", "val", "eval"),
+    "text_pair": ("pair", "text2", "sentence2", "hypothesis"),
+    "recipes": ("trials", "n_trials"),
+}
+_MOST_KEYS = 16  # that a line still lists
+
+
 def _unknown(key: str, allowed: Sequence[str], where: str) -> HarnessError:
-    close = difflib.get_close_matches(key, allowed, n=1)
-    return HarnessError(
-        f"{where} knows its keys",
-        got=f"'{key}'",
-        allowed=", ".join(allowed),
-        fix=f"did you mean '{close[0]}'?" if close else "remove it or correct its name",
-    )
+    """The error of a key that `where` does not know, with what may be meant by it first."""
+    plain = key.lower().replace("-", "_")
+    spelt = {name: name for name in allowed}
+    spelt |= {other: name for name in allowed for other in _ALSO_CALLED.get(name, ()) if other not in spelt}
+    exact = [plain] if plain in spelt else []
+    meant = list(dict.fromkeys(spelt[one] for one in (*exact, *difflib.get_close_matches(plain, spelt, n=3))))
+    said = ", ".join(allowed)
+    if len(allowed) > _MOST_KEYS:
+        said = f"{', '.join(meant)}, … (`harness keys` lists all)" if meant else "what `harness keys` lists"
+    fix = f"did you mean '{meant[0]}'?" if meant else "remove it or correct its name"
+    return HarnessError(f"{where} knows its keys", got=f"'{key}'", allowed=said, fix=fix)
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
@@ -776,6 +833,7 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
+    ("r_drop", "a dropout above 0", lambda r: r.dropout > 0),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),
     ("mixout", "method full", lambda r: r.method == "full"),
@@ -930,6 +988,49 @@ _MAPPINGS = {
     "translator": "a folder, or {name: …, folder: …}",
     "back_translator": "a folder, or {name: …, folder: …}",
 }
+
+
+class Key(NamedTuple):
+    """A key of a sweep file, as `harness keys` lists it; `default` is empty where a value must be given."""
+
+    name: str
+    takes: str
+    default: str
+
+
+_OF_A_SWEEP = {
+    "title": ("words", "the file's name"),
+    "stand_in": ("words that say what it stands in for", "null"),
+    "min_gpu_gib": ("a number of 0 or more: the GPU that a profile needs", "none"),
+    "recipes": ("{name: {key: value, …}, …}: an axis of bundles", "none"),
+    "seeds": ("1..25, or [1, 2, 3]", ""),
+    "init_seed": ("seeds of the head, or one to hold it", "the seed"),
+    "order_seed": ("seeds of the data's order, or one to hold it", "the seed"),
+    "dropout_seed": ("seeds of dropout, or one to hold it", "the seed"),
+    "baselines": (f"a list of {', '.join(get_args(BaselineName))}", "none"),
+    "record": ("on or off: what `harness diagnose` reads", "on"),
+    "include": ("a list of {axis: value or list}: these cells alone", "all"),
+    "exclude": ("a list of {axis: value or list}: cells to leave out", "none"),
+    "search": ("what `harness search` looks through, as in sweeps/search_rte.yaml", "none"),
+    "profiles": ("{name: {key: value, …}, …}: variants of the file for machines; not with --set", "none"),
+}
+
+
+def all_keys() -> tuple[Key, ...]:
+    """All keys of a sweep file in its order; those of a task and a model by their path, as `--set` takes them."""
+    found = []
+    for name in Recipe.model_fields:
+        found.append(_key(Recipe, name, name))
+        inner: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec}
+        if name in inner:
+            found += [_key(inner[name], part, f"{name}.{part}") for part in inner[name].model_fields]
+    return (*found, *(Key(name, *_OF_A_SWEEP[name]) for name in (*_SWEEP_KEYS, *_FILTERS, "search", "profiles")))
+
+
+def _key(model: type[BaseModel], field: str, name: str) -> Key:
+    given = model.model_fields[field]
+    default = "" if given.is_required() else "null" if given.default is None else show(given.default)
+    return Key(name, _rule(model, field)[1], default)
 
 
 def _cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:

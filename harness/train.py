@@ -12,11 +12,13 @@ import math
 import os
 import platform
 import resource
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -26,15 +28,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 
-from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks
+from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks, tokenising
 from harness.checkpoints import Checkpoint
+from harness.examples import NO_LABEL, Raw, Rows
 from harness.metrics import Evaluation, Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
 from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
-from harness.tasks import Raw, Rows, Split, Task
+from harness.tokenising import Split, Task
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -143,36 +146,46 @@ def start(trial: Trial) -> np.ndarray:
 
 def losses_at(
     trial: Trial,
-    weights: Sequence[np.ndarray],
+    weights: Iterable[np.ndarray],
     examples: int,
     *,
+    lanes: int,
     device: str,
     threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training loss [L] and its gradient's norm [L] at each of these weights [P], as lanes of one pack.
+    """Training loss [N] and its gradient's norm [N] at each of N weights [P], so many `lanes` of a pack at a time.
 
-    Over the first `examples` of the training data, without dropout and what else is random in training.
+    Over the first `examples` of the training data, without dropout and what else is random in training. `weights` are
+    drawn as they are needed; `progress(done)` counts them.
     """
-    still = {"dropout": 0.0, "mixout": 0.0, "mixup": 0.0, "augment": "none", "averaging": "none"}
+    still: dict[str, object] = dict.fromkeys(("dropout", "mixout", "mixup", "neftune_alpha", "r_drop"), 0.0)
+    still |= {"augment": "none", "averaging": "none"}
     plain = trial.model_copy(update={"recipe": trial.recipe.model_copy(update=still)})
     _keep_memory()
     with _numerics(device, threads, trial.recipe.precision):
-        run = _Run([plain] * len(weights), torch.device(device), record=False)
+        run = _Run([plain] * lanes, torch.device(device), record=False)
         run.recording = False
-        with torch.no_grad():
-            run.weights.copy_(torch.from_numpy(np.stack(list(weights))))
         count = min(examples, len(run.training))
-        total = torch.zeros(len(weights), device=run.device)
-        run.gradient.zero_()
-        for part in torch.split(torch.arange(count), trial.recipe.batch_size):
-            losses, gradients = run._batch(run.lanes, part.expand(len(weights), -1), count, None)
-            total += losses
-            for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
-                view.add_(gradient)
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        points, done = iter(weights), 0
+        while chosen := list(islice(points, lanes)):
+            idle = [chosen[-1]] * (lanes - len(chosen))  # of the last pack, so that the run need not be built again
+            with torch.no_grad():
+                run.weights.copy_(torch.from_numpy(np.stack([*chosen, *idle])))
+            total = torch.zeros(lanes, device=run.device)
+            run.gradient.zero_()
+            for part in torch.split(torch.arange(count), trial.recipe.batch_size):
+                losses, gradients = run._batch(run.lanes, part.expand(lanes, -1), count, None)
+                total += losses
+                for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
+                    view.add_(gradient)
+            norms = torch.linalg.vector_norm(run.gradient.double(), dim=1)
+            found.append((total.cpu().numpy()[: len(chosen)], norms.cpu().numpy()[: len(chosen)]))
+            done += len(chosen)
             if progress is not None:
-                progress(len(part) * len(weights))
-        return total.cpu().numpy(), torch.linalg.vector_norm(run.gradient.double(), dim=1).cpu().numpy()
+                progress(done)
+        return np.concatenate([one for one, _ in found]), np.concatenate([one for _, one in found])
 
 
 def versions() -> dict[str, str]:
@@ -201,7 +214,7 @@ def _raw(task: TaskSpec) -> Raw:
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
 def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     """The task's splits, tokenised for the model; raises HarnessError when data or tokenizer can't be had."""
-    return tasks.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+    return tokenising.tokenise(tasks.load(task), models.tokenizer(model), max_length)
 
 
 def network(recipe: Recipe, task: Task) -> Network:
@@ -232,11 +245,14 @@ def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
     """Fix what else decides the last bits, and put it back afterwards."""
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     deterministic = torch.are_deterministic_algorithms_enabled()
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if device.startswith("cuda"):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False  # a kernel more for every new tensor; none is read
         torch.cuda.reset_peak_memory_stats(device)
     try:
         yield
@@ -244,6 +260,7 @@ def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.set_float32_matmul_precision(before[1])
         torch.use_deterministic_algorithms(deterministic)
+        memory.fill_uninitialized_memory = filled
 
 
 # ------------------------------------------------------------------------------------------------------- dropout
@@ -327,13 +344,21 @@ class _Log:
 
 
 class _Data:
-    """A split on the device."""
+    """A split on the device, padded to a multiple of some tokens that is no more than the model reads."""
 
-    def __init__(self, split: Split, device: torch.device) -> None:
-        self.input_ids = torch.from_numpy(split.input_ids).to(device)  # [N, T]
-        self.token_type_ids = torch.from_numpy(split.token_type_ids).to(device)  # [N, T]
+    def __init__(self, split: Split, device: torch.device, pad: int, multiple: int, most: int | None) -> None:
+        width = split.input_ids.shape[1]
+        more = min(math.ceil(width / multiple) * multiple, most or sys.maxsize) - width
+        wide = {"input_ids": pad, "token_type_ids": 0, **({} if split.sentences is None else {"labels": NO_LABEL})}
+
+        def moved(name: str) -> Tensor:
+            values = torch.from_numpy(getattr(split, name))
+            return (F.pad(values, (0, more), value=wide[name]) if name in wide else values).to(device)
+
+        self.input_ids, self.token_type_ids = moved("input_ids"), moved("token_type_ids")  # [N, T]
         self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
-        self.labels = torch.from_numpy(split.labels).to(device)  # [N], or of tokens [N, T]
+        self.labels = moved("labels")  # [N], or of tokens [N, T]
+        self.multiple = multiple if multiple > 1 else _WIDTH_STEP
         words = split.sentences
         # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example is one.
         self.begins = torch.from_numpy(
@@ -346,7 +371,7 @@ class _Data:
     def width(self, rows: Tensor) -> int:
         """The longest text of these rows, rounded up to a width that batches share."""
         longest = int(self.lengths[rows].max())
-        return min(self.input_ids.shape[1], math.ceil(longest / _WIDTH_STEP) * _WIDTH_STEP)
+        return min(self.input_ids.shape[1], math.ceil(longest / self.multiple) * self.multiple)
 
 
 class _Run:
@@ -362,8 +387,6 @@ class _Run:
         self.task = task
         self.tokens = self.recipe.task.kind == "tokens"
         self.split, self.behind, self.words = self._augmented(pack)
-        self.training, self.validation = _Data(self.split, device), _Data(task.validation, device)
-        self.test = None if task.test is None else _Data(task.test, device)
         self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
         self.network = network(self.recipe, task)
         longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
@@ -374,6 +397,9 @@ class _Run:
                 allowed=f"up to {limit}",
                 fix=f"lower max_length to {limit}",
             )
+        padded = (device, task.pad_token_id, self.recipe.pad_to_multiple_of, limit)
+        self.training, self.validation = _Data(self.split, *padded), _Data(task.validation, *padded)
+        self.test = None if task.test is None else _Data(task.test, *padded)
         self.module = self.network.module.to(device)
         self.epoch_steps = tasks.epoch_steps(task.train.labels, self.recipe)
         self.steps = self.recipe.max_steps or self.epoch_steps * self.recipe.epochs
@@ -418,6 +444,11 @@ class _Run:
                     fix="drop mixup or name another model",
                 )
             self.mixup = remedies.Mixup(self.recipes, [stream("mixup", trial.seeds.dropout_seed) for trial in pack])
+        self.noise = None
+        if self.recipe.neftune_alpha:
+            streams = [stream("neftune", trial.seeds.dropout_seed, device) for trial in pack]
+            self.noise = remedies.Noise(self.recipes, streams, remedies.embedding(self.module).embedding_dim)
+        self.alphas = torch.tensor([recipe.r_drop for recipe in self.recipes], device=device)  # [L]
         self.targets = None
         if self.recipe.soft_targets:
             self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
@@ -442,7 +473,7 @@ class _Run:
         if not places:
             return self.task.train, torch.zeros(len(pack), 1, dtype=torch.int64), [None] * len(pack)
         tokenizer = models.tokenizer(self.recipe.model)
-        split = tasks.with_copies(self.task, [rows for rows, _ in found], tokenizer)
+        split = tokenising.with_copies(self.task, [rows for rows, _ in found], tokenizer)
         behind = torch.tensor(places)[:, None] * (len(self.task.train.labels) * self.recipe.copies)
         return split, behind, [found[place][1] for place in places]
 
@@ -543,19 +574,25 @@ class _Run:
             "weights": self.weights,  # [L, P]
             **self.optimizer.state(),
             "order": self.order,  # [L, N]
-            "order_streams": torch.stack([one.get_state() for one in self.orders]),  # [L, bytes]
-            "dropout_streams": torch.stack([one.get_state() for one in self.masks.streams]),  # [L, bytes]
+            **{
+                f"{name}_streams": torch.stack([one.get_state() for one in streams])  # [L, bytes]
+                for name, streams in self._streams().items()
+            },
             "losses": torch.stack(self.log.losses),  # [S, L]
             "rates": torch.tensor(self.log.rates, dtype=torch.float64),  # [S, L]
             "norms": torch.stack(self.log.norms),  # [S, L]
             "eval_steps": torch.tensor(self.log.eval_steps, dtype=torch.int64),  # [E]
             "logits": torch.from_numpy(np.array(self.log.logits, dtype=np.float32)),  # [E, L, N, C]
-            "mixout_streams": torch.stack([one.get_state() for one in self.mixout.streams]),  # [L, bytes]
             **({"averages": self.averages.rows} if self.averages.lanes else {}),  # [A, P]
             **(self.recorder.state() if self.recorder else {}),
-            **({"mixup_streams": torch.stack([one.get_state() for one in self.mixup.streams])} if self.mixup else {}),
             **{f"kept.{lane}.{done}": weights for lane, (done, weights) in self.kept.items()},  # [P]
         }
+
+    def _streams(self) -> dict[str, Sequence[torch.Generator]]:
+        """What is drawn from while a pack trains, each one stream a lane."""
+        found = {"order": self.orders, "dropout": self.masks.streams, "mixout": self.mixout.streams}
+        more = {"mixup": self.mixup, "neftune": self.noise}
+        return found | {name: one.streams for name, one in more.items() if one is not None}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state` of a run that was made of the same."""
@@ -565,10 +602,7 @@ class _Run:
         if self.averages.lanes:
             self.averages.rows.copy_(state["averages"])
         self.order = state["order"].clone()
-        all_streams = {"order": self.orders, "dropout": self.masks.streams, "mixout": self.mixout.streams}
-        if self.mixup:
-            all_streams["mixup"] = self.mixup.streams
-        for name, streams in all_streams.items():
+        for name, streams in self._streams().items():
             for generator, kept in zip(streams, state[f"{name}_streams"], strict=True):
                 generator.set_state(kept.clone())
         self.log = _Log(
@@ -603,7 +637,7 @@ class _Run:
             lanes = lanes | self.mixed_views
         batch = self._batch if self.recipe.padding == "dataset" else self._batch_by_length
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
-        size = 1 if self.tokens else rows.shape[1]
+        size = (1 if self.tokens else rows.shape[1]) * self.recipe.forward_passes
         losses: Tensor | None = None
         mixture = self.mixup.draw(rows) if self.mixup else None
         parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
@@ -615,7 +649,7 @@ class _Run:
             losses = of_part if losses is None else losses + of_part
         assert losses is not None
         if self.tokens:  # the mean over the words of the batch, of which each lane has its own number
-            words = (self.training.labels[rows.to(self.device)] != tasks.NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
+            words = (self.training.labels[rows.to(self.device)] != NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
             losses = losses / words
             self.gradient.div_(words[:, None])
         self.log.losses.append(losses)
@@ -688,22 +722,45 @@ class _Run:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
         width = self.training.input_ids.shape[1]
-        inputs = self._inputs(self.training, rows, width, mixture)
-        labels = self._labels(rows, list(range(len(rows))), width)
-        mixed = self._mixed(inputs, mixture, list(range(len(rows))))
-        masks = self._draw(lanes, inputs, list(range(len(rows))))
+        inputs, labels, more = self._for_step(lanes, rows, list(range(len(rows))), width, mixture)
         names, trained = list(inputs), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
             views, inputs, (labels, *rest) = self._named(given, names)
-            losses = self._losses(views, inputs, labels, rest[: len(mixed)], rest[len(mixed) :]) / size
+            losses = self._losses(views, inputs, labels, dict(zip(more, rest, strict=True))) / size
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
-        arguments = [*inputs.values(), labels, *mixed, *masks]
-        what = "mixed step" if mixed else "step"
-        losses, *gradients = self._call(what, step, lanes, arguments, batches_left, size)
+        arguments = [*inputs.values(), labels, *more.values()]
+        losses, *gradients = self._call(" ".join(["step", *more]), step, lanes, arguments, batches_left, size)
         return losses, gradients
+
+    def _for_step(
+        self, views: dict[str, Tensor], rows: Tensor, lanes: list[int], width: int, mixture: Mixture | None
+    ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
+        """What a step reads of some lanes' rows [lanes, b] at a width: inputs, labels, and what else there is by name.
+
+        With R-Drop all rows stand there twice, [lanes, 2b], so that one pass is two that differ by what is drawn.
+        """
+        rows = rows.repeat(1, self.recipe.forward_passes)
+        if mixture is not None:
+            mixture = Mixture(mixture.others.repeat(1, self.recipe.forward_passes), mixture.shares)
+        inputs = self._inputs(self.training, rows, width, mixture)
+        more = {}
+        if mixture is not None:
+            more["others"] = self._inputs(self.training, mixture.others, width)["input_ids"]  # [lanes, B, T]
+            more["other_labels"] = self._labels(mixture.others, lanes, width)
+            more["shares"] = mixture.shares.to(self.device)  # [lanes]
+        if self.masks.active:
+            more["masks"] = self.masks.draw(lanes, self._count(inputs, views))  # [lanes, draws]
+            more["scales"] = self.masks.scales[lanes]
+        if self.noise is not None:
+            lengths = self._lengths(self.training, rows, mixture).to(self.device)
+            noise = self.noise.draw(lanes, lengths, width)
+            more["noise"] = F.pad(noise, (0, 0, self.network.virtual, 0))  # [lanes, B, T, D]
+        if self.recipe.r_drop:
+            more["alphas"] = self.alphas[lanes]
+        return inputs, self._labels(rows, lanes, width), more
 
     def _labels(self, rows: Tensor, lanes: list[int], width: int) -> Tensor:
         """The labels of some lanes' rows [lanes, B], of tokens [lanes, B, width]; or targets [lanes, B, C], where the
@@ -713,14 +770,6 @@ class _Run:
         if self.tokens:
             return labels[..., :width]
         return labels if self.targets is None else self.targets.of(labels, lanes)
-
-    def _mixed(self, inputs: dict[str, Tensor], mixture: Mixture | None, lanes: list[int]) -> list[Tensor]:
-        """What some lanes' inputs are mixed with: words [lanes, B, T], labels, shares [lanes]; nothing without."""
-        if mixture is None:
-            return []
-        width = inputs["input_ids"].shape[-1] - self.network.virtual
-        ids = self._inputs(self.training, mixture.others, width)["input_ids"]
-        return [ids, self._labels(mixture.others, lanes, width), mixture.shares.to(self.device)]
 
     def _batch_by_length(
         self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
@@ -737,13 +786,9 @@ class _Run:
             for width, lanes in groups.items():
                 whole = len(lanes) == len(rows)
                 views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
-                own = part[lanes, :, 0]
-                of_lanes_alone = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
-                inputs = self._inputs(self.training, own, width, of_lanes_alone)
-                labels = self._labels(own, lanes, width)
-                mixed = self._mixed(inputs, of_lanes_alone, lanes)
-                masks = self._draw(views, inputs, lanes)
-                loss = self._losses(views, inputs, labels, mixed, masks) / size  # [lanes]
+                own = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
+                given = self._for_step(views, part[lanes, :, 0], lanes, width, own)
+                loss = self._losses(views, *given) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
         return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
@@ -781,48 +826,54 @@ class _Run:
         inputs = dict(zip(names, given[count : count + len(names)], strict=True))
         return views, inputs, given[count + len(names) :]
 
-    def _draw(self, views: dict[str, Tensor], inputs: dict[str, Tensor], lanes: list[int]) -> list[Tensor]:
-        """The dropout masks [lanes, draws] of a forward pass and their scales [lanes]; none where all is kept."""
-        if not self.masks.active:
-            return []
-        return [self.masks.draw(lanes, self._count(inputs, views)), self.masks.scales[lanes]]
-
     def _losses(
-        self,
-        views: dict[str, Tensor],
-        inputs: dict[str, Tensor],
-        labels: Tensor,
-        mixed: list[Tensor],
-        masks: list[Tensor],
+        self, views: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, more: dict[str, Tensor]
     ) -> Tensor:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
         views = views | self._shared(len(labels))
-        if not masks:
-            with _NoDropout():
-                return vmap(self._loss)(views, inputs, labels, *mixed)
+        losses: Tensor = vmap(self._loss)(views, inputs, labels, more)
+        return losses
 
-        def one(
-            view: dict[str, Tensor], given: dict[str, Tensor], label: Tensor, mask: Tensor, scale: Tensor, *mix: Tensor
-        ) -> Tensor:
-            with _ApplyMasks(mask, scale):
-                return self._loss(view, given, label, *mix)
-
-        return vmap(one)(views, inputs, labels, *masks, *mixed)
-
-    def _loss(self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, *mixed: Tensor) -> Tensor:
-        if not mixed:
-            return self._against(self._logits(view, inputs), labels)
-        others, other_labels, share = mixed
-        with remedies.mixed_words(self.module, others, share):
+    def _loss(
+        self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, more: dict[str, Tensor]
+    ) -> Tensor:
+        with ExitStack() as around:
+            around.enter_context(_ApplyMasks(more["masks"], more["scales"]) if "masks" in more else _NoDropout())
+            if "others" in more:
+                around.enter_context(remedies.mixed_words(self.module, more["others"], more["shares"]))
+            if "noise" in more:  # on what is mixed
+                around.enter_context(remedies.noisy_words(self.module, more["noise"]))
             logits = self._logits(view, inputs)  # [B, C]
-        return share * self._against(logits, labels) + (1 - share) * self._against(logits, other_labels)
+        loss = self._against(logits, labels)
+        if "others" in more:
+            share = more["shares"]
+            loss = share * loss + (1 - share) * self._against(logits, more["other_labels"])
+        if "alphas" in more:
+            term = more["alphas"] * self._between_passes(logits, labels)
+            # The gradient is that of both, the value that of the loss alone: a curve of it can be read as any other.
+            loss = loss + (term - term.detach())
+        return loss
+
+    def _between_passes(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How far the two passes of R-Drop lie apart, [], from both's logits [2B, C] and labels.
+
+        Divided by 2B as the loss, the sum is the mean of the two losses + α/2 · (KL(p‖q) + KL(q‖p)), as the method's
+        code (github.com/dropreg/R-Drop) gives it, or α times the squared difference of a regression; with α near 0 it
+        is training without it. The paper (Wu et al. 2021, arXiv:2106.14448, eq. 4) adds the two losses up instead:
+        its α is twice this one.
+        """
+        first, second = logits.chunk(2)
+        if self.task.label_names is None:
+            return 2 * F.mse_loss(first[:, 0], second[:, 0], reduction="sum")
+        apart = remedies.divergence(first, second)  # [B], of tokens [B, T]
+        return (apart * (labels.chunk(2)[0] != NO_LABEL) if self.tokens else apart).sum()
 
     def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits [B, C], summed."""
         if self.tokens:
             flat = logits.reshape(-1, logits.shape[-1])
-            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=tasks.NO_LABEL, reduction="sum")
+            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=NO_LABEL, reduction="sum")
         if self.task.label_names is None:
             return F.mse_loss(logits[:, 0], labels, reduction="sum")
         if self.targets is not None:
@@ -842,12 +893,14 @@ class _Run:
         return nullcontext()
 
     def _inputs(self, data: _Data, rows: Tensor, width: int, mixture: Mixture | None = None) -> dict[str, Tensor]:
-        lengths = data.lengths[rows]
-        if mixture is not None:
-            lengths = torch.maximum(lengths, data.lengths[mixture.others])
-        lengths, rows = lengths.to(self.device), rows.to(self.device)
+        lengths, rows = self._lengths(data, rows, mixture).to(self.device), rows.to(self.device)
         types = data.token_type_ids[rows, :width] if self.recipe.token_type_ids else None
         return self.network.inputs(data.input_ids[rows, :width], lengths, types)
+
+    def _lengths(self, data: _Data, rows: Tensor, mixture: Mixture | None) -> Tensor:
+        """The tokens of each row's text, or of the longer of two that are mixed."""
+        own = data.lengths[rows]
+        return own if mixture is None else torch.maximum(own, data.lengths[mixture.others])
 
     def _count(self, inputs: dict[str, Tensor], views: dict[str, Tensor]) -> int:
         batch, width = inputs["input_ids"].shape[1:]
@@ -890,7 +943,7 @@ class _Run:
             places = rows
             if self.tokens:  # [L, B, T, C]
                 labels = data.labels[rows.to(self.device), : logits.shape[2]]
-                logits = logits[:, labels != tasks.NO_LABEL]
+                logits = logits[:, labels != NO_LABEL]
                 places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
             found[:, places.numpy()] = logits.cpu().numpy()
             looked_at += [vectors[:, rows < recording.MOST_VECTORS] for vectors in read]

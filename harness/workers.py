@@ -192,7 +192,9 @@ def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> i
     hub.trust_remote_code(place.trusts_remote_code)
     recipe = trial.recipe
     task = train.prepared(recipe.task, recipe.model, recipe.max_length)
-    step = (recipe.batch_size, recipe.gradient_accumulation, recipe.padding, recipe.precision, recipe.optimizer)
+    rows = recipe.batch_size * recipe.forward_passes
+    padding = (recipe.padding, recipe.pad_to_multiple_of)
+    step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
     shape = (*step, task.train.input_ids.shape[1], recipe.trains)
     config: Any = train.network(recipe, task).module.config
     device = (_device_name(place.device), place.threads, harness.__version__, train.versions())

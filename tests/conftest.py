@@ -9,12 +9,18 @@ import csv
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from harness import machine
 from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from harness.analysis import Analysis
 
 # The same examples every time, and no limit on how long one takes: a busy machine is no failure.
 settings.register_profile("here", deadline=None, derandomize=True)
@@ -150,3 +156,22 @@ def tiny_sweep(trial: Callable[..., Trial]) -> Sweep:
 def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores and no GPU, whatever the machine has."""
     monkeypatch.setattr(machine, "here", lambda: machine.Machine(2, 2**34, ()))
+
+
+@pytest.fixture(scope="session")
+def mosbach(tmp_path_factory: pytest.TempPathFactory) -> "Analysis":
+    """The tables of a small study of lr × bias correction × epochs, with runs of every fate."""
+    from made_runs import MOSBACH, MOSBACH_RUNS, study_of
+
+    from harness.analysis import analyse
+
+    return analyse(study_of(tmp_path_factory.mktemp("study"), MOSBACH, MOSBACH_RUNS))
+
+
+@pytest.fixture(scope="session")
+def drawings(mosbach: "Analysis", tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Figure]":
+    """Every figure there is: of `mosbach`, and of a recorded study what only such a one has."""
+    from drawn_figures import RECORDED, drawn, recorded
+
+    others = drawn(recorded(tmp_path_factory.mktemp("recorded")))
+    return drawn(mosbach) | {name: others[name] for name in RECORDED}

@@ -13,7 +13,7 @@ import torch
 from driving import same_arrays
 from test_checkpoints import HERE, CutError, cut, same
 
-from harness import augmentation, execute, machine, rerun, tasks, train, verify
+from harness import augmentation, examples, execute, machine, rerun, tasks, train, verify
 from harness.augmentation import Synonyms, changed
 from harness.checkpoints import Checkpoints
 from harness.packing import Job
@@ -182,8 +182,8 @@ def test_what_the_data_or_the_machine_lack_is_refused(
     assert augmentation.check(recipe("none"), raw) is None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert augmentation.check(recipe("swap"), raw) is None
-    japanese = tasks.Rows(("これは",), None, np.array([0]), "", "", [1])
-    raw = tasks.Raw("ja", "accuracy", ("0", "1"), japanese, japanese, "")
+    japanese = examples.Rows(("これは",), None, np.array([0]), "", "", [1])
+    raw = examples.Raw("ja", "accuracy", ("0", "1"), japanese, japanese, "")
     with pytest.raises(HarnessError, match=r"words of a Japanese task \(ja\) .* pip install 'stability-harness\[japan"):
         augmentation.check(recipe("swap"), raw)
 

@@ -186,8 +186,8 @@ def test_runs_are_read_once_and_rules_are_learned_when_there_are_a_tenth_more(
     sweep = sweep_of(tmp_path, HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 5\nseeds: 1..20\n")
     runs = [FINE, GONE] * 6
     store = store_of(tmp_path, sweep, {0: [*runs, MISSING], 1: [*runs, MISSING]})
-    read, recording = [], store.recording
-    monkeypatch.setattr(store, "recording", lambda one: read.append(one) or recording(one))
+    read, arrays = [], store.arrays
+    monkeypatch.setattr(store, "arrays", lambda one: read.append(one) or arrays(one))
     lessons = early_warning.Lessons(store)
     trials = expand(sweep)
     finished = [trial for trial in trials if store.load(trial.id)]

@@ -6,7 +6,6 @@ import io
 import json
 import math
 import resource
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -754,18 +753,16 @@ def test_any_settings_survive_the_round_trip(values, kind):
     assert not ({bool, str} & kinds.keys() and len(kinds) > 1)
 
 
-def test_a_hundred_thousand_rows_of_ten_thousand_cells_take_seconds():
+def test_a_hundred_thousand_rows_of_ten_thousand_cells_are_read_in_little_memory():
     stream = io.StringIO()
     stream.write("dataset,method,lr,seed,note,acc,test\n")
     for number in range(100_000):
         cell, seed = number % 10_000, number // 10_000
         stream.write(f"d{cell % 10},m{cell // 10 % 10},{cell // 100}e-5,{seed},some words,0.{number % 997:03d},0.5\n")
     path = text("big.csv", stream.getvalue())
-    started = time.monotonic()
     found = of(
         path, cell=("dataset,method,lr",), majority="0.5", seeds="0..10", test="test", where=("note=some words",)
     )
-    assert time.monotonic() - started < 30
     assert len(found.cells) == 10_000
     assert len(found.runs) == 110_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2 * 2**20  # KiB

@@ -1,5 +1,6 @@
 """Which profile a machine runs, and what is estimated for it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from harness import execute, hub, machine
 from harness.execute import Options
 from harness.machine import Machine
 from harness.records import Store
-from harness.sweep import ModelSpec, Sweep, expand
+from harness.sweep import ModelSpec, Sweep, Trial, expand
 
 PROFILES = """
 task: {name: own, files: {train: nowhere/a.tsv, validation: nowhere/b.tsv}}
@@ -77,3 +78,13 @@ def test_parameters_are_counted_from_the_shape(tiny_sweep: Sweep) -> None:
     """BERT-large has 335 million (Devlin et al. 2019 round to 340)."""
     assert machine.parameter_count(ModelSpec(name="bert-large-uncased")) == pytest.approx(335.1e6, rel=0.01)
     assert machine.parameter_count(ModelSpec(name="unheard-of")) is None
+
+
+def test_two_passes_take_the_time_and_the_memory_of_twice_the_batch(trial: Callable[..., Trial]) -> None:
+    once, twice, larger = (trial(**fields).recipe for fields in ({}, {"r_drop": 1.0}, {"batch_size": 16}))
+    assert (once.passes, twice.passes) == (2, 4)  # of two epochs
+    of_twice, of_once = machine.lane_bytes(twice, 1000), machine.lane_bytes(once, 1000)
+    assert of_twice is not None
+    assert of_once is not None
+    assert of_twice == machine.lane_bytes(larger, 1000)
+    assert of_twice > of_once

@@ -8,7 +8,7 @@ import torch
 from conftest import WORDS
 from test_checkpoints import same
 
-from harness import augmentation, paraphrase, tasks, train
+from harness import augmentation, examples, paraphrase, tasks, train
 from harness.sweep import HarnessError, ModelSpec, TaskSpec, Trial
 
 TEXTS = tuple(" ".join(WORDS[5 + n : 8 + n % 7 + n]) for n in range(8))
@@ -95,8 +95,8 @@ def test_training_on_paraphrases_keeps_the_laws(trial: Callable[..., Trial], thr
 
 def test_both_texts_of_a_pair_are_said_anew(through: ModelSpec, trial: Callable[..., Trial]) -> None:
     raw = tasks.load(TaskSpec(name="embedded"))
-    few = tasks.Rows(raw.train.texts[:5], raw.train.texts[:5], raw.train.labels[:5], "", "row", range(5))
-    raw = tasks.Raw("few", "accuracy", raw.label_names, few, few, "")
+    few = examples.Rows(raw.train.texts[:5], raw.train.texts[:5], raw.train.labels[:5], "", "row", range(5))
+    raw = examples.Raw("few", "accuracy", raw.label_names, few, few, "")
     given = trial(1, augment="backtranslate", translator=through, augment_copies=2).recipe
     found, _ = augmentation.copies(raw, given, 1)
     assert found.pairs is not None

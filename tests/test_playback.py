@@ -109,7 +109,8 @@ def test_training_with_recordings_gives_the_same_bits(
     monkeypatch.setattr(train, "_RECORDING_PAYS", 0)
     recorded = train.train(pack)
     known = models.network(spec, 2).recordings
-    assert {key[0] for key, play in known.items() if play is not None} == {"step", "logits and vectors"}  # type: ignore[index]
+    whats = {key[0] for key, play in known.items() if play is not None}  # type: ignore[index]
+    assert whats == {"step masks scales", "logits and vectors"}
     for one, other in zip(plain, recorded, strict=True):
         assert one.measured.weights_sha256 == other.measured.weights_sha256
         for name, value in one.curves.arrays.items():
@@ -117,8 +118,13 @@ def test_training_with_recordings_gives_the_same_bits(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}, {"mixup": 0.4}]
-)
+    "fields",
+    [
+        {"dropout": 0.0}, {"precision": "bf16"}, {"padding": "batch"}, {"eval_steps": 3}, {"mixup": 0.4},
+        {"neftune_alpha": 5.0}, {"r_drop": 1.0}, {"mixup": 0.4, "neftune_alpha": 5.0, "r_drop": 1.0},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_other_recipes_are_recorded_apart(
     trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
@@ -130,8 +136,14 @@ def test_other_recipes_are_recorded_apart(
         for one, other in zip(train.train(pack), expected, strict=True):
             assert one.measured.weights_sha256 == other.measured.weights_sha256
             assert one.curves.logits.tobytes() == other.curves.logits.tobytes()
-    recorded = {key[0] for key, play in models.network(spec, 2).recordings.items() if play is not None}  # type: ignore[index]
-    assert ("mixed step" in recorded) == ("mixup" in fields)
+    recorded = {
+        word
+        for key, play in models.network(spec, 2).recordings.items()
+        if play is not None
+        for word in key[0].split()  # type: ignore[index]
+    }
+    for word, name in (("others", "mixup"), ("noise", "neftune_alpha"), ("alphas", "r_drop")):
+        assert (word in recorded) == (name in fields)
 
 
 def test_what_is_called_seldom_is_not_recorded(
@@ -145,4 +157,4 @@ def test_what_is_called_seldom_is_not_recorded(
     train.train([trial(2, model=spec)])
     assert not known
     train.train([trial(3, model=spec)])
-    assert {key[0] for key in known} == {"step"}  # type: ignore[index]
+    assert {key[0] for key in known} == {"step masks scales"}  # type: ignore[index]

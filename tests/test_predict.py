@@ -15,11 +15,11 @@ import pytest
 import torch
 from kept_runs import logits, sweep_of, trained
 
-from harness import keeping, metrics, models, predict, tasks
+from harness import data_files, keeping, metrics, models, predict, tasks
+from harness.data_files import Line
 from harness.predict import Asked, Served
 from harness.records import Store
 from harness.sweep import HarnessError, TaskSpec, Trial
-from harness.tasks import Line
 
 Make = Callable[..., Trial]
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -42,7 +42,7 @@ def softmax(values: np.ndarray) -> np.ndarray:
 
 def dev(task: TaskSpec) -> Path:
     """The dev file of a task, whose rows stand in the order of the record's logits."""
-    found = tasks.files_of(task)
+    found = data_files.files_of(task)
     assert found is not None
     return found["validation"]
 

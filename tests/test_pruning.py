@@ -387,7 +387,7 @@ def test_what_a_pruner_cannot_see_is_said_at_the_start(write, made, tmp_path) ->
 
 
 def test_status_and_plan_say_what_was_stopped(write, made, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("harness.figures.draw_search", lambda *given: iter(()))
+    monkeypatch.setattr("harness.figures_search.draw_search", lambda *given: iter(()))
     monkeypatch.chdir(tmp_path)
     made(shapes(load(write()), Store(tmp_path)))
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from test_checkpoints import HERE, CutError, cut, same
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 from transformers.optimization import Adafactor
 
 from harness import models, remedies, tasks, train
@@ -40,6 +42,8 @@ PACKS: list[Fields] = [
     {"padding": "batch"}, {"eval_every": 0.25}, {"gradient_accumulation": 2}, {"max_steps": 9}, {"optimizer": "sgd"},
     {"optimizer": "lamb"}, {"optimizer": "adafactor"}, {"mixup": 0.4},
     {"mixup": 1.0, "padding": "batch", "gradient_accumulation": 2, "label_smoothing": 0.1},
+    {"neftune_alpha": 5.0}, {"r_drop": 1.0},
+    {"neftune_alpha": 5.0, "r_drop": 1.0, "mixup": 0.4, "padding": "batch", "gradient_accumulation": 2},
     {"oversample": True}, {"class_weights": True, "eval_steps": 3},
 ]  # fmt: skip
 
@@ -129,7 +133,7 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
         lr=r.lr, scale_parameter=False, relative_step=False, warmup_init=False,
     )  # fmt: skip
     order, mixing = train.stream("order", one.seeds.order_seed), train.stream("mixout", one.seeds.dropout_seed)
-    pairing = train.stream("mixup", one.seeds.dropout_seed)
+    pairing, noising = (train.stream(purpose, one.seeds.dropout_seed) for purpose in ("mixup", "neftune"))
     an_epoch = math.ceil(len(data["labels"]) / r.batch_size)
     total = r.max_steps or an_epoch * r.epochs
     counted = torch.bincount(data["labels"])
@@ -159,6 +163,14 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
                     "inputs_embeds": embedded,
                     "attention_mask": (torch.arange(data["input_ids"].shape[1]) < longer[:, None]).long(),
                 }
+            if r.neftune_alpha:
+                words = module.get_input_embeddings()  # type: ignore[operator]
+                embedded = inputs["inputs_embeds"] if r.mixup else words(inputs.pop("input_ids"))
+                noise = torch.empty(embedded.shape).uniform_(-1, 1, generator=noising)
+                for own, length in zip(noise, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
+                    own[:length] *= r.neftune_alpha / math.sqrt(length * embedded.shape[-1])
+                    own[length:] = 0
+                inputs["inputs_embeds"] = embedded + noise
             logits = functional_call(module, parameters, kwargs=inputs).logits
             smoothing = {"label_smoothing": r.label_smoothing, "weight": weight, "reduction": "sum"}
             first_loss, other_loss = (F.cross_entropy(logits, data["labels"][i], **smoothing) for i in (rows, others))  # type: ignore[arg-type]
@@ -239,6 +251,7 @@ def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.
         {"optimizer": "lamb", "lr": 1e-2}, {"optimizer": "lamb", "bias_correction": False, "unfreeze_every": 2},
         {"mixup": 0.4, "lr": 2e-2},
         {"mixup": 2.0, "lr": 2e-2, "padding": "batch", "label_smoothing": 0.1, "class_weights": True},
+        {"neftune_alpha": 5.0}, {"neftune_alpha": 2.0, "mixup": 0.4, "lr": 1e-2},
         {"optimizer": "adafactor"}, {"optimizer": "adafactor", "layerwise_lr_decay": 0.7, "unfreeze_every": 2},
     ],
     ids=lambda fields: " ".join(f"{name}={value}" for name, value in fields.items()),
@@ -262,7 +275,8 @@ def test_a_remedy_is_its_definition(trial: Make, uneven: TaskSpec, fields: Field
 
 
 without = cache(plain)
-shared = {"label_smoothing", "class_weights", "max_steps", "optimizer", "mixup", "padding"}  # by the trials of a pack
+# By the trials of a pack.
+shared = {"label_smoothing", "class_weights", "max_steps", "optimizer", "mixup", "neftune_alpha", "padding"}
 kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps", "padding"}  # no remedies of this module
 
 
@@ -295,25 +309,195 @@ def test_lanes_of_other_mixtures_are_bit_equal_alone_and_in_a_pack(trial: Make) 
 @pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
 def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
     """An example mixed with itself is itself."""
-    run = train._Run([trial(1, model=ModelSpec(name=f"m-{kind}", folder=str(build(kind))))], torch.device("cpu"))
+    model = ModelSpec(name=f"m-{kind}", folder=str(build(kind)))
+    run = train._Run([trial(1, model=model, dropout=0.0)], torch.device("cpu"))
     with torch.no_grad():
         run.weights.mul_(8)  # a fresh model hardly looks at the words
     rows = torch.arange(8)[None]
     itself, other = (remedies.Mixture(others, torch.tensor([0.25])) for others in (rows, rows.flip(1)))
     found = []
     for mixture in (None, itself, other):
-        inputs = run._inputs(run.training, rows, run.training.input_ids.shape[1], mixture)
-        found.append(
-            run._losses(
-                run.lanes,
-                inputs,
-                run._labels(rows, [0], inputs["input_ids"].shape[-1]),
-                run._mixed(inputs, mixture, [0]),
-                [],
-            ).item()
-        )
+        given = run._for_step(run.lanes, rows, [0], run.training.input_ids.shape[1], mixture)
+        found.append(run._losses(run.lanes, *given).item())
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] != pytest.approx(found[0], rel=1e-5)
+
+
+def test_noise_is_uniform_up_to_its_bound_and_spares_padding(trial: Make) -> None:
+    """±α/√(l·D): variance a third of its square, and so a norm of about α/√3 for a text of any length."""
+    recipes = [trial(neftune_alpha=alpha).recipe for alpha in (5.0, 10.0, 5.0)]
+    noise = remedies.Noise(recipes, [train.stream("neftune", seed) for seed in (1, 1, 2)], 64)
+    lengths = torch.tensor([[4, 25, 100]] * 3)
+    drawn = noise.draw([0, 1, 2], lengths, 100)
+    assert drawn.shape == (3, 3, 100, 64)
+    for own, recipe in zip(drawn, recipes, strict=True):
+        for of_text, length in zip(own, (4, 25, 100), strict=True):
+            count, bound = length * 64, recipe.neftune_alpha / math.sqrt(length * 64)
+            real = of_text[:length].double()
+            assert 0.98 * bound < real.abs().max().item() <= bound * (1 + 1e-6)
+            assert real.mean().item() == pytest.approx(0, abs=4 * bound / math.sqrt(3 * count))
+            assert real.var().item() == pytest.approx(bound**2 / 3, rel=4 * math.sqrt(0.8 / count))
+            assert real.norm().item() == pytest.approx(recipe.neftune_alpha / math.sqrt(3), rel=0.15)
+            assert not of_text[length:].any()
+    assert torch.equal(2 * drawn[0], drawn[1])  # the same stream, twice as loud
+    assert not torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(noise.draw([0], lengths[:1], 100)[0], drawn[0])  # the next step draws anew
+
+
+@pytest.mark.parametrize(
+    "kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2", "prompt"]
+)
+def test_noise_moves_the_words_that_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """A noise that is another word less the own one is the other word."""
+    sizes: Fields = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
+    sizes |= {"initializer_range": 0.3}  # a fresh model hardly looks at the words
+    model = ModelSpec(name=f"n-{kind}", folder=str(build("bert" if kind == "prompt" else kind, **sizes)))
+    method = {"method": "prompt", "virtual_tokens": 3} if kind == "prompt" else {}
+    run = train._Run([trial(1, model=model, dropout=0.0, **method)], torch.device("cpu"))
+    embedding = remedies.embedding(run.module)
+    name = next(name for name, value in run.module.named_parameters() if value is embedding.weight)
+    weights = run.views[name][0] if name in run.views else embedding.weight
+    inputs, labels, _ = run._for_step(run.lanes, torch.arange(8)[None], [0], 12, None)
+    other = inputs["input_ids"].clone()
+    other[..., run.network.virtual + 1] = 11
+    noise = {"noise": (weights[other] - weights[inputs["input_ids"]]).detach()}
+    found = [
+        run._losses(run.lanes, given, labels, more).item()
+        for given, more in ((inputs, {}), (inputs, noise), (inputs | {"input_ids": other}, {}))
+    ]
+    assert found[1] == pytest.approx(found[2], rel=1e-5)
+    assert found[1] != pytest.approx(found[0], rel=1e-5)
+
+
+class OnePass(TorchFunctionMode):
+    """The first or the second of two passes through a batch: its half of what was drawn for each place of dropout."""
+
+    def __init__(self, pool: torch.Tensor, which: int) -> None:
+        super().__init__()
+        self.pool, self.which, self.used = pool, which, 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not F.dropout:
+            return func(*args, **(kwargs or {}))
+        count = 2 * args[0].numel()
+        both = self.pool[self.used : self.used + count].view(2, *args[0].shape)
+        self.used += count
+        return args[0] * both[self.which]
+
+
+@pytest.mark.parametrize("kind", ["classes", "soft", "numbers", "words"])
+@pytest.mark.parametrize("layout", [{}, {"padding": "batch", "gradient_accumulation": 2}], ids=str)
+def test_r_drop_is_its_definition(
+    trial: Make,
+    uneven: TaskSpec,
+    numbers: TaskSpec,
+    tagged: TaskSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    layout: Fields,
+) -> None:
+    """Two passes by torch alone: ½ (CE₁ + CE₂) + α · ½ (KL(p‖q) + KL(q‖p)), a batch's mean, as in the method's code."""
+    task = {"numbers": numbers, "words": tagged}.get(kind, uneven)
+    soft: Fields = {"label_smoothing": 0.1, "class_weights": True} if kind == "soft" else {}
+    one = trial(4, task=task, dropout=0.3, r_drop=0.7, max_grad_norm=None, lr=1e-2, **layout, **soft)
+    run = train._Run([trial(5, **one.recipe.model_dump() | {"r_drop": 5.0}), one], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.mul_(4)  # a fresh model's answers hardly differ
+    stepping, gradients = run.optimizer.step, []
+
+    def seeing(gradient: torch.Tensor) -> torch.Tensor:
+        gradients.append(gradient[1].clone())
+        return stepping(gradient)
+
+    monkeypatch.setattr(run.optimizer, "step", seeing)
+    split, module = run.task.train, copy.deepcopy(run.network.module).requires_grad_(True)
+    masks = train._Masks([0.3], [one.seeds.dropout_seed], torch.device("cpu"))
+    rows_of_all = torch.randperm(len(split.labels), generator=train.stream("order", one.seeds.order_seed))
+    labels, lengths = torch.from_numpy(split.labels), torch.from_numpy(split.lengths)
+    weight = len(labels) / (2 * torch.bincount(labels)) if kind == "soft" else None
+    for step, rows in enumerate(rows_of_all.split(8)[:3]):
+        module.load_state_dict({name: view[1].detach().clone() for name, view in run.views.items()})
+        parts = [(part, split.input_ids.shape[1]) for part in rows.split(8 // one.recipe.gradient_accumulation)]
+        if one.recipe.padding == "batch":
+            ordered = [part[torch.argsort(lengths[part], stable=True)] for part, _ in parts]
+            halves = [half for part in ordered for half in part.split(math.ceil(len(part) / 2))]
+            longest = split.input_ids.shape[1]
+            parts = [(half, min(longest, math.ceil(int(lengths[half].max()) / 4) * 4)) for half in halves]
+        loss, apart, count = torch.zeros(()), torch.zeros(()), 0
+        for part, width in parts:
+            mask = (torch.arange(width) < lengths[part, None]).long()
+            given = {"input_ids": torch.from_numpy(split.input_ids[part][:, :width]), "attention_mask": mask}
+            with torch.no_grad(), train._NoDropout() as counted:
+                module(**given)
+            (pool,) = masks.draw([0], 2 * counted.draws)
+            logits = []
+            for which in (0, 1):
+                with OnePass(pool, which):
+                    logits.append(module(**given).logits)
+            own = labels[part]
+            if kind == "words":
+                own = own[:, :width]
+                logits, own = [one[own != -100] for one in logits], own[own != -100]
+            count += len(own)
+            if kind == "numbers":
+                first, second = (one[:, 0] for one in logits)
+                loss = loss + ((first - own) ** 2 + (second - own) ** 2).sum() / 2
+                apart = apart + ((first - second) ** 2).sum()
+                continue
+            smoothing = one.recipe.label_smoothing
+            for answers, others in (logits, logits[::-1]):
+                loss = loss + F.cross_entropy(answers, own, weight, reduction="sum", label_smoothing=smoothing) / 2
+                divergence = F.kl_div(F.log_softmax(answers, -1), F.softmax(others, -1), reduction="sum")
+                apart = apart + divergence / 2
+        parameters = list(module.parameters())
+        whole, alone = (
+            torch.cat([one.flatten() for one in torch.autograd.grad(of / count, parameters, retain_graph=True)])
+            for of in (loss + 0.7 * apart, loss)
+        )
+        run.update(step)
+        assert run.log.losses[step][1].item() == pytest.approx((loss / count).item(), rel=1e-5)  # without the term
+        scale = whole.norm().item()
+        torch.testing.assert_close(gradients[step], whole, rtol=0, atol=1e-5 * scale)
+        assert (whole - alone).norm().item() > 0.01 * scale
+
+
+@pytest.mark.parametrize(
+    "common",
+    [{}, {"padding": "batch"}, {"method": "lora"}, {"method": "prompt", "virtual_tokens": 3}, {"words": True}],
+    ids=str,
+)
+def test_lanes_of_other_noise_and_r_drop_are_bit_equal_alone_and_in_a_pack(
+    trial: Make, tagged: TaskSpec, common: Fields
+) -> None:
+    common = {"task": tagged} if "words" in common else common
+    lanes: list[Fields] = [
+        {"neftune_alpha": 1.0, "r_drop": 0.5}, {"neftune_alpha": 20.0, "r_drop": 5.0, "dropout": 0.4},
+        {"neftune_alpha": 5.0, "r_drop": 1.0, "lr": 1e30},
+    ]  # fmt: skip
+    trials = [trial(place, **(common | lane)) for place, lane in enumerate(lanes)]
+    wanted = train.train(trials)
+    assert same(train.train(trials), wanted)
+    assert same(train.train(trials[::-1]), wanted[::-1])
+    for place in range(len(trials)):
+        assert same(train.train(trials[place : place + 1]), wanted[place : place + 1])
+    assert len({trial(**fields).recipe.shape for fields in ({}, {"neftune_alpha": 1.0}, {"r_drop": 1.0})}) == 3
+    for name in ("neftune_alpha", "r_drop"):
+        (changed,) = train.train([trial(0, **(common | lanes[0] | {name: 2.0}))])
+        assert changed.measured.weights_sha256 != wanted[0].measured.weights_sha256
+
+
+def test_noise_and_second_passes_are_for_training_alone(trial: Make) -> None:
+    plain_run, run = (
+        train._Run([trial(1, **fields)], torch.device("cpu")) for fields in ({}, {"neftune_alpha": 9.0, "r_drop": 1.0})
+    )
+    assert run.noise is not None
+    before = run.noise.streams[0].get_state()
+    answers = [one._evaluate(one.lanes, one.validation) for one in (plain_run, run, run)]
+    np.testing.assert_array_equal(answers[1], answers[0])
+    np.testing.assert_array_equal(answers[2], answers[0])
+    assert torch.equal(run.noise.streams[0].get_state(), before)
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])

@@ -512,7 +512,7 @@ def test_the_commands_of_a_search(write, made, tmp_path, monkeypatch) -> None:
     page = (folder / "search.md").read_text()
     assert all(f"]({name}.png)" in page for name in ("history", "slices", "parallel", "front", "search_importance"))
     monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))  # once is enough
-    monkeypatch.setattr("harness.figures.draw_search", lambda *given: iter(()))
+    monkeypatch.setattr("harness.figures_search.draw_search", lambda *given: iter(()))
     said = run("search", "find.yaml", "--in-process")
     assert "harness report results/find-confirm@default" in said
     assert "5 recipes tried, 10 trials finished" in run("plan", "find.yaml")
@@ -631,7 +631,7 @@ def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, ev
 
 
 def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("harness.figures.draw_search", lambda *given: iter(()))
+    monkeypatch.setattr("harness.figures_search.draw_search", lambda *given: iter(()))
     made(peak)
     sweep, store = load(write("recipes: 4")), Store(tmp_path / "find")
     search.run(sweep, store, HERE, quiet)
@@ -655,9 +655,7 @@ def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_
     assert found.summary["stopped"] == [asdict(stopped[0]) | {"saved_seconds": 3.0}]
     more = [*stopped, ranking.Stopped("lr 1", "", 0.5, 1.0, 2)]
     assert (
-        searched.write_report(plan, store, more)
-        .said[1]
-        .startswith("2 recipes were given up at 25 % to 50 % of their")
+        searched.write_report(plan, store, more).said[1].startswith("2 recipes were given up at 25 % to 50 % of their")
     )
     assert "given up" not in " ".join(searched.write_report(plan, store).said)
 

@@ -1,11 +1,16 @@
 import json
 import math
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, study_of, sweep_of
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
 
+from harness.analysis import analyse
 from harness.records import Environment, Measured, frame
 from harness.study import SOURCE, Cell, Imported, columns, is_imported, joined, of_import, of_sweep, save_imported
 from harness.sweep import HarnessError, expand
@@ -44,6 +49,27 @@ def test_the_commands_and_the_curves_of_a_sweep(tmp_path):
     assert (first.logits.argmax(axis=1) == first.labels).sum() == 310
     assert study.curves(19) is None  # crashed
     assert [study.runs["status"][row] for row in (19, 20)] == ["crashed", "missing"]
+
+
+def test_arrays_are_read_once_and_within_a_limit(tmp_path):
+    study = study_of(tmp_path, DIAGNOSED_TEXT, DIAGNOSED)
+    opened: Counter[int] = Counter()
+
+    def load(row):
+        opened[row] += 1
+        return study.load(row)
+
+    counted = replace(study, load=load)
+    found = analyse(counted).diagnosis
+    assert found.recorded == (study.runs["status"] == "finished").sum() > 0
+    assert set(opened.values()) == {1}  # by the answers and the diagnosis
+    opened.clear()
+    one = sum(array.nbytes for array in study.load(0).arrays.values())
+    little = counted.read_once(one + 1)
+    for _ in range(2):
+        for row in range(3):
+            assert little.curves(row).recording is not None
+    assert [opened[row] for row in range(3)] == [1, 1, 2]  # two pass the limit, what comes then is not kept
 
 
 def test_values_of_a_sweeps_axes_stay_as_written(tmp_path):

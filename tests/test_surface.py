@@ -51,10 +51,10 @@ def test_three_points_on_a_line_have_no_plane() -> None:
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
 def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) -> None:
-    one = trial(3, padding=padding, dropout=0.3, mixout=0.2)
+    one = trial(3, padding=padding, dropout=0.3, mixout=0.2, neftune_alpha=9.0, r_drop=5.0)
     start = train.start(one)
     points = [start, start * 1.1]
-    losses, norms = train.losses_at(one, points, 20, device="cpu", threads=1)
+    losses, norms = train.losses_at(one, points, 20, lanes=2, device="cpu", threads=1)
     network = models.network(one.recipe.model, 2)
     network.module.eval()
     split = train.prepared(one.recipe.task, one.recipe.model, one.recipe.max_length).train
@@ -75,11 +75,20 @@ def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) ->
 
 
 @pytest.mark.usefixtures("small", "cpu_only")
-def test_the_surface_is_that_of_the_kept_weights(kept: tuple[Sweep, Store, list[Trial]]) -> None:
+def test_the_surface_is_that_of_the_kept_weights(
+    kept: tuple[Sweep, Store, list[Trial]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep, store, (one, other) = kept
     steps: list[tuple[int, int]] = []
+    built: list[int] = []
+    run = train._Run
+    monkeypatch.setattr(
+        train, "_Run", lambda trials, *rest, **how: built.append(len(trials)) or run(trials, *rest, **how)
+    )
+    monkeypatch.setattr(surface.machine, "pack_size", lambda *_: 4)
     found = surface.compute(sweep, store, (one.id, other.id), progress=lambda done, of: steps.append((done, of)))
-    assert steps[-1] == (9, 9)
+    assert steps == [(4, 9), (8, 9), (9, 9)]
+    assert built == [1, 4]  # for the start, and for all points
     assert found.loss.shape == found.gradient_norm.shape == (3, 3)
     again = store.surface()
     assert again is not None
@@ -89,7 +98,7 @@ def test_the_surface_is_that_of_the_kept_weights(kept: tuple[Sweep, Store, list[
     places, grid, (along, across) = surface.plane(start, *ends)
     np.testing.assert_allclose(found.places, places)
     point = (start + grid[0][2] * along + grid[1][1] * across).astype(np.float32)
-    losses, norms = train.losses_at(one, [point], surface.EXAMPLES, device="cpu", threads=1)
+    losses, norms = train.losses_at(one, [point], surface.EXAMPLES, lanes=1, device="cpu", threads=1)
     assert found.loss[1, 2] == losses[0]
     assert found.gradient_norm[1, 2] == norms[0]
 

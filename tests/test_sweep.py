@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from harness import sweep as sweeps
 from harness.sweep import (
     HarnessError,
     ModelSpec,
     Recipe,
     Sweep,
+    TaskFiles,
     TaskSpec,
     expand,
     load,
@@ -428,6 +430,8 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "a folder without translations": TINY + "translator: ./t\n",
     "a way back alone": TINY + "augment: backtranslate\nback_translator: ./t\n",
     "negative mixup": TINY + "mixup: -1\n",
+    "negative noise": TINY + "neftune_alpha: -5\n",
+    "two equal passes": TINY + "r_drop: 1\ndropout: 0\n",
     "a limit for tensors without one": TINY + "clip_per_tensor: on\nmax_grad_norm: null\n",
     "mixout of what is frozen": TINY + "method: lora\nmixout: 0.5\n",
     "no patience in a named recipe": HEAD + "lr: 1\nseeds: 1\nrecipes: {a: {epochs: 1, early_stopping_patience: 2}}\n",
@@ -472,6 +476,45 @@ def test_every_error_is_one_line_of_rule_value_allowed_and_next_step(tmp_path, m
         load(Path("absent.yaml"))
     lines.append(f"no file: {caught.value}")
     golden("sweep_errors.txt", "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("learning_rate", "lr"),
+        ("batch", "batch_size"),
+        ("num_train_epochs", "epochs"),
+        ("warmup", "warmup_ratio"),
+        ("wd", "weight_decay"),
+        ("learning", "lr"),
+        ("per-device-train-batch-size", "batch_size"),
+        ("Scheduler", "schedule"),
+        ("bias_corection", "bias_correction"),
+    ],
+)
+def test_a_key_of_other_tools_or_misspelt_is_answered_with_ours_first(folder, key, meant):
+    with pytest.raises(HarnessError) as caught:
+        of(folder, HEAD + f"{key}: 1\nlr: 1e-5\nepochs: 1\nseeds: 1\n")
+    assert f"got '{key}'; allowed: {meant}, " in str(caught.value)
+    assert str(caught.value).endswith(f"(`harness keys` lists all); did you mean '{meant}'?")
+    assert len(str(caught.value)) < 200
+
+
+def test_synonyms_are_of_keys_that_there_are_and_none_is_a_key_itself():
+    known = {one.name.rpartition(".")[2] for one in sweeps.all_keys()} | set(TaskFiles.model_fields)
+    assert set(sweeps._ALSO_CALLED) <= known
+    top = {one.name for one in sweeps.all_keys()}
+    assert not top & {name for names in sweeps._ALSO_CALLED.values() for name in names}
+
+
+def test_keys_lists_all_that_a_sweep_file_takes():
+    listed = {one.name: one for one in sweeps.all_keys()}
+    assert {name for name in listed if "." not in name} == {*sweeps._KEYS, "profiles"}
+    assert listed["lr"] == ("lr", "above 0 and finite", "")
+    assert listed["warmup_ratio"] == ("warmup_ratio", "from 0 to 1", "0.1")
+    assert listed["task.kind"] == ("task.kind", "texts, tokens", "texts")
+    assert listed["max_steps"].default == "null"
+    assert listed["bias_correction"].default == "on"
 
 
 @given(

@@ -129,6 +129,29 @@ def test_a_run_equals_a_plain_loop(trial: Make, correction: bool, padding: str) 
     np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
 
 
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_padding_to_a_multiple_changes_bits_alone(trial: Make, tagged: TaskSpec, padding: str) -> None:
+    for changes in ({}, {"task": tagged}):
+        bare = [trial(seed, dropout=0.0, padding=padding, **changes) for seed in (1, 2)]
+        wide = [
+            one.model_copy(update={"recipe": one.recipe.model_copy(update={"pad_to_multiple_of": 8})}) for one in bare
+        ]
+        assert bare[0].recipe.shape != wide[0].recipe.shape
+        run = train._Run(wide, torch.device("cpu"))
+        assert run.training.input_ids.shape[1] == 16
+        assert {run.training.width(torch.tensor([row])) for row in range(20)} <= {8, 16}
+        for one, other in zip(train.train(bare), train.train(wide), strict=True):
+            np.testing.assert_allclose(one.curves.train_loss, other.curves.train_loss, rtol=1e-4)
+            np.testing.assert_allclose(one.curves.logits, other.curves.logits, atol=1e-4)
+        assert same(train.train(wide)[1], train.train(wide[1:])[0])
+
+
+def test_padding_to_a_multiple_ends_where_the_model_does(trial: Make) -> None:
+    """The tiny model reads 32 tokens."""
+    run = train._Run([trial(1, pad_to_multiple_of=50)], torch.device("cpu"))
+    assert run.training.input_ids.shape[1] == run.network.positions == 32
+
+
 def test_what_is_kept_of_a_run(trial: Make) -> None:
     result = train.train([trial(1, eval_steps=3, lr=5e-3)])[0]
     curves, measured = result.curves, result.measured

@@ -130,7 +130,12 @@ def test_a_recording_that_fits_is_no_finding(tmp_path: Path) -> None:
     store.save_plan(sweep)
     save(store, sweep, trial, Run(300))
     recorded(store, trial.id)
-    assert store.recording(trial.id) is not None
+    recording, whole = store.recording(trial.id), store.arrays(trial.id)
+    assert recording is not None
+    assert whole is not None
+    assert whole.recording is not None
+    assert all(np.array_equal(array, getattr(whole.recording, name)) for name, array in vars(recording).items())
+    assert np.array_equal(whole.logits, store.curves(trial.id).logits)  # type: ignore[union-attr]
     assert not verify.check(sweep, store).problems
 
 

@@ -1,0 +1,78 @@
+"""Shared by the tests of figures: what is drawn of a study, and somebody else's runs."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from made_runs import import_of, imported_runs, study_of
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from test_diagnosis import RUNS as DIAGNOSED
+from test_diagnosis import TEXT as DIAGNOSED_TEXT
+
+from harness import figures
+from harness.analysis import Analysis, analyse
+from harness.records import Surface
+from harness.study import Axes, Study
+
+ALL = [
+    "spread",
+    "failure_rates",
+    "curves",
+    "noise_floor",
+    "best_of_n",
+    "seed_budget",
+    "importance",
+    "performance_profile",
+    "loss_vs_score",
+    "step_size_factor",
+]
+# What only recorded runs have; the last of a surface that was asked for.
+RECORDED = ["gradient_norms", "early_warning", "loss_surface"]
+DATASETS, METHODS = ("cola", "rte", "sst2"), ("full", "lora")
+GRID: tuple[Axes, ...] = tuple((("dataset", one), ("method", two)) for one in DATASETS for two in METHODS)
+
+
+def drawn(found: Analysis | Study) -> dict[str, Figure]:
+    """All figures there are, laid out as well, for some warnings come only then."""
+    result = dict(figures.draw(analyse(found) if isinstance(found, Study) else found))
+    for figure in result.values():
+        figure.draw_without_rendering()
+    return result
+
+
+def recorded(folder: Path) -> Study:
+    """A stand-in's study whose runs recorded their gradients, with a made surface between two of them."""
+    study = study_of(folder, DIAGNOSED_TEXT, DIAGNOSED)
+    place, trials = np.linspace(-1, 2, 5), study.runs["trial"]
+    surface = Surface(
+        trials=np.array([trials[0], trials[1]]), x=place, y=place, loss=np.add.outer(place**2, place**2) + 0.1,
+        gradient_norm=np.abs(np.add.outer(place, place)), places=np.array([[0, 0], [1, 0], [0.3, 1]]),
+        examples=np.array(128),
+    )  # fmt: skip
+    return dataclasses.replace(
+        study, surface=surface, title="Bias correction and rate", stand_in="embedded stand-in, not BERT on RTE"
+    )
+
+
+def words(figure: Figure) -> str:
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    return "\n".join(text for text in texts if text)
+
+
+def marks(figure: Figure) -> int:
+    """How many marks a figure shows: in the spread runs and means, in others runs."""
+    return sum(len(found.get_offsets()) for ax in figure.axes for found in ax.findobj(PathCollection))
+
+
+def theirs(folder, cells=GRID, score=lambda cell, seed: 0.6 + 0.05 * cell + 0.01 * seed, seeds=5, judged=True, **how):
+    """An import of cells × seeds, with a majority of 0.62 if it is judged."""
+    rows = []
+    for cell in range(len(cells)):
+        scores = [score(cell, seed) for seed in range(seeds)]
+        extra = {}
+        if judged:
+            extra = {"majority_score": [0.62] * seeds, "outcome": ["failed" if s <= 0.62 else "ok" for s in scores]}
+        rows += imported_runs(scores, cell, **extra)
+    return import_of(folder, cells, rows, **how)
