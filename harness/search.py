@@ -274,24 +274,25 @@ class Asking:
             if cell.recipe != job.trials[0].recipe:
                 continue
             trial = self._suggested(number)
-            if _PRUNED in trial.user_attrs:  # killed before it was left
-                self.pruned_by[job] = trial.user_attrs[_PRUNED]
             for so_far in range(first + 1, len(found) + 1):
-                self._report(trial, pruning.curve(found[:so_far], pruner, self.search.objective))
-                if self.tune:
+                new = self._report(trial, pruning.curve(found[:so_far], pruner, self.search.objective))
+                if self.tune or not new or not pruning.asked(found[:so_far], pruner, cell.recipe):
                     continue
-                if pruning.asked(found[:so_far], pruner, cell.recipe) and self._prunes(trial):
+                if self._prunes(trial):
                     self.pruned_by[job] = pruning.words(pruner, found[so_far - 1], self.search.objective)
                     trial.set_user_attr(_PRUNED, self.pruned_by[job])
                     break
         return job in self.pruned_by
 
-    def _report(self, trial: optuna.trial.Trial, curve: Mapping[int, float]) -> None:
-        """Give a trial the values of a curve that it does not have."""
-        known = self._opened.get_trials(deepcopy=False)[trial.number].intermediate_values
-        for step, value in curve.items():
-            if step not in known:
-                trial.report(value, step)
+    def _report(self, trial: optuna.trial.Trial, curve: Mapping[int, float]) -> bool:
+        """Give a trial the values of a curve that it does not have; whether it knows nothing that comes after them.
+
+        A trial whose search was killed does: what was asked before is not asked again.
+        """
+        known = set(self._opened.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        for step in [step for step in curve if step not in known]:
+            trial.report(curve[step], step)
+        return known <= set(curve)
 
     def _prunes(self, trial: optuna.trial.Trial) -> bool:
         """Whether the pruner stops a recipe; it is asked of the first ones too, since halving compares with those."""
@@ -299,7 +300,8 @@ class Asking:
 
         assert self.search.pruner is not None
         complete = self._opened.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-        return trial.should_prune() and len(complete) >= self.search.pruner.n_startup_trials
+        killed = _PRUNED in trial.user_attrs  # before the pack was left; halving gives its answer once
+        return killed or (trial.should_prune() and len(complete) >= self.search.pruner.n_startup_trials)
 
     def _whole(self, job: Job) -> bool:
         return {trial.id for trial in job.trials} == set(self._ids(job.trials[0].recipe))
