@@ -19,6 +19,7 @@ from harness.sweep import Pruner, Recipe, Search, show
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
+_MOST = 256  # recipes of a space that are looked at for whether they can be stopped
 # What decides when a recipe is evaluated, beside its data.
 _LENGTHS = ("epochs", "batch_size", "max_steps", "eval_steps", "eval_every", "oversample", "augment", "augment_copies")
 
@@ -68,11 +69,10 @@ def curve(evaluations: Sequence[Evaluation], pruner: Pruner, objective: str) -> 
 def asked(evaluations: Sequence[Evaluation], pruner: Pruner, recipe: Recipe) -> bool:
     """Whether the pruner is asked after the latest evaluation: not of a recipe that may have a late riser in it."""
     latest = evaluations[-1]
-    here = step(latest.share, pruner)
-    looked_at = len(evaluations) > 1 and step(evaluations[-2].share, pruner) == here
-    if latest.last or looked_at or here < _first(pruner, recipe):
+    looked_at = len(evaluations) > 1 and step(evaluations[-2].share, pruner) == step(latest.share, pruner)
+    if latest.last or looked_at or not _warm(latest.share, pruner, recipe):
         return False
-    return flat(evaluations) == 0 or here >= pruner.n_majority_steps
+    return flat(evaluations) == 0 or _past(latest.share, pruner.n_majority_steps)
 
 
 def flat(evaluations: Sequence[Evaluation]) -> float:
@@ -80,14 +80,18 @@ def flat(evaluations: Sequence[Evaluation]) -> float:
     return 1 - float(np.mean(np.any([one.risen for one in evaluations], axis=0)))
 
 
-def _first(pruner: Pruner, recipe: Recipe) -> float:
-    return max(pruner.n_warmup_steps, 100 * recipe.warmup_ratio)
+def _warm(share: float, pruner: Pruner, recipe: Recipe) -> bool:
+    return _past(share, max(pruner.n_warmup_steps, 100 * recipe.warmup_ratio))
+
+
+def _past(share: float, steps: float) -> bool:
+    return 100 * share >= steps - 1e-9  # 100 * 0.29 lies below 29
 
 
 def words(pruner: Pruner, evaluation: Evaluation, objective: str, who: str | None = None) -> str:
     """What stopped a recipe: `median pruner: mean 0.531 at 60 % of training`; `who` it was, unless the pruner."""
-    who, at = who or f"{pruner.name.replace('_', ' ')} pruner", step(evaluation.share, pruner)
-    return f"{who}: {WORDS[objective]} {value(evaluation, objective):.3f} at {at} % of training"
+    who, at = who or f"{pruner.name.replace('_', ' ')} pruner", 100 * evaluation.share
+    return f"{who}: {WORDS[objective]} {value(evaluation, objective):.3f} at {at:.0f} % of training"
 
 
 def unseen(search: Search, recipe: Recipe) -> str | None:
@@ -97,7 +101,8 @@ def unseen(search: Search, recipe: Recipe) -> str | None:
     """
     assert search.pruner is not None
     searched = {one.field: one.choices or (one.low, one.high) for one in search.space if one.field in _LENGTHS}
-    given = [dict(zip(searched, values, strict=True)) for values in itertools.product(*searched.values())]
+    every = itertools.product(*searched.values())
+    given = [dict(zip(searched, values, strict=True)) for values in itertools.islice(every, _MOST)]
     labels = tasks.load(recipe.task).train.labels
     blind = [one for one in given if not _seen(recipe.model_copy(update=one), labels, search.pruner)]
     if not blind:
@@ -116,5 +121,5 @@ def _seen(recipe: Recipe, labels: np.ndarray, pruner: Pruner) -> bool:
     """Whether there is an evaluation at which the pruner may be asked."""
     epoch = tasks.epoch_steps(labels, recipe)
     steps = recipe.max_steps or epoch * recipe.epochs
-    each = (done for done in range(1, steps) if step(done / steps, pruner) >= _first(pruner, recipe))
+    each = (done for done in range(1, steps) if _warm(done / steps, pruner, recipe))
     return any(tasks.due(recipe, done, epoch, steps) for done in each)

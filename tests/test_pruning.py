@@ -65,7 +65,7 @@ def test_a_recipe_with_a_run_that_may_rise_late_is_not_asked_about(trial) -> Non
     assert pruning.asked([early, half, late], MEDIAN, recipe)
     assert pruning.asked([early, seen(0.5, 0.9, 0.7)], MEDIAN, recipe)
     assert pruning.asked([seen(0.3, 0.9, 0.7), half], MEDIAN, recipe)  # what fell back is no late riser
-    assert not pruning.asked([seen(0.45, 0.9, 0.7)], MEDIAN, recipe)  # half of the training isn't over
+    assert not pruning.asked([seen(0.49, 0.9, 0.7)], MEDIAN, recipe)  # half of the training isn't over
     assert not pruning.asked([seen(0.5, 0.9, 0.7)], MEDIAN, trial(1, warmup_ratio=0.6).recipe)  # nor the warm-up
     assert not pruning.asked([early, half, late, seen(1, 0.9, 0.5, last=True)], MEDIAN, recipe)
     assert not pruning.asked([late, seen(0.76, 0.9, 0.5)], MEDIAN, recipe)  # the look was at 75 %
@@ -92,6 +92,19 @@ def test_evaluations_are_told_as_the_results_say_and_change_none(trial, fields) 
         assert [told[-1].scores[lane] for lane in range(3)] == [
             one.curves.dev_score[at] for one, at in zip(found, best, strict=True)
         ]
+
+
+def test_a_lane_that_diverges_counts_as_the_majority_and_of_numbers_any_correlation_has_risen(trial, numbers) -> None:
+    told: list[Evaluation] = []
+    found = train.train([trial(1, lr=1e30), trial(2, lr=1e-2)], evaluated=told.append)
+    assert found[0].measured.final_score is None
+    assert (told[-1].scores[0], bool(told[-1].risen[0])) == (0.5, False)
+    assert told[-1].scores[1] == found[1].measured.final_score
+    told.clear()
+    (one,) = train.train([trial(1, task=numbers, lr=1e-2)], evaluated=told.append)
+    assert [(float(each.scores[0]), bool(each.risen[0])) for each in told] == [
+        (score, score > 0) for score in one.curves.dev_score.tolist()
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- what it stops
