@@ -88,13 +88,14 @@ def _state(now: standing.Status) -> str:
 def _next(now: standing.Status, words: str | None) -> list[tuple[str, str]]:
     """What to type next, and what for."""
     begin = words or "the command that began it"
+    retried = now.total.crashed and not now.sweep.search  # a search tries other recipes instead
     if now.state == "running":
-        after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if now.total.crashed else []
+        after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if retried else []
         return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
     found = []
     if now.total.missing:
         found.append(("Train what is missing", begin))
-    if now.total.crashed:
+    if retried:
         found.append(("Retry the crashed", f"{begin} --retry-crashed"))
     if now.total.finished:
         found.append(("Report it", shlex.join([program(), "report", str(now.folder)])))
