@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -96,8 +97,25 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     figure.set_layout_engine(None)  # laid out once; the three files show the same
     figure.savefig(png, dpi=DPI, metadata={"Software": None})
     figure.savefig(svg, dpi=150, metadata={"Date": None, "Creator": None})
-    figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    with _letters_alone():
+        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return png, svg, pdf
+
+
+@contextmanager
+def _letters_alone() -> Iterator[None]:
+    """Fonts are cut down to the letters of a PDF without the tables that place letters.
+
+    A PDF's letters have their places already, and cutting these tables took two thirds of the time to save one.
+    """
+    from fontTools.subset import Options  # matplotlib's own choice, which has no setting for it
+
+    usual = getattr(Options, "_drop_tables_default", [])
+    Options._drop_tables_default = [*usual, "GSUB", "GPOS", "GDEF"]
+    try:
+        yield
+    finally:
+        Options._drop_tables_default = usual
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -1,7 +1,11 @@
+import io
 import re
+import zlib
 
 import matplotlib as mpl
 import pytest
+from fontTools import subset
+from fontTools.ttLib import TTFont
 
 from harness import drawing, figures_curves, figures_scores
 
@@ -44,3 +48,14 @@ def test_a_long_name_keeps_both_ends():
     assert cut.endswith("2e-5")
     assert drawing.text_width(cut, 8) <= 1.0 < drawing.text_width("results-of-a-very-long-run-2e-5", 8)
     assert drawing.cut("short", 8, 1.0) == "short"
+
+
+def test_a_pdf_has_its_letters_and_no_tables_that_place_them(mosbach, tmp_path):
+    """And fontTools is left as it was found."""
+    usual = list(subset.Options().drop_tables)
+    pdf = drawing.save(figures_scores.spread(mosbach), tmp_path, "spread")[2].read_bytes()
+    assert subset.Options().drop_tables == usual
+    streams = [zlib.decompress(one) for one in re.findall(rb"stream\r?\n(x.*?)\r?\nendstream", pdf, re.DOTALL)]
+    fonts = [TTFont(io.BytesIO(one)) for one in streams if one[:4] in (b"\x00\x01\x00\x00", b"true")]
+    assert sum(len(font["glyf"].keys()) for font in fonts) > 30
+    assert not any({"GSUB", "GPOS", "GDEF"} & set(font.keys()) for font in fonts)
