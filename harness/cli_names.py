@@ -266,6 +266,10 @@ def sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
         words[5:5] = ["--set", lines.pop().removeprefix("# --set ")]
     if store.folder.parent != Path("results"):
         words += ["--results", str(store.folder.parent)]
+    if sweep.search:
+        from harness import search as searching
+
+        words += searching.switches(sweep, store)
     return shlex.join(words)
 
 

@@ -97,13 +97,14 @@ def _state(now: standing.Status) -> str:
 def _next(now: standing.Status, words: str | None, left: int) -> list[tuple[str, str]]:
     """What to type next, and what for; `left` are missing and not given up."""
     begin = words or "the command that began it"
+    retried = now.total.crashed and not now.sweep.search  # a search tries other recipes instead
     if now.state == "running":
-        after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if now.total.crashed else []
+        after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if retried else []
         return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
     found = []
     if left:
         found.append(("Train what is missing", begin))
-    if now.total.crashed:
+    if retried:
         found.append(("Retry the crashed", f"{begin} --retry-crashed"))
     if now.total.finished:
         found.append(("Report it", shlex.join([program(), "report", str(now.folder)])))

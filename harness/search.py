@@ -32,6 +32,7 @@ STUDY = "study.log"
 _STOPPED = "stopped"  # the attribute of a suggestion that was given up
 _PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
 _TUNE = "ASHA scheduler of Ray Tune"
+_SWITCHES = "switches"  # that of the study: what it was last started with
 # The NSGA-II default of 50 would make a search of 40 recipes random.
 _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
@@ -104,17 +105,28 @@ def run(
 
 def stopped(sweep: Sweep, store: Store) -> tuple[ranking.Stopped, ...]:
     """The recipes of a search that were given up in mid-training and not trained since, from its journal."""
+    study, found = _begun(sweep, store), {}
+    for trial in study.get_trials(deepcopy=False) if study else ():
+        if _STOPPED in trial.user_attrs and _lack(store, trial.user_attrs["trials"]):
+            found[tuple(trial.user_attrs["trials"])] = ranking.Stopped(**trial.user_attrs[_STOPPED])
+    return tuple(found.values())
+
+
+def switches(sweep: Sweep, store: Store) -> tuple[str, ...]:
+    """The switches of the command that a search was last started with, for those who go on with it."""
+    study = _begun(sweep, store)
+    return tuple(study.user_attrs.get(_SWITCHES, ())) if study else ()
+
+
+def _begun(sweep: Sweep, store: Store) -> optuna.Study | None:
+    """The study of a search that was begun."""
     if not (store.folder / STUDY).is_file():
-        return ()
+        return None
     import optuna
 
-    found: dict[tuple[str, ...], ranking.Stopped] = {}
     with _quiet(), suppress(KeyError):  # no study of this name yet
-        study = optuna.load_study(study_name=sweep.folder_name, storage=_journal(store))
-        for trial in study.get_trials(deepcopy=False):
-            if _STOPPED in trial.user_attrs and _lack(store, trial.user_attrs["trials"]):
-                found[tuple(trial.user_attrs["trials"])] = ranking.Stopped(**trial.user_attrs[_STOPPED])
-    return tuple(found.values())
+        return optuna.load_study(study_name=sweep.folder_name, storage=_journal(store))
+    return None
 
 
 def confirming(sweep: Sweep, store: Store) -> Sweep | None:
@@ -366,6 +378,8 @@ class Asking:
         )
         if both:
             self._study.set_metric_names([ranking.WORDS[self.search.objective], "share of failed runs"])
+        switches = {"--stop-hopeless": self.stop_hopeless, "--tune": self.tune}
+        self._study.set_user_attr(_SWITCHES, [name for name, on in switches.items() if on])
         for trial in self._study.get_trials(deepcopy=False):
             if "recipe" in trial.user_attrs:
                 self._join(trial.number, trial.params, trial.state.is_finished())

@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from typer.testing import CliRunner
 
-from harness import early, execute, ranking, rerun, search, searched, tasks, verify, workers
+from harness import cli_names, early, execute, ranking, rerun, search, searched, tasks, verify, workers
 from harness.cli import app
 from harness.execute import Options
 from harness.packing import Job
@@ -542,7 +542,7 @@ def test_a_recipe_whose_runs_all_look_lost_is_given_up_and_only_with_the_switch(
     store, whole, told = Store(tmp_path / "a" / "find"), Store(tmp_path / "b" / "find"), []
     undisturbed = search.run(sweep, whole, HERE, quiet)
     assert (undisturbed.counts.finished, undisturbed.counts.failed) == (14, 8)
-    assert search.stopped(sweep, whole) == ()
+    assert search.stopped(sweep, whole) == search.switches(sweep, whole) == ()
 
     def tell(progress: execute.Progress) -> None:
         told.extend(progress.messages)
@@ -572,10 +572,12 @@ def test_a_recipe_whose_runs_all_look_lost_is_given_up_and_only_with_the_switch(
     again = search.run(sweep, store, HERE, quiet, stop_hopeless=True)
     assert (again.counts.trained_now, again.counts.left, again.complete) == (0, 0, True)
     assert len(search.stopped(sweep, store)) == 2
+    said = cli_names.sweep_words("find.yaml", sweep, store)  # what `harness status` proposes
+    assert said == f"harness search find.yaml --profile default --results {tmp_path / 'a'} --stop-hopeless"
     trained = search.run(sweep, store, HERE, quiet)
     assert (trained.counts.trained_now, trained.counts.missing) == (4, 0)
     assert content(store) == wanted
-    assert search.stopped(sweep, store) == ()
+    assert search.stopped(sweep, store) == search.switches(sweep, store) == ()
     assert search.run(sweep, store, HERE, quiet, stop_hopeless=True).counts.trained_now == 0
 
 

@@ -107,6 +107,7 @@ def test_what_asha_stops_is_missing_and_pruned_in_the_journal(write, tmp_path, c
     ]
     assert (of_tune.exists() and of_tune.stat().st_mtime) == before
     assert capfd.readouterr() == ("", "")
+    assert search.switches(ended.sweep, store) == ("--tune",)
     again = search.run(sweep, store, Options(in_process=True), quiet)
     assert (again.counts.trained_now, again.complete) == (0, True)
 
