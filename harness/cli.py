@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -64,12 +64,16 @@ from harness.records import Store
 from harness.study import Study, joined, of_sweep
 from harness.sweep import (
     HarnessError,
+    Sweep,
     Trial,
     all_keys,
     expand,
     so_many,
     where,
 )
+
+if TYPE_CHECKING:
+    from harness.ranking import Stopped
 
 # Panels of `harness pretrain --help`.
 _TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
@@ -313,6 +317,9 @@ def search(
             "--stop-hopeless", help="Give a recipe up when all its runs look lost by the rule of `harness diagnose`."
         ),
     ] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Train over Ray Tune, whose ASHA then is `pruner: successive_halving`.")
+    ] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
@@ -331,7 +338,7 @@ def search(
     print_headline(out, resolved, reason)
     options = execute.Options(
         in_process, address, workers, threads, pack, notice=notice, hang_minutes=hang_minutes,
-        checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu,
+        checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu, tune=tune,
     )  # fmt: skip
     with sweep_progress(out) as follow:
         try:
@@ -527,7 +534,7 @@ def status(
     resolved, store = planned(sweep, profile, [], results)
     look = standing.Watch(resolved, store).look
     if as_json:
-        print_json(look().as_json())
+        print_json(look().as_json() | {"stopped": [asdict(one) for one in _stopped(resolved, store)]})
         return
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     words = sweep_words(sweep, resolved, store)
@@ -546,7 +553,16 @@ def status(
             out.print()
             sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
-    print_standing(out, standing_parts(look(), words))
+    print_standing(out, standing_parts(look(), words, stopped=_stopped(resolved, store)))
+
+
+def _stopped(sweep: Sweep, store: Store) -> tuple[Stopped, ...]:
+    """The recipes of a search that were given up; none of a sweep."""
+    if sweep.search is None:
+        return ()
+    from harness import search as searching
+
+    return searching.stopped(sweep, store)
 
 
 @app.command()

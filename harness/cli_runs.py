@@ -47,7 +47,8 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
     tried = len(kept.cells) if kept else 0
     so_far = f"{so_many(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
     size = f"{recipes} × {seeds} = {so_many(trials, 'trial')}"
-    out.print(f"Up to {size} ({search.sampler}, {search.objective}): {so_far}.", soft_wrap=True)
+    pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
+    out.print(f"Up to {size} ({search.sampler}, {search.objective}{pruner}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
         again = f"The best {search.best} are then trained on {so_many(len(search.confirm), 'fresh seed')} each."
         out.print(again)

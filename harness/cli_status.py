@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from harness.sweep import MOST, show, so_many
 
 if TYPE_CHECKING:
     from harness import status as standing
+    from harness.ranking import Stopped
 
 # After so long without a sign of life the machine of a sweep may be down.
 _LONG_SILENT_SECONDS = 300.0
@@ -27,7 +29,9 @@ def print_standing(out: Console, parts: list[Text | Table]) -> None:
         out.print(part, soft_wrap=isinstance(part, Text))
 
 
-def standing_parts(now: standing.Status, words: str | None, most_cells: int = MOST) -> list[Text | Table]:
+def standing_parts(
+    now: standing.Status, words: str | None, most_cells: int = MOST, stopped: Sequence[Stopped] = ()
+) -> list[Text | Table]:
     """How a sweep stands, what matters most first: a terminal may have few lines."""
     total = now.total
     parts: list[Text | Table] = [Text(plain(now.sweep.title), style="bold")]
@@ -40,6 +44,10 @@ def standing_parts(now: standing.Status, words: str | None, most_cells: int = MO
     parts.append(Text(
         f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed to learn{rest}{training}."
     ))  # fmt: skip
+    if stopped:
+        from harness import searched
+
+        parts.append(Text(plain(" ".join(searched.given_up(stopped)))))
     if now.state == "running" and now.heartbeat:
         from harness import status as standing
 
@@ -61,7 +69,8 @@ def standing_parts(now: standing.Status, words: str | None, most_cells: int = MO
     parts.append(_counts_table(now, most_cells))
     if len(now.cells) > most_cells:
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
-    return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words))]
+    left = now.total.missing - sum(one.runs for one in stopped)
+    return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
 
 
 def _state(now: standing.Status) -> str:
@@ -85,15 +94,15 @@ def _state(now: standing.Status) -> str:
     return "Not running."
 
 
-def _next(now: standing.Status, words: str | None) -> list[tuple[str, str]]:
-    """What to type next, and what for."""
+def _next(now: standing.Status, words: str | None, left: int) -> list[tuple[str, str]]:
+    """What to type next, and what for; `left` are missing and not given up."""
     begin = words or "the command that began it"
     retried = now.total.crashed and not now.sweep.search  # a search tries other recipes instead
     if now.state == "running":
         after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if retried else []
         return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
     found = []
-    if now.total.missing:
+    if left:
         found.append(("Train what is missing", begin))
     if retried:
         found.append(("Retry the crashed", f"{begin} --retry-crashed"))

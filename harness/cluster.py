@@ -23,12 +23,13 @@ import numpy as np
 from harness import machine, shipping
 from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
+from harness.metrics import Evaluation
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
-from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, room_here, train_pack
+from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, place_of, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
-_WORKER_BYTES = 3 * 2**29
+WORKER_BYTES = 3 * 2**29
 # The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
 # (Ctrl-Z, a frozen container) must not take its workers for hanging.
 _LONGEST_LOOK = 10.0
@@ -75,6 +76,9 @@ class _Worker:
     def progress(self) -> Heard:
         return self.heard
 
+    def hear(self, heard: Heard) -> None:
+        self.heard = heard
+
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
 
@@ -85,21 +89,24 @@ class _Worker:
 
         Raises LeftError where `leave` asked for it.
         """
-        self.heard = Heard()
+        self.hear(Heard())
         own = tuple(trial.id for trial in trials)
 
         def progress(step: int, steps: int) -> None:
-            self.heard = replace(self.heard, share=step / steps)
+            self.hear(replace(self.heard, share=step / steps))
             if self.leaving == own and step < steps:
                 raise LeftError
 
         def signals(found: np.ndarray) -> None:
-            self.heard = replace(self.heard, signals=found)
+            self.hear(replace(self.heard, signals=found))
+
+        def evaluated(found: Evaluation) -> None:
+            self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, found)))
 
         keeping, sent = self.place.keeping, {}
         with nullcontext() if keeping is None else keeping.here() as here:
             place = replace(self.place, keeping=here)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals, evaluated)
             if keeping is not None and here is not None:
                 sent = keeping.sent(here)
         planned = [
@@ -141,6 +148,71 @@ def _unreachable(address: str | None, why: str) -> HarnessError:
         allowed="auto or host:port of a running cluster",
         fix="start it with `ray start --head`",
     )
+
+
+def connect(address: str | None) -> Any:
+    """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
+
+    Raises HarnessError when the cluster can't be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if address is None:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
+
+    _refuse_silent(address)
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
+    else:
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "excludes": ["**/__pycache__"]}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _unreachable(address, str(error).splitlines()[0]) from None
+    return ray
+
+
+class Shipping:
+    """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
+
+    def __init__(self, address: str | None) -> None:
+        """Ship to the cluster at an address; None: this machine's own."""
+        self.address = address
+        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+
+    def of(self, trials: Sequence[Trial]) -> Shipped:
+        """What these trials need."""
+        if self.address is None:
+            return {}
+        import ray
+
+        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
+        for spec in specs:
+            if spec not in self.shipped:
+                files = shipping.files(spec)
+                self.shipped[spec] = None if files is None else (shipping.sha256(files), ray.put(files))
+        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
+
+
+def received(job: Job, brought: tuple[list[Result], Mapping[str, Files]], keeping: Keeping | None) -> Done:
+    """A pack that a worker brought to its end, with the weights that it sent written."""
+    results, sent = brought
+    try:
+        if keeping is not None:
+            keeping.receive(sent)
+    except UnkeptError as error:
+        return Done(job, [], error=f"UnkeptError: {error}")
+    return Done(job, results)
 
 
 @dataclass(frozen=True)
@@ -194,36 +266,13 @@ class RayPool:
         A worker that does no step for `hang_minutes` is killed, loading included. Raises HarnessError when the cluster
         can't be reached, has nothing to train on, or has no room for a worker.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        if address is None:
-            # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
-            os.environ.setdefault("RAY_worker_niceness", "0")
-            # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        import ray
-
-        if address is None:
-            from ray._private import ray_constants
-
-            ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
-
+        ray = connect(address)
         self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
         self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
-        _refuse_silent(address)
-        options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
-        if address is None:
-            options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
-        else:
-            options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "excludes": ["**/__pycache__"]}
-        try:
-            ray.init(address=address or "local", **options)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            raise _unreachable(address, str(error).splitlines()[0]) from None
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = Place(device, threads, record=sweep.record, checkpoints=checkpoints, keeping=keeping)
+        self.place = place_of(sweep, device, threads, checkpoints, keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
@@ -244,7 +293,7 @@ class RayPool:
         self.given_up: list[Done] = []
         self.news: list[str] = []
         self.refused = ""  # why the last worker that could not start didn't
-        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+        self.shipping = Shipping(address)
         self.room = 0
         self.looked = time.monotonic()
         self.counted, self.pause = -math.inf, _CENSUS_SECONDS
@@ -284,7 +333,7 @@ class RayPool:
 
     def _wanted(self, devices: int, most: int) -> int:
         if self.asked is None and self.address is None and self.kind == "CPU":
-            devices = max(1, min(devices, machine.here().memory // _WORKER_BYTES))
+            devices = max(1, min(devices, machine.here().memory // WORKER_BYTES))
         return min(devices, self.asked or devices, most)
 
     def _open(self, most: int) -> None:
@@ -389,7 +438,7 @@ class RayPool:
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """Found out by one of the idle workers; what fails there will fail in its pack, and is said then."""
-        shipped = self._ship([trial])
+        shipped = self.shipping.of([trial])
         asked = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
         try:
             return int(self.ray.get(asked, timeout=_MEASURED_SECONDS))
@@ -398,20 +447,9 @@ class RayPool:
 
     def _launch(self, job: Job) -> None:
         worker = self.idle.pop()
-        shipped = self._ship(job.trials)
+        shipped = self.shipping.of(job.trials)
         future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
         self.flights[future] = _Flight(worker, job, time.monotonic())
-
-    def _ship(self, trials: Sequence[Trial]) -> Shipped:
-        """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
-        if self.address is None:
-            return {}
-        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
-        for spec in specs:
-            if spec not in self.shipped:
-                files = shipping.files(spec)
-                self.shipped[spec] = None if files is None else (shipping.sha256(files), self.ray.put(files))
-        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
 
     def leave(self, job: Job) -> None:
         """Tell the worker that trains it."""
@@ -430,7 +468,7 @@ class RayPool:
             if flight is None:  # a worker came up
                 continue
             try:
-                found.append(self._received(flight.job, *self.ray.get(future)))
+                found.append(received(flight.job, self.ray.get(future), self.place.keeping))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, LeftError):
@@ -450,14 +488,6 @@ class RayPool:
                 why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
                 found.append(Done(flight.job, [], error=why, died=True))
         return found
-
-    def _received(self, job: Job, results: list[Result], sent: Mapping[str, Files]) -> Done:
-        try:
-            if self.place.keeping is not None:
-                self.place.keeping.receive(sent)
-        except UnkeptError as error:
-            return Done(job, [], error=f"UnkeptError: {error}")
-        return Done(job, results)
 
     def _look(self) -> None:
         """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""

@@ -38,7 +38,7 @@ from harness.sweep import (
     so_many,
     where,
 )
-from harness.workers import Done, InProcess, Place, Pool, Running, make_record
+from harness.workers import Done, InProcess, Pool, Running, make_record, place_of
 
 # How often `running.json` is written, which `harness status` reads.
 _HEARTBEAT_SECONDS = 5.0
@@ -88,6 +88,7 @@ class Options:
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
     workers_per_gpu: int = 1
+    tune: bool = False  # Ray Tune hands out the packs and may stop them
     keep: Which = "none"  # of which finished trials the weights are kept
 
 
@@ -100,6 +101,10 @@ class Source(Protocol):
 
     def grown(self) -> Sweep | None:
         """The sweep with a recipe more to train, whenever a worker has nothing else to do; None at the end."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What the person is told before the first pack is trained."""
 
     @property
     def stopped(self) -> Collection[str]:
@@ -340,13 +345,20 @@ def _pool(
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.here().gpus else "cpu"
-        place = Place(device, options.threads, record=sweep.record, checkpoints=checkpoints, keeping=kept)
-        yield InProcess(sweep, place, tick)
+        yield InProcess(sweep, place_of(sweep, device, options.threads, checkpoints, kept), tick)
         return
-    pool = RayPool(
-        sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-        options.workers_per_gpu, kept,
-    )  # fmt: skip
+    pool: Pool
+    if options.tune:
+        from harness.tune import TunePool  # Ray Tune takes seconds to import
+
+        pool = TunePool(
+            sweep, options.address, options.workers, options.threads, checkpoints, options.workers_per_gpu, kept
+        )
+    else:
+        pool = RayPool(
+            sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
+            options.workers_per_gpu, kept,
+        )  # fmt: skip
     try:
         yield pool
     finally:
@@ -453,6 +465,7 @@ class _Training:
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
         self.progress = Progress(before.planned, before.finished, before.crashed - len(self.retried), before.failed)
+        self.evaluated = 0  # evaluations heard of the packs in training, when they were last looked at
         self.total, self.behind = sum(trial.recipe.passes for trial in missing), 0.0  # epochs over all lanes
         self.started, self.ticked, self.beaten = time.monotonic(), 0.0, -_HEARTBEAT_SECONDS
         self.started_utc = _now()
@@ -492,6 +505,7 @@ class _Training:
                 self.queue += pack(fresh, lambda recipe: self._size(recipe, fresh), self.pool.workers)
             else:
                 self._join(fresh)
+                self.progress.messages += self.source.notes
             self.show(self.progress)
             try:
                 self._train()
@@ -594,7 +608,7 @@ class _Training:
             assert self.source is not None
             self.stopped += lanes
             self.checkpoints.remove(job.trials)
-            self.progress.messages.append(self.source.stop(self.given_up[job]))
+            self.progress.messages.append(self.source.stop(done.stopped or self.given_up[job]))
             return
         if done.error is None:
             before = self.paces.get(shape, (0.0, 0.0))
@@ -636,7 +650,7 @@ class _Training:
             self.progress.messages.append(f"{trial.id} crashed: {last_line(done.error)}")
 
     def tick(self) -> None:
-        """Say how far it is, at most every second; in process, after every step."""
+        """Say how far it is, at most every second or after an evaluation; in process called after every step."""
         self.stop.check()
         if self.until is not None and time.monotonic() > self.until:
             raise _TimeUp
@@ -645,9 +659,12 @@ class _Training:
             self.said.add(terminated)
             self.progress.messages.append(self.stop.words(self.progress.lanes))
             now = True
-        if not now and time.monotonic() - self.ticked < 1:
+        running = self.pool.running()
+        evaluated = sum(len(one.heard.evaluations) for one in running)
+        # A pruner looks at every evaluation: in process, when it looks does not depend on the clock.
+        if not now and evaluated == self.evaluated and time.monotonic() - self.ticked < 1:
             return
-        running, self.progress.workers = self.pool.running(), self.pool.workers
+        self.evaluated, self.progress.workers = evaluated, self.pool.workers
         for one in running:
             self._give_up(one)
         done = self.behind + sum(one.share * one.job.lane_epochs for one in running)

@@ -42,6 +42,20 @@ class Majority:
     correct: int | None
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How the lanes of a pack stand on the dev set after a share of their updates, were training to end there.
+
+    `scores` [L], of a lane that got NaN or infinity the majority's; `risen` [L]: above the majority by more than
+    chance leaves. Of a lane that stopped early it is the evaluation that its result is of. `last`: none follows.
+    """
+
+    share: float
+    scores: np.ndarray
+    risen: np.ndarray
+    last: bool
+
+
 def is_regression(metric: Metric) -> bool:
     """Say whether a metric compares numbers (one logit an example) instead of classes."""
     return metric in REGRESSION

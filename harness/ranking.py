@@ -24,6 +24,9 @@ WORDS = {
 }
 
 
+UNSEEN = "stopped, not seen to the end"  # what is said of recipes that a pruner stops
+
+
 @dataclass(frozen=True)
 class Judged:
     """What the seeds of one recipe say; scores are fractions."""
@@ -46,13 +49,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Stopped:
-    """A recipe that was given up in mid-training since all its runs looked lost; nobody has seen them fail."""
+    """A recipe that was given up in mid-training, by a pruner or since all its runs looked lost: nobody saw its end."""
 
     recipe: str
     rule: str
     share: float  # of its training that was done
     seconds: float  # that it took
     runs: int
+    by_pruner: bool = False
+    flat: float = 1.0  # the share of its runs that had not learned by then
 
     @property
     def saved(self) -> float:

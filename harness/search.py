@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from harness import early, execute, ranking
+from harness import early, execute, pruning, ranking
 from harness.packing import Job
 from harness.records import Record, Store
-from harness.sweep import Cell, HarnessError, Range, Recipe, Sweep, Trial, expand, neat
+from harness.sweep import Cell, HarnessError, Range, Recipe, Search, Sweep, Trial, expand, neat
 from harness.workers import Running
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 STUDY = "study.log"
 _STOPPED = "stopped"  # the attribute of a suggestion that was given up
 _SWITCHES = "switches"  # that of the study: what it was last started with
+_PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
+_TUNE = "ASHA scheduler of Ray Tune"
 # The NSGA-II default of 50 would make a search of 40 recipes random.
 _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
@@ -82,10 +84,12 @@ def run(
         )  # fmt: skip
     if stop_hopeless:
         _refuse_stopping(sweep)
+    if options.tune:
+        _refuse_tune(search, options.in_process)
     _refuse_changed(sweep, store)
     began = time.monotonic()
     with _quiet():
-        asking = Asking(sweep, store, stop_hopeless)
+        asking = Asking(sweep, store, stop_hopeless, options.tune)
         counts = execute.run(sweep, store, options, show, asking)
     found = store.load_plan() or sweep
     confirmed, confirm_counts = None, None
@@ -94,6 +98,7 @@ def run(
     if search.best and search.confirm and counts.missing == len(asking.stopped) and not asking.left:
         confirmed = confirming(found, store)
         if confirmed is not None:
+            options = replace(options, tune=False)
             confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
     return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
@@ -160,6 +165,20 @@ def _refuse_stopping(sweep: Sweep) -> None:
         )  # fmt: skip
 
 
+def _refuse_tune(search: Search, in_process: bool) -> None:
+    """Refuse what Ray Tune is not used for."""
+    if in_process:
+        raise HarnessError(
+            "--tune trains over Ray", got="--in-process with it", allowed="one of the two", fix="leave one out"
+        )
+    if search.pruner is not None and search.pruner.name != "successive_halving":
+        raise HarnessError(
+            "Ray Tune stops recipes by asynchronous successive halving (ASHA)", got=f"pruner: {search.pruner.name}",
+            allowed="pruner: successive_halving, or none: then no recipe is stopped",
+            fix="name that one, or leave --tune out",
+        )  # fmt: skip
+
+
 def _refuse_changed(sweep: Sweep, store: Store) -> None:
     """Refuse to go on with a search under other settings; it may get longer, and be confirmed otherwise."""
     kept = store.load_plan()
@@ -167,7 +186,7 @@ def _refuse_changed(sweep: Sweep, store: Store) -> None:
         return
     old, new = kept.search, sweep.search
     assert new is not None
-    names = ("space", "sampler", "seed", "objective", "failing")
+    names = ("space", "sampler", "seed", "objective", "failing", "pruner")
     changed = ["search"] if old is None else [name for name in names if getattr(old, name) != getattr(new, name)]
     changed += ["seeds"] if kept.seeds != sweep.seeds else []
     if changed:
@@ -199,12 +218,17 @@ class Asking:
     search that was killed and gone on with suggests what it would have suggested.
     """
 
-    def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False) -> None:
-        """Search where `sweep` says; the journal is opened when the first recipe is asked for."""
-        self.stop_hopeless = stop_hopeless
+    def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False, tune: bool = False) -> None:
+        """Search where `sweep` says; the journal is opened when the first recipe is asked for.
+
+        With `tune` Ray Tune does the pruning, and the pruner here is only told of it.
+        """
+        self.stop_hopeless, self.tune = stop_hopeless, tune
         self.lessons: Lessons | None = None
         self.looked: dict[Job, int] = {}  # shares of a pack's run at which it was looked at
+        self.seen: dict[Job, int] = {}  # evaluations that the study knows
         self.hopeless_by: dict[Job, str] = {}
+        self.pruned_by: dict[Job, str] = {}
         self._given_up: dict[Recipe, ranking.Stopped] = {}
         assert sweep.search is not None
         self.template, self.store, self.search = sweep, store, sweep.search
@@ -220,6 +244,12 @@ class Asking:
     def left(self) -> int:
         """Recipes still to ask for."""
         return max(0, self.most - self.asked)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of which recipes a pruner sees nothing in time."""
+        note = None if self.search.pruner is None else pruning.unseen(self.search, self.template.cells[0].recipe)
+        return () if note is None else (note,)
 
     def grown(self) -> Sweep | None:
         """Tell what is finished, then ask for a recipe that was not trained before; None where all were asked."""
@@ -242,12 +272,59 @@ class Asking:
         return {one for ids in each if _lack(self.store, ids) for one in ids}
 
     def hopeless(self, running: Running) -> bool:
-        """Whether all runs of a recipe look lost, which must be one pack, by the finished runs of other recipes."""
+        """Whether the pruner stops a recipe, or all its runs look lost; all its seeds must be one pack."""
+        return self._behind(running) or self._lost(running)
+
+    def _behind(self, running: Running) -> bool:
+        """Whether the pruner stops a recipe by the evaluations of its runs, which the study is told of."""
+        job, found, pruner = running.job, running.heard.evaluations, self.search.pruner
+        first = self.seen.get(job, 0)
+        if pruner is None or len(found) == first or not self._whole(job):
+            return False
+        self.seen[job] = len(found)
+        for number, cell in self.open.items():
+            if cell.recipe != job.trials[0].recipe:
+                continue
+            trial = self._suggested(number)
+            for so_far in range(first + 1, len(found) + 1):
+                new = self._report(trial, pruning.curve(found[:so_far], pruner, self.search.objective))
+                if self.tune or not new or not pruning.asked(found[:so_far], pruner, cell.recipe):
+                    continue
+                if self._prunes(trial):
+                    self.pruned_by[job] = pruning.words(pruner, found[so_far - 1], self.search.objective)
+                    trial.set_user_attr(_PRUNED, self.pruned_by[job])
+                    break
+        return job in self.pruned_by
+
+    def _report(self, trial: optuna.trial.Trial, curve: Mapping[int, float]) -> bool:
+        """Give a trial the values of a curve that it does not have; whether it knows nothing that comes after them.
+
+        A trial whose search was killed does: what was asked before is not asked again.
+        """
+        known = set(self._opened.get_trials(deepcopy=False)[trial.number].intermediate_values)
+        for step in [step for step in curve if step not in known]:
+            trial.report(curve[step], step)
+        return known <= set(curve)
+
+    def _prunes(self, trial: optuna.trial.Trial) -> bool:
+        """Whether the pruner stops a recipe; it is asked of the first ones too, since halving compares with those."""
+        import optuna
+
+        assert self.search.pruner is not None
+        complete = self._opened.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        killed = _PRUNED in trial.user_attrs  # before the pack was left; halving gives its answer once
+        return killed or (trial.should_prune() and len(complete) >= self.search.pruner.n_startup_trials)
+
+    def _whole(self, job: Job) -> bool:
+        return {trial.id for trial in job.trials} == set(self._ids(job.trials[0].recipe))
+
+    def _lost(self, running: Running) -> bool:
+        """Whether all runs of a recipe look lost by the finished runs of other recipes."""
         job, signals = running.job, running.heard.signals
         if not self.stop_hopeless or signals is None or self.looked.get(job) == signals.shape[1]:
             return False
         self.looked[job] = signals.shape[1]
-        if {trial.id for trial in job.trials} != set(self._ids(job.trials[0].recipe)):
+        if not self._whole(job):
             return False
         from harness import early_warning  # scipy
 
@@ -265,12 +342,19 @@ class Asking:
     def stop(self, running: Running) -> str:
         """Tell the study of a recipe that was given up."""
         job = running.job
-        cell, rule = self.cells[job.trials[0].cell], self.hopeless_by[job]
+        cell, by_pruner = self.cells[job.trials[0].cell], job not in self.hopeless_by
+        if by_pruner and job not in self.pruned_by:  # by Tune
+            assert self.search.pruner is not None
+            latest = running.heard.evaluations[-1]
+            self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search.objective, _TUNE)
+        rule = self.pruned_by[job] if by_pruner else self.hopeless_by[job]
         found = ranking.Stopped(cell.label, rule, running.share, running.seconds, len(job.trials))
+        if by_pruner:
+            found = replace(found, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
         self._given_up[cell.recipe] = found
         self._tell()
-        at = f"{100 * found.share:.0f} % of its training"
-        return f"{cell.label}: given up at {at}, for all its runs look lost ({rule})"
+        why = f"{ranking.UNSEEN} ({rule})" if by_pruner else f"for all its runs look lost ({rule})"
+        return f"{cell.label}: given up at {100 * found.share:.0f} % of its training, {why}"
 
     @property
     def _opened(self) -> optuna.Study:
@@ -290,15 +374,19 @@ class Asking:
             study_name=self.template.folder_name,
             directions=["maximize", "minimize"] if both else ["maximize"],
             load_if_exists=True,
+            pruner=pruning.optuna_pruner(self.search.pruner),
         )
         if both:
             self._study.set_metric_names([ranking.WORDS[self.search.objective], "share of failed runs"])
-        self._study.set_user_attr(_SWITCHES, ["--stop-hopeless"] if self.stop_hopeless else [])
+        switches = {"--stop-hopeless": self.stop_hopeless, "--tune": self.tune}
+        self._study.set_user_attr(_SWITCHES, [name for name, on in switches.items() if on])
         for trial in self._study.get_trials(deepcopy=False):
             if "recipe" in trial.user_attrs:
                 self._join(trial.number, trial.params, trial.state.is_finished())
-                if self.stop_hopeless and _STOPPED in trial.user_attrs:
-                    self._given_up[self._cell(trial.params).recipe] = ranking.Stopped(**trial.user_attrs[_STOPPED])
+                if _STOPPED in trial.user_attrs:
+                    found = ranking.Stopped(**trial.user_attrs[_STOPPED])
+                    if self.stop_hopeless or found.by_pruner:
+                        self._given_up[self._cell(trial.params).recipe] = found
             elif not trial.state.is_finished():  # killed while it was suggested: nobody has seen it
                 self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
@@ -348,12 +436,13 @@ class Asking:
         return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
     def _tell_stopped(self, number: int, found: ranking.Stopped) -> None:
-        """Tell the study that a recipe was given up: without a value, and ruled out as one whose runs all failed."""
+        """Tell the study that a recipe was given up: without a value; its runs that hadn't learned count as failed."""
         import optuna
 
         trial = self._suggested(number)
         trial.set_user_attr(_STOPPED, asdict(found))
-        trial.set_constraint("failed", 1.0)
+        if self.search.failing == "constraint":
+            trial.set_constraint("failed", found.flat)
         self._opened.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
     def _tell_one(self, number: int, found: ranking.Judged) -> None:
@@ -362,6 +451,7 @@ class Asking:
         study, trial = self._opened, self._suggested(number)
         trial.set_user_attr("scores", [round(score, 6) for score in found.scores.tolist()])
         trial.set_user_attr("failed", f"{found.failed} of {found.finished}")
+        self._report(trial, self._to_the_end(number))
         value = found.value(self.search.objective)
         if value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -370,6 +460,13 @@ class Asking:
         if self.search.failing == "constraint":
             trial.set_constraint("failed", rate)  # at most 0 is feasible
         study.tell(trial, [value, rate] if self.search.failing == "objective" else value)
+
+    def _to_the_end(self, number: int) -> dict[int, float]:
+        """The last value that a finished recipe's pruner saw, at all looks after it."""
+        pruner, known = self.search.pruner, self._opened.get_trials(deepcopy=False)[number].intermediate_values
+        if pruner is None or not known:
+            return {}
+        return dict.fromkeys(range(max(known), 101, pruner.interval_steps), known[max(known)])
 
     def _ask(self) -> bool:
         """Suggest a recipe and keep it in the journal; whether it is new to the plan."""

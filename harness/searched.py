@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness import drawing, figures_search, ranking, statistics
-from harness.ranking import Stopped
+from harness.ranking import UNSEEN, Stopped
 from harness.records import Store, write, write_json
 from harness.study import of_sweep
 from harness.sweep import Sweep, show, so_many
@@ -90,7 +90,7 @@ def sentences(
     said = [f"{len(ranked)} different recipes were tried over {seeds} seeds each: {finished} runs finished{lost}; "
             f"{failed} failed to learn."]  # fmt: skip
     if stopped:
-        said.append(_given_up(stopped, trained))
+        said.append(" ".join([*given_up(stopped), _saved(stopped, trained)]))
     known = ranked[ranked["rank"] > 0]
     if not len(known):
         return (*said, "No recipe has two finished runs yet, so none is ranked.")
@@ -131,19 +131,32 @@ def sentences(
     return tuple(said)
 
 
-def _given_up(stopped: Sequence[Stopped], trained: float) -> str:
-    """How many recipes were stopped, what for, and what that saved."""
+def given_up(stopped: Sequence[Stopped]) -> tuple[str, ...]:
+    """How many recipes were given up, when, and what for: a sentence each for the pruner's and the hopeless ones."""
+    said = []
+    for by_pruner in (True, False):
+        some = sorted((one for one in stopped if one.by_pruner == by_pruner), key=lambda one: one.share)
+        if not some:
+            continue
+        first, last, one = percent(some[0].share), percent(some[-1].share), len(some) == 1
+        begin = (
+            f"{so_many(len(some), 'recipe')} {'was' if one else 'were'} given up at "
+            f"{first if first == last else f'{first} to {last}'} of {'its' if one else 'their'} training"
+        )
+        name = some[0].rule.partition(":")[0]
+        said.append(
+            f"{begin} by the {name}: {UNSEEN}, so where {'it' if one else 'they'} would have ended isn't known."
+            if by_pruner
+            else f"{begin}, when all runs looked lost by what runs of other recipes had done: that "
+            f"{'it' if one else 'they'} would have failed is predicted, not seen."
+        )
+    return tuple(said)
+
+
+def _saved(stopped: Sequence[Stopped], trained: float) -> str:
     saved = sum(one.saved for one in stopped)
     whole = trained + saved + sum(one.seconds for one in stopped)
-    shares = sorted(one.share for one in stopped)
-    at = percent(shares[0]) if shares[0] == shares[-1] else f"{percent(shares[0])} to {percent(shares[-1])}"
-    one = len(stopped) == 1
-    return (
-        f"{so_many(len(stopped), 'recipe')} of these {'was' if one else 'were'} given up at {at} of "
-        f"{'its' if one else 'their'} training, when all runs looked lost by what runs of other recipes had done: that "
-        f"{'it' if one else 'they'} would have failed is predicted, not seen. At the pace until then that saved "
-        f"{percent(saved / whole)} of the search's training time."
-    )
+    return f"At the pace until then that saved {percent(saved / whole)} of the search's training time."
 
 
 def _hope(best: pd.Series, words: str) -> str:

@@ -89,6 +89,15 @@ def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
     return math.ceil(int(counts.max()) * len(counts) * (1 + recipe.copies) / recipe.batch_size)
 
 
+def due(recipe: Recipe, done: int, epoch: int, steps: int) -> bool:
+    """Whether an evaluation follows after `done` of so many steps, of which an epoch has `epoch`."""
+    place, every = done % epoch, recipe.eval_steps
+    if place == 0 or done == steps or (every is not None and done % every == 0):
+        return True
+    part = recipe.eval_every  # of an epoch, as Lightning's val_check_interval
+    return part is not None and place % max(1, int(part * epoch)) == 0
+
+
 def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
     """Raise HarnessError for a recipe that does not fit these training labels [N]."""
     check_batch(recipe.batch_size, len(labels))

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks, tokenising
 from harness.checkpoints import Checkpoint
 from harness.examples import NO_LABEL, Raw, Rows
-from harness.metrics import Majority
+from harness.metrics import Evaluation, Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
 from harness.records import Curves, Measured, Reason
@@ -69,13 +69,14 @@ def train(
     checkpoint: Checkpoint | None = None,
     record: bool = True,
     signals: Callable[[np.ndarray], None] | None = None,
+    evaluated: Callable[[Evaluation], None] | None = None,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
     The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
     checkpoint, training goes on from it and is kept in it when it is due; and with `record` the results have what the
     diagnosis reads, and `signals` is given `early`'s signals of each lane so far [L, t, K] whenever one more of its
-    shares is reached. No result differs by a bit for any of these.
+    shares is reached; `evaluated` is given each evaluation. No result differs by a bit for any of these.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -95,6 +96,9 @@ def train(
                 checkpoint.write(run.state(), time.monotonic() - started)
             if signals is not None and (found := run.signals()) is not None:
                 signals(found)
+            if evaluated is not None:
+                for one in run.evaluations():
+                    evaluated(one)
             if progress is not None:
                 progress(step + 1, run.steps)
         return run.results(time.monotonic() - started)
@@ -420,6 +424,8 @@ class _Run:
         self.told = np.empty((len(pack), 0, len(early.SIGNALS)))  # [L, t, K]: the signals at the shares reached
         self.averages = remedies.Averages(self.recipes, self.weights, ends)
         self.choices = [remedies.Choice(recipe) for recipe in self.recipes]
+        self.standing: list[list[int]] = []  # E × L: the evaluation that a lane's result would be of, as a number
+        self.said = 0  # of the evaluations, by `evaluations`
         self.stops: dict[int, int] = {}  # lane -> the update after which it stopped early
         self.kept: dict[int, tuple[int, Tensor]] = {}  # lane -> (updates done, weights [P]) that its result is of
         self.mixout = remedies.Mixout(
@@ -677,21 +683,23 @@ class _Run:
 
     def _due(self, done: int) -> bool:
         """Whether an evaluation follows so many updates."""
-        place, every = done % self.epoch_steps, self.recipe.eval_steps
-        if place == 0 or done == self.steps or (every is not None and done % every == 0):
-            return True
-        part = self.recipe.eval_every  # of an epoch, as Lightning's val_check_interval
-        return part is not None and place % max(1, int(part * self.epoch_steps)) == 0
+        return tasks.due(self.recipe, done, self.epoch_steps, self.steps)
 
     def _choose(self, done: int, logits: np.ndarray, weights: Tensor | None) -> None:
         """See for each lane whether this evaluation [L, N, C] is its best, and whether it stops; None when restoring.
 
         What a lane that stopped does from then on is thrown away, so that the others go on as they are.
         """
+        now, before = len(self.standing), self.standing[-1] if self.standing else [0] * len(self.recipes)
+        self.standing.append([now] * len(self.recipes))
         for lane, (recipe, choice) in enumerate(zip(self.recipes, self.choices, strict=True)):
+            if lane in self.stops:
+                self.standing[-1][lane] = before[lane]
             if not recipe.chooses or lane in self.stops:
                 continue
             better = choice.see(self._value(recipe, logits[lane]))
+            if recipe.keep_best and not better:
+                self.standing[-1][lane] = before[lane]
             if choice.stopped:
                 self.stops[lane] = done
             if weights is not None and (better if recipe.keep_best else choice.stopped):
@@ -972,6 +980,27 @@ class _Run:
         self.told = np.concatenate([self.told, new], axis=1)
         return self.told
 
+    def evaluations(self) -> list[Evaluation]:
+        """The evaluations since the last call."""
+        found, dev = [], self.task.validation
+        for number in range(self.said, len(self.log.eval_steps)):
+            scores = [
+                metrics.score(self.task.metric, self.log.logits[place][lane], dev.targets, dev.sentences)
+                for lane, place in enumerate(self.standing[number])
+            ]
+            done = self.log.eval_steps[number]
+            stopped = [self.stops.get(lane, self.steps) <= done for lane in range(len(scores))]
+            found.append(
+                Evaluation(
+                    share=done / self.steps,
+                    scores=np.array([self.majority.value if one.value is None else one.value for one in scores]),
+                    risen=np.array([self._above_chance(one) for one in scores]),
+                    last=all(stopped),
+                )
+            )
+        self.said = len(self.log.eval_steps)
+        return found
+
     def results(self, wall_seconds: float) -> list[LaneResult]:
         """The result of each lane, in the pack's order."""
         if self.device.type == "cuda":
@@ -1069,12 +1098,16 @@ class _Run:
         """Why a failed run failed, where it can be told."""
         if scores[-1].value is None:
             return "diverged"
-        if self.majority.correct is not None:
-            n, right = len(self.validation), self.majority.correct
-            luck = _Z95 * math.sqrt(right * (n - right) / n)
-            if any(score.correct is not None and score.correct > right + luck for score in scores):
-                return "collapsed"
+        if self.majority.correct is not None and any(map(self._above_chance, scores)):
+            return "collapsed"
         return "constant" if scores[-1].constant else None
+
+    def _above_chance(self, score: metrics.Score) -> bool:
+        """Whether a score is above the majority's: by more than chance leaves (95 %) where right answers count."""
+        if self.majority.correct is None or score.correct is None:
+            return score.value is not None and not score.at_or_below_majority
+        n, right = len(self.validation), self.majority.correct
+        return score.correct > right + _Z95 * math.sqrt(right * (n - right) / n)
 
 
 def _finite(value: float) -> float | None:

@@ -26,6 +26,7 @@ import harness
 from harness import hub, machine
 from harness.checkpoints import Checkpoints
 from harness.keeping import Keeping
+from harness.metrics import Evaluation
 from harness.packing import Job
 from harness.records import Curves, Environment, Measured, Record, write
 from harness.sweep import Sweep, Trial
@@ -84,7 +85,18 @@ class Place:
     trusts_remote_code: bool = field(default_factory=hub.trusts_remote_code)
     record: bool = True  # what the diagnosis reads
     checkpoints: Checkpoints | None = None  # None: a pack begins anew and keeps nothing before its end
+    tells_scores: bool = False  # whether it says how its lanes stand at each evaluation, for a pruner
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
+
+
+def place_of(
+    sweep: Sweep, device: str, threads: int, checkpoints: Checkpoints | None, keeping: Keeping | None
+) -> Place:
+    """Where the packs of a sweep are trained."""
+    pruned = sweep.search is not None and sweep.search.pruner is not None
+    return Place(
+        device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping
+    )  # fmt: skip
 
 
 def train_pack(
@@ -94,11 +106,12 @@ def train_pack(
     place: Place,
     progress: Callable[[int, int], None] | None,
     signals: Callable[[np.ndarray], None] | None = None,
+    evaluated: Callable[[Evaluation], None] | None = None,
 ) -> list[Result]:
     """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
 
-    `progress` and `signals` are called as `train.train` says. Raises `keeping.UnkeptError` where weights that
-    are to be kept can't be written.
+    `progress`, `signals` and `evaluated` are called as `train.train` says. Raises `keeping.UnkeptError` where weights
+    that are to be kept can't be written.
     """
     from harness import train
 
@@ -117,6 +130,7 @@ def train_pack(
             checkpoint=checkpoint,
             record=place.record,
             signals=signals,
+            evaluated=evaluated if place.tells_scores else None,
         )
     finally:
         if checkpoint is not None:
@@ -282,6 +296,7 @@ class Done:
     error: str | None = None
     died: bool = False
     left: bool = False  # as `Pool.leave` asked
+    stopped: Running | None = None  # as it was last heard of, where the pool itself stopped it
 
     @property
     def out_of_memory(self) -> bool:
@@ -301,6 +316,7 @@ class Heard:
 
     share: float = 0.0
     signals: np.ndarray | None = None  # [L, t, K]: `early`'s, at the shares reached; None where nothing is recorded
+    evaluations: tuple[Evaluation, ...] = ()  # those of this training, where the place tells them
 
 
 @dataclass(frozen=True)
@@ -412,9 +428,12 @@ class InProcess:
         def signals(found: np.ndarray) -> None:
             self.heard = replace(self.heard, signals=found)
 
-        job = self.job
+        def evaluated(found: Evaluation) -> None:
+            self.heard = replace(self.heard, evaluations=(*self.heard.evaluations, found))
+
+        job, names = self.job, (self.sweep.name, self.sweep.profile)
         try:
-            results = train_pack(self.sweep.name, self.sweep.profile, job.trials, self.place, progress, signals)
+            results = train_pack(*names, job.trials, self.place, progress, signals, evaluated)
             done = Done(job, results)
         except LeftError:
             done = Done(job, [], left=True)

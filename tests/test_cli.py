@@ -704,7 +704,7 @@ MAY_IMPORT = {
     "cli_screen": {"execute", "sweep"},
     "cli_runs": {"cli_screen", "execute", "keeping", "records", "rerun", "sweep"},
     "cli_data": {"cli_screen", "sweep"},
-    "cli_status": {"cli_names", "cli_screen", "status", "sweep"},
+    "cli_status": {"cli_names", "cli_screen", "searched", "status", "sweep"},
     "cli": {
         "cli_data",
         "cli_names",
@@ -740,8 +740,9 @@ MAY_IMPORT = {
     "predict": {"data_files", "keeping", "methods", "metrics", "models", "tokenising", "sweep"},
     "tracking": {"records", "sweep"},
     "lr_find": {"drawing", "figures_search", "tables", "train", "machine", "records", "sweep"},
-    "search": {"early", "early_warning", "ranking", "execute", "packing", "workers", "records", "sweep"},
+    "search": {"early", "early_warning", "pruning", "ranking", "execute", "packing", "workers", "records", "sweep"},
     "searched": {"drawing", "figures_search", "ranking", "statistics", "tables", "study", "records", "sweep"},
+    "pruning": {"metrics", "ranking", "tasks", "sweep"},
     "ranking": {"importance", "statistics", "records", "sweep"},
     "report": {
         "drawing",
@@ -790,6 +791,7 @@ MAY_IMPORT = {
     "status": {"early", "early_warning", "execute", "tasks", "records", "sweep"},
     "rerun": {"workers", "keeping", "machine", "records", "sweep"},
     "execute": {
+        "tune",
         "keeping",
         "augmentation",
         "early",
@@ -804,9 +806,21 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
-    "cluster": {"workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
+    "tune": {"cluster", "pruning", "workers", "keeping", "checkpoints", "packing", "machine", "sweep"},
+    "cluster": {"metrics", "workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
     "keeping": {"methods", "models", "hub", "records", "sweep"},
-    "workers": {"keeping", "checkpoints", "train", "models", "packing", "hub", "machine", "records", "sweep"},
+    "workers": {
+        "metrics",
+        "keeping",
+        "checkpoints",
+        "train",
+        "models",
+        "packing",
+        "hub",
+        "machine",
+        "records",
+        "sweep",
+    },
     "shipping": {"data_files", "hub", "sweep"},
     "checkpoints": {"records", "sweep"},
     "packing": {"sweep"},
@@ -872,7 +886,7 @@ MAY_IMPORT = {
     "__init__": set(),
 }
 HOMES = {
-    "ray": {"cluster"},
+    "ray": {"cluster", "tune"},
     "torch": {
         "train",
         "models",
@@ -916,7 +930,7 @@ HOMES = {
     "typer": {"cli"},
     "rich": {"cli", "cli_data", "cli_names", "cli_runs", "cli_screen", "cli_status"},
     "yaml": {"sweep"},
-    "optuna": {"importance", "search"},
+    "optuna": {"importance", "search", "pruning"},
 }
 
 

@@ -650,16 +650,14 @@ def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_
     )  # none missing
     # Six runs of two seconds, one second, and the three that were saved.
     assert found.said[1] == (
-        "1 recipe of these was given up at 25 % of its training, when all runs looked lost by what runs of other "
+        "1 recipe was given up at 25 % of its training, when all runs looked lost by what runs of other "
         "recipes had done: that it would have failed is predicted, not seen. At the pace until then that saved 19 % of "
         "the search's training time."
     )
     assert found.summary["stopped"] == [asdict(stopped[0]) | {"saved_seconds": 3.0}]
     more = [*stopped, ranking.Stopped("lr 1", "", 0.5, 1.0, 2)]
     assert (
-        searched.write_report(plan, store, more)
-        .said[1]
-        .startswith("2 recipes of these were given up at 25 % to 50 % of their")
+        searched.write_report(plan, store, more).said[1].startswith("2 recipes were given up at 25 % to 50 % of their")
     )
     assert "given up" not in " ".join(searched.write_report(plan, store).said)
 
