@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 STUDY = "study.log"
 _STOPPED = "stopped"  # the attribute of a suggestion that was given up
+_SWITCHES = "switches"  # that of the study: what it was last started with
 _PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
 _TUNE = "ASHA scheduler of Ray Tune"
-_SWITCHES = "switches"  # that of the study: what it was last started with
 # The NSGA-II default of 50 would make a search of 40 recipes random.
 _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
