@@ -7,12 +7,15 @@ from feeding it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 Function = Callable[[Sequence[Tensor]], list[Tensor]]
 Layout = tuple[tuple[object, ...], ...]
@@ -49,18 +52,14 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
     constant. What was taken for a constant and isn't is found out by checking with other arguments. It is run thrice.
     """
     try:
-        # One argument and no default, which is what it takes.
-        graph = make_fx(lambda given: function(given))(
-            [one.detach().requires_grad_(one.requires_grad) for one in arguments]
-        )
-        with torch.no_grad():
-            _Noting(graph).run([one.detach() for one in arguments])
-            _simplify(graph.graph)
-        graph.recompile()
+        tape = _Tape(arguments)
+        with tape:
+            results = function(arguments)
+        graph = tape.of(results)
 
         def play(given: Sequence[Tensor]) -> list[Tensor]:
             with torch.inference_mode():
-                found: list[Tensor] = graph(list(given))
+                found: list[Tensor] = graph(*given)
             return found
 
         others = [_other(one) for one in arguments]
@@ -78,14 +77,53 @@ def _other(tensor: Tensor) -> Tensor:
     return torch.roll(tensor, 1, dims=-1)
 
 
-class _Noting(fx.Interpreter):
-    """Runs a graph once and notes where each tensor lies."""
+class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down what is computed from some arguments: each operation below autograd and vmap, and where results lie.
 
-    def run_node(self, node: fx.Node) -> Any:
-        found = super().run_node(node)
+    torch's own `make_fx` does so too, in four times the time, most of which goes into what a compiler wants to know.
+    """
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = fx.Graph()
+        self.nodes = WeakTensorKeyDictionary()  # what is freed while it is recorded must not be kept
+        self.constants: dict[str, Tensor] = {}
+        for number, one in enumerate(arguments):
+            self._know(one, self.graph.placeholder(f"given_{number}"))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _aten._local_scalar_dense.default:
+            raise ValueError("what follows a number that the host reads depends on it")
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        node = self.graph.call_function(func, tree_map(self._named, tuple(args)), tree_map(self._named, kwargs))
         if isinstance(found, Tensor):
-            node.meta["place"] = _place(found)
+            self._know(found, node)
+        else:
+            for number, one in enumerate(found or ()):
+                if isinstance(one, Tensor):
+                    self._know(one, self.graph.call_function(operator.getitem, (node, number)))
         return found
+
+    def of(self, results: Sequence[Tensor]) -> fx.GraphModule:
+        """What gives such results from other arguments."""
+        self.graph.output([self._named(one) for one in results])
+        _simplify(self.graph)
+        return fx.GraphModule(self.constants, self.graph)
+
+    def _know(self, tensor: Tensor, node: fx.Node) -> None:
+        node.meta["place"] = _place(tensor)
+        self.nodes[tensor] = node
+
+    def _named(self, one: Any) -> Any:
+        if not isinstance(one, Tensor):
+            return one
+        if one not in self.nodes:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = one
+            with self.graph.inserting_before(next(iter(self.graph.nodes))):
+                self._know(one, self.graph.get_attr(name))
+        return self.nodes[one]
 
 
 def _place(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:

@@ -45,8 +45,8 @@ Progress = Callable[[int, int], None]
 # tokens two parts save a third of the work; more cost as much again in the embeddings' dense gradients.
 _PARTS = 2
 _WIDTH_STEP = 4
-# Calls with one layout from which on a recording of them pays: each saves a hundredth of what recording takes.
-_RECORDING_PAYS = 400
+# Calls with one layout from which on a recording of them pays: each saves a fiftieth of what recording takes, or more.
+_RECORDING_PAYS = 100
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 

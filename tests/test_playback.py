@@ -77,17 +77,45 @@ def test_views_are_one_step_and_a_product_with_one_is_none() -> None:
         y = torch.ops.aten.mul.Scalar(x.view(3, 4).t().reshape(2, 6).view(-1, 3), 1).expand(4, 3)
         return [y.detach().view(4, 3) + x.view(2, 6).view(6, 2).view(4, 3)]
 
-    from torch.fx.experimental.proxy_tensor import make_fx
-
     x = torch.arange(12.0)
-    graph = make_fx(viewing)([x])
-    with torch.no_grad():
-        playback._Noting(graph).run([x])
-        playback._simplify(graph.graph)
-    graph.recompile()
+    with playback._Tape([x]) as tape:
+        results = viewing([x])
+    graph = tape.of(results)
     names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
     assert [name.split(".")[1] for name in names] == ["as_strided", "clone", "as_strided", "add"]
-    assert torch.equal(graph([x])[0], viewing([x])[0])
+    assert torch.equal(graph(x)[0], viewing([x])[0])
+
+
+def test_what_is_no_function_of_the_arguments_alone_is_not_played() -> None:
+    x, seen = torch.arange(6.0).view(2, 3), torch.tensor([1.0])
+
+    def reads_a_number(given: Sequence[Tensor]) -> list[Tensor]:
+        return [given[0] * given[0].sum().item()]
+
+    def behind_our_back(given: Sequence[Tensor]) -> list[Tensor]:
+        return [given[0] + torch.from_numpy(given[0].numpy().cumsum(axis=1))]
+
+    assert playback.record(reads_a_number, [x]) is None
+    assert playback.record(behind_our_back, [x]) is None
+    played = playback.record(lambda given: [given[0] + seen], [x])
+    assert played is not None
+    assert torch.equal(played([x])[0], x + 1)
+
+
+def test_what_is_written_in_place_and_read_through_views_is_played() -> None:
+    def works(given: Sequence[Tensor]) -> list[Tensor]:
+        x, y = given
+        kept = torch.zeros(3, 4)
+        kept[1:].copy_(x)
+        low, high = (kept.t() @ kept).split(2)
+        kept.add_(1)
+        return [torch.cat([low, high]) + kept[0], torch.stack([x, y]).max(dim=0).values, y]
+
+    x, y = torch.arange(8.0).view(2, 4), torch.ones(2, 4)
+    played = playback.record(works, [x, y])
+    assert played is not None
+    for given in ([x, y], [x * 3, x - y]):
+        assert all(torch.equal(a, b) for a, b in zip(played(given), works(given), strict=True))
 
 
 def test_the_layout_tells_apart_what_a_recording_depends_on() -> None:
