@@ -1,8 +1,8 @@
 """A computation recorded once and played back: the same operations on the same layouts, so the same bits.
 
 What vmap, autograd and the model's Python add to each operation is paid once, at the recording. On a CPU that is a
-fifth of a small model's step alone and an eighth in packs of eight (`make bench`); on a GPU it is what keeps the host
-from feeding it.
+quarter of a small model's step alone and a twelfth in packs of eight; on a GPU it is what keeps the host from feeding
+it.
 """
 
 from __future__ import annotations
