@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,7 +29,7 @@ from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
 from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, place_of, room_here, train_pack
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
-WORKER_BYTES = 3 * 2**29
+_WORKER_BYTES = 3 * 2**29
 # The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
 # (Ctrl-Z, a frozen container) must not take its workers for hanging.
 _LONGEST_LOOK = 10.0
@@ -182,6 +182,17 @@ def connect(address: str | None) -> Any:
     return ray
 
 
+def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:
+    """For how many workers these nodes have devices of a kind: none is spread over two."""
+    has = [node["Resources"].get(kind, 0) for node in nodes]
+    return sum(int(one) * workers_per_gpu if kind == "GPU" else int(one // threads) for one in has)
+
+
+def fitting(workers: int) -> int:
+    """How many of so many workers this machine's memory holds beside what they train; one at least."""
+    return max(1, min(workers, machine.here().memory // _WORKER_BYTES))
+
+
 class Shipping:
     """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
 
@@ -311,17 +322,15 @@ class RayPool:
     def _has(self, kind: str) -> float:
         return float(self.ray.cluster_resources().get(kind, 0))
 
-    def _devices(self, nodes: Sequence[Mapping[str, Any]]) -> int:
-        """For how many workers these nodes have devices: none is spread over two."""
-        has = [node["Resources"].get(self.kind, 0) for node in nodes]
-        return sum(int(one) * self.workers_per_gpu if self.kind == "GPU" else int(one // self.need) for one in has)
+    def _places(self, nodes: Mapping[str, Mapping[str, Any]]) -> int:
+        return places(nodes.values(), self.kind, self.threads, self.workers_per_gpu)
 
     def _alive(self) -> dict[str, Mapping[str, Any]]:
         return {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
 
     def _refuse_too_many(self) -> None:
         """Refuse workers that this machine lacks; a cluster may grow."""
-        devices = self._devices(list(self._alive().values()))
+        devices = self._places(self._alive())
         if self.address is None and (devices < 1 or (self.asked or 1) > devices):
             kind = "GPUs" if self.kind == "GPU" else f"cores at {self.threads} threads a worker"
             raise HarnessError(
@@ -333,7 +342,7 @@ class RayPool:
 
     def _wanted(self, devices: int, most: int) -> int:
         if self.asked is None and self.address is None and self.kind == "CPU":
-            devices = max(1, min(devices, machine.here().memory // WORKER_BYTES))
+            devices = fitting(devices)
         return min(devices, self.asked or devices, most)
 
     def _open(self, most: int) -> None:
@@ -372,7 +381,7 @@ class RayPool:
             self.counted = now
             alive = self._alive()
             self.idle = [worker for worker in self.idle if worker.seat.node in alive]
-            missing = self._wanted(self._devices(list(alive.values())), most) - len(self.coming) - self.workers
+            missing = self._wanted(self._places(alive), most) - len(self.coming) - self.workers
             for _ in range(missing):
                 actor = self.actor.remote(self.place, self.workers_per_gpu)
                 self.coming[actor.ready.remote()] = actor

@@ -416,11 +416,6 @@ class Store:
         (found,) = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""))
         return None if found is None else Curves(**found)
 
-    def recording(self, trial_id: str) -> Recording | None:
-        """How a trial trained, None where that was not recorded."""
-        (found,) = _read(f"{self.trials}/{trial_id}.npz", (Recording, RECORDED))
-        return None if found is None else Recording(**found)
-
     def arrays(self, trial_id: str) -> Curves | None:
         """The arrays of a trial with its recording, where there is one; None where the former are not kept."""
         found, recorded = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""), (Recording, RECORDED))

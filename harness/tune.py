@@ -22,7 +22,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
-from harness import cluster, machine, pruning
+from harness import cluster, pruning
 from harness.checkpoints import Checkpoints
 from harness.keeping import Keeping
 from harness.packing import Job
@@ -175,10 +175,10 @@ class TunePool:
         auto_init_hook.enable_auto_connect = False
         gpus = ray.cluster_resources().get("GPU", 0) >= 1
         kind, need = ("GPU", 1 / workers_per_gpu) if gpus else ("CPU", threads)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        devices = sum(int(node.get(kind, 0) / need + 1e-9) for node in nodes)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        devices = cluster.places(nodes, kind, threads, workers_per_gpu)
         if address is None and not gpus:
-            devices = max(1, min(devices, machine.here().memory // cluster.WORKER_BYTES))
+            devices = cluster.fitting(devices)
         self.sweep, self.workers, self.shipping = sweep, min(devices, workers or devices), cluster.Shipping(address)
         self.place = place_of(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()

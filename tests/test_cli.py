@@ -806,7 +806,7 @@ MAY_IMPORT = {
         "records",
         "sweep",
     },
-    "tune": {"cluster", "pruning", "workers", "keeping", "checkpoints", "packing", "machine", "sweep"},
+    "tune": {"cluster", "pruning", "workers", "keeping", "checkpoints", "packing", "sweep"},
     "cluster": {"metrics", "workers", "keeping", "checkpoints", "shipping", "packing", "machine", "sweep"},
     "keeping": {"methods", "models", "hub", "records", "sweep"},
     "workers": {

@@ -453,9 +453,9 @@ def test_what_is_said_of_a_lane_is_what_its_record_gives(
     execute.run(tiny_sweep, store, HERE, look)
     assert told.keys() == {one.id for one in expand(tiny_sweep)}
     for trial, lane in told.items():
-        curves = store.curves(trial)
+        curves = store.arrays(trial)
         assert curves is not None
-        wanted = early.signals(curves.train_loss, 8, curves.eval_step, store.recording(trial))
+        wanted = early.signals(curves.train_loss, 8, curves.eval_step, curves.recording)
         assert len(lane) >= 30  # of 40 shares: at the sixth of eight updates or later
         np.testing.assert_array_equal(early.read(lane)[: len(lane)], wanted[: len(lane)])
 

@@ -606,9 +606,9 @@ def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, ev
     asking._load()
     last = Job(tuple(trial for trial in expand(asking._sweep()) if trial.cell == 6))
     learned = asking._ids(asking.cells[0].recipe)[0]
-    curves = store.curves(learned)
+    curves = store.arrays(learned)
     assert curves is not None
-    fine = early.signals(curves.train_loss, 45, curves.eval_step, store.recording(learned))[None]
+    fine = early.signals(curves.train_loss, 45, curves.eval_step, curves.recording)[None]
     lost = np.full((1, 40, 5), np.inf)
 
     def hopeless(*lanes: np.ndarray, job: Job = last, asking: search.Asking = asking) -> bool:
