@@ -333,7 +333,7 @@ def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     for layer in layers:
-        layer.get_submodule(attention).prefix = nn.Parameter(torch.empty(2, heads, method.virtual_tokens, size))
+        layer.get_submodule(attention).prefix = nn.Parameter(torch.zeros(2, heads, method.virtual_tokens, size))
     return _nothing
 
 
@@ -343,7 +343,7 @@ class _Prompted(nn.Module):
     def __init__(self, embedding: nn.Embedding, tokens: int) -> None:
         super().__init__()
         self.embedding = embedding
-        self.prompt = nn.Parameter(torch.empty(tokens, embedding.embedding_dim))
+        self.prompt = nn.Parameter(torch.zeros(tokens, embedding.embedding_dim))
 
     def forward(self, ids: Tensor) -> Tensor:
         words: Tensor = self.embedding(ids)  # [B, V + T, D]
