@@ -205,7 +205,7 @@ def trained_count(recipe: Recipe) -> int | None:
 
 def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     """Memory a lane takes: what backward keeps, and of each of so many trained parameters weight, gradient, two moments
-    and a spare in float32.
+    and a spare, in float32.
     """
     shape = _model_shape(recipe.model)
     if shape is None or parameters is None:
@@ -222,7 +222,9 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
     # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
     copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.chooses
-    return 4 * ((5 + copies) * parameters + kept)
+    in_float32 = 4 * ((5 + copies) * parameters + kept)
+    # Half of what is kept takes two bytes then, and the weights stand there once more in two.
+    return in_float32 - kept + 2 * parameters if recipe.precision == "bf16" else in_float32
 
 
 def room(device: str) -> int:

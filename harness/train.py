@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import islice
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks, tokenising
 from harness.checkpoints import Checkpoint
@@ -263,7 +264,20 @@ def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
         memory.fill_uninitialized_memory = filled
 
 
-# ------------------------------------------------------------------------------------------------------- dropout
+# ----------------------------------------------------------------------------------- what changes a forward pass
+
+
+class _Bf16(TorchFunctionMode):
+    """Linear layers that take and give bf16, as in `torch.autocast`, which this is to be used with.
+
+    Under vmap a linear layer comes apart before autocast sees it: the product is made in bf16, and the sum with the
+    bias, and all that follows it, in float32.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.linear, torch.addmm, torch.baddbmm):
+            args, kwargs = tree_map_only(Tensor, lambda one: one.to(torch.bfloat16), (args, kwargs))
+        return func(*args, **(kwargs or {}))
 
 
 class _NoDropout(TorchFunctionMode):
@@ -295,9 +309,9 @@ class _ApplyMasks(TorchFunctionMode):
             x = args[0]
             mask = self.masks[self.used : self.used + x.numel()].view(x.shape)
             self.used += x.numel()
-            # In bf16 the scale would be rounded; torch's own dropout multiplies in float32 too.
+            # Never in bf16, where the scale would be rounded; as a rule it is added to float32 next.
             kept = x.float() * mask
-            return (kept * self.scale if mask.dtype == torch.bool else kept).to(x.dtype)
+            return kept * self.scale if mask.dtype == torch.bool else kept
         return func(*args, **(kwargs or {}))
 
 
@@ -881,16 +895,19 @@ class _Run:
         return F.cross_entropy(logits, labels, reduction="sum")
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
-        with self._autocast():
+        with self._precise():
             logits: Tensor = functional_call(self.module, methods.given(view), args=(), kwargs=inputs).logits
         if self.tokens:
             logits = logits[:, self.network.virtual :]
         return logits[..., : self.task.num_labels].float()
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.recipe.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    @contextmanager
+    def _precise(self) -> Iterator[None]:
+        if self.recipe.precision != "bf16":
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=torch.bfloat16), _Bf16():
+            yield
 
     def _inputs(self, data: _Data, rows: Tensor, width: int, mixture: Mixture | None = None) -> dict[str, Tensor]:
         lengths, rows = self._lengths(data, rows, mixture).to(self.device), rows.to(self.device)

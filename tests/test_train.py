@@ -51,10 +51,12 @@ def test_a_lane_is_bit_equal_alone_and_in_any_place_of_any_pack(trial: Make, pad
     check()
 
 
-def test_the_embedded_model_is_bit_equal_alone_and_in_a_pack(trial: Make) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_embedded_model_is_bit_equal_alone_and_in_a_pack(trial: Make, precision: str) -> None:
     """At the width and depth that the shipped sweeps train."""
     task, model = TaskSpec(name="embedded"), ModelSpec(name="embedded")
-    trials = [trial(seed, task=task, model=model, epochs=1, batch_size=250, max_length=16) for seed in (1, 2, 3)]
+    fields = {"task": task, "model": model, "epochs": 1, "batch_size": 250, "max_length": 16, "precision": precision}
+    trials = [trial(seed, **fields) for seed in (1, 2, 3)]
     together = train.train(trials)
     assert same(together[2], train.train(trials[2:])[0])
     assert not same(together[0], together[1])
@@ -253,6 +255,39 @@ def test_bf16_is_another_result_near_by(trial: Make) -> None:
     np.testing.assert_allclose(exact.curves.train_loss, rough.curves.train_loss, atol=0.02)
     pair = train.train([trial(2, epochs=1, precision="bf16"), trial(1, epochs=1, precision="bf16")])
     assert same(pair[1], rough)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "albert", "electra", "distilbert", "deberta-v2", "gpt2", "llama", "qwen2"]
+)
+def test_bf16_is_autocasts_in_every_linear_layer(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """What a linear layer gives has the type that `torch.autocast` gives it, and the logits are near.
+
+    Without DeBERTa's first version: in bf16 transformers' own code can't mask its attention.
+    """
+    changes = {"num_key_value_heads": 1} if kind in ("llama", "qwen2") else {}
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **changes)))
+    run = train._Run([trial(1, model=model, precision="bf16")], torch.device("cpu"), record=False)
+    types: dict[str, torch.dtype] = {}
+    linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+    hooks = [
+        part.register_forward_hook(lambda _part, _given, found, name=name: types.update({name: found.dtype}))
+        for name, part in run.module.named_modules()
+        if isinstance(part, linear)
+    ]
+    ours = run._evaluate(run.lanes, run.validation)[0]
+    found = dict(types)
+    types.clear()
+    rows, width = torch.arange(len(run.validation)), run.validation.input_ids.shape[1]
+    lane = {name: view[0] for name, view in run.views.items()}
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        given = run._inputs(run.validation, rows, width)
+        theirs = torch.func.functional_call(run.module, lane, args=(), kwargs=given).logits.float().numpy()
+    for hook in hooks:
+        hook.remove()
+    assert found == types
+    assert set(types.values()) == {torch.bfloat16}
+    np.testing.assert_allclose(ours, theirs[:, : ours.shape[1]], atol=0.01)
 
 
 @pytest.fixture(scope="module")
