@@ -98,14 +98,15 @@ def quickest(candidates: Mapping[str, Callable[[], float]]) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------ a sweep, end to end
 
 
-def sweep(bench: Bench, epochs: int = 3) -> Measured:
+def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured:
     """Sixteen trials of the embedded sweep from the command to the report, against what people run."""
     if find_spec("ray") is None:
         return Measured(_sweep_rows({}, dict.fromkeys(("harness", "trainer", "loop"), "ray is not installed"), []))
     overrides = ["lr=4e-4", "bias_correction=on", f"seeds=1..{_TRIALS}", f"epochs={epochs}", "pad_to_multiple_of=16"]
+    overrides.append(f"precision={precision}")
     planned = expand(load(SWEEP, "embedded", overrides))
     assert len(planned) == _TRIALS
-    folder = work.write(bench.home / f"embedded-{epochs}", planned[-1].recipe)
+    folder = work.write(bench.home / f"embedded-{epochs}-{precision}", planned[-1].recipe)
     seen, cores = environment("cpu"), bench.cores
     scores: dict[str, list[float]] = {}
     last_record: list[float] = []
@@ -144,7 +145,7 @@ def sweep(bench: Bench, epochs: int = 3) -> Measured:
         for at_once, threads in dict.fromkeys([(at_most, cores // at_most), (1, cores)])
     }
     notes = [
-        f"{_TRIALS} trials of {epochs} epochs, {cores} cores; all in fresh processes, imports counted.",
+        f"{_TRIALS} trials of {epochs} epochs, {cores} cores, all in {precision}; fresh processes, imports counted.",
         "The recipe pads to 16 tokens, where a pack's softmax is fast; the others train at the longest text's 15.",
     ]
     contenders: dict[str, Callable[[], float]] = {"harness": harness}
@@ -195,15 +196,15 @@ def _of(why: Mapping[str, str], *names: str) -> str:
 # ---------------------------------------------------------------------------------------------- a step of the engine
 
 
-def embedded(bench: Bench) -> Path:
+def embedded(bench: Bench, **fields: object) -> Path:
     """The embedded sweep's work, long enough for any number of steps."""
     recipe = expand(load(SWEEP, "embedded", ["lr=4e-4"]))[-1].recipe
-    return work.write(bench.home / "embedded-steps", recipe.model_copy(update={"epochs": 100}))
+    return work.write(bench.home / "embedded-steps", recipe.model_copy(update={"epochs": 100} | fields))
 
 
-def steps_cpu(bench: Bench) -> Measured:
+def steps_cpu(bench: Bench, **fields: object) -> Measured:
     """A lane-step by lanes of the pack, on one thread."""
-    return _steps(bench, embedded(bench), "cpu", least_alone=1.0, least_share=None)
+    return _steps(bench, embedded(bench, **fields), "cpu", least_alone=1.0, least_share=None)
 
 
 def steps_gpu(bench: Bench, shape: str, precision: str) -> Measured:
@@ -525,8 +526,13 @@ def _bert(shape: str, precision: str) -> dict[str, Entry]:
 
 TABLES: dict[str, Entry] = {
     "sweep": Entry("A sweep of 16 trials, end to end, CPU", sweep),
+    "sweep-bf16": Entry("A sweep of 16 trials in bf16, end to end, CPU", lambda bench: sweep(bench, precision="bf16")),
     "sweep-long": Entry("A sweep of 16 trials of 8 epochs, end to end, CPU", lambda bench: sweep(bench, 8)),
     "steps": Entry("A lane-step by lanes: the embedded model, CPU, one thread", steps_cpu),
+    "steps-bf16": Entry(
+        "A lane-step by lanes: the embedded model padded to 16 tokens, bf16, CPU, one thread",
+        lambda bench: steps_cpu(bench, precision="bf16", pad_to_multiple_of=16),
+    ),
     **_bert("base", "bf16"),
     **_bert("base", "tf32"),
     **_bert("large", "bf16"),
