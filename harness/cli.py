@@ -198,9 +198,13 @@ def plan(
     records = store.records(resolved)
     ended = execute.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
+    here = machine.here()
+    workers = len(here.gpus) or here.cores
+    expected = machine.estimate(resolved, records, workers)
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
-        print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts)
+        reckoned = {"seconds_left": expected.seconds, "seconds_from": expected.basis, "lane_bytes": expected.memory}
+        print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned)
         return
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
@@ -208,9 +212,6 @@ def plan(
     cells, seeds = so_many(len(resolved.cells), "cell"), so_many(len(resolved.seeds), "seed")
     out.print(f"{cells} × {seeds} = {so_many(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
-    here = machine.here()
-    workers = len(here.gpus) or here.cores
-    expected = machine.estimate(resolved, records, workers)
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     device = so_many(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)

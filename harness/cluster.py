@@ -188,6 +188,20 @@ def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_
     return sum(int(one) * workers_per_gpu if kind == "GPU" else int(one // threads) for one in has)
 
 
+def refuse_too_many(workers: int | None, devices: int, number: float, kind: str, threads: int) -> None:
+    """Raise HarnessError where so many workers are asked for of a machine whose `number` of a kind has places for fewer
+    (`places`), or for none.
+    """
+    if devices < 1 or (workers or 1) > devices:
+        what = "GPUs" if kind == "GPU" else f"cores at {so_many(threads, 'thread')} a worker"
+        raise HarnessError(
+            "each worker has a device of its own",
+            got=f"{so_many(workers or 1, 'worker')} for {int(number)} {what}",
+            allowed=f"1 to {devices}",
+            fix="lower --workers or --threads",
+        )
+
+
 def fitting(workers: int) -> int:
     """How many of so many workers this machine's memory holds beside what they train; one at least."""
     return max(1, min(workers, machine.here().memory // _WORKER_BYTES))
@@ -311,7 +325,8 @@ class RayPool:
         self.alone: float | None = None  # since when there is no worker
         self.told = False
         try:
-            self._refuse_too_many()
+            if address is None:  # a cluster may grow
+                refuse_too_many(workers, self._places(self._alive()), self._has(self.kind), self.kind, threads)
             self._open(most)
         except BaseException:
             self.close()
@@ -327,18 +342,6 @@ class RayPool:
 
     def _alive(self) -> dict[str, Mapping[str, Any]]:
         return {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
-
-    def _refuse_too_many(self) -> None:
-        """Refuse workers that this machine lacks; a cluster may grow."""
-        devices = self._places(self._alive())
-        if self.address is None and (devices < 1 or (self.asked or 1) > devices):
-            kind = "GPUs" if self.kind == "GPU" else f"cores at {self.threads} threads a worker"
-            raise HarnessError(
-                "each worker has a device of its own",
-                got=f"{self.asked or 1} workers for {int(self._has(self.kind))} {kind}",
-                allowed=f"1 to {devices}",
-                fix="lower --workers or --threads",
-            )
 
     def _wanted(self, devices: int, most: int) -> int:
         if self.asked is None and self.address is None and self.kind == "CPU":

@@ -165,7 +165,10 @@ class TunePool:
         self, sweep: Sweep, address: str | None, workers: int | None, threads: int, checkpoints: Checkpoints | None,
         workers_per_gpu: int, keeping: Keeping | None,
     ) -> None:  # fmt: skip
-        """Start Ray, or join it by its address, and Tune's run. Raises HarnessError as `cluster.connect`."""
+        """Start Ray, or join it by its address, and Tune's run.
+
+        Raises HarnessError when the cluster can't be reached, and for more workers than this machine has devices.
+        """
         # No files of its own for each trial, the printing that can be silenced, and a sweep's paths as they are.
         os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
@@ -177,8 +180,14 @@ class TunePool:
         kind, need = ("GPU", 1 / workers_per_gpu) if gpus else ("CPU", threads)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         devices = cluster.places(nodes, kind, threads, workers_per_gpu)
-        if address is None and not gpus:
-            devices = cluster.fitting(devices)
+        if address is None:
+            try:
+                cluster.refuse_too_many(workers, devices, ray.cluster_resources().get(kind, 0), kind, threads)
+            except HarnessError:
+                ray.shutdown()
+                raise
+            if workers is None and not gpus:
+                devices = cluster.fitting(devices)
         self.sweep, self.workers, self.shipping = sweep, min(devices, workers or devices), cluster.Shipping(address)
         self.place = place_of(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()

@@ -537,7 +537,7 @@ def listening() -> set[str]:
 
 
 def test_workers_that_the_machine_lacks_are_refused(tiny_sweep: Sweep, tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="9 workers for 2 cores at 1 threads a worker; allowed: 1 to 2"):
+    with pytest.raises(HarnessError, match="9 workers for 2 cores at 1 thread a worker; allowed: 1 to 2"):
         execute.run(tiny_sweep, Store(tmp_path / "x"), Options(workers=9), quiet)
 
 

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import optuna
 import pytest
+import ray
 from driving import content, descends
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -163,3 +165,18 @@ def test_what_tune_is_not_used_for_is_refused_in_one_line(write, tmp_path) -> No
         with pytest.raises(HarnessError, match=said):
             search.run(load(write(more, space)), Store(tmp_path / "find"), options, quiet)
     assert not (tmp_path / "find").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (replace(TUNE, workers=3), "got 3 workers for 2 cores at 1 thread a worker; allowed: 1 to 2"),
+        (replace(TUNE, workers=None, threads=3), "got 1 worker for 2 cores at 3 threads a worker"),
+    ],
+)
+def test_workers_that_the_machine_lacks_are_refused(write, tmp_path, options: Options, said: str) -> None:
+    sweep = load(write("recipes: 2", "{lr: [1e-3, 1e-2]}"))
+    with pytest.raises(HarnessError, match=said):
+        search.run(sweep, Store(tmp_path / "find"), options, quiet)
+    assert not ray.is_initialized()
+    assert not list((tmp_path / "find").glob("trials/*.json"))

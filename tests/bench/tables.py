@@ -248,7 +248,8 @@ def _steps(bench: Bench, folder: Path, device: str, least_alone: float | None, l
 def recording(bench: Bench) -> Measured:
     """What recording for a diagnosis adds to a step."""
     options = {"device": "cpu", "number": bench.steps, "repetitions": bench.repetitions}
-    _, said = run(module("lanes", embedded(bench), "recording", **options), environment("cpu"), show=True)
+    folder = embedded(bench, epochs=7)  # of a run this short each update is recorded
+    _, said = run(module("lanes", folder, "recording", **options), environment("cpu"), show=True)
     seconds = answer(said)["seconds"]
     rows = []
     for size, values in seconds["with"].items():
