@@ -84,7 +84,7 @@ def make(home: Path, trials: int) -> None:
         path.write_text(record.model_dump_json(indent=1) + "\n")
 
 
-def nothing(sweep: str, profile: str, trials: Sequence, place, progress=None, signals=None) -> list:
+def nothing(sweep: str, profile: str, trials: Sequence, *_more: object) -> list:
     """Stands for `workers.train_pack`: results of the right kind that took no time."""
     from made_runs import ENVIRONMENT
 
@@ -117,7 +117,7 @@ def resume(home: Path) -> None:
     store = Store(folder_of(home))
     with mock.patch.object(workers, "train_pack", nothing):
         ended = execute.run(sweep, store, execute.Options(in_process=True), lambda progress: None)
-    assert (ended.trained_now, ended.missing) == (1, 0), ended
+    assert (ended.trained_now, ended.crashed, ended.missing) == (1, 0, 0), ended
     last = store.path(expand(sweep)[-1].id)
     last.unlink()
     last.with_suffix(".npz").unlink()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import bench_scale
 import numpy as np
 import pytest
 import torch
@@ -189,3 +190,9 @@ def test_options_that_make_no_sense(words: list[str], says: str, capsys: pytest.
         command.asked(words)
     assert left.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_scales_own_sweep_is_planned_and_resumed(tmp_path: Path) -> None:
+    bench_scale.make(tmp_path, 40)
+    bench_scale.resume(tmp_path)
+    assert len(list(tmp_path.glob("results/*/trials/*.json"))) == 39
