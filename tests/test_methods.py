@@ -399,7 +399,11 @@ def test_training_begins_at_the_pretrained_network_or_next_to_it(
 
 @pytest.mark.parametrize(
     ("fields", "padding"),
-    [*((fields, "dataset") for fields in METHODS), *((fields, "batch") for fields in METHODS[2:6])],
+    [
+        *((fields, "dataset") for fields in METHODS),
+        *((fields, "batch") for fields in METHODS[2:6]),
+        *(({**fields, "precision": "bf16"}, "dataset") for fields in METHODS),
+    ],
 )
 def test_a_lane_is_bit_equal_alone_in_any_place_and_recorded(
     trial: Make, monkeypatch: pytest.MonkeyPatch, fields: dict[str, object], padding: str
