@@ -32,7 +32,7 @@ check: $(READY)
 faults: $(READY)
 	$(BIN)/pytest tests/faults
 
-# The speed tables, some 40 minutes of all cores and of the GPU where there is one; ARGS='--only start memory' for some.
+# The speed tables, almost an hour of all cores and of the GPU where there is one; ARGS='--only start memory' for some.
 bench: $(READY)
 	@$(BIN)/python -m tests.bench $(ARGS)
 

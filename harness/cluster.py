@@ -546,6 +546,8 @@ class RayPool:
 
     def _left(self, node: str) -> bool:
         """Whether a node is no longer of the cluster; Ray itself takes half a minute to notice that one died."""
+        if self.address is None:  # never this machine; and a Ray that is ended with all its processes answers no more
+            return False
         found = self._alive().get(node)
         if found is None:
             return True
