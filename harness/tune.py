@@ -217,8 +217,11 @@ class TunePool:
                     ),
                     run_config=tune.RunConfig(storage_path=folder, verbose=0, callbacks=[_Silent()]),
                 ).fit()
-        except BaseException as error:  # a thread's own; `wait` says it
-            self.broken = f"{type(error).__name__}: {error}".splitlines()[0]
+        except BaseException as error:  # a thread's own; `start` says it
+            self._end_by(error)
+
+    def _end_by(self, error: BaseException) -> None:
+        self.broken = self.broken or f"{type(error).__name__}: {error}".splitlines()[0]
 
     @property
     def free(self) -> int:
@@ -234,10 +237,18 @@ class TunePool:
         return []
 
     def start(self, job: Job) -> None:
-        """Let Tune have a pack."""
+        """Let Tune have a pack; raises HarnessError where its run has ended by itself."""
+        if self.broken:
+            raise HarnessError(
+                "Ray Tune runs the recipes", got=self.broken, allowed="a run that goes on to the search's end",
+                fix="the same command goes on; without --tune it does so by the harness's own queue",
+            )  # fmt: skip
         self.given += 1
         self.flights[self.given] = job, time.monotonic()
-        ray.get(self.box.put.remote(self.given, (job.trials, self.shipping.of(job.trials))))
+        try:
+            ray.get(self.box.put.remote(self.given, (job.trials, self.shipping.of(job.trials))))
+        except ray.exceptions.RayError as error:
+            self._end_by(error)
         self.packs.put(self.given)
 
     def leave(self, job: Job) -> None:
@@ -247,23 +258,25 @@ class TunePool:
                 self.box.leave.remote(number)
 
     def wait(self, seconds: float) -> list[Done]:
-        """The packs that Tune says have ended within that time; raises HarnessError where Tune itself has."""
+        """The packs that have ended within that time; all of them, as by a worker's death, where Tune itself has."""
         found: list[Done] = []
-        with suppress(queue.Empty):
-            found.append(self._done(*self.ended.get(timeout=seconds)))
-            while True:
-                found.append(self._done(*self.ended.get_nowait()))
-        if not found and self.broken:
-            raise HarnessError(
-                "Ray Tune runs the recipes", got=self.broken, allowed="a run that goes on to the search's end",
-                fix="the same command goes on; without --tune it does so by the harness's own queue",
-            )  # fmt: skip
-        self.heard = ray.get(self.box.all_heard.remote())
+        try:
+            with suppress(queue.Empty):
+                found.append(self._done(*self.ended.get(timeout=seconds)))
+                while True:
+                    found.append(self._done(*self.ended.get_nowait()))
+            self.heard = ray.get(self.box.all_heard.remote())
+        except ray.exceptions.RayError as error:  # the box is gone, with Ray as a rule
+            self._end_by(error)
+        if self.broken:
+            why = f"the worker died: {self.broken}"
+            found += [Done(job, [], error=why, died=True) for job, _ in self.flights.values()]
+            self.flights.clear()
         return found
 
     def _done(self, number: int, died: bool) -> Done:
-        job, began = self.flights.pop(number)
         heard, outcome = ray.get(self.box.taken.remote(number))
+        job, began = self.flights.pop(number)
         if isinstance(outcome, tuple):
             return cluster.received(job, outcome, self.place.keeping)
         if died or isinstance(outcome, str):

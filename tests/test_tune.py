@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from harness import execute, search, tune
 from harness.execute import Options
+from harness.packing import Job
 from harness.records import Store
 from harness.sweep import HarnessError, expand, load
 from harness.workers import LeftError, place_of
@@ -180,3 +181,20 @@ def test_workers_that_the_machine_lacks_are_refused(write, tmp_path, options: Op
         search.run(sweep, Store(tmp_path / "find"), options, quiet)
     assert not ray.is_initialized()
     assert not list((tmp_path / "find").glob("trials/*.json"))
+
+
+def test_where_ray_ends_under_tune_its_packs_died_and_the_next_is_refused(write) -> None:
+    sweep = load(write("recipes: 2", "{lr: [1e-3, 1e-2]}", "epochs: 200"))
+    job = Job(expand(sweep)[:1])
+    pool = tune.TunePool(sweep, None, 1, 1, None, 1, None)
+    try:
+        pool.start(job)
+        ray.kill(pool.box)
+        (done,) = pool.wait(0.1)
+        assert (done.job, done.died) == (job, True)
+        assert (pool.running(), pool.wait(0.1)) == ([], [])
+        with pytest.raises(HarnessError, match=r"Ray Tune runs the recipes: got \w+Error.* without --tune it does so"):
+            pool.start(job)
+    finally:
+        pool.close()
+    assert not ray.is_initialized()
