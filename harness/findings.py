@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,6 +265,21 @@ def _epochs(found: Analysis) -> str:
     )
 
 
+_MOST_NAMED = 3  # comparisons, in a sentence
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    """`lr 3e-5 against 2e-5`, of a row of the contrasts."""
+    return f"{row['axis'].replace('_', ' ')} {show(row['value'])} against {show(row['reference'])}"
+
+
+def _differing(row: Mapping[str, Any]) -> str:
+    """`−40 % [−53, −26]`, of the same."""
+    ends = [row[f"difference_{end}"] for end in ("low", "high")]
+    interval = "" if any(map(math.isnan, ends)) else " [{}, {}]".format(*(percent(x).removesuffix(" %") for x in ends))
+    return f"{percent(row['difference'])}{interval}"
+
+
 def failing(found: Analysis) -> list[str]:
     """How sure the differences in failing are, and how much hangs on the definition."""
     said: list[str] = []
@@ -272,19 +287,23 @@ def failing(found: Analysis) -> list[str]:
     if not cells["judged"].sum():
         return said
     tested = found.contrasts[found.contrasts["p"].notna()]
-    for _, row in tested[tested["p_holm"] < 0.05].iterrows():
+    sure = tested["p_holm"] < 0.05
+    for _, row in tested[sure].iterrows():
         said.append(
-            f"{_capital(row['axis'].replace('_', ' '))} {show(row['value'])} against {show(row['reference'])}: the "
-            f"failure rate differs by {percent(row['difference'])} "
-            f"[{percent(row['difference_low']).removesuffix(' %')}, "
-            f"{percent(row['difference_high']).removesuffix(' %')}], all else equal (Cochran-Mantel-Haenszel, "
-            f"Holm-adjusted {_p(row['p_holm'])})."
+            f"{_capital(_compared(row))}: the failure rate differs by {_differing(row)}, all else equal "
+            f"(Cochran-Mantel-Haenszel, Holm-adjusted {_p(row['p_holm'])})."
         )
-    rest = len(tested) - len(said)
-    if rest:
+    rest = tested[~sure]
+    if len(rest) > _MOST_NAMED:
         said.append(
-            f"For {'the one comparison' if len(tested) == 1 else f'{rest} of {len(tested)} comparisons'} of failing by "
-            "axis the data do not show a difference (Holm-adjusted p of 0.05 or more); that is no proof of none."
+            f"For {len(rest)} of {len(tested)} comparisons of failing by axis the data do not show a difference "
+            "(Holm-adjusted p of 0.05 or more); that is no proof of none."
+        )
+    elif len(rest):
+        named = "; ".join(f"{_compared(row)}, {_differing(row)}" for _, row in rest.iterrows())
+        said.append(
+            f"No difference in failing is shown, which is no proof of none, for {named} (all else equal; each interval "
+            "by itself, Holm-adjusted p of 0.05 or more)."
         )
     definitions = found.definitions
     counts = []

@@ -236,8 +236,8 @@ def test_failing_says_what_differs_and_what_may_not(mosbach):
         "(Cochran-Mantel-Haenszel, Holm-adjusted p = 0.045)."
     )
     assert said[2] == (
-        "For 1 of 3 comparisons of failing by axis the data do not show a difference (Holm-adjusted p of 0.05 or "
-        "more); that is no proof of none."
+        "No difference in failing is shown, which is no proof of none, for epochs 10 against 3, −10 % [−28, 9] (all "
+        "else equal; each interval by itself, Holm-adjusted p of 0.05 or more)."
     )
     assert said[3] == (
         "By the definition 5 of 22 runs failed; by others 6 of 22 not above the majority at 5 %, 6 of 22 with the "
@@ -249,11 +249,20 @@ def test_failing_says_what_differs_and_what_may_not(mosbach):
 def test_failing_with_a_threshold_and_one_comparison(tmp_path):
     found = found_of(tmp_path, ARMS.format(2), {0: [Run(200, 0.1), Run(300)], 1: [Run(310), Run(320)]}, 0.78)
     assert findings.failing(found) == [
-        "For the one comparison of failing by axis the data do not show a difference (Holm-adjusted p of 0.05 or "
-        "more); that is no proof of none.",
+        "No difference in failing is shown, which is no proof of none, for bias correction on against off, −50 % "
+        "[−100, 19] (all else equal; each interval by itself, Holm-adjusted p of 0.05 or more).",
         "By the definition 1 of 4 runs failed; by others 1 of 4 not above the majority at 5 %, 0 of 4 with the "
         "training loss at the labels' entropy, 3 of 4 worse than 0.780.",
     ]
+
+
+def test_many_comparisons_that_show_nothing_are_counted(tmp_path):
+    text = ONE.format(2).replace("lr: 1e-5", "lr: [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]")
+    found = found_of(tmp_path, text, {0: [Run(200), Run(300)], **{cell: [Run(310), Run(320)] for cell in range(1, 5)}})
+    assert findings.failing(found)[0] == (
+        "For 4 of 4 comparisons of failing by axis the data do not show a difference (Holm-adjusted p of 0.05 or "
+        "more); that is no proof of none."
+    )
 
 
 def test_spread_between_failed_and_successful(tmp_path):
