@@ -367,7 +367,9 @@ def memory(bench: Bench) -> Measured:
     rows = []
     texts = work.build_texts(bench.home / "peak", (64, 100), 15, 60)
     plain = Recipe(task=texts, model=ModelSpec(name="embedded"), lr=1e-4, epochs=1, max_length=16)
-    rows += _memory(bench, "embedded, CPU, process", work.write(bench.home / "peak-embedded", plain), "cpu", 8)
+    for precision in ("float32", "bf16"):
+        folder = work.write(bench.home / f"peak-{precision}", plain.model_copy(update={"precision": precision}))
+        rows += _memory(bench, f"embedded, {precision}, CPU, process", folder, "cpu", 8)
     for precision in ("bf16", "tf32"):
         what = f"bert-{bench.shape or 'base'} shape, {precision}, {bench.device or 'GPU'}"
         if bench.device is None:
