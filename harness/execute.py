@@ -289,6 +289,14 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
         layers = machine.layers(recipe.model)
         if layers is not None:
             check_reinit(recipe, layers)
+        # transformers masks its attention, in bf16 under autocast, with the least number of float32: an overflow.
+        if recipe.precision == "bf16" and machine.family(recipe.model) == "deberta":
+            raise HarnessError(
+                "DeBERTa's first version is not trained in bf16",
+                got=f"precision bf16 with {recipe.model.name}",
+                allowed="float32 or tf32 with it",
+                fix="change precision, or take a later version",
+            )
     for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
         from harness import models  # torch, where a method asks what the model has
 

@@ -159,6 +159,15 @@ def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
     return layers, hidden, inner, words, positions
 
 
+def family(spec: ModelSpec) -> str | None:
+    """What kind of network it is, as `deberta-v2`; None where that isn't known here."""
+    try:
+        found = json.loads((Path(hub.location(spec)) / "config.json").read_text())["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(found)
+
+
 def layers(spec: ModelSpec) -> int | None:
     """How many layers the encoder has; None where that isn't known here."""
     shape = _model_shape(spec)

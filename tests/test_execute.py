@@ -24,7 +24,7 @@ from harness import early, execute, packing, records, workers
 from harness.execute import Options
 from harness.packing import Job
 from harness.records import Store
-from harness.sweep import Cell, HarnessError, Sweep, Trial, expand
+from harness.sweep import Cell, HarnessError, ModelSpec, Sweep, Trial, expand
 
 HERE = Options(in_process=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -132,6 +132,19 @@ def test_other_data_under_the_same_name_are_refused(
     )
     with pytest.raises(HarnessError, match="the data of a started sweep stay the same"):
         execute.run(tiny_sweep.model_copy(update={"cells": cells}), store, HERE, quiet)
+
+
+def test_a_model_that_can_not_compute_in_bf16_is_refused_before_training(
+    tiny_sweep: Sweep, tmp_path: Path, trial: Callable[..., Trial], build: Callable[..., Path]
+) -> None:
+    model = ModelSpec(name="tiny-deberta", folder=str(build("deberta")))
+    sweeps = []
+    for precision in ("float32", "bf16"):
+        recipe = trial(model=model, precision=precision, epochs=1).recipe
+        sweeps.append(tiny_sweep.model_copy(update={"cells": (Cell(axes=(), recipe=recipe),)}))
+    with pytest.raises(HarnessError, match=r"DeBERTa's first version .* got precision bf16 with tiny-deberta; allowed"):
+        execute.run(sweeps[1], Store(tmp_path / "bf16"), HERE, quiet)
+    assert execute.run(sweeps[0], Store(tmp_path / "float32"), HERE, quiet).finished == 3
 
 
 def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, tmp_path: Path) -> None:
