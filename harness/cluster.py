@@ -202,9 +202,13 @@ def refuse_too_many(workers: int | None, devices: int, number: float, kind: str,
         )
 
 
-def fitting(workers: int) -> int:
-    """How many of so many workers this machine's memory holds beside what they train; one at least."""
-    return max(1, min(workers, machine.here().memory // _WORKER_BYTES))
+def wanted(devices: int, asked: int | None, kind: str, address: str | None) -> int:
+    """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
+    holds beside what they train, one at least.
+    """
+    if asked is None and address is None and kind == "CPU":
+        devices = max(1, min(devices, machine.here().memory // _WORKER_BYTES))
+    return min(devices, asked or devices)
 
 
 class Shipping:
@@ -343,11 +347,6 @@ class RayPool:
     def _alive(self) -> dict[str, Mapping[str, Any]]:
         return {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
 
-    def _wanted(self, devices: int, most: int) -> int:
-        if self.asked is None and self.address is None and self.kind == "CPU":
-            devices = fitting(devices)
-        return min(devices, self.asked or devices, most)
-
     def _open(self, most: int) -> None:
         """Wait for the first worker, and a little for the others; raises HarnessError where none comes."""
         began = time.monotonic()
@@ -384,7 +383,8 @@ class RayPool:
             self.counted = now
             alive = self._alive()
             self.idle = [worker for worker in self.idle if worker.seat.node in alive]
-            missing = self._wanted(self._places(alive), most) - len(self.coming) - self.workers
+            there = min(most, wanted(self._places(alive), self.asked, self.kind, self.address))
+            missing = there - len(self.coming) - self.workers
             for _ in range(missing):
                 actor = self.actor.remote(self.place, self.workers_per_gpu)
                 self.coming[actor.ready.remote()] = actor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from harness import statistics
 from harness.analysis import Analysis, axes_by_weight, main_axis
 from harness.study import SOURCE, numbers
 from harness.sweep import show
-from harness.tables import percent, points, rate, score, unknown
+from harness.tables import against, interval, percent, points, rate, score, unknown
 
 NORMAL_95 = 1.96
 FEW_SEEDS = 10  # runs a cell below which the report says what they can't tell
@@ -268,18 +268,6 @@ def _epochs(found: Analysis) -> str:
 _MOST_NAMED = 3  # comparisons, in a sentence
 
 
-def _compared(row: Mapping[str, Any]) -> str:
-    """`lr 3e-5 against 2e-5`, of a row of the contrasts."""
-    return f"{row['axis'].replace('_', ' ')} {show(row['value'])} against {show(row['reference'])}"
-
-
-def _differing(row: Mapping[str, Any]) -> str:
-    """`−40 % [−53, −26]`, of the same."""
-    ends = [row[f"difference_{end}"] for end in ("low", "high")]
-    interval = "" if any(map(math.isnan, ends)) else " [{}, {}]".format(*(percent(x).removesuffix(" %") for x in ends))
-    return f"{percent(row['difference'])}{interval}"
-
-
 def failing(found: Analysis) -> list[str]:
     """How sure the differences in failing are, and how much hangs on the definition."""
     said: list[str] = []
@@ -290,8 +278,9 @@ def failing(found: Analysis) -> list[str]:
     sure = tested["p_holm"] < 0.05
     for _, row in tested[sure].iterrows():
         said.append(
-            f"{_capital(_compared(row))}: the failure rate differs by {_differing(row)}, all else equal "
-            f"(Cochran-Mantel-Haenszel, Holm-adjusted {_p(row['p_holm'])})."
+            f"{_capital(against(row['axis'], row['value'], row['reference']))}: the failure rate differs by "
+            f"{interval(row, 'difference', percent)}, all else equal (Cochran-Mantel-Haenszel, Holm-adjusted "
+            f"{_p(row['p_holm'])})."
         )
     rest = tested[~sure]
     if len(rest) > _MOST_NAMED:
@@ -300,7 +289,10 @@ def failing(found: Analysis) -> list[str]:
             "(Holm-adjusted p of 0.05 or more); that is no proof of none."
         )
     elif len(rest):
-        named = "; ".join(f"{_compared(row)}, {_differing(row)}" for _, row in rest.iterrows())
+        named = "; ".join(
+            f"{against(row['axis'], row['value'], row['reference'])}, {interval(row, 'difference', percent)}"
+            for _, row in rest.iterrows()
+        )
         said.append(
             f"No difference in failing is shown, which is no proof of none, for {named} (all else equal; each interval "
             "by itself, Holm-adjusted p of 0.05 or more)."

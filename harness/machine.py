@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -145,27 +146,32 @@ _GPT2 = {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_positions":
 
 
 @lru_cache(maxsize=64)
-def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
-    config = Path(hub.location(spec)) / "config.json"
+def _config(spec: ModelSpec) -> dict[str, Any]:
+    """What the model's own folder says of it; nothing where that can't be read."""
     try:
-        found = json.loads(config.read_text())
+        found = json.loads((Path(hub.location(spec)) / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@lru_cache(maxsize=64)
+def _model_shape(spec: ModelSpec) -> tuple[int, int, int, int, int] | None:
+    found = dict(_config(spec))
+    try:
         if found.get("model_type") == "gpt2":  # has names of its own
             found |= {name: found[short] for short, name in _GPT2.items()}
             found["intermediate_size"] = found.get("n_inner") or 4 * found["n_embd"]
         keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
         layers, hidden, inner, words, positions = (int(found[key]) for key in keys)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return _SHAPES.get(spec.name.rpartition("/")[2])
     return layers, hidden, inner, words, positions
 
 
 def family(spec: ModelSpec) -> str | None:
     """What kind of network it is, as `deberta-v2`; None where that isn't known here."""
-    try:
-        found = json.loads((Path(hub.location(spec)) / "config.json").read_text())["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return str(found)
+    return _config(spec).get("model_type")
 
 
 def layers(spec: ModelSpec) -> int | None:

@@ -75,6 +75,11 @@ def interval(row: Row, name: str, form: Callable[[float | None], str] = score) -
     return form(value) + bounds
 
 
+def against(axis: str, value: object, reference: object) -> str:
+    """What is compared on an axis: `lr 3e-5 against 2e-5`."""
+    return f"{axis.replace('_', ' ')} {show(value)} against {show(reference)}"
+
+
 def integer(value: object) -> str:
     """A count; `–` where not known."""
     return "–" if unknown(value) else str(int(str(value).removesuffix(".0")))
@@ -140,7 +145,7 @@ def _pair(study: Study) -> list[Column]:
 
     def compared(row: Row) -> str:
         name, value, other = differing(row)
-        return f"{name.replace('_', ' ')} {show(value)} against {show(other)}"
+        return against(name, value, other)
 
     def shared(row: Row) -> str:
         name = differing(row)[0]
@@ -219,7 +224,7 @@ def _contrasts(found: Analysis) -> Table:
     place: list[Column] = [
         (
             "compared",
-            lambda row: f"{row['axis'].replace('_', ' ')} {show(row['value'])} against {show(row['reference'])}",
+            lambda row: against(row["axis"], row["value"], row["reference"]),
         ),
     ]
     columns: list[Column] = [

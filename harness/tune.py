@@ -186,9 +186,8 @@ class TunePool:
             except HarnessError:
                 ray.shutdown()
                 raise
-            if workers is None and not gpus:
-                devices = cluster.fitting(devices)
-        self.sweep, self.workers, self.shipping = sweep, min(devices, workers or devices), cluster.Shipping(address)
+        self.sweep, self.shipping = sweep, cluster.Shipping(address)
+        self.workers = cluster.wanted(devices, workers, kind, address)
         self.place = place_of(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()

@@ -102,8 +102,8 @@ def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured
     """Sixteen trials of the embedded sweep from the command to the report, against what people run."""
     if find_spec("ray") is None:
         return Measured(_sweep_rows({}, dict.fromkeys(("harness", "trainer", "loop"), "ray is not installed"), []))
-    overrides = ["lr=4e-4", "bias_correction=on", f"seeds=1..{_TRIALS}", f"epochs={epochs}", "pad_to_multiple_of=16"]
-    overrides.append(f"precision={precision}")
+    asked = [f"seeds=1..{_TRIALS}", f"epochs={epochs}", f"precision={precision}"]
+    overrides = ["lr=4e-4", "bias_correction=on", "pad_to_multiple_of=16", *asked]
     planned = expand(load(SWEEP, "embedded", overrides))
     assert len(planned) == _TRIALS
     folder = work.write(bench.home / f"embedded-{epochs}-{precision}", planned[-1].recipe)
