@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from harness import fused
 from harness.remedies import Parts, depth
 from harness.schedules import correction, factor
 from harness.sweep import Recipe
+from harness.transfer import to_device
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
 Layers = Sequence[tuple[list[float], list[int]]]
@@ -43,6 +45,9 @@ class LaneOptimizer(ABC):
         self.weights, self.decayed, self.recipes, self.total_steps = weights, decayed, recipes, total_steps
         self.done = 0
         self.range_test: Callable[[int], float] | None = None  # the rate of every lane, instead of recipe and schedule
+        # Of the last update, [L] each, the norms of the weights before it and of what it changed; None where they must
+        # be taken from the weights.
+        self.moved: tuple[Tensor, Tensor] | None = None
         self._parts = parts
         self._decays = any(recipe.weight_decay > 0 for recipe in recipes)
         self._layered = any(
@@ -58,12 +63,17 @@ class LaneOptimizer(ABC):
     def _prepare(self) -> None:
         """Make the state and the vectors of hyperparameters."""
 
+    @property
+    def tells_moves(self) -> bool:
+        """Whether `moved` is known after an update."""
+        return False
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """What the updates to come depend on beside the weights and `done`; not a copy."""
 
     def _lanes(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=self.weights.dtype, device=self.weights.device)[:, None]  # [L, 1]
+        return to_device(torch.tensor(values, dtype=self.weights.dtype), self.weights.device)[:, None]  # [L, 1]
 
     def _stretches(self) -> Iterator[slice]:
         for start in range(0, self.weights.shape[1], self._chunk):
@@ -81,8 +91,7 @@ class LaneOptimizer(ABC):
         if layers and any(0.0 in factors for factors, _ in layers):
             # As if they had no gradient: no part in the norm, and moments that stay 0.
             gradient.mul_(self._over([[float(factor > 0) for factor in factors] for factors, _ in layers]))
-        # A norm a lane, not one reduction over [L, P]: how torch splits a reduction depends on its shape.
-        norms = torch.stack([_norm(lane) for lane in gradient])
+        norms = _norms(gradient)
         limits, seen = [recipe.max_grad_norm or math.inf for recipe in self.recipes], norms
         for lane, recipe in enumerate(self.recipes):
             if recipe.max_grad_value is not None:
@@ -167,6 +176,19 @@ class LaneAdamW(LaneOptimizer):
         self._rest1 = self._lanes([1 - r.beta1 for r in recipes])
         self._rest2 = self._lanes([1 - r.beta2 for r in recipes])
         self._eps = self._lanes([r.eps for r in recipes])
+        here = self.weights.device
+        self._fused = (
+            type(self) is LaneAdamW
+            and here.type == "cuda"
+            and not self._layered
+            and not any(recipe.pretrained_decay for recipe in recipes)
+            and fused.works(here.index or 0)
+        )
+
+    @property
+    def tells_moves(self) -> bool:
+        """Whether `moved` is known after an update."""
+        return self._fused
 
     def state(self) -> dict[str, Tensor]:
         """The moments."""
@@ -180,6 +202,11 @@ class LaneAdamW(LaneOptimizer):
         ]
         step = self._lanes(sizes)
         decay = self._lanes([rate * r.weight_decay for rate, r in zip(rates, self.recipes, strict=True)])
+        if self._fused:
+            rows = (clip, self._beta1, self._rest1, self._beta2, self._rest2, self._eps, step, decay)
+            settings = torch.cat(rows, dim=1).T.contiguous()  # [8, L]
+            self.moved = fused.adamw(self.weights, gradient, self.first, self.second, self.decayed, settings)
+            return
         factors, ratios = [], []
         for (by_slot, counts), r in zip(layers or (), self.recipes, strict=False):
             factors.append(by_slot)
@@ -338,6 +365,20 @@ def lane_optimizer(
         "adafactor": LaneAdafactor,
     }
     return kinds[recipes[0].optimizer](weights, decayed, recipes, total_steps, parts)
+
+
+def _norms(values: Tensor) -> Tensor:
+    """The Euclidean norm of each lane's vector in [L, P], [L].
+
+    On a CPU by itself, not in one reduction: how torch splits that depends on its shape. On a GPU all at once, where
+    bits may depend on the number of lanes, never on what they hold.
+    """
+    if values.device.type != "cuda":
+        return torch.stack([_norm(lane) for lane in values])
+    whole = values.shape[1] // _NORM_BLOCK * _NORM_BLOCK
+    blocks = torch.linalg.vector_norm(values[:, :whole].view(len(values), -1, _NORM_BLOCK), dim=2)  # [L, blocks]
+    rest = torch.linalg.vector_norm(values[:, whole:], dim=1)
+    return torch.cat([blocks, rest[:, None]], dim=1).square().sum(dim=1).sqrt()
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from harness import remedies
+from harness.optim import LaneOptimizer
 from harness.records import Recording
+from harness.transfer import to_device
 
 # Of so many updates at most, evenly over a run; a run of a few hundred is recorded whole.
 _MOST_UPDATES = 500
@@ -66,6 +68,7 @@ class Recorder:
         self.weight_norms: list[Tensor] = []  # R × [L]
         self.predicted: list[np.ndarray] = []  # E × [L, C]: dev examples by predicted class
         self.vectors: list[np.ndarray] = []  # E × [L, 2]: rank and mean cosine
+        self._sliced: tuple[Tensor, list[list[Tensor]]] | None = None  # a gradient, and its lanes' stretches
         self._fetched: tuple[np.ndarray, ...] = ()  # the three norms, as last fetched from the device
 
     def due(self, update: int) -> bool:
@@ -73,13 +76,25 @@ class Recorder:
         return (update - 1) % self._every == 0
 
     @contextmanager
-    def update(self, number: int, weights: Tensor, gradient: Tensor) -> Iterator[None]:
-        """Record an update of `weights` [L, P] by `gradient` [L, P] that happens inside; the gradient may be spent."""
+    def update(
+        self, number: int, weights: Tensor, gradient: Tensor, optimizer: LaneOptimizer | None = None
+    ) -> Iterator[None]:
+        """Record an update of `weights` [L, P] by `gradient` [L, P] that happens inside; the gradient may be spent.
+
+        An optimizer that knows how far it moved saves a copy of the weights.
+        """
         if not self.due(number):
             yield
             return
         self.updates.append(number)
         self.layer_norms.append(self._by_group(gradient))
+        if optimizer is not None and optimizer.tells_moves:
+            yield
+            assert optimizer.moved is not None
+            before_norms, update_norms = optimizer.moved
+            self.weight_norms.append(before_norms)
+            self.update_norms.append(update_norms)
+            return
         before = weights.clone()
         self.weight_norms.append(_norms([lane[None] for lane in before])[:, 0])
         yield
@@ -87,10 +102,12 @@ class Recorder:
 
     def _by_group(self, values: Tensor) -> Tensor:
         """The norm of each group in each lane, [L, G]."""
-        norms = _norms([[lane[start:end] for _, start, end in self._stretches] for lane in values])  # [L, stretches]
+        if self._sliced is None or self._sliced[0] is not values:
+            self._sliced = values, [[lane[start:end] for _, start, end in self._stretches] for lane in values]
+        norms = _norms(self._sliced[1])  # [L, stretches]
         if len(self._stretches) == len(self.layers):
             return norms
-        places = torch.tensor([place for place, _, _ in self._stretches], device=values.device)
+        places = to_device(torch.tensor([place for place, _, _ in self._stretches]), values.device)
         squares = torch.zeros(len(values), len(self.layers), dtype=torch.float64, device=values.device)
         return squares.index_add_(1, places, norms.double().square()).sqrt().float()
 

@@ -63,6 +63,9 @@ class Environment(BaseModel):
     kernels: str | None = Field(default=None, description="the CPU's instructions that torch's kernels use, as AVX512")
 
 
+StepMode = Literal["operations", "recording", "cuda graph"]
+
+
 class Measured(BaseModel):
     """What training a trial gave; scores are fractions, `None` where not known (a run that diverged has no score)."""
 
@@ -105,6 +108,14 @@ class Measured(BaseModel):
     # Not in the first records: None there.
     label_variance: float | None = Field(
         default=None, description="of a regression's training labels: the loss of always answering their mean"
+    )
+    # Not in the first records: None there.
+    step_mode: StepMode | None = Field(
+        default=None,
+        description="how a step reached the device: operation by operation, recorded, or as one CUDA graph",
+    )
+    step_mode_reason: str | None = Field(
+        default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"
     )
 
 
@@ -530,7 +541,7 @@ def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> 
         rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
-    texts.add("augmentation_sha256")
+    texts |= {"augmentation_sha256", "step_mode", "step_mode_reason"}
     for name in Measured.model_fields:
         if name not in texts:
             table[name] = pd.to_numeric(table[name])

@@ -29,16 +29,30 @@ from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from harness import augmentation, early, methods, metrics, models, playback, recording, remedies, tasks, tokenising
+from harness import (
+    augmentation,
+    early,
+    methods,
+    metrics,
+    models,
+    philox,
+    playback,
+    recording,
+    remedies,
+    tasks,
+    tokenising,
+)
+from harness.capture import Captures
 from harness.checkpoints import Checkpoint
 from harness.examples import NO_LABEL, Raw, Rows
 from harness.metrics import Evaluation, Majority
 from harness.models import Network
 from harness.optim import lane_optimizer
-from harness.records import Curves, Measured, Reason
+from harness.records import Curves, Measured, Reason, StepMode
 from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
 from harness.tokenising import Split, Task
+from harness.transfer import to_device
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -177,10 +191,7 @@ def losses_at(
             total = torch.zeros(lanes, device=run.device)
             run.gradient.zero_()
             for part in torch.split(torch.arange(count), trial.recipe.batch_size):
-                losses, gradients = run._batch(run.lanes, part.expand(lanes, -1), count, None)
-                total += losses
-                for view, gradient in zip(run.gradient_views.values(), gradients, strict=True):
-                    view.add_(gradient)
+                total += run._batch(run.lanes, part.expand(lanes, -1), count, None, 0, add=True)
             norms = torch.linalg.vector_norm(run.gradient.double(), dim=1)
             found.append((total.cpu().numpy()[: len(chosen)], norms.cpu().numpy()[: len(chosen)]))
             done += len(chosen)
@@ -228,8 +239,13 @@ def network(recipe: Recipe, task: Task) -> Network:
 
 def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for (purpose, seed): the three parts of one seed are unrelated to each other."""
-    key = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(key[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(_key(purpose, seed))
+
+
+def _key(purpose: str, seed: int) -> int:
+    """A number of 63 bits for (purpose, seed)."""
+    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 @cache
@@ -315,32 +331,61 @@ class _ApplyMasks(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _counts(device: torch.device) -> bool:
+    """Whether dropout's numbers come from a counter there."""
+    return device.type != "cpu"
+
+
 class _Masks:
     """The dropout masks of each lane: one draw a lane and step for all places of the model.
 
-    A keep decision takes 16 random bits, so a rate is rounded to 1/65536 and the scale is that of the rounded rate.
-    Drawing 64 bits at a time costs a fifth of `bernoulli_` on a CPU.
+    A keep decision takes 16 random bits, so a rate is rounded to 1/65536 and the scale is that of the rounded rate. On
+    a CPU they come from a stream a lane, where drawing 64 bits at a time costs a fifth of `bernoulli_`; elsewhere from
+    a counter (`philox`), which draws for all lanes in one launch.
     """
 
     def __init__(self, rates: Sequence[float], seeds: Sequence[int], device: torch.device) -> None:
         self.cuts = [round(rate * 65536) for rate in rates]
-        self.streams = [stream("dropout", seed, device) for seed in seeds]
         self.device = device
+        self.counted = _counts(device)
+        self.streams = [] if self.counted else [stream("dropout", seed) for seed in seeds]
+        self.keys = torch.tensor([_key("dropout", seed) for seed in seeds], device=device)  # [L]
+        self.limits = torch.tensor(self.cuts, device=device)  # [L]
         self.scales = torch.tensor([65536 / (65536 - cut) for cut in self.cuts], device=device)  # [L]
+        self._buffers: dict[tuple[int, int], Tensor] = {}
 
     @property
     def active(self) -> bool:
         return any(self.cuts)
 
-    def draw(self, lanes: Sequence[int], draws: int) -> Tensor:
-        """Masks [lanes, draws]: bool, or on a CPU, where that multiplies fastest, float32 and scaled already."""
-        dtype = torch.float32 if self.device.type == "cpu" else torch.bool
-        kept = torch.empty(len(lanes), draws, dtype=dtype, device=self.device)
-        bits = torch.empty((draws + 3) // 4, dtype=torch.int64, device=self.device)
+    def draw(self, lanes: Sequence[int], draws: int, update: int, call: int, *, whole: bool) -> Tensor:
+        """Masks [lanes, draws] of an update's call: bool, or on a CPU, where that multiplies fastest, scaled float32.
+
+        With `whole` they are of all lanes and written where the last such were, for the next call to overwrite.
+        """
+        if self.counted:
+            keys, limits, out = self.keys, self.limits, None
+            if whole:
+                out = self._buffer(len(lanes), -(-draws // philox.DECISIONS))
+            else:
+                chosen = to_device(torch.tensor(lanes), self.device)
+                keys, limits = keys[chosen], limits[chosen]
+            return philox.keep(keys, limits, update, call, draws, out)
+        kept = torch.empty(len(lanes), draws)
+        bits = torch.empty((draws + 3) // 4, dtype=torch.int64)
         for row, lane in enumerate(lanes):
             bits.random_(-(2**63), None, generator=self.streams[lane])
             torch.ge(bits.view(torch.int16)[:draws], self.cuts[lane] - 32768, out=kept[row])
-        return kept.mul_(self.scales[lanes, None]) if dtype == torch.float32 else kept
+        return kept.mul_(self.scales[lanes, None])
+
+    def _buffer(self, lanes: int, counters: int) -> Tensor:
+        if (lanes, counters) not in self._buffers:
+            self._buffers[lanes, counters] = torch.empty(lanes, counters, dtype=torch.int64, device=self.device)
+        return self._buffers[lanes, counters]
+
+    def memory(self) -> set[int]:
+        """Where masks of all lanes are written, as `data_ptr`."""
+        return {buffer.data_ptr() for buffer in self._buffers.values()}
 
 
 # ----------------------------------------------------------------------------------------------------------- a run
@@ -428,6 +473,9 @@ class _Run:
         self.orders = [stream("order", trial.seeds.order_seed) for trial in pack]
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
+        self.captures = Captures() if device.type == "cuda" and os.environ.get("HARNESS_CAPTURE") != "off" else None
+        self.steps_called: set[tuple[object, ...]] = set()  # keys of the recordings there may be of a step
+        self.part_gradient: Tensor | None = None  # [L, P], of a captured part of a batch
         self.layout = playback.layout(list(self.lanes.values()))
         self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
         self.log = _Log()
@@ -604,7 +652,9 @@ class _Run:
 
     def _streams(self) -> dict[str, Sequence[torch.Generator]]:
         """What is drawn from while a pack trains, each one stream a lane."""
-        found = {"order": self.orders, "dropout": self.masks.streams, "mixout": self.mixout.streams}
+        found = {"order": self.orders, "mixout": self.mixout.streams}
+        if self.masks.streams:
+            found["dropout"] = self.masks.streams
         more = {"mixup": self.mixup, "neftune": self.noise}
         return found | {name: one.streams for name, one in more.items() if one is not None}
 
@@ -656,22 +706,21 @@ class _Run:
         mixture = self.mixup.draw(rows) if self.mixup else None
         parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
         mixtures = mixture.split(micro) if mixture else [None] * len(parts)
-        for part, own in zip(parts, mixtures, strict=True):
-            of_part, gradients = batch(lanes, part, size, own)
-            for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
-                view.copy_(gradient) if losses is None else view.add_(gradient)
+        for number, (part, own) in enumerate(zip(parts, mixtures, strict=True)):
+            of_part = batch(lanes, part, size, own, number, add=number > 0)
             losses = of_part if losses is None else losses + of_part
         assert losses is not None
         if self.tokens:  # the mean over the words of the batch, of which each lane has its own number
-            words = (self.training.labels[rows.to(self.device)] != NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
+            labels = self.training.labels[to_device(rows, self.device)]
+            words = (labels != NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
             losses = losses / words
             self.gradient.div_(words[:, None])
         self.log.losses.append(losses)
         self.log.rates.append(self.optimizer.rates())
         with torch.no_grad():
             self.mixout.back(self.gradient)
-            recorded = self.recorder.update(step + 1, self.weights, self.gradient) if self.recorder else nullcontext()
-            with recorded:
+            recorder, flat = self.recorder, (self.weights, self.gradient)
+            with recorder.update(step + 1, *flat, self.optimizer) if recorder else nullcontext():
                 self.log.norms.append(self.optimizer.step(self.gradient))
             self.averages.update(self.weights, step + 1)
         done = step + 1
@@ -732,11 +781,14 @@ class _Run:
         return len(self.stops) == len(self.recipes)
 
     def _batch(
-        self, lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The loss of each lane's rows [L, B] at the task's width, over `size`, [L], and its gradient by parameter."""
+        self, lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None, call: int, *, add: bool
+    ) -> Tensor:
+        """The loss of each lane's rows [L, B] at the task's width, over `size`, [L]; its gradient is written or added.
+
+        `call` tells the parts of one update apart.
+        """
         width = self.training.input_ids.shape[1]
-        inputs, labels, more = self._for_step(lanes, rows, list(range(len(rows))), width, mixture)
+        inputs, labels, more = self._for_step(lanes, rows, list(range(len(rows))), width, mixture, call)
         names, trained = list(inputs), len(self.views)
 
         def step(given: Sequence[Tensor]) -> list[Tensor]:
@@ -746,11 +798,44 @@ class _Run:
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
         arguments = [*inputs.values(), labels, *more.values()]
-        losses, *gradients = self._call(" ".join(["step", *more]), step, lanes, arguments, batches_left, size)
-        return losses, gradients
+        given, key = [*lanes.values(), *arguments], self._key(" ".join(["step", *more]), arguments, size)
+        function, pays = self._recorded(key, step, given, batches_left)
+        self.steps_called.add(key)
+        if self.captures is not None and pays:
+            fixed = {one.data_ptr() for one in lanes.values()} | self.masks.memory()
+            return self._replayed(key, function, given, fixed, add)
+        losses, *gradients = function(given)
+        self._write(gradients, add)
+        return losses
+
+    def _write(self, gradients: Sequence[Tensor], add: bool) -> None:
+        """Put the gradients [L, *shape] where the optimizer reads them, or add them to what is there."""
+        for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
+            view.add_(gradient) if add else view.copy_(gradient)
+
+    def _replayed(
+        self, key: object, step: playback.Function, given: list[Tensor], fixed: set[int], add: bool
+    ) -> Tensor:
+        """As `_batch` by a CUDA graph of the step and of writing its gradient; the losses [L]."""
+        assert self.captures is not None
+        whole = self.gradient
+        if self.recipe.gradient_accumulation > 1:  # a part's gradient lies beside the sum of the parts before it
+            whole = self.part_gradient = torch.empty_like(whole) if self.part_gradient is None else self.part_gradient
+        views = list(self._cut(whole).values())
+
+        def write(given: Sequence[Tensor]) -> list[Tensor]:
+            losses, *gradients = step(given)
+            for view, gradient in zip(views, gradients, strict=True):
+                view.copy_(gradient)
+            return [losses]
+
+        losses = self.captures.of((key, given[0].data_ptr()), write, given, fixed, [whole])(given)[0].clone()
+        if whole is not self.gradient:
+            self.gradient.add_(whole) if add else self.gradient.copy_(whole)
+        return losses
 
     def _for_step(
-        self, views: dict[str, Tensor], rows: Tensor, lanes: list[int], width: int, mixture: Mixture | None
+        self, views: dict[str, Tensor], rows: Tensor, lanes: list[int], width: int, mixture: Mixture | None, call: int
     ) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor]]:
         """What a step reads of some lanes' rows [lanes, b] at a width: inputs, labels, and what else there is by name.
 
@@ -764,12 +849,13 @@ class _Run:
         if mixture is not None:
             more["others"] = self._inputs(self.training, mixture.others, width)["input_ids"]  # [lanes, B, T]
             more["other_labels"] = self._labels(mixture.others, lanes, width)
-            more["shares"] = mixture.shares.to(self.device)  # [lanes]
+            more["shares"] = to_device(mixture.shares, self.device)  # [lanes]
         if self.masks.active:
-            more["masks"] = self.masks.draw(lanes, self._count(inputs, views))  # [lanes, draws]
+            draws, whole = self._count(inputs, views), self.recipe.padding == "dataset"
+            more["masks"] = self.masks.draw(lanes, draws, self.optimizer.done, call, whole=whole)  # [lanes, draws]
             more["scales"] = self.masks.scales[lanes]
         if self.noise is not None:
-            lengths = self._lengths(self.training, rows, mixture).to(self.device)
+            lengths = to_device(self._lengths(self.training, rows, mixture), self.device)
             noise = self.noise.draw(lanes, lengths, width)
             more["noise"] = F.pad(noise, (0, 0, self.network.virtual, 0))  # [lanes, B, T, D]
         if self.recipe.r_drop:
@@ -780,20 +866,21 @@ class _Run:
         """The labels of some lanes' rows [lanes, B], of tokens [lanes, B, width]; or targets [lanes, B, C], where the
         recipes have soft ones.
         """
-        labels = self.training.labels[rows.to(self.device)]
+        labels = self.training.labels[to_device(rows, self.device)]
         if self.tokens:
             return labels[..., :width]
         return labels if self.targets is None else self.targets.of(labels, lanes)
 
     def _batch_by_length(
-        self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None
-    ) -> tuple[Tensor, Sequence[Tensor]]:
+        self, of_lanes: dict[str, Tensor], rows: Tensor, size: int, mixture: Mixture | None, call: int, *, add: bool
+    ) -> Tensor:
         """As `_batch`, each lane's rows sorted by length and cut in parts, each at the width of its longest text."""
         losses, total = torch.zeros(len(rows), device=self.device), torch.zeros((), device=self.device)
         read = rows[..., None] if mixture is None else torch.stack([rows, mixture.others], dim=2)  # [L, B, 1 or 2]
         by_length = torch.argsort(self.training.lengths[read].amax(dim=2), dim=1, stable=True)
         sorted_read = read.gather(1, by_length[..., None].expand_as(read))
-        for part in torch.split(sorted_read, math.ceil(rows.shape[1] / _PARTS), dim=1):  # [L, b, 1 or 2]
+        parts = torch.split(sorted_read, math.ceil(rows.shape[1] / _PARTS), dim=1)  # [L, b, 1 or 2]
+        for number, part in enumerate(parts, start=call * _PARTS):
             groups: dict[int, list[int]] = {}  # width -> lanes; a lane's width depends on its own rows alone
             for lane, row in enumerate(part):
                 groups.setdefault(self.training.width(row), []).append(lane)
@@ -801,11 +888,12 @@ class _Run:
                 whole = len(lanes) == len(rows)
                 views = of_lanes if whole else {name: view[lanes] for name, view in of_lanes.items()}
                 own = mixture and Mixture(part[lanes, :, -1], mixture.shares[lanes])
-                given = self._for_step(views, part[lanes, :, 0], lanes, width, own)
+                given = self._for_step(views, part[lanes, :, 0], lanes, width, own, number)
                 loss = self._losses(views, *given) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
-        return losses, torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
+        self._write(torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True), add)
+        return losses
 
     def _call(
         self,
@@ -821,15 +909,33 @@ class _Run:
         They lie as `self.lanes` do, and `size` is a number that the function takes as a constant.
         """
         given = [*lanes.values(), *arguments]
-        recipe, kind = self.recipe, (self.task.num_labels, self.task.label_names is None)
-        key = (what, recipe.precision, *kind, size, self.layout, playback.layout(arguments))
+        function, _ = self._recorded(self._key(what, arguments, size), function, given, calls_left)
+        return function(given)
+
+    def _key(self, what: str, arguments: list[Tensor], size: int) -> tuple[object, ...]:
+        """What a recording of a function of lanes and arguments depends on, the function by name."""
+        kind = (self.task.num_labels, self.task.label_names is None)
+        return (what, self.recipe.precision, *kind, size, self.layout, playback.layout(arguments))
+
+    @property
+    def step_mode(self) -> StepMode:
+        """How most steps of this run reached the device."""
+        if self.captures is not None and any(self.captures.known.values()):
+            return "cuda graph"
+        recorded = any(self.network.recordings.get(key) for key in self.steps_called)
+        return "recording" if recorded else "operations"
+
+    def _recorded(
+        self, key: tuple[object, ...], function: playback.Function, given: list[Tensor], calls_left: int
+    ) -> tuple[playback.Function, bool]:
+        """The function's recording, or itself where there can't be one or it doesn't pay; and whether it does."""
         known = self.network.recordings
         if key not in known:
             self.network.calls[key] += 1  # those of the worker's packs before count too
             if not self.recording or self.network.calls[key] + calls_left < _RECORDING_PAYS:
-                return function(given)
+                return function, False
             known[key] = playback.record(function, given)
-        return (known[key] or function)(given)
+        return known[key] or function, True
 
     def _named(
         self, given: Sequence[Tensor], names: Sequence[str]
@@ -910,7 +1016,7 @@ class _Run:
             yield
 
     def _inputs(self, data: _Data, rows: Tensor, width: int, mixture: Mixture | None = None) -> dict[str, Tensor]:
-        lengths, rows = self._lengths(data, rows, mixture).to(self.device), rows.to(self.device)
+        lengths, rows = to_device(self._lengths(data, rows, mixture), self.device), to_device(rows, self.device)
         types = data.token_type_ids[rows, :width] if self.recipe.token_type_ids else None
         return self.network.inputs(data.input_ids[rows, :width], lengths, types)
 
@@ -1072,6 +1178,8 @@ class _Run:
                 peak_memory_bytes=peak,
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
+                step_mode=self.step_mode,
+                step_mode_reason=None if self.captures is None else self.captures.reason,
             )
             curves = replace(curves, logits=self.log.logits[at][lane])
             if self.task.test is not None and tested is not None:
