@@ -66,14 +66,12 @@ def lane_step(recipe: Recipe, width: int) -> int:
     return shape_of(folder, width).lane_step(recipe.batch_size, width)
 
 
-def build_model(shape: Shape, folder: Path) -> Path:
-    """Write a BERT of this shape with random weights, and a tokenizer of a token a word."""
-    import torch
+def build_tokenizer(count: int, folder: Path) -> None:
+    """Write a tokenizer of a token a word, of so many tokens."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    transformers.logging.disable_progress_bar()
-    words = [*_SPECIAL, *(f"w{number}" for number in range(shape.words - len(_SPECIAL)))]
+    words = [*_SPECIAL, *(f"w{number}" for number in range(count - len(_SPECIAL)))]
     inner = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.post_processor = processors.TemplateProcessing(
@@ -81,6 +79,15 @@ def build_model(shape: Shape, folder: Path) -> Path:
     )
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **names).save_pretrained(folder)
+
+
+def build_model(shape: Shape, folder: Path) -> Path:
+    """Write a BERT of this shape with random weights, and a tokenizer of a token a word."""
+    import torch
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    build_tokenizer(shape.words, folder)
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=shape.words, hidden_size=shape.hidden, num_hidden_layers=shape.layers,
