@@ -12,7 +12,7 @@ from .kit import ROOT, Journal, Request
 _TESTS = ("tests/test_device.py", "tests/test_playback.py")
 _ONE = "tests/test_device.py::test_a_lane_of_a_pack_depends_on_no_other"  # to try the kit
 # Another machine's versions of packages may warn of other things, which is no fault of the device.
-_OPTIONS = ("-v", "-W", "default", "-p", "no:cacheprovider", "--no-header", "--durations=0", "-o", "addopts=")
+_OPTIONS = ("-v", "-W", "default", "-p", "no:cacheprovider", "--no-header", "-o", "addopts=")
 _VERDICTS = "PASSED|FAILED|ERROR|SKIPPED"
 _LINE = re.compile(rf"\] ({_VERDICTS}) (tests/.+?)\s*$|^(tests/.+?) ({_VERDICTS})\b")
 _WHY = re.compile(r"^(?:FAILED|ERROR) (tests/.+)$")

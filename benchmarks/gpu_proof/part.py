@@ -45,6 +45,7 @@ def add_shared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folders rte and sst2_small in GLUE's form")
     parser.add_argument("--minilm", type=Path, help="MiniLM-L6's folder, whole or cut, or its parts")
     parser.add_argument("--mpnet", type=Path, help="MPNet-base's folder, whole or cut, or its parts")
+    parser.add_argument("--fresh", action="store_true", help="let each part import everything itself")
     parser.add_argument("--mpnet-lr", type=float, help="the study's rate; found on other seeds where none is given")
 
 
@@ -52,8 +53,8 @@ def shared_words(given: argparse.Namespace) -> list[str]:
     """The same options as words."""
     names = ("device", "shape", "home", "data", "minilm", "mpnet", "mpnet_lr")
     values = {name: getattr(given, name) for name in names}
-    return [word for name, value in values.items() if value is not None
-            for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
+    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in values.items() if value is not None]
+    return [word for pair in words for word in pair] + ["--fresh"] * given.fresh
 
 
 def request(given: argparse.Namespace) -> Request:
@@ -69,7 +70,8 @@ def main(words: Sequence[str]) -> int:
     asked = request(given)
     # Part of the process and not of the part: the device is there, or the process starts anew without what the driver
     # imported (a library that asked for the device before the fork leaves it unusable after).
-    if name != "tests" and asked.device == "cuda" and not usable() and "GPU_PROOF_ANEW" not in os.environ:
+    anew = asked.device == "cuda" and name not in ("tests", "prepare") and not usable()
+    if (given.fresh or anew) and "GPU_PROOF_ANEW" not in os.environ:
         os.environ["GPU_PROOF_ANEW"] = "1"
         os.execv(sys.executable, [sys.executable, "-m", f"{_HOME}.part", *words])
     if name == "prepare":

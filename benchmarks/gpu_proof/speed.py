@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -53,6 +53,7 @@ class Pace:
     evaluation: float
     peak: int | None = None
     way: str = ""  # how the steps were run, where that is said
+    start: float = 0.0  # seconds from the call to the first timed update: weights, plans, recordings, captures
 
     def trials_an_hour(self, lanes: int, batch: int) -> float:
         """Of RTE's size and three epochs; what a process needs to start is not counted."""
@@ -103,22 +104,28 @@ class Bench:
             self.rates[precision] = product_rate(self.request.device, precision)
         return self.rates[precision]
 
-    def packs(self, load: Load, sizes: Sequence[int], *, captured: bool = True) -> dict[int, Pace | str]:
-        """The pace of each pack size, or why there is none; a size that can't fit is not tried."""
+    def packs(self, load: Load, sizes: Sequence[int], *, captured: bool = True) -> dict[int, Pace]:
+        """The pace of each pack size that could be measured, each with its row; a size that can't fit is not tried."""
         folder = self.folder(load)
-        found: dict[int, Pace | str] = {}
+        found: dict[int, Pace] = {}
         for size in sizes:
+            what = f"{load.words}: {size} lane{'s' * (size > 1)}{'' if captured else ' with HARNESS_CAPTURE=off'}"
             reckoned, free = size * self.reckoned(folder), free_memory(self.request.device)
             if free is not None and reckoned > _FILLED * free:
-                found[size] = f"not tried: {reckoned / 2**30:.0f} GiB are reckoned, {free / 2**30:.0f} are free"
-                continue
-            if self.request.left < 3:
-                found[size] = "no time was left"
-                continue
-            with capturing(captured):
-                found[size] = attempt(lambda size=size: pack_pace(folder, size, self.request))  # type: ignore[misc]
-            say(f"{load.words}, {size} lanes{'' if captured else ', not captured'}: {found[size]}")
+                pace: Pace | str = f"not tried: {reckoned / 2**30:.0f} GiB reckoned, {free / 2**30:.0f} free"
+            else:
+                with capturing(captured):
+                    pace = self.attempt(lambda size=size: pack_pace(folder, size, self.request))  # type: ignore[misc]
+            self._pace(what, pace, size, load)
+            if isinstance(pace, Pace):
+                found[size] = pace
         return found
+
+    def attempt(self, measure: Callable[[], Pace]) -> Pace | str:
+        """The pace, or why there is none."""
+        if self.request.left < 3:
+            return "no time was left"
+        return attempt(measure)
 
     def reckoned(self, folder: Path) -> int:
         """The bytes that a lane is reckoned with."""
@@ -128,15 +135,12 @@ class Bench:
         return machine.lane_bytes(recipe, machine.trained_count(recipe)) or 0
 
     def others(self, load: Load) -> dict[str, Pace | str]:
-        """The pace of the plain loop and of one Trainer process."""
+        """The pace of the plain loop and of one Trainer process, or why there is none, each with its row."""
         folder = self.folder(load)
         found = {}
         for name, pace in (("one Trainer process", trainer_pace), ("plain loop", loop_pace)):
-            if self.request.left < 3:
-                found[name] = "no time was left"
-                continue
-            found[name] = attempt(lambda pace=pace: pace(folder, self.request))  # type: ignore[misc]
-            say(f"{load.words}, {name}: {found[name]}")
+            found[name] = self.attempt(lambda pace=pace: pace(folder, self.request))  # type: ignore[misc]
+            self._pace(f"{load.words}: {name}", found[name], 1, load)
         return found
 
     def compare(
@@ -145,12 +149,7 @@ class Bench:
     ) -> None:  # fmt: skip
         """The rows of a load: paces, the best pack over the others, its share of the products' rate, memory."""
         contenders = self.others(load) if others else {}
-        packs = self.packs(load, sizes)
-        for name, pace in contenders.items():
-            self._pace(f"{load.words}: {name}", pace, 1, load)
-        for size, pace in packs.items():
-            self._pace(f"{load.words}: {size} lanes", pace, size, load)
-        known = {size: pace for size, pace in packs.items() if isinstance(pace, Pace)}
+        known = self.packs(load, sizes)
         best = max(known, key=lambda size: known[size].trials_an_hour(size, load.batch)) if known else None
         for name, other in contenders.items():
             what = f"{self.kind}, {load.words}: best pack over {'the ' * (name == 'plain loop')}{name}"
@@ -165,15 +164,16 @@ class Bench:
         self._memory(load, known)
 
     def _pace(self, what: str, pace: Pace | str, lanes: int, load: Load) -> None:
+        say(f"{self.kind}, {what}: {pace}")
         if isinstance(pace, str):
             self.journal.add(f"{what}, trials an hour", "trials/h", (), note=pace)
             return
         note = f"{1e3 * pace.update / lanes:.4g} ms a lane-step"
         note += f", {pace.peak / 2**30:.1f} GiB" if pace.peak else ""
+        note += f", {pace.start:.1f} s to start" if pace.start else ""
         note += f", {pace.way}" if pace.way else ""
-        self.journal.add(
-            f"{what}, trials an hour", "trials/h", [pace.trials_an_hour(lanes, load.batch)], note=note
-        )  # fmt: skip
+        hourly = pace.trials_an_hour(lanes, load.batch)
+        self.journal.add(f"{what}, trials an hour", "trials/h", [hourly], note=note)
 
     def _share(
         self, load: Load, best: int | None, known: dict[int, Pace], loop: Pace | str | None, least: float | None
@@ -214,10 +214,10 @@ class _EnoughError(Exception):
     """A contender has done the updates that were to be timed."""
 
 
-def attempt(measure: Any) -> Pace | str:
-    """The pace, or why there is none; raises OutOfTime alone."""
+def attempt(measure: Callable[[], Pace]) -> Pace | str:
+    """The pace, or why there is none."""
     try:
-        return measure()  # type: ignore[no-any-return]
+        return measure()
     except OutOfTime:
         return "no time was left"
     except Exception as error:  # one contender that breaks is no reason to lose the others
@@ -236,6 +236,7 @@ def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
 
     marks: dict[int, float] = {}
     way = [""]
+    began = time.perf_counter()
 
     def progress(step: int, _: int) -> None:
         request.check_time()
@@ -251,7 +252,7 @@ def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
     update = (marks[_WARM + _TIMED] - marks[_WARM]) / _TIMED
     evaluation = max(0.0, marks[_EVALUATED] - marks[_WARM + _TIMED] - update * (_EVALUATED - _WARM - _TIMED))
     peak = torch.cuda.max_memory_allocated() if request.device == "cuda" else None
-    return Pace(update, evaluation, peak, way[0])
+    return Pace(update, evaluation, peak, way[0], marks[_WARM] - began)
 
 
 def loop_pace(folder: Path, request: Request) -> Pace:
@@ -366,13 +367,17 @@ def base(request: Request, journal: Journal) -> None:
         return
     rte = Load("base", "bf16", 16, 128)
     bench.compare(rte, (8, 1, 16, 4, 2, 32), least=8.0, share=0.5)
-    _as_before(bench, rte, (1, 8))
+    bench.packs(rte, (1, 8), captured=False)
     short = Load("base", "bf16", 16, 32)
     bench.compare(short, (8, 1, 32))
-    _as_before(bench, short, (1, 8))
+    bench.packs(short, (1, 8), captured=False)
     bench.compare(Load("base", "tf32", 16, 128), (8, 1, 12), least=8.0)
-    bench.compare(Load("base", "bf16", 64, 128), (4, 1), others=True)
+    bench.compare(Load("base", "bf16", 64, 128), (4, 1))
     bench.compare(Load("base", "tf32", 16, 32), (8, 1))
+    try:
+        _profile(bench, rte, 8)
+    except Exception as error:  # it is for the log alone
+        say(f"no profile: {error}")
 
 
 def large(request: Request, journal: Journal) -> None:
@@ -386,7 +391,7 @@ def large(request: Request, journal: Journal) -> None:
     bench.compare(rte, (4, 1, 2, 8), least=4.0)
     bench.compare(Load("large", "tf32", 16, 128), (4, 1), least=4.0)
     bench.compare(Load("large", "bf16", 16, 32), (8, 1))
-    _as_before(bench, rte, (1, 4))
+    bench.packs(rte, (1, 4), captured=False)
 
 
 def lora(request: Request, journal: Journal) -> None:
@@ -398,7 +403,7 @@ def lora(request: Request, journal: Journal) -> None:
         return
     short = Load("lora", "bf16", 16, 64, (("method", "lora"),))
     bench.compare(short, (1, 16, 4), others=False)
-    _as_before(bench, short, (1, 4))
+    bench.packs(short, (1, 4), captured=False)
 
 
 def _say_how(journal: Journal) -> None:
@@ -408,7 +413,29 @@ def _say_how(journal: Journal) -> None:
     )
 
 
-def _as_before(bench: Bench, load: Load, sizes: Sequence[int]) -> None:
-    """The same without captured steps, beside it."""
-    for size, pace in bench.packs(load, sizes, captured=False).items():
-        bench._pace(f"{load.words}: {size} lanes with HARNESS_CAPTURE=off", pace, size, load)
+def _profile(bench: Bench, load: Load, lanes: int) -> None:
+    """Which kernels the updates of a pack spend their time in, for the log alone."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from harness import train
+
+    def progress(step: int, _: int) -> None:
+        bench.request.check_time()
+        if step == _WARM:
+            profiler.start()
+        if step == _WARM + 2:
+            profiler.stop()
+            raise _EnoughError
+
+    for captured in (True, False):
+        profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
+        with capturing(captured), suppress(_EnoughError):
+            train.train(
+                work.trials(bench.folder(load), lanes), device=bench.request.device, threads=bench.request.threads,
+                progress=progress,
+            )  # fmt: skip
+        print(
+            f"---- two updates of {lanes} lanes, {load.words}, {'as it is' if captured else 'not captured'}", flush=True
+        )
+        print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=90))
+        release()
