@@ -120,12 +120,15 @@ def main(words: Sequence[str] | None = None) -> int:
         value = getattr(given, name)
         setattr(given, name, value if value is None else value.absolute())
     os.chdir(ROOT)
-    os.environ.update(_environment())
+    os.environ.update(_environment(given.device))
     shutil.rmtree(given.home / "parts", ignore_errors=True)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "logs.txt").write_text("")
     _import(_HEAVY)
     names = [name for name in part.PARTS if name in (given.only or part.PARTS)]
+    for name in names:  # records of another state of the code are not gone on with
+        for folder in (given.home / "studies").glob(f"{name}*@gpu"):
+            shutil.rmtree(folder)
     ends: dict[str, str] = {}
     preparing = start("prepare", given.budget, given, given.home / "parts" / "prepare.json")
     try:
@@ -161,7 +164,7 @@ def _import(names: Sequence[str]) -> None:
             importlib.import_module(name)
 
 
-def _environment() -> dict[str, str]:
+def _environment(device: str) -> dict[str, str]:
     """No network; the tests and the kit are found; asking whether there is a GPU leaves it untouched here."""
     paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
@@ -171,6 +174,7 @@ def _environment() -> dict[str, str]:
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "PYTHONUNBUFFERED": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
     }
 
 

@@ -185,8 +185,8 @@ def _as_many_seeds(study: Study, journal: Journal, most: int, more: Sequence[str
         packs = max(1, -(-(planned - seeds) * cells // size))
         pace, seeds = seconds / packs, planned
         _so_far(study, journal, sweep, time.monotonic() - began)
-        room = int((request.left - 3) / (1.1 * pace))  # packs that still fit
-        planned = min(most, seeds + room * size // cells)
+        fit = max(0, int((request.left - 3) / max(0.1, 1.1 * pace)))  # packs that still do
+        planned = min(most, seeds + fit * size // cells)
         if planned == seeds:
             break
     if not request.tiny:
