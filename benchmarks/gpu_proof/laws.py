@@ -44,6 +44,9 @@ def _laws(request: Request, journal: Journal, precision: str) -> None:
     with capturing(False):
         before = _train(request, [one, wild, undropped, others[2]])
     _law(journal, f"{precision}: captured steps give the bits of those that are not", first, before)
+    modes = " against ".join(str(getattr(one[0].measured, "step_mode", None)) for one in (first, before))
+    why = getattr(first[0].measured, "step_mode_reason", None)
+    journal.say(f"{precision}: steps {modes}{f' ({why})' if why else ''}.")
     sizes = (1, 2) if request.tiny else (1, 2, 8) if precision == "bf16" else (1, 8)
     alone = {size: _train(request, [one, *others][:size])[0] for size in sizes} | {4: first[0]}
     kinds = len({result.measured.weights_sha256 for result in alone.values()})

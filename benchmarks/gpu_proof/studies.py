@@ -201,10 +201,13 @@ def _so_far(study: Study, journal: Journal, sweep: Sweep, seconds: float) -> Non
     done = [record.measured for record in records.values() if record.measured]
     failed = sum(one.outcome == "failed" for one in done)
     hour = 3600 * len(done) / seconds
+    ways = {(getattr(one, "step_mode", None), getattr(one, "step_mode_reason", None)) for one in done}
+    how = "; ".join(f"steps {mode}{f' ({why})' if why else ''}" for mode, why in sorted(ways, key=str))
     journal.rows[:] = [row for row in journal.rows if "finding" in row.what]
     journal.add(
-        f"{study.name}@gpu: finished trials", "", [len(done)], note=f"{failed} failed, {len(sweep.seeds)} seeds"
-    )
+        f"{study.name}@gpu: finished trials", "", [len(done)],
+        note=f"{failed} failed, {len(sweep.seeds)} seeds, {how}",
+    )  # fmt: skip
     journal.add(f"{study.name}@gpu: trials an hour, start and evaluations counted", "trials/h", [hour])
     for index, cell in enumerate(sweep.cells):
         own = [record.measured for record in records.values() if record.measured and record.trial.cell == index]
