@@ -67,6 +67,7 @@ class Diagnosis:
     shared_seeds: pd.DataFrame
     rule: early.Kept | None
     norms: Gradients | None
+    never_finite: int  # recorded runs that `norms` lacks: from 1 % of training on no gradient was finite and above 0
     compared: tuple[int, ...]  # rows of the runs whose gradients are compared
     both: bool  # whether they are those of the cells with both outcomes, else of all
     sizes: Mapping[int, np.ndarray]  # cell -> effective size of each update, in its largest learning rates [S]
@@ -99,7 +100,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     rows = np.array([row for row, _ in recorded], dtype=int)
     told = early.of_runs(signals)
     lost = finished["verdict"].isin(LOST)
-    norms = _norms(recorded, steps, finished)
+    norms, never_finite = _norms(recorded, steps, finished)
     fates = _fates(finished, norms)
     warnings, rule = _early(told, lost.reindex(rows).to_numpy(dtype=bool), finished["cell"].reindex(rows).to_numpy())
     compared, both = _compared(finished, norms)
@@ -116,6 +117,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
         shared_seeds=shared_seeds(study, finished),
         rule=rule,
         norms=norms,
+        never_finite=never_finite,
         compared=compared,
         both=both,
         sizes=sizes,
@@ -170,14 +172,17 @@ def _kinds(study: Study, fates: pd.DataFrame, recorded: np.ndarray) -> pd.DataFr
 
 def _norms(
     recorded: Sequence[tuple[int, Recording]], steps: Mapping[int, int], finished: pd.DataFrame
-) -> Gradients | None:
-    """The gradients of the runs that have the parts of most; None where nothing was recorded."""
+) -> tuple[Gradients | None, int]:
+    """The gradients of the runs that have the parts of most, and how many of these had none that is finite and above 0.
+
+    The latter are left out. None where nobody had one.
+    """
     kinds: dict[tuple[str, ...], int] = {}
     for _, recording in recorded:
         parts = tuple(recording.layers.tolist())
         kinds[parts] = kinds.get(parts, 0) + 1
     if not kinds:
-        return None
+        return None, 0
     parts = max(kinds, key=lambda names: kinds[names])
     chosen = [(row, one) for row, one in recorded if tuple(one.layers.tolist()) == parts and len(one.update)]
     found = np.full((len(chosen), PLACES, len(parts)), np.nan, dtype=np.float32)
@@ -188,9 +193,13 @@ def _norms(
         with np.errstate(divide="ignore", invalid="ignore"):
             found[number, made] = np.log10(recording.layer_norm[at[made]])
     found[~np.isfinite(found)] = np.nan
-    rows = [row for row, _ in chosen]
+    known = ~np.isnan(found).all(axis=(1, 2))
+    rows = [row for (row, _), has in zip(chosen, known.tolist(), strict=True) if has]
+    if not rows:
+        return None, len(chosen)
     lost = finished["verdict"].loc[rows].isin(LOST).to_numpy()
-    return Gradients(parts, np.array(rows), found, np.array([steps[row] for row in rows]), lost)
+    norms = Gradients(parts, np.array(rows), found[known], np.array([steps[row] for row in rows]), lost)
+    return norms, len(chosen) - len(rows)
 
 
 def _compared(finished: pd.DataFrame, norms: Gradients | None) -> tuple[tuple[int, ...], bool]:

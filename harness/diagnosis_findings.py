@@ -57,13 +57,19 @@ def _share(k: int, n: int) -> str:
     return f"{k} of {n} ({rate(k, n)})"
 
 
+def _never_finite(runs: int) -> str:
+    return f"{so_many(runs, 'recorded run')} had no finite gradient from 1 % of training on"
+
+
 def _vanishing(found: Analysis) -> list[str]:
     """Whether the gradients of the failed runs vanished, when and in which layers."""
     diagnosis = found.diagnosis
     kinds = diagnosis.kinds.drop(columns="cell").sum()
     recorded, vanished = int(kinds["failed_recorded"]), int(kinds["vanished"])
-    if not recorded or diagnosis.norms is None:
+    if not recorded:
         return [f"How the failed runs trained {_LACKING}."]
+    if diagnosis.norms is None:
+        return [f"{_never_finite(diagnosis.never_finite)}."]
     if not (found.runs["verdict"] == "ok").any():
         return ["No run learned, so that there is nothing to hold the failed runs' gradients against."]
     layers = len(diagnosis.norms.layers)
@@ -71,8 +77,9 @@ def _vanishing(found: Analysis) -> list[str]:
         f"the gradient norm of at least half of the {layers} layers fell below {percent(VANISHED)} of the median of "
         "runs that learn, and stayed there to the end"
     )
+    without = f" {_never_finite(diagnosis.never_finite)}." if diagnosis.never_finite else ""
     if not vanished:
-        return [f"Vanishing gradients: in none of {so_many(recorded, 'recorded failed run')} ({measure})."]
+        return [f"Vanishing gradients: in none of {so_many(recorded, 'recorded failed run')} ({measure}).{without}"]
     gone = diagnosis.fates[diagnosis.fates["vanished"].notna() & ~diagnosis.fates["kind"].isin(["ok", "at chance"])]
     at = gone["vanished"].astype(float)
     when = f"by update {at.median():.0f}" + (
@@ -80,7 +87,7 @@ def _vanishing(found: Analysis) -> list[str]:
     )
     return [
         f"Vanishing gradients: in {vanished} of {so_many(recorded, 'recorded failed run')} {measure}; {when}, in "
-        f"{gone['vanished_layers'].median():.0f} layers in the median."
+        f"{gone['vanished_layers'].median():.0f} layers in the median.{without}"
     ]
 
 

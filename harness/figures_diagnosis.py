@@ -124,6 +124,7 @@ def gradient_norms(found: Analysis) -> Figure | None:
     ]
     handles.append(Patch(facecolor="#999999", alpha=0.35, label="middle half of the runs"))
     of = ", cells with both outcomes" if len(study.cells) > 1 and found.diagnosis.both else ""
+    of += f", {without} without finite ones left out" if (without := found.diagnosis.never_finite) else ""
     rows = -(-len(titles) // 3)
     figure = empty_figure(study, f"gradient norms before clipping{of}", 0.4 + rows * 1.55, handles)
     panels = titled_panels(figure, list(titles.values()), 3)
@@ -137,6 +138,8 @@ def gradient_norms(found: Analysis) -> Figure | None:
             style: Any = {"colors": [colour], "linewidths": 0.35, "alpha": 0.3, "zorder": 2}
             ax.add_collection(LineCollection(thin, rasterized=len(thin) * len(x) > MANY_POINTS // 8, **style))
             known = ~np.isnan(values[which]).all(axis=0)
+            if not known.any():  # a part whose gradients are all zero
+                continue
             low, middle, high = np.nanpercentile(values[which][:, known], [25, 50, 75], axis=0)
             ax.fill_between(x[known], low, high, color=colour, alpha=0.22, lw=0, zorder=2.5)
             ax.plot(x[known], middle, color=colour, ls=line, lw=1.6, zorder=3)

@@ -40,6 +40,8 @@ class Run:
     # Recorded where given: the layers' gradient norm in the first half of the updates and in the second.
     gradients: tuple[float, float] | None = None
     update: float = 0.01  # norm of each update, of weights of norm 10
+    diverged_at: int | None = None  # of a diverged run: its first update that is not finite; None: half of them
+    every: int = 10  # updates between two evaluations, the first before any; 0: none at all
 
 
 MISSING = None
@@ -80,7 +82,7 @@ def measured(run: Run, steps: int, majority: int, examples: int, metric: str) ->
         final_train_loss=None if run.diverged else run.loss,
         final_dev_loss=None if run.diverged else run.loss,
         label_entropy=None if regression else math.log(2),
-        diverged_step=steps // 2 if run.diverged else None,
+        diverged_step=(run.diverged_at or steps // 2) if run.diverged else None,
         weights_sha256="a" * 64,
         data_sha256="b" * 64,
         model_sha256="c" * 64,
@@ -106,16 +108,16 @@ def answered(found: Measured) -> tuple[np.ndarray, np.ndarray]:
     return (np.full_like(logits, np.nan) if found.final_score is None else logits), labels
 
 
-def curves_of(found: Measured) -> Curves:
-    """Curves that end where the run ended, and are NaN from the middle on where it diverged."""
-    steps, evaluations = found.steps, np.arange(0, found.steps + 1, 10)
+def curves_of(found: Measured, every: int = 10, diverged_at: int | None = None) -> Curves:
+    """Curves that end where the run ended, and are NaN from `diverged_at` (the middle) on where it diverged."""
+    steps, evaluations = found.steps, np.arange(0, found.steps + 1, every) if every else np.zeros(0, dtype=np.int64)
     end = 0.5 if found.final_score is None else found.final_score
     logits, labels = answered(found)
     loss = np.linspace(0.7, found.final_train_loss or 0.7, steps)
     score = np.linspace(0.5, end, len(evaluations))
     if found.diverged_step is not None:
-        loss[found.diverged_step :] = np.nan
-        score[len(score) // 2 :] = np.nan
+        loss[found.diverged_step if diverged_at is None else diverged_at - 1 :] = np.nan
+        score[evaluations >= diverged_at if diverged_at else np.arange(len(score)) >= len(score) // 2] = np.nan
     return Curves(
         train_loss=loss.astype(np.float32),
         lr=np.full(steps, 1e-5),
@@ -136,6 +138,8 @@ def recording_of(curves: Curves, run: Run) -> Recording:
     layers = ["embeddings", "1 attention", "1 feed-forward", "2 attention", "2 feed-forward", "pooler", "head"]
     norms = np.full((steps, len(layers)), 0.1, dtype=np.float32)
     norms[:, :5] = np.where(early, *run.gradients)[:, None]
+    if run.diverged_at is not None:
+        norms[run.diverged_at - 1 :] = np.nan
     classes = np.bincount(curves.logits.argmax(axis=1), minlength=2)
     evaluations = len(curves.eval_step)
     return Recording(
@@ -175,7 +179,7 @@ def save(
         arrays_sha256=None,
         error=run.crashed,
     )
-    curves = curves_of(found) if found else None
+    curves = curves_of(found, run.every, run.diverged_at) if found else None
     if curves is not None and run.gradients is not None:
         curves = replace(curves, recording=recording_of(curves, run))
     store.save(record, curves)

@@ -175,6 +175,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
         "fates": fates,
         "rule": None,
         "norms": None,
+        "never_finite": 0,
         "compared": (),
         "sizes": {},
     }
