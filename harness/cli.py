@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, hub, keeping, machine
+from harness import execute, hub, inputs, keeping, machine
 from harness import rerun as rerunning
 from harness.cli_data import print_data
 from harness.cli_names import (
@@ -192,6 +192,7 @@ def plan(
     """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
     resolved, reason = machine.resolve(sweep_file(sweep), profile, overrides)
     store = Store(results / resolved.folder_name)
+    notes = inputs.planned(resolved)
     if resolved.search is not None:
         print_plan_of_search(resolved, store, reason, as_json=as_json)
         return
@@ -204,7 +205,8 @@ def plan(
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
         reckoned = {"seconds_left": expected.seconds, "seconds_from": expected.basis, "lane_bytes": expected.memory}
-        print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned)
+        told = {"notes": list(notes)}
+        print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
         return
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
@@ -218,6 +220,8 @@ def plan(
     size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
     lanes = machine.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
     out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
+    for note in notes:
+        out.print(Text(plain(note)), soft_wrap=True)
 
 
 @app.command()

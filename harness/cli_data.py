@@ -69,6 +69,10 @@ def print_data(out: Console, found: describing.Described) -> None:
     out.print(table)
     what = "the mean of the dev labels" if found.classes is None else "O" if tokens else "the most frequent dev label"
     out.print(f"Always answering {what} scores {found.majority:.4f}.\n")
+    for note in found.notes:
+        out.print(Text(plain(note), style="bold"), soft_wrap=True)
+    if found.notes:
+        out.print()
     out.print(_lengths_table(found))
     out.print()
     _print_odd(out, found)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from harness import structured_files
 from harness.glue import GLUE, OWN, Glue
 from harness.sweep import HarnessError, TaskFiles, TaskSpec
 
-SUFFIXES = (".tsv", ".csv", ".jsonl")
-TAGGED_SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl")  # of words and tags
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+TAGGED_SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")  # of words and tags
 
 
 def files_of(spec: TaskSpec) -> dict[str, Path] | None:
@@ -22,15 +23,24 @@ def files_of(spec: TaskSpec) -> dict[str, Path] | None:
 
 
 def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
-    """The files meant, by split, each looked for in a folder where one is named."""
+    """The files meant, by split, each looked for in a folder where one is named.
+
+    Where the task says which share of the training file is the dev split, there is no file of that.
+    """
     stems, glue = ["validation", "dev"], GLUE.get(spec.name)
     suffixes = TAGGED_SUFFIXES if spec.kind == "tokens" else SUFFIXES
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
-    found = {
-        "train": _one_of(files.train, "train", ["train"], suffixes),
-        "validation": _one_of(files.validation, "validation", stems, suffixes),
-    }
+    found = {"train": _one_of(files.train, "train", ["train"], suffixes)}
+    if spec.validation is not None:
+        _refuse_both(spec.validation, files, found["train"], [stem + suffix for stem in stems for suffix in suffixes])
+    elif files.validation is None:
+        raise HarnessError(
+            "a task has a dev split", got="task.files.train alone", allowed="a file of it, or a share of training",
+            fix="set task.files.validation, or task.validation=0.1 to split off a tenth of the training file",
+        )  # fmt: skip
+    else:
+        found["validation"] = _one_of(files.validation, "validation", stems, suffixes)
     if files.test is not None:
         found["test"] = _one_of(files.test, "test", ["test"], suffixes)
     names: dict[Path, str] = {}
@@ -41,9 +51,25 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
                 f"{other.replace('train', 'training')} and {split} data are two files",
                 got=f"{path} for both",
                 allowed="a file each, or a folder that holds both",
-                fix=f"set task.files.{other} and task.files.{split}",
+                fix=f"set task.files.{other} and task.files.{split}"
+                + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
             )
     return found
+
+
+def _refuse_both(share: float, files: TaskFiles, train: Path, names: Sequence[str]) -> None:
+    """Refuse a file of the dev split beside a share of the training file."""
+    other = None if files.validation is None else Path(files.validation).expanduser()
+    there = [other] if other is not None else []
+    if other is not None and other.is_dir():
+        there = [other / name for name in names if (other / name).is_file()]
+    if there and there[0].resolve() != train.resolve():
+        raise HarnessError(
+            "the dev split is a file, or a share of the training file",
+            got=f"{there[0]} and task.validation={share:g}",
+            allowed="one of the two",
+            fix="leave task.validation out, or name the training file itself with task.files.train",
+        )
 
 
 def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
@@ -59,7 +85,8 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
             f"a task's folder holds one file of each split ({path})",
             got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
             allowed="one of " + ", ".join(names),
-            fix=f"set task.files.{split} to the file",
+            fix=f"set task.files.{split} to the file"
+            + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
         )
     return found[0]
 
@@ -82,8 +109,12 @@ class Table:
 def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> Table:
     """A file's texts and labels; `blank` texts are refused unless they are asked for."""
     glue, suffix = glue or OWN, _suffix(path)
+    if suffix == ".parquet":
+        return _read_parquet(path, spec, glue, blank)
     text = decoded(path)
-    if suffix == ".jsonl":
+    if suffix == ".json" and (objects := structured_files.of_json(text, str(path))) is not None:
+        return _table_of_objects("row", list(enumerate(objects, 1)), str(path), spec, glue, blank)
+    if suffix in (".json", ".jsonl"):
         return _read_json(text, str(path), spec, glue, blank)
     quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
     split = _split_plain if quoting == "none" else _split_quoted
@@ -106,7 +137,7 @@ def _unreadable(path: Path, reason: str) -> HarnessError:
     return HarnessError(
         "a data file can be read",
         got=f"{path} ({reason})",
-        allowed="a .tsv, .csv or .jsonl file, or a folder with train and validation files",
+        allowed="a .tsv, .csv, .jsonl, .json or .parquet file, or a folder with train and validation files",
         fix="check task.files; relative paths start at the working directory",
     )
 
@@ -212,13 +243,29 @@ def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) 
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1)]
     while lines and not lines[-1][1].strip():
         lines.pop()
-    if not lines:
-        raise no_rows(source)
     objects = [(number, _object(line, source, number)) for number, line in lines]
+    return _table_of_objects("line", objects, source, spec, glue, blank)
+
+
+def _table_of_objects(
+    unit: str, objects: Sequence[tuple[int, dict[str, object]]], source: str, spec: TaskSpec, glue: Glue, blank: bool
+) -> Table:
+    if not objects:
+        raise no_rows(source)
     names = list(dict.fromkeys(key for _, fields in objects for key in fields))
     columns = Columns.choose(names, spec, glue, source, by_index=False)
     rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
-    return table_of(source, "line", rows, columns, names, blank)
+    return table_of(source, unit, rows, columns, names, blank)
+
+
+def _read_parquet(path: Path, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+    """Read the columns in use alone."""
+    names = structured_files.parquet_names(path)
+    columns = Columns.choose(names, spec, glue, str(path), by_index=False)
+    used = [names[column] for column in columns.used]
+    rows = enumerate(([row[name] for name in used] for row in structured_files.of_parquet(path, used)), 1)
+    compact = Columns(0, None if columns.pair is None else 1, len(used) - 1)
+    return table_of(str(path), "row", rows, compact, used, blank)
 
 
 def _object(line: str, source: str, number: int) -> dict[str, object]:
@@ -455,6 +502,15 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
 
 def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | dict[str, object]]]:
     """The fields of each row with its line, without blank lines at the end."""
+    if suffix == ".parquet":
+        yield from enumerate(structured_files.of_parquet(path), 1)
+        return
+    if suffix == ".json":
+        objects = structured_files.of_json(decoded(path), str(path))
+        if objects is not None:
+            yield from enumerate(objects, 1)
+            return
+        suffix = ".jsonl"
     lines, source = _decoded_lines(path), str(path)
     if suffix == ".jsonl" or (spec.quoting or ("none" if suffix == ".tsv" else "csv")) == "none":
         blank = 0

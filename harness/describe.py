@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from harness import metrics, tasks
+from harness import label_notes, metrics, tasks
 from harness.examples import NO_LABEL, Raw, Rows
-from harness.sweep import TaskSpec
+from harness.sweep import HarnessError, TaskSpec
 from harness.tokenising import Tokenizer
 
 MOST_SHOWN = 5  # examples of each finding
@@ -114,6 +114,7 @@ class Described:
     test: Split | None = None
     test_leaks_of_train: Leaks | None = None  # test examples whose texts are in the training split
     test_leaks_of_dev: Leaks | None = None  # … in the dev split, by which all is chosen
+    notes: tuple[str, ...] = ()  # what its labels can't show, and why a sweep would refuse them
 
 
 def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> Described:
@@ -151,7 +152,19 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         test=test[0] if test else None,
         test_leaks_of_train=None if raw.test is None else _leaks(raw, raw.train, raw.test),
         test_leaks_of_dev=None if raw.test is None else _leaks(raw, raw.validation, raw.test),
+        notes=(*_refusals(raw), *label_notes.of(raw)),
     )
+
+
+def _refusals(raw: Raw) -> list[str]:
+    """Why a sweep would refuse the labels."""
+    found = []
+    for refuse in (label_notes.refuse_ids, label_notes.refuse_single):
+        try:
+            refuse(raw)
+        except HarnessError as error:
+            found.append(f"A sweep refuses these data: {error}.")
+    return found
 
 
 def _joined(rows: Rows) -> list[tuple[str, ...]]:

@@ -193,8 +193,8 @@ def _norms(
         with np.errstate(divide="ignore", invalid="ignore"):
             found[number, made] = np.log10(recording.layer_norm[at[made]])
     found[~np.isfinite(found)] = np.nan
-    known = ~np.isnan(found).all(axis=(1, 2))
-    rows = [row for (row, _), has in zip(chosen, known.tolist(), strict=True) if has]
+    known = np.flatnonzero(np.isfinite(found).any(axis=(1, 2)))
+    rows = [chosen[place][0] for place in known]
     if not rows:
         return None, len(chosen)
     lost = finished["verdict"].loc[rows].isin(LOST).to_numpy()

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import augmentation, early, hub, keeping, machine, tasks
+from harness import augmentation, early, inputs, keeping, machine, model_files, tasks
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -31,7 +31,6 @@ from harness.sweep import (
     Recipe,
     Sweep,
     Trial,
-    check_reinit,
     expand,
     orphaning_change,
     show,
@@ -272,9 +271,9 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
     }
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         raw = tasks.load(task)
+        inputs.check_task([recipe for recipe in recipes if recipe.task == task], raw)
         for recipe in recipes:
             if recipe.task == task:
-                tasks.check_recipe(recipe, raw.train.labels, raw.metric)
                 _check_words(recipe, augmentation.check(recipe, raw), changed)
         if task.name in known and known[task.name][0] != raw.sha256:
             raise HarnessError(
@@ -283,20 +282,9 @@ def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection
                 allowed="the same texts and labels in the same order",
                 fix="restore them, or name another folder with --results",
             )
+    inputs.check_models(recipes)
     for model in dict.fromkeys(recipe.model for recipe in recipes):
-        hub.check_model(model)
-    for recipe in recipes:
-        layers = machine.layers(recipe.model)
-        if layers is not None:
-            check_reinit(recipe, layers)
-        # transformers masks its attention, in bf16 under autocast, with the least number of float32: an overflow.
-        if recipe.precision == "bf16" and machine.family(recipe.model) == "deberta":
-            raise HarnessError(
-                "DeBERTa's first version is not trained in bf16",
-                got=f"precision bf16 with {recipe.model.name}",
-                allowed="float32 or tf32 with it",
-                fix="change precision, or take a later version",
-            )
+        model_files.check_finite(model)
     for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
         from harness import models  # torch, where a method asks what the model has
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from harness import analysis, diagnosis_findings, drawing, figures, findings, tables
+from harness import analysis, diagnosis_findings, drawing, figures, findings, label_notes, tables
 from harness.analysis import Analysis
 from harness.records import Environment
 from harness.study import Study
@@ -592,6 +592,15 @@ def _sections(found: Analysis, made: Mapping[str, Table], drawn: Path, opening: 
     return tuple(sections)
 
 
+def _balance(study: Study) -> list[str]:
+    """What accuracy can't show, where one class is nearly all of a dev split."""
+    counted = study.runs[["metric", "majority_correct", "dev_examples"]].dropna().drop_duplicates()
+    rows = zip(counted["metric"], counted["majority_correct"], counted["dev_examples"], strict=True)
+    return [
+        note for metric, most, examples in rows for note in label_notes.unbalanced(metric, int(most), int(examples))
+    ]
+
+
 def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
     study = found.study
     answer = tuple(findings.answer(found))
@@ -609,7 +618,7 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
         answer=answer,
         completeness=_completeness(study),
         score=_score_note(study),
-        notes=study.notes,
+        notes=(*study.notes, *_balance(study)),
         multiplicity=findings.multiplicity(found),
         sections=_sections(found, made, drawn, answer[0]),
         next_words=proposed[0],

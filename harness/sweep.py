@@ -39,14 +39,15 @@ class _Frozen(BaseModel):
 
 
 class TaskFiles(_Frozen):
-    """Local data files, .tsv, .csv or .jsonl; relative paths start at the working directory.
+    """Local data files, .tsv, .csv, .jsonl, .json or .parquet; relative paths start at the working directory.
 
+    `validation` is None where a share of the training file is the dev split (`task.validation`).
     `test` is scored once, with the weights that a result is of, and chooses nothing. A folder that is named for all
     has none: GLUE's are without labels.
     """
 
     train: str
-    validation: str
+    validation: str | None = None
     test: str | None = None
 
 
@@ -83,6 +84,9 @@ class TaskSpec(_Frozen):
     quoting: Literal["none", "csv"] | None = None
     metric: Metric | None = None
     kind: Literal["texts", "tokens"] = "texts"
+    # The share of the training file that is the dev split, and which one: see `holdout.chosen`.
+    validation: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
+    validation_seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
 
 class ModelSpec(_Frozen):
@@ -464,6 +468,25 @@ def _same(one: object, other: object) -> bool:
 # ---------------------------------------------------------------------------------------------------- reading YAML
 
 
+_PROSE = ("title", "stand_in")  # whose words may stand in any quotes
+_TYPOGRAPHIC = "“”„‟‘’‚‛«»‹›"
+
+
+def _refuse_typographic(node: yaml.Node | None) -> None:
+    """Refuse quotes that a word processor bent: YAML takes them for letters."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_typographic(item)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None and node.value[:1] in (*_TYPOGRAPHIC,):
+        plain = node.value.strip(_TYPOGRAPHIC)
+        raise HarnessError(
+            f"quotes are straight (line {node.start_mark.line + 1})",
+            got=node.value[:60],
+            allowed=f'{plain[:60]}, or "{plain[:60]}"',
+            fix="type the quotes anew in a plain text editor",
+        )
+
+
 class _Loader(yaml.SafeLoader):
     """YAML with `1e-5` as a number, and a doubled key as an error instead of a silent overwrite."""
 
@@ -471,8 +494,11 @@ class _Loader(yaml.SafeLoader):
         """Check the keys as they are written, before `<<` merges others in."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
-        for key, _ in node.value:
+        for key, value in node.value:
             place = f"(line {key.start_mark.line + 1})"
+            if key.value not in _PROSE:
+                _refuse_typographic(value)
+            _refuse_typographic(key)
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
                 raise HarnessError(
                     f"a key is a word {place}",
@@ -650,6 +676,8 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     if not equals or not key:
         raise HarnessError("--set takes key=value", got=f"'{assignment}'", allowed="as lr=2e-5", fix="add the =")
     value = _yaml(text, f"the value of --set {key}")
+    if key not in _PROSE:
+        _refuse_typographic(yaml.compose(text, yaml.SafeLoader))
     head, _, rest = key.partition(".")
     if head not in _KEYS:
         raise _unknown(head, _KEYS, "--set")
@@ -861,6 +889,7 @@ def _check(recipe: Recipe) -> None:
             allowed="kind: tokens without a metric, or kind: texts with another",
             fix="correct one of the two",
         )
+    _check_dev_split(recipe.task)
     for field in ("text_pair", "quoting") if recipe.task.kind == "tokens" else ():
         if getattr(recipe.task, field) is not None:
             raise HarnessError(
@@ -917,6 +946,24 @@ def _check(recipe: Recipe) -> None:
             got=f"{recipe.average_last} of {recipe.epochs} epochs",
             allowed=f"1 to {recipe.epochs}",
             fix="lower average_last",
+        )
+
+
+def _check_dev_split(task: TaskSpec) -> None:
+    """Raise HarnessError for files without a dev split, and for a share of training files that there are none of."""
+    if task.validation is not None and (task.files is None or task.name == "embedded"):
+        raise HarnessError(
+            "task.validation is the share of a training file that is the dev split",
+            got=f"{show(task.validation)} for '{task.name}'{' without files' if task.files is None else ''}",
+            allowed="a task with files of your own",
+            fix="drop task.validation, or give task.files",
+        )
+    if task.files is not None and task.files.validation is None and task.validation is None:
+        raise HarnessError(
+            "a task's files have a dev split",
+            got="task.files.train alone",
+            allowed="a file of it, or a share of the training file",
+            fix="add task.files.validation, or task.validation: 0.1 to split off a tenth",
         )
 
 

@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from harness import holdout, structured_files
 from harness.data_files import TAGGED_SUFFIXES, decoded, find, is_unicode, no_rows, refuse, short
 from harness.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.glue import EMBEDDED
@@ -31,13 +33,17 @@ def load(spec: TaskSpec) -> Raw:
                 "the format of words and tags is told by the file's ending",
                 got=str(path), allowed=", ".join(TAGGED_SUFFIXES), fix="rename it",
             )  # fmt: skip
-        read = _read_json_lists if path.suffix.lower() == ".jsonl" else _read_lines
-        sentences = read(decoded(path), str(path), spec)
+        sentences = _read(path, spec)
         if not sentences:
             raise no_rows(str(path))
         for lines, _, tags in sentences:
             _check(str(path), lines, tags)
         found.append((str(path), sentences))
+    if spec.validation is not None:
+        source, sentences = found[0]
+        dev = holdout.chosen([tuple(words) for _, words, _ in sentences], None, spec.validation, spec.validation_seed)
+        parts = [[one for place, one in enumerate(sentences) if (place in dev) == wanted] for wanted in (False, True)]
+        found[:1] = [(source, part) for part in parts]
     types = sorted({tag[2:] for _, _, tags in found[0][1] for tag in tags if tag != "O"})
     if not types:
         raise HarnessError(
@@ -47,6 +53,19 @@ def load(spec: TaskSpec) -> Raw:
     names = ("O", *(f"{place}-{one}" for one in types for place in "BI"))
     rows = [_rows(path, sentences, names, split) for (path, sentences), split in zip(found, SPLITS, strict=False)]
     return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
+
+
+def _read(path: Path, spec: TaskSpec) -> _Sentences:
+    suffix, source = path.suffix.lower(), str(path)
+    if suffix == ".parquet":
+        return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row")
+    text = decoded(path)
+    if suffix not in (".json", ".jsonl"):
+        return _read_lines(text, source, spec)
+    rows = structured_files.of_json(text, source) if suffix == ".json" else None
+    if rows is not None:
+        return _sentences_of(enumerate(rows, 1), source, spec, "row")
+    return _read_json_lists(text, source, spec)
 
 
 def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str) -> Rows:
@@ -129,8 +148,7 @@ def _read_lines(text: str, source: str, spec: TaskSpec) -> _Sentences:
 
 
 def _read_json_lists(text: str, source: str, spec: TaskSpec) -> _Sentences:
-    sentences: _Sentences = []
-    keys = (spec.text or "words", spec.label or "tags")
+    rows: list[tuple[int, object]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -138,6 +156,14 @@ def _read_json_lists(text: str, source: str, spec: TaskSpec) -> _Sentences:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             value = getattr(error, "msg", str(error))
+        rows.append((number, value))
+    return _sentences_of(rows, source, spec, "line")
+
+
+def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpec, unit: str) -> _Sentences:
+    sentences: _Sentences = []
+    keys = (str(spec.text or "words"), str(spec.label or "tags"))
+    for number, value in rows:
         lists: list[list[str]] = []
         for key in keys:
             found = value.get(key) if isinstance(value, dict) else None
@@ -145,13 +171,13 @@ def _read_json_lists(text: str, source: str, spec: TaskSpec) -> _Sentences:
             if not texts or not all(isinstance(one, str) and one.strip() and is_unicode(one) for one in texts):
                 said = f"no such list in {key}" if isinstance(value, dict) else short(value)
                 refuse(
-                    "every line is a JSON object with lists of words and of tags",
-                    source, number, said, f'{{"{keys[0]}": ["…"], "{keys[1]}": ["O"]}}', "mend that line",
+                    f"every {unit} is {'a JSON object' if unit == 'line' else 'one'} with lists of words and of tags",
+                    source, number, said, f'{{"{keys[0]}": ["…"], "{keys[1]}": ["O"]}}', f"mend that {unit}", unit,
                 )  # fmt: skip
             lists.append(texts)
         words, tags = lists
         if len(words) != len(tags):
             said = f"{so_many(len(words), 'word')} and {so_many(len(tags), 'tag')}"
-            refuse("every word has its tag", source, number, said, "as many of both", "mend that line")
+            refuse("every word has its tag", source, number, said, "as many of both", f"mend that {unit}", unit)
         sentences.append(([number] * len(words), words, tags))
     return sentences

@@ -1,13 +1,16 @@
 """What is learned: a task's name or files become rows of text and label, and a recipe is checked against them."""
 
+import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from harness import hub, tagged
+from harness import holdout, hub, label_notes, tagged
 from harness.data_files import Columns, Table, find, read, short, table_of
 from harness.examples import SPLITS, Raw, Rows, sha256_of
 from harness.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
@@ -29,6 +32,9 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     tables: tuple[Table, ...]
     if spec.files is not None:
         tables = tuple(read(path, spec, glue, blank) for path in find(spec, spec.files).values())
+        if spec.validation is not None:
+            regression = is_regression(spec.metric or (glue or OWN).metric)
+            tables = (*_held_out(tables[0], spec.validation, spec.validation_seed, regression), *tables[1:])
     elif glue is not None:
         tables = _fetch(spec, glue)
     else:
@@ -36,9 +42,33 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
             "a task is a GLUE name, embedded, or files of your own",
             got=f"'{spec.name}' without files",
             allowed=", ".join((*GLUE, EMBEDDED)),
-            fix="name one of these, or give task.files",
+            fix=f"{_meant(spec.name)}name one of these, or give task.files",
         )
-    return _raw(spec.name, spec.metric or (glue or OWN).metric, (glue or OWN).names, *tables)
+    names = (glue or OWN).names
+    return _raw(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
+
+
+def _meant(name: str) -> str:
+    """`did you mean 'rte'? Else `, where a task goes by nearly that name; nothing where none does."""
+    near = difflib.get_close_matches(name.strip().strip("“”„‘’\"'").casefold(), (*GLUE, EMBEDDED), n=1, cutoff=0.75)
+    return f"did you mean '{near[0]}'? Else " if near else ""
+
+
+def _held_out(table: Table, share: float, seed: int, regression: bool) -> tuple[Table, Table]:
+    """The training table without its dev split, and that."""
+    pairs = table.pairs or [""] * len(table.texts)
+    keys = list(zip(table.texts, pairs, strict=True))
+    dev = holdout.chosen(keys, None if regression else table.labels, share, seed)
+    first, second = ([place for place in range(len(keys)) if (place in dev) == wanted] for wanted in (False, True))
+    return _part(table, first), _part(table, second)
+
+
+def _part(table: Table, places: list[int]) -> Table:
+    def some(values: Sequence[Any]) -> list[Any]:
+        return [values[place] for place in places]
+
+    pairs = None if table.pairs is None else some(table.pairs)
+    return replace(table, numbers=some(table.numbers), texts=some(table.texts), pairs=pairs, labels=some(table.labels))
 
 
 def check(spec: TaskSpec) -> None:
@@ -129,10 +159,11 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
 # ----------------------------------------------------------------------------------------------- from a table to a task
 
 
-def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table) -> Raw:
+def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table, looked_at: bool = False) -> Raw:
     """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
 
-    The tables are those of training, validation and, where there is one, test.
+    The tables are those of training, validation and, where there is one, test. Labels that look like ids are refused,
+    unless the data are only looked at.
     """
     train = tables[0]
     for table in tables[1:]:
@@ -148,6 +179,8 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table) -> R
     if is_regression(metric):
         labels = [_numbers(table, metric) for table in tables]
     else:
+        if not looked_at:
+            label_notes.refuse_id_labels(train.labels, train.source)
         names = _label_names(train, known)
         labels = [_indexes(table, names, split) for table, split in zip(tables, SPLITS, strict=False)]
     rows = [
@@ -215,6 +248,7 @@ def _numbers(table: Table, metric: Metric) -> np.ndarray:
 # --------------------------------------------------------------------------------------------- shipped and from the hub
 
 
+@lru_cache(maxsize=2)  # a plan asks for it several times
 def _load_embedded(spec: TaskSpec) -> Raw:
     from harness.embedded import language
 

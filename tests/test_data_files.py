@@ -58,6 +58,9 @@ def test_every_format_reads_back_what_was_written(case, newline, bom):
     }
     if plain:
         versions["tsv"] = [as_table(rows, "\t", False, newline) for rows in (train, validation)]
+    versions["json"] = [
+        json.dumps([json.loads(line) for line in as_json(rows).split("\n") if line]) for rows in (train, validation)
+    ]
     hashes = set()
     with tempfile.TemporaryDirectory() as name:
         for suffix, contents in versions.items():
@@ -155,6 +158,21 @@ BAD = {  # what is wrong: suffix, training file, validation file, further fields
     "other suffix": ("txt", GOOD, GOOD, {"files": {"train": "{}/train.txt", "validation": "{}/dev.txt"}}),
     "no such file": ("tsv", GOOD, GOOD, {"files": {"train": "{}/trian.tsv", "validation": "{}/dev.tsv"}}),
     "one file for both": ("tsv", GOOD, GOOD, {"files": {"train": "{}/train.tsv", "validation": "{}/train.tsv"}}),
+    "a share beside a file": (
+        "tsv",
+        GOOD,
+        GOOD,
+        {"files": {"train": "{}/train.tsv", "validation": "{}/dev.tsv"}, "validation": 0.5},
+    ),
+    "a share beside a folder's file": ("tsv", GOOD, GOOD, {"validation": 0.5}),
+    "a share of two examples": ("tsv", GOOD, GOOD, {"files": {"train": "{}/train.tsv"}, "validation": 0.5}),
+    "neither file nor share": ("tsv", GOOD, GOOD, {"files": {"train": "{}/train.tsv"}}),
+    "ids for labels": ("tsv", "text\tlabel\n" + "".join(f"t{n}\t{n}\n" for n in range(300)), GOOD, {}),
+    "JSON that is no list": ("json", '{"version": 2, "data": {}}', JSON, {}),
+    "JSON cut short": ("json", '[{"text": "a", "label": "pos"}, {"text"', JSON, {}),
+    "a row of JSON that is no object": ("json", '[{"text": "a", "label": "pos"}, 3]', JSON, {}),
+    "columns of JSON of two lengths": ("json", '{"text": ["a", "b"], "label": ["pos"]}', JSON, {}),
+    "no Parquet": ("parquet", GOOD, GOOD, {}),
     "dev for test": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}/dev.tsv"}}),
     "no test file": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}"}}),
 }
