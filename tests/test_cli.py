@@ -96,6 +96,7 @@ def test_plan_as_json_keeps_its_contract(here):
     fresh = json.loads(run("plan", "small", "--json").stdout)
     assert fresh.pop("seconds_left") > 0
     assert fresh.pop("lane_bytes") > 0
+    assert fresh.pop("notes") == []
     assert fresh == {
         "sweep": "small", "profile": "embedded", "reason": "paper needs a GPU of 24 GiB and this machine has none",
         "trials": 8, "cells": 4, "finished": 0, "crashed": 0, "missing": 8,
