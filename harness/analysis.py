@@ -672,7 +672,7 @@ def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
                 for logits, error in zip(found.logits, errors, strict=True)
             ]
         elif set(here["metric"]) <= others:
-            arrays = [arrays for row in here.index if (arrays := study.curves(int(row))) is not None]
+            arrays = [one for row in here.index if (one := study.curves(int(row))) is not None and one.labels.size]
             each = [
                 metrics.every_score(one.logits, one.labels, one.sentences if one.sentences.size else None)
                 for one in arrays

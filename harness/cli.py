@@ -788,20 +788,34 @@ def keys(as_json: AsJson = False) -> None:
 
 @app.command(name="import")
 def import_runs(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="CSV, JSONL, Parquet, or a folder of MLflow's.")],
-    seed: Annotated[str, typer.Option("--seed", metavar="COL", help="The column of the seeds.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE…", help="Tables, stores or folders of other tools, or an MLflow server."),
+    ],
     metric: Annotated[str, typer.Option("--metric", metavar="COL", help="The column of the final scores.")],
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="The results folder to write.")],
+    seed: Annotated[str | None, typer.Option("--seed", metavar="COL", help="The column of the seeds.")] = None,
+    seed_from: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Or: the seed in a run's folder or name, as 'seed(\\d+)'."),
+    ] = None,
     cell: Annotated[
         list[str], typer.Option("--cell", metavar="COL,…", help="What tells cells apart; may repeat.")
     ] = [],
     conditions: Annotated[
-        list[str], typer.Option("--where", metavar="COL=VALUE,…", help="Only rows with one of these; may repeat.")
+        list[str],
+        typer.Option("--where", metavar="COL=VALUE,…", help="Only such rows; COL!=VALUE leaves them out; may repeat."),
     ] = [],
+    state: Annotated[
+        str | None, typer.Option(metavar="COL|none", help="The column that tells which runs crashed or never ended.")
+    ] = None,
     majority: Annotated[
         str | None, typer.Option(metavar="NUMBER|COL", help="The majority classifier's score: at it a run failed.")
     ] = None,
     higher_is_better: Annotated[bool, typer.Option("--higher-is-better/--lower-is-better")] = True,
+    unit: Annotated[
+        str | None, typer.Option(metavar="percent|fraction|other", help="What the scores are, where it is not clear.")
+    ] = None,
     nan: Annotated[
         str | None, typer.Option(metavar="missing|diverged", help="What an empty, NaN or infinite score means.")
     ] = None,
@@ -822,19 +836,21 @@ def import_runs(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another import of that name.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read somebody else's runs from tables; `harness report NAME` then reports on them."""
-    from harness import importing
+    """Read somebody else's runs from tables, stores or folders; `harness report NAME` then reports on them."""
+    from harness.importing.options import ImportOptions
+    from harness.importing.runs import import_runs as read_and_write
 
     if (Path("sweeps") / f"{name}.yaml").is_file():
         raise HarnessError(
             "an import has a name of its own", got=f"{name}, a sweep under sweeps/",
             allowed="a name that no sweep has", fix="choose another --as",
         )  # fmt: skip
-    asked = importing.Asked(
-        tuple(files), seed, metric, name, tuple(cell), tuple(conditions), majority, higher_is_better, nan, aggregate,
-        seeds, examples, test, best, loss,
+    options = ImportOptions(
+        sources=tuple(files), seed=seed, metric=metric, name=name, cell=tuple(cell), where=tuple(conditions),
+        majority=majority, higher_is_better=higher_is_better, nan=nan, aggregate=aggregate, seeds=seeds,
+        examples=examples, test=test, best=best, loss=loss, seed_from=seed_from, state=state, unit=unit,
     )  # fmt: skip
-    folder, found = importing.run(asked, results, overwrite=overwrite)
+    folder, found = read_and_write(options, results, overwrite=overwrite)
     if as_json:
         print_json({"name": name, "folder": str(folder), **found.counts})
         return

@@ -180,6 +180,8 @@ def _lines(ax: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray, _Line]], many
 
 def _smooth(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The running mean of a loss [S] over S/50 steps at most at 200 places: (steps, means)."""
+    if not len(loss):  # of an imported run whose tool kept none
+        return np.zeros(0), np.zeros(0)
     window = max(1, len(loss) // 50)
     means = np.convolve(loss.astype(np.float64), np.full(window, 1 / window), mode="valid")
     steps = np.arange(len(means)) + (window + 1) / 2

@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import records
+from harness.curve_files import load_curves
 from harness.records import Baseline, Curves, Environment, Measured, Store, Surface
 from harness.sweep import HarnessError, Recipe, Scalar, Spec, Sweep, name_cell
 
@@ -151,9 +152,16 @@ _HASHES = {"weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256
 _TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
 
 
-def save_imported(folder: Path, imported: Imported, runs: pd.DataFrame) -> None:
-    """Write a table of somebody else's runs to a results folder; `runs` has some of `columns()`, `cell` among them."""
+def save_imported(folder: Path, imported: Imported, runs: pd.DataFrame, curves: bytes | None = None) -> None:
+    """Write a table of somebody else's runs to a results folder; `runs` has some of `columns()`, `cell` among them.
+
+    `curves` is the file of their curves, as `curve_files.packed` makes it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if curves is None:
+        (folder / "curves.npz").unlink(missing_ok=True)  # of an import before
+    else:
+        records.write(folder / "curves.npz", curves)
     records.write(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n").encode())
     records.write(folder / "imported.json", (imported.model_dump_json(indent=1) + "\n").encode())
 
@@ -182,6 +190,7 @@ def of_import(folder: Path) -> Study:
             folder / "runs.csv", dtype=dict.fromkeys(_TEXTS, "str"), keep_default_na=False, na_values=[""]
         )
         _hold(found, imported)
+        curves = load_curves(folder, len(found))
     except (OSError, ValueError, ValidationError) as error:
         raise HarnessError(
             "imported runs can be read",
@@ -203,6 +212,7 @@ def of_import(folder: Path) -> Study:
         higher_is_better=imported.higher_is_better,
         notes=imported.notes,
         imports=(imported,),
+        load=curves.get,
     )
 
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from made_runs import MOSBACH, MOSBACH_RUNS, store_of, sweep_of
 from typer.testing import CliRunner
 
-from harness import analysis, importing, report, study
+from harness import analysis, report, study
 from harness.cli import app
-from harness.importing import Asked
+from harness.importing.options import AGGREGATIONS, NAN_CHOICES, ImportOptions
+from harness.importing.runs import import_runs, read_runs
 from harness.sweep import HarnessError
 
 ROWS = [
@@ -65,14 +66,14 @@ def text(name: str, content: str | bytes) -> Path:
     return path
 
 
-def ask(*files: Path | str, **fields) -> Asked:
+def ask(*files: Path | str, **fields) -> ImportOptions:
     given = {"seed": "seed", "metric": "acc", "name": "x", "cell": ("lr,bc,task",)} | fields
-    return Asked(files=tuple(Path(file) for file in files), **given)
+    return ImportOptions(sources=tuple(str(file) for file in files), **given)
 
 
 def of(*files: Path | str, **fields) -> study.Study:
     """Import and read back, as `report` does."""
-    folder, found = importing.run(ask(*files, **fields), Path("results"), overwrite=True)
+    folder, found = import_runs(ask(*files, **fields), Path("results"), overwrite=True)
     back = study.of_import(folder)
     assert len(back.runs) == len(found.runs) == found.counts["runs"]
     assert back.imports == (found.imported,)
@@ -92,7 +93,7 @@ def refusal(*files, **fields) -> str:
     """The one line of a HarnessError; nothing is written then."""
     asked = ask(*files, **({"cell": ("lr",), "name": "refused"} | fields))
     with pytest.raises(HarnessError) as caught:
-        importing.run(asked, Path("results"))
+        import_runs(asked, Path("results"))
     line = str(caught.value)
     assert "\n" not in line
     assert ": got " in line
@@ -463,9 +464,10 @@ def test_a_wandb_export_tells_crashed_runs_from_finished_ones():
     assert list(found.runs["outcome"]) == ["ok", *[None] * 5, "ok"]
     assert list(found.runs["error"])[1:4] == ["State: crashed", "State: failed", "State: killed"]
     assert found.runs["final_score"].notna().sum() == 2
-    assert any(
-        "export of Weights & Biases" in n and "2 runs in other states (running, preempted)" in n for n in found.notes
-    )
+    assert (
+        "States of runs are read from the column 'State' (finished: finished 2; crashed: crashed 1, failed 1, "
+        "killed 1; missing: running 1, preempted 1); a crash is missing data, not a failed run."
+    ) in found.notes
     assert "Scores of crashed runs are not used: 2." in found.notes
     rows[6]["acc"] = "NaN"
     assert "1 row of 7" in refusal(wandb("w.csv", rows))
@@ -497,7 +499,7 @@ def test_an_mlflow_store_gives_last_steps_states_and_nested_names():
     assert list(found.runs["error"])[1] == "status: FAILED"
     assert found.cells[0].axes == (("lr", 1e-5), ("model/name", "b"))
     assert "Runs that were deleted in MLflow are left out: 1." in found.notes
-    assert any("1 run in other states (RUNNING) as missing" in note for note in found.notes)
+    assert any("column 'status' of MLflow" in note and "missing: running 1" in note for note in found.notes)
     assert content(of("mlruns/0", **ask_for)) == content(found)
     assert of(store, **(ask_for | {"cell": ("run_name",)})).values("run_name") == [f"run {c * 32}" for c in "abc"]
     assert "did you mean 'params.seed', 'metrics.seed'?" in refusal(
@@ -509,7 +511,7 @@ def test_bad_mlflow_folders_are_one_line():
     Path("empty").mkdir()
     Path("no.csv").mkdir()
     for name in ("empty", "no.csv"):
-        assert f"{name} (a folder without runs of MLflow's)" in refusal(name)
+        assert f"{name} (a folder without runs of a tool that is known)" in refusal(name)
     store = mlruns()
     run = mlrun("mlruns/0", "a" * 32, {"lr": "1", "seed": "1"}, {"acc": "1 abc 3\n"})
     assert "line 1 is no 'time value step'" in refusal(store)
@@ -551,7 +553,7 @@ BAD = {
     "majority": (GOOD, {"majority": "half"}, "--majority names a column of every file: got 'half'"),
     "majority NaN": (GOOD, {"majority": "nan"}, "--majority names a column of every file: got 'nan'"),
     "a majority of text": (GOOD.replace("1,1", "x,1"), {"majority": "lr"}, "--majority 'lr' holds numbers: got 'x'"),
-    "where": (GOOD, {"where": ("lr",)}, "--where takes COLUMN=VALUE: got 'lr'"),
+    "where": (GOOD, {"where": ("lr",)}, "--where takes COLUMN=VALUE or COLUMN!=VALUE: got 'lr'"),
     "where column": (GOOD, {"where": ("x=1",)}, "--where names a column of every file: got 'x'"),
     "where none": (GOOD, {"where": ("lr=2",)}, "--where lr=2, which leaves none of 1; allowed: 'lr': '1'"),
     "cell twice": (GOOD, {"cell": ("lr,lr",)}, "--cell names a column once: got 'lr'"),
@@ -566,7 +568,7 @@ BAD = {
     "examples 0": (GOOD, {"examples": "0"}, "--examples is a number of dev examples: got 0"),
     "examples 2.5": (GOOD, {"examples": "2.5"}, "--examples is a number of dev examples: got 2.5"),
     "percent": (GOOD.replace("0.5", "53.1"), {"examples": "277"}, "got 53.1 in bad.csv:2; allowed: 0 to 1"),
-    "a majority in percent": (GOOD, {"examples": "277", "majority": "52.7"}, "got 52.7; allowed: 0 to 1"),
+    "a majority of 527": (GOOD, {"examples": "277", "majority": "527"}, "a majority of 527 and scores up to 0.5"),
     "a loss of examples": (GOOD, {"examples": "277", "higher_is_better": False}, "--examples with --lower-is-better"),
     "name": (GOOD, {"name": "../x"}, "--as names a results folder: got '../x'"),
     "no name": (GOOD, {"name": ""}, "--as names a results folder: got ''"),
@@ -620,21 +622,21 @@ def test_a_file_is_read_once_and_one_without_a_column_is_named():
 def test_a_folder_is_replaced_by_the_same_command_or_overwrite_alone():
     path = text("a.csv", GOOD)
     results = Path("results")
-    importing.run(ask(path, cell=("lr",)), results)
+    import_runs(ask(path, cell=("lr",)), results)
     text("a.csv", GOOD + "1,2,0.6\n")
-    importing.run(ask(path, cell=("lr",)), results)  # the file has grown
+    import_runs(ask(path, cell=("lr",)), results)  # the file has grown
     assert len(study.of_import(results / "x").runs) == 2
     with pytest.raises(HarnessError, match="imported otherwise"):
-        importing.run(ask(path, cell=("lr",), majority="0.5"), results)
+        import_runs(ask(path, cell=("lr",), majority="0.5"), results)
     assert study.of_import(results / "x").runs["outcome"].isna().all()
-    importing.run(ask(path, cell=("lr",), majority="0.5"), results, overwrite=True)
+    import_runs(ask(path, cell=("lr",), majority="0.5"), results, overwrite=True)
     assert study.of_import(results / "x").runs["outcome"].notna().all()
     (results / "rte").mkdir()
     (results / "rte" / "plan.json").write_text("{}")
     with pytest.raises(HarnessError, match="holds no import"):
-        importing.run(ask(path, cell=("lr",), name="rte"), results, overwrite=True)
+        import_runs(ask(path, cell=("lr",), name="rte"), results, overwrite=True)
     (results / "rte" / "plan.json").rename(results / "rte" / "runs.csv")  # as an import that was killed leaves it
-    importing.run(ask(path, cell=("lr",), name="rte"), results)
+    import_runs(ask(path, cell=("lr",), name="rte"), results)
 
 
 # --------------------------------------------------------------------------------------------------------------- laws
@@ -648,8 +650,8 @@ row = st.tuples(
 
 @given(
     st.lists(row, min_size=1, max_size=30),
-    st.sampled_from(importing.AGGREGATIONS),
-    st.sampled_from(importing.NAN_CHOICES),
+    st.sampled_from(AGGREGATIONS),
+    st.sampled_from(NAN_CHOICES),
     st.booleans(),
     st.booleans(),
 )
@@ -667,9 +669,9 @@ def test_no_row_is_lost_or_doubled(rows, how, nan, planned, filtered):
     asked = ask(path, **fields, where=("split=test",) if filtered else ())
     if not kept:
         with pytest.raises(HarnessError, match="leaves none"):
-            importing.read(asked)
+            read_runs(asked)
         return
-    found = importing.read(asked)
+    found = read_runs(asked)
     counts = found.counts
     assert counts["finished"] + counts["crashed"] + counts["missing"] == counts["runs"] == len(found.runs)
     assert found.rows == len(rows)
@@ -692,9 +694,9 @@ def test_no_row_is_lost_or_doubled(rows, how, nan, planned, filtered):
 def test_the_order_of_the_rows_decides_nothing_where_all_axes_are_numbers(rows, how):
     if how:
         rows = [*rows, *({**row, "acc": row["acc"] * 0.7} for row in rows)]
-    found = importing.read(ask(table("o.csv", rows), cell=("lr", "bc"), aggregate=how))
+    found = read_runs(ask(table("o.csv", rows), cell=("lr", "bc"), aggregate=how))
     straight = ROWS + ([{**row, "acc": row["acc"] * 0.7} for row in ROWS] if how else [])
-    again = importing.read(ask(table("o.csv", straight), cell=("lr", "bc"), aggregate=how))
+    again = read_runs(ask(table("o.csv", straight), cell=("lr", "bc"), aggregate=how))
     assert found.imported.cells == again.imported.cells
     pd.testing.assert_frame_equal(found.runs.drop(columns="trial"), again.runs.drop(columns="trial"))
 
@@ -715,7 +717,7 @@ def test_any_bytes_are_a_study_or_one_line(suffix, raw, packed):
     path = text(f"fuzz{suffix}", gzip.compress(raw) if packed and suffix.endswith(".gz") else raw)
     said = ""
     try:
-        folder, _ = importing.run(
+        folder, _ = import_runs(
             ask(path, cell=("lr",), nan="diverged", aggregate="last"), Path("results"), overwrite=True
         )
     except HarnessError as error:
@@ -731,7 +733,7 @@ def test_a_damaged_parquet_is_a_study_or_one_line(changes):
         damaged[place % len(damaged)] = byte
     said = ""
     try:
-        importing.read(ask(text("damaged.parquet", bytes(damaged)), nan="missing", aggregate="last"))
+        read_runs(ask(text("damaged.parquet", bytes(damaged)), nan="missing", aggregate="last"))
     except HarnessError as error:
         said = str(error)
     assert not said or ": got " in said
@@ -744,7 +746,7 @@ anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.te
 def test_any_settings_survive_the_round_trip(values, kind):
     rows = [{"lr": value, "seed": number, "acc": 0.5} for number, value in enumerate(values)]
     path = FORMATS[kind](rows)
-    folder, found = importing.run(ask(path, cell=("lr",)), Path("results"), overwrite=True)
+    folder, found = import_runs(ask(path, cell=("lr",)), Path("results"), overwrite=True)
     back = study.of_import(folder)
     assert back.imports == (found.imported,)
     assert len(back.runs) == len(values)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from made_runs import HEAD, Run, save, store_of, sweep_of
 
-from harness import importing, tracking
+from harness import tracking
+from harness.importing.options import ImportOptions
+from harness.importing.runs import import_runs
 from harness.records import Store
 from harness.sweep import HarnessError, Sweep, expand
 
@@ -115,11 +117,11 @@ def test_mlflow_gives_back_what_the_records_say(
             points = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, curve.name))
             assert points == list(zip(curve.steps, curve.values, strict=True))
     # The harness's own reader of MLflow's files counts them as they were.
-    asked = importing.Asked(
-        files=(store.folder / "mlflow",), seed="seed", metric="final_score", name="back", cell=("params.lr",),
+    options = ImportOptions(
+        sources=(str(store.folder / "mlflow"),), seed="seed", metric="final_score", name="back", cell=("params.lr",),
         majority="0.5", nan="diverged",
     )  # fmt: skip
-    _, back = importing.run(asked, tmp_path / "imported", overwrite=False)
+    _, back = import_runs(options, tmp_path / "imported", overwrite=False)
     assert {name: back.counts[name] for name in ("cells", "finished", "crashed", "missing")} == {
         "cells": 2, "finished": 5, "crashed": 1, "missing": 0,
     }  # fmt: skip
