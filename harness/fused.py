@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.transfer import copied
+
 _BLOCK = 1024
 # Of the values after an update, against torch's operations: a fused multiply-add rounds once where they round twice.
 _TOLERANCE = 1e-6
@@ -23,15 +25,18 @@ def adamw(
 ) -> tuple[Tensor, Tensor]:
     """Change weights and moments [L, P] by `gradient`, which is left as it is; the norms of weights and update, [L].
 
-    `decayed` [P] is 1 where weight decay applies; `settings` [8, L] are float32,
-    with 1 − β1 and 1 − β2 rounded from float64: rows clip, β1, 1−β1, β2, 1−β2, ε, step, decay.
+    Their rows lie as `transfer.lane_rows` lays them. `decayed` [P] is 1 where weight decay applies; the rows of
+    `settings` [8, L] are clip, β1, 1−β1, β2, 1−β2, ε, step size and decay, 1 − β rounded from float64.
     """
     lanes, size = weights.shape
+    if len({value.stride() for value in (weights, gradient, first, second)}) != 1:
+        raise ValueError("weights, gradient and moments lie alike")
     blocks = -(-size // _BLOCK)
     sums = torch.empty(2, lanes, blocks, device=weights.device)
     _kernel()[(blocks, lanes)](
-        weights, gradient, first, second, decayed, settings, sums, size, lanes, blocks, BLOCK=_BLOCK
-    )
+        weights, gradient, first, second, decayed, settings, sums,
+        size, weights.stride(0), lanes, blocks, BLOCK=_BLOCK,
+    )  # fmt: skip
     old, moved = sums.sum(dim=-1, dtype=torch.float64).sqrt().float()
     return old, moved
 
@@ -41,13 +46,13 @@ def works(device: int) -> bool:
     """Whether the kernel runs there and updates as `reference` does."""
     try:
         generator = torch.Generator(f"cuda:{device}").manual_seed(1)
-        made = [torch.randn(3, 2 * _BLOCK + 5, device=generator.device, generator=generator) for _ in range(4)]
+        made = [copied(torch.randn(3, 2 * _BLOCK + 5, device=generator.device, generator=generator)) for _ in range(4)]
         made[3].square_()  # a second moment
         decayed = (made[0][0] > 0).float()
         rows = (0.5, 0.9, 0.1, 0.999, 0.001, 1e-6, 1e-3, 1e-2)
         settings = torch.tensor(rows, device=generator.device)[:, None].repeat(1, 3)
         settings[0, 1] = torch.nan
-        expected = [value.clone() for value in made]
+        expected = [copied(value) for value in made]
         norms = adamw(*made, decayed, settings), reference(*expected, decayed, settings)  # type: ignore[call-arg]
         pairs = zip([*made, *norms[0]], [*expected, *norms[1]], strict=True)
         return all(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True) for a, b in pairs)
@@ -79,23 +84,14 @@ def _kernel() -> Any:
 
     @triton.jit(do_not_specialize=["lanes", "blocks"])  # type: ignore[untyped-decorator]
     def kernel(  # type: ignore[no-untyped-def]
-        weights,
-        gradient,
-        first,
-        second,
-        decayed,
-        settings,
-        sums,
-        size,
-        lanes,
-        blocks,
-        BLOCK: tl.constexpr,  # noqa: N803
-    ):
+        weights, gradient, first, second, decayed, settings, sums,
+        size, stride, lanes, blocks, BLOCK: tl.constexpr,  # noqa: N803
+    ):  # fmt: skip
         block = tl.program_id(0)
         lane = tl.program_id(1)
         at = block * BLOCK + tl.arange(0, BLOCK)
         inside = at < size
-        here = lane.to(tl.int64) * size + at
+        here = lane.to(tl.int64) * stride + at
         clip = tl.load(settings + lane)
         beta1 = tl.load(settings + lanes + lane)
         rest1 = tl.load(settings + 2 * lanes + lane)

@@ -13,7 +13,7 @@ from harness import fused
 from harness.remedies import Parts, depth
 from harness.schedules import correction, factor
 from harness.sweep import Recipe
-from harness.transfer import to_device
+from harness.transfer import lane_rows, to_device
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
 Layers = Sequence[tuple[list[float], list[int]]]
@@ -170,8 +170,8 @@ class LaneAdamW(LaneOptimizer):
 
     def _prepare(self) -> None:
         recipes = self.recipes
-        self.first = torch.zeros_like(self.weights)  # m
-        self.second = torch.zeros_like(self.weights)  # v
+        self.first = lane_rows(self.weights.shape, self.weights)  # m
+        self.second = lane_rows(self.weights.shape, self.weights)  # v
         self._beta1, self._beta2 = self._lanes([r.beta1 for r in recipes]), self._lanes([r.beta2 for r in recipes])
         self._rest1 = self._lanes([1 - r.beta1 for r in recipes])
         self._rest2 = self._lanes([1 - r.beta2 for r in recipes])
@@ -203,8 +203,8 @@ class LaneAdamW(LaneOptimizer):
         step = self._lanes(sizes)
         decay = self._lanes([rate * r.weight_decay for rate, r in zip(rates, self.recipes, strict=True)])
         if self._fused:
-            rows = (clip, self._beta1, self._rest1, self._beta2, self._rest2, self._eps, step, decay)
-            settings = torch.cat(rows, dim=1).T.contiguous()  # [8, L]
+            by_lane = (clip, self._beta1, self._rest1, self._beta2, self._rest2, self._eps, step, decay)
+            settings = torch.cat(by_lane, dim=1).T.contiguous()  # [8, L]
             self.moved = fused.adamw(self.weights, gradient, self.first, self.second, self.decayed, settings)
             return
         factors, ratios = [], []
@@ -232,7 +232,7 @@ class LaneSGD(LaneOptimizer):
     """SGD with momentum as torch.optim.SGD: b ← μ·b + g + λ·w, w ← w − lr·b."""
 
     def _prepare(self) -> None:
-        self.first = torch.zeros_like(self.weights)
+        self.first = lane_rows(self.weights.shape, self.weights)
         self._momentum = self._lanes([r.momentum for r in self.recipes])
         self._weight_decay = self._lanes([r.weight_decay for r in self.recipes])
 

@@ -45,6 +45,32 @@ def layout(arguments: Sequence[Tensor]) -> Layout:
     return tuple((*_place(one), one.dtype, one.device) for one in arguments)
 
 
+def compiled(function: Function, arguments: Sequence[Tensor], tolerance: float) -> Function | None:
+    """The function's recording as compiled by torch (Inductor), which fuses operations; None where that fails.
+
+    Its bits are its own: sums are made in another order. It is checked against the function with other arguments: over
+    all results together the difference is at most `tolerance` of their norm.
+    """
+    try:
+        tape = _Tape(arguments)
+        with tape:
+            results = function(arguments)
+        graph = tape.of(results)
+        fast = torch.compile(graph, fullgraph=True, dynamic=False)
+
+        def play(given: Sequence[Tensor]) -> list[Tensor]:
+            with torch.no_grad():
+                return list(fast(*[one.detach() for one in given]))
+
+        others = [_other(one) for one in arguments]
+        once, again = function(others), play(others)
+        apart = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(once, again, strict=True))
+        whole = sum(float(a.double().square().sum()) for a in once)
+    except Exception:  # whatever the compiler says
+        return None
+    return play if apart <= tolerance**2 * whole else None
+
+
 def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
     """The function for arguments of this `layout`, played back; None where that gives no bit-equal results.
 

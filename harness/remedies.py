@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.sweep import Recipe, check_reinit
+from harness.transfer import copied
 
 _LAYER = re.compile(r"\.(\d+)\.")
 
@@ -317,7 +318,7 @@ class Averages:
 
     def evaluated(self, weights: Tensor, done: int) -> Tensor:
         """The weights [L, P] with the averages there are in their lanes' places."""
-        found = weights.clone()
+        found = copied(weights)
         for row, lane in zip(self.rows, self.lanes, strict=True):
             recipe = self.recipes[lane]
             if recipe.averaging == "ema" or done >= self.ends[-recipe.average_last :][0]:

@@ -52,7 +52,7 @@ from harness.records import Curves, Measured, Reason, StepMode
 from harness.remedies import Mixture
 from harness.sweep import HarnessError, ModelSpec, Recipe, TaskSpec, Trial
 from harness.tokenising import Split, Task
-from harness.transfer import to_device
+from harness.transfer import copied, lane_rows, to_device
 
 Progress = Callable[[int, int], None]
 # Under `padding: batch` a batch is sorted by length and cut in so many parts, each padded to its own longest text,
@@ -62,6 +62,8 @@ _PARTS = 2
 _WIDTH_STEP = 4
 # Calls with one layout from which on a recording of them pays: each saves a fiftieth of what recording takes, or more.
 _RECORDING_PAYS = 100
+# How far a compiled step's gradient may lie from the plain one's, over all of it, relative to its norm.
+_COMPILED_APART = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 
@@ -465,7 +467,7 @@ class _Run:
 
         self.weights, self.views = self._stack([trial.seeds.init_seed for trial in pack])
         self.lanes = self.views | self._settings()  # what differs from lane to lane
-        self.gradient = torch.zeros_like(self.weights)
+        self.gradient = lane_rows(self.weights.shape, self.weights)
         self.gradient_views = self._cut(self.gradient)
         self.parts = self._parts()
         self._reinitialise([trial.seeds.init_seed for trial in pack])
@@ -474,6 +476,7 @@ class _Run:
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
         self.captures = Captures() if device.type == "cuda" and os.environ.get("HARNESS_CAPTURE") != "off" else None
+        self.compile = bool(os.environ.get("HARNESS_COMPILE"))
         self.steps_called: set[tuple[object, ...]] = set()  # keys of the recordings there may be of a step
         self.part_gradient: Tensor | None = None  # [L, P], of a captured part of a batch
         self.layout = playback.layout(list(self.lanes.values()))
@@ -494,7 +497,7 @@ class _Run:
             self.parts, self.recipes, [stream("mixout", trial.seeds.dropout_seed, device) for trial in pack]
         )
         if self.mixout.lanes:
-            self.mixed = self.weights.clone()  # [L, P]
+            self.mixed = copied(self.weights)  # [L, P]
             self.mixed_views = {name: view.requires_grad_() for name, view in self._cut(self.mixed).items()}
         self.mixup = None
         if self.recipe.mixup:
@@ -548,7 +551,7 @@ class _Run:
     # ------------------------------------------------------------------------------------------------- weights
 
     def _stack(self, init_seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        flat = torch.empty(len(init_seeds), self.network.parameters, device=self.device)  # [L, P]
+        flat = lane_rows((len(init_seeds), self.network.parameters), torch.empty(0, device=self.device))  # [L, P]
         views = self._cut(flat)
         for lane, seed in enumerate(init_seeds):
             for name, value in self.network.initialised(stream("init", seed)).items():
@@ -576,7 +579,7 @@ class _Run:
         """Views [L, *shape] into flat [L, P], in the module's order."""
         views, start = {}, 0
         for name, value in self.network.pretrained.items():
-            views[name] = flat[:, start : start + value.numel()].view(-1, *value.shape).detach()
+            views[name] = flat[:, start : start + value.numel()].view(len(flat), *value.shape).detach()
             start += value.numel()
         return views
 
@@ -798,7 +801,7 @@ class _Run:
 
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
         arguments = [*inputs.values(), labels, *more.values()]
-        given, key = [*lanes.values(), *arguments], self._key(" ".join(["step", *more]), arguments, size)
+        given, key = [*lanes.values(), *arguments], self._key(" ".join(["step", *more]), lanes, arguments, size)
         function, pays = self._recorded(key, step, given, batches_left)
         self.steps_called.add(key)
         if self.captures is not None and pays:
@@ -820,7 +823,7 @@ class _Run:
         assert self.captures is not None
         whole = self.gradient
         if self.recipe.gradient_accumulation > 1:  # a part's gradient lies beside the sum of the parts before it
-            whole = self.part_gradient = torch.empty_like(whole) if self.part_gradient is None else self.part_gradient
+            whole = self.part_gradient = copied(whole) if self.part_gradient is None else self.part_gradient
         views = list(self._cut(whole).values())
 
         def write(given: Sequence[Tensor]) -> list[Tensor]:
@@ -909,13 +912,14 @@ class _Run:
         They lie as `self.lanes` do, and `size` is a number that the function takes as a constant.
         """
         given = [*lanes.values(), *arguments]
-        function, _ = self._recorded(self._key(what, arguments, size), function, given, calls_left)
+        function, _ = self._recorded(self._key(what, lanes, arguments, size), function, given, calls_left)
         return function(given)
 
-    def _key(self, what: str, arguments: list[Tensor], size: int) -> tuple[object, ...]:
+    def _key(self, what: str, lanes: dict[str, Tensor], arguments: list[Tensor], size: int) -> tuple[object, ...]:
         """What a recording of a function of lanes and arguments depends on, the function by name."""
         kind = (self.task.num_labels, self.task.label_names is None)
-        return (what, self.recipe.precision, *kind, size, self.layout, playback.layout(arguments))
+        stride = next(iter(lanes.values())).stride(0)  # all else of how they lie is as `self.layout` says
+        return (what, self.recipe.precision, *kind, size, self.layout, stride, playback.layout(arguments))
 
     @property
     def step_mode(self) -> StepMode:
@@ -934,7 +938,10 @@ class _Run:
             self.network.calls[key] += 1  # those of the worker's packs before count too
             if not self.recording or self.network.calls[key] + calls_left < _RECORDING_PAYS:
                 return function, False
-            known[key] = playback.record(function, given)
+            compiled = None
+            if self.compile and str(key[0]).startswith("step"):
+                compiled = playback.compiled(function, given, _COMPILED_APART[self.recipe.precision])
+            known[key] = compiled or playback.record(function, given)
         return known[key] or function, True
 
     def _named(
@@ -1135,7 +1142,7 @@ class _Run:
         last = self.weights
         if self.averages.lanes:
             last = self.averages.evaluated(last, self.optimizer.done)
-        own = last.clone()  # [L, P]: the weights that each result is of
+        own = copied(last)  # [L, P]: the weights that each result is of
         for lane, (_, kept_weights) in self.kept.items():
             own[lane] = kept_weights
         weights = own.cpu().numpy()

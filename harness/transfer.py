@@ -1,9 +1,13 @@
-"""Moving what the host made to the device that trains, without waiting for the device."""
+"""How a device holds lanes and gets what the host made: rows that are aligned alike, copies that nobody waits for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+_ALIGNED = 64  # numbers, 256 bytes
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -15,3 +19,19 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def lane_rows(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros of a `shape` [L, P] as `like` in type and device; on a GPU each row begins at a multiple of 256 bytes.
+
+    Kernels read several numbers at once and group them by where they lie, so that the last bits of a sum would hang on
+    a lane's place in its pack; and products of rows that aren't aligned take slower kernels.
+    """
+    lanes, size = shape
+    stride = size if like.device.type == "cpu" else -(-size // _ALIGNED) * _ALIGNED
+    return torch.zeros(lanes, stride, dtype=like.dtype, device=like.device)[:, :size]
+
+
+def copied(values: Tensor) -> Tensor:
+    """A copy of rows [L, P] that lies as `lane_rows` does."""
+    return lane_rows(values.shape, values).copy_(values)
