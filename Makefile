@@ -1,17 +1,19 @@
 # make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
 # make search SWEEP=search_rte       look for a good and stable recipe
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
-# make test | check | faults | bench | bench-scale | gpu-proof OUT=dir
+# make test | check | faults | bench | bench-scale | newest | lock | gpu-proof OUT=dir
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
 BIN := .venv/bin
+# Which versions .venv has: those that the tests ran with, with torch's build for CPUs or for CUDA.
+LOCK ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 READY := .venv/.ready
 named = $(if $(SWEEP),,$(error name a sweep, as: make $@ SWEEP=rte_lr))
 options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale gpu-proof pretrain clean
+.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale gpu-proof pretrain newest lock clean
 
 sweep search plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
@@ -49,10 +51,30 @@ gpu-proof: $(READY)
 pretrain: $(READY)
 	$(BIN)/harness pretrain build/embedded-model
 
-$(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# Into .venv-newest goes the newest of what pyproject's ranges allow, and the tests are run with that.
+newest: $(READY)
+	$(BIN)/python locks/lock.py build/newest --upgrade
+	$(call set_up,.venv-newest,build/newest/$(LOCK).txt)
+	.venv-newest/bin/pytest
+
+# ARGS=--upgrade takes the newest, ARGS='--upgrade-package NAME' that of one; else only what the ranges changed changes.
+lock: $(READY)
+	$(BIN)/python locks/lock.py locks $(ARGS)
+
+# torch by pip, which knows this machine's own builds; before it the rest by uv, in a fifth of pip's time. What uv can't
+# fetch, pip does.
+define set_up
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install $(PIP_SAYS) --constraint $(2) uv
+	-grep -v '^torch==' $(2) | $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --requirement -
+	$(1)/bin/pip install $(PIP_SAYS) --requirement $(2)
+	$(1)/bin/pip install $(PIP_SAYS) --no-deps --no-build-isolation --editable .
+endef
+PIP_SAYS := --quiet --disable-pip-version-check
+
+$(READY): pyproject.toml locks/cpu.txt locks/cuda.txt
+	$(call set_up,.venv,locks/$(LOCK).txt)
 	@touch $@
 
 clean:
-	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-newest build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -54,6 +54,7 @@ from harness.cli_screen import (
     pretraining_progress,
     print_headline,
     print_json,
+    print_untested,
     row_progress,
     size_of,
     step_progress,
@@ -274,6 +275,7 @@ def sweep(
         baselines.check(resolved)
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
+    print_untested(out)
     options = execute.Options(
         in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
@@ -341,6 +343,7 @@ def search(
     store = Store(results / resolved.folder_name)
     out = Console(highlight=False, stderr=as_json)
     print_headline(out, resolved, reason)
+    print_untested(out)
     options = execute.Options(
         in_process, address, workers, threads, pack, notice=notice, hang_minutes=hang_minutes,
         checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu, tune=tune,
@@ -390,6 +393,7 @@ def find_lr(
     store = Store(results / resolved.folder_name)
     messages = Console(highlight=False, stderr=as_json)
     print_headline(messages, resolved, reason)
+    print_untested(messages)
     with step_progress(messages, "steps") as progress:
         found = lr_find.find(
             resolved, store, where(resolved, conditions), seeds=seeds, low=low, high=high, epochs=epochs,
@@ -423,6 +427,7 @@ def rerun(
     resolved, store = planned(sweep, profile, overrides, results)
     chosen = one_trial(resolved, trial, seed, conditions)
     messages = Console(highlight=False, stderr=as_json)
+    print_untested(messages)
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
     with step_progress(messages, "steps") as progress:
@@ -483,6 +488,7 @@ def verify(
     if retrain is not None:
         seed = secrets.randbelow(2**32) if seed is None else seed
         chosen = verifying.draw(checked.repeatable, retrain, seed)
+        print_untested(messages)
         messages.print(f"Training {len(chosen)} of {len(checked.repeatable)} finished trials again (--seed {seed}).")
     problems, again = list(checked.problems), []
     for number, trial in enumerate(chosen, 1):

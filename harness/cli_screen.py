@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from harness import execute
+from harness import execute, tested
 from harness.sweep import Sweep, so_many
 
 
@@ -28,6 +28,12 @@ def print_headline(out: Console, sweep: Sweep, reason: str) -> None:
     if sweep.stand_in:
         out.print(Text(sweep.stand_in, style="yellow"))
     out.print(Text(f"Profile {sweep.profile}: {reason}."), soft_wrap=True)
+
+
+def print_untested(out: Console) -> None:
+    """Say where the versions that would train are not those that the tests ran with."""
+    if (said := tested.warning(tested.installed())) is not None:
+        out.print(Text(said, style="yellow"), soft_wrap=True)
 
 
 def plain(text: str) -> str:

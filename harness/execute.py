@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import augmentation, early, inputs, keeping, machine, model_files, tasks
+from harness import augmentation, early, inputs, keeping, machine, model_files, tasks, tested
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -474,6 +474,7 @@ class _Training:
         self.fits: dict[object, int] = {}  # shape -> lanes that the memory holds, where it once didn't
         self.stop = _Stop(options.notice)
         self.said: set[bool] = set()
+        self.versions = {tested.warning(tested.installed())}  # what was said of them, the driver's by its command
         self.trained = self.stopped = 0
         self.until = None if options.time_limit is None else began + options.time_limit
         self.begun: dict[Job, float] = {}
@@ -620,6 +621,7 @@ class _Training:
                 self.trained += 1
                 self.progress.finished += 1
                 self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
+                self._tell_versions(record)
             if self.shelf is not None:
                 self.shelf.settle()
             self.checkpoints.remove(job.trials)
@@ -644,6 +646,14 @@ class _Training:
             self.trained += 1
             self.progress.crashed += 1
             self.progress.messages.append(f"{trial.id} crashed: {last_line(done.error)}")
+
+    def _tell_versions(self, record: Record) -> None:
+        """Say once of each worker's versions where they are not tested; a cluster's may be others than the driver's."""
+        assert record.environment is not None
+        said = tested.warning(record.environment.model_dump(include=set(tested.TESTED)))
+        if said is not None and said not in self.versions:
+            self.versions.add(said)
+            self.progress.messages.append(f"A worker: {said}")
 
     def tick(self) -> None:
         """Say how far it is, at most every second or after an evaluation; in process called after every step."""

@@ -15,7 +15,7 @@ import random
 import re
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast, get_args
@@ -23,7 +23,7 @@ from typing import cast, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from harness import keeping, metrics
+from harness import keeping, metrics, tested
 from harness.records import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
@@ -113,7 +113,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
         if progress is not None:
             progress(number, len(trials))
     problems += _mixed(trials, records)
-    notes += _others(store, trials, records)
+    notes += _others(store, trials, records) + _untested(records)
     problems += _models(store)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(
@@ -485,6 +485,13 @@ def _models(store: Store) -> Iterator[Finding]:
         except HarnessError as error:
             where = f"models/{folder.name}"
             yield Finding(folder.name, _line(where), "kept weights", _line(str(error.got)))
+
+
+def _untested(records: Mapping[str, Record]) -> list[Finding]:
+    """That records were trained with versions which the tests did not run with."""
+    environments = [record.environment for record in records.values() if record.environment]
+    said = tested.record_note(one.model_dump(include=set(tested.TESTED)) for one in environments)
+    return [] if said is None else [Finding(None, "trials", "versions", said)]
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:
