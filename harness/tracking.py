@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import logging
 import os
+import shlex
 import shutil
+import sys
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from harness.parameters import Parameters, exact, parameters
 from harness.records import Curves, Record, Store
-from harness.sweep import SEED_FIELDS, HarnessError, Recipe, Spec, Sweep, Trial, expand, show
+from harness.sweep import HarnessError, Scalar, Sweep, Trial, expand
 
 To = Literal["mlflow", "tensorboard", "wandb"]
 _MARK = "harness.json"  # in a run's folder: what it was made of
-_MOST = 1000  # metrics that MLflow takes at once
+# What MLflow takes at once, and what its interface is installed by: the package of the extra `mlflow` has none.
+_MOST, _MOST_PARAMS = 1000, 100
+_MLFLOW_UI = "pip install 'stability-harness[mlflow-ui]'"
+_GROUP = 128  # characters of a group's name in W&B
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Run:
 
     id: str
     status: Literal["finished", "crashed", "missing"]
-    params: tuple[tuple[str, str], ...]
+    params: Parameters
     tags: tuple[tuple[str, str], ...]
     metrics: tuple[tuple[str, float], ...]
     curves: tuple[Curve, ...]
@@ -61,8 +68,9 @@ class Exported:
     written: int
     replaced: int
     left: int
-    place: str  # where, and how to look at it
-    look: str
+    place: str  # where
+    look: str  # what to type, or the page to open, to look at it
+    needs: str | None = None  # what has to be installed before that
 
 
 def runs(sweep: Sweep, store: Store) -> Iterator[Run]:
@@ -88,25 +96,13 @@ def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | Non
     return Run(
         id=trial.id,
         status=status,
-        params=_params(trial),
+        params=parameters(sweep, trial),
         tags=tuple(tags.items()),
         metrics=tuple((name, value) for name, value in metrics.items() if value is not None),
         curves=() if curves is None else _curves(curves),
         started=datetime.fromisoformat(record.started_utc).timestamp() if record else 0.0,
         seconds=measured.wall_seconds if measured else 0.0,
     )
-
-
-def _params(trial: Trial) -> tuple[tuple[str, str], ...]:
-    """The fields of the recipe that are set, and the seeds."""
-    found = []
-    for name in Recipe.model_fields:
-        value = getattr(trial.recipe, name)
-        if isinstance(value, Spec):
-            found.append((name, value.name))
-        elif trial.recipe.sets(name):
-            found.append((name, show(value)))
-    return (*found, *((name, str(getattr(trial.seeds, name))) for name in SEED_FIELDS))
 
 
 def _curves(curves: Curves) -> tuple[Curve, ...]:
@@ -136,8 +132,8 @@ def export(
     """Mirror a sweep's trials into a store, `out` (a folder; by default beside the records) or, of MLflow, at a `uri`.
 
     A run is known by its trial's id: one that is there as it would be written is left, one whose record has changed is
-    replaced, so that exporting twice makes no run twice. Raises HarnessError where the store's package is not
-    installed or the store can't be written.
+    replaced, so that exporting twice makes no run twice. MLflow's default is a SQLite database in the folder. Raises
+    HarnessError where the store's package is not installed or the store can't be written.
     """
     if uri is not None and (to != "mlflow" or out is not None):
         raise HarnessError(
@@ -146,9 +142,10 @@ def export(
         )  # fmt: skip
     folder = (out or store.folder / to).resolve()
     count, total = {"written": 0, "replaced": 0, "left": 0}, len(expand(sweep))
-    with _said(to, uri or str(folder)):
+    place = uri or (_database(folder) if to == "mlflow" else str(folder))
+    with _said(to, place):
         if to == "mlflow":
-            target: _MLflow | _TensorBoard | _WandB = _MLflow(uri, folder, sweep.folder_name)
+            target: _MLflow | _TensorBoard | _WandB = _MLflow(place, None if uri else folder, sweep.folder_name)
         else:
             target = _TensorBoard(folder) if to == "tensorboard" else _WandB(folder, sweep.folder_name)
         for number, run in enumerate(runs(sweep, store), 1):
@@ -158,7 +155,19 @@ def export(
                 target.write(run)
             if progress is not None:
                 progress(number, total)
-    return Exported(**count, place=uri or str(folder), look=target.look)
+    return Exported(**count, place=place, look=target.look, needs=target.needs)
+
+
+def _database(folder: Path) -> str:
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def _command(program: str, *words: str) -> str:
+    """What to type; under make the virtual environment's programs are not on the PATH."""
+    beside = Path(sys.executable).with_name(program)
+    if not shutil.which(program) and beside.is_file():
+        program = os.path.relpath(beside)
+    return shlex.join([program, *words])
 
 
 @contextmanager
@@ -187,18 +196,29 @@ def _said(to: To, place: str) -> Iterator[None]:
 class _MLflow:
     """An experiment a sweep and profile, a run a trial; its tag `harness.sha256` is written last."""
 
-    def __init__(self, uri: str | None, folder: Path, experiment: str) -> None:
+    def __init__(self, uri: str, folder: Path | None, experiment: str) -> None:
+        """Open the store at `uri`; one in a `folder` of one's own has its artifacts there too."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        if uri is None or uri.startswith("file:"):
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for each run
+        files = uri.startswith("file:") or "://" not in uri
+        if files:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # it asks for a database since 3.7
         from mlflow import entities
         from mlflow.tracking import MlflowClient
 
-        self.entities, self.client = entities, MlflowClient(tracking_uri=uri or folder.as_uri())
-        found = self.client.get_experiment_by_name(experiment)
-        self.experiment = found.experiment_id if found else self.client.create_experiment(experiment)
-        self.look = f"mlflow ui --backend-store-uri {uri or folder.as_uri()}"
+        logging.getLogger("mlflow.store.db").setLevel(logging.WARNING)  # it tells of the tables it makes
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self.entities, self.client = entities, MlflowClient(tracking_uri=uri)
+        known = self.client.get_experiment_by_name(experiment)
+        artifacts = None if folder is None else (folder / "artifacts").as_uri()
+        self.experiment = known.experiment_id if known else self.client.create_experiment(experiment, artifacts)
+        self.look, self.needs = uri, None
+        if not uri.startswith(("http:", "https:")):
+            self.look = _command("mlflow", "ui", "--backend-store-uri", uri)
+            self.look = f"MLFLOW_ALLOW_FILE_STORE=true {self.look}" if files else self.look
+            self.needs = None if _installed("mlflow") else _MLFLOW_UI
         self.there: dict[str, list[tuple[str, str]]] = defaultdict(list)  # trial -> (run, hash)
         token = None
         while token != "":
@@ -221,7 +241,9 @@ class _MLflow:
         start, end = int(run.started * 1000), int((run.started + run.seconds) * 1000)
         tags = {"harness.trial": run.id, **dict(run.tags)}
         made = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=run.id).info.run_id
-        self.client.log_batch(made, params=[self.entities.Param(name, value) for name, value in run.params])
+        params = [self.entities.Param(name, exact(value)) for name, value in run.params]
+        for first in range(0, len(params), _MOST_PARAMS):
+            self.client.log_batch(made, params=params[first : first + _MOST_PARAMS])
         points = [self.entities.Metric(name, value, end, 0) for name, value in run.metrics]
         for curve in run.curves:
             values = zip(curve.values, curve.steps, strict=True)
@@ -236,8 +258,18 @@ class _MLflow:
         self.client.set_tag(made, "harness.sha256", run.sha256)
 
 
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 class _Folders(ABC):
     """Runs that lie in a folder each, with a mark that is written last."""
+
+    needs = None
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -276,7 +308,7 @@ class _TensorBoard(_Folders):
 
         super().__init__(folder)
         self.writer: Any = SummaryWriter
-        self.look = f"tensorboard --logdir {folder}"
+        self.look = _command("tensorboard", "--logdir", str(folder))
 
     def places(self, run: Run) -> list[Path]:
         """Named by the trial."""
@@ -292,7 +324,7 @@ class _TensorBoard(_Folders):
                     writer.add_scalar(curve.name, value, step, walltime=run.started)
             words = [(name, value) for name, value in run.tags if name != "weights_sha256"]
             writer.add_text("about", "\n".join(f"- {name}: {value}" for name, value in words), walltime=run.started)
-            settings = {name: _number(value) for name, value in (*run.params, *words) if name != "error"}
+            settings = {name: _axis(value) for name, value in (*run.params, *words) if name != "error"}
             # Its own place; another would be a run more, named by the time.
             writer.add_hparams(settings, {f"hparam/{name}": value for name, value in run.metrics}, run_name=".")
         self.mark(self.folder / run.id, run)
@@ -308,7 +340,7 @@ class _WandB(_Folders):
         super().__init__(folder)
         self.wandb: Any = wandb
         self.project = project
-        self.look = f"wandb sync {folder / 'wandb'}/offline-run-*"
+        self.look = f"{_command('wandb', 'sync', str(folder / 'wandb'))}/offline-run-*"
 
     def places(self, run: Run) -> list[Path]:
         """Named by the time and the trial."""
@@ -325,9 +357,9 @@ class _WandB(_Folders):
             project=self.project,
             id=run.id,
             name=run.id,
-            group=tags["cell"][:128],
+            group=_group(tags["cell"]),
             tags=[tags[name] for name in ("status", "outcome", "reason") if name in tags],
-            config={name: _number(value) for name, value in run.params} | {"harness": tags},
+            config=dict(run.params) | {"harness": tags},
             settings=settings,
         )
         at: dict[int, dict[str, float]] = defaultdict(dict)
@@ -341,10 +373,16 @@ class _WandB(_Folders):
         self.mark(self.places(run)[-1], run)
 
 
-def _number(text: str) -> str | float:
-    """A setting as a number where it is one, so that stores can draw axes of it."""
-    try:
-        value = float(text)
-    except ValueError:
-        return text
-    return value if math.isfinite(value) else text
+def _group(cell: str) -> str:
+    """A cell's name as W&B takes it; two long ones that begin alike stay two."""
+    if len(cell) <= _GROUP:
+        return cell
+    return f"{cell[: _GROUP - 9]} {hashlib.sha256(cell.encode()).hexdigest()[:8]}"
+
+
+def _axis(value: Scalar) -> str | float:
+    """A setting as TensorBoard takes it: on and off as words, and as numbers what a double holds exactly."""
+    if isinstance(value, float):
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**53
+    return float(str(value)) if whole else exact(value)

@@ -1,11 +1,21 @@
 """Records mirrored into tracking stores: read back by the stores' own readers, every planned trial once."""
 
 import json
+import os
+import re
+import shlex
+import signal
+import socket
 import struct
+import subprocess
 import sys
+import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +26,7 @@ from made_runs import HEAD, Run, save, store_of, sweep_of
 from harness import tracking
 from harness.importing.options import ImportOptions
 from harness.importing.runs import import_runs
+from harness.parameters import exact, parameters
 from harness.records import Store
 from harness.sweep import HarnessError, Sweep, expand
 
@@ -37,6 +48,10 @@ def counts(done: tracking.Exported) -> tuple[int, int, int]:
     return done.written, done.replaced, done.left
 
 
+def installed(distribution: str) -> bool:
+    return any(one.name.lower() == distribution for one in metadata.distributions())
+
+
 # --------------------------------------------------------------------------------------------------------- the runs
 
 
@@ -45,11 +60,7 @@ def test_every_planned_trial_is_a_run_with_what_its_record_says(made: tuple[Swee
     found = list(tracking.runs(sweep, store))
     assert [run.id for run in found] == [trial.id for trial in expand(sweep)]
     assert [run.status for run in found] == ["finished"] * 4 + ["crashed", "missing"]
-    assert dict(found[0].params) == {
-        "task": "embedded", "model": "embedded", "lr": "1e-5", "epochs": "3", "method": "lora", "lora_rank": "4",
-        "lora_alpha": "16", "lora_targets": "none",
-        "seed": "1", "init_seed": "1", "order_seed": "1", "dropout_seed": "1",
-    }  # fmt: skip
+    assert dict(found[0].params) == dict(parameters(sweep, expand(sweep)[0]))
     assert dict(found[0].metrics)["final_score"] == 310 / 400
     assert dict(found[0].tags)["cell"] == "lr 1e-5"
     assert dict(found[0].tags)["outcome"] == "ok"
@@ -94,42 +105,126 @@ def exported_twice_and_after_a_change(made: tuple[Sweep, Store], to: tracking.To
 # ------------------------------------------------------------------------------------------------------- the stores
 
 
-@pytest.mark.filterwarnings("ignore")  # of what MLflow imports
-def test_mlflow_gives_back_what_the_records_say(
-    made: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("mlflow")
+def client_of(uri: str) -> Any:
     from mlflow.tracking import MlflowClient
 
+    return MlflowClient(tracking_uri=uri)
+
+
+def held_by_mlflow(made: tuple[Sweep, Store], client: Any) -> None:
+    """Every planned trial once, with all that its record says."""
     sweep, store = made
-    exported_twice_and_after_a_change(made, "mlflow")
-    client = MlflowClient(tracking_uri=(store.folder / "mlflow").as_uri())
     experiment = client.get_experiment_by_name("made@default")
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     runs = {run.id: run for run in tracking.runs(sweep, store)}
     assert set(found) == set(runs)
     assert Counter(run.info.status for run in found.values()) == {"FINISHED": 5, "FAILED": 1}
     for name, run in found.items():
-        assert run.data.params == dict(runs[name].params)
+        assert run.data.params == {key: exact(value) for key, value in runs[name].params}
         assert dict(runs[name].tags).items() <= run.data.tags.items()
         assert dict(runs[name].metrics).items() <= run.data.metrics.items()
         for curve in runs[name].curves:
             points = sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, curve.name))
             assert points == list(zip(curve.steps, curve.values, strict=True))
-    # The harness's own reader of MLflow's files counts them as they were.
+    # What stands at its default is there to filter by.
+    like_the_default = "params.bias_correction = 'on' and params.weight_decay = '0.01'"
+    assert len(client.search_runs([experiment.experiment_id], like_the_default)) == 6
+
+
+def read_back(source: str, folder: Path) -> None:
+    """The harness's own reader of MLflow's stores counts the runs as they were."""
     options = ImportOptions(
-        sources=(str(store.folder / "mlflow"),), seed="seed", metric="final_score", name="back", cell=("params.lr",),
-        majority="0.5", nan="diverged",
+        sources=(source,), seed="seed", metric="final_score", name="back", cell=("params.lr",), majority="0.5",
+        nan="diverged",
     )  # fmt: skip
-    _, back = import_runs(options, tmp_path / "imported", overwrite=False)
+    _, back = import_runs(options, folder / "imported", overwrite=False)
     assert {name: back.counts[name] for name in ("cells", "finished", "crashed", "missing")} == {
         "cells": 2, "finished": 5, "crashed": 1, "missing": 0,
     }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow imports
+def test_mlflow_gives_back_what_the_records_say(made: tuple[Sweep, Store], tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    sweep, store = made
+    exported_twice_and_after_a_change(made, "mlflow")
+    done = tracking.export(sweep, store, "mlflow")
+    uri = f"sqlite:///{store.folder.resolve() / 'mlflow' / 'mlflow.db'}"
+    assert done.place == uri
+    assert done.look.endswith(f"mlflow ui --backend-store-uri {uri}")
+    assert done.needs == (None if installed("mlflow") else "pip install 'stability-harness[mlflow-ui]'")
+    client = client_of(uri)
+    held_by_mlflow(made, client)
+    read_back(uri, tmp_path)
     # A run that a kill cut short is written anew.
-    cut = client.search_runs([experiment.experiment_id])[0]
-    client.set_tag(cut.info.run_id, "harness.sha256", "")
+    experiment = client.get_experiment_by_name("made@default")
+    assert experiment.artifact_location == (store.folder / "mlflow" / "artifacts").resolve().as_uri()
+    client.set_tag(client.search_runs([experiment.experiment_id])[0].info.run_id, "harness.sha256", "")
     assert counts(tracking.export(sweep, store, "mlflow")) == (0, 1, 5)
     assert len(client.search_runs([experiment.experiment_id])) == 6
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow imports
+def test_mlflows_files_are_written_where_they_are_asked_for(made: tuple[Sweep, Store], tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    sweep, store = made
+    save(store, sweep, expand(sweep)[5], Run(333))
+    uri = (tmp_path / "files").as_uri()
+    done = tracking.export(sweep, store, "mlflow", uri=uri)
+    assert done.look.startswith("MLFLOW_ALLOW_FILE_STORE=true ")
+    held_by_mlflow(made, client_of(uri))
+    read_back(str(tmp_path / "files"), tmp_path)
+
+
+@contextmanager
+def served(command: str, port: int, *options: str) -> Iterator[None]:
+    """What a printed command serves on this machine, until it is ended again."""
+    words = [*shlex.split(command), "--host", "127.0.0.1", "--port", str(port), *options]
+    paths = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    settings = dict(word.split("=", 1) for word in words if re.fullmatch(r"[A-Z_]+=.*", word))
+    words = words[len(settings) :]
+    with subprocess.Popen(
+        words, env=os.environ | settings | {"PATH": paths, "MLFLOW_DISABLE_TELEMETRY": "true"}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            for _ in range(600):
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    assert answer.status == 200
+                    break
+                assert process.poll() is None, process.stdout and process.stdout.read()
+                time.sleep(0.1)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.filterwarnings("ignore")  # of what MLflow imports
+def test_mlflows_server_and_interface_show_the_runs(
+    made: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed("mlflow"):
+        pytest.skip("MLflow's client alone has no server")
+    monkeypatch.chdir(tmp_path)
+    sweep, store = made
+    save(store, sweep, expand(sweep)[5], Run(333))
+    port = free_port()
+    server = f"mlflow server --backend-store-uri sqlite:///{tmp_path}/server.db --workers 1"
+    with served(server, port):
+        uri = f"http://127.0.0.1:{port}"
+        done = tracking.export(sweep, store, "mlflow", uri=uri)
+        assert (counts(done), done.look, done.needs) == ((6, 0, 0), uri, None)
+        held_by_mlflow(made, client_of(uri))
+    there = tracking.export(sweep, store, "mlflow")
+    port = free_port()
+    with served(there.look, port):  # the command that is printed
+        held_by_mlflow(made, client_of(f"http://127.0.0.1:{port}"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of what TensorBoard imports
@@ -153,7 +248,9 @@ def test_tensorboard_gives_back_what_the_records_say(made: tuple[Sweep, Store]) 
             assert read.Scalars(f"hparam/{name}")[0].value == pytest.approx(value)
         plugin = read.PluginTagToContent("hparams")["_hparams_/session_start_info"]
         settings = HParamsPluginData.FromString(plugin).session_start_info.hparams
-        assert settings["lr"].number_value == float(dict(run.params)["lr"])
+        assert settings["lr"].number_value == dict(run.params)["lr"]
+        assert settings["bias_correction"].string_value == "on"
+        assert settings["seed"].number_value == dict(run.params)["seed"]
         assert settings["method"].string_value == "lora"
         assert settings["status"].string_value == run.status
 
@@ -194,7 +291,7 @@ def test_wandb_gives_back_what_the_records_say(made: tuple[Sweep, Store]) -> Non
         assert begun.display_name == name
         assert begun.run_group == dict(runs[name].tags)["cell"]
         assert begun.tags[0] == runs[name].status
-        assert config["lr"] == float(dict(runs[name].params)["lr"])
+        assert {key: config[key] for key, _ in runs[name].params} == dict(runs[name].params)
         assert config["harness"] == dict(runs[name].tags)
         points: dict[str, list[float]] = {}
         summary: dict[str, float] = {}
@@ -215,3 +312,10 @@ def test_a_run_is_known_by_all_of_it(made: tuple[Sweep, Store]) -> None:
     others = (replace(run, status="crashed"), replace(run, curves=run.curves[1:]), replace(run, started=1.0))
     assert len({run.sha256, *(other.sha256 for other in others)}) == 4
     assert next(tracking.runs(*made)).sha256 == run.sha256
+
+
+def test_long_cells_that_begin_alike_are_groups_of_their_own() -> None:
+    alike = "lr 1e-5, " * 20
+    assert tracking._group("lr 1e-5") == "lr 1e-5"
+    assert len({tracking._group(f"{alike}epochs {number}") for number in range(9)}) == 9
+    assert len(tracking._group(alike)) == 128
