@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from harness import execute, hub, inputs, keeping, machine
+from harness import execute, gate, hub, inputs, keeping, machine
 from harness import rerun as rerunning
 from harness.cli_data import print_data
 from harness.cli_names import (
@@ -188,16 +188,27 @@ def plan(
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
+    trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing."""
+    """Print cells, trials, what is finished, crashed or missing, and an estimate; train nothing.
+
+    It refuses what training would refuse, as far as that can be told without asking the hub.
+    """
+    hub.trust_remote_code(trust_remote_code)
     resolved, reason = machine.resolve(sweep_file(sweep), profile, overrides)
     store = Store(results / resolved.folder_name)
     notes = inputs.planned(resolved)
     if resolved.search is not None:
+        from harness import search as searching
+
+        searching.check(resolved, store)
+        gate.check_planned(resolved, {})
         print_plan_of_search(resolved, store, reason, as_json=as_json)
         return
     records = store.records(resolved)
+    gate.refuse_orphans(resolved, store, records)
+    gate.check_planned(resolved, records)
     ended = execute.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
     here = machine.here()
@@ -760,7 +771,10 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Its folder; default: beside the records.")
     ] = None,
-    uri: Annotated[str | None, typer.Option("--uri", help="Of MLflow: a server or database instead.")] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", help="Of MLflow: a server, database or file: store; default: SQLite in that folder."),
+    ] = None,
     profile: ProfileName = None,
     results: Results = Path("results"),
 ) -> None:
@@ -776,6 +790,8 @@ def export(
         soft_wrap=True,
     )
     messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
+    if done.needs is not None:
+        messages.print(Text(f"which needs the interface installed: {done.needs}"), soft_wrap=True)
 
 
 @app.command()

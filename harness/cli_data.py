@@ -67,6 +67,13 @@ def print_data(out: Console, found: describing.Described) -> None:
         cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
         row(f"cut at {found.max_length} tokens", cuts)
     out.print(table)
+    for name, split in splits.items():
+        if tokens and split.cut and split.tokens and name != "train":
+            sentences = so_many(split.cut, f"{name} sentence")
+            out.print(
+                f"{sentences} longer than {found.max_length} tokens; a sweep refuses to score words that are cut: "
+                f"raise max_length to {split.tokens.longest}, or part them.", soft_wrap=True,
+            )  # fmt: skip
     what = "the mean of the dev labels" if found.classes is None else "O" if tokens else "the most frequent dev label"
     out.print(f"Always answering {what} scores {found.majority:.4f}.\n")
     for note in found.notes:

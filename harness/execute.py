@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import augmentation, early, inputs, keeping, machine, model_files, tasks, tested
+from harness import early, gate, keeping, machine, tested
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -32,7 +32,6 @@ from harness.sweep import (
     Sweep,
     Trial,
     expand,
-    orphaning_change,
     show,
     so_many,
     where,
@@ -132,7 +131,7 @@ def run(
     matching = _matching(sweep, options.only)
     with store.locked():
         if source is not None:
-            _check_inputs(sweep, {}, {0})
+            gate.check_inputs(sweep, {}, {0})
             sweep = source.grown() or store.load_plan() or sweep
             stopped = source.stopped
             matching = tuple(trial for trial in expand(sweep) if trial.id not in stopped)
@@ -140,8 +139,8 @@ def run(
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
             path.unlink(missing_ok=True)
-        _refuse_orphans(sweep, store, records)
-        _check_inputs(sweep, records, {trial.cell for trial in matching})
+        gate.refuse_orphans(sweep, store, records)
+        gate.check_inputs(sweep, records, {trial.cell for trial in matching})
         wanted = [trial for trial in matching if _wanted(records.get(trial.id), options)]
         chosen = _first(sweep, wanted, options.max_trials)
         asked = {trial.id for trial in matching} - {trial.id for trial in wanted} | {trial.id for trial in chosen}
@@ -238,66 +237,6 @@ def _refuse_unlocked(store: Store) -> None:
             got=f"{store.folder}, in which a sweep lives on {host}",
             allowed="a folder that no living sweep writes to",
             fix="wait for it, stop it, or name another --results folder",
-        )
-
-
-def _refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) -> None:
-    old = store.load_plan()
-    if old is None or old == sweep:
-        return
-    trained = [trial for trial in expand(old) if trial.id in records or store.load(trial.id) is not None]
-    change = orphaning_change(old, sweep, trained)
-    if change is not None:
-        raise HarnessError(
-            "an edited sweep keeps its trained trials",
-            got=f"a sweep without {change}, which trained trials in {store.folder} have",
-            allowed="adding values and seeds",
-            fix="put it back, or name another folder with --results",
-        )
-
-
-def _check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[int]) -> None:
-    """Load the data and look for the models of some cells, before any training; refuse to mix data under one name."""
-    recipes = [sweep.cells[cell].recipe for cell in sorted(cells)]
-    known: dict[str, tuple[str, str]] = {}  # task -> (hash, a trial that has it)
-    for trial in expand(sweep):
-        record = records.get(trial.id)
-        if record and record.measured:
-            known.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
-    changed = {
-        record.trial.recipe.synonyms.name: record.measured.augmentation_sha256
-        for record in records.values()
-        if record.measured and record.trial.recipe.synonyms
-    }
-    for task in dict.fromkeys(recipe.task for recipe in recipes):
-        raw = tasks.load(task)
-        inputs.check_task([recipe for recipe in recipes if recipe.task == task], raw)
-        for recipe in recipes:
-            if recipe.task == task:
-                _check_words(recipe, augmentation.check(recipe, raw), changed)
-        if task.name in known and known[task.name][0] != raw.sha256:
-            raise HarnessError(
-                "the data of a started sweep stay the same",
-                got=f"other examples than {known[task.name][1]} had",
-                allowed="the same texts and labels in the same order",
-                fix="restore them, or name another folder with --results",
-            )
-    inputs.check_models(recipes)
-    for model in dict.fromkeys(recipe.model for recipe in recipes):
-        model_files.check_finite(model)
-    for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
-        from harness import models  # torch, where a method asks what the model has
-
-        models.check(model, method)
-
-
-def _check_words(recipe: Recipe, digest: str | None, known: Mapping[str, str | None]) -> None:
-    if recipe.synonyms and known.get(recipe.synonyms.name, digest) != digest:
-        raise HarnessError(
-            "the synonyms of a started sweep stay the same",
-            got=f"other words under the name '{recipe.synonyms.name}'",
-            allowed="the list that the finished trials were trained with",
-            fix="restore it, or give the new list another name",
         )
 
 

@@ -70,23 +70,11 @@ def run(
     runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off. Never on fresh seeds.
     Raises as `execute.run`, and HarnessError for settings that differ from those a started search has.
     """
-    search = sweep.search
-    if search is None:
-        raise HarnessError(
-            "a search file says where to search", got=f"{sweep.name} without search:",
-            allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}, …} in the file",
-            fix="add it, or train the sweep with `harness sweep`",
-        )  # fmt: skip
-    if search.sampler == "cmaes" and find_spec("cmaes") is None:
-        raise HarnessError(
-            "the sampler cmaes needs the package cmaes", got="a machine without it",
-            allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
-        )  # fmt: skip
+    search = check(sweep, store)
     if stop_hopeless:
         _refuse_stopping(sweep)
     if options.tune:
         _refuse_tune(search, options.in_process)
-    _refuse_changed(sweep, store)
     began = time.monotonic()
     with _quiet():
         asking = Asking(sweep, store, stop_hopeless, options.tune)
@@ -101,6 +89,24 @@ def run(
             options = replace(options, tune=False)
             confirm_counts = execute.run(confirmed, ranking.confirm_store(sweep, store), options, show)
     return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
+
+
+def check(sweep: Sweep, store: Store) -> Search:
+    """What is searched; raises HarnessError for a search that can't be done here, or not go on with these settings."""
+    search = sweep.search
+    if search is None:
+        raise HarnessError(
+            "a search file says where to search", got=f"{sweep.name} without search:",
+            allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}, …} in the file",
+            fix="add it, or train the sweep with `harness sweep`",
+        )  # fmt: skip
+    if search.sampler == "cmaes" and find_spec("cmaes") is None:
+        raise HarnessError(
+            "the sampler cmaes needs the package cmaes", got="a machine without it",
+            allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
+        )  # fmt: skip
+    _refuse_changed(sweep, store)
+    return search
 
 
 def stopped(sweep: Sweep, store: Store) -> tuple[ranking.Stopped, ...]:

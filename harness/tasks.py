@@ -71,6 +71,11 @@ def _part(table: Table, places: list[int]) -> Table:
     return replace(table, numbers=some(table.numbers), texts=some(table.texts), pairs=pairs, labels=some(table.labels))
 
 
+def on_the_hub(spec: TaskSpec) -> bool:
+    """Whether a task's data come from the hub or its cache."""
+    return spec.files is None and spec.name in GLUE and spec.kind == "texts"
+
+
 def check(spec: TaskSpec) -> None:
     """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
     if spec.name == EMBEDDED and spec.files is None and spec.kind == "texts":

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.examples import NO_LABEL, Raw, Rows, splits
-from harness.sweep import HarnessError, Metric
+from harness.sweep import HarnessError, Metric, so_many
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,15 +179,8 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -
     for name, rows in splits(raw).items():
         ids, segments, labels = _encode_words(rows, tokenizer, max_length)
         seen = np.array([sum(one != NO_LABEL for one in row) for row in labels])
-        words = (rows.labels != NO_LABEL).sum(axis=1)
-        if name != "train" and (lacking := np.flatnonzero(seen < words)).size:
-            place = int(lacking[0])
-            raise HarnessError(
-                f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[place]})",
-                got=f"{seen[place]} of {words[place]} words within max_length {max_length}",
-                allowed="all of them",
-                fix="raise max_length, part the sentence, or mend words without letters",
-            )
+        if name != "train":
+            _refuse_unseen(rows, seen, tokenizer, max_length)
         found[name] = ids, segments, labels, seen
     widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
@@ -206,6 +199,36 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -
     splits_made = (made["train"], made["validation"])
     return Task(
         raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test")
+    )
+
+
+def check_words(raw: Raw, tokenizer: Tokenizer, max_length: int) -> None:
+    """Raise HarnessError for words of a scored split that are cut off or give no token, as `tokenise`."""
+    for name, rows in splits(raw).items():
+        if name != "train":
+            labels = _encode_words(rows, tokenizer, max_length)[2]
+            _refuse_unseen(
+                rows, np.array([sum(one != NO_LABEL for one in row) for row in labels]), tokenizer, max_length
+            )
+
+
+def _refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length: int) -> None:
+    """Refuse sentences of which fewer words have a token than are scored; `seen` [N] counts them."""
+    words = (rows.labels != NO_LABEL).sum(axis=1)
+    lacking = np.flatnonzero(seen < words)
+    if not lacking.size:
+        return
+    first = int(lacking[0])
+    whole = tokenizer([rows.texts[row] for row in lacking], truncation=False, padding=False, verbose=False)["input_ids"]
+    longest = max(map(len, whole))
+    too_long = sum(len(ids) > max_length for ids in whole)
+    others = f"; {so_many(too_long, 'sentence')} of that split too long, of up to {longest} tokens" if too_long else ""
+    raise HarnessError(
+        f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[first]})",
+        got=f"{seen[first]} of {words[first]} words within max_length {max_length}{others}",
+        allowed="all of them",
+        fix=(f"raise max_length to {longest}, or part" if too_long else "mend words without letters in")
+        + (" the sentences" if lacking.size > 1 else " the sentence"),
     )
 
 
