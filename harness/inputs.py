@@ -16,6 +16,11 @@ def check_models(recipes: Sequence[Recipe]) -> None:
     for model in dict.fromkeys(recipe.model for recipe in recipes):
         hub.check_model(model)
         model_files.check(model)
+    check_architectures(recipes)
+
+
+def check_architectures(recipes: Sequence[Recipe]) -> None:
+    """Raise HarnessError for recipes that don't fit what is known here of their model's architecture."""
     for recipe in recipes:
         layers = machine.layers(recipe.model)
         if layers is not None:
@@ -60,6 +65,7 @@ def planned(sweep: Sweep) -> tuple[str, ...]:
     for model in by_name:
         notes += _absent(partial(hub.check_model, model))
     check_models([recipe for recipe in recipes if recipe.model not in by_name])
+    check_architectures(recipes)
     if not any(recipe.task.files is None and recipe.task.name in GLUE for recipe in recipes):
         baselines.check(sweep)
     return tuple(notes)
