@@ -6,9 +6,7 @@ import pytest
 from made_runs import HEAD, sweep_of
 
 from harness.parameters import exact, parameters
-from harness.sweep import Recipe, Sweep, expand
-
-TASK = ("text", "text_pair", "label", "header", "quoting", "metric", "kind")
+from harness.sweep import Recipe, Sweep, TaskSpec, expand
 
 
 def all_of(sweep: Sweep) -> list[dict[str, object]]:
@@ -20,7 +18,8 @@ def test_what_equals_the_default_is_there_in_every_run(tmp_path: Path) -> None:
     runs = all_of(sweep)
     assert [run["bias_correction"] for run in runs] == [False, False, True, True]
     of_methods = {"top_layers", "lora_rank", "lora_alpha", "lora_targets", "virtual_tokens", "adapter_size"}
-    names = {*Recipe.model_fields, *(f"task.{name}" for name in TASK)} - of_methods
+    names = {*Recipe.model_fields, *(f"task.{name}" for name in TaskSpec.model_fields)} - of_methods
+    names -= {"task.name", "task.files"}
     names |= {"seed", "init_seed", "order_seed", "dropout_seed"}
     assert {frozenset(run) for run in runs} == {frozenset(names)}
     assert runs[0] | {"bias_correction": True, "seed": 2, "init_seed": 2, "order_seed": 2, "dropout_seed": 2} == runs[3]
