@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.transfer import copied
+from harness.transfer import copied, lane_rows
 
 _BLOCK = 1024
 # Of the values after an update, against torch's operations: a fused multiply-add rounds once where they round twice.
@@ -32,13 +32,13 @@ def adamw(
     if len({value.stride() for value in (weights, gradient, first, second)}) != 1:
         raise ValueError("weights, gradient and moments lie alike")
     blocks = -(-size // _BLOCK)
-    sums = torch.empty(2, lanes, blocks, device=weights.device)
+    sums = lane_rows((2 * lanes, blocks), weights)
     _kernel()[(blocks, lanes)](
         weights, gradient, first, second, decayed, settings, sums,
-        size, weights.stride(0), lanes, blocks, BLOCK=_BLOCK,
+        size, weights.stride(0), lanes, sums.stride(0), BLOCK=_BLOCK,
     )  # fmt: skip
-    old, moved = sums.sum(dim=-1, dtype=torch.float64).sqrt().float()
-    return old, moved
+    norms = sums.sum(dim=1, dtype=torch.float64).sqrt().float()
+    return norms[:lanes], norms[lanes:]
 
 
 @cache
@@ -82,10 +82,10 @@ def _kernel() -> Any:
 
     globals()["tl"] = tl  # where Triton looks for what a kernel names
 
-    @triton.jit(do_not_specialize=["lanes", "blocks"])  # type: ignore[untyped-decorator]
+    @triton.jit(do_not_specialize=["lanes"])  # type: ignore[untyped-decorator]
     def kernel(  # type: ignore[no-untyped-def]
         weights, gradient, first, second, decayed, settings, sums,
-        size, stride, lanes, blocks, BLOCK: tl.constexpr,  # noqa: N803
+        size, stride, lanes, sums_stride, BLOCK: tl.constexpr,  # noqa: N803
     ):  # fmt: skip
         block = tl.program_id(0)
         lane = tl.program_id(1)
@@ -110,7 +110,7 @@ def _kernel() -> Any:
         tl.store(first + here, m, mask=inside)
         tl.store(second + here, v, mask=inside)
         move = tl.where(inside, new - w, 0.0)
-        tl.store(sums + lane * blocks + block, tl.sum(w * w, axis=0))
-        tl.store(sums + (lanes + lane) * blocks + block, tl.sum(move * move, axis=0))
+        tl.store(sums + lane * sums_stride + block, tl.sum(w * w, axis=0))
+        tl.store(sums + (lanes + lane) * sums_stride + block, tl.sum(move * move, axis=0))
 
     return kernel

@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness import fused
 from harness.remedies import Parts, depth
 from harness.schedules import correction, factor
 from harness.sweep import Recipe
-from harness.transfer import lane_rows, to_device
+from harness.transfer import ALIGNED, lane_rows, to_device
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
 Layers = Sequence[tuple[list[float], list[int]]]
@@ -378,7 +379,9 @@ def _norms(values: Tensor) -> Tensor:
     whole = values.shape[1] // _NORM_BLOCK * _NORM_BLOCK
     blocks = torch.linalg.vector_norm(values[:, :whole].view(len(values), -1, _NORM_BLOCK), dim=2)  # [L, blocks]
     rest = torch.linalg.vector_norm(values[:, whole:], dim=1)
-    return torch.cat([blocks, rest[:, None]], dim=1).square().sum(dim=1).sqrt()
+    parts = torch.cat([blocks, rest[:, None]], dim=1)
+    # Rows that are not aligned alike are added up in another order; zeros change no sum.
+    return F.pad(parts, (0, -parts.shape[1] % ALIGNED)).square().sum(dim=1).sqrt()
 
 
 def _norm(values: Tensor) -> Tensor:

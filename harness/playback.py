@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,6 +46,18 @@ def layout(arguments: Sequence[Tensor]) -> Layout:
     return tuple((*_place(one), one.dtype, one.device) for one in arguments)
 
 
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A recording as compiled by torch, to be called as what was recorded."""
+
+    graph: Callable[..., Sequence[Tensor]]
+
+    def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The results for arguments of the recorded layout."""
+        with torch.no_grad():
+            return list(self.graph(*[one.detach() for one in given]))
+
+
 def compiled(function: Function, arguments: Sequence[Tensor], tolerance: float) -> Function | None:
     """The function's recording as compiled by torch (Inductor), which fuses operations; None where that fails.
 
@@ -56,12 +69,7 @@ def compiled(function: Function, arguments: Sequence[Tensor], tolerance: float) 
         with tape:
             results = function(arguments)
         graph = tape.of(results)
-        fast = torch.compile(graph, fullgraph=True, dynamic=False)
-
-        def play(given: Sequence[Tensor]) -> list[Tensor]:
-            with torch.no_grad():
-                return list(fast(*[one.detach() for one in given]))
-
+        play = Compiled(torch.compile(graph, fullgraph=True, dynamic=False))
         others = [_other(one) for one in arguments]
         once, again = function(others), play(others)
         apart = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(once, again, strict=True))

@@ -63,7 +63,7 @@ class Environment(BaseModel):
     kernels: str | None = Field(default=None, description="the CPU's instructions that torch's kernels use, as AVX512")
 
 
-StepMode = Literal["operations", "recording", "cuda graph"]
+StepMode = Literal["operations", "recording", "compiled", "cuda graph", "compiled cuda graph"]
 
 
 class Measured(BaseModel):
@@ -112,7 +112,7 @@ class Measured(BaseModel):
     # Not in the first records: None there.
     step_mode: StepMode | None = Field(
         default=None,
-        description="how a step reached the device: operation by operation, recorded, or as one CUDA graph",
+        description="how a step reached the device: operation by operation, recorded, compiled, as a CUDA graph",
     )
     step_mode_reason: str | None = Field(
         default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"

@@ -924,10 +924,11 @@ class _Run:
     @property
     def step_mode(self) -> StepMode:
         """How most steps of this run reached the device."""
+        played = [self.network.recordings.get(key) for key in self.steps_called]
+        compiled = any(isinstance(one, playback.Compiled) for one in played)
         if self.captures is not None and any(self.captures.known.values()):
-            return "cuda graph"
-        recorded = any(self.network.recordings.get(key) for key in self.steps_called)
-        return "recording" if recorded else "operations"
+            return "compiled cuda graph" if compiled else "cuda graph"
+        return "compiled" if compiled else "recording" if any(played) else "operations"
 
     def _recorded(
         self, key: tuple[object, ...], function: playback.Function, given: list[Tensor], calls_left: int

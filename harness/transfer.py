@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_ALIGNED = 64  # numbers, 256 bytes
+# Numbers of float32 in 256 bytes, which the widest load of a GPU's kernels and its allocator agree on.
+ALIGNED = 64
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -28,7 +29,7 @@ def lane_rows(shape: Sequence[int], like: Tensor) -> Tensor:
     a lane's place in its pack; and products of rows that aren't aligned take slower kernels.
     """
     lanes, size = shape
-    stride = size if like.device.type == "cpu" else -(-size // _ALIGNED) * _ALIGNED
+    stride = size if like.device.type == "cpu" else -(-size // ALIGNED) * ALIGNED
     return torch.zeros(lanes, stride, dtype=like.dtype, device=like.device)[:, :size]
 
 

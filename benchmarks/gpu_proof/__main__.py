@@ -17,7 +17,7 @@ import signal
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,16 @@ from . import part, summary
 from .kit import ROOT, write_at_once
 
 # The shares of the budget, in its order; the least that is kept back for a part while those before it run.
-SHARES = {"tests": 60, "laws": 40, "base": 150, "large": 100, "lora": 60, "sst2_minilm": 90, "rte_mpnet": 150}
+SHARES = {
+    "tests": 60,
+    "laws": 40,
+    "base": 150,
+    "large": 100,
+    "lora": 60,
+    "sst2_minilm": 90,
+    "rte_mpnet": 150,
+    "compiled": 60,
+}
 RESERVED = {"sst2_minilm": 0.7, "rte_mpnet": 0.8}
 _MOST = 15 * 2**20  # bytes of a file that is written to OUT
 _HEAVY = ("torch", "transformers", "tokenizers", "safetensors", "peft", "pydantic", "numpy", "pandas")
@@ -86,17 +95,17 @@ def follow(running: Running, seconds: float) -> str:
     return "done" if status == 0 else f"ended with {status}"
 
 
-def limits(names: Sequence[str], left: float, whole: float) -> float:
+def limits(names: Sequence[str], left: float, whole: float, shares: Mapping[str, float] = SHARES) -> float:
     """The seconds that the first of these parts gets of those that are left.
 
     Its share of the whole budget where all are behind it, and what the parts before it did not use; but what is kept
     back for those behind it stays theirs.
     """
     first, *behind = names
-    total = sum(SHARES[name] for name in names)
-    scale = whole / sum(SHARES.values())
-    fair = left * SHARES[first] / total
-    kept = sum(RESERVED.get(name, 0.0) * SHARES[name] * scale for name in behind)
+    total = sum(shares[name] for name in names)
+    scale = whole / sum(shares.values())
+    fair = left * shares[first] / total
+    kept = sum(RESERVED.get(name, 0.0) * shares[name] * scale for name in behind)
     return max(0.0, min(fair, left - kept))
 
 
@@ -108,8 +117,19 @@ def options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", type=float, default=470.0, metavar="SECONDS")
     parser.add_argument("--only", nargs="+", choices=part.PARTS, metavar="PART", help=", ".join(part.PARTS))
+    parser.add_argument(
+        "--share", nargs="+", default=[], metavar="PART=SECONDS", type=_share,
+        help=f"other shares of the budget than {', '.join(f'{name}={value}' for name, value in SHARES.items())}",
+    )  # fmt: skip
     part.add_shared(parser)
     return parser.parse_args(words)
+
+
+def _share(word: str) -> tuple[str, float]:
+    name, _, seconds = word.partition("=")
+    if name not in SHARES:
+        raise argparse.ArgumentTypeError(f"unknown part {name!r} (known: {', '.join(SHARES)})")
+    return name, float(seconds)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -134,7 +154,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         for number, name in enumerate(names):
             left = given.budget - 6 - (time.monotonic() - began)
-            seconds = limits(names[number:], left, given.budget)
+            seconds = limits(names[number:], left, given.budget, SHARES | dict(given.share))
             if seconds < 2:
                 ends[name] = "no time was left"
                 continue

@@ -23,6 +23,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
     "lora": ("speed", "lora", "LoRA's lanes over one base of half a billion parameters"),
     "sst2_minilm": ("studies", "minilm", "A real study: MiniLM-L6 on SST-2"),
     "rte_mpnet": ("studies", "mpnet", "A real study: MPNet-base on RTE"),
+    "compiled": ("speed", "compiled", "A compiled step beside the others: bert-base's shape"),
 }
 
 

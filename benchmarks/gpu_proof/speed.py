@@ -309,10 +309,9 @@ def trainer_pace(folder: Path, request: Request) -> Pace:
 def way_of_steps() -> str:
     """Whether the steps of the run that is alive are captured, and why not; nothing where nothing is said of it."""
     for one in gc.get_objects():
-        if type(one).__name__ == "Captures" and type(one).__module__.startswith("harness"):
-            if any(known is not None for known in one.known.values()):
-                return "captured"
-            return f"not captured: {one.reason}" if one.reason else "not captured"
+        if type(one).__name__ == "_Run" and type(one).__module__ == "harness.train":
+            reason = one.captures and one.captures.reason
+            return str(one.step_mode) + (f" ({reason})" if reason else "")
     return ""
 
 
@@ -404,6 +403,34 @@ def lora(request: Request, journal: Journal) -> None:
     short = Load("lora", "bf16", 16, 64, (("method", "lora"),))
     bench.compare(short, (1, 16, 4), others=False)
     bench.packs(short, (1, 4), captured=False)
+
+
+def compiled(request: Request, journal: Journal) -> None:
+    """A step compiled by Inductor beside one that isn't, at the load that the bars are for."""
+    bench = Bench(request, journal, "base")
+    load = Load("base", "bf16", 4, 16) if request.tiny else Load("base", "bf16", 16, 128)
+    journal.say("The first pace is that of a compiled step, whose start counts its compilation; the other is without.")
+    lanes = 1 if request.tiny else 8
+    os.environ["HARNESS_COMPILE"] = "on"
+    try:
+        folder = bench.folder(load)
+        bench._pace(
+            f"{load.words}: {lanes} lanes compiled",
+            bench.attempt(lambda: pack_pace(folder, lanes, request)),
+            lanes,
+            load,
+        )
+    finally:
+        del os.environ["HARNESS_COMPILE"]
+    forget_recordings()
+    bench.packs(load, (lanes,))
+
+
+def forget_recordings() -> None:
+    """Have what is recorded of a network recorded anew."""
+    from harness import models
+
+    models._networks.cache_clear()
 
 
 def _say_how(journal: Journal) -> None:
