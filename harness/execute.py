@@ -567,6 +567,8 @@ class _Training:
             return
         if done.unkept is not None:
             raise _no_room(done.unkept)
+        if done.refused is not None:
+            raise done.refused
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
         if done.out_of_memory:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness import masks
 from harness.sweep import HarnessError, Method
 
 # Draws a new parameter's first value [*shape] in place and gives it.
@@ -325,9 +326,10 @@ def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
     attention = _FAMILIES[module.config.model_type].attention
     if attention is None:
         raise _cannot(method, module, "attention that takes no keys and values from outside")
-    from transformers import AttentionInterface
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register("harness_prefix", _attend_with_prefix)
+    AttentionMaskInterface.register("harness_prefix", masks.full_mask)
     config = module.config
     config._attn_implementation = "harness_prefix"
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

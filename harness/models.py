@@ -18,18 +18,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import hub, methods
+from harness import hub, logits_check, masks, methods
+from harness.logits_check import Reference
+from harness.records import LogitsCheck
 from harness.sweep import HarnessError, Method, ModelSpec
 
 # N(0, 0.02), as BERT's own initialisation (Devlin et al. 2019) and the study's head (Mosbach et al. 2021).
 HEAD_STD = 0.02
-# These build their own mask from one value a token; the others take a ready additive mask [B, 1, 1, T], which keeps
-# transformers' mask code (it branches on data) out of vmap.
-_TOKEN_MASK = ("deberta", "deberta-v2")
 # These count positions from behind the padding token's index.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer")
-# Decoders, whose mask is causal and who classify by their last real token.
-_DECODERS = ("gpt2", "llama", "qwen2")
+_OFFSET_POSITIONS = (
+    *("roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "data2vec-text", "ibert", "roberta-prelayernorm"),
+    *("xlm-roberta-xl", "xmod", "esm"),
+)
+# Heads that read the last real token go by this name, but for these kinds'.
+_LAST_TOKEN_HEAD, _LAST_TOKEN = "score", ("ctrl", "modernbert-decoder")
 _FULL = Method()
 _ENCODER = "an encoder that transformers' AutoModelForSequenceClassification knows"
 
@@ -47,14 +49,17 @@ class Network:
     pretrained: dict[str, Tensor]
     head: tuple[str, ...]
     sha256: str
-    token_mask: bool
+    mask: masks.Kind
     takes_token_types: bool
     positions: int | None  # the longest text it can read, in tokens
-    causal: bool = False
+    causal: bool = False  # whether the head reads the last real token
     virtual: int = 0  # positions that a prompt takes before the text
     drawn: dict[str, methods.Draw] = field(default_factory=dict)
     # Matrices that are not trained but multiplied with, by name.
     frozen: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    # What transformers' own call gives, and how far this network's logits were from that.
+    reference: Reference | None = field(default=None, repr=False, compare=False)
+    logits_check: LogitsCheck | None = field(default=None, compare=False)
     # Of `playback`, by what is recorded; None where it can't be. And how often that was called before.
     recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
     calls: Counter[object] = field(default_factory=Counter, repr=False, compare=False)
@@ -96,16 +101,7 @@ class Network:
             input_ids = F.pad(input_ids, before, value=int(config.pad_token_id == 0))  # any word but padding
             token_type_ids = None if token_type_ids is None else F.pad(token_type_ids, before)
             lengths = lengths + self.virtual
-        width = input_ids.shape[-1]
-        real = torch.arange(width, device=input_ids.device) < lengths[..., None]  # [..., T]
-        if self.token_mask:
-            mask = real.long()
-        else:
-            if self.causal:
-                real = real[..., None, :] & torch.ones(width, width, dtype=torch.bool, device=real.device).tril()
-            mask = torch.zeros(real.shape, device=input_ids.device).masked_fill_(~real, torch.finfo(torch.float32).min)
-            # [..., 1, T, T] where causal, else [..., 1, 1, T]
-            mask = mask[..., None, :, :] if self.causal else mask[..., None, None, :]
+        mask = masks.mask(self.mask, lengths, input_ids.shape[-1])
         given = {"input_ids": input_ids, "attention_mask": mask}
         if self.takes_token_types:
             given["token_type_ids"] = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
@@ -235,7 +231,7 @@ def _adapted(full: Network, method: Method) -> Network:
     parameters = dict(module.named_parameters())
     lookups = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     positions = None if full.positions is None else full.positions - methods.virtual_positions(method)
-    return replace(
+    found = replace(
         full,
         module=module,
         pretrained={
@@ -252,6 +248,9 @@ def _adapted(full: Network, method: Method) -> Network:
         recordings={},
         calls=Counter(),
     )
+    if full.reference is not None and method.name in logits_check.UNCHANGED:
+        found = replace(found, logits_check=logits_check.check(found, full.reference))
+    return found
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same model
@@ -281,10 +280,8 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
             ),
         )
     for part in module.modules():
-        # Under vmap the pad row would get no gradient in lane 0 and one in the others. With the mask the pad
-        # positions' gradient is zero anyhow.
-        if isinstance(part, nn.Embedding):
-            part.padding_idx = None
+        if hasattr(part, "layerdrop"):  # whole layers dropped at random: by transformers for a batch, not for a lane
+            part.layerdrop = 0.0
     module.requires_grad_(False)
     module.train()
     pretrained = {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -296,29 +293,39 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
         if name not in head:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.contiguous().numpy().tobytes())
-    kind = module.config.model_type
-    causal = kind in _DECODERS
-    if hasattr(module, "score") and not causal:
-        raise HarnessError(
-            "the model is an encoder, or a decoder of a known kind",
-            got=f"a model of the kind '{kind}'",
-            allowed=", ".join(_DECODERS) + " and encoders",
-            fix="name another model",
-        )
+    causal = hasattr(module, _LAST_TOKEN_HEAD) or module.config.model_type in _LAST_TOKEN
     if causal:
         module.config.use_cache = False
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0
     takes = takes and types > 0
-    return Network(
-        module, pretrained, head, digest.hexdigest(), kind in _TOKEN_MASK, takes, longest(module.config), causal
-    )
+    mask, positions = masks.kind_of(module.config), longest(module.config)
+    found = Network(module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal)
+    reference = logits_check.reference(found)
+    _read_padding(module)
+    found = replace(found, reference=reference)
+    return replace(found, logits_check=logits_check.check(found, reference))
+
+
+def _read_padding(module: nn.Module) -> None:
+    """Have the padding token's vector trained like any other.
+
+    Under vmap it would get no gradient in lane 0 and one in the others. With the mask the gradient of the positions
+    that are padding is zero anyhow.
+    """
+    for part in module.modules():
+        if "weight" in part._parameters and hasattr(part, "padding_idx"):  # nn.Embedding, and I-BERT's
+            part.padding_idx = None
 
 
 def longest(config: Any) -> int | None:
     """How many tokens a model of that configuration can read; None where there is no bound."""
     positions: int | None = getattr(config, "max_position_embeddings", None)
-    if positions is not None and config.model_type in _OFFSET_POSITIONS:
+    if positions is None or positions < 1:  # XLNet's -1
+        return None
+    if config.model_type in _OFFSET_POSITIONS and getattr(config, "position_embedding_type", "") != "rotary":
         positions -= config.pad_token_id + 1
+    if getattr(config, "attention_type", None) == "block_sparse":  # of longer texts BigBird draws what it reads
+        positions = min(positions, (5 + 2 * config.num_random_blocks) * config.block_size)
     return positions

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import remedies
+from harness import masks, remedies
 from harness.optim import LaneOptimizer
 from harness.records import Recording
 from harness.transfer import to_device
@@ -211,7 +211,7 @@ def vectors(module: nn.Module, causal: bool) -> Iterator[list[Tensor]]:
         if not causal:
             found.append(hidden[:, 0])
             return
-        real = (kwargs["attention_mask"][:, 0, -1] == 0).sum(dim=-1)  # the last position sees all real ones
+        real = masks.lengths_of(kwargs["attention_mask"])
         found.append(hidden.gather(1, (real - 1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0])
 
     encoder: Any = module

@@ -66,6 +66,15 @@ class Environment(BaseModel):
 StepMode = Literal["operations", "recording", "compiled", "cuda graph", "compiled cuda graph"]
 
 
+class LogitsCheck(BaseModel):
+    """How far the logits of a network in a lane are from those of transformers' own call, before any training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    largest_difference: float | None = Field(description="over the largest logit; None where none is finite")
+    texts: tuple[int, ...] = Field(description="tokens of each text that both were asked for")
+
+
 class Measured(BaseModel):
     """What training a trial gave; scores are fractions, `None` where not known (a run that diverged has no score)."""
 
@@ -117,6 +126,7 @@ class Measured(BaseModel):
     step_mode_reason: str | None = Field(
         default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"
     )
+    logits_check: LogitsCheck | None = Field(default=None, description="made when the worker set the network up")
 
 
 class Record(BaseModel):

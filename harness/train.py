@@ -1178,6 +1178,7 @@ class _Run:
                 weights_sha256=hashlib.sha256(weights[lane].tobytes()).hexdigest(),
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
+                logits_check=self.network.logits_check,
                 parameters=self.network.all_parameters,
                 trained_parameters=self.network.parameters,
                 augmentation_sha256=self.words[lane],

@@ -29,12 +29,17 @@ from harness.keeping import Keeping
 from harness.metrics import Evaluation
 from harness.packing import Job
 from harness.records import Curves, Environment, Measured, Record, write
-from harness.sweep import Sweep, Trial
+from harness.sweep import HarnessError, Sweep, Trial
 
 Result = tuple[Record, Curves | None]
 # How torch and CUDA's libraries say that a pack was too large for the memory.
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|STATUS_ALLOC_FAILED")
 _UNKEPT = re.compile(r"^(?:harness\.keeping\.)?UnkeptError: (.+)$", re.MULTILINE)
+_REFUSED = re.compile(
+    r"^(?:harness\.logits_check\.)?ModelRefusedError: "
+    r"(?P<rule>.+?): got (?P<got>.+?); allowed: (?P<allowed>.+?); (?P<fix>.+)$",
+    re.MULTILINE,
+)
 
 # Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
 _MEASURING_PAYS, _FASTER = 300.0, 0.97
@@ -308,6 +313,12 @@ class Done:
         """The folder of weights that could not be written, and why; None where that was not the error."""
         found = None if self.error is None else _UNKEPT.search(self.error)
         return found and found[1]
+
+    @property
+    def refused(self) -> HarnessError | None:
+        """Why the pack's model can't be trained here or anywhere; None where that was not the error."""
+        found = None if self.error is None else _REFUSED.search(self.error)
+        return found and HarnessError(**found.groupdict())
 
 
 @dataclass(frozen=True)

@@ -565,12 +565,6 @@ def test_a_decoder_without_a_padding_token_pads_with_its_end(build: Build, tmp_p
     assert models.network(spec, 2).module.config.pad_token_id == 3  # type: ignore[union-attr]
 
 
-def test_a_decoder_of_an_unknown_kind_is_refused(build: Build) -> None:
-    spec = ModelSpec(name="neox", folder=str(build("gpt_neox")))
-    with pytest.raises(HarnessError, match="gpt_neox'; allowed: gpt2, llama, qwen2 and encoders"):
-        models.network(spec, 2)
-
-
 # ------------------------------------------------------------------------------------------------------- bad input
 
 SWEEP = "task: rte\nmodel: embedded\nlr: 1e-5\nepochs: 1\nseeds: 1\n"
