@@ -314,6 +314,7 @@ def _read_padding(module: nn.Module) -> None:
     Under vmap it would get no gradient in lane 0 and one in the others. With the mask the gradient of the positions
     that are padding is zero anyhow.
     """
+    part: Any
     for part in module.modules():
         if "weight" in part._parameters and hasattr(part, "padding_idx"):  # nn.Embedding, and I-BERT's
             part.padding_idx = None
