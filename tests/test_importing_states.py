@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from harness import study
+from harness.cli import app
 from harness.importing import states, units
 from harness.importing.options import ImportOptions
 from harness.importing.runs import import_runs, read_runs
@@ -94,6 +96,40 @@ def test_any_column_of_states_counts_by_its_values_whatever_its_name(words, stat
     said = [note for note in found.notes if column in note]
     assert len(said) == 1
     assert ("stopped early, so missing: pruned 1" in said[0]) == any("PRUNED" in word for word in words)
+
+
+def test_the_tables_that_mlflow_and_optuna_write_as_csv_have_states():
+    rows = [
+        {"run_id": f"r{seed}", "experiment_id": 0, "status": "FAILED" if seed == 2 else "FINISHED", "metrics.acc": 0.4,
+         "params.lr": "1e-05", "params.seed": seed} for seed in range(4)
+    ]  # fmt: skip
+    found = of(table(rows), seed="params.seed", metric="metrics.acc", cell=("params.lr",), majority="0.5")
+    assert list(found.runs["status"]) == ["finished", "finished", "crashed", "finished"]
+    assert (found.runs["outcome"] == "failed").sum() == 3
+    rows = [
+        {"number": seed, "value": 0.4, "params_lr": 1e-5, "user_attrs_seed": seed, "state": state}
+        for seed, state in enumerate(["COMPLETE", "PRUNED"])
+    ]
+    found = of(table(rows, "o.csv"), seed="user_attrs_seed", metric="value", cell=("params_lr",), majority="0.5")
+    assert list(found.runs["status"]) == ["finished", "missing"]
+    assert list(found.runs["outcome"].isna()) == [False, True]
+
+
+def test_the_command_takes_every_new_option_and_repeats_itself():
+    import shlex
+
+    for seed in (1, 2):
+        Path(f"seed{seed}.csv").write_text("acc,mood\n71.5,ok\n" if seed == 1 else "acc,mood\n0.9,failed\n")
+    words = ["import", "seed1.csv", "seed2.csv", "--seed-from", "seed(\\d+)", "--metric", "acc", "--state", "none",
+             "--unit", "percent", "--where", "mood!=bad", "--as", "new"]  # fmt: skip
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    found = study.of_import(Path("results/new"))
+    assert list(found.runs["final_score"]) == [0.715, 0.009]
+    assert list(found.runs["seed"]) == [1, 2]
+    again = CliRunner().invoke(app, shlex.split(found.imports[0].command)[1:])
+    assert again.exit_code == 0, again.output
+    assert study.of_import(Path("results/new")).imports == found.imports
 
 
 def test_a_parquet_file_has_states_too():

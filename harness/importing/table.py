@@ -180,7 +180,9 @@ def table_of(
             columns |= {f"{one}:best": best for one in names}
             curves |= {one: name for column in names for one in (column, f"{column}:best")}
     own = {name: [run.about.get(name) for run in runs] for name in about}
-    columns = own | columns if state_column is None else columns | own  # a state's column is never hidden
+    columns = own | columns
+    if state_column is not None:
+        columns[state_column] = own[state_column]  # no setting of that name hides it
     shown = [name if times[name] == 1 else f"{kind}.{name}" for kind, name in sources]
     shown += [name for name in about if name not in shown]
 

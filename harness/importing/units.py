@@ -82,8 +82,7 @@ def to_one_unit(
     percent = unit == "percent" or (unit is None and units["score"] == "percent")
     if percent and (unit == "percent" or 0 < of_majority <= 1):
         return _as_fractions(numbers, scores, majority, of_majority, told=unit is None)
-    fraction = unit == "fraction" or units["score"] in ("fraction", "any")
-    if fraction and of_majority > 1 and (unit == "fraction" or units["score"] == "fraction"):
+    if of_majority > 1 and (unit == "fraction" or units["score"] == "fraction"):
         if not _LEAST_PERCENT <= of_majority <= 100:
             raise HarnessError(
                 "scores and majority have one unit",
