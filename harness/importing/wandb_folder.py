@@ -23,15 +23,19 @@ _HISTORY, _SUMMARY, _CONFIG, _RUN, _EXIT = 2, 3, 5, 17, 18  # fields of a Record
 
 def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
     """The runs whose logs lie in the folders; a run whose log has no end never finished."""
-    digest, runs, cut = Digest(root), [], 0
+    digest, runs, cut, silent = Digest(root), [], 0, 0
     for folder in folders:
         for path in sorted(folder.glob("*.wandb")):
             run, whole = _run(path, digest.read(path), root)
-            runs.append(run)
-            cut += not whole
+            if run.about["id"]:
+                runs.append(run)
+                cut += not whole
+            else:
+                silent += 1
     notes = (
         [f"{label}: {so_many(cut, 'log')} cut in the middle of a record; what stands before it is read."] if cut else []
     )
+    notes += [f"{label}: {so_many(silent, 'log')} without a run, so without a seed, left out."] if silent else []
     return table_of(
         label, "Weights & Biases", runs, digest.sha256, higher_is_better=higher_is_better, metrics="summary",
         state_column="state", notes=notes,
