@@ -428,12 +428,22 @@ def rerun(
     profile: ProfileName = None,
     overrides: Overrides = [],
     results: Results = Path("results"),
-    tolerance: Annotated[float, typer.Option(help="Largest difference that counts as equal within tolerance.")] = 1e-3,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Largest difference that counts as equal within tolerance, where rounding can explain it."),
+    ] = rerunning.TOLERANCE,
     keep: Annotated[bool, typer.Option("--keep", help="Keep its weights, where they are the record's.")] = False,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train one trial again and compare it with its record, step by step; never overwrites."""
+    """Train one trial again and compare it with its record, step by step; never overwrites.
+
+    It says identical (bit for bit), equal within tolerance or different. Equal within tolerance is a difference that
+    rounding can explain: no larger than --tolerance, with the same outcome, the same inputs, and a device, machine,
+    thread count, kind of kernels or version of torch that is known to be another. Where these are the same, bits are
+    the same too, so that any difference is one. The default tolerance is ten times what AVX2 kernels in place of
+    AVX-512 made of stable runs (1e-4); in unstable ones rounding itself grows beyond any tolerance.
+    """
     hub.trust_remote_code(trust_remote_code)
     resolved, store = planned(sweep, profile, overrides, results)
     chosen = one_trial(resolved, trial, seed, conditions)
@@ -454,7 +464,9 @@ def rerun(
         verdict = {"trial": found.trial, "verdict": found.verdict}
         verdict |= {"kept": str(kept)} if kept else {}
         print_json(
-            verdict | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step}
+            verdict
+            | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step}
+            | {"reasons": list(found.reasons)}
         )
     else:
         print_comparison(messages, found)
@@ -479,7 +491,10 @@ def verify(
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every record and its arrays, and train some again to compare bit for bit; changes nothing."""
+    """Check every record and its arrays, and train some again to compare bit for bit; changes nothing.
+
+    --retrain compares as `harness rerun` does, at its default tolerance.
+    """
     from harness import verify as verifying
 
     hub.trust_remote_code(trust_remote_code)
@@ -507,7 +522,7 @@ def verify(
         said = f"{number} of {len(chosen)}: {trial.id} ({label}, seed {trial.seeds.seed})"
         messages.print(Text(said), soft_wrap=True)
         with step_progress(messages, "steps") as progress:
-            found = verifying.retrain(resolved, store, trial, verifying.TOLERANCE, progress)
+            found = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
         if isinstance(found, rerunning.Comparison):
             again.append(found)
         else:

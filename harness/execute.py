@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import early, gate, keeping, machine, tested
+from harness import early, gate, keeping, machine, tested, token_hash
 from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
@@ -407,7 +407,8 @@ class _Training:
         self.checkpoints = checkpoints
         chosen = {trial.id for trial in missing}
         self.unfinished = [trials for trials in unfinished if chosen.issuperset(trial.id for trial in trials)]
-        self.models: dict[str, str] = _model_hashes(sweep, records)
+        self.inputs = _input_hashes(records)
+        self.tokens = token_hash.known(records.values())
         self.queue: list[Job] = []
         self.room = 0  # bytes a pack may fill, when the queue was made
         self.fits: dict[object, int] = {}  # shape -> lanes that the memory holds, where it once didn't
@@ -551,7 +552,8 @@ class _Training:
             self.paces[shape] = (before[0] + seconds, before[1] + job.work)
             self.behind += job.lane_epochs
             for record, _ in done.results:
-                _same_model(record, self.models)
+                _same_inputs(record, self.inputs)
+                token_hash.check_record(record, self.tokens)
             if self.shelf is not None:
                 with _weights_written():
                     self.shelf.publish([record for record, _ in done.results])
@@ -702,22 +704,28 @@ def _save(store: Store, record: Record, curves: Curves | None, retried: set[str]
         store.save(record, curves)
 
 
-def _model_hashes(sweep: Sweep, records: Mapping[str, Record]) -> dict[str, str]:
-    found = {}
-    for trial in expand(sweep):
-        record = records.get(trial.id)
-        if record and record.measured:
-            found[trial.recipe.model.name] = record.measured.model_sha256
+def _inputs_of(record: Record) -> dict[tuple[str, str], str]:
+    """(kind, name) -> hash of what a finished trial was made of."""
+    recipe, measured = record.trial.recipe, record.measured
+    if measured is None:
+        return {}
+    return {("examples", recipe.task.name): measured.data_sha256, ("weights", recipe.model.name): measured.model_sha256}
+
+
+def _input_hashes(records: Mapping[str, Record]) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for record in records.values():
+        found = _inputs_of(record) | found  # the first trial's, as its data are those that a resumed sweep must have
     return found
 
 
-def _same_model(record: Record, known: dict[str, str]) -> None:
-    assert record.measured is not None
-    name, digest = record.trial.recipe.model.name, record.measured.model_sha256
-    if known.setdefault(name, digest) != digest:
-        raise HarnessError(
-            "the weights of a started sweep stay the same",
-            got=f"other weights under the name '{name}'",
-            allowed="the checkpoint the finished trials began with",
-            fix="restore it, or name another folder with --results",
-        )
+def _same_inputs(record: Record, known: dict[tuple[str, str], str]) -> None:
+    """Refuse what a worker on another machine has under the same name, when its first pack comes back."""
+    for (kind, name), digest in _inputs_of(record).items():
+        if known.setdefault((kind, name), digest) != digest:
+            raise HarnessError(
+                f"the {kind} of a started sweep stay the same",
+                got=f"other {kind} under the name '{name}'",
+                allowed="what the finished trials began with, on every machine",
+                fix="restore them, or name another folder with --results",
+            )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from harness import augmentation, hub, inputs, model_files, tasks
+from harness import augmentation, hub, inputs, model_files, tasks, token_hash
 from harness.examples import Raw
 from harness.records import Record, Store
 from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, TaskSpec, expand, orphaning_change
@@ -45,6 +45,7 @@ def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[
     inputs.check_models(recipes)
     for model in dict.fromkeys(recipe.model for recipe in recipes):
         model_files.check_finite(model)
+    token_hash.check_started(recipes, token_hash.known(records.values()))
     _check_methods(recipes)
     _check_lengths(recipes, loaded)
 
@@ -52,8 +53,8 @@ def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
 
-    That is other data or words than the finished trials had, a method that a model has not the parts for, and words of
-    a token task that would be scored and have no token.
+    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for, and
+    words of a token task that would be scored and have no token.
     """
     recipes = [cell.recipe for cell in sweep.cells]
     started = _Started(sweep, records)
@@ -64,6 +65,8 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
             loaded[task] = tasks.load(task)
             started.check(own, loaded[task])
     there = [recipe for recipe in recipes if _is_here(recipe.model)]
+    read_here = [recipe for recipe in there if not tasks.on_the_hub(recipe.task)]
+    token_hash.check_started(read_here, token_hash.known(records.values()))
     _check_methods(there)
     _check_lengths(there, loaded)
 

@@ -56,14 +56,20 @@ def cached(kind: Kind, name: str) -> bool:
     A dataset counts as well where `datasets` has prepared it, which is what it reads offline. Which files or
     configurations there are is not checked: loading tells.
     """
-    home = _folder("HF_HOME", default=_folder("XDG_CACHE_HOME", default=Path("~/.cache")) / "huggingface")
-    hub_cache = _folder("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", default=home / "hub")
-    snapshots = hub_cache / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
     # is_file is false for a link whose blob is gone
-    if any(path.is_file() for path in snapshots.glob("*/**/*")):
+    if any(path.is_file() for path in (_cache_of(kind, name) / "snapshots").glob("*/**/*")):
         return True
-    prepared = _folder("HF_DATASETS_CACHE", default=home / "datasets") / name.replace("/", "___")
+    prepared = _folder("HF_DATASETS_CACHE", default=_home() / "datasets") / name.replace("/", "___")
     return kind == "dataset" and any(path.is_dir() for path in prepared.glob("*/*/*"))
+
+
+def _home() -> Path:
+    return _folder("HF_HOME", default=_folder("XDG_CACHE_HOME", default=Path("~/.cache")) / "huggingface")
+
+
+def _cache_of(kind: Kind, name: str) -> Path:
+    hub_cache = _folder("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", default=_home() / "hub")
+    return hub_cache / f"{kind}s--{name.replace('/', '--')}"
 
 
 def missing(kind: Kind, name: str, key: str | None = None, reason: str = "the hub can't be reached") -> HarnessError:
@@ -128,6 +134,18 @@ def location(spec: ModelSpec) -> str:
     if spec.name == "embedded" and spec.folder is None:
         return str(Path(__file__).parent / "embedded" / "model")
     return str(Path(spec.folder).expanduser()) if spec.folder else spec.name
+
+
+def folder_of(spec: ModelSpec) -> Path | None:
+    """Give the folder that a model's files are read from, of the hub's in the cache; None where there is none."""
+    folder = Path(location(spec))
+    if spec.folder is None and spec.name != "embedded":
+        cache = _cache_of("model", spec.name)
+        try:
+            folder = cache / "snapshots" / (cache / "refs" / "main").read_text().strip()
+        except (OSError, ValueError):
+            return None
+    return folder if folder.is_dir() else None
 
 
 _trusted = False

@@ -127,6 +127,11 @@ class Measured(BaseModel):
         default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"
     )
     logits_check: LogitsCheck | None = Field(default=None, description="made when the worker set the network up")
+    # Not in the first records: None there means not recorded.
+    tokens_sha256: str | None = Field(
+        default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
+    )
+    tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
 
 
 class Record(BaseModel):
@@ -551,7 +556,7 @@ def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> 
         rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
-    texts |= {"augmentation_sha256", "step_mode", "step_mode_reason"}
+    texts |= {"augmentation_sha256", "tokens_sha256", "tokenizer_sha256", "step_mode", "step_mode_reason"}
     for name in Measured.model_fields:
         if name not in texts:
             table[name] = pd.to_numeric(table[name])

@@ -417,6 +417,8 @@ def _provenance(study: Study) -> Table:
     names |= {"dirty_diff_sha256": "uncommitted changes, SHA-256", "driver": "NVIDIA driver", "cuda": "CUDA"}
     names |= {
         "kernels": "CPU kernels",
+        "tokens_sha256": "token ids, SHA-256",
+        "tokenizer_sha256": "tokenizer's files, SHA-256",
         "model_sha256": "model, SHA-256",
         "trained_parameters": "parameters trained",
         "steps": "steps",

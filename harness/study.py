@@ -148,7 +148,7 @@ def columns() -> tuple[str, ...]:
     return (*place, *Measured.model_fields, *Environment.model_fields, "command")
 
 
-_HASHES = {"weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"}
+_HASHES = {name for name in Measured.model_fields if name.endswith("_sha256")}
 _TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness import keeping, machine, train
+from harness import keeping, machine, token_hash, train
 from harness.records import Store, Surface
 from harness.sweep import HarnessError, Sweep, Trial, expand
 
@@ -54,7 +54,8 @@ def compute(
     """Compute the surface of two kept trials of one cell, in packs of grid points, and keep it.
 
     The third point is where the first trial started. `progress(done, all)` counts grid points. Raises HarnessError
-    where the trials are not of one cell, or their weights are not kept.
+    where the trials are not of one cell, their weights are not kept, or data, tokenizer or pretrained weights are
+    others than they were trained with.
     """
     trials = [_trial(sweep, name) for name in ids]
     if trials[0].cell != trials[1].cell or trials[0].id == trials[1].id:
@@ -64,6 +65,8 @@ def compute(
             allowed="two ids that differ in the seed alone",
             fix="name two of one cell, as a failed and a successful one",
         )
+    for one in trials:
+        _check_inputs(store, one)
     ends = [np.concatenate([value.ravel() for value in keeping.weights(store, one.id).values()]) for one in trials]
     trial = trials[0]
     device = "cuda" if machine.here().gpus else "cpu"
@@ -91,6 +94,27 @@ def compute(
     )
     store.save_surface(found)
     return found
+
+
+def _check_inputs(store: Store, trial: Trial) -> None:
+    """Refuse a surface over other data, tokens or pretrained weights than those of the trial's record."""
+    record, recipe = store.load(trial.id), trial.recipe
+    if record is None or record.measured is None:
+        return
+    task = train.prepared(recipe.task, recipe.model, recipe.max_length)
+    here = {
+        "data": (record.measured.data_sha256, task.sha256),
+        "tokenizer": (record.measured.tokens_sha256, token_hash.tokens_sha256(task)),
+        "pretrained weights": (record.measured.model_sha256, train.network(recipe, task).sha256),
+    }
+    for name, (then, now) in here.items():
+        if then not in (None, now):
+            raise HarnessError(
+                "a surface is over what its trials were trained with",
+                got=f"another {name} than {trial.id} had" if name == "tokenizer" else f"other {name} than its record's",
+                allowed="the same data, tokenizer and pretrained weights",
+                fix="restore them",
+            )
 
 
 def _trial(sweep: Sweep, name: str) -> Trial:

@@ -45,6 +45,7 @@ class Task:
     sha256: str
     pairs: bool  # whether an example is two texts
     test: Split | None = None
+    tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
 
     @property
     def splits(self) -> tuple[Split, ...]:

@@ -40,6 +40,7 @@ from harness import (
     recording,
     remedies,
     tasks,
+    token_hash,
     tokenising,
 )
 from harness.capture import Captures
@@ -225,10 +226,15 @@ def _raw(task: TaskSpec) -> Raw:
     return tasks.load(task)
 
 
-@lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
 def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
     """The task's splits, tokenised for the model; raises HarnessError when data or tokenizer can't be had."""
-    return tokenising.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+    return _prepared(task, model, max_length, token_hash.tokenizer_sha256(model))
+
+
+@lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
+def _prepared(task: TaskSpec, model: ModelSpec, max_length: int, tokenizer_sha256: str | None) -> Task:
+    found = tokenising.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+    return replace(found, tokenizer_sha256=token_hash.tokenizer_sha256(model))  # a first time may have fetched it
 
 
 def network(recipe: Recipe, task: Task) -> Network:
@@ -1179,6 +1185,8 @@ class _Run:
                 data_sha256=self.task.sha256,
                 model_sha256=self.network.sha256,
                 logits_check=self.network.logits_check,
+                tokens_sha256=token_hash.tokens_sha256(self.task),
+                tokenizer_sha256=self.task.tokenizer_sha256,
                 parameters=self.network.all_parameters,
                 trained_parameters=self.network.parameters,
                 augmentation_sha256=self.words[lane],

@@ -23,7 +23,7 @@ from typing import cast, get_args
 import numpy as np
 from pydantic import ValidationError
 
-from harness import keeping, metrics, tested
+from harness import keeping, metrics, tested, token_hash
 from harness.records import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording, Store
 from harness.rerun import Comparison, rerun
 from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
@@ -32,7 +32,6 @@ from harness.sweep import HarnessError, Metric, Recipe, Sweep, Trial, expand
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
 _BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
 _METRICS: tuple[str, ...] = get_args(Metric)
-TOLERANCE = 1e-3  # what `harness rerun` takes by default
 _LONGEST = 240  # characters of a finding: a line, whatever a damaged file holds
 
 Found = tuple[str, str]  # (rule, what was found)
@@ -232,9 +231,9 @@ def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Found]:
     if not finished and record.arrays_sha256 is not None:
         yield "status", "crashed, with the hash of arrays"
     if record.measured is not None:
-        for field in ("weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256"):
+        for field in (name for name in Measured.model_fields if name.endswith("_sha256")):
             value = getattr(record.measured, field)
-            if value is None and field == "augmentation_sha256":
+            if value is None:  # no such thing, or not recorded: of a field that must be there reading it tells
                 continue
             if not re.fullmatch(r"[0-9a-f]{64}", value):
                 yield "record", f"{field} is {value!r}, which is no SHA-256"
@@ -459,13 +458,16 @@ def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterato
 
 
 def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Finding]:
-    """Finished trials whose data or pretrained weights are others than most trials of that name began with."""
+    """Finished trials whose data, tokens or pretrained weights are others than most of that name began with."""
     groups: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, record in records.items():
         if record.measured is not None:
             recipe = trials[name].recipe
             groups["data_sha256", recipe.task.name][record.measured.data_sha256].append(name)
             groups["model_sha256", recipe.model.name][record.measured.model_sha256].append(name)
+            if record.measured.tokens_sha256 is not None:
+                tokens = "{} with the tokenizer of {}, max_length {}".format(*token_hash.key_of(recipe))
+                groups["tokens_sha256", tokens][record.measured.tokens_sha256].append(name)
             if record.measured.augmentation_sha256 is not None:
                 words = " and ".join(spec.name for spec in recipe.specs[2:])
                 groups["augmentation_sha256", words][record.measured.augmentation_sha256].append(name)

@@ -395,7 +395,7 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
 
     result = run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--json")
     assert json.loads(result.stdout) == {
-        "trial": chosen.id, "verdict": "identical", "max_difference": 0.0, "first_differing_step": None,
+        "trial": chosen.id, "verdict": "identical", "max_difference": 0.0, "first_differing_step": None, "reasons": [],
     }  # fmt: skip
     assert "bit for bit" in run("rerun", folder, "--trial", chosen.id).stdout
     assert {path: path.read_bytes() for path in (folder / "trials").iterdir()} == records
@@ -414,7 +414,14 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     assert (found["verdict"], found["first_differing_step"]) == ("different", 5)
     assert found["max_difference"] == pytest.approx(1, abs=1e-6)
     close = json.loads(run("rerun", "tiny", "--trial", chosen.id, "--json", "--tolerance", 2, code=1).stdout)
+    assert close["verdict"] == "different"  # on the same machine no difference is rounding
+    changed_name = json.loads(records[record])
+    changed_name["environment"]["device_name"] = "another machine"
+    record.write_text(json.dumps(changed_name))
+    close = json.loads(run("rerun", "tiny", "--trial", chosen.id, "--json", "--tolerance", 2, code=1).stdout)
     assert close["verdict"] == "within_tolerance"
+    assert close["reasons"][0].startswith("device name: another machine then, ")
+    record.write_bytes(records[record])
     said = run("rerun", "tiny", "--trial", chosen.id, code=1).stdout
     assert "different: largest difference 1, first at step 5" in said
 
@@ -566,7 +573,7 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
     ):
         assert "a model's own Python code runs only where it is trusted: got" in refused(*words)
         train.models._networks.cache_clear()  # it was loaded by the sweep
-        train.prepared.cache_clear()
+        train._prepared.cache_clear()
     # What the code is for is not asked for here, so that none runs; the flag ends with its command.
     run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--trust-remote-code")
     refused("sweep", "tiny", "--in-process")

@@ -10,7 +10,7 @@ import pytest
 from harness import execute, records
 from harness.execute import Options
 from harness.records import Store
-from harness.rerun import compare, rerun
+from harness.rerun import TOLERANCE, compare, rerun
 from harness.sweep import Cell, HarnessError, Sweep, Trial, expand
 
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -64,9 +64,9 @@ def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Swee
         replace(kept, train_loss=losses), 1e-3, digest,
     )  # fmt: skip
     assert far.reasons == (
-        f"uncommitted changes: {'0' * 20} then, {'f' * 20} now",
-        "CUDA: 12.8 then, 13.0 now",
         "CPU kernels: AVX512 then, AVX2 now",
+        "CUDA: 12.8 then, 13.0 now",
+        f"uncommitted changes: {'0' * 20} then, {'f' * 20} now",
     )
     assert compare(record, kept, again, replace(kept, train_loss=losses), 1e-5).verdict == "different"
     losses[2] = np.nan
@@ -95,3 +95,72 @@ def test_the_frame_of_a_real_sweep_has_a_row_a_trial(trained: tuple[Sweep, Store
     table = records.frame(sweep, store)
     assert table["trial"].tolist() == [trial.id for trial in expand(sweep)]
     assert table["status"].tolist() == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "measured", "verdict", "reason"),
+    [
+        ({}, {}, "different", "nothing in the records explains it"),
+        ({"kernels": "other"}, {}, "within_tolerance", "CPU kernels"),
+        ({"threads": 2}, {}, "within_tolerance", "threads"),
+        ({"torch": "1.0"}, {}, "within_tolerance", "torch"),
+        ({"device_name": "another"}, {}, "within_tolerance", "device name"),
+        # Other code may compute something else, and other inputs are another experiment.
+        ({"transformers": "1.0"}, {}, "different", "transformers"),
+        ({"commit": "fffffff"}, {}, "different", "commit"),
+        ({"threads": 2}, {"tokens_sha256": "0" * 64}, "different", "tokenizer (other token ids of the same texts)"),
+        ({"threads": 2}, {"data_sha256": "0" * 64, "tokens_sha256": "0" * 64}, "different", "data"),
+        ({"threads": 2}, {"model_sha256": "0" * 64}, "different", "pretrained weights"),
+        ({"threads": 2}, {"augmentation_sha256": "0" * 64}, "different", "words or translators of the augmentation"),
+        ({"threads": 2}, {"outcome": "other"}, "different", "threads"),
+    ],
+)
+def test_equal_within_tolerance_is_what_rounding_explains(
+    trained: tuple[Sweep, Store],
+    environment: dict[str, object],
+    measured: dict[str, object],
+    verdict: str,
+    reason: str,
+) -> None:
+    sweep, store = trained
+    record, kept = store.load(expand(sweep)[0].id), store.curves(expand(sweep)[0].id)
+    assert record is not None
+    assert record.measured is not None
+    assert record.environment is not None
+    assert kept is not None
+    losses = kept.train_loss + np.float32(1e-6)  # from the first step on
+    again = record.model_copy(
+        update={
+            "environment": record.environment.model_copy(update=environment),
+            "measured": record.measured.model_copy(update={"weights_sha256": "0" * 64, **measured}),
+        }
+    )
+    found = compare(record, kept, again, replace(kept, train_loss=losses), TOLERANCE, record.arrays_sha256)
+    assert (found.verdict, found.first_differing_step) == (verdict, 1)
+    assert found.reasons[0].split(":")[0] == reason
+
+
+def test_what_an_early_record_does_not_say_explains_nothing_and_is_named(trained: tuple[Sweep, Store]) -> None:
+    sweep, store = trained
+    record, kept = store.load(expand(sweep)[0].id), store.curves(expand(sweep)[0].id)
+    assert record is not None
+    assert record.measured is not None
+    assert record.environment is not None
+    assert kept is not None
+    none = {"tokens_sha256": None, "tokenizer_sha256": None}
+    early = record.model_copy(
+        update={
+            "environment": record.environment.model_copy(update={"kernels": None}),
+            "measured": record.measured.model_copy(update=none),
+        }
+    )
+    assert compare(early, kept, record, kept, TOLERANCE, record.arrays_sha256).verdict == "identical"
+    other = replace(kept, train_loss=kept.train_loss + np.float32(1e-6))
+    found = compare(early, kept, record, other, TOLERANCE, record.arrays_sha256)
+    assert (found.verdict, found.reasons) == (
+        "different",
+        (
+            "nothing in the records explains it",
+            "not recorded then, so not compared: the tokenizer and the CPU's kernels",
+        ),
+    )

@@ -116,3 +116,26 @@ def test_trials_that_make_no_surface_are_refused(kept: tuple[Sweep, Store, list[
             surface.compute(sweep, store, ids)
     with pytest.raises(HarnessError, match="the weights of the trial are kept"):
         surface.compute(sweep, Store(tmp_path), (one.id, other.id))
+
+
+@pytest.mark.usefixtures("small", "cpu_only")
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("data_sha256", "got other data than its record's"),
+        ("tokens_sha256", "got another tokenizer than"),
+        ("model_sha256", "got other pretrained weights than its record's"),
+    ],
+)
+def test_a_surface_over_other_inputs_than_the_trials_had_is_refused(
+    kept: tuple[Sweep, Store, list[Trial]], monkeypatch: pytest.MonkeyPatch, field: str, words: str
+) -> None:
+    sweep, store, (one, other) = kept
+    record = store.load(other.id)
+    assert record is not None
+    assert record.measured is not None
+    changed = record.model_copy(update={"measured": record.measured.model_copy(update={field: "0" * 64})})
+    whole = store.load
+    monkeypatch.setattr(store, "load", lambda name: changed if name == other.id else whole(name))
+    with pytest.raises(HarnessError, match=words):
+        surface.compute(sweep, store, (one.id, other.id))
