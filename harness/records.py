@@ -536,11 +536,16 @@ def _user() -> str:
         return f"user {os.getuid()}"
 
 
+def _in_a_table(value: object) -> object:
+    return value.largest_difference if isinstance(value, LogitsCheck) else value
+
+
 def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> pd.DataFrame:
     """The plan LEFT JOIN the records: exactly one row a planned trial, in the plan's order; or of some of its trials.
 
     Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
-    `attempts`, `error`, every field of `Measured` and of `Environment`; not known is None or NaN.
+    `attempts`, `error`, every field of `Measured` (of `logits_check` the largest difference) and of `Environment`; not
+    known is None or NaN.
     """
     names = ["trial", "cell", *sweep.axes, *SEED_FIELDS, "status", "attempts", "error"]
     measures, places = list(Measured.model_fields), list(Environment.model_fields)
@@ -551,7 +556,7 @@ def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> 
         of_seeds = (getattr(trial.seeds, name) for name in SEED_FIELDS)
         state = (record.status, record.attempts, record.error) if record else ("missing", 0, None)
         measured, environment = (record.measured, record.environment) if record else (None, None)
-        found = (getattr(measured, name) for name in measures) if measured else no_measures
+        found = (_in_a_table(getattr(measured, name)) for name in measures) if measured else no_measures
         place = (getattr(environment, name) for name in places) if environment else no_place
         rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
