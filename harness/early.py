@@ -165,8 +165,10 @@ def _grouped(counts: Floats) -> Floats:
     """Counts between cells [C, C] as they are, or of very many between groups of them, which are drawn together."""
     if len(counts) <= _MOST_CELLS:
         return counts
-    member = np.eye(_MOST_CELLS)[np.arange(len(counts)) % _MOST_CELLS]  # [C, groups]
-    return np.asarray(member.T @ counts @ member)
+    missing = -len(counts) % _MOST_CELLS
+    rows = (len(counts) + missing) // _MOST_CELLS
+    filled = np.pad(counts, (0, missing)).reshape(rows, _MOST_CELLS, rows, _MOST_CELLS)
+    return np.asarray(filled.sum(axis=(0, 2)))  # of halves: exact in any order
 
 
 def _by_cells(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -179,9 +181,14 @@ def _by_cells(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Genera
     names, places = np.unique(cells, return_inverse=True)
     above, below = signal[lost], signal[~lost]
     larger = (above[:, None] > below).astype(float) + (above[:, None] == below) / 2
-    of_lost = np.eye(len(names))[places[lost]]  # [lost, C]
-    of_others = np.eye(len(names))[places[~lost]]
-    return of_lost.T @ larger @ of_others, np.outer(of_lost.sum(axis=0), of_others.sum(axis=0))
+    of_lost, of_others = (np.bincount(places[which], minlength=len(names)) for which in (lost, ~lost))
+    for axis, counts, order in ((0, of_lost, places[lost]), (1, of_others, places[~lost])):
+        larger = np.take(larger, np.argsort(order, kind="stable"), axis=axis)
+        starts = np.cumsum(counts) - counts
+        larger = np.add.reduceat(larger, starts[counts > 0], axis=axis)  # of halves: exact in any order
+    found = np.zeros((len(names), len(names)))
+    found[np.ix_(of_lost > 0, of_others > 0)] = larger
+    return found, np.outer(of_lost, of_others).astype(float)
 
 
 def _oriented(larger: Floats, pairs: Floats) -> tuple[Floats, Floats]:

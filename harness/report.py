@@ -603,6 +603,17 @@ def _balance(study: Study) -> list[str]:
     ]
 
 
+def _not_resampled(study: Study) -> list[str]:
+    """What the page leaves out of very many cells whose answers are kept."""
+    most = analysis.MOST_RESAMPLED
+    if len(study.cells) <= most or not study.sweeps:
+        return []
+    return [
+        "Dev-set sampling noise and selection bias are told by resampling the answers of the first "
+        f"{most} of {len(study.cells):,} cells alone."
+    ]
+
+
 def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
     study = found.study
     answer = tuple(findings.answer(found))
@@ -620,7 +631,7 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
         answer=answer,
         completeness=_completeness(study),
         score=_score_note(study),
-        notes=(*study.notes, *_balance(study)),
+        notes=(*study.notes, *_balance(study), *_not_resampled(study)),
         multiplicity=findings.multiplicity(found),
         sections=_sections(found, made, drawn, answer[0]),
         next_words=proposed[0],

@@ -1,6 +1,7 @@
 """Reports of studies in which there is next to nothing to compare: a page is always written, and its numbers hold."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from made_runs import HEAD, Run, study_of
 from matplotlib.figure import Figure
 from test_report import holds
 
-from harness import drawing, report
+from harness import drawing, records, report
 from harness.analysis import analyse
 from harness.diagnosis_findings import reasons
 from harness.figures_diagnosis import gradient_norms
@@ -114,3 +115,25 @@ def test_a_part_whose_gradients_are_zero_has_no_line(tmp_path: Path) -> None:
     figure = gradient_norms(analyse(study_of(tmp_path, HEAD + ONE_CELL + "seeds: 1..3\n", {0: [still, GOOD, None]})))
     assert figure is not None
     figure.draw_without_rendering()
+
+
+def test_a_thousand_cells_have_a_page_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a thousand diverged cells beside as many that learned, none of them alike; what is cut is said."""
+    monkeypatch.setattr(report.figures, "draw", lambda found: iter(()))  # which have a test with ten thousand
+    monkeypatch.setattr(records, "write", lambda path, content: path.write_bytes(content))  # without waiting for disks
+    rates = ", ".join(f"{number}e-7" for number in range(1, 1001))
+    diverged = Run(diverged=True, diverged_at=1)
+    cell = {number: [diverged if number % 2 else Run(25 + number % 10)] for number in range(1000)}
+    text = HEAD + f"lr: [{rates}]\nepochs: 1\nseeds: 1..2\n"
+    study = study_of(tmp_path, text, cell, majority=20, examples=40)
+    began = time.process_time()
+    made = report.write(study, tmp_path / "out")
+    assert (
+        time.process_time() - began < 120
+    )  # a fifth of it on one core of 2025; the sums over pairs grow quadratically
+    text = holds(made)
+    assert "= 2000; 1000 finished, 0 crashed, 1000 missing." in text
+    assert re.search(r"\b500 of 1000 finished runs .*failed", text)
+    assert "the answers of the first 200 of 1,000 cells alone." in text
+    assert made.page.stat().st_size < 20_000_000
+    assert len(made.summary["cells"]) == 1000
