@@ -31,6 +31,10 @@ _KEY = "harness"
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
+class StateKept(BaseException):
+    """Raised by a pack's `progress`: its training ends there and, where it has a checkpoint, goes on another time."""
+
+
 class _Writer(BaseModel):
     """Who may go on from a checkpoint: the same trials in the same order, computed in the same way."""
 
@@ -91,6 +95,10 @@ class Checkpoints:
             if path not in packs:
                 path.unlink()
         return list(packs.values())
+
+    def kept(self, trials: Sequence[Trial]) -> bool:
+        """Whether the state of a pack lies here."""
+        return (self.folder / _name([trial.id for trial in trials])).is_file()
 
     def remove(self, trials: Sequence[Trial]) -> None:
         """Remove a pack's checkpoint: its trials have their records, or it will not be trained as it was."""

@@ -170,7 +170,9 @@ WorkersPerGpu = Annotated[
 TimeLimit = Annotated[
     str | None,
     typer.Option(
-        "--time-limit", metavar="TIME", help="2h, 90m, 30s or 1:30:00: end by then; the same command goes on."
+        "--time-limit",
+        metavar="TIME",
+        help="2h, 90m, 30s or 1:30:00: end by then and keep the state of what trains; re-run to resume.",
     ),
 ]
 InProcess = Annotated[
@@ -216,7 +218,10 @@ def plan(
     expected = machine.estimate(resolved, records, workers)
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
-        reckoned = {"seconds_left": expected.seconds, "seconds_from": expected.basis, "lane_bytes": expected.memory}
+        reckoned = {
+            "seconds_left": expected.seconds, "seconds_between": expected.between and list(expected.between),
+            "seconds_from": expected.basis, "lane_bytes": expected.memory,
+        }  # fmt: skip
         told = {"notes": list(notes)}
         print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
         return
@@ -227,6 +232,8 @@ def plan(
     out.print(f"{cells} × {seeds} = {so_many(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    if expected.between is not None:
+        took = "between " + " and ".join(map(duration, expected.between))
     device = so_many(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"

@@ -88,7 +88,8 @@ def sweep_progress(out: Console) -> Iterator[Callable[[execute.Progress], None]]
 
 def _line(progress: execute.Progress) -> str:
     crashed = f", {progress.crashed} crashed" if progress.crashed else ""
-    left = "" if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+    left = ", estimating the time left …" if progress.estimating else ""
+    left = left if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
     on = f" ({progress.lanes} training on {so_many(progress.workers, 'worker')})" if progress.lanes else ""
     done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
     return f"{done}{crashed}{left}{on}"

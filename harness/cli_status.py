@@ -52,7 +52,8 @@ def standing_parts(
         from harness import status as standing
 
         left = now.heartbeat.seconds_left
-        time_left = "not known yet" if left is None else f"about {duration(left)}"
+        unknown = "not known, as a search is open-ended" if now.sweep.search else "estimating …"
+        time_left = unknown if left is None else f"about {duration(left)}"
         on = f"{so_many(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
         parts.append(Text(plain("; ".join((f"Time left: {time_left}, with {on}", *standing.use(now.heartbeat.host))))))
     if now.warning:

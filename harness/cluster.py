@@ -26,7 +26,19 @@ from harness.keeping import Files, Keeping, UnkeptError
 from harness.metrics import Evaluation
 from harness.packing import Job
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
-from harness.workers import Done, Heard, LeftError, Place, Result, Running, lanes, place_of, room_here, train_pack
+from harness.workers import (
+    Done,
+    Heard,
+    LeftError,
+    Place,
+    PutOffError,
+    Result,
+    Running,
+    lanes,
+    place_of,
+    room_here,
+    train_pack,
+)
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -62,6 +74,7 @@ class _Worker:
         self.place, self.workers_per_gpu = place, workers_per_gpu
         self.heard = Heard()
         self.leaving: tuple[str, ...] = ()
+        self.puts_off = False
         self.folders: dict[Spec, Path] = {}
 
     def ready(self) -> Seat:
@@ -70,7 +83,8 @@ class _Worker:
         room = room_here(self.place.device, self.workers_per_gpu)
         return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
 
-    def leave(self, trials: tuple[str, ...]) -> None:
+    def leave(self, trials: tuple[str, ...], put_off: bool = False) -> None:
+        self.puts_off = put_off
         self.leaving = trials  # by name: it may arrive when the next pack trains
 
     def progress(self) -> Heard:
@@ -95,7 +109,7 @@ class _Worker:
         def progress(step: int, steps: int) -> None:
             self.hear(replace(self.heard, share=step / steps))
             if self.leaving == own and step < steps:
-                raise LeftError
+                raise PutOffError if self.puts_off else LeftError
 
         def signals(found: np.ndarray) -> None:
             self.hear(replace(self.heard, signals=found))
@@ -463,11 +477,11 @@ class RayPool:
         future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
         self.flights[future] = _Flight(worker, job, time.monotonic())
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: Job, put_off: bool = False) -> None:
         """Tell the worker that trains it."""
         for flight in self.flights.values():
             if flight.job is job:
-                flight.worker.actor.leave.remote(tuple(trial.id for trial in job.trials))
+                flight.worker.actor.leave.remote(tuple(trial.id for trial in job.trials), put_off)
 
     def wait(self, seconds: float) -> list[Done]:
         """The packs that came back within that time, with those whose worker had to be killed."""
@@ -484,7 +498,7 @@ class RayPool:
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, LeftError):
-                    found.append(Done(flight.job, [], left=True))
+                    found.append(Done(flight.job, [], left=True, put_off=isinstance(error.cause, PutOffError)))
                 else:
                     found.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
                 self.idle.append(flight.worker)

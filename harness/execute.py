@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness import early, gate, keeping, machine, tested, token_hash
-from harness.checkpoints import Checkpoints
+from harness.checkpoints import Checkpoints, StateKept
 from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
+from harness.pace import TimeLeft
 from harness.packing import Job, after_failure, fitting, pack
 from harness.records import HEARTBEAT, Curves, Record, Store, write_json
 from harness.sweep import (
@@ -40,6 +41,8 @@ from harness.workers import Done, InProcess, Pool, Running, make_record, place_o
 
 # How often `running.json` is written, which `harness status` reads.
 _HEARTBEAT_SECONDS = 5.0
+# Packs in training are put off so much before the time limit, or a twentieth of it; and may take so much longer.
+_PUT_OFF_SECONDS, _PUT_OFF_SHARE = 20.0, 0.05
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Progress:
     workers: int = 0
     lanes: int = 0  # training now
     seconds_left: float | None = None
+    estimating: bool = False  # the time left is not known yet, and will be
     messages: list[str] = field(default_factory=list)
 
 
@@ -81,7 +85,8 @@ class Options:
     retry_crashed: bool = False
     notice: float = 20.0  # seconds that packs have to come back in after SIGTERM
     hang_minutes: float = 30.0  # without a step, and a worker is killed; not in process
-    checkpoint_minutes: float | None = None  # between two of a pack; None: those that lie there are used, none written
+    # Between two of a pack; None: those that lie there are used, and one is written where the time limit ends a pack.
+    checkpoint_minutes: float | None = None
     only: tuple[str, ...] = ()  # `key=value` texts, as `sweep.where` takes them
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
@@ -123,8 +128,9 @@ def run(
     Raises HarnessError, before any training, for data or models that can't be used, for an edit that would orphan
     trained trials and for a folder that another sweep holds; and where a record can't be written. Trials that crash
     are recorded and the sweep goes on. Ctrl-C raises KeyboardInterrupt after the packs that are training, a second one
-    at once; SIGTERM raises Terminated after those that come back within the notice. At the time limit what trains is
-    left, and no pack is started before that would go beyond it at the pace of the finished ones of its shape.
+    at once; SIGTERM raises Terminated after those that come back within the notice. At the time limit the state of what
+    trains is kept for a later run, and no pack is started before that would go beyond it at the pace of the finished
+    ones of its shape.
     With a `source` the plan grows by the cells that it gives, and `sweep` stands for all of them before the first.
     """
     began = time.monotonic()
@@ -304,8 +310,8 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM was received: what was trained is kept, the rest is missing."""
 
 
-class _TimeUp(BaseException):
-    """The time limit is reached; no Exception, which would be kept as a trial's error."""
+class _TimeUp(StateKept):
+    """The time limit is over; no Exception, which would be kept as a trial's error."""
 
 
 class _Stop:
@@ -400,9 +406,10 @@ class _Training:
         self.sweep, self.store, self.missing, self.options, self.show = sweep, store, missing, options, show
         self.retried = {trial.id for trial in missing if trial.id in records}
         self.progress = Progress(before.planned, before.finished, before.crashed - len(self.retried), before.failed)
+        self.progress.estimating = source is None
         self.evaluated = 0  # evaluations heard of the packs in training, when they were last looked at
-        self.total, self.behind = sum(trial.recipe.passes for trial in missing), 0.0  # epochs over all lanes
-        self.started, self.ticked, self.beaten = time.monotonic(), 0.0, -_HEARTBEAT_SECONDS
+        self.time_left = TimeLeft(machine.guessed_seconds, machine.example_counts)
+        self.ticked, self.beaten = 0.0, -_HEARTBEAT_SECONDS
         self.started_utc = _now()
         self.checkpoints = checkpoints
         chosen = {trial.id for trial in missing}
@@ -417,6 +424,7 @@ class _Training:
         self.versions = {tested.warning(tested.installed())}  # what was said of them, the driver's by its command
         self.trained = self.stopped = 0
         self.until = None if options.time_limit is None else began + options.time_limit
+        self.put_off: list[Job] | None = None  # that the time limit cut; None before
         self.begun: dict[Job, float] = {}
         self.given_up: dict[Job, Running] = {}  # as they were when they were told to stop
         self.paces: dict[object, tuple[float, float]] = {}  # shape -> (seconds, work) of the packs that came back
@@ -424,7 +432,7 @@ class _Training:
     def run(self) -> None:
         """Train all; raises KeyboardInterrupt or Terminated where a signal ends it early."""
         # Enough workers for one trial each; the packs are then cut to the workers there are.
-        keeps = self.options.checkpoint_minutes is not None
+        keeps = self.options.checkpoint_minutes is not None or self.until is not None
         checkpoints = self.checkpoints if keeps or self.unfinished else None
         most = self._most()
         kept = None if self.shelf is None else self.shelf.keeping
@@ -451,10 +459,7 @@ class _Training:
             finally:
                 with suppress(OSError):
                     (self.store.folder / HEARTBEAT).unlink(missing_ok=True)
-            left = self.progress.lanes + sum(len(job.trials) for job in self.queue)
-            if left:
-                during = f", {self.progress.lanes} of them in training" if self.progress.lanes else ""
-                self.progress.messages.append(f"the time limit leaves {so_many(left, 'trial')} missing{during}")
+            self._tell_left()
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
 
@@ -469,6 +474,7 @@ class _Training:
                     self.checkpoints.remove(whole.trials)
                 self.queue[place:place] = rest
                 self.begun[job] = time.monotonic()
+                self.time_left.start(job, self.begun[job])
                 self.pool.start(job)
                 self.progress.lanes += len(job.trials)
                 running += 1
@@ -479,6 +485,21 @@ class _Training:
                 with self.stop.held():
                     self._take(done)
         self.stop.end()
+
+    def _tell_left(self) -> None:
+        """Say what the time limit leaves missing, if anything, and what becomes of the packs that it cut."""
+        cut = [*(self.put_off or ()), *self.begun]  # the latter did not come back in time
+        left = sum(len(job.trials) for job in [*cut, *self.queue])
+        if not left:
+            return
+        said = f"the time limit leaves {so_many(left, 'trial')} missing"
+        if cut:
+            # Not kept is what a full disk could not take, or a node that does not see the folder.
+            training = sum(len(job.trials) for job in cut)
+            kept = sum(len(job.trials) for job in cut if self.checkpoints.kept(job.trials))
+            state = "their state is" if kept == training else f"the state of {kept} is" if kept else "no state could be"
+            said += f", {training} of them in training: {state} kept"
+        self.progress.messages.append(f"{said}; re-run the same command to train them")
 
     def _most(self) -> int:
         """How many packs there may still be at most."""
@@ -504,7 +525,6 @@ class _Training:
             self.store.save_plan(grown)
         self.missing = [*self.missing, *fresh]
         self.progress.planned += len(fresh)
-        self.total += sum(trial.recipe.passes for trial in fresh)
         self._join(fresh)
 
     def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
@@ -528,7 +548,7 @@ class _Training:
 
     def _next(self) -> int | None:
         """Where in the queue the next pack stands: the first that is expected to end in time; None where none is."""
-        if self.stop.asked:
+        if self.stop.asked or self.put_off is not None:
             return None
         self._ask()
         for place, job in enumerate(self.queue):
@@ -541,6 +561,11 @@ class _Training:
         """Record a pack that came back, or put into the queue what is to be tried again."""
         job, lanes, shape = done.job, len(done.job.trials), done.job.trials[0].recipe.shape
         seconds = time.monotonic() - self.begun.pop(job)
+        self.time_left.end(job, time.monotonic(), trained=not done.left and done.error is None)
+        if done.put_off:
+            assert self.put_off is not None
+            self.put_off.append(job)
+            return
         if done.left:
             assert self.source is not None
             self.stopped += lanes
@@ -550,7 +575,6 @@ class _Training:
         if done.error is None:
             before = self.paces.get(shape, (0.0, 0.0))
             self.paces[shape] = (before[0] + seconds, before[1] + job.work)
-            self.behind += job.lane_epochs
             for record, _ in done.results:
                 _same_inputs(record, self.inputs)
                 token_hash.check_record(record, self.tokens)
@@ -582,7 +606,6 @@ class _Training:
         if again and done.died:
             self.progress.messages.append(f"{so_many(lanes, 'trial')} to train again: {done.error.splitlines()[0]}")
         if not again:
-            self.behind += job.lane_epochs
             trial = job.trials[0]
             crashed = make_record(self.sweep.name, self.sweep.profile, trial, _now(), None, None, done.error)
             _save(self.store, crashed, None, self.retried)
@@ -601,8 +624,8 @@ class _Training:
     def tick(self) -> None:
         """Say how far it is, at most every second or after an evaluation; in process called after every step."""
         self.stop.check()
-        if self.until is not None and time.monotonic() > self.until:
-            raise _TimeUp
+        if self.until is not None:
+            self._mind_the_limit(self.until)
         terminated, now = self.stop.deadline is not None, False
         if self.stop.asked and terminated not in self.said:
             self.said.add(terminated)
@@ -616,14 +639,27 @@ class _Training:
         self.evaluated, self.progress.workers = evaluated, self.pool.workers
         for one in running:
             self._give_up(one)
-        done = self.behind + sum(one.share * one.job.lane_epochs for one in running)
-        if done > 0 and self.source is None:  # what a search will ask for isn't known
-            self.progress.seconds_left = (time.monotonic() - self.started) / done * max(0.0, self.total - done)
         self.ticked = time.monotonic()
+        for one in running:
+            self.time_left.hear(one.job, one.share, self.ticked)
+        if self.source is None:  # what a search will ask for isn't known
+            packs = [(one.job, one.share) for one in running]
+            self.progress.seconds_left = self.time_left.seconds(packs, self.queue, self.pool.workers)
+            self.progress.estimating = self.progress.seconds_left is None
         if time.monotonic() - self.beaten >= _HEARTBEAT_SECONDS:
             self.beaten = time.monotonic()
             self._beat(running)
         self.show(self.progress)
+
+    def _mind_the_limit(self, until: float) -> None:
+        """Shortly before the time limit have all packs put off; raises _TimeUp where some take too long for that."""
+        now, limit = time.monotonic(), self.options.time_limit or 0.0
+        if now > until + _PUT_OFF_SECONDS:
+            raise _TimeUp
+        if now > until - min(_PUT_OFF_SECONDS, _PUT_OFF_SHARE * limit):
+            self.put_off = self.put_off or []
+            for one in self.pool.running():
+                self.pool.leave(one.job, put_off=True)
 
     def _give_up(self, one: Running) -> None:
         """Have a pack left where the source of the recipes takes it for hopeless."""

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from harness import hub, tasks
+from harness.glue import EMBEDDED
 from harness.records import Record
-from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, Trial, expand, load, profiles
+from harness.sweep import HarnessError, ModelSpec, Recipe, Sweep, TaskSpec, Trial, expand, load, profiles
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,16 @@ def resolve(path: Path, profile: str | None, overrides: Sequence[str]) -> tuple[
 
 @dataclass(frozen=True)
 class Estimate:
-    """What training the missing trials would take; None where not known."""
+    """What training the missing trials would take; None where not known.
+
+    `seconds` is given where it is known within a factor of two, else `between`, the least and the most that it may be.
+    """
 
     seconds: float | None
     basis: str
     memory: int | None  # bytes a lane
     parameters: int | None
+    between: tuple[float, float] | None = None  # seconds
 
 
 def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estimate:
@@ -98,35 +103,83 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
     trials = expand(sweep)
     parameters = parameter_count(sweep.cells[0].recipe.model)
     memory = max(lane_bytes(cell.recipe, trained_count(cell.recipe)) or 0 for cell in sweep.cells) or None
-    per_step: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    per_pass: dict[tuple[object, ...], list[float]] = defaultdict(list)
     left = []
     for trial, record in ((trial, records.get(trial.id)) for trial in trials):
         if record is None:
             left.append(trial)
         elif record.measured:
-            per_step[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
+            per_pass[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
     if not left:
         return Estimate(0.0, "nothing is missing", memory, parameters)
-    if per_step and all(_work(trial) in per_step for trial in left):
-        epochs = {key: float(np.mean(values)) for key, values in per_step.items()}
-        seconds = sum(epochs[_work(trial)] * trial.recipe.passes for trial in left) / workers
-        return Estimate(seconds, "from the finished trials", memory, parameters)
-    # 6 floating-point operations a parameter and token for forward and backward (Kaplan et al. 2020, 2.1), at speeds
-    # that small batches reach: a guess within a factor of three or so.
-    speed = 15e12 if here().gpus else 40e9
-    total = 0.0
+    means = {work: float(np.mean(values)) for work, values in per_pass.items()}
+    known = sum(means[_work(trial)] * trial.recipe.passes for trial in left if _work(trial) in means)
+    unseen = [trial.recipe for trial in left if _work(trial) not in means]
+    if not unseen:
+        return Estimate(known / workers, "from the finished trials", memory, parameters)
     recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
-    found = {  # reads files, so once
-        task: tasks.sizes(task, [one for one in recipes if one.task == task])
-        for task in dict.fromkeys(one.task for one in recipes)
-    }
-    for trial in left:
-        sizes, count = found[trial.recipe.task], parameter_count(trial.recipe.model)
-        if sizes is None or count is None:
-            return Estimate(None, "the size of the model or data is not known here", memory, parameters)
-        tokens = (sizes[0] + sizes[1] / 3) * trial.recipe.passes * trial.recipe.max_length
-        total += 6 * count * tokens / speed
-    return Estimate(total / workers, "a rough guess from the model's size, texts at full length", memory, parameters)
+    for task in dict.fromkeys(one.task for one in recipes):  # what doesn't fit its data is said
+        tasks.sizes(task, [one for one in recipes if one.task == task])
+    guesses = {recipe: guessed_seconds(recipe) for recipe in dict.fromkeys(unseen)}
+    bounds = [guess for recipe in unseen if (guess := guesses[recipe]) is not None]
+    if len(bounds) < len(unseen):
+        return Estimate(None, "the size of the model or data is not known here", memory, parameters)
+    low = (known + sum(least for least, _ in bounds)) / workers
+    high = (known + sum(most for _, most in bounds)) / workers
+    if high <= 4 * low:
+        return Estimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
+    basis = "a rough guess from the sizes of model and data; the sweep says it closer once it trains"
+    return Estimate(None, basis, memory, parameters, (low, high))
+
+
+# Floating-point operations a second that small batches reach on a core and on a GPU; measured times lay within a factor
+# of three of what follows from them.
+_CORE_SPEED, _GPU_SPEED, _GUESS = 30e9, 15e12, 3.0
+_TOKEN_BYTES = 4.5  # of text, English or Japanese, in a tokenizer's vocabulary of some ten thousands
+_SHORTEST = 1 / 8  # of max_length, that texts may be long which aren't known here
+
+
+def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
+    """The least and the most seconds of a lane that a trial may take, from its arithmetic; None where that isn't known.
+
+    6 operations a weight and token for forward and backward, 2 to evaluate (Kaplan et al. 2020, 2.1); words that are
+    looked up cost none. Raises HarnessError for data that can't be read.
+    """
+    shape, data = _model_shape(recipe.model), _texts(recipe.task)
+    if shape is None or data is None:
+        return None
+    layers, hidden, inner, _, _ = shape
+    examples, evaluated, lengths = data
+    if lengths is None:
+        widths = (_SHORTEST * recipe.max_length, float(recipe.max_length))
+    else:  # padded to the longest of a batch, or of all
+        of = min(recipe.max_length, 1.3 * lengths[0] if recipe.padding == "batch" else lengths[1])
+        widths = (of, of)
+    weights = layers * _layer_weights(hidden, inner)
+    operations = 6 * weights * (examples + evaluated / 3) * recipe.passes
+    least, most = (operations * width / (_GPU_SPEED if here().gpus else _CORE_SPEED) for width in widths)
+    return least / _GUESS, most * _GUESS
+
+
+@lru_cache(maxsize=64)
+def example_counts(task: TaskSpec) -> tuple[int, int] | None:
+    """How many training and dev examples a task has; None where only the data could tell. Raises as `tasks.sizes`."""
+    return tasks.sizes(task)
+
+
+@lru_cache(maxsize=64)
+def _texts(task: TaskSpec) -> tuple[int, int, tuple[float, float] | None] | None:
+    """How many training and dev texts there are, and how many tokens they have, on average and at most; None where that
+    isn't known here.
+    """
+    if task.name != EMBEDDED and task.files is None:
+        sizes = tasks.sizes(task)
+        return None if sizes is None else (*sizes, None)
+    raw = tasks.load(task)
+    rows = raw.train
+    pairs = rows.pairs or [""] * len(rows.texts)
+    tokens = [2 + len((text + pair).encode()) / _TOKEN_BYTES for text, pair in zip(rows.texts, pairs, strict=True)]
+    return len(rows.texts), len(raw.validation.texts), (float(np.mean(tokens)), max(tokens))
 
 
 def _work(trial: Trial) -> tuple[object, ...]:
@@ -186,7 +239,11 @@ def parameter_count(spec: ModelSpec) -> int | None:
     if shape is None:
         return None
     layers, hidden, inner, words, positions = shape
-    return layers * (4 * hidden * hidden + 2 * hidden * inner + 13 * hidden) + (words + positions + hidden) * hidden
+    return layers * _layer_weights(hidden, inner) + (words + positions + hidden) * hidden
+
+
+def _layer_weights(hidden: int, inner: int) -> int:
+    return 4 * hidden * hidden + 2 * hidden * inner + 13 * hidden
 
 
 def trained_count(recipe: Recipe) -> int | None:
@@ -195,7 +252,7 @@ def trained_count(recipe: Recipe) -> int | None:
     if shape is None or everything is None:
         return None
     layers, hidden, inner, _, _ = shape
-    layer = 4 * hidden * hidden + 2 * hidden * inner + 13 * hidden
+    layer = _layer_weights(hidden, inner)
     targets = 2 if recipe.lora_targets is None else recipe.lora_targets.count(",") + 1
     match recipe.method:
         case "full":

@@ -26,11 +26,6 @@ class Job:
     deaths: int = 0
 
     @property
-    def lane_epochs(self) -> int:
-        """Epochs to train over all lanes, the measure of work left."""
-        return sum(trial.recipe.passes for trial in self.trials)
-
-    @property
     def work(self) -> float:
         """What its time is in proportion to, in epochs of one lane."""
         return self.trials[0].recipe.passes * (len(self.trials) + STEP_OVERHEAD)

@@ -44,7 +44,7 @@ from harness import (
     tokenising,
 )
 from harness.capture import Captures
-from harness.checkpoints import Checkpoint
+from harness.checkpoints import Checkpoint, StateKept
 from harness.examples import NO_LABEL, Raw, Rows
 from harness.metrics import Evaluation, Majority
 from harness.models import Network
@@ -92,9 +92,10 @@ def train(
     """Train the trials of a pack together and return their results in the same order.
 
     The trials must share their recipes' `shape`. `progress(step, steps)` is called after every update. With a
-    checkpoint, training goes on from it and is kept in it when it is due; and with `record` the results have what the
-    diagnosis reads, and `signals` is given `early`'s signals of each lane so far [L, t, K] whenever one more of its
-    shares is reached; `evaluated` is given each evaluation. No result differs by a bit for any of these.
+    checkpoint, training goes on from it and is kept in it when it is due and where `progress` raises StateKept; and
+    with `record` the results have what the diagnosis reads, and `signals` is given `early`'s signals of each lane so
+    far [L, t, K] whenever one more of its shares is reached; `evaluated` is given each evaluation. No result differs by
+    a bit for any of these.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -118,7 +119,12 @@ def train(
                 for one in run.evaluations():
                     evaluated(one)
             if progress is not None:
-                progress(step + 1, run.steps)
+                try:
+                    progress(step + 1, run.steps)
+                except StateKept:
+                    if checkpoint is not None:
+                        checkpoint.write(run.state(), time.monotonic() - started)
+                    raise
         return run.results(time.monotonic() - started)
 
 

@@ -27,7 +27,7 @@ from harness.checkpoints import Checkpoints
 from harness.keeping import Keeping
 from harness.packing import Job
 from harness.sweep import HarnessError, Search, Sweep, Trial
-from harness.workers import Done, Heard, LeftError, Place, Running, place_of, room_here
+from harness.workers import Done, Heard, LeftError, Place, PutOffError, Running, place_of, room_here
 
 _CLOSED_SECONDS = 10.0  # that Tune has to end in, once nothing trains
 _HEARD_SECONDS = 1.0  # between two words of a trial
@@ -41,7 +41,7 @@ class _Box:
         self.packs: dict[int, object] = {}
         self.heard: dict[int, Heard] = {}
         self.ended: dict[int, object] = {}
-        self.leaving: set[int] = set()
+        self.leaving: dict[int, bool] = {}  # and whether it is put off
 
     def put(self, number: int, pack: object) -> None:
         self.packs[number] = pack
@@ -49,12 +49,12 @@ class _Box:
     def pack(self, number: int) -> object:
         return self.packs.pop(number)
 
-    def hear(self, number: int, heard: Heard) -> bool:
+    def hear(self, number: int, heard: Heard) -> bool | None:
         self.heard[number] = heard
-        return number in self.leaving
+        return self.leaving.get(number)
 
-    def leave(self, number: int) -> None:
-        self.leaving.add(number)
+    def leave(self, number: int, put_off: bool) -> None:
+        self.leaving[number] = put_off
 
     def end(self, number: int, outcome: object) -> None:
         self.ended[number] = outcome
@@ -79,8 +79,9 @@ class _Worker(cluster._Worker):
         if not fresh and time.monotonic() - self.spoken < _HEARD_SECONDS:
             return
         self.spoken = time.monotonic()
-        if ray.get(self.box.hear.remote(self.number, heard)):
-            self.leaving = tuple(trial.id for trial in self.trials)
+        put_off = ray.get(self.box.hear.remote(self.number, heard))
+        if put_off is not None:
+            self.leave(tuple(trial.id for trial in self.trials), put_off)
         pruner = self.search.pruner
         if fresh and self.whole and pruner and pruning.asked(heard.evaluations, pruner, self.trials[0].recipe):
             latest = heard.evaluations[-1]
@@ -250,11 +251,11 @@ class TunePool:
             self._end_by(error)
         self.packs.put(self.given)
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: Job, put_off: bool = False) -> None:
         """Told through the box."""
         for number, (other, _) in self.flights.items():
             if other is job:
-                self.box.leave.remote(number)
+                self.box.leave.remote(number, put_off)
 
     def wait(self, seconds: float) -> list[Done]:
         """The packs that have ended within that time; all of them, as by a worker's death, where Tune itself has."""
@@ -282,7 +283,7 @@ class TunePool:
             error = "the worker died: Ray Tune ended its trial with an error" if died else str(outcome)
             return Done(job, [], error=error, died=died)
         if isinstance(outcome, LeftError):
-            return Done(job, [], left=True)
+            return Done(job, [], left=True, put_off=isinstance(outcome, PutOffError))
         heard = replace(heard, share=heard.evaluations[-1].share)  # ASHA stopped it there
         return Done(job, [], left=True, stopped=Running(job, heard, time.monotonic() - began))
 

@@ -24,7 +24,7 @@ import numpy as np
 
 import harness
 from harness import hub, machine
-from harness.checkpoints import Checkpoints
+from harness.checkpoints import Checkpoints, StateKept
 from harness.keeping import Keeping
 from harness.metrics import Evaluation
 from harness.packing import Job
@@ -301,6 +301,7 @@ class Done:
     error: str | None = None
     died: bool = False
     left: bool = False  # as `Pool.leave` asked
+    put_off: bool = False  # so left that it goes on another time
     stopped: Running | None = None  # as it was last heard of, where the pool itself stopped it
 
     @property
@@ -348,6 +349,10 @@ class LeftError(Exception):
     """A pack is left in mid-training, as `Pool.leave` asked."""
 
 
+class PutOffError(LeftError, StateKept):
+    """A pack is left in mid-training and its state is kept, as `Pool.leave` asked."""
+
+
 class Pool(Protocol):
     """Workers that train packs."""
 
@@ -374,8 +379,11 @@ class Pool(Protocol):
     def start(self, job: Job) -> None:
         """Give a pack to an idle worker."""
 
-    def leave(self, job: Job) -> None:
-        """Have a pack left after the step that it is at, unless that is its last; it comes back without results."""
+    def leave(self, job: Job, put_off: bool = False) -> None:
+        """Have a pack left after the step that it is at, unless that is its last; it comes back without results.
+
+        With `put_off` its state is kept first, where the place keeps checkpoints.
+        """
 
     def wait(self, seconds: float) -> list[Done]:
         """The packs that came back within that time."""
@@ -396,7 +404,7 @@ class InProcess:
         """Train packs of `sweep` here; `tick` is called after every step."""
         self.sweep, self.place, self.tick = sweep, place, tick
         self.job: Job | None = None
-        self.leaving: Job | None = None
+        self.leaving: tuple[Job, bool] | None = None  # and whether it is put off
         self.heard, self.started = Heard(), 0.0
 
     @property
@@ -421,9 +429,9 @@ class InProcess:
         """Keep the pack for `wait`, which trains it."""
         self.job, self.heard, self.started = job, Heard(), time.monotonic()
 
-    def leave(self, job: Job) -> None:
+    def leave(self, job: Job, put_off: bool = False) -> None:
         """Asked for in a `tick`; the step that it follows is the last."""
-        self.leaving = job
+        self.leaving = (job, put_off)
 
     def wait(self, seconds: float) -> list[Done]:
         """Train the pack to its end, whatever the time."""
@@ -433,8 +441,8 @@ class InProcess:
         def progress(step: int, steps: int) -> None:
             self.heard = replace(self.heard, share=step / steps)
             self.tick()
-            if self.leaving is job and step < steps:
-                raise LeftError
+            if self.leaving is not None and self.leaving[0] is job and step < steps:
+                raise PutOffError if self.leaving[1] else LeftError
 
         def signals(found: np.ndarray) -> None:
             self.heard = replace(self.heard, signals=found)
@@ -446,8 +454,8 @@ class InProcess:
         try:
             results = train_pack(*names, job.trials, self.place, progress, signals, evaluated)
             done = Done(job, results)
-        except LeftError:
-            done = Done(job, [], left=True)
+        except LeftError as left:
+            done = Done(job, [], left=True, put_off=isinstance(left, PutOffError))
         except Exception:  # whatever a trial raises is kept in its record
             done = Done(job, [], error=traceback.format_exc())
         self.job = None

@@ -16,7 +16,7 @@ from test_checkpoints import HERE, CutError, cut, same
 from harness import augmentation, examples, execute, machine, rerun, tasks, train, verify
 from harness.augmentation import Synonyms, changed
 from harness.checkpoints import Checkpoints
-from harness.packing import Job
+from harness.packing import STEP_OVERHEAD, Job
 from harness.records import Store
 from harness.sweep import Cell, HarnessError, Recipe, Sweep, TaskFiles, TaskSpec, Trial, WordList, expand
 
@@ -306,7 +306,7 @@ def test_work_is_counted_with_the_copies(trial: Make, data: TaskSpec) -> None:
     without, triple = (trial(epochs=3, **fields) for fields in ({}, {"augment": "delete", "augment_copies": 2}))
     assert (without.recipe.passes, triple.recipe.passes) == (3, 9)
     assert Job((triple,)).work == 3 * Job((without,)).work
-    assert Job((triple, triple)).lane_epochs == 18
+    assert Job((triple, triple)).work == 9 * (2 + STEP_OVERHEAD)
     labels = tasks.load(data).train.labels
     assert (tasks.epoch_steps(labels, without.recipe), tasks.epoch_steps(labels, triple.recipe)) == (8, 23)
     with pytest.raises(HarnessError, match="got max_steps 70; allowed: 1 to 69, which 3 epochs have"):

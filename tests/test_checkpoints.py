@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -320,6 +321,62 @@ def test_a_sweep_goes_on_with_its_packs_as_they_were(
     assert len(written) == (0 if minutes is None else 3 + 8 + 8)
     assert content(store) == content(whole)
     assert not path.parent.exists()
+
+
+class ByUpdates:
+    """A clock that each update moves on by a second."""
+
+    def __init__(self, updates: list[int]) -> None:
+        self.updates = updates
+
+    def monotonic(self) -> float:
+        return float(len(self.updates))
+
+
+def test_the_time_limit_keeps_the_state_of_what_trains_for_a_later_run(
+    tiny_sweep: Sweep, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --checkpoint-minutes; a pack at its last update ends instead."""
+    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "limited")
+    execute.run(tiny_sweep, whole, Options(in_process=True), quiet)
+    limited = Options(in_process=True, pack=3, time_limit=5)
+    said: list[str] = []
+
+    def show(progress: execute.Progress) -> None:
+        said.extend(progress.messages)
+        progress.messages.clear()
+
+    updates.clear()
+    monkeypatch.setattr(execute, "time", ByUpdates(updates))
+    ended = execute.run(tiny_sweep, store, limited, show)
+    assert (ended.finished, ended.crashed, updates) == (0, 0, list(range(5)))
+    assert said == [
+        "the time limit leaves 6 trials missing, 3 of them in training: their state is kept; "
+        "re-run the same command to train them"
+    ]
+    assert len(list((store.folder / "checkpoints").iterdir())) == 1
+    updates.clear()
+    ended = execute.run(tiny_sweep, store, replace(limited, time_limit=8), show)
+    assert (ended.finished, updates) == (3, [*range(5, 8), *range(5)])
+    updates.clear()
+    monkeypatch.undo()
+    assert execute.run(tiny_sweep, store, Options(in_process=True), quiet).trained_now == 3
+    assert content(store) == content(whole)
+    assert not (store.folder / "checkpoints").exists()
+
+
+def test_a_state_that_cannot_be_kept_is_said_at_the_time_limit(
+    tiny_sweep: Sweep, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr(execute, "time", ByUpdates(updates))
+    said: list[str] = []
+    limited = Options(in_process=True, pack=3, time_limit=5)
+    execute.run(tiny_sweep, Store(tmp_path / "full"), limited, lambda progress: said.extend(progress.messages))
+    assert "3 of them in training: no state could be kept" in said[-1]
 
 
 def test_checkpoints_that_no_missing_pack_could_use_are_removed(

@@ -1,8 +1,10 @@
 """The pool of Ray workers over a cluster that changes, on a stand-in for Ray with nodes and GPUs made up."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 
 from harness import cluster, early
+from harness.checkpoints import Checkpoints
 from harness.cluster import RayPool, Seat
 from harness.packing import Job
 from harness.sweep import HarnessError, Sweep, Trial
-from harness.workers import Heard, LeftError, Place
+from harness.workers import Heard, LeftError, Place, PutOffError
 
 GIB = 2**30
 
@@ -31,7 +34,7 @@ class FakeRay:
         self.started: list[str] = []
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=type("RayTaskError", (RayError,), {}))
         self.broken = ""
-        self.left: list[tuple[str, ...]] = []
+        self.left: list[tuple[tuple[str, ...], bool]] = []
         self.heard = Heard(0.5)
 
     def init(self, **options: object) -> None:
@@ -77,7 +80,7 @@ class FakeRay:
             ready=SimpleNamespace(remote=lambda: self.later(seat)),
             progress=SimpleNamespace(remote=lambda: self.later(self.heard)),
             train=SimpleNamespace(remote=lambda *words: self.later(None)),
-            leave=SimpleNamespace(remote=self.left.append),
+            leave=SimpleNamespace(remote=lambda trials, put_off: self.left.append((trials, put_off))),
         )
 
     def later(self, value: object) -> object:
@@ -196,7 +199,7 @@ def test_a_pack_is_left_at_its_next_step_and_comes_back_as_left(
     made.start(Job((trial(3),)))
     made.start(job)
     made.leave(job)
-    assert ray.left == [tuple(one.id for one in job.trials)]
+    assert ray.left == [(tuple(one.id for one in job.trials), False)]
     (future,) = (future for future, flight in made.flights.items() if flight.job is job)
     error = ray.exceptions.RayTaskError("left")
     error.cause = LeftError()  # type: ignore[attr-defined]
@@ -214,6 +217,18 @@ def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Cal
     with pytest.raises(LeftError):
         worker.train("s", "p", trials, {})
     assert worker.progress().share == 1 / 16
+
+
+def test_a_ray_worker_keeps_the_state_of_a_pack_that_is_put_off(trial: Callable[..., Trial], tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path, math.inf)
+    worker = cluster._Worker(Place("cpu", 1, checkpoints=kept), 1)
+    trials = [trial(1), trial(2)]
+    for put_off in (False, True):
+        assert not kept.kept(trials)
+        worker.leave(tuple(one.id for one in trials), put_off)
+        with pytest.raises(PutOffError if put_off else LeftError):
+            worker.train("s", "p", trials, {})
+    assert kept.kept(trials)
 
 
 def test_a_worker_that_dies_alone_is_its_packs_fault_once_its_node_had_time_to_leave(

@@ -252,9 +252,9 @@ class Hours:
 @pytest.mark.parametrize(
     ("hours", "finished", "calls", "said"),
     [
-        (5, 0, 1, "the time limit leaves 6 trials missing, 2 of them in training"),
-        (15, 2, 1, "the time limit leaves 4 trials missing"),  # the second pack would end after 20
-        (25, 4, 2, "the time limit leaves 2 trials missing"),
+        (5, 0, 1, "6 trials missing, 2 of them in training: no state could be kept"),
+        (15, 2, 1, "4 trials missing"),  # the second pack would end after 20
+        (25, 4, 2, "2 trials missing"),
         (31, 6, 3, None),
     ],
 )
@@ -270,7 +270,8 @@ def test_no_pack_goes_beyond_the_time_limit(
 
     ended = execute.run(tiny_sweep, store, replace(HERE, pack=2, time_limit=hours * 3600), show)
     assert (ended.finished, ended.left, ended.trained_now) == (finished, 6 - finished, finished)
-    assert (clock.calls, shown) == (calls, [said] if said else [])
+    wanted = [f"the time limit leaves {said}; re-run the same command to train them"] if said else []
+    assert (clock.calls, shown) == (calls, wanted)
     assert not (store.folder / execute.HEARTBEAT).exists()
     monkeypatch.undo()
     assert execute.run(tiny_sweep, store, HERE, quiet).trained_now == 6 - finished

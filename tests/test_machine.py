@@ -61,7 +61,11 @@ def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypa
 @pytest.mark.usefixtures("cpu_only")
 def test_estimates_come_from_finished_trials_where_there_are_any(tiny_sweep: Sweep, tmp_path: Path) -> None:
     store = Store(tmp_path / "tiny")
-    assert "guess" in machine.estimate(tiny_sweep, store.records(tiny_sweep), 2).basis
+    guess = machine.estimate(tiny_sweep, store.records(tiny_sweep), 2)
+    assert "guess" in guess.basis
+    assert guess.seconds is None  # not within a factor of two
+    assert guess.between is not None
+    assert guess.between[1] == pytest.approx(9 * guess.between[0])
     half = tiny_sweep.model_copy(update={"seeds": tiny_sweep.seeds[:2]})
     execute.run(half, store, Options(in_process=True), lambda progress: None)
     seconds = [

@@ -119,7 +119,7 @@ def test_half_a_sweep_already_has_all_cells(trial: Callable[..., Trial]) -> None
     jobs = packing.pack(trials, lambda recipe: 8, 2)
     half = [t for job in jobs[: len(jobs) // 2] for t in job.trials]
     assert {t.cell for t in half} == set(range(12))
-    assert jobs[0].lane_epochs > jobs[1].lane_epochs  # the longer first
+    assert jobs[0].work > jobs[1].work  # the longer first
 
 
 def test_failed_packs_are_halved_and_lost_workers_get_one_more_try(trial: Callable[..., Trial]) -> None:

@@ -106,7 +106,9 @@ def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[o
     assert 15 < time.monotonic() - started < 45
     assert child.returncode == 1, said
     store = Store(bench.store.folder)
-    assert f"the time limit leaves 40 trials missing, {4 if how == RAY else 2} of them in training" in said
+    training = f"{4 if how == RAY else 2} of them in training: their state is kept"
+    assert f"the time limit leaves 40 trials missing, {training}" in said
+    assert len(list((store.folder / "checkpoints").iterdir())) == (2 if how == RAY else 1)
     assert not list(store.trials.glob("*"))
     assert not (store.folder / execute.HEARTBEAT).exists()
     bench.nothing_left()
