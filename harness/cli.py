@@ -913,7 +913,9 @@ def import_runs(
 @app.command()
 def predict(
     run: Annotated[str, typer.Argument(metavar="SWEEP|MODEL", help="A kept model's folder; or a sweep, with --trial.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Texts: .tsv, .csv or .jsonl, with the task's columns.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Texts: .tsv, .csv or .jsonl, with the task's columns; or words.")
+    ],
     trial: TrialId = None,
     ensemble: Annotated[
         list[str],
@@ -927,13 +929,19 @@ def predict(
     ] = None,
     text_pair: Annotated[str | None, typer.Option(metavar="COL", help="The column of the second texts.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COL", help="The column of labels to score against.")] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write the probability of each class too, by its label's name.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are answered at once.")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to compute with; default: one a core.")] = None,
     profile: ProfileName = None,
     results: Results = Path("results"),
     trust_remote_code: Trust = False,
 ) -> None:
-    """Ask a kept model, or all of a cell's together: label and confidence of every row of a file, in its order."""
+    """Ask a kept model, or all of a cell's together: label and confidence of every row of a file, in its order.
+
+    Of a token task the file has words, with or without their tags, as the task's files have them, and each is answered.
+    """
     hub.trust_remote_code(trust_remote_code)
     messages = Console(highlight=False, stderr=True)
     folders = kept_models(run, trial, ensemble, profile, results, messages)
@@ -942,7 +950,7 @@ def predict(
     here = machine.here()
     asked = predicting.Asked(
         tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
-        threads or here.cores,
+        threads or here.cores, probabilities,
     )  # fmt: skip
     try:
         with row_progress(messages) as follow:
@@ -956,7 +964,9 @@ def predict(
         f"{so_many(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
     )
     if found.disagreeing is not None:
-        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the rows.")
+        tokens = keeping.read_card(folders[0]).trial.recipe.task.kind == "tokens"
+        what = "words" if tokens else "rows"
+        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the {what}.")
     if found.score is not None:
         said = f"{found.metric.replace('_', ' ')} against the file's labels: {found.score:.4f}"
         won = predicting.gain(found)

@@ -256,14 +256,6 @@ def keeping_one(sweep: Sweep, store: Store) -> Iterator[Shelf]:
 
 @contextmanager
 def _shelf(sweep: Sweep, store: Store, records: Mapping[str, Record], keep: Which | KeptAs) -> Iterator[Shelf | None]:
-    tagged = next((cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind == "tokens"), None)
-    if tagged is not None and keep != "none":
-        raise HarnessError(
-            "models that are kept answer texts",
-            got=f"--keep with the token task {tagged.name}",
-            allowed="a task of the kind texts",
-            fix="leave --keep out",
-        )
     if keep == "none":
         yield None
         return

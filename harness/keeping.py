@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import hub
 from harness.records import Measured, Record, Store, flush, write_json
-from harness.sweep import HarnessError, Sweep, Trial, expand
+from harness.sweep import HarnessError, ModelSpec, Sweep, Trial, expand
 
 if TYPE_CHECKING:
     from harness.tokenising import Task
@@ -229,7 +229,8 @@ def _write(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple
     from harness import models
 
     recipe, form = trial.recipe, _form(trial)
-    network = models.network(recipe.model, max(2, task.num_labels), recipe.trains)
+    tokens = recipe.task.kind == "tokens"
+    network = models.network(recipe.model, max(2, task.num_labels), recipe.trains, tokens=tokens)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():
@@ -249,18 +250,18 @@ def _write(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple
         for name, value in module.named_buffers():
             if name in saved:
                 own[name] = value.cpu().numpy()
-        _save_config(folder, module, task.label_names)
-        tokenizer = models.tokenizer(recipe.model)
-        tokenizer.model_max_length = recipe.max_length  # for those who ask their pipeline to cut
-        tokenizer.padding_side = "right"
-        if not recipe.token_type_ids:  # else a pair's second text is of another type than in training
-            names = tokenizer.model_input_names
-            tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
-        tokenizer.save_pretrained(folder)
     elif form == "peft":
         from harness import methods
 
-        methods.save_config(folder, module, network.head, recipe.lora_alpha, _base(trial))
+        methods.save_config(folder, module, network.head, recipe.lora_alpha, _base(trial), tokens=tokens)
+    _save_config(folder, module, task.label_names, tokens=tokens)
+    tokenizer = models.tokenizer(recipe.model)
+    tokenizer.model_max_length = recipe.max_length  # for those who ask their pipeline to cut
+    tokenizer.padding_side = "right"
+    if not recipe.token_type_ids:  # else a pair's second text is of another type than in training
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    tokenizer.save_pretrained(folder)
     save_file(_contiguous(own), folder / _WEIGHTS[form], {"format": "pt"})
     if unread:
         save_file(_contiguous(unread), folder / _UNREAD)
@@ -276,7 +277,8 @@ def _peft_key(name: str) -> str:
     return f"base_model.model.{name.replace('.default', '')}"
 
 
-def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None) -> None:
+def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, *, tokens: bool) -> None:
+    """Write the `config.json` by which a pipeline names the labels, and puts no sigmoid on a regression's number."""
     config = copy.deepcopy(module.config)
     config.architectures = [type(module).__name__]
     if label_names is None:
@@ -284,12 +286,28 @@ def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None)
     else:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: number for number, name in enumerate(label_names)}
-        config.problem_type = "single_label_classification"
+        config.problem_type = None if tokens else "single_label_classification"
     config.save_pretrained(folder)
     home = Path(module.config.name_or_path)
     if getattr(config, "auto_map", None) and home.is_dir():  # a model with code of its own needs it again
         for path in home.glob("*.py"):
             shutil.copy(path, folder)
+
+
+def link_base(folder: Path, model: ModelSpec) -> None:
+    """Link the base's weights into an adapter's folder, where this machine has them as files.
+
+    By an adapter's `config.json` transformers takes the labels from the folder itself, and then looks for the base's
+    weights there too, not where `base_model_name_or_path` says.
+    """
+    base = hub.folder_of(model)
+    for pattern in ("model*.safetensors*", "pytorch_model*.bin*"):
+        weights = [] if base is None else sorted(base.glob(pattern))
+        for path in weights:
+            (folder / path.name).unlink(missing_ok=True)
+            (folder / path.name).symlink_to(path.resolve())
+        if weights:
+            return
 
 
 # --------------------------------------------------------------------------------------------- what the driver does
@@ -341,6 +359,7 @@ class Shelf:
         if path.is_file():
             config = json.loads(path.read_text(encoding="utf-8"))
             write_json(path, config | {"base_model_name_or_path": _base(trial)})
+            link_base(staged, trial.recipe.model)
 
     def settle(self) -> None:
         """Remove what was kept as a cell's best and no longer is."""

@@ -146,7 +146,9 @@ def virtual_positions(method: Method) -> int:
     return method.virtual_tokens if method.name == "prompt" else 0
 
 
-def save_config(folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str) -> None:
+def save_config(
+    folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str, *, tokens: bool = False
+) -> None:
     """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained onto the model that lies at `base`.
 
     The head (names of its parameters) is loaded whole, as peft's `modules_to_save`.
@@ -159,7 +161,7 @@ def save_config(folder: Path, module: nn.Module, head: Collection[str], alpha: f
     encoder = f"{module.base_model_prefix}."
     whole = [name.rpartition(".")[0] if name.startswith(encoder) else name.partition(".")[0] for name in head]
     common = {
-        "task_type": "SEQ_CLS",
+        "task_type": "TOKEN_CLS" if tokens else "SEQ_CLS",
         "base_model_name_or_path": base,
         "target_modules": list(layers),
         "fan_in_fan_out": bool(first.fan_in_fan_out),

@@ -165,20 +165,22 @@ def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, tokens:
     return known[method]
 
 
-def kept(folder: Path) -> Any:
-    """The classifier of a whole model's folder with the head that lies there, in float32, to be asked."""
+def kept(folder: Path, *, tokens: bool = False) -> Any:
+    """The classifier of a whole model's folder with the head that lies there, in float32, to be asked.
+
+    With `tokens` that of each token.
+    """
     spec = ModelSpec(name=folder.name, folder=str(folder))
     hub.check_model(spec)
     hub.prepare()
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
 
+    kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     with _quiet():
         found = loaded(
             "weights",
             spec,
-            lambda place, **trust: AutoModelForSequenceClassification.from_pretrained(
-                place, **trust, dtype=torch.float32
-            ),
+            lambda place, **trust: kind.from_pretrained(place, **trust, dtype=torch.float32),
         )
     return found.eval()
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
-import json
 import os
 import statistics
 import sys
@@ -21,9 +18,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from harness import data_files, keeping, methods, metrics, models, tokenising
+from harness import keeping, methods, metrics, models, predict_rows, tokenising
 from harness.data_files import Line
+from harness.examples import NO_LABEL
+from harness.predict_output import Answers, Writer
+from harness.predict_rows import Row
 from harness.sweep import HarnessError, ModelSpec
+from harness.tagged import Sentence
 
 # Rows that are read, sorted by length and answered together: short ones then share batches.
 _CHUNK = 4096
@@ -44,18 +45,19 @@ class Asked:
     batch_size: int = 64
     device: str = "cpu"
     threads: int = 1
+    probabilities: bool = False  # write that of each class
 
 
 @dataclass(frozen=True)
 class Found:
     """What predicting gave: rows, their pace, and scores where the file's labels are known."""
 
-    rows: int
+    rows: int  # of a token task sentences
     seconds: float  # without loading the models
     metric: str
     score: float | None  # of the answers that were written; None without labels or where it is not known
     members: tuple[float, ...]  # the score of each model by itself; none for one alone or without labels
-    disagreeing: float | None  # share of rows on which not all models give the same class; None for one alone
+    disagreeing: float | None  # share of answers on which not all models give the same class; None for one alone
     unscored: str | None  # why there is no score though the file has labels
 
 
@@ -66,6 +68,7 @@ class Served:
         """Load it; raises HarnessError for a run that diverged, and for an adapter whose base is not what it was."""
         self.folder, self.card, self.device = folder, keeping.read_card(folder), torch.device(device)
         self.recipe = self.card.trial.recipe
+        self.tokens = self.recipe.task.kind == "tokens"
         self.outputs = len(self.card.label_names or ("number",))
         if self.card.final_score is None:
             raise HarnessError(
@@ -76,10 +79,11 @@ class Served:
             )
         self.network: models.Network | None = None
         if self.card.form == "model":
-            self.module = models.kept(folder).to(self.device)
+            self.module = models.kept(folder, tokens=self.tokens).to(self.device)
             self.tokenizer = models.tokenizer(ModelSpec(name=folder.name, folder=str(folder)))
+            self.max_length = self._room(models.longest(self.module.config))
             return
-        self.network = models.network(self.recipe.model, max(2, self.outputs), self.recipe.trains)
+        self.network = models.network(self.recipe.model, max(2, self.outputs), self.recipe.trains, tokens=self.tokens)
         if self.network.sha256 != self.card.model_sha256:
             raise HarnessError(
                 "an adapter stands on the weights that it was trained on",
@@ -88,27 +92,53 @@ class Served:
                 fix="restore it",
             )
         self.module = self.network.module.to(self.device)
-        self.tokenizer = models.tokenizer(self.recipe.model)
+        # Adapters that were kept before have no tokenizer of their own.
+        own = ModelSpec(name=folder.name, folder=str(folder))
+        self.tokenizer = models.tokenizer(own if (folder / "tokenizer_config.json").is_file() else self.recipe.model)
+        self.max_length = self._room(self.network.positions)
         values = {name: torch.from_numpy(value) for name, value in keeping.tensors(folder).items()}
         if self.recipe.method == "lora":
             values[methods.LORA_SCALE] = torch.tensor(self.recipe.lora_alpha / self.recipe.lora_rank)
         self.values = {name: value.to(self.device) for name, value in values.items()}
 
-    def logits(self, lines: Sequence[Line], batch_size: int) -> np.ndarray:
-        """The logits of rows, [N, C] float32, C 1 for a regression."""
+    def _room(self, positions: int | None) -> int:
+        """How many tokens are read: `max_length` may be more than the model can where training's texts are short."""
+        return min(self.recipe.max_length, positions or self.recipe.max_length)
+
+    def logits(self, rows: Sequence[Row], batch_size: int, source: str = "the file") -> np.ndarray:
+        """The logits of rows, [N, C] float32, C 1 for a regression; of sentences N counts their words."""
+        if self.tokens:
+            return self._logits_of_words([row for row in rows if isinstance(row, Sentence)], batch_size, source)
+        lines = [row for row in rows if isinstance(row, Line)]
         pairs = [line.pair or "" for line in lines] if self.card.pairs else None
-        ids, segments = tokenising.encode([line.text for line in lines], pairs, self.tokenizer, self.recipe.max_length)
+        ids, segments = tokenising.encode([line.text for line in lines], pairs, self.tokenizer, self.max_length)
         for line, tokens in zip(lines, ids, strict=True):
             if not tokens:
                 raise HarnessError(
                     "every text gives at least one token", got=f"none in line {line.number}",
                     allowed="texts in the tokeniser's alphabet", fix="remove that row",
                 )  # fmt: skip
-        found = np.empty((len(lines), self.outputs), dtype=np.float32)
-        order = sorted(range(len(lines)), key=lambda row: len(ids[row]))
+        return np.stack(self._answers(ids, segments, batch_size))
+
+    def _logits_of_words(self, sentences: Sequence[Sentence], batch_size: int, source: str) -> np.ndarray:
+        """[N, C] over the words of all sentences, each by its first token; a word without one is refused."""
+        examples = predict_rows.as_examples(sentences, source)
+        ids, segments, labels = tokenising.encode_words(examples, self.tokenizer, self.max_length)
+        answering = [np.array(row) != NO_LABEL for row in labels]
+        seen = np.array([int(mask.sum()) for mask in answering])
+        tokenising.refuse_unseen(examples, seen, self.tokenizer, self.max_length)
+        tokens = self._answers(ids, segments, batch_size)
+        return np.concatenate([one[: len(mask)][mask] for one, mask in zip(tokens, answering, strict=True)])
+
+    def _answers(self, ids: list[list[int]], segments: list[list[int]], batch_size: int) -> list[np.ndarray]:
+        """The logits of each row, [C], or of tokens [T, C] with those of the padding behind them."""
+        found: list[np.ndarray] = [np.empty(0)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            found[rows] = self._answer([ids[row] for row in rows], [segments[row] for row in rows])
+            answer = self._answer([ids[row] for row in rows], [segments[row] for row in rows])
+            for row, logits in zip(rows, answer, strict=True):
+                found[row] = logits
         return found
 
     @torch.inference_mode()
@@ -126,7 +156,8 @@ class Served:
             else:
                 inputs = self.network.inputs(tokens, lengths, types)
                 logits = functional_call(self.module, methods.given(self.values), args=(), kwargs=inputs).logits
-        answer: np.ndarray = logits[:, : self.outputs].float().cpu().numpy()
+                logits = logits[:, self.network.virtual :] if self.tokens else logits
+        answer: np.ndarray = logits[..., : self.outputs].float().cpu().numpy()
         return answer
 
     def _padded(self, rows: list[list[int]], value: int) -> Tensor:
@@ -139,10 +170,9 @@ class Served:
 def run(asked: Asked, progress: Progress | None = None) -> Found:
     """Answer every row of the file and write it; several models answer one after the other, each loaded once.
 
-    Written are, of classes, label and confidence (the probability of the label), of several models also the share of
-    them that give that label; of a regression the number, and of several models their mean and its spread (sd).
-    Memory holds one model and some thousand rows; the answers of several models wait in a temporary file each.
-    Raises HarnessError for files that can't be read or written and for models of different tasks.
+    What is written `predict_output.Writer` says. Memory holds one model and some thousand rows; the answers of several
+    models wait in a temporary file each. Raises HarnessError for files that can't be read or written, for models of
+    different tasks, and for probabilities of a regression.
     """
     cards = [keeping.read_card(folder) for folder in asked.folders]
     card = cards[0]
@@ -150,6 +180,11 @@ def run(asked: Asked, progress: Progress | None = None) -> Found:
         raise HarnessError(
             "models that answer together learnt the same task", got="several tasks or labels",
             allowed="the kept seeds of one cell", fix="name them",
+        )  # fmt: skip
+    if asked.probabilities and card.label_names is None:
+        raise HarnessError(
+            "--probabilities are those of classes", got=f"{card.trial.recipe.task.name}, a regression",
+            allowed="a task with classes", fix="leave --probabilities out",
         )  # fmt: skip
     if asked.out is not None and asked.out.suffix.lower() not in _FORMATS:
         raise HarnessError(
@@ -160,20 +195,17 @@ def run(asked: Asked, progress: Progress | None = None) -> Found:
     clock = _Clock(progress or (lambda done, total: None))
     tally = _Tally(card, len(asked.folders))
     with _written(asked.out) as file, ExitStack() as scratch:
-        write = _writer(file, asked.out, card.label_names is not None, len(asked.folders) > 1)
+        writer = Writer(file, asked.out, asked.probabilities)
         answers = _alone(asked, clock) if len(asked.folders) == 1 else _together(asked, clock, scratch)
-        for values, labels in answers:  # [K, N, C] and N
+        for rows, values in answers:  # values [K, N, C]
             mean = values.mean(axis=0, dtype=np.float64)  # [N, C]
-            tally.add(values, mean, labels)
-            if card.label_names is None:
-                spread = values[:, :, 0].std(axis=0, ddof=min(1, len(values) - 1), dtype=np.float64)
-                write([(f"{a:.6g}", f"{b:.3g}") for a, b in zip(mean[:, 0], spread, strict=True)])
-                continue
-            answer = mean.argmax(axis=1)
-            agree = (values.argmax(axis=2) == answer).mean(axis=0)
-            sure = mean[np.arange(len(mean)), answer]
-            names = [card.label_names[k] for k in answer]
-            write([(a, f"{b:.6f}", f"{c:.4g}") for a, b, c in zip(names, sure, agree, strict=True)])
+            tally.add(rows, values, mean)
+            spread = None
+            if len(asked.folders) > 1 and card.label_names is None:
+                spread = values[:, :, 0].std(axis=0, ddof=1, dtype=np.float64)
+            elif len(asked.folders) > 1:
+                spread = (values.argmax(axis=2) == mean.argmax(axis=1)).mean(axis=0)
+            writer.write(Answers(rows, mean, spread, card.label_names))
     return tally.found(clock.seconds)
 
 
@@ -183,7 +215,7 @@ def _learnt(card: keeping.Card) -> tuple[object, ...]:
 
 # ---------------------------------------------------------------------------------------------------- the answers
 
-Batch = tuple[np.ndarray, list[str | None]]  # probabilities (of a regression, numbers) [K, N, C], and labels
+Batch = tuple[list[Row], np.ndarray]  # rows, and their probabilities (of a regression, numbers) [K, N, C]
 
 
 class _Clock:
@@ -193,12 +225,12 @@ class _Clock:
         self.seconds, self.progress = 0.0, progress
         self.done = self.total = 0
 
-    def ask(self, model: Served, lines: Sequence[Line], batch_size: int) -> np.ndarray:
+    def ask(self, model: Served, rows: Sequence[Row], asked: Asked) -> np.ndarray:
         """Probabilities [N, C], of a regression the numbers."""
         began = time.perf_counter()
-        logits = model.logits(lines, batch_size)
+        logits = model.logits(rows, asked.batch_size, str(asked.file))
         self.seconds += time.perf_counter() - began
-        self.done += len(lines)
+        self.done += len(rows)
         self.progress(self.done, self.total)
         if model.outputs == 1:
             return logits
@@ -207,19 +239,17 @@ class _Clock:
         return shares.astype(np.float32)
 
 
-def _chunks(asked: Asked, card: keeping.Card) -> Iterator[list[Line]]:
+def _chunks(asked: Asked, card: keeping.Card) -> Iterator[list[Row]]:
     columns = {"text": asked.text, "text_pair": asked.text_pair, "label": asked.label}
     given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
     spec = card.trial.recipe.task.model_copy(update=given)
-    rows = data_files.stream(asked.file, spec, card.pairs, label=asked.label is not None)
-    while chunk := list(itertools.islice(rows, _CHUNK)):
-        yield chunk
+    yield from predict_rows.chunks(asked.file, spec, _CHUNK, pairs=card.pairs, label=asked.label is not None)
 
 
 def _alone(asked: Asked, clock: _Clock) -> Iterator[Batch]:
     model = Served(asked.folders[0], asked.device)
-    for lines in _chunks(asked, model.card):
-        yield clock.ask(model, lines, asked.batch_size)[None], [line.label for line in lines]
+    for rows in _chunks(asked, model.card):
+        yield rows, clock.ask(model, rows, asked)[None]
 
 
 def _together(asked: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
@@ -231,17 +261,16 @@ def _together(asked: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch
         clock.total = clock.total or clock.done * len(files)
         file.seek(0)
     width = len(card.label_names or ("number",))
-    for lines in _chunks(asked, card):
-        size = 4 * width * len(lines)
-        values = [np.frombuffer(file.read(size), np.float32).reshape(len(lines), width) for file in files]
-        yield np.stack(values), [line.label for line in lines]
+    for rows in _chunks(asked, card):
+        size = 4 * width * predict_rows.answers(rows)
+        yield rows, np.stack([np.frombuffer(file.read(size), np.float32).reshape(-1, width) for file in files])
 
 
 def _answer_into(file: IO[bytes], folder: Path, asked: Asked, clock: _Clock) -> None:
     model = Served(folder, asked.device)
-    for lines in _chunks(asked, model.card):
+    for rows in _chunks(asked, model.card):
         with _disk(Path(tempfile.gettempdir())):
-            file.write(clock.ask(model, lines, asked.batch_size).tobytes())
+            file.write(clock.ask(model, rows, asked).tobytes())
             file.flush()
 
 
@@ -249,27 +278,32 @@ class _Tally:
     """How good the answers are, by counts alone where the task has classes."""
 
     def __init__(self, card: keeping.Card, members: int) -> None:
-        self.card, self.members, self.rows, self.disagreeing = card, members, 0, 0
+        self.card, self.members, self.rows, self.answers, self.disagreeing = card, members, 0, 0, 0
+        self.entities = card.metric == metrics.ENTITIES
         self.names = {name: number for number, name in enumerate(card.label_names or ())}
         classes = len(self.names)
         self.tables = np.zeros((members + 1, classes, classes), dtype=np.int64)  # the last: of all together
-        self.numbers: list[np.ndarray] = []  # of a regression: [K + 1, N] a batch
+        self.numbers: list[np.ndarray] = []  # of a regression, and of words their classes: [K + 1, N] a batch
         self.labels: list[np.ndarray] = []
+        self.sizes: list[np.ndarray] = []  # words of each sentence
         self.unscored: str | None = None
 
-    def add(self, values: np.ndarray, mean: np.ndarray, labels: list[str | None]) -> None:
-        """Count a batch: values [K, N, C] of each model, their mean [N, C], and the file's labels."""
-        self.rows += len(labels)
+    def add(self, rows: Sequence[Row], values: np.ndarray, mean: np.ndarray) -> None:
+        """Count a batch: values [K, N, C] of each model and their mean [N, C], beside the file's labels."""
+        self.rows += len(rows)
+        self.answers += len(mean)
         answers = np.concatenate([values, mean[None]])  # [K + 1, N, C]
         if self.names:
             chosen = answers.argmax(axis=2)  # [K + 1, N]
             self.disagreeing += int((chosen[:-1] != chosen[0]).any(axis=0).sum())
-        told = self._told(labels)
+        told = self._told(predict_rows.labels(rows))
         if told is None:
             return
-        if not self.names:
-            self.numbers.append(answers[:, :, 0])
+        if not self.names or self.entities:
+            self.numbers.append(chosen if self.entities else answers[:, :, 0])
             self.labels.append(told)
+            sizes = predict_rows.sizes(rows)
+            self.sizes += [] if sizes is None else [sizes]
             return
         classes = len(self.names)
         for table, one in zip(self.tables, chosen, strict=True):
@@ -292,7 +326,10 @@ class _Tally:
     def found(self, seconds: float) -> Found:
         """The scores, and the rest."""
         scores: list[float | None] = []
-        if self.unscored is None and self.numbers:
+        if self.unscored is None and self.numbers and self.entities:
+            labels, tags, sizes = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1), self.sizes
+            scores = [metrics.entities(one, labels, np.concatenate(sizes)).f1 for one in tags]
+        elif self.unscored is None and self.numbers:
             labels, numbers = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1)
             scores = [metrics.score(self._metric, one[:, None], labels).value for one in numbers]
         elif self.unscored is None and self.tables.any():
@@ -305,7 +342,7 @@ class _Tally:
             metric=self._metric,
             score=scores[-1] if scores else None,
             members=members,
-            disagreeing=self.disagreeing / self.rows if several else None,
+            disagreeing=self.disagreeing / self.answers if several else None,
             unscored=self.unscored,
         )
 
@@ -352,30 +389,3 @@ def _written(out: Path | None) -> Iterator[IO[str]]:
             temporary.rename(out)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _writer(
-    file: IO[str], out: Path | None, classes: bool, several: bool
-) -> Callable[[Sequence[tuple[str, ...]]], None]:
-    """Writes rows of texts, of which the last is for several models alone."""
-    names = ["label", "confidence", "agreement"] if classes else ["number", "sd"]
-    names = names if several else names[:-1]
-    suffix = ".tsv" if out is None else out.suffix.lower()
-    if suffix == ".jsonl":
-
-        def lines(rows: Sequence[tuple[str, ...]]) -> None:
-            for row in rows:
-                numbers = [*row[:1], *map(float, row[1:])] if classes else [float(value) for value in row]
-                file.write(json.dumps(dict(zip(names, numbers, strict=False)), ensure_ascii=False) + "\n")
-
-        return lines
-    if suffix == ".csv":
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(names)
-        return lambda rows: table.writerows(row[: len(names)] for row in rows)
-    file.write("\t".join(names) + "\n")
-
-    def plain(rows: Sequence[tuple[str, ...]]) -> None:
-        file.writelines("\t".join(row[: len(names)]) + "\n" for row in rows)
-
-    return plain

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,16 @@ from harness.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.glue import EMBEDDED
 from harness.metrics import ENTITIES
 from harness.sweep import HarnessError, TaskSpec, so_many
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence to predict on: the line of its first word, and its tags where the file has them."""
+
+    number: int
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+
 
 _Sentences = list[tuple[list[int], list[str], list[str]]]  # the line of each word, the words, their tags
 
@@ -28,14 +39,7 @@ def load(spec: TaskSpec) -> Raw:
         )
     found = []
     for path in find(spec, spec.files).values():
-        if path.suffix.lower() not in TAGGED_SUFFIXES:
-            raise HarnessError(
-                "the format of words and tags is told by the file's ending",
-                got=str(path), allowed=", ".join(TAGGED_SUFFIXES), fix="rename it",
-            )  # fmt: skip
         sentences = _read(path, spec)
-        if not sentences:
-            raise no_rows(str(path))
         for lines, _, tags in sentences:
             _check(str(path), lines, tags)
         found.append((str(path), sentences))
@@ -55,17 +59,39 @@ def load(spec: TaskSpec) -> Raw:
     return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
 
 
-def _read(path: Path, spec: TaskSpec) -> _Sentences:
+def sentences(path: Path, spec: TaskSpec, tags: bool = False) -> list[Sentence]:
+    """The sentences of a file to predict on, as a task's files have them; `tags` have to be there where asked for."""
+    return [
+        Sentence(lines[0], tuple(words), tuple(labels) or None)
+        for lines, words, labels in _read(path, spec, bare=not tags)
+    ]
+
+
+def _read(path: Path, spec: TaskSpec, bare: bool = False) -> _Sentences:
+    """The sentences of a file; with `bare` one whose first sentence has words alone has no tags."""
     suffix, source = path.suffix.lower(), str(path)
+    if suffix not in TAGGED_SUFFIXES:
+        raise HarnessError(
+            "the format of words and tags is told by the file's ending",
+            got=source, allowed=", ".join(TAGGED_SUFFIXES), fix="rename it",
+        )  # fmt: skip
+    found = _read_as(suffix, path, spec, bare)
+    if not found:
+        raise no_rows(source)
+    return found
+
+
+def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
+    source = str(path)
     if suffix == ".parquet":
-        return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row")
+        return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row", bare)
     text = decoded(path)
     if suffix not in (".json", ".jsonl"):
-        return _read_lines(text, source, spec)
+        return _read_lines(text, source, spec, bare)
     rows = structured_files.of_json(text, source) if suffix == ".json" else None
     if rows is not None:
-        return _sentences_of(enumerate(rows, 1), source, spec, "row")
-    return _read_json_lists(text, source, spec)
+        return _sentences_of(enumerate(rows, 1), source, spec, "row", bare)
+    return _read_json_lists(text, source, spec, bare)
 
 
 def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str) -> Rows:
@@ -118,7 +144,7 @@ def _column(spec: TaskSpec, role: str, default: int, width: int, source: str) ->
     return wanted
 
 
-def _read_lines(text: str, source: str, spec: TaskSpec) -> _Sentences:
+def _read_lines(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentences:
     """Lines of columns, the word in the first and its tag in the last; they are parted by tabs, or else by blanks."""
     separator = "\t" if "\t" in text else None
     sentences: _Sentences = []
@@ -128,7 +154,7 @@ def _read_lines(text: str, source: str, spec: TaskSpec) -> _Sentences:
             inside = False
             continue
         fields = line.removesuffix("\r").split(separator)
-        width = width or max(2, len(fields))
+        width = width or max(1 if bare else 2, len(fields))
         if len(fields) != width:
             refuse(
                 "every line has a word and its tag, or is blank",
@@ -143,11 +169,12 @@ def _read_lines(text: str, source: str, spec: TaskSpec) -> _Sentences:
         lines, words, tags = sentences[-1]
         lines.append(number)
         words.append(word)
-        tags.append(fields[_column(spec, "label", width - 1, width, source)].strip())
+        if width > 1 and not (bare and isinstance(spec.label, int) and spec.label >= width):
+            tags.append(fields[_column(spec, "label", width - 1, width, source)].strip())
     return sentences
 
 
-def _read_json_lists(text: str, source: str, spec: TaskSpec) -> _Sentences:
+def _read_json_lists(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentences:
     rows: list[tuple[int, object]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -157,13 +184,15 @@ def _read_json_lists(text: str, source: str, spec: TaskSpec) -> _Sentences:
         except (ValueError, RecursionError) as error:
             value = getattr(error, "msg", str(error))
         rows.append((number, value))
-    return _sentences_of(rows, source, spec, "line")
+    return _sentences_of(rows, source, spec, "line", bare)
 
 
-def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpec, unit: str) -> _Sentences:
+def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpec, unit: str, bare: bool) -> _Sentences:
     sentences: _Sentences = []
-    keys = (str(spec.text or "words"), str(spec.label or "tags"))
+    names = keys = [str(spec.text or "words"), str(spec.label or "tags")]
     for number, value in rows:
+        if bare and not sentences and isinstance(value, dict) and value.get(names[1]) is None:
+            keys = names[:1]
         lists: list[list[str]] = []
         for key in keys:
             found = value.get(key) if isinstance(value, dict) else None
@@ -172,11 +201,11 @@ def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpe
                 said = f"no such list in {key}" if isinstance(value, dict) else short(value)
                 refuse(
                     f"every {unit} is {'a JSON object' if unit == 'line' else 'one'} with lists of words and of tags",
-                    source, number, said, f'{{"{keys[0]}": ["…"], "{keys[1]}": ["O"]}}', f"mend that {unit}", unit,
+                    source, number, said, f'{{"{names[0]}": ["…"], "{names[1]}": ["O"]}}', f"mend that {unit}", unit,
                 )  # fmt: skip
             lists.append(texts)
-        words, tags = lists
-        if len(words) != len(tags):
+        words, tags = lists if len(keys) > 1 else (*lists, [])
+        if len(keys) > 1 and len(words) != len(tags):
             said = f"{so_many(len(words), 'word')} and {so_many(len(tags), 'tag')}"
             refuse("every word has its tag", source, number, said, "as many of both", f"mend that {unit}", unit)
         sentences.append(([number] * len(words), words, tags))

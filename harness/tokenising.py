@@ -178,10 +178,10 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -
     """
     found = {}
     for name, rows in splits(raw).items():
-        ids, segments, labels = _encode_words(rows, tokenizer, max_length)
+        ids, segments, labels = encode_words(rows, tokenizer, max_length)
         seen = np.array([sum(one != NO_LABEL for one in row) for row in labels])
         if name != "train":
-            _refuse_unseen(rows, seen, tokenizer, max_length)
+            refuse_unseen(rows, seen, tokenizer, max_length)
         found[name] = ids, segments, labels, seen
     widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
@@ -207,13 +207,13 @@ def check_words(raw: Raw, tokenizer: Tokenizer, max_length: int) -> None:
     """Raise HarnessError for words of a scored split that are cut off or give no token, as `tokenise`."""
     for name, rows in splits(raw).items():
         if name != "train":
-            labels = _encode_words(rows, tokenizer, max_length)[2]
-            _refuse_unseen(
+            labels = encode_words(rows, tokenizer, max_length)[2]
+            refuse_unseen(
                 rows, np.array([sum(one != NO_LABEL for one in row) for row in labels]), tokenizer, max_length
             )
 
 
-def _refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length: int) -> None:
+def refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length: int) -> None:
     """Refuse sentences of which fewer words have a token than are scored; `seen` [N] counts them."""
     words = (rows.labels != NO_LABEL).sum(axis=1)
     lacking = np.flatnonzero(seen < words)
@@ -233,7 +233,7 @@ def _refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_lengt
     )
 
 
-def _encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], ...]:
+def encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], ...]:
     """Token ids, segment ids and labels of each sentence, not padded."""
     try:
         encoded = tokenizer(

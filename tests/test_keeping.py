@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -138,8 +139,96 @@ def test_peft_loads_an_adapter_and_gives_the_records_logits(
         assert_same(model(**given).logits.numpy(), logits(store, one))
     values = keeping.weights(store, one.id).values()
     assert hashlib.sha256(b"".join(value.tobytes() for value in values)).hexdigest() == digest(store, one)
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    assert size < (place / "model.safetensors").stat().st_size
+
+
+ADAPTERS = [{"method": "lora", "lora_rank": 4}, {"method": "ia3"}]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("fields", ADAPTERS)
+def test_an_adapters_folder_alone_answers_with_the_tasks_labels(
+    fields: dict[str, object], trial: Make, pairs: TaskSpec, tmp_path: Path
+) -> None:
+    one = trial(task=pairs, lr=1e-2, **fields)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    folder = store.folder / "models" / one.id
+    found, names = piped(folder, pairs)
+    assert names == ["one", "two", "zero"]
+    assert_same(found, logits(store, one))
+    # By peft too: the folder's configuration says how many labels there are, and which.
+    config = transformers.AutoConfig.from_pretrained(folder)
+    place = peft.PeftConfig.from_pretrained(folder).base_model_name_or_path
+    base = transformers.AutoModelForSequenceClassification.from_pretrained(place, config=config)
+    model = peft.PeftModel.from_pretrained(base, folder).eval()
+    pipe = transformers.pipeline("text-classification", model=model, tokenizer=str(folder))
+    rows = tasks.load(pairs).validation
+    assert rows.pairs is not None
+    given = [{"text": a, "text_pair": b} for a, b in zip(rows.texts, rows.pairs, strict=True)]
+    answers = [answer["label"] for answer in pipe(given)]
+    assert answers == [names[k] for k in logits(store, one).argmax(axis=1)]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("fields", ADAPTERS)
+def test_an_adapters_regression_is_put_through_no_sigmoid(
+    fields: dict[str, object], trial: Make, numbers: TaskSpec, tmp_path: Path
+) -> None:
+    one = trial(task=numbers, lr=5e-2, epochs=4, **fields)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    folder = store.folder / "models" / one.id
+    pipe = transformers.pipeline("text-classification", model=str(folder))
+    assert pipe.model.config.problem_type == "regression"
+    answers = np.array([answer["score"] for answer in pipe(list(tasks.load(numbers).validation.texts))])
+    assert_same(answers[:, None], logits(store, one)[:, :1])
+
+
+def test_an_adapter_holds_links_and_not_the_base(build: Build, trial: Make, tmp_path: Path) -> None:
+    place = build("bert")
+    one = trial(model=ModelSpec(name="bert", folder=str(place)), method="lora")
+    store = trained(sweep_of(one), tmp_path / "kept")
+    folder = store.folder / "models" / one.id
+    linked = [path.name for path in folder.iterdir() if path.is_symlink()]
+    assert linked == ["model.safetensors"]
+    assert (folder / "model.safetensors").resolve() == (place / "model.safetensors").resolve()
+    assert (
+        sum(path.lstat().st_size for path in folder.glob("*.safetensors"))
+        < (place / "model.safetensors").stat().st_size
+    )
+    elsewhere = tmp_path / "copied"
+    shutil.copytree(folder, elsewhere)  # as people hand it on: with the base
+    place.rename(tmp_path / "gone")
+    assert transformers.pipeline("text-classification", model=str(elsewhere)).model.config.id2label == {
+        0: "no",
+        1: "yes",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("fields", [{}, *ADAPTERS])
+def test_a_token_tasks_model_is_loaded_by_its_pipeline(
+    fields: dict[str, object], trial: Make, tagged: TaskSpec, tmp_path: Path
+) -> None:
+    one = trial(task=tagged, lr=2e-2, epochs=6, **fields)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    folder = store.folder / "models" / one.id
+    names = ("O", "B-COLOUR", "I-COLOUR", "B-TIME", "I-TIME")
+    assert keeping.read_card(folder).label_names == names
+    rows = tasks.load(tagged).validation
+    kept, found = logits(store, one), []
+    pipe = transformers.pipeline("token-classification", model=str(folder), ignore_labels=[])
+    for text in rows.texts:
+        found += [(answer["word"], answer["entity"], answer["score"]) for answer in pipe(text)]
+    # The tokenizer of these tests has a token a word.
+    assert rows.words is not None
+    assert [word for word, _, _ in found] == [word for words in rows.words for word in words]
+    assert [name for _, name, _ in found] == [names[k] for k in kept.argmax(axis=1)]
+    powers = np.exp(kept - kept.max(axis=1, keepdims=True))
+    np.testing.assert_allclose([s for *_, s in found], (powers / powers.sum(axis=1, keepdims=True)).max(axis=1), 1e-4)
+    values = b"".join(value.tobytes() for value in keeping.weights(store, one.id).values())
+    assert hashlib.sha256(values).hexdigest() == digest(store, one)
 
 
 @pytest.mark.parametrize(

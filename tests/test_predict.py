@@ -172,6 +172,143 @@ def test_a_regression_gives_numbers(trial: Make, numbers: TaskSpec, tmp_path: Pa
     assert both.disagreeing is None
 
 
+# --------------------------------------------------------------------------------------------------- probabilities
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_probability_of_each_class_is_the_softmax(
+    five: tuple[list[Trial], Store], tmp_path: Path, suffix: str, members: int
+) -> None:
+    runs, store = five
+    runs = runs[:members]
+    wanted = softmax(np.stack([logits(store, one) for one in runs])).mean(axis=0)
+    out = tmp_path / f"out{suffix}"
+    folders = tuple(folder(store, one) for one in runs)
+    predict.run(Asked(folders, dev(runs[0].recipe.task), out, probabilities=True))
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [list(row["probabilities"]) for row in rows] == [["no", "yes"]] * 30
+        found = np.array([list(row["probabilities"].values()) for row in rows])
+    else:
+        with out.open(newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t" if suffix == ".tsv" else ","))
+        assert list(rows[0])[-2:] == ["probability_no", "probability_yes"]
+        found = np.array([[float(row["probability_no"]), float(row["probability_yes"])] for row in rows])
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+    sure = np.array([float(row["confidence"]) for row in rows])
+    assert np.array_equal(sure, found.max(axis=1))  # with all its digits, not six of them
+    assert ("agreement" in rows[0]) == (members > 1)
+
+
+def test_a_text_longer_than_the_model_reads_is_cut_there(five: tuple[list[Trial], Store], tmp_path: Path) -> None:
+    runs, store = five
+    (tmp_path / "a.tsv").write_text("text\n" + "good " * 50 + "\n" + "good " * 30 + "bad\n" + "good " * 30 + "\n")
+    assert runs[0].recipe.max_length > 32  # and the model has 32 positions
+    predict.run(Asked((folder(store, runs[0]),), tmp_path / "a.tsv", tmp_path / "out.tsv"))
+    assert len({row["confidence"] for row in read(tmp_path / "out.tsv")}) == 1
+
+
+def test_a_regression_has_no_probabilities(trial: Make, numbers: TaskSpec, tmp_path: Path) -> None:
+    one = trial(task=numbers, lr=1e-2)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    out = tmp_path / "out.tsv"
+    with pytest.raises(HarnessError, match=r"--probabilities are those of classes: got numbers, a regression"):
+        predict.run(Asked((folder(store, one),), dev(numbers), out, probabilities=True))
+    assert not out.exists()
+    predict.run(Asked((folder(store, one),), dev(numbers), out))
+    found = np.array([float(row["number"]) for row in read(out)], dtype=np.float32)
+    model = Served(folder(store, one))
+    kept = np.concatenate([model.logits([line], 1)[:, 0] for line in lines(numbers)])
+    np.testing.assert_allclose(found, kept, rtol=1e-5)
+    assert len(set(found)) > len({f"{value:.6g}" for value in found}) / 2
+
+
+# ------------------------------------------------------------------------------------------------------------ words
+
+
+@pytest.fixture(scope="module")
+def three(trial: Make, tagged: TaskSpec, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], Store]:
+    """Three kept seeds of a token task; the last is LoRA's, as a cell of its own."""
+    runs = [trial(seed, task=tagged, lr=2e-2, epochs=6) for seed in (1, 2)]
+    runs.append(trial(1, task=tagged, lr=2e-2, epochs=3, method="lora"))
+    return runs, trained(sweep_of(*runs), tmp_path_factory.mktemp("three") / "three")
+
+
+def words_of(task: TaskSpec) -> list[tuple[str, ...]]:
+    found = tasks.load(task).validation.words
+    assert found is not None
+    return list(found)
+
+
+def test_every_word_is_answered_as_the_record_has_it(three: tuple[list[Trial], Store], tmp_path: Path) -> None:
+    runs, store = three
+    task, out = runs[0].recipe.task, tmp_path / "out.tsv"
+    sentences = words_of(task)
+    for one in (runs[0], runs[2]):
+        kept = logits(store, one)
+        record = store.load(one.id)
+        assert record is not None
+        assert record.measured is not None
+        found = predict.run(Asked((folder(store, one),), dev(task), out, batch_size=3, probabilities=True))
+        assert (found.rows, found.metric, found.score) == (20, "f1_entity", record.measured.final_score)
+        rows = read(out)
+        assert [row["word"] for row in rows] == [word for words in sentences for word in words]
+        assert [int(row["sentence"]) for row in rows] == [n for n, w in enumerate(sentences, 1) for _ in w]
+        names = ("O", "B-COLOUR", "I-COLOUR", "B-TIME", "I-TIME")
+        assert [row["label"] for row in rows] == [names[k] for k in kept.argmax(axis=1)]
+        shares = np.array([[float(row[f"probability_{name}"]) for name in names] for row in rows])
+        np.testing.assert_allclose(shares, softmax(kept), rtol=1e-3, atol=1e-6)
+
+
+def test_words_without_tags_and_several_models(three: tuple[list[Trial], Store], tmp_path: Path) -> None:
+    runs, store = three
+    task = runs[0].recipe.task
+    sentences = words_of(task)
+    folders = tuple(folder(store, one) for one in runs[:2])
+    sources = {
+        "bare.txt": "\n\n".join("\n".join(words) for words in sentences) + "\n",
+        "bare.jsonl": "".join(json.dumps({"words": words}) + "\n" for words in sentences),
+    }
+    wanted = softmax(np.stack([logits(store, one) for one in runs[:2]])).mean(axis=0).argmax(axis=1)
+    for name, content in sources.items():
+        (tmp_path / name).write_text(content)
+        out = tmp_path / "out.jsonl"
+        found = predict.run(Asked(folders, tmp_path / name, out))
+        assert (found.rows, found.score, found.unscored) == (20, None, None)
+        assert found.disagreeing is not None
+        answers = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [tuple(one["words"]) for one in answers] == sentences
+        names = ("O", "B-COLOUR", "I-COLOUR", "B-TIME", "I-TIME")
+        assert [tag for one in answers for tag in one["tags"]] == [names[k] for k in wanted]
+        assert set(answers[0]) == {"words", "tags", "confidence", "agreement"}
+    both = predict.run(Asked(folders, dev(task), out))
+    measured = [record.measured for one in runs[:2] if (record := store.load(one.id))]
+    assert list(both.members) == [one.final_score for one in measured if one]
+    # What was written has tags as a task's files have them.
+    again = predict.run(Asked(folders[:1], out, tmp_path / "again.jsonl"))
+    assert again.score is not None
+
+
+def test_words_that_are_cut_or_lack_a_tag_are_one_line(three: tuple[list[Trial], Store], tmp_path: Path) -> None:
+    runs, store = three
+    (tmp_path / "long.txt").write_text("a\nb\n\n" + "a\n" * 200)
+    asked = Asked((folder(store, runs[0]),), tmp_path / "long.txt", tmp_path / "out.tsv")
+    with pytest.raises(HarnessError, match=r"long.txt, line 4\): got 30 of 200 words within max_length 32; 1 sentence"):
+        predict.run(asked)
+    assert not (tmp_path / "out.tsv").exists()
+    (tmp_path / "long.txt").write_text("a\tO\nred\tB-COLOUR\n\nb\tB-OTHER\n")
+    assert predict.run(asked).unscored == (
+        "the file's label 'B-OTHER' is none of O, B-COLOUR, I-COLOUR, B-TIME, I-TIME"
+    )
+    (tmp_path / "long.txt").write_text("a\nb\n")
+    with pytest.raises(HarnessError, match="every line has a word and its tag"):
+        predict.run(replace(asked, label="1"))
+    with pytest.raises(HarnessError, match="the format of words and tags is told by the file's ending"):
+        predict.run(replace(asked, file=tmp_path / "long.xls"))
+
+
 # --------------------------------------------------------------------------------------------------- files and memory
 
 
@@ -216,7 +353,7 @@ def test_memory_does_not_grow_with_the_file(
     runs, store = five
     monkeypatch.setattr(predict, "_CHUNK", 500)
 
-    def answer(model: Served, rows: Sequence[Line], batch_size: int) -> np.ndarray:
+    def answer(model: Served, rows: Sequence[Line], batch_size: int, source: str) -> np.ndarray:
         values = [[int(row.text.split()[1]) % 2, 0.5] for row in rows]
         return np.array(values, dtype=np.float32)
 
