@@ -238,7 +238,10 @@ def test_other_methods_keep_what_they_trained(fields: dict[str, object], trial: 
     one = trial(lr=1e-2, **fields)
     store = trained(sweep_of(one), tmp_path / "kept")
     folder = store.folder / "models" / one.id
-    assert sorted(path.name for path in folder.iterdir()) == ["harness.json", "trained.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "harness.json", "tokenizer.json", "tokenizer_config.json", "trained.safetensors",
+    ]  # fmt: skip
+    assert json.loads((folder / "config.json").read_text())["id2label"] == {"0": "no", "1": "yes"}
     card = json.loads((folder / "harness.json").read_text())
     own = safetensors.numpy.load_file(folder / "trained.safetensors")
     values = b"".join(own[part["name"]].tobytes() for part in card["parts"])
