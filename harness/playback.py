@@ -68,7 +68,7 @@ def compiled(function: Function, arguments: Sequence[Tensor], tolerance: float) 
         tape = _Tape(arguments)
         with tape:
             results = function(arguments)
-        graph = tape.of(results)
+        graph = tape.of(results, simplified=False)
         play = Compiled(torch.compile(graph, fullgraph=True, dynamic=False))
         others = [_other(one) for one in arguments]
         once, again = function(others), play(others)
@@ -122,6 +122,8 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.nodes = WeakTensorKeyDictionary()  # what is freed while it is recorded must not be kept
         self.constants: dict[str, Tensor] = {}
+        self.copies = WeakTensorKeyDictionary()  # of what doesn't follow from the arguments
+        self.filled: set[int] = set()  # memory that what follows from the arguments was written to
         for number, one in enumerate(arguments):
             self._know(one, self.graph.placeholder(f"given_{number}"))
 
@@ -130,6 +132,12 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise ValueError("what follows a number that the host reads depends on it")
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
+        if func is _aten._to_copy.default and not self._given(args[0]):
+            # The same at every call, and a graph of a GPU can't wait for the host's memory: a constant from here on.
+            self.copies[found] = True
+            return found
+        if func._schema.is_mutable:
+            self._written([one for one in args if isinstance(one, Tensor)])
         node = self.graph.call_function(func, tree_map(self._named, tuple(args)), tree_map(self._named, kwargs))
         if isinstance(found, Tensor):
             self._know(found, node)
@@ -139,14 +147,32 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._know(one, self.graph.call_function(operator.getitem, (node, number)))
         return found
 
-    def of(self, results: Sequence[Tensor]) -> fx.GraphModule:
-        """What gives such results from other arguments."""
+    def of(self, results: Sequence[Tensor], *, simplified: bool = True) -> fx.GraphModule:
+        """What gives such results from other arguments.
+
+        Simplified, its views say where in an argument's memory they lie; a compiler that moves arguments needs them as
+        they were.
+        """
         self.graph.output([self._named(one) for one in results])
-        _simplify(self.graph)
+        if simplified:
+            _simplify(self.graph)
         return fx.GraphModule(self.constants, self.graph)
+
+    def _given(self, tensor: Tensor) -> bool:
+        """Whether a tensor follows from the arguments."""
+        known = tensor in self.nodes and bool(self.nodes[tensor].meta["given"])
+        return known or _memory(tensor) in self.filled
+
+    def _written(self, tensors: Sequence[Tensor]) -> None:
+        """Take note of an operation that writes to one of these what follows from the others."""
+        if any(one in self.copies for one in tensors):
+            raise ValueError("what was taken for a constant is written to")
+        if any(self._given(one) for one in tensors):
+            self.filled.update(_memory(one) for one in tensors)
 
     def _know(self, tensor: Tensor, node: fx.Node) -> None:
         node.meta["place"] = _place(tensor)
+        node.meta["given"] = node.op == "placeholder" or any(map(_follows, node.all_input_nodes))
         self.nodes[tensor] = node
 
     def _named(self, one: Any) -> Any:
@@ -158,6 +184,15 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self.graph.inserting_before(next(iter(self.graph.nodes))):
                 self._know(one, self.graph.get_attr(name))
         return self.nodes[one]
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _follows(node: fx.Node) -> bool:
+    """Whether a node follows from the arguments; one that gives several results is known by what it takes."""
+    return bool(node.meta["given"]) if "given" in node.meta else any(map(_follows, node.all_input_nodes))
 
 
 def _place(tensor: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], int]:

@@ -310,6 +310,22 @@ class _Bf16(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class _Indexed(TorchFunctionMode):
+    """Looks words up by indexing, whose gradient adds a word's rows up one after the other.
+
+    CUDA's own kernel for up to 3,072 words of all lanes together adds them in chunks of 32 from the first lane's first
+    word on (`embedding_backward_feature_kernel`), so that a lane's last bits hang on its place.
+    """
+
+    MOST = 3072
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.embedding:
+            words, table = args[:2]
+            return table[words]
+        return func(*args, **(kwargs or {}))
+
+
 class _NoDropout(TorchFunctionMode):
     """Drops nothing, and counts the numbers that dropout would draw in a forward pass of a lane."""
 
@@ -972,8 +988,12 @@ class _Run:
         """The loss of each lane's rows, summed over them, [lanes]."""
         self.module.train()
         views = views | self._shared(len(labels))
-        losses: Tensor = vmap(self._loss)(views, inputs, labels, more)
+        with _Indexed() if self._few_words(inputs["input_ids"]) else nullcontext():
+            losses: Tensor = vmap(self._loss)(views, inputs, labels, more)
         return losses
+
+    def _few_words(self, words: Tensor) -> bool:
+        return self.device.type == "cuda" and words.numel() <= _Indexed.MOST
 
     def _loss(
         self, view: dict[str, Tensor], inputs: dict[str, Tensor], labels: Tensor, more: dict[str, Tensor]

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import device_apart
@@ -22,6 +23,8 @@ from harness.sweep import ModelSpec, TaskSpec, Trial
 Make = Callable[..., Trial]
 pytestmark = pytest.mark.usefixtures("cpu_only")
 
+# How a step was run is measured too, and differs where it is to.
+AS_IT_IS = {"step_mode": None, "step_mode_reason": None}
 DEVICE = "cuda" if torch.cuda.is_available() else str(device_apart.DEVICE)
 
 
@@ -89,8 +92,9 @@ def test_a_recipe_gives_what_it_gives_on_the_cpu(
     pack = [trial(seed, epochs=1, **changes) for seed in (1, 2)]
     there = train.train(pack, device=DEVICE)
     models._networks.cache_clear()
-    # Mixout and NEFTune draw on the device.
-    if DEVICE != "cuda" or not {"mixout", "neftune_alpha"} & set(changes):
+    # On a real one mixout and NEFTune draw there, and Adafactor makes whole steps of gradients that are 0 but for
+    # rounding.
+    if DEVICE != "cuda" or not ({"mixout", "neftune_alpha"} & set(changes) or changes.get("optimizer") == "adafactor"):
         close(there, train.train(pack))
 
 
@@ -215,7 +219,9 @@ def test_played_back_a_run_is_the_same(trial: Make, monkeypatch: pytest.MonkeyPa
     assert all((one is not None) == (DEVICE == "cuda") for one in recordings.values())
     models._networks.cache_clear()
     monkeypatch.setattr(train, "_RECORDING_PAYS", 10**9)
-    assert same(played, train.train(pack, device=DEVICE))
+    before = [replace(one, measured=one.measured.model_copy(update=AS_IT_IS)) for one in played]
+    again = train.train(pack, device=DEVICE)
+    assert same(before, [replace(one, measured=one.measured.model_copy(update=AS_IT_IS)) for one in again])
 
 
 @pytest.mark.skipif(DEVICE != "cuda", reason="needs a GPU")

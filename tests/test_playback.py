@@ -186,3 +186,28 @@ def test_what_is_called_seldom_is_not_recorded(
     assert not known
     train.train([trial(3, model=spec)])
     assert {key[0] for key in known} == {"step masks scales"}  # type: ignore[index]
+
+
+def test_a_copy_of_what_no_argument_decides_is_a_constant() -> None:
+    """A table that a model makes on the host at each call must not be copied to a GPU inside a captured step."""
+
+    def looks_up(given: Sequence[Tensor]) -> list[Tensor]:
+        table = (torch.arange(6) * 2).to(torch.float64)
+        return [given[0].double() * table.view(2, 3), given[0].to(torch.float64)]
+
+    x = torch.arange(6.0).view(2, 3)
+    with playback._Tape([x]) as tape:
+        results = looks_up([x])
+    graph = tape.of(results)
+    copies = [node for node in graph.graph.nodes if node.target is torch.ops.aten._to_copy.default]
+    assert len(copies) == 2  # of what is given
+    assert not graph.graph.find_nodes(op="call_function", target=torch.ops.aten.arange.default)
+    for a, b in zip(graph(x + 1), looks_up([x + 1]), strict=True):
+        assert torch.equal(a, b)
+
+    def writes(given: Sequence[Tensor]) -> list[Tensor]:
+        table = torch.arange(6).to(torch.float64)
+        table.add_(given[0].view(-1))
+        return [table]
+
+    assert playback.record(writes, [x]) is None

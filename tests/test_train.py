@@ -488,3 +488,15 @@ def test_threads_and_global_generators_are_left_as_they_were(trial: Make) -> Non
     train.train([trial(epochs=1)], threads=2 if threads == 1 else 1)
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_words_looked_up_by_indexing_train_the_same(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = [trial(1), trial(2)]
+    as_it_is = train._Run(pack, torch.device("cpu"))
+    as_it_is.update(0)
+    monkeypatch.setattr(train._Run, "_few_words", lambda self, words: True)
+    indexed = train._Run(pack, torch.device("cpu"))
+    indexed.recording = False
+    indexed.update(0)
+    torch.testing.assert_close(indexed.gradient, as_it_is.gradient)
+    assert indexed.gradient.abs().sum() > 0

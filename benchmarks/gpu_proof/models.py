@@ -54,7 +54,20 @@ def _build(name: str, folder: Path) -> None:
     import transformers
 
     sizes = _QWEN2[name]
-    work.build_tokenizer(sizes["vocab_size"], folder)
+    _byte_tokenizer(folder)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(**sizes, pad_token_id=0, bos_token_id=2, eos_token_id=3, tie_word_embeddings=True)
     transformers.Qwen2Model(config).save_pretrained(folder)
+
+
+def _byte_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of a token a byte, of the class that transformers loads beside a Qwen2 whatever lies there."""
+    import transformers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    names = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    inner = Tokenizer(models.BPE({name: number for number, name in enumerate(names)}, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    end = {"eos_token": names[0], "pad_token": names[0], "unk_token": names[0]}
+    transformers.Qwen2TokenizerFast(tokenizer_object=inner, **end).save_pretrained(folder)

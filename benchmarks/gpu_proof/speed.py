@@ -94,6 +94,9 @@ class Bench:
                 **dict(load.fields),  # type: ignore[arg-type]
             )
             work.write(home, recipe)
+            made = json.loads((home / "plain.json").read_text())["width"]
+            if made != load.width:
+                raise ValueError(f"the longest text has {made} tokens, not {load.width}")
         return home
 
     def product_rate(self, precision: str) -> float:
