@@ -717,7 +717,7 @@ def diagnose(
     from harness import report as reports
 
     study, folder = study_of(sweep, profile, overrides, results)
-    _refuse_nothing_to_tell(study)
+    _refuse_nothing_to_tell(study, sweep, folder)
     if surface is not None:
         from harness import surface as surfaces
 
@@ -754,8 +754,8 @@ def diagnose(
 _KEPT = ("caught", "lost", "false", "others")
 
 
-def _refuse_nothing_to_tell(study: Study) -> None:
-    """Raise HarnessError where a diagnosis has nothing to look at."""
+def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
+    """Raise HarnessError where a diagnosis of what was `given` has nothing to look at."""
     judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
     name = study.name
     if not any((kept := study.curves(int(row))) is not None and kept.recording for row in judged.index):
@@ -765,7 +765,8 @@ def _refuse_nothing_to_tell(study: Study) -> None:
         elif not texts:
             got, fix = f"{name}, a token task, which nothing is recorded of", "see its report"
         elif judged.empty:
-            got, fix = f"0 finished runs of {name}", f"`harness sweep {study.sweeps[0].name}` trains what is missing"
+            words = sweep_words(given, study.sweeps[0], Store(folder)) or "the command that began it"
+            got, fix = f"0 finished runs of {name}", f"`{words}` trains what is missing"
         else:
             got = f"{so_many(len(judged), 'finished run')} of {name}, none recorded"
             fix = "train them again in another --results folder; their results will be the same"

@@ -209,7 +209,7 @@ def kept_models(
     resolved, store = planned(run, profile, [], results)
     there = keeping.kept(store)
     if (trial is None) == (not ensemble):
-        some = ", ".join(list(there)[:10]) or f"none are kept; `harness sweep {run} --keep best` keeps some"
+        some = ", ".join(list(there)[:10]) or f"none are kept; {_keeping(run, resolved, store, 'best')} keeps some"
         raise HarnessError(
             "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
             allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
@@ -228,12 +228,18 @@ def kept_models(
     if len(members) < 2:
         raise HarnessError(
             "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
-            allowed="the seeds of a sweep that keeps all", fix=f"`harness sweep {run} --keep all`",
+            allowed="the seeds of a sweep that keeps all", fix=f"keep them: {_keeping(run, resolved, store, 'all')}",
         )  # fmt: skip
     absent = len(matching) - len(members)
     if absent:
         messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
     return [keeping.place(store, one) for one in members]
+
+
+def _keeping(given: str, sweep: Sweep, store: Store, which: keeping.Which) -> str:
+    """The command that keeps models as it trains: a results folder is none that `harness sweep` takes."""
+    words = None if sweep.search else sweep_words(given, sweep, store)
+    return f"`{words} --keep {which}`" if words else f"the sweep's own command with --keep {which}"
 
 
 def _span(sweep: Sweep) -> str:

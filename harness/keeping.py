@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import shutil
 import tempfile
 from collections import defaultdict
@@ -467,11 +468,12 @@ def place(store: Store, trial_id: str) -> Path:
     """The folder of a trial's kept model; raises HarnessError where there is none."""
     folder = store.folder / "models" / trial_id
     if not folder.is_dir():
+        again = shlex.join(["harness", "rerun", str(store.folder), "--trial", trial_id, "--keep"])
         raise HarnessError(
             "the weights of the trial are kept",
             got=f"{trial_id}, of which {store.folder} has none",
             allowed=", ".join(list(kept(store))[:10]) or "none are kept here",
-            fix=f"`harness rerun {store.folder} --trial {trial_id} --keep` trains it again and keeps them",
+            fix=f"`{again}` trains it again and keeps them",
         )
     return folder
 
