@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import masks
+from harness import masks, normalisation
 from harness.sweep import HarnessError, Method
 
 # Draws a new parameter's first value [*shape] in place and gives it.
@@ -295,11 +295,8 @@ def _adapter(module: Any, method: Method, head: Collection[str]) -> Trains:
             place, _, name = end.rpartition(".")
             wrapped = _Adapter(layer.get_submodule(end), module.config.hidden_size, method.adapter_size)
             setattr(layer.get_submodule(place), name, wrapped)
-    norms = tuple(
-        f"{name}."
-        for name, part in module.named_modules()
-        if type(part).__name__.endswith(("LayerNorm", "RMSNorm")) and name.startswith(f"{module.base_model_prefix}.")
-    )
+    encoder = f"{module.base_model_prefix}."
+    norms = tuple(f"{name}." for name, _ in normalisation.modules(module) if name.startswith(encoder))
     return lambda name: name.startswith(norms)
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import hub, logits_check, masks, methods
+from harness import hub, logits_check, masks, methods, normalisation
 from harness.logits_check import Reference
 from harness.records import LogitsCheck
 from harness.sweep import HarnessError, Method, ModelSpec
@@ -81,14 +81,13 @@ class Network:
         the method; then come the method's own parts, in that order too.
         """
         values = dict(self.pretrained)
+        scales = normalisation.scales(self.module)
         for name in self.head:
             shape = values[name].shape
-            if len(shape) > 1:
+            if len(shape) > 1 and name not in scales:
                 values[name] = torch.empty(shape).normal_(0.0, HEAD_STD, generator=generator)
-            elif name.endswith("weight"):  # a normalisation's scale
-                values[name] = torch.ones(shape)
             else:
-                values[name] = torch.zeros(shape)
+                values[name] = torch.full(shape, scales.get(name, 0.0))
         for name, draw in self.drawn.items():
             values[name] = draw(torch.empty(values[name].shape), generator)
         return values

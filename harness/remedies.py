@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness import normalisation
 from harness.sweep import Recipe, check_reinit
 from harness.transfer import copied
 
@@ -95,26 +96,20 @@ def reinitialise(
 ) -> None:
     """Draw the top `reinit_layers` layers and the pooler of a lane afresh, as the model's own initialisation does.
 
-    Weights N(0, std), biases 0, normalisations' scales 1, in the module's order (Zhang et al. 2021, arXiv:2006.05987).
+    Weights N(0, std), biases 0, normalisations' scales 1 (0 where the model adds 1 to them), in the module's order
+    (Zhang et al. 2021, arXiv:2006.05987).
     Raises HarnessError beyond the model's depth.
     """
     if not recipe.reinit_layers:
         return
     check_reinit(recipe, parts.count - 3)
+    scales = normalisation.scales(module)
     for (name, view), slot in zip(views.items(), parts.slots, strict=True):
         if 1 <= slot < parts.first_pretrained(recipe):
-            if view[lane].dim() > 1:
+            if view[lane].dim() > 1 and name not in scales:
                 view[lane].copy_(torch.empty(view[lane].shape).normal_(0.0, std, generator=generator))
             else:
-                view[lane].fill_(float(name in _scales(module)))
-
-
-def _scales(module: nn.Module) -> set[str]:
-    return {
-        f"{name}.weight"
-        for name, part in module.named_modules()
-        if isinstance(part, nn.LayerNorm | nn.RMSNorm) or type(part).__name__.endswith("RMSNorm")
-    }
+                view[lane].fill_(scales.get(name, 0.0))
 
 
 def linear_columns(module: nn.Module) -> dict[str, int]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
@@ -35,6 +35,7 @@ from harness import (
     methods,
     metrics,
     models,
+    normalisation,
     philox,
     playback,
     recording,
@@ -613,15 +614,10 @@ class _Run:
 
     def _decayed(self) -> Tensor:
         """[P], 1 where weight decay applies: not on biases and not on the scales of normalisations."""
-        norms = {
-            f"{name}.weight"
-            for name, part in self.module.named_modules()
-            if isinstance(part, nn.LayerNorm | nn.RMSNorm)
-            or (self.network.causal and type(part).__name__.endswith("RMSNorm"))
-        }
+        scales = normalisation.scales(self.module)
         parts = []
         for name, value in self.network.pretrained.items():
-            kept = name.endswith("bias") or name in norms or methods.is_scale(name)
+            kept = name.endswith("bias") or name in scales or methods.is_scale(name)
             parts.append(torch.full((value.numel(),), float(not kept), device=self.device))
         return torch.cat(parts)
 
