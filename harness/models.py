@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import hub, logits_check, masks, methods, normalisation
+from harness import hub, loading, logits_check, masks, methods, normalisation
 from harness.logits_check import Reference
 from harness.records import LogitsCheck
 from harness.sweep import HarnessError, Method, ModelSpec
@@ -55,6 +55,7 @@ class Network:
     causal: bool = False  # whether the head reads the last real token
     virtual: int = 0  # positions that a prompt takes before the text
     drawn: dict[str, methods.Draw] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what a person is told of the checkpoint
     # Matrices that are not trained but multiplied with, by name.
     frozen: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     # What transformers' own call gives, and how far this network's logits were from that.
@@ -176,11 +177,12 @@ def kept(folder: Path, *, tokens: bool = False) -> Any:
 
     kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     with _quiet():
-        found = loaded(
+        found, info = loaded(
             "weights",
             spec,
-            lambda place, **trust: kind.from_pretrained(place, **trust, dtype=torch.float32),
+            lambda place, **trust: kind.from_pretrained(place, **trust, dtype=torch.float32, output_loading_info=True),
         )
+    loading.check_whole(spec.name, found, info)
     return found.eval()
 
 
@@ -286,9 +288,9 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     module.requires_grad_(False)
     module.train()
     pretrained = {name: value.detach().clone() for name, value in module.named_parameters()}
-    encoder = f"{module.base_model_prefix}."
-    absent = set(info["missing_keys"])
-    head = tuple(name for name in pretrained if not name.startswith(encoder) or name in absent)
+    loading.check(spec.name, module, info)
+    drawn = loading.head(module, info)
+    head = tuple(name for name in pretrained if name in drawn)
     digest = hashlib.sha256()
     for name, value in pretrained.items():
         if name not in head:
@@ -302,7 +304,10 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     types = getattr(module.config, "type_vocab_size", 0) or 0
     takes = takes and types > 0
     mask, positions = masks.kind_of(module.config), longest(module.config)
-    found = Network(module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal)
+    found = Network(
+        module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal,
+        notes=loading.unused(spec.name, info),
+    )  # fmt: skip
     reference = logits_check.reference(found)
     _read_padding(module)
     found = replace(found, reference=reference)

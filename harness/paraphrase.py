@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness import hub, models
+from harness import hub, loading, models
 from harness.sweep import ModelSpec
 
 _BATCH = 32
@@ -75,12 +75,15 @@ def _loaded(spec: ModelSpec) -> tuple[Any, Any, str]:
 
     kind = "a seq2seq model that transformers' AutoModelForSeq2SeqLM knows"
     tokenizer = models.loaded("tokenizer", spec, AutoTokenizer.from_pretrained, kind)
-    model = models.loaded(
+    model, info = models.loaded(
         "weights",
         spec,
-        lambda place, **trust: AutoModelForSeq2SeqLM.from_pretrained(place, **trust, dtype=torch.float32),
+        lambda place, **trust: AutoModelForSeq2SeqLM.from_pretrained(
+            place, **trust, dtype=torch.float32, output_loading_info=True
+        ),
         kind,
     )
+    loading.check_whole(spec.name, model, info)
     model.eval()
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():

@@ -28,7 +28,7 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from harness import hub, models
+from harness import hub, loading, models
 from harness.embedded.language import LONGEST_PAIR, SPECIAL_TOKENS, VOCABULARY, Pair
 from harness.objectives import Frame
 from harness.pretrain_settings import Shape
@@ -214,16 +214,19 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
     was = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    how = {"dtype": torch.float32, "output_loading_info": True}
+    how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network, info = known.from_pretrained(place, **how)
+            loading.check(given, network, info)
             missing = tuple(sorted(info["missing_keys"]))
             if isinstance(network, BertForMaskedLM):  # it has no pooler; a trained one must not be lost
                 encoder, info = BertModel.from_pretrained(place, **how)
                 if not any("pooler" in name for name in info["missing_keys"]):
                     network.bert.pooler = encoder.pooler
+    except HarnessError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise _unloadable(given, error) from None
     finally:
