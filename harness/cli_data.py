@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness import vocabulary
 from harness.cli_screen import plain
 from harness.sweep import so_many
 
@@ -66,6 +67,8 @@ def print_data(out: Console, found: describing.Described) -> None:
     if found.train.cut is not None:
         cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
         row(f"cut at {found.max_length} tokens", cuts)
+    if found.train.unknown is not None:
+        row("unknown tokens", [vocabulary.percent(split.unknown or 0.0) for split in splits.values()])
     out.print(table)
     for name, split in splits.items():
         if tokens and split.cut and split.tokens and name != "train":
@@ -76,6 +79,11 @@ def print_data(out: Console, found: describing.Described) -> None:
             )  # fmt: skip
     what = "the mean of the dev labels" if found.classes is None else "O" if tokens else "the most frequent dev label"
     out.print(f"Always answering {what} scores {found.majority:.4f}.\n")
+    most = max((split.unknown or 0.0 for split in splits.values()), default=0.0)
+    if most > vocabulary.WARN_ABOVE:
+        refused = most > vocabulary.REFUSE_ABOVE
+        then = "; training refuses that without task.allow_unknown" if refused else ""
+        out.print(f"Warning: {vocabulary.percent(most)} of the tokens are unknown to the tokenizer{then}.\n")
     for note in found.notes:
         out.print(Text(plain(note), style="bold"), soft_wrap=True)
     if found.notes:

@@ -25,6 +25,7 @@ from harness.checkpoints import Checkpoints
 from harness.keeping import Files, Keeping, UnkeptError
 from harness.metrics import Evaluation
 from harness.packing import Job
+from harness.preflight import Preflight, look
 from harness.sweep import HarnessError, Spec, Sweep, Trial, so_many
 from harness.workers import (
     Done,
@@ -95,6 +96,9 @@ class _Worker:
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
+
+    def preflight(self, trial: Trial, shipped: Shipped) -> Preflight:
+        return look(self._moved([trial], shipped)[0], trusts_remote_code=self.place.trusts_remote_code)
 
     def train(
         self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
@@ -470,6 +474,15 @@ class RayPool:
             return int(self.ray.get(asked, timeout=_MEASURED_SECONDS))
         except self.ray.exceptions.RayError:
             return usual
+
+    def preflight(self, trial: Trial) -> Preflight:
+        """Set up by one of the idle workers; a worker that dies of it will die of the pack, and that is told then."""
+        asked = self.idle[0].actor.preflight.remote(trial, self.shipping.of([trial]))
+        try:
+            found: Preflight = self.ray.get(asked)
+        except self.ray.exceptions.RayError:
+            return Preflight()
+        return found
 
     def _launch(self, job: Job) -> None:
         worker = self.idle.pop()

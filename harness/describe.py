@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness import label_notes, metrics, tasks
+from harness import label_notes, metrics, tasks, vocabulary
 from harness.examples import NO_LABEL, Raw, Rows
 from harness.sweep import HarnessError, TaskSpec
 from harness.tokenising import Tokenizer
@@ -71,6 +71,7 @@ class Split:
     characters: Lengths
     tokens: Lengths | None
     cut: int | None
+    unknown: float | None  # share of the tokens, those around the texts left out; None where none can be
     repeats: int  # examples whose texts stood in the split before
     disagreeing: int  # texts that stand in it with different labels
     repeated: tuple[Repeated, ...]  # the first of them, those that disagree before the others
@@ -125,12 +126,15 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
     if tokenizer is None:  # where no blanks part the words, as in Japanese, there is nothing but letters to count
         words, characters = _words(raw.train).sum(), _characters(raw.train).sum()
         unit = "words" if characters < _LONG_WORD * words else "characters"
-    lengths = [
-        _tokens(rows, tokenizer) if tokenizer else _words(rows) if unit == "words" else _characters(rows)
-        for rows in splits
-    ]
+    lengths, unknown = [], []
+    for rows in splits:
+        counted, share = _tokens(rows, tokenizer) if tokenizer else (None, None)
+        unknown.append(share)
+        lengths.append(counted if counted is not None else _words(rows) if unit == "words" else _characters(rows))
     longest = max_length if unit == "tokens" else None
-    train, dev, *test = (_split(raw, rows, found, longest) for rows, found in zip(splits, lengths, strict=True))
+    train, dev, *test = (
+        _split(raw, rows, found, longest, share) for rows, found, share in zip(splits, lengths, unknown, strict=True)
+    )
     leaks = _leaks(raw, raw.train, raw.validation)
     classes = None if raw.label_names is None else len(raw.label_names)
     return Described(
@@ -179,11 +183,13 @@ def _characters(rows: Rows) -> np.ndarray:
     return np.array([sum(map(len, texts)) for texts in _joined(rows)])
 
 
-def _tokens(rows: Rows, tokenizer: Tokenizer) -> np.ndarray:
-    """As training would have them, were nothing cut: with the special tokens."""
+def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]:
+    """Lengths as training would have them, were nothing cut, with the special tokens; and the share of unknown ones."""
     pairs = None if rows.pairs is None else list(rows.pairs)
     options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
-    return np.array([len(ids) for ids in tokenizer(list(rows.texts), pairs, **options)["input_ids"]])
+    ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
+    special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+    return np.array([len(one) for one in ids]), vocabulary.unknown_share(ids, special, tokenizer)
 
 
 def _lengths(found: np.ndarray) -> Lengths:
@@ -209,7 +215,7 @@ def _begins(texts: tuple[str, ...]) -> str:
     return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
 
 
-def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) -> Split:
+def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, unknown: float | None) -> Split:
     """`lengths` [N] are tokens where a `max_length` says how many of them are kept."""
     texts, labels = _joined(rows), _labels(raw, rows)
     places: dict[tuple[str, ...], list[int]] = {}
@@ -240,6 +246,7 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None) ->
         characters=_lengths(_characters(rows)),
         tokens=None if max_length is None else _lengths(lengths),
         cut=None if max_length is None else int((lengths > max_length).sum()),
+        unknown=unknown,
         repeats=len(texts) - len(places),
         disagreeing=sum(len(found) > 1 for found in spelt.values()),
         repeated=tuple(map(repeated, first)),

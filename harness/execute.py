@@ -26,6 +26,7 @@ from harness.cluster import RayPool
 from harness.keeping import Keeping, KeptAs, Shelf, UnkeptError, Which
 from harness.pace import TimeLeft
 from harness.packing import Job, after_failure, fitting, pack
+from harness.preflight import distinct
 from harness.records import HEARTBEAT, Curves, Record, Store, write_json
 from harness.sweep import (
     HarnessError,
@@ -430,6 +431,10 @@ class _Training:
         kept = None if self.shelf is None else self.shelf.keeping
         pool = _pool(self.sweep, self.options, most, checkpoints, kept, self.tick)
         with pool as self.pool, self.stop.listening():
+            for trial in distinct(self.missing):
+                looked_at = self.pool.preflight(trial)
+                looked_at.check()
+                self.progress.messages += [note for note in looked_at.notes if note not in self.progress.messages]
             with _written(self.store.folder / "plan.json"):
                 self.store.save_plan(self.sweep)  # before any training, and not for workers that can't be had
                 if keeps:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness import hub, loading, logits_check, masks, methods, normalisation
+from harness import hub, loading, logits_check, masks, methods, normalisation, vocabulary
 from harness.logits_check import Reference
 from harness.records import LogitsCheck
 from harness.sweep import HarnessError, Method, ModelSpec
@@ -147,7 +147,16 @@ def tokenizer(spec: ModelSpec) -> Any:
     hub.prepare()
     from transformers import AutoTokenizer
 
-    found = loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    place = Path(hub.location(spec))
+    bare = place.is_dir() and not vocabulary.has_files(place)
+    try:
+        found = loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+    except Exception as error:  # each family's class fails in its own way without a vocabulary
+        if bare and not isinstance(error.__cause__, ImportError):
+            raise vocabulary.missing(str(place)) from None
+        raise
+    if vocabulary.is_empty(found):
+        raise vocabulary.missing(hub.location(spec))
     if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
         found.pad_token = found.eos_token
     return found

@@ -118,6 +118,9 @@ class Measured(BaseModel):
     label_variance: float | None = Field(
         default=None, description="of a regression's training labels: the loss of always answering their mean"
     )
+    unknown_share: float | None = Field(
+        default=None, description="of the tokens of the split with most; None also where the tokenizer knows all"
+    )
     # Not in the first records: None there.
     step_mode: StepMode | None = Field(
         default=None,

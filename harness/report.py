@@ -12,7 +12,17 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from harness import analysis, diagnosis_findings, drawing, figures, findings, label_notes, tables
+from harness import (
+    analysis,
+    diagnosis_findings,
+    drawing,
+    figures,
+    findings,
+    label_notes,
+    page_notes,
+    tables,
+    vocabulary,
+)
 from harness.analysis import Analysis
 from harness.records import Environment
 from harness.study import Study
@@ -423,6 +433,7 @@ def _provenance(study: Study) -> Table:
         "trained_parameters": "parameters trained",
         "steps": "steps",
     }
+    names |= {"unknown_share": "unknown tokens, of the split with most"}
     names |= {"train_examples": "training examples", "dev_examples": "dev examples", "test_examples": "test examples"}
     trained = done["trained_parameters"].fillna(done["parameters"])  # early records don't say
     done = done.assign(trained_parameters=trained)
@@ -439,6 +450,8 @@ def _provenance(study: Study) -> Table:
         texts = []
         for value, runs in counts.items():
             text = "not known" if pd.isna(value) else str(int(value)) if isinstance(value, float) else str(value)
+            if name == "unknown_share" and not pd.isna(value):
+                text = vocabulary.percent(value)
             text = text[:16] if name.endswith("sha256") else text
             texts.append(text if len(counts) == 1 else f"{text} ({runs} runs)")
         if texts:
@@ -631,7 +644,7 @@ def _page(found: Analysis, made: Mapping[str, Table], drawn: Path) -> Page:
         answer=answer,
         completeness=_completeness(study),
         score=_score_note(study),
-        notes=(*study.notes, *_balance(study), *_not_resampled(study)),
+        notes=(*study.notes, *_balance(study), *_not_resampled(study), *page_notes.of(study)),
         multiplicity=findings.multiplicity(found),
         sections=_sections(found, made, drawn, answer[0]),
         next_words=proposed[0],

@@ -72,7 +72,7 @@ class TaskSpec(_Frozen):
 
     Its `kind` is what has a label: a text (or a pair of texts), or each word of it, for finding entities.
     `name` and everything that changes what is learned or scored is part of a trial's identity; `files` (where the
-    data lie on this machine) is not: a record keeps the hash of the bytes instead.
+    data lie on this machine) is not: a record keeps the hash of the bytes instead. Nor is `allow_unknown`.
     """
 
     name: str = Field(min_length=1)
@@ -87,6 +87,7 @@ class TaskSpec(_Frozen):
     # The share of the training file that is the dev split, and which one: see `holdout.chosen`.
     validation: float | None = Field(default=None, gt=0, lt=1, allow_inf_nan=False)
     validation_seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    allow_unknown: bool = False  # train although most tokens are unknown to the tokenizer
 
 
 class ModelSpec(_Frozen):
@@ -311,8 +312,8 @@ class Trial(_Frozen):
         decisive = recipe.model_dump(exclude_defaults=True)
         for name in _BY_NAME:
             if isinstance(spec := decisive.get(name), dict):
-                for where_it_lies in ("files", "folder", "file"):
-                    spec.pop(where_it_lies, None)
+                for no_part in ("files", "folder", "file", "allow_unknown"):  # what doesn't decide the result
+                    spec.pop(no_part, None)
         decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
         drivers = (seeds.init_seed, seeds.order_seed, seeds.dropout_seed)
@@ -1584,7 +1585,8 @@ def _decisive(recipe: Recipe) -> dict[str, object]:
     """The fields of a recipe that an id depends on, those of task and model each by itself."""
     values = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
     fields = {name: value.name if isinstance(value, Spec) else value for name, value in values.items()}
-    task = {f"task.{name}": getattr(recipe.task, name) for name in TaskSpec.model_fields if name != "files"}
+    told = (name for name in TaskSpec.model_fields if name not in ("files", "allow_unknown"))
+    task = {f"task.{name}": getattr(recipe.task, name) for name in told}
     return {**task, "model.name": recipe.model.name, **fields}
 
 

@@ -1,11 +1,12 @@
 """Texts become token ids: a task as training reads it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from harness import vocabulary
 from harness.examples import NO_LABEL, Raw, Rows, splits
 from harness.sweep import HarnessError, Metric, so_many
 
@@ -46,6 +47,8 @@ class Task:
     pairs: bool  # whether an example is two texts
     test: Split | None = None
     tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
+    unknown_share: float | None = None  # of the tokens, in the split that has most; None where nothing can be unknown
+    vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -86,12 +89,13 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
             fix="raise max_length",
         )
     if raw.train.words is not None:
-        return _tokenise_words(raw, tokenizer, max_length, pad)
+        return _tokenise_words(raw, tokenizer, max_length, pad, special)
     encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in splits(raw).items()}
     # A test split has a width of its own: training is the same with and without it.
     widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
     found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
+    unknown = _most_unknown((ids for ids, _ in encoded.values()), special, tokenizer)
     return Task(
         name=raw.name,
         metric=raw.metric,
@@ -103,7 +107,19 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         sha256=raw.sha256,
         pairs=raw.train.pairs is not None,
         test=found.get("test"),
+        unknown_share=unknown,
+        vocabulary=_size(tokenizer),
     )
+
+
+def _most_unknown(found: Iterable[list[list[int]]], special: int, tokenizer: Tokenizer) -> float | None:
+    """The share of unknown tokens in the split that has most."""
+    shares = (vocabulary.unknown_share(ids, special, tokenizer) for ids in found)
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _size(tokenizer: Any) -> int:
+    return len(tokenizer) if hasattr(tokenizer, "__len__") else 0
 
 
 def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Split:
@@ -171,7 +187,7 @@ def _padded(examples: list[list[int]], width: int, value: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------- words and tags
 
 
-def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -> Task:
+def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, special: int) -> Task:
     """As `tokenise`, with each word's label on its first token.
 
     Words that are cut off or give no token are left out in training; in a split that is scored they are refused.
@@ -198,9 +214,11 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int) -
     names = raw.label_names
     assert names is not None
     splits_made = (made["train"], made["validation"])
+    unknown = _most_unknown((ids for ids, *_ in found.values()), special, tokenizer)
     return Task(
-        raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test")
-    )
+        raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test"),
+        unknown_share=unknown, vocabulary=_size(tokenizer),
+    )  # fmt: skip
 
 
 def check_words(raw: Raw, tokenizer: Tokenizer, max_length: int) -> None:

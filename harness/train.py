@@ -32,6 +32,7 @@ from torch.utils._pytree import tree_map_only
 from harness import (
     augmentation,
     early,
+    fitting,
     methods,
     metrics,
     models,
@@ -43,6 +44,7 @@ from harness import (
     tasks,
     token_hash,
     tokenising,
+    vocabulary,
 )
 from harness.capture import Captures
 from harness.checkpoints import Checkpoint, StateKept
@@ -241,6 +243,7 @@ def prepared(task: TaskSpec, model: ModelSpec, max_length: int) -> Task:
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same task
 def _prepared(task: TaskSpec, model: ModelSpec, max_length: int, tokenizer_sha256: str | None) -> Task:
     found = tokenising.tokenise(tasks.load(task), models.tokenizer(model), max_length)
+    vocabulary.check_share(found.unknown_share, model.name, allowed=task.allow_unknown)
     return replace(found, tokenizer_sha256=token_hash.tokenizer_sha256(model))  # a first time may have fetched it
 
 
@@ -479,15 +482,8 @@ class _Run:
         self.split, self.behind, self.words = self._augmented(pack)
         self.majority: Majority = metrics.majority(task.metric, task.validation.targets, task.num_labels)
         self.network = network(self.recipe, task)
-        longest, limit = max(split.input_ids.shape[1] for split in task.splits), self.network.positions
-        if limit is not None and longest > limit:
-            raise HarnessError(
-                "max_length is within what the model can read",
-                got=f"texts of {longest} tokens",
-                allowed=f"up to {limit}",
-                fix=f"lower max_length to {limit}",
-            )
-        padded = (device, task.pad_token_id, self.recipe.pad_to_multiple_of, limit)
+        fitting.check(self.network, task, self.recipe.model.name, [self.split])
+        padded = (device, task.pad_token_id, self.recipe.pad_to_multiple_of, self.network.positions)
         self.training, self.validation = _Data(self.split, *padded), _Data(task.validation, *padded)
         self.test = None if task.test is None else _Data(task.test, *padded)
         self.module = self.network.module.to(device)
@@ -1212,6 +1208,7 @@ class _Run:
                 parameters=self.network.all_parameters,
                 trained_parameters=self.network.parameters,
                 augmentation_sha256=self.words[lane],
+                unknown_share=self.task.unknown_share,
                 wall_seconds=wall_seconds,
                 lane_seconds=wall_seconds / len(self.recipes),
                 peak_memory_bytes=peak,

@@ -26,6 +26,7 @@ from harness import cluster, pruning
 from harness.checkpoints import Checkpoints
 from harness.keeping import Keeping
 from harness.packing import Job
+from harness.preflight import Preflight, look
 from harness.sweep import HarnessError, Search, Sweep, Trial
 from harness.workers import Done, Heard, LeftError, Place, PutOffError, Running, place_of, room_here
 
@@ -231,6 +232,17 @@ class TunePool:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """As is usual: a search's packs are its recipes."""
         return usual
+
+    def preflight(self, trial: Trial) -> Preflight:
+        """Set up by a process of its own, where nothing has to be sent to another node; Tune has the workers."""
+        if self.shipping.address is not None:
+            return Preflight()
+        asked = ray.remote(look).options(num_cpus=0).remote(trial, trusts_remote_code=self.place.trusts_remote_code)
+        try:
+            found: Preflight = ray.get(asked)
+        except ray.exceptions.RayError:
+            return Preflight()
+        return found
 
     def follow(self, most: int) -> list[str]:
         """No news: Tune follows the cluster."""

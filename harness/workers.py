@@ -28,6 +28,7 @@ from harness.checkpoints import Checkpoints, StateKept
 from harness.keeping import Keeping
 from harness.metrics import Evaluation
 from harness.packing import Job
+from harness.preflight import Preflight, look
 from harness.records import Curves, Environment, Measured, Record, write
 from harness.sweep import HarnessError, Sweep, Trial
 
@@ -373,6 +374,9 @@ class Pool(Protocol):
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """How many lanes of a shape train fastest, as `lanes` of this module."""
 
+    def preflight(self, trial: Trial) -> Preflight:
+        """What setting a trial's data and model up gives, by one of the workers."""
+
     def follow(self, most: int) -> list[str]:
         """Make the workers those that there are devices for, at most so many, and give the news of them."""
 
@@ -420,6 +424,10 @@ class InProcess:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """Found out here."""
         return lanes(trial, self.place, usual, most, epochs)
+
+    def preflight(self, trial: Trial) -> Preflight:
+        """Set up here."""
+        return look(trial, trusts_remote_code=self.place.trusts_remote_code)
 
     def follow(self, most: int) -> list[str]:
         """No news: this process is the worker."""

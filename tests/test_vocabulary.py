@@ -1,0 +1,145 @@
+"""A tokenizer that does not fit is said before anything is trained: none, one of another language, one too large."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import describe, execute, fitting, models, train, vocabulary
+from harness.cli import app
+from harness.records import Store
+from harness.sweep import HarnessError, ModelSpec, Sweep, TaskFiles, TaskSpec, Trial
+
+FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Callable[[list[str]], TaskSpec]:
+    """A task of these texts with labels by turns, on which it is trained and scored."""
+
+    def make(lines: list[str]) -> TaskSpec:
+        folder = tmp_path / "data"
+        folder.mkdir()
+        rows = "".join(f"{line}\t{('no', 'yes')[number % 2]}\n" for number, line in enumerate(lines))
+        for name in ("train", "dev"):
+            (folder / f"{name}.tsv").write_text("text\tlabel\n" + rows)
+        return TaskSpec(name="own", files=TaskFiles(train=str(folder), validation=str(folder)))
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert", "gpt2", "llama", "mpnet"])
+@pytest.mark.parametrize("left", [(), ("tokenizer_config.json",)])
+def test_a_folder_without_a_vocabulary_is_refused(
+    kind: str, left: tuple[str, ...], build: Callable[..., Path], tmp_path: Path
+) -> None:
+    """transformers makes a tokenizer of special tokens for some, and fails in a way of its own for others."""
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    for name in left:
+        shutil.copy(build("bert") / name, folder / name)
+        config = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({key: config[key] for key in config if key != "tokenizer_class"}))
+    with pytest.raises(HarnessError, match=r"has its tokenizer beside its weights: got .*bare without a voc"):
+        models.tokenizer(ModelSpec(name="bare", folder=str(folder)))
+
+
+def test_letters_need_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "canine"}))
+    letters = models.tokenizer(ModelSpec(name="canine", folder=str(tmp_path)))
+    assert letters("ab")["input_ids"][1:-1] == [97, 98]
+    assert vocabulary.unknown_share([letters("ab")["input_ids"]], 2, letters) is None
+
+
+class Known:
+    unk_token_id, cls_token_id, sep_token_id = 1, 2, 3
+
+
+def test_the_share_is_of_what_stands_for_the_texts() -> None:
+    assert vocabulary.unknown_share([[2, 1, 3], [2, 5, 6, 1, 3]], 2, Known()) == 2 / 4
+    assert vocabulary.unknown_share([[2, 1, 3, 1, 1, 3]], 3, Known()) == 1.0
+    assert vocabulary.unknown_share([[2, 3]], 2, Known()) is None
+
+    class Shared(Known):
+        eos_token_id = 1
+
+    assert vocabulary.unknown_share([[5, 1]], 0, Shared()) is None  # GPT-2's is the end of a text
+
+
+def test_most_tokens_unknown_is_refused_unless_the_task_says_so(
+    texts: Callable[[list[str]], TaskSpec], bert: ModelSpec, trial: Callable[..., Trial], tmp_path: Path
+) -> None:
+    """a to h are words of the tokenizer, x to z are not; a split of its own may be the one that is unknown."""
+    task = texts(["a x y", "b y z", "c z x", "d x a"])
+    share = 2 / 3 * 3 / 4 + 1 / 3 * 1 / 4
+    with pytest.raises(HarnessError) as caught:
+        train.prepared(task, bert, 128)
+    assert f"got {100 * share:.3g} % unknown tokens ([UNK]) with the tokenizer of tiny-bert" in str(caught.value)
+    assert "--set task.allow_unknown=on" in str(caught.value)
+    allowed = task.model_copy(update={"allow_unknown": True})
+    assert train.prepared(allowed, bert, 128).unknown_share == pytest.approx(share)
+    assert trial(task=task).id == trial(task=allowed).id
+    sweep = of(trial(task=task, batch_size=2, epochs=1))
+    store = Store(tmp_path / "results")
+    with pytest.raises(HarnessError, match="the tokenizer knows most of the texts"):
+        execute.run(sweep, store, execute.Options(in_process=True), lambda progress: None)
+    assert not list(tmp_path.glob("results/trials/*"))
+
+
+def of(trial: Trial) -> Sweep:
+    from harness.sweep import Cell
+
+    cells = (Cell(axes=(), recipe=trial.recipe),)
+    return Sweep(name="own", profile="default", title="Own", cells=cells, seeds=(trial.seeds,))
+
+
+def test_some_are_told_and_kept_in_the_record_and_on_the_page(
+    texts: Callable[[list[str]], TaskSpec], trial: Callable[..., Trial], tmp_path: Path
+) -> None:
+    from harness import report
+    from harness.study import of_sweep
+
+    task = texts(["a b c x", "b c d e", "c d e f", "d a b c"])
+    sweep, store, said = of(trial(task=task, batch_size=2, epochs=1)), Store(tmp_path / "results"), []
+    execute.run(sweep, store, execute.Options(in_process=True), lambda progress: said.extend(progress.messages))
+    warning = "6.25 % of the tokens are unknown to the tokenizer of tiny-bert ([UNK])"
+    assert any(warning in line for line in said)
+    (record,) = store.records(sweep).values()
+    assert record.measured is not None
+    assert record.measured.unknown_share == 1 / 16
+    page = report.write(of_sweep(sweep, store, ""), tmp_path / "report").page.read_text()
+    assert warning.replace("[", "&#91;") in page or warning in page
+    assert "6.25 %" in page
+
+
+def test_data_says_the_share(texts: Callable[[list[str]], TaskSpec], bert: ModelSpec, tmp_path: Path) -> None:
+    task = texts(["a b c x", "b c d e"])
+    found = describe.describe(task, models.tokenizer(bert), 128)
+    assert found.train.unknown == found.dev.unknown == 1 / 8
+    words = ["data", str(tmp_path / "data"), "--model", str(bert.folder)]
+    shown = CliRunner().invoke(app, words).stdout
+    assert "unknown tokens" in shown
+    assert "Warning: 12.5 % of the tokens are unknown to the tokenizer." in shown
+
+
+def test_a_token_without_an_embedding_is_refused(build: Callable[..., Path], data: TaskSpec, tmp_path: Path) -> None:
+    """The tokenizer has 20 tokens, the model 12: training ended in an IndexError."""
+    spec = ModelSpec(name="small", folder=str(build("bert", vocab_size=12)))
+    task = train.prepared(data, spec, 128)
+    with pytest.raises(HarnessError) as caught:
+        fitting.check(models.network(spec, 2), task, spec.name)
+    largest = int(task.train.input_ids.max())
+    assert (
+        f"got token id {largest}, from a tokenizer of 20 tokens, with 12 embeddings in small; allowed: ids up to 11"
+        in str(caught.value)
+    )
+
+
+def test_shares_in_words() -> None:
+    assert [vocabulary.percent(share) for share in (0, 1e-6, 0.0625, 0.5, 1)] == [
+        "none", "under 0.01 %", "6.25 %", "50 %", "100 %",
+    ]  # fmt: skip
