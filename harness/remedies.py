@@ -265,21 +265,40 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
 
 
 class Targets:
-    """Targets [L, B, C] instead of labels [L, B]: smoothed, and weighted by class, as F.cross_entropy does both."""
+    """Targets [L, B, C] instead of labels [L, B]: smoothed, and weighted by class.
+
+    Summed and divided by what `begin` says, `balanced` weights give F.cross_entropy with `weight` and
+    `label_smoothing`; the older `on` divides by the batch's size instead, so that its loss is larger or smaller with
+    the classes that a batch happens to have.
+    """
 
     def __init__(self, recipes: Sequence[Recipe], labels: np.ndarray, classes: int, device: torch.device) -> None:
         """`labels` [N] of the training set give the weights n / (C · n_c), inverse to a class's frequency."""
         counts = np.bincount(labels, minlength=classes)
-        balanced = [len(labels) / (classes * count) if count else 1.0 for count in counts.tolist()]
-        weights = [balanced if recipe.class_weights else [1.0] * classes for recipe in recipes]
+        inverse = [len(labels) / (classes * count) if count else 1.0 for count in counts.tolist()]
+        weights = [inverse if recipe.class_weights else [1.0] * classes for recipe in recipes]
         self.weights = torch.tensor(weights, device=device)[:, None]  # [L, 1, C]
+        balanced = [recipe.class_weights == "balanced" for recipe in recipes]
+        self.balanced = torch.tensor(balanced, device=device) if any(balanced) else None  # [L]
+        self.shares = torch.ones(len(recipes), 1, 1, device=device)  # [L, 1, 1]
         self.smoothing = torch.tensor([r.label_smoothing for r in recipes], device=device)[:, None, None]  # [L, 1, 1]
         self.classes = classes
 
+    def begin(self, labels: Tensor) -> None:
+        """Take in the labels [L, B] of a whole batch, whose weights `balanced` divides by: a part of it doesn't know.
+
+        The sum over the batch is divided by B elsewhere, so targets are multiplied by B over the sum of the weights;
+        by exactly 1 in lanes without.
+        """
+        if self.balanced is not None:
+            total = self.weights[:, 0].gather(1, labels).sum(dim=1)  # [L]
+            shares = torch.where(self.balanced, labels.shape[1] / total, torch.ones_like(total))
+            self.shares = shares[:, None, None]
+
     def of(self, labels: Tensor, lanes: Sequence[int]) -> Tensor:
-        """The targets of some lanes' labels [lanes, B]."""
+        """The targets of some lanes' labels [lanes, B], a part of the batch."""
         smoothing, hard = self.smoothing[lanes], F.one_hot(labels, self.classes).float()
-        return (hard * (1 - smoothing) + smoothing / self.classes) * self.weights[lanes]
+        return (hard * (1 - smoothing) + smoothing / self.classes) * self.weights[lanes] * self.shares[lanes]
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

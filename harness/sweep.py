@@ -160,7 +160,8 @@ class Recipe(_Frozen):
     beta2: float = Field(default=0.999, ge=0, lt=1, allow_inf_nan=False)
     eps: float = Field(default=1e-6, gt=0, allow_inf_nan=False)
     max_grad_norm: float | None = Field(default=1.0, gt=0, allow_inf_nan=False)
-    dropout: float = Field(default=0.1, ge=0, lt=1, allow_inf_nan=False)
+    # Of all places alike, as in the paper; `model`: each place at the rate that the model's configuration gives it.
+    dropout: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] | Literal["model"] = 0.1
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     eval_steps: int | None = Field(default=None, ge=1)
     # Remedies and schedules; each default means "as without it".
@@ -187,7 +188,8 @@ class Recipe(_Frozen):
     average_last: int = Field(default=3, ge=1)
     optimizer: Literal["adamw", "sgd", "lamb", "adafactor"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1, allow_inf_nan=False)
-    class_weights: bool = False
+    # `on` divides the weighted sum by the batch's size, `balanced` by the sum of its weights, as F.cross_entropy does.
+    class_weights: bool | Literal["balanced"] = False
     oversample: bool = False
     method: Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"] = "full"
     top_layers: int | None = Field(default=None, ge=1)
@@ -259,7 +261,12 @@ class Recipe(_Frozen):
     @property
     def soft_targets(self) -> bool:
         """Whether the loss is taken against a target for each class instead of the class itself."""
-        return self.label_smoothing > 0 or self.class_weights
+        return self.label_smoothing > 0 or bool(self.class_weights)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout, or may be: a model's own rates are known when it is loaded."""
+        return self.dropout == "model" or self.dropout > 0
 
     @property
     def chooses(self) -> bool:
@@ -862,7 +869,7 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
-    ("r_drop", "a dropout above 0", lambda r: r.dropout > 0),  # its two passes differ by it
+    ("r_drop", "a dropout above 0", lambda r: r.drops),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),
     ("mixout", "method full", lambda r: r.method == "full"),
@@ -1003,9 +1010,12 @@ def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
     field = model.model_fields[name]
     union = get_origin(field.annotation) in (Union, UnionType)
     members = get_args(field.annotation) if union else (field.annotation,)
+    metadata = [*field.metadata, *(one for member in members for one in getattr(member, "__metadata__", ()))]
+    metadata += [inner for one in metadata for inner in getattr(one, "metadata", ())]  # of a Field in an Annotated
+    members = tuple(get_args(member)[0] if hasattr(member, "__metadata__") else member for member in members)
     or_none = ", or null for none" if NoneType in members else ""
     limits = ("gt", "ge", "lt", "le")
-    bounds = {limit: getattr(one, limit) for one in field.metadata for limit in limits if hasattr(one, limit)}
+    bounds = {limit: getattr(one, limit) for one in metadata for limit in limits if hasattr(one, limit)}
     if "le" in bounds or "lt" in bounds:
         high = f"to {bounds['le']}" if "le" in bounds else f"to below {bounds['lt']}"
         bounded = (f"from {bounds['ge']} " if "ge" in bounds else f"above {bounds['gt']} ") + high
@@ -1013,8 +1023,9 @@ def _rule(model: type[BaseModel], name: str) -> tuple[str, str]:
         bounded = f"above {bounds['gt']}" if "gt" in bounds else f"{bounds.get('ge', 0)} or more"
         bounded += " and finite" if float in members else ""
     words = [word for member in members for word in get_args(member) if isinstance(word, str)]
-    if words:
+    if words and not {bool, float} & set(members):
         return "one of a few words", ", ".join(words) + or_none
+    or_none = "".join(f", or {word}" for word in words) + or_none
     if bool in members:
         return "a switch", "on or off" + or_none
     if float in members:

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -202,6 +202,7 @@ def losses_at(
                 run.weights.copy_(torch.from_numpy(np.stack([*chosen, *idle])))
             total = torch.zeros(lanes, device=run.device)
             run.gradient.zero_()
+            run._begin(torch.arange(count).expand(lanes, -1))
             for part in torch.split(torch.arange(count), trial.recipe.batch_size):
                 total += run._batch(run.lanes, part.expand(lanes, -1), count, None, 0, add=True)
             norms = torch.linalg.vector_norm(run.gradient.double(), dim=1)
@@ -300,6 +301,10 @@ def _numerics(device: str, threads: int, precision: str) -> Iterator[None]:
 
 # ----------------------------------------------------------------------------------- what changes a forward pass
 
+Site = tuple[
+    int, float
+]  # where dropout stands in a forward pass: how many numbers it draws there, the model's own rate
+
 
 class _Bf16(TorchFunctionMode):
     """Linear layers that take and give bf16, as in `torch.autocast`, which this is to be used with.
@@ -331,23 +336,28 @@ class _Indexed(TorchFunctionMode):
 
 
 class _NoDropout(TorchFunctionMode):
-    """Drops nothing, and counts the numbers that dropout would draw in a forward pass of a lane."""
+    """Drops nothing, and notes where a forward pass of a lane would draw: how many numbers, at which rate."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.draws = 0
+        self.sites: list[Site] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.dropout:
-            self.draws += args[0].numel()
+            self.sites.append((args[0].numel(), _rate(*args[1:], **(kwargs or {}))))
             return args[0]
         return func(*args, **(kwargs or {}))
+
+
+def _rate(p: float = 0.5, training: bool = True, inplace: bool = False, input: object = None) -> float:
+    """The rate that `F.dropout` was called with beside its input."""
+    return float(p) if training else 0.0
 
 
 class _ApplyMasks(TorchFunctionMode):
     """Every call of dropout, wherever it stands in the model, takes its mask from the lane's pool [draws].
 
-    The model's own rates are replaced by the recipe's, as the study sets all of them alike.
+    A recipe's rate replaces all of the model's own, as the study sets them alike; `model` leaves each as it is.
     """
 
     def __init__(self, masks: Tensor, scale: Tensor) -> None:
@@ -378,26 +388,30 @@ class _Masks:
     a counter (`philox`), which draws for all lanes in one launch.
     """
 
-    def __init__(self, rates: Sequence[float], seeds: Sequence[int], device: torch.device) -> None:
-        self.cuts = [round(rate * 65536) for rate in rates]
+    def __init__(self, rates: Sequence[float | Literal["model"]], seeds: Sequence[int], device: torch.device) -> None:
+        self.cuts = [None if rate == "model" else round(rate * 65536) for rate in rates]  # None: each place its own
         self.device = device
         self.counted = _counts(device)
         self.streams = [] if self.counted else [stream("dropout", seed) for seed in seeds]
         self.keys = torch.tensor([_key("dropout", seed) for seed in seeds], device=device)  # [L]
-        self.limits = torch.tensor(self.cuts, device=device)  # [L]
-        self.scales = torch.tensor([65536 / (65536 - cut) for cut in self.cuts], device=device)  # [L]
+        self.limits = torch.tensor([cut or 0 for cut in self.cuts], device=device)  # [L]
+        self.scales = torch.tensor([_scale(cut or 0) for cut in self.cuts], device=device)  # [L]
         self._buffers: dict[tuple[int, int], Tensor] = {}
 
     @property
     def active(self) -> bool:
-        return any(self.cuts)
+        return any(cut != 0 for cut in self.cuts)
 
-    def draw(self, lanes: Sequence[int], draws: int, update: int, call: int, *, whole: bool) -> Tensor:
-        """Masks [lanes, draws] of an update's call: bool, or on a CPU, where that multiplies fastest, scaled float32.
+    def draw(self, lanes: Sequence[int], sites: Sequence[Site], update: int, call: int, *, whole: bool) -> Tensor:
+        """Masks [lanes, draws] of an update's call: bool, or scaled float32.
 
-        With `whole` they are of all lanes and written where the last such were, for the next call to overwrite.
+        The latter on a CPU, where that multiplies fastest, and where places differ in their rates. With `whole` they
+        are of all lanes, and bool ones are written where the last such were, for the next call to overwrite.
         """
+        draws = sum(count for count, _ in sites)
         if self.counted:
+            if None in self.cuts:
+                return self._counted_by_site(lanes, sites, update, call)
             keys, limits, out = self.keys, self.limits, None
             if whole:
                 out = self._buffer(len(lanes), -(-draws // philox.DECISIONS))
@@ -409,8 +423,35 @@ class _Masks:
         bits = torch.empty((draws + 3) // 4, dtype=torch.int64)
         for row, lane in enumerate(lanes):
             bits.random_(-(2**63), None, generator=self.streams[lane])
-            torch.ge(bits.view(torch.int16)[:draws], self.cuts[lane] - 32768, out=kept[row])
+            drawn, cut = bits.view(torch.int16)[:draws], self.cuts[lane]
+            if cut is not None:
+                torch.ge(drawn, cut - 32768, out=kept[row])
+                continue
+            start = 0
+            for count, rate in sites:
+                here, own = slice(start, start + count), round(rate * 65536)
+                torch.ge(drawn[here], own - 32768, out=kept[row, here])
+                kept[row, here].mul_(_scale(own))
+                start += count
         return kept.mul_(self.scales[lanes, None])
+
+    def _counted_by_site(self, lanes: Sequence[int], sites: Sequence[Site], update: int, call: int) -> Tensor:
+        """Scaled masks [lanes, draws] where lanes leave each place its rate: the same numbers against several cuts."""
+        chosen = to_device(torch.tensor(lanes), self.device)
+        own = to_device(torch.tensor([self.cuts[lane] is None for lane in lanes]), self.device)
+        keys, draws, start = self.keys[chosen], sum(count for count, _ in sites), 0
+        masks = torch.empty(len(lanes), draws, device=self.device)
+        known: dict[int, tuple[Tensor, Tensor]] = {}
+        for count, rate in sites:
+            cut = round(rate * 65536)
+            if cut not in known:
+                limits = torch.where(own, cut, self.limits[chosen])
+                scales = torch.where(own, _scale(cut), self.scales[chosen])
+                known[cut] = philox.keep(keys, limits, update, call, draws), scales[:, None]
+            kept, scale = known[cut]
+            torch.mul(kept[:, start : start + count], scale, out=masks[:, start : start + count])
+            start += count
+        return masks
 
     def _buffer(self, lanes: int, counters: int) -> Tensor:
         if (lanes, counters) not in self._buffers:
@@ -420,6 +461,11 @@ class _Masks:
     def memory(self) -> set[int]:
         """Where masks of all lanes are written, as `data_ptr`."""
         return {buffer.data_ptr() for buffer in self._buffers.values()}
+
+
+def _scale(cut: int) -> float:
+    """What is kept at a rate of cut / 65536 is multiplied by."""
+    return 65536 / (65536 - cut) if cut < 65536 else 0.0
 
 
 # ----------------------------------------------------------------------------------------------------------- a run
@@ -505,7 +551,7 @@ class _Run:
         self.steps_called: set[tuple[object, ...]] = set()  # keys of the recordings there may be of a step
         self.part_gradient: Tensor | None = None  # [L, P], of a captured part of a batch
         self.layout = playback.layout(list(self.lanes.values()))
-        self.draws: dict[tuple[int, int], int] = {}  # (batch, width) -> random numbers a forward pass needs
+        self.sites: dict[tuple[int, int], list[Site]] = {}  # (batch, width) -> where a forward pass draws
         self.log = _Log()
         self.recorder = None
         if record and not self.tokens:  # what it keeps is of one vector an example
@@ -726,6 +772,7 @@ class _Run:
         micro = self.recipe.batch_size // self.recipe.gradient_accumulation
         size = (1 if self.tokens else rows.shape[1]) * self.recipe.forward_passes
         losses: Tensor | None = None
+        self._begin(rows)
         mixture = self.mixup.draw(rows) if self.mixup else None
         parts = torch.split(rows, micro, dim=1)  # [L, b]; one, of the whole batch, without accumulation
         mixtures = mixture.split(micro) if mixture else [None] * len(parts)
@@ -755,6 +802,11 @@ class _Run:
             self.log.eval_steps.append(done)
             self.log.logits.append(self._evaluate(lanes, self.validation))
             self._choose(done, self.log.logits[-1], weights)
+
+    def _begin(self, rows: Tensor) -> None:
+        """Tell the targets the rows [L, B] of a whole batch, before its parts are looked at."""
+        if self.targets is not None:
+            self.targets.begin(self.training.labels[to_device(rows, self.device)])
 
     def _epoch(self, generator: torch.Generator) -> Tensor:
         """The order of an epoch's examples, [N]; oversampled, the rarer classes are filled up by drawing again."""
@@ -874,8 +926,8 @@ class _Run:
             more["other_labels"] = self._labels(mixture.others, lanes, width)
             more["shares"] = to_device(mixture.shares, self.device)  # [lanes]
         if self.masks.active:
-            draws, whole = self._count(inputs, views), self.recipe.padding == "dataset"
-            more["masks"] = self.masks.draw(lanes, draws, self.optimizer.done, call, whole=whole)  # [lanes, draws]
+            sites, whole = self._drawing(inputs, views), self.recipe.padding == "dataset"
+            more["masks"] = self.masks.draw(lanes, sites, self.optimizer.done, call, whole=whole)  # [lanes, draws]
             more["scales"] = self.masks.scales[lanes]
         if self.noise is not None:
             lengths = to_device(self._lengths(self.training, rows, mixture), self.device)
@@ -1057,13 +1109,15 @@ class _Run:
         own = data.lengths[rows]
         return own if mixture is None else torch.maximum(own, data.lengths[mixture.others])
 
-    def _count(self, inputs: dict[str, Tensor], views: dict[str, Tensor]) -> int:
+    def _drawing(self, inputs: dict[str, Tensor], views: dict[str, Tensor]) -> list[Site]:
+        """Where a forward pass of a lane draws: found out once for each width of a batch."""
         batch, width = inputs["input_ids"].shape[1:]
-        if (batch, width) not in self.draws:
+        if (batch, width) not in self.sites:
+            self.module.train()  # in evaluation a model calls it with a rate of 0
             with torch.no_grad(), _NoDropout() as counted:
                 self._logits({k: v[0] for k, v in views.items()}, {k: v[0] for k, v in inputs.items()})
-            self.draws[batch, width] = counted.draws
-        return self.draws[batch, width]
+            self.sites[batch, width] = counted.sites
+        return self.sites[batch, width]
 
     # ----------------------------------------------------------------------------------------------- evaluation
 

@@ -44,7 +44,7 @@ PACKS: list[Fields] = [
     {"mixup": 1.0, "padding": "batch", "gradient_accumulation": 2, "label_smoothing": 0.1},
     {"neftune_alpha": 5.0}, {"r_drop": 1.0},
     {"neftune_alpha": 5.0, "r_drop": 1.0, "mixup": 0.4, "padding": "batch", "gradient_accumulation": 2},
-    {"oversample": True}, {"class_weights": True, "eval_steps": 3},
+    {"oversample": True}, {"class_weights": True, "eval_steps": 3}, {"class_weights": "balanced", "eval_steps": 3},
 ]  # fmt: skip
 
 
@@ -172,9 +172,15 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
                     own[length:] = 0
                 inputs["inputs_embeds"] = embedded + noise
             logits = functional_call(module, parameters, kwargs=inputs).logits
-            smoothing = {"label_smoothing": r.label_smoothing, "weight": weight, "reduction": "sum"}
+            # `on` divides by the batch's size, `balanced` is F.cross_entropy's own mean.
+            whole = r.class_weights == "balanced"
+            smoothing = {
+                "label_smoothing": r.label_smoothing,
+                "weight": weight,
+                "reduction": "mean" if whole else "sum",
+            }
             first_loss, other_loss = (F.cross_entropy(logits, data["labels"][i], **smoothing) for i in (rows, others))  # type: ignore[arg-type]
-            loss = (share * first_loss + (1 - share) * other_loss) / len(rows)
+            loss = (share * first_loss + (1 - share) * other_loss) / (1 if whole else len(rows))
             module.zero_grad()
             loss.backward()
             trained = {name: value for name, value in names.items() if value.grad is not None}
@@ -242,6 +248,9 @@ def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.
         {"mixout": 0.9, "weight_decay": 0.0},
         {"pretrained_decay": 5.0, "layerwise_lr_decay": 0.9},
         {"label_smoothing": 0.1, "class_weights": True}, {"class_weights": True},
+        {"class_weights": "balanced"}, {"class_weights": "balanced", "padding": "batch"},
+        {"label_smoothing": 0.1, "class_weights": "balanced", "gradient_accumulation": 4},
+        {"mixup": 0.4, "class_weights": "balanced", "label_smoothing": 0.1, "padding": "batch", "lr": 2e-2},
         {"freeze_steps": 5, "warmup_ratio": 0.0}, {"unfreeze_every": 3, "optimizer": "sgd"},
         {"max_grad_value": 1e-2}, {"max_grad_value": 1e-2, "max_grad_norm": None},
         {"max_grad_norm": 0.01, "clip_per_tensor": True},
