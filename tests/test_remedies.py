@@ -285,7 +285,16 @@ def test_a_remedy_is_its_definition(trial: Make, uneven: TaskSpec, fields: Field
 
 without = cache(plain)
 # By the trials of a pack.
-shared = {"label_smoothing", "class_weights", "max_steps", "optimizer", "mixup", "neftune_alpha", "padding"}
+shared = {
+    "label_smoothing",
+    "class_weights",
+    "gradient_accumulation",
+    "max_steps",
+    "optimizer",
+    "mixup",
+    "neftune_alpha",
+    "padding",
+}
 kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps", "padding"}  # no remedies of this module
 
 
