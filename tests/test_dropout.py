@@ -30,6 +30,23 @@ def test_equal_rates_are_the_same_dropout(trial: Callable[..., Trial]) -> None:
         assert train.train([one])[0].measured.weights_sha256 == digest
 
 
+def test_counted_masks_are_the_same_numbers_against_each_place_s_rate(
+    trial: Callable[..., Trial], uneven: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where no streams are kept: equal rates are the same dropout, and others each their share."""
+    monkeypatch.setattr(train, "_counts", lambda device: True)
+    own, same, other = train.train([trial(1, dropout="model"), trial(1, dropout=0.1), trial(1, dropout=0.3)])
+    assert own.measured.weights_sha256 == same.measured.weights_sha256 != other.measured.weights_sha256
+    masks = train._Masks(["model", 0.25], [1, 1], torch.device("cpu"))
+    sites = [(4000, 0.25), (4000, 0.125), (4000, 0.5)]
+    drawn = masks.draw([0, 1], sites, 3, 0, whole=True)
+    assert torch.equal(drawn[0, :4000], drawn[1, :4000])
+    for part, (_, rate) in zip(drawn[0].split(4000), sites, strict=True):
+        assert part.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
+        assert (part == 0).float().mean().item() == pytest.approx(rate, abs=4 * (rate * (1 - rate) / 4000) ** 0.5)
+    assert torch.equal(masks.draw([1], sites, 3, 0, whole=False)[0], drawn[1])
+
+
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
 def test_each_place_has_its_own_rate(
     padding: str, trial: Callable[..., Trial], uneven: ModelSpec, monkeypatch: pytest.MonkeyPatch
