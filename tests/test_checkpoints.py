@@ -52,8 +52,8 @@ def cut(at: int) -> Callable[[int, int], None]:
 
 
 def same(found: list[train.LaneResult], wanted: list[train.LaneResult]) -> bool:
-    """Bit for bit: every array and all that was measured but times and memory."""
-    changing = {"wall_seconds", "lane_seconds", "peak_memory_bytes"}
+    """Bit for bit: every array and all that was measured but times, memory and by what means a step was computed."""
+    changing = {"wall_seconds", "lane_seconds", "peak_memory_bytes", "step_mode", "step_mode_reason"}
     return all(
         same_arrays(a.curves.arrays, b.curves.arrays)
         and a.measured.model_dump(exclude=changing) == b.measured.model_dump(exclude=changing)
