@@ -230,7 +230,7 @@ def test_lora_is_pefts(model: Callable[[str], ModelSpec], kind: str, rank: int, 
         for name, value in theirs.named_parameters():
             if "lora_" in name:
                 found = views[number][name.removeprefix("base_model.model.")].grad
-                torch.testing.assert_close(found, value.grad, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(found, value.grad, rtol=1e-3, atol=1e-4)  # processors round apart
 
 
 @peft_warns

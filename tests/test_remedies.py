@@ -335,7 +335,7 @@ def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., P
     itself, other = (remedies.Mixture(others, torch.tensor([0.25])) for others in (rows, rows.flip(1)))
     found = []
     for mixture in (None, itself, other):
-        given = run._for_step(run.lanes, rows, [0], run.training.input_ids.shape[1], mixture)
+        given = run._for_step(run.lanes, rows, [0], run.training.input_ids.shape[1], mixture, 0)
         found.append(run._losses(run.lanes, *given).item())
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] != pytest.approx(found[0], rel=1e-5)
@@ -375,7 +375,7 @@ def test_noise_moves_the_words_that_every_family_reads(trial: Make, build: Calla
     embedding = remedies.embedding(run.module)
     name = next(name for name, value in run.module.named_parameters() if value is embedding.weight)
     weights = run.views[name][0] if name in run.views else embedding.weight
-    inputs, labels, _ = run._for_step(run.lanes, torch.arange(8)[None], [0], 12, None)
+    inputs, labels, _ = run._for_step(run.lanes, torch.arange(8)[None], [0], 12, None, 0)
     other = inputs["input_ids"].clone()
     other[..., run.network.virtual + 1] = 11
     noise = {"noise": (weights[other] - weights[inputs["input_ids"]]).detach()}
@@ -449,7 +449,7 @@ def test_r_drop_is_its_definition(
             given = {"input_ids": torch.from_numpy(split.input_ids[part][:, :width]), "attention_mask": mask}
             with torch.no_grad(), train._NoDropout() as counted:
                 module(**given)
-            (pool,) = masks.draw([0], 2 * counted.draws)
+            (pool,) = masks.draw([0], [(2 * size, rate) for size, rate in counted.sites], 0, 0, whole=False)
             logits = []
             for which in (0, 1):
                 with OnePass(pool, which):
