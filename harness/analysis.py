@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy import stats
 
 from harness import calibration as calibrating
 from harness import importance, metrics, noise, published, statistics
+from harness.beside import Beside
 from harness.diagnosis import Diagnosis, diagnose
 from harness.records import Baseline
 from harness.statistics import Estimate, rng
@@ -638,17 +640,19 @@ def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
     `ece` (expected calibration error, 15 bins), `brier` (0 to 2).
     """
-    rows: list[dict[str, object]] = []
-    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
-        for row, chances in zip(found.rows, calibrating.probabilities(found.logits), strict=True):
-            right = chances.argmax(axis=1) == found.labels
-            rows.append(
-                {"cell": index, "trial": study.runs["trial"][row], "seed": study.runs["seed"][row]}
-                | {"accuracy": float(right.mean()), "confidence": float(chances.max(axis=1).mean())}
-                | {"ece": calibrating.expected_error(chances, found.labels)}
-                | {"brier": calibrating.brier(chances, found.labels)}
-            )
+    rows: list[tuple[object, ...]] = []
     columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
+    trials, seeds = study.runs["trial"].tolist(), study.runs["seed"].tolist()
+    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
+        chances = calibrating.probabilities(found.logits)
+        each = (
+            (chances.argmax(axis=2) == found.labels).mean(axis=1),
+            chances.max(axis=2).mean(axis=1),
+            calibrating.expected_errors(chances, found.labels),
+            calibrating.briers(chances, found.labels),
+        )
+        for row, *numbers_of_run in zip(found.rows, *(values.tolist() for values in each), strict=True):
+            rows.append((index, trials[row], seeds[row], *numbers_of_run))
     return _with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
@@ -667,7 +671,7 @@ def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
         each: list[dict[str, float]] = []
         if found is not None:
             chances = calibrating.probabilities(found.logits)
-            errors = [calibrating.expected_error(one, found.labels) for one in chances]
+            errors = calibrating.expected_errors(chances, found.labels).tolist()
             each = [
                 {**metrics.every_score(logits, found.labels), "ece": error}
                 for logits, error in zip(found.logits, errors, strict=True)
@@ -1067,41 +1071,49 @@ class Analysis:
 
 def analyse(study: Study, threshold: float | None = None) -> Analysis:
     """Make every table of a study; a score worse than `threshold` fails in `definitions`, beside our own."""
-    read = study.read_once()  # by the answers, the scores and the diagnosis
-    kept = answers(read)
-    resampled = [found if index < MOST_RESAMPLED else None for index, found in enumerate(kept)]
-    judged = runs(study)
-    return Analysis(
-        study=study,
-        threshold=threshold,
-        runs=judged,
-        cells=cells(study),
-        definitions=definitions(study, threshold),
-        arms=arms(study),
-        contrasts=contrasts(study),
-        pair_failures=pair_failures(study),
-        spread=spread(study),
-        pair_spreads=pair_spreads(study),
-        level=level(study),
-        pooled_level=pooled_level(study),
-        pair_levels=pair_levels(study),
-        profile=profile(study),
-        noise_floor=noise_floor(study, resampled),
-        pair_noise=pair_noise(study, resampled),
-        flips=flips(study, kept),
-        scores=scores(read, kept),
-        calibration=calibration(study, kept),
-        confusion=confusion(study, kept),
-        best_of_n=best_of_n(study),
-        selection=selection(study, resampled),
-        budget=budget(study),
-        never_failed=never_failed(study),
-        needed=needed(study),
-        seed_factors=seed_factors(study),
-        drivers_of_score=drivers_of_score(study),
-        drivers_of_failing=drivers_of_failing(study),
-        effects_on_failing=effects_on_failing(study),
-        baselines=baselines(study, kept),
-        against_the_paper=against_the_paper(study),
-        diagnosis=diagnose(read, judged),
-    )
+    others = Beside(lambda: _of_scores(study, threshold))
+    try:
+        read = study.read_once()  # by the answers, the scores and the diagnosis
+        kept = answers(read)
+        resampled = [found if index < MOST_RESAMPLED else None for index, found in enumerate(kept)]
+        judged = runs(study)
+        own: dict[str, Any] = {
+            "noise_floor": noise_floor(study, resampled),
+            "pair_noise": pair_noise(study, resampled),
+            "flips": flips(study, kept),
+            "scores": scores(read, kept),
+            "calibration": calibration(study, kept),
+            "confusion": confusion(study, kept),
+            "selection": selection(study, resampled),
+            "baselines": baselines(study, kept),
+            "diagnosis": diagnose(read, judged),
+        }
+        return Analysis(study=study, threshold=threshold, runs=judged, **own, **others.result())
+    finally:
+        others.stop()
+
+
+def _of_scores(study: Study, threshold: float | None) -> dict[str, pd.DataFrame]:
+    """The tables that need no arrays, by their names in `Analysis`."""
+    return {
+        "cells": cells(study),
+        "definitions": definitions(study, threshold),
+        "arms": arms(study),
+        "contrasts": contrasts(study),
+        "pair_failures": pair_failures(study),
+        "spread": spread(study),
+        "pair_spreads": pair_spreads(study),
+        "level": level(study),
+        "pooled_level": pooled_level(study),
+        "pair_levels": pair_levels(study),
+        "profile": profile(study),
+        "best_of_n": best_of_n(study),
+        "budget": budget(study),
+        "never_failed": never_failed(study),
+        "needed": needed(study),
+        "seed_factors": seed_factors(study),
+        "drivers_of_score": drivers_of_score(study),
+        "drivers_of_failing": drivers_of_failing(study),
+        "effects_on_failing": effects_on_failing(study),
+        "against_the_paper": against_the_paper(study),
+    }

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -162,7 +163,14 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
         parts = {name: found.right / of if of else 0.0 for name, of in shares.items()}
         return {"accuracy": float((answers == labels).mean()), "f1_entity": found.f1} | parts
     table = _confusion(labels, answers, logits.shape[1])
-    return {metric: _value(metric, table) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2}
+    return dict(_values(tuple(map(tuple, table))))
+
+
+@lru_cache(maxsize=4096)  # runs of one cell often answer alike, and exact fractions take their time
+def _values(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, float], ...]:
+    """The metrics that fit a confusion table, and their scores."""
+    table = [list(row) for row in rows]
+    return tuple((metric, _value(metric, table)) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2)
 
 
 def of_counts(metric: Metric, table: list[list[int]]) -> float:

@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from harness import npz
 from harness.sweep import SEED_FIELDS, BaselineName, HarnessError, Sweep, Trial, expand
 
 SCHEMA_VERSION = 1
@@ -270,13 +271,14 @@ _Arrays = type[Curves] | type[Recording] | type[Surface]
 def _read(path: str, *wanted: tuple[_Arrays, str]) -> list[dict[str, Any] | None]:
     """The arrays of each kind in an `.npz` file, opened once; None for a kind that is not there whole."""
     try:
-        with open(path, "rb") as stream, zipfile.ZipFile(stream) as archive:
-            return [_of_kind(archive, kind, prefix) for kind, prefix in wanted]
+        with open(path, "rb") as stream:
+            archive = npz.opened(stream.read())
+        return [_of_kind(archive, kind, prefix) for kind, prefix in wanted]
     except _DAMAGED:
         return [None] * len(wanted)
 
 
-def _of_kind(archive: zipfile.ZipFile, kind: _Arrays, prefix: str) -> dict[str, Any] | None:
+def _of_kind(archive: npz.Archive | zipfile.ZipFile, kind: _Arrays, prefix: str) -> dict[str, Any] | None:
     names = [field.name for field in fields(kind) if field.name != "recording"]
     there = {name.removesuffix(".npy") for name in archive.namelist()}
     wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]

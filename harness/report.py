@@ -15,7 +15,6 @@ import pandas as pd
 from harness import (
     analysis,
     diagnosis_findings,
-    drawing,
     figures,
     findings,
     label_notes,
@@ -712,8 +711,15 @@ def _fill(folder: Path, found: Analysis) -> None:
     drawn, listed = folder / "figures", folder / "tables"
     for inner in (drawn, listed):
         inner.mkdir(parents=True)
-    for name, figure in figures.draw(found):
-        drawing.save(figure, drawn, name)
+    with figures.saved(found, drawn):
+        made = _write_tables(listed, found)
+    page = _page(found, made, drawn)
+    for name, template in {"index.html": "report.html.j2", "report.md": "report.md.j2"}.items():
+        (folder / name).write_text(_render(template, page), encoding="utf-8")
+
+
+def _write_tables(listed: Path, found: Analysis) -> dict[str, Table]:
+    """Write every table for people and programs; the former are given back."""
     made = tables.tables(found)
     for name, table in made.items():
         (listed / f"{name}.md").write_text(tables.markdown(table), encoding="utf-8")
@@ -723,6 +729,4 @@ def _fill(folder: Path, found: Analysis) -> None:
             (listed / f"{name}.csv").write_text(tables.csv(_named(found.study, data), "%.10g"), encoding="utf-8")
     fates = found.diagnosis.fates[["kind", "vanished"]].rename(columns={"vanished": "gradients_vanished_by"})
     (listed / "runs.csv").write_text(_runs_csv(found.runs.join(fates)), encoding="utf-8")
-    page = _page(found, made, drawn)
-    for name, template in {"index.html": "report.html.j2", "report.md": "report.md.j2"}.items():
-        (folder / name).write_text(_render(template, page), encoding="utf-8")
+    return made

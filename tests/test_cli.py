@@ -301,7 +301,7 @@ def test_report_writes_the_page_of_what_there_is(here):
 @pytest.fixture
 def plain(monkeypatch):
     """Reports without figures, which have their own tests."""
-    monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))
+    monkeypatch.setattr("harness.figures.MAKERS", ())
 
 
 def test_diagnose_says_why_and_writes_the_report(here, plain):
@@ -444,7 +444,7 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
 
 
 def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatch):
-    monkeypatch.setattr(reports.figures, "draw", lambda found: iter(()))
+    monkeypatch.setattr(reports.figures, "MAKERS", ())
     task = json.dumps(tagged.model_dump(exclude_none=True))
     text = f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\nlr: [1e-2, 1e-9]\nepochs: 12\nseeds: 1..2\n"
     (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")

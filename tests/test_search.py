@@ -511,7 +511,7 @@ def test_the_commands_of_a_search(write, made, tmp_path, monkeypatch) -> None:
         assert (folder / name).stat().st_size > 0
     page = (folder / "search.md").read_text()
     assert all(f"]({name}.png)" in page for name in ("history", "slices", "parallel", "front", "search_importance"))
-    monkeypatch.setattr("harness.figures.draw", lambda found: iter(()))  # once is enough
+    monkeypatch.setattr("harness.figures.MAKERS", ())  # once is enough
     monkeypatch.setattr("harness.figures_search.draw_search", lambda *given: iter(()))
     said = run("search", "find.yaml", "--in-process")
     assert "harness report results/find-confirm@default" in said
