@@ -93,7 +93,9 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Write a figure as `<name>.png` (200 dpi), `.svg` and `.pdf`, without dates, and return the three paths."""
     png, svg, pdf = (folder / f"{name}.{ending}" for ending in ("png", "svg", "pdf"))
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
     figure.set_layout_engine(None)  # laid out once; the three files show the same
     figure.savefig(png, dpi=DPI, metadata={"Software": None})
     figure.savefig(svg, dpi=150, metadata={"Date": None, "Creator": None})
