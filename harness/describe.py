@@ -189,7 +189,7 @@ def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]
     options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
     ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
-    return np.array([len(one) for one in ids]), vocabulary.unknown_share(ids, special, tokenizer)
+    return np.array([len(one) for one in ids]), vocabulary.unknown_share(ids, special, tokenizer, rows.texts, pairs)
 
 
 def _lengths(found: np.ndarray) -> Lengths:

@@ -157,6 +157,7 @@ def tokenizer(spec: ModelSpec) -> Any:
         raise
     if vocabulary.is_empty(found):
         raise vocabulary.missing(hub.location(spec))
+    vocabulary.check_kind(found, hub.folder_of(spec))
     if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
         found.pad_token = found.eos_token
     return found

@@ -1,6 +1,6 @@
 """Texts become token ids: a task as training reads it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,7 +95,7 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
     found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
-    unknown = _most_unknown((ids for ids, _ in encoded.values()), special, tokenizer)
+    unknown = _most_unknown({name: ids for name, (ids, _) in encoded.items()}, raw, special, tokenizer)
     return Task(
         name=raw.name,
         metric=raw.metric,
@@ -112,9 +112,12 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     )
 
 
-def _most_unknown(found: Iterable[list[list[int]]], special: int, tokenizer: Tokenizer) -> float | None:
+def _most_unknown(found: dict[str, list[list[int]]], raw: Raw, special: int, tokenizer: Tokenizer) -> float | None:
     """The share of unknown tokens in the split that has most."""
-    shares = (vocabulary.unknown_share(ids, special, tokenizer) for ids in found)
+    shares = (
+        vocabulary.unknown_share(found[name], special, tokenizer, rows.texts, rows.pairs)
+        for name, rows in splits(raw).items()
+    )
     return max((share for share in shares if share is not None), default=None)
 
 
@@ -214,7 +217,7 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, s
     names = raw.label_names
     assert names is not None
     splits_made = (made["train"], made["validation"])
-    unknown = _most_unknown((ids for ids, *_ in found.values()), special, tokenizer)
+    unknown = _most_unknown({name: ids for name, (ids, *_) in found.items()}, raw, special, tokenizer)
     return Task(
         raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test"),
         unknown_share=unknown, vocabulary=_size(tokenizer),

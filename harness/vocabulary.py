@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -48,17 +49,54 @@ def is_empty(tokenizer: Any) -> bool:
     return all(word in special or word in added for word in words)
 
 
-def unknown_share(ids: Sequence[Sequence[int]], special: int, tokenizer: Any) -> float | None:
+def check_kind(tokenizer: Any, folder: Path | None) -> None:
+    """Raise HarnessError where transformers makes another kind of tokenizer than the folder's tokenizer.json says.
+
+    It takes some classes by the model's config alone: Qwen2's makes a BPE tokenizer without merges of a file of whole
+    words, which drops most letters without a word.
+    """
+    inner = getattr(tokenizer, "backend_tokenizer", None)  # only fast ones have it
+    written = None if inner is None or folder is None else _kind_written(folder / "tokenizer.json")
+    loaded = type(getattr(inner, "model", None)).__name__
+    if written is not None and written != loaded:
+        raise HarnessError(
+            "transformers loads a model's tokenizer as its tokenizer.json says",
+            got=f"{written} in {folder}/tokenizer.json, loaded as {loaded} by {type(tokenizer).__name__}, which "
+            "would misread the texts",
+            allowed=f"a tokenizer.json of the kind {loaded}",
+            fix="take the tokenizer that the model was pretrained with, or a model that reads this one",
+        )
+
+
+def _kind_written(file: Path) -> str | None:
+    """The kind of model in a tokenizer.json, as WordPiece; None where it isn't said, or is told elsewhere."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kind = json.loads(file.read_text(encoding="utf-8"))["model"]["type"]
+        return kind if isinstance(kind, str) else None
+    return None
+
+
+def unknown_share(
+    ids: Sequence[Sequence[int]],
+    special: int,
+    tokenizer: Any,
+    texts: Sequence[str] = (),
+    pairs: Sequence[str] | None = None,
+) -> float | None:
     """The share of a split's tokens that stand for what the tokenizer doesn't know, those around the texts left out.
 
-    `special` of them stand around each example. None where there is no such token, as where bytes are read, or where
-    it has another role too, so that the two can't be told apart.
+    `special` of them stand around each example. An example of `texts` and `pairs` that has letters but no token of its
+    own counts as one unknown token. None where none is so, and there is no token for what is unknown, as where bytes
+    are read, or it has another role too, so that the two can't be told apart.
     """
+    joined = texts if pairs is None else [text + pair for text, pair in zip(texts, pairs, strict=True)]
+    dropped = sum(bool(text.strip()) and len(row) <= special for row, text in zip(ids, joined, strict=False))
     unknown = getattr(tokenizer, "unk_token_id", None)
-    if unknown is None or unknown in (getattr(tokenizer, role, None) for role in _ROLES):
+    told = unknown is not None and unknown not in (getattr(tokenizer, role, None) for role in _ROLES)
+    if not told and not dropped:
         return None
-    tokens = sum(max(0, len(example) - special) for example in ids)
-    count = sum(int((np.asarray(example) == unknown).sum()) for example in ids)
+    tokens = dropped + sum(max(0, len(example) - special) for example in ids)
+    count = dropped + (sum(int((np.asarray(example) == unknown).sum()) for example in ids) if told else 0)
     return count / tokens if tokens else None
 
 

@@ -88,13 +88,14 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     return TaskSpec(name="numbers", files=TaskFiles(train=str(folder), validation=str(folder)), metric="pearson")
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a tokenizer of whole words into a model's folder."""
+def write_tokenizer(folder: Path, kind: str = "bert") -> None:
+    """Write a tokenizer of whole words into a model's folder; Qwen2's, as transformers reads no other, of letters."""
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     words = {word: number for number, word in enumerate(WORDS)}
-    inner = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    letters = models.BPE(words, [], unk_token="[UNK]")
+    inner = Tokenizer(letters if kind == "qwen2" else models.WordLevel(words, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
@@ -111,7 +112,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
     def write(kind: str = "bert", **changes: object) -> Path:
         folder = tmp_path_factory.mktemp(kind)
-        write_tokenizer(folder)
+        write_tokenizer(folder, kind)
         sizes: dict[str, object] = {
             "vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
             "intermediate_size": 32, "max_position_embeddings": 32, "pad_token_id": 0,

@@ -90,7 +90,7 @@ def write(folder: Path, kind: str, **changes: Any) -> Path:
     """Write a small model of a family and a tokenizer into a folder; its weights are large, so that each counts."""
     from transformers import AutoModel
 
-    write_tokenizer(folder)
+    write_tokenizer(folder, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModel.from_config(config_of(kind, **changes))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import write_tokenizer
 from typer.testing import CliRunner
 
 from harness import describe, execute, fitting, models, train, vocabulary
@@ -48,6 +49,19 @@ def test_a_folder_without_a_vocabulary_is_refused(
         models.tokenizer(ModelSpec(name="bare", folder=str(folder)))
 
 
+def test_another_kind_of_tokenizer_than_the_file_says_is_refused(tmp_path: Path) -> None:
+    """Of whole words transformers makes Qwen2's BPE without merges: of every text two special tokens were left."""
+    from transformers import AutoTokenizer
+
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
+    write_tokenizer(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)("good old")["input_ids"] != [2, 13, 17, 3]  # transformers' own
+    with pytest.raises(HarnessError, match=r"got WordLevel in .*tokenizer\.json, loaded as BPE by Qwen2Tokenizer"):
+        models.tokenizer(ModelSpec(name="words", folder=str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))  # another kind takes what is written
+    assert models.tokenizer(ModelSpec(name="words", folder=str(tmp_path)))("good old")["input_ids"] == [2, 13, 17, 3]
+
+
 def test_letters_need_no_vocabulary(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "canine"}))
     letters = models.tokenizer(ModelSpec(name="canine", folder=str(tmp_path)))
@@ -68,6 +82,36 @@ def test_the_share_is_of_what_stands_for_the_texts() -> None:
         eos_token_id = 1
 
     assert vocabulary.unknown_share([[5, 1]], 0, Shared()) is None  # GPT-2's is the end of a text
+
+
+def test_a_text_that_gives_no_token_is_unknown() -> None:
+    """Of an empty one nothing can be known; a pair is without tokens where both of its texts are."""
+    assert vocabulary.unknown_share([[2, 3], [2, 3]], 2, Known(), ["w", "x y"]) == 1.0
+    assert vocabulary.unknown_share([[2, 3], [2, 5, 1, 3]], 2, Known(), ["w", "x y"]) == 2 / 3
+    assert vocabulary.unknown_share([[2, 3], [2, 5, 6, 3]], 2, Known(), [" ", "x y"]) == 0.0
+    assert vocabulary.unknown_share([[2, 3, 3], [2, 3, 5, 3]], 3, Known(), ["", "x"], ["v", "y"]) == 1 / 2
+
+    class Bytes(Known):
+        unk_token_id = None
+
+    assert vocabulary.unknown_share([[2, 3], [2, 5, 3]], 2, Bytes(), ["w", "x"]) == 1 / 2
+    assert vocabulary.unknown_share([[2, 5, 3]], 2, Bytes(), ["x"]) is None
+
+
+def test_texts_without_a_token_are_refused(
+    texts: Callable[[list[str]], TaskSpec], build: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A tokenizer of letters, without one for what is unknown, drops the rest."""
+    folder = tmp_path / "drops"
+    shutil.copytree(build("qwen2", num_key_value_heads=2), folder)
+    for name in FILES:
+        file = folder / name
+        file.write_text(file.read_text().replace('"unk_token": "[UNK]"', '"unk_token": null'))
+    spec = ModelSpec(name="drops", folder=str(folder))
+    task = texts(["xyz", "zyx", "yyz", "a xyz"])
+    with pytest.raises(HarnessError, match=r"got 75 % unknown tokens \(\[UNK\]\) with the tokenizer of drops"):
+        train.prepared(task, spec, 128)
+    assert describe.describe(task, models.tokenizer(spec), 128).train.unknown == 0.75
 
 
 def test_most_tokens_unknown_is_refused_unless_the_task_says_so(
