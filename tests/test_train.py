@@ -210,7 +210,8 @@ def test_each_seed_drives_its_own_part(trial: Make) -> None:
     assert [torch.equal(start[0], lane) for lane in start] == [True, False, True, True]
     run.update(0)
     assert [torch.equal(run.order[0], lane) for lane in run.order] == [True, True, False, True]
-    masks = [train._Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")).draw([0], 100) for t in cases]
+    streams = [train._Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")) for t in cases]
+    masks = [one.draw([0], [(100, 0.1)], 0, 0, whole=False) for one in streams]
     assert [torch.equal(masks[0], mask) for mask in masks] == [True, True, True, False]
     results = train.train(cases)
     assert len({result.measured.weights_sha256 for result in results}) == 4
@@ -229,7 +230,7 @@ def test_every_epoch_shows_every_example_once_in_another_order(trial: Make) -> N
 
 def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
     masks = train._Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
-    kept = masks.draw([0, 1, 2], 1_000_000)
+    kept = masks.draw([0, 1, 2], [(600_000, 0.1), (400_000, 0.1)], 0, 0, whole=False)
     shares = (kept > 0).float().mean(dim=1).tolist()
     assert shares == pytest.approx([0.9, 1.0, 0.5], abs=0.002)  # 4 standard errors of the last
     assert kept.mean(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.005)
@@ -237,7 +238,9 @@ def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
     assert masks.scales[0].item() == pytest.approx(1 / 0.9, rel=1e-4)
     neighbours = np.corrcoef(kept[0, :-1].numpy(), kept[0, 1:].numpy())[0, 1]
     assert abs(neighbours) < 0.005
-    assert not torch.equal(masks.draw([2], 1000), kept[2:, :1000])  # the next step draws anew
+    assert not torch.equal(
+        masks.draw([2], [(1000, 0.1)], 1, 0, whole=False), kept[2:, :1000]
+    )  # the next step draws anew
 
 
 def test_dropout_stands_wherever_the_model_has_it(trial: Make) -> None:
@@ -246,7 +249,9 @@ def test_dropout_stands_wherever_the_model_has_it(trial: Make) -> None:
     run.update(0)
     batch, width, hidden, heads = 8, run.training.input_ids.shape[1], 16, 2
     layer = heads * width * width + 2 * width * hidden
-    assert run.draws == {(batch, width): batch * (width * hidden + 2 * layer + hidden)}
+    ((at, sites),) = run.sites.items()
+    assert at == (batch, width)
+    assert sum(count for count, _ in sites) == batch * (width * hidden + 2 * layer + hidden)
 
 
 def test_bf16_is_another_result_near_by(trial: Make) -> None:

@@ -120,7 +120,7 @@ def test_a_trial_tells_tune_what_it_may_be_stopped_at_and_leaves_as_it_is_told(w
     sweep = load(write(f"pruner: {pruner}, sampler: grid", "{lr: [1e-3, 1e-2]}", "epochs: 5"))
     place = place_of(sweep, "cpu", 1, None, None)
     trials, said, ended = expand(sweep), [], {}
-    leaving = [False]
+    leaving: list[bool | None] = [None]  # whether it leaves, and then whether it is put off
 
     def box(pack: object) -> SimpleNamespace:
         def call(answer: Callable[..., object]) -> SimpleNamespace:
@@ -146,7 +146,7 @@ def test_a_trial_tells_tune_what_it_may_be_stopped_at_and_leaves_as_it_is_told(w
     tune._train({"pack": 2}, sweep, place, box((trials[:1], {})))
     assert said == []  # of a part of a recipe
     assert len(ended[2][0]) == 1
-    leaving[0] = True
+    leaving[0] = False
     tune._train({"pack": 3}, sweep, place, box((trials, {})))
     assert isinstance(ended[3], LeftError)
     tune._train({"pack": 4}, sweep, place, box(((), {})))
