@@ -12,7 +12,7 @@ from tests.bench import work
 _QWEN2: dict[str, dict[str, int]] = {
     "qwen2": {"vocab_size": 151_936, "hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14,
               "num_key_value_heads": 2, "intermediate_size": 4_864, "max_position_embeddings": 512},
-    "qwen2-tiny": {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "qwen2-tiny": {"vocab_size": 260, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
                    "num_key_value_heads": 1, "intermediate_size": 64, "max_position_embeddings": 64},
 }  # fmt: skip
 _DECODER = "lora"
