@@ -642,7 +642,7 @@ def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     """
     rows: list[tuple[object, ...]] = []
     columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
-    trials, seeds = study.runs["trial"].tolist(), study.runs["seed"].tolist()
+    trials, seeds = study.runs["trial"].to_dict(), study.runs["seed"].to_dict()  # by label, as `rows` are
     for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
         chances = calibrating.probabilities(found.logits)
         each = (
