@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -292,9 +293,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
                 output_loading_info=True,
             ),
         )
-    for part in module.modules():
-        if hasattr(part, "layerdrop"):  # whole layers dropped at random: by transformers for a batch, not for a lane
-            part.layerdrop = 0.0
+    _keep_all_layers(module)
     module.requires_grad_(False)
     module.train()
     pretrained = {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -322,6 +321,25 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     _read_padding(module)
     found = replace(found, reference=reference)
     return replace(found, logits_check=logits_check.check(found, reference))
+
+
+def _keep_all_layers(module: nn.Module) -> None:
+    """Have no layer dropped at random: transformers would drop it for a whole batch, not for a lane.
+
+    Some versions draw for that in training also where the rate is 0, so what holds the layers stays in
+    evaluation. That changes no dropout, which the lanes' masks decide alone.
+    """
+
+    def train(self: nn.Module, mode: bool = True) -> nn.Module:
+        type(self).train(self, mode)
+        self.training = False
+        return self
+
+    part: Any
+    for part in module.modules():
+        if hasattr(part, "layerdrop"):
+            part.layerdrop = 0.0
+            part.train = MethodType(train, part)
 
 
 def _read_padding(module: nn.Module) -> None:
