@@ -36,7 +36,7 @@ def _last_bits(study: Study) -> tuple[str, ...]:
     if all(corrected):
         return ()
     return (
-        "Without bias correction a single result hangs on the last bits: rounding grows tenfold within 20 updates "
-        "while the steps are large. On another kind of machine such a run may end elsewhere. Rates of failing carry "
-        "over, single scores do not.",
+        "Without bias correction a single result hangs on the last bits: at rates where runs fail, rounding grows "
+        "tenfold within 20 updates. On another kind of machine such a run may end elsewhere. Failure rates carry over, "
+        "single scores do not.",
     )
