@@ -101,9 +101,9 @@ def test_crashed_trials_are_tried_again_when_asked_for(bench: Bench, tmp_path: P
 @WAYS
 def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[object, ...]) -> None:
     started = time.monotonic()
-    child = bench.start(*how, "--set", "epochs=50000", "--time-limit", "15s")
-    said = child.communicate(timeout=60)[0]
-    assert 15 < time.monotonic() - started < 45
+    child = bench.start(*how, "--set", "epochs=50000", "--time-limit", "30s")
+    said = child.communicate(timeout=90)[0]
+    assert 28 < time.monotonic() - started < 70
     assert child.returncode == 1, said
     store = Store(bench.store.folder)
     training = f"{4 if how == RAY else 2} of them in training: their state is kept"
