@@ -8,15 +8,16 @@ values: where it raises or differs by a bit, the step runs as before and the rea
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Function = Callable[[Sequence[Tensor]], list[Tensor]]
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+from harness.playback import Function
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class NoCaptureError(RuntimeError):
@@ -108,9 +109,7 @@ def _fingerprints(values: Sequence[Tensor]) -> list[Tensor]:
         places = torch.arange(1, rows.shape[1] + 1, device=rows.device)
         of_rows = []
         for row in rows:
-            bits = (
-                row.contiguous().view(torch.uint8 if row.element_size() == 1 else _INTEGERS[row.element_size()]).long()
-            )
+            bits = row.contiguous().view(_INTEGERS[row.element_size()]).long()
             of_rows.append(torch.stack([bits.sum(), (bits * places).sum()]))
         made.append(torch.stack(of_rows))
     return made

@@ -880,13 +880,8 @@ class _Run:
             fixed = {one.data_ptr() for one in lanes.values()} | self.masks.memory()
             return self._replayed(key, function, given, fixed, add)
         losses, *gradients = function(given)
-        self._write(gradients, add)
+        _write(self.gradient_views, gradients, add)
         return losses
-
-    def _write(self, gradients: Sequence[Tensor], add: bool) -> None:
-        """Put the gradients [L, *shape] where the optimizer reads them, or add them to what is there."""
-        for view, gradient in zip(self.gradient_views.values(), gradients, strict=True):
-            view.add_(gradient) if add else view.copy_(gradient)
 
     def _replayed(
         self, key: object, step: playback.Function, given: list[Tensor], fixed: set[int], add: bool
@@ -896,12 +891,10 @@ class _Run:
         whole = self.gradient
         if self.recipe.gradient_accumulation > 1:  # a part's gradient lies beside the sum of the parts before it
             whole = self.part_gradient = copied(whole) if self.part_gradient is None else self.part_gradient
-        views = list(self._cut(whole).values())
 
         def write(given: Sequence[Tensor]) -> list[Tensor]:
             losses, *gradients = step(given)
-            for view, gradient in zip(views, gradients, strict=True):
-                view.copy_(gradient)
+            _write(self._cut(whole), gradients, add=False)
             return [losses]
 
         losses = self.captures.of((key, given[0].data_ptr()), write, given, fixed, [whole])(given)[0].clone()
@@ -967,7 +960,8 @@ class _Run:
                 loss = self._losses(views, *given) / size  # [lanes]
                 losses[lanes] += loss.detach()
                 total = total + loss.sum()
-        self._write(torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True), add)
+        gradients = torch.autograd.grad(total, [of_lanes[name] for name in self.views], materialize_grads=True)
+        _write(self.gradient_views, gradients, add)
         return losses
 
     def _call(
@@ -1323,6 +1317,12 @@ class _Run:
             return score.value is not None and not score.at_or_below_majority
         n, right = len(self.validation), self.majority.correct
         return score.correct > right + _Z95 * math.sqrt(right * (n - right) / n)
+
+
+def _write(views: Mapping[str, Tensor], gradients: Sequence[Tensor], add: bool) -> None:
+    """Put the gradients [L, *shape] into the views of their parameters, or add them to what is there."""
+    for view, gradient in zip(views.values(), gradients, strict=True):
+        view.add_(gradient) if add else view.copy_(gradient)
 
 
 def _finite(value: float) -> float | None:
