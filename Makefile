@@ -36,11 +36,11 @@ faults: $(READY)
 
 # The speed tables, almost an hour of all cores and of the GPU where there is one; ARGS='--only start memory' for some.
 bench: $(READY)
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 # What the harness itself costs with 1,000 and 10,000 made-up trials; ARGS=--large for 100,000 (minutes, 3 GB of disk).
 bench-scale: $(READY)
-	$(BIN)/python -m tests.bench_scale $(ARGS)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 # Every figure of a GPU in under eight minutes; ARGS='--minilm DIR --mpnet DIR --data DIR' for the real studies. It runs
 # without .venv too: python3 -m benchmarks.gpu_proof --out DIR

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from harness import machine, tested
-from harness.sweep import Cell, ModelSpec, Recipe, Seeds, Sweep, TaskFiles, TaskSpec, Trial
+from harness.common import tested_versions
+from harness.config.recipe import ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec
+from harness.config.trials import Cell, Sweep, Trial
+from harness.execution import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from harness.analysis import Analysis
+    from harness.analysis.analyze import Analysis
 
 # The same examples every time, and no limit on how long one takes: a busy machine is no failure.
 settings.register_profile("here", deadline=None, derandomize=True)
@@ -171,7 +173,7 @@ def mosbach(tmp_path_factory: pytest.TempPathFactory) -> "Analysis":
     """The tables of a small study of lr × bias correction × epochs, with runs of every fate."""
     from made_runs import MOSBACH, MOSBACH_RUNS, study_of
 
-    from harness.analysis import analyse
+    from harness.analysis.analyze import analyse
 
     return analyse(study_of(tmp_path_factory.mktemp("study"), MOSBACH, MOSBACH_RUNS))
 
@@ -188,4 +190,4 @@ def drawings(mosbach: "Analysis", tmp_path_factory: pytest.TempPathFactory) -> "
 @pytest.fixture(autouse=True)
 def any_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is said of untested versions, whatever `make newest` runs the tests with or made-up runs had."""
-    monkeypatch.setattr(tested, "untested", lambda versions: {})
+    monkeypatch.setattr(tested_versions, "untested", lambda versions: {})

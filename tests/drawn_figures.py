@@ -4,17 +4,17 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from diagnosed_runs import RUNS as DIAGNOSED
+from diagnosed_runs import TEXT as DIAGNOSED_TEXT
 from made_runs import import_of, imported_runs, study_of
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from test_diagnosis import RUNS as DIAGNOSED
-from test_diagnosis import TEXT as DIAGNOSED_TEXT
 
-from harness import figures
-from harness.analysis import Analysis, analyse
-from harness.records import Surface
-from harness.study import Axes, Study
+from harness.analysis.analyze import Analysis, analyse
+from harness.records.record import Surface
+from harness.records.study import Axes, Study
+from harness.report.figures import all_figures
 
 ALL = [
     "spread",
@@ -36,7 +36,7 @@ GRID: tuple[Axes, ...] = tuple((("dataset", one), ("method", two)) for one in DA
 
 def drawn(found: Analysis | Study) -> dict[str, Figure]:
     """All figures there are, laid out as well, for some warnings come only then."""
-    result = dict(figures.draw(analyse(found) if isinstance(found, Study) else found))
+    result = dict(all_figures.draw(analyse(found) if isinstance(found, Study) else found))
     for figure in result.values():
         figure.draw_without_rendering()
     return result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.records import Store
+from harness.records.store import Store
 
 
 def content(store: Store) -> dict[str, tuple[str, ...]]:

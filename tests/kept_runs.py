@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import execute
-from harness.execute import Options
-from harness.records import Store
-from harness.sweep import Cell, Sweep, Trial
+from harness.config.trials import Cell, Sweep, Trial
+from harness.execution import driver
+from harness.execution.driver import Options
+from harness.records.store import Store
 
 ALL = Options(in_process=True, keep="all")
 
 
-def quiet(progress: execute.Progress) -> None:
+def quiet(progress: driver.Progress) -> None:
     """Show nothing."""
 
 
@@ -26,7 +26,7 @@ def sweep_of(*trials: Trial) -> Sweep:
 
 def trained(sweep: Sweep, folder: Path, options: Options = ALL) -> Store:
     store = Store(folder)
-    assert execute.run(sweep, store, options, quiet).left == 0
+    assert driver.run(sweep, store, options, quiet).left == 0
     return store
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.sweep import TaskSpec
+from harness.config.recipe import TaskSpec
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets do not lie beside this checkout")

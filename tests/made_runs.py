@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.records import Curves, Environment, Measured, Record, Recording, Store
-from harness.study import Axes, Imported, Study, of_import, of_sweep, save_imported
-from harness.sweep import Sweep, Trial, expand, load
+from harness.config.sweep_file import load
+from harness.config.trials import Sweep, Trial, expand
+from harness.records.imported import of_import, save_imported
+from harness.records.record import Curves, Environment, Measured, Record, Recording
+from harness.records.store import Store
+from harness.records.study import Axes, Imported, Study, of_sweep
 
 HEAD = "task: embedded\nmodel: embedded\n"
 ENVIRONMENT = Environment(

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 
 from .kit import ROOT, Journal, Request
 
-_TESTS = ("tests/test_device.py", "tests/test_playback.py")
-_ONE = "tests/test_device.py::test_a_lane_of_a_pack_depends_on_no_other"  # to try the kit
+_TESTS = ("tests/training/test_device.py", "tests/training/test_replay.py")
+_ONE = "tests/training/test_device.py::test_a_lane_of_a_pack_depends_on_no_other"  # to try the kit
 # Another machine's versions of packages may warn of other things, which is no fault of the device.
 _OPTIONS = ("-v", "-W", "default", "-p", "no:cacheprovider", "--no-header", "-o", "addopts=")
 _VERDICTS = "PASSED|FAILED|ERROR|SKIPPED"
@@ -20,7 +20,11 @@ _WHY = re.compile(r"^(?:FAILED|ERROR) (tests/.+)$")
 
 def tests(request: Request, journal: Journal) -> None:
     """Each test that ends is counted at once, so a run that is cut off says how far it came."""
-    files = [_ONE] if request.tiny else [name for name in (*_TESTS, "tests/test_capture.py") if (ROOT / name).exists()]
+    files = (
+        [_ONE]
+        if request.tiny
+        else [name for name in (*_TESTS, "tests/training/test_capture.py") if (ROOT / name).exists()]
+    )
     spread = ["-n", str(request.threads)] if not request.tiny and find_spec("xdist") else []
     command = [sys.executable, "-m", "pytest", *_OPTIONS, *spread, *files]
     seen: dict[str, list[str]] = {verdict: [] for verdict in _VERDICTS.split("|")}

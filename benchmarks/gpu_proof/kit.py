@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench.results import Bar, Row, Table
+from benchmarks.speed.results import Bar, Row, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 

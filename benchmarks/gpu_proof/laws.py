@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench import work
+from benchmarks.speed import work
 
 from .kit import Journal, OutOfTime, Request, wait_for
 from .models import name_of, words_of
 from .speed import capturing, release, say
 
 if TYPE_CHECKING:
-    from harness.sweep import Trial
-    from harness.train import LaneResult
+    from harness.config.trials import Trial
+    from harness.training.loop import LaneResult
 
 
 def laws(request: Request, journal: Journal) -> None:
@@ -70,20 +70,20 @@ def _law(journal: Journal, what: str, ours: Sequence[LaneResult], theirs: Sequen
 
 
 def _train(request: Request, trials: Sequence[Trial]) -> list[LaneResult]:
-    from harness import train
+    from harness.training import loop
 
     def progress(step: int, _: int) -> None:
         request.check_time()
 
     request.check_time(1.0)
-    found = train.train(trials, device=request.device, threads=request.threads, progress=progress)
+    found = loop.train(trials, device=request.device, threads=request.threads, progress=progress)
     release()
     say(f"{trials[0].recipe.precision}, {len(trials)} lanes: {found[0].measured.weights_sha256[:12]}")
     return found
 
 
 def _trials(request: Request, precision: str, number: int) -> list[Trial]:
-    from harness.sweep import ModelSpec, Recipe
+    from harness.config.recipe import ModelSpec, Recipe
 
     name = name_of("mini", request.tiny)
     model = wait_for(request.home / name, request)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import work
+from benchmarks.speed import work
 
 # Qwen2-0.5B's shape (494 M parameters), and a tiny one.
 _QWEN2: dict[str, dict[str, int]] = {

@@ -15,7 +15,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from tests.bench import work
+from benchmarks.speed import work
 
 from .kit import Journal, OutOfTime, Request, wait_for
 from .models import name_of, words_of
@@ -79,7 +79,7 @@ class Bench:
         fields = "-".join(f"{key}={value}" for key, value in load.fields)
         home = request.home / f"{name}-{load.precision}-{load.batch}x{load.width}{fields and '-'}{fields}"
         if not (home / "plain.json").exists():
-            from harness.sweep import ModelSpec, Recipe
+            from harness.config.recipe import ModelSpec, Recipe
 
             task = work.build_texts(home / "texts", rows, load.width, words_of(name))
             recipe = Recipe(
@@ -101,7 +101,7 @@ class Bench:
 
     def product_rate(self, precision: str) -> float:
         """The measured rate of products of square matrices, operations a second; measured once a precision."""
-        from tests.bench.lanes import product_rate
+        from benchmarks.speed.lanes import product_rate
 
         if precision not in self.rates:
             self.rates[precision] = product_rate(self.request.device, precision)
@@ -132,10 +132,10 @@ class Bench:
 
     def reckoned(self, folder: Path) -> int:
         """The bytes that a lane is reckoned with."""
-        from harness import machine
+        from harness.execution import lanes_memory, model_shape
 
         recipe = work.recipe(folder)
-        return machine.lane_bytes(recipe, machine.trained_count(recipe)) or 0
+        return lanes_memory.lane_bytes(recipe, model_shape.trained_count(recipe)) or 0
 
     def others(self, load: Load) -> dict[str, Pace | str]:
         """The pace of the plain loop and of one Trainer process, or why there is none, each with its row."""
@@ -234,8 +234,8 @@ def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
     """How fast a pack trains, by `train.train` itself, which is left after an evaluation."""
     import torch
 
-    from harness import train
-    from tests.bench.loop import synchronise
+    from benchmarks.speed.loop import synchronise
+    from harness.training import loop as train
 
     marks: dict[int, float] = {}
     way = [""]
@@ -262,8 +262,8 @@ def loop_pace(folder: Path, request: Request) -> Pace:
     """How fast the plain loop trains."""
     import torch
 
-    from tests.bench.lanes import plain_seconds
-    from tests.bench.loop import Loop, synchronise
+    from benchmarks.speed.lanes import plain_seconds
+    from benchmarks.speed.loop import Loop, synchronise
 
     torch.set_num_threads(request.threads)
     loop = Loop(folder, request.device)
@@ -281,8 +281,8 @@ def trainer_pace(folder: Path, request: Request) -> Pace:
     import torch
     from transformers import TrainerCallback, logging
 
-    from tests.bench.loop import synchronise
-    from tests.bench.trainer import rows, trainer
+    from benchmarks.speed.loop import synchronise
+    from benchmarks.speed.trainer import rows, trainer
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -312,7 +312,7 @@ def trainer_pace(folder: Path, request: Request) -> Pace:
 def way_of_steps() -> str:
     """Whether the steps of the run that is alive are captured, and why not; nothing where nothing is said of it."""
     for one in gc.get_objects():
-        if type(one).__name__ == "_Run" and type(one).__module__ == "harness.train":
+        if type(one).__name__ == "_Run" and type(one).__module__ == "harness.training.loop":
             reason = one.captures and one.captures.reason
             return str(one.step_mode) + (f" ({reason})" if reason else "")
     return ""
@@ -431,9 +431,9 @@ def compiled(request: Request, journal: Journal) -> None:
 
 def forget_recordings() -> None:
     """Have what is recorded of a network recorded anew."""
-    from harness import models
+    from harness.models import pretrained
 
-    models._networks.cache_clear()
+    pretrained._networks.cache_clear()
 
 
 def _say_how(journal: Journal) -> None:
@@ -447,7 +447,7 @@ def _profile(bench: Bench, load: Load, lanes: int) -> None:
     """Which kernels the updates of a pack spend their time in, for the log alone."""
     from torch.profiler import ProfilerActivity, profile
 
-    from harness import train
+    from harness.training import loop as train
 
     def progress(step: int, _: int) -> None:
         bench.request.check_time()

@@ -14,8 +14,8 @@ from .kit import ROOT, Journal, Request
 from .speed import say
 
 if TYPE_CHECKING:
-    from harness.records import Store
-    from harness.sweep import Sweep
+    from harness.config.trials import Sweep
+    from harness.records.store import Store
 
 RESULTS = "studies"  # under `home`
 _CUT = "weights cut to the data's vocabulary and stored in half precision, trained from float32"
@@ -51,30 +51,30 @@ class Study:
     @property
     def store(self) -> Store:
         """Its results folder."""
-        from harness.records import Store
+        from harness.records.store import Store
 
         return Store(self.request.home / RESULTS / f"{self.name}@gpu")
 
     def load(self, seeds: str, more: Sequence[str] = ()) -> Sweep:
         """The sweep with these seeds."""
-        from harness.sweep import load
+        from harness.config.sweep_file import load
 
         return load(self.file, "gpu", [*self.overrides, *more, f"seeds={seeds}"])
 
     def train(self, sweep: Sweep) -> float:
         """Train what is missing in this process, packs as large as fit; the seconds it took."""
-        from harness import execute, workers
-        from harness.sweep import expand
+        from harness.config.trials import expand
+        from harness.execution import driver, pack_size
 
         device = self.request.device
-        room = workers.room_here(device)
+        room = pack_size.room_here(device)
         size = most_lanes(sweep, device, room)
         started = time.monotonic()
-        options = execute.Options(
+        options = driver.Options(
             in_process=True, threads=self.request.threads, pack=size, time_limit=max(1.0, self.request.left - 2)
         )
         # What is raised while a pack trains would be recorded as its crash; the limit leaves it instead.
-        ended = execute.run(sweep, self.store, options, lambda _: None)
+        ended = driver.run(sweep, self.store, options, lambda _: None)
         seconds = time.monotonic() - started
         say(f"{self.name}: {ended.finished} of {len(expand(sweep))} trials after {seconds:.1f} s more, packs of {size}")
         return seconds
@@ -82,9 +82,9 @@ class Study:
 
 def most_lanes(sweep: Sweep, device: str, room: int) -> int:
     """Lanes of a pack: as many as the memory holds on a GPU, two without one."""
-    from harness import machine
+    from harness.execution import lanes_memory
 
-    return min(machine.most_lanes(cell.recipe, device, room) for cell in sweep.cells) if device == "cuda" else 2
+    return min(lanes_memory.most_lanes(cell.recipe, device, room) for cell in sweep.cells) if device == "cuda" else 2
 
 
 def minilm(request: Request, journal: Journal) -> None:
@@ -171,13 +171,13 @@ def _find(request: Request, journal: Journal, study: Study) -> float:
 
 def _as_many_seeds(study: Study, journal: Journal, most: int, more: Sequence[str] = ()) -> None:
     """Train all cells with seeds from 1 up to as many as the time allows, so that no cell has more than another."""
-    from harness import workers
-    from harness.sweep import expand
+    from harness.config.trials import expand
+    from harness.execution import pack_size
 
     request = study.request
     began = time.monotonic()
     cells = len(study.load("1..2", more).cells)
-    size = most_lanes(study.load("1..2", more), request.device, workers.room_here(request.device))
+    size = most_lanes(study.load("1..2", more), request.device, pack_size.room_here(request.device))
     seeds, planned, pace = 0, min(most, max(1, size // cells)), 0.0
     while True:
         sweep = study.load(f"1..{planned}", more)
@@ -223,7 +223,7 @@ def _baselines(study: Study, sweep: Sweep) -> None:
     """What the cells are compared with in the report, where the time is there."""
     if study.request.left < 5 or not sweep.baselines:
         return
-    from harness import baselines
+    from harness.execution import baselines
 
     try:
         baselines.train(sweep, study.store, say)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.results import Results, Row, Table, machine_name, markdown, number
+from benchmarks.speed.results import Results, Row, Table, machine_name, markdown, number
 
 from .kit import write_at_once
 from .part import PARTS

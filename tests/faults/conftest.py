@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from driving import content
 
-from harness import execute
-from harness.records import Store
-from harness.sweep import ModelSpec, Sweep, TaskSpec, expand, load
+from harness.config.recipe import ModelSpec, TaskSpec
+from harness.config.sweep_file import load
+from harness.config.trials import Sweep, expand
+from harness.execution import driver
+from harness.records.store import Store
 
 SEEDS, EPOCHS = 20, 20
 
@@ -31,7 +33,7 @@ class Bench:
 
     def command(self, *words: object) -> list[str]:
         """`harness sweep` on this sweep."""
-        code = "from harness.cli import main; main()"
+        code = "from harness.cli.app import main; main()"
         results = ["--results", str(self.store.folder.parent)]
         return [sys.executable, "-c", code, "sweep", str(self.file), *results, *map(str, words)]
 
@@ -79,7 +81,7 @@ class Bench:
 
     def ends_as_undisturbed(self) -> None:
         """Train what is missing; all records are then those of an undisturbed run, bit for bit."""
-        ended = execute.run(self.sweep, self.store, execute.Options(in_process=True), lambda progress: None)
+        ended = driver.run(self.sweep, self.store, driver.Options(in_process=True), lambda progress: None)
         assert (ended.finished, ended.missing, ended.crashed) == (len(expand(self.sweep)), 0, 0)
         assert content(self.store) == self.undisturbed
         assert not list(self.store.folder.rglob("*.tmp"))
@@ -97,7 +99,7 @@ def undisturbed(
     file.write_text(json.dumps(spec))
     sweep = load(file)
     store = Store(folder / sweep.folder_name)
-    execute.run(sweep, store, execute.Options(in_process=True, pack=8), lambda progress: None)
+    driver.run(sweep, store, driver.Options(in_process=True, pack=8), lambda progress: None)
     return file, sweep, content(store)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 
-from harness import execute
-from harness.records import Store
-from harness.sweep import expand, load
+from harness.config.sweep_file import load
+from harness.config.trials import expand
+from harness.execution import driver
+from harness.records.store import Store
 
 IN_PROCESS, RAY = ("--in-process", "--pack", 2), ("--workers", 2, "--pack", 2)
 WAYS = pytest.mark.parametrize("how", [IN_PROCESS, RAY], ids=["in_process", "ray"])
@@ -20,7 +21,7 @@ WAYS = pytest.mark.parametrize("how", [IN_PROCESS, RAY], ids=["in_process", "ray
 
 def harness(*words: object, code: int = 0) -> str:
     """What a command of a process of its own prints."""
-    command = [sys.executable, "-c", "from harness.cli import main; main()", *map(str, words)]
+    command = [sys.executable, "-c", "from harness.cli.app import main; main()", *map(str, words)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == code, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
@@ -110,7 +111,7 @@ def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[o
     assert f"the time limit leaves 40 trials missing, {training}" in said
     assert len(list((store.folder / "checkpoints").iterdir())) == (2 if how == RAY else 1)
     assert not list(store.trials.glob("*"))
-    assert not (store.folder / execute.HEARTBEAT).exists()
+    assert not (store.folder / driver.HEARTBEAT).exists()
     bench.nothing_left()
 
 

@@ -17,11 +17,14 @@ from conftest import EPOCHS, Bench
 from driving import content, ray_workers
 from safetensors import safe_open
 
-from harness import cluster, execute, train, workers
-from harness.checkpoints import Checkpoints
-from harness.execute import Options
-from harness.records import Store
-from harness.sweep import expand
+from harness.config.trials import expand
+from harness.execution import driver
+from harness.execution import ray_workers as cluster
+from harness.execution.driver import Options
+from harness.execution.pool import Running
+from harness.records.store import Store
+from harness.training import loop
+from harness.training.checkpoints import Checkpoints
 
 IN_PROCESS, RAY = ("--in-process", "--pack", 2), ("--workers", 2, "--pack", 2)
 
@@ -54,7 +57,7 @@ def test_workers_killed_again_and_again(bench: Bench) -> None:
     killed: list[int] = []
     messages: list[str] = []
 
-    def kill(progress: execute.Progress) -> None:
+    def kill(progress: driver.Progress) -> None:
         messages.extend(progress.messages)
         progress.messages.clear()
         alive = [one for one in ray_workers() if one not in killed]
@@ -62,7 +65,7 @@ def test_workers_killed_again_and_again(bench: Bench) -> None:
             killed.append(alive[0])
             os.kill(alive[0], signal.SIGKILL)
 
-    ended = execute.run(bench.sweep, bench.store, Options(workers=2, pack=2), kill)
+    ended = driver.run(bench.sweep, bench.store, Options(workers=2, pack=2), kill)
     assert len(killed) == 3
     assert ended.finished == len(bench.undisturbed)
     again = [message for message in messages if "to train again: the worker died: " in message]
@@ -75,14 +78,14 @@ def test_a_worker_that_hangs_is_killed_and_its_pack_trained_again(bench: Bench) 
     stopped: list[int] = []
     messages: list[str] = []
 
-    def stop(progress: execute.Progress) -> None:
+    def stop(progress: driver.Progress) -> None:
         messages.extend(progress.messages)
         progress.messages.clear()
         if progress.lanes and progress.finished and not stopped:
             stopped.extend(ray_workers()[:1])
             os.kill(stopped[0], signal.SIGSTOP)
 
-    ended = execute.run(bench.sweep, bench.store, Options(workers=1, pack=4, hang_minutes=0.4), stop)
+    ended = driver.run(bench.sweep, bench.store, Options(workers=1, pack=4, hang_minutes=0.4), stop)
     assert ended.finished == len(bench.undisturbed)
     assert any(m.endswith("to train again: the worker was killed: no step for 0.4 minutes") for m in messages), messages
     assert not Path(f"/proc/{stopped[0]}").exists()
@@ -91,14 +94,14 @@ def test_a_worker_that_hangs_is_killed_and_its_pack_trained_again(bench: Bench) 
 
 def updates(run: Callable[[], object]) -> int:
     """How many updates this process trains meanwhile."""
-    real, count = train._Run.update, itertools.count()
+    real, count = loop._Run.update, itertools.count()
 
-    def update(run: train._Run, step: int) -> None:
+    def update(run: loop._Run, step: int) -> None:
         next(count)
         real(run, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train._Run, "update", update)
+        patch.setattr(loop._Run, "update", update)
         run()
     return next(count)
 
@@ -132,7 +135,7 @@ def test_the_driver_killed_goes_on_from_its_checkpoints(bench: Bench, how: tuple
             done += len(file.get_tensor("losses"))
     rest = len(expand(bench.sweep)) - bench.kept() - sum(map(len, packs))
     options = Options(in_process=True, pack=100)
-    trained = updates(lambda: execute.run(bench.sweep, bench.store, options, lambda progress: None))
+    trained = updates(lambda: driver.run(bench.sweep, bench.store, options, lambda progress: None))
     assert 0 < done < steps * len(packs)
     assert trained == steps * len(packs) - done + steps * (rest > 0)
     assert not (bench.store.folder / "checkpoints").exists()
@@ -145,12 +148,12 @@ def test_a_worker_killed_goes_on_from_its_checkpoint(bench: Bench, monkeypatch: 
     kept: list[float] = []
     real = cluster.RayPool.running
 
-    def running(pool: cluster.RayPool) -> list[workers.Running]:
+    def running(pool: cluster.RayPool) -> list[Running]:
         found = real(pool)
         shares.extend(one.share for one in found if one.job.deaths and one.share)
         return found
 
-    def kill(progress: execute.Progress) -> None:
+    def kill(progress: driver.Progress) -> None:
         for path in [] if killed else bench.store.folder.glob("checkpoints/*.safetensors"):
             with safe_open(path, framework="np") as file:
                 kept.append(len(file.get_tensor("losses")) / (EPOCHS * 8))
@@ -159,7 +162,7 @@ def test_a_worker_killed_goes_on_from_its_checkpoint(bench: Bench, monkeypatch: 
 
     monkeypatch.setattr(cluster.RayPool, "running", running)
     options = Options(workers=1, pack=40, checkpoint_minutes=0.002)
-    assert execute.run(bench.sweep, bench.store, options, kill).finished == len(bench.undisturbed)
+    assert driver.run(bench.sweep, bench.store, options, kill).finished == len(bench.undisturbed)
     assert shares
     assert shares[0] > kept[0] > 0
     assert not (bench.store.folder / "checkpoints").exists()
@@ -181,7 +184,7 @@ def test_ctrl_c_once(bench: Bench, how: tuple[object, ...]) -> None:
     assert "Ctrl-C again leaves now" in said
     assert "Traceback" not in said
     assert 3 <= bench.kept() <= 8
-    assert not (bench.store.folder / execute.HEARTBEAT).exists()
+    assert not (bench.store.folder / driver.HEARTBEAT).exists()
     bench.ends_as_undisturbed()
 
 
@@ -198,7 +201,7 @@ def test_ctrl_c_twice(bench: Bench, how: tuple[object, ...]) -> None:
     assert child.returncode == 130, said
     assert f"Stopped: {bench.kept()} of {len(bench.undisturbed)} trials are kept" in said
     assert "Traceback" not in said
-    assert not (bench.store.folder / execute.HEARTBEAT).exists()
+    assert not (bench.store.folder / driver.HEARTBEAT).exists()
     bench.ends_as_undisturbed()
 
 
@@ -221,7 +224,7 @@ def test_sigterm(bench: Bench, how: tuple[object, ...], notice: int, family: boo
     assert "Traceback" not in said
     if notice and not (family and how == RAY):
         assert bench.kept() > before
-    assert not (bench.store.folder / execute.HEARTBEAT).exists()
+    assert not (bench.store.folder / driver.HEARTBEAT).exists()
     bench.nothing_left()
     bench.ends_as_undisturbed()
 
@@ -230,7 +233,7 @@ def test_sigterm(bench: Bench, how: tuple[object, ...], notice: int, family: boo
 
 
 def test_records_cut_short_emptied_and_of_another_schema(bench: Bench) -> None:
-    execute.run(bench.sweep, bench.store, Options(in_process=True, pack=8), lambda progress: None)
+    driver.run(bench.sweep, bench.store, Options(in_process=True, pack=8), lambda progress: None)
     paths = [bench.store.path(trial.id) for trial in expand(bench.sweep)]
     whole = paths[0].read_bytes()
     paths[0].write_bytes(whole[: len(whole) // 2])

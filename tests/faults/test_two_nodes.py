@@ -18,14 +18,14 @@ from conftest import Bench
 from driving import content
 
 import harness
-from harness import keeping
+from harness.models import saved
 
 DRIVER = """
 import json, sys
 from pathlib import Path
 from harness import cluster, execute
-from harness.records import Store
-from harness.sweep import HarnessError, load
+from harness.records.record import Store
+from harness.config.recipe import HarnessError, load
 
 def say(*words):
     print(json.dumps(words), flush=True)
@@ -203,9 +203,9 @@ def test_a_node_that_sees_nothing_of_the_drivers_files_trains_the_same_and_may_d
     assert len(driver.said("trained")) == len(bench.undisturbed)
     assert driver.said("told") == [["1 trial to train again: their node left the cluster"]]
     complete(bench, driver)
-    assert set(keeping.kept(bench.store)) == set(bench.undisturbed)  # the second node's came back with its results
+    assert set(saved.kept(bench.store)) == set(bench.undisturbed)  # the second node's came back with its results
     for trial in bench.undisturbed:
-        keeping.weights(bench.store, trial)  # checks them against the record
+        saved.weights(bench.store, trial)  # checks them against the record
 
 
 def test_a_node_that_joins_while_a_sweep_runs_is_used_and_may_be_all_that_is_left(

@@ -1,0 +1,321 @@
+"""What the answers on the dev set tell: sampling noise, calibration, confusion, flips, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.cells import (
+    NAN,
+    by_cell,
+    cell_groups,
+    cell_scores,
+    failure_counts,
+    finished_runs,
+    pairs,
+    spread_out,
+    with_axes,
+)
+from harness.common import metrics
+from harness.records.record import Baseline
+from harness.records.study import Study
+from harness.stats import bootstrap, dev_noise
+from harness.stats import calibration as calibrating
+from harness.stats.bootstrap import rng
+from harness.stats.estimate import Estimate
+
+# ---------------------------------------------------------------------------------------- the noise of the dev set
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the scored runs of one cell answered on the dev set: logits [R, N, C], labels [N], rows of the table [R]."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    rows: tuple[int, ...]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Which answers are right [R, N]."""
+        found: np.ndarray = self.logits.argmax(axis=2) == self.labels
+        return found
+
+
+def answers(study: Study) -> list[Answers | None]:
+    """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
+
+    Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
+    """
+    if not study.sweeps:
+        return [None] * len(study.cells)
+    table = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
+    found: list[Answers | None] = []
+    for here in cell_groups(table, len(study.cells)):
+        rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
+        kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
+        kept = [(row, one) for row, one in kept if one.labels.dtype.kind == "i" and not one.sentences.size]
+        if not kept:
+            found.append(None)
+            continue
+        labels = kept[0][1].labels
+        same = [(row, arrays) for row, arrays in kept if np.array_equal(arrays.labels, labels)]
+        logits = np.stack([arrays.logits for _, arrays in same])
+        found.append(Answers(logits, labels, tuple(row for row, _ in same)))
+    return found
+
+
+def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """How much of each cell's spread over seeds the finite dev set makes, and how far its runs agree.
+
+    Columns: `cell`, one per axis, `runs`, `examples`, `known_from` (`answers`: the dev logits that the records keep;
+    `counts`: only the number of examples is known; empty: neither, or the metric is no accuracy), `accuracy` (mean),
+    `binomial`, `example_bootstrap` (error of one accuracy), `observed` (sd over seeds), `training` with `_low`, `_high`
+    (sd over seeds that an infinite dev set would leave; from counts alone only its bounds), `dev_share` (of the
+    observed variance), `mean_error`, `seed_error`, `example_error` (of the cell's mean), `mean_low`, `mean_high`;
+    `fleiss_kappa`, `disagreement`, `jensen_shannon`, `voted` (accuracy of the majority vote of the runs).
+    """
+    of_floor = ["binomial", "example_bootstrap", "observed", "training", "training_low", "training_high", "dev_share"]
+    of_floor += ["mean_error", "seed_error", "example_error", "mean_low", "mean_high"]
+    of_agreement = ["fleiss_kappa", "disagreement", "jensen_shannon"]
+    rows: list[dict[str, object]] = []
+    counted = study.runs[finished_runs(study.runs) & study.runs["correct"].notna()]
+    sizes = by_cell(counted, "dev_examples", len(study.cells))
+    for index, (scores, examples, found) in enumerate(zip(cell_scores(study), sizes, kept, strict=True)):
+        row: dict[str, object] = {"cell": index, "runs": 0, "examples": None, "known_from": ""}
+        if found is not None:
+            floor = dev_noise.floor(found.correct, rng("floor"))
+            agree = dev_noise.agreement(found.logits, found.labels)
+            row |= {"runs": floor.runs, "examples": floor.examples, "known_from": "answers", "accuracy": floor.mean}
+            row |= {name: getattr(floor, name) for name in of_floor}
+            row |= {name: getattr(agree, name) for name in of_agreement}
+            row |= {"voted": agree.accuracy_if_voted}
+        elif len(examples) and examples[0] == examples[-1]:
+            row |= {"runs": len(scores), "examples": int(examples[0]), "known_from": "counts"}
+            row |= {"accuracy": scores.mean(), "observed": scores.std(ddof=1) if len(scores) > 1 else NAN}
+            told = dev_noise.counts_only(scores, int(examples[0]))
+            row |= {"binomial": told.binomial, "training_low": told.training_least, "training_high": told.observed}
+        rows.append(row)
+    names = ["accuracy", *of_floor, *of_agreement, "voted"]
+    table = pd.DataFrame(rows, columns=["cell", "runs", "examples", "known_from", *names])
+    table["examples"] = pd.array(table["examples"].tolist(), dtype="Int64")
+    table[names] = table[names].astype(float)
+    return with_axes(study, table)
+
+
+def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
+
+    Columns: `reference`, `cell`, `seeds` (`the same` where every seed was trained in both and is drawn for both at
+    once, else `each its own`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
+    `_high` (multi-bootstrap). Pairs whose answers are not kept, or are of different examples, are left out.
+    """
+    rows: list[dict[str, object]] = []
+    for a, b in pairs(study):
+        first, second = kept[a], kept[b]
+        if first is None or second is None or not np.array_equal(first.labels, second.labels):
+            continue
+        parts = ["seed", "init_seed", "order_seed", "dropout_seed"]
+        seeds = [study.runs.loc[list(cell.rows), parts].sort_values(parts) for cell in (first, second)]
+        same = np.array_equal(seeds[0].to_numpy(), seeds[1].to_numpy())
+        one, other = (
+            cell.correct[[cell.rows.index(row) for row in order.index]]
+            for cell, order in zip((first, second), seeds, strict=True)
+        )
+        found = Estimate(*dev_noise.difference(other, one, rng(f"noise {a} {b}"), paired_seeds=same))
+        row: dict[str, object] = {"reference": a, "cell": b, "seeds": "the same" if same else "each its own"}
+        rows.append(row | spread_out("difference", found))
+    return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
+
+
+def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """How far the confidence of each run can be believed, from the dev logits that its record keeps.
+
+    Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
+    `ece` (expected calibration error, 15 bins), `brier` (0 to 2).
+    """
+    rows: list[tuple[object, ...]] = []
+    columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
+    trials, seeds = study.runs["trial"].to_dict(), study.runs["seed"].to_dict()  # by label, as `rows` are
+    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
+        chances = calibrating.probabilities(found.logits)
+        each = (
+            (chances.argmax(axis=2) == found.labels).mean(axis=1),
+            chances.max(axis=2).mean(axis=1),
+            calibrating.expected_errors(chances, found.labels),
+            calibrating.briers(chances, found.labels),
+        )
+        for row, *numbers_of_run in zip(found.rows, *(values.tolist() for values in each), strict=True):
+            rows.append((index, trials[row], seeds[row], *numbers_of_run))
+    return with_axes(study, pd.DataFrame(rows, columns=columns))
+
+
+def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
+
+    Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
+    `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
+    `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, its mean and `_sd`; a column that no cell
+    knows is left out.
+    """
+    rows: list[dict[str, object]] = []
+    others = {*metrics.REGRESSION, metrics.ENTITIES}
+    table = (
+        study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
+    )
+    for index, (found, here) in enumerate(zip(kept, cell_groups(table, len(study.cells)), strict=True)):
+        each: list[dict[str, float]] = []
+        if found is not None:
+            chances = calibrating.probabilities(found.logits)
+            errors = calibrating.expected_errors(chances, found.labels).tolist()
+            each = [
+                {**metrics.every_score(logits, found.labels), "ece": error}
+                for logits, error in zip(found.logits, errors, strict=True)
+            ]
+        elif set(here["metric"]) <= others:
+            arrays = [one for row in here.index if (one := study.curves(int(row))) is not None and one.labels.size]
+            each = [
+                metrics.every_score(one.logits, one.labels, one.sentences if one.sentences.size else None)
+                for one in arrays
+            ]
+        if each:
+            by_run = pd.DataFrame(each)
+            both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
+            means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
+            rows.append({"cell": index, "runs": len(each)} | means)
+    known = (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, metrics.ENTITIES, "entity_precision", "entity_recall")
+    names = [f"{name}{end}" for name in known for end in ("", "_sd")]
+    found_names = [name for name in names if any(name in row for row in rows)]
+    return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
+
+
+def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
+
+    Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
+    often it was), `precision`, `recall` (of the sums; NaN for a class that is never answered, or never there), each
+    with `_sd` over the runs, and `as_0`, `as_1`, …: how often examples of the class were answered so, with `_sd`
+    of the count in a single run.
+    """
+    rows: list[dict[str, object]] = []
+    for index, found in enumerate(kept):
+        if found is None:
+            continue
+        runs, _, classes = found.logits.shape
+        places = found.labels * classes + found.logits.argmax(axis=2) + classes**2 * np.arange(runs)[:, None]
+        tables = np.bincount(places.ravel(), minlength=runs * classes**2).reshape(runs, classes, classes)
+        total = tables.sum(axis=0)  # [C, C], rows are labels, columns answers
+        for label in range(classes):
+            row: dict[str, object] = {"cell": index, "label": label, "runs": runs, "examples": int(total[label].sum())}
+            row |= {"answered": int(total[:, label].sum())}
+            for name, axis in (("precision", 1), ("recall", 2)):
+                of = tables.sum(axis=axis)[:, label]
+                each = tables[of > 0, label, label] / of[of > 0]
+                row[name] = total[label, label] / of.sum() if of.sum() else NAN
+                row[f"{name}_sd"] = each.std(ddof=1) if len(each) > 1 else NAN
+            row |= {f"as_{answer}": int(total[label, answer]) for answer in range(classes)}
+            apart = tables[:, label].std(axis=0, ddof=1) if runs > 1 else np.full(classes, NAN)
+            rows.append(row | {f"as_{answer}_sd": value for answer, value in enumerate(apart.tolist())})
+    columns = ["cell", "label", "runs", "examples", "answered", "precision", "precision_sd", "recall", "recall_sd"]
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+    for name in table.columns:
+        if name.startswith("as_") and not name.endswith("_sd"):
+            table[name] = table[name].astype("Int64")
+    return with_axes(study, table)
+
+
+def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+    """The cells beside the simple classifiers that the study asks for, trained on the same data.
+
+    Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
+    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (BCa over
+    the runs), `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
+    examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
+    the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
+    not known, as for a regression. Empty without baselines of the cells' data.
+    """
+    rows: list[dict[str, object]] = []
+    done = study.runs[finished_runs(study.runs)]
+    hashes = [set(here["data_sha256"].dropna()) for here in cell_groups(done, len(study.cells))]
+    scores, counts = cell_scores(study), failure_counts(study)
+    for task, metric, data in dict.fromkeys((one.task, one.metric, one.data_sha256) for one in study.baselines):
+        here = [one for one in study.baselines if (one.task, one.metric, one.data_sha256) == (task, metric, data)]
+        same_metric = set(done["metric"].dropna()) <= {metric}
+        cells = [index for index, found in enumerate(hashes) if found == {data} and same_metric]
+        best = max(here, key=lambda one: float(np.mean(one.scores)))
+        for index in cells:
+            found, (failed, judged) = kept[index], counts[index]
+            row: dict[str, object] = {
+                "task": task,
+                "what": study.cells[index].label,
+                "cell": index,
+                "settings": "",
+                "against": "",
+            }
+            row |= {"failed": failed, "judged": judged} | _of_runs(scores[index])
+            if found is not None:
+                row |= _on_the_dev_set(found.correct) | {"against": best.name}
+                right = _right(best)
+                if right.shape[1] == found.correct.shape[1]:
+                    # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
+                    other = right if best.seeds else np.repeat(right, len(found.correct), axis=0)
+                    found_difference = dev_noise.difference(found.correct, other, rng("baselines"), paired_seeds=False)
+                    row |= spread_out("difference", Estimate(*found_difference))
+            rows.append(row)
+        for one in here if cells else ():
+            row = {"task": task, "what": one.name, "cell": None, "settings": one.settings, "against": ""}
+            row |= {"failed": sum(one.failed), "judged": len(one.failed)} | _of_runs(np.array(one.scores))
+            row |= {} if one.seeds else {"sd": 0.0}
+            rows.append(row | (_on_the_dev_set(_right(one)) if one.answers else {}))
+    columns = ["task", "what", "cell", "settings", "runs", "failed", "judged", "mean", "mean_low", "mean_high", "sd"]
+    columns += ["accuracy", "dev_low", "dev_high", "against", "difference", "difference_low", "difference_high"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["cell"] = pd.array(table["cell"].tolist(), dtype="Int64")
+    return table
+
+
+def _right(one: Baseline) -> np.ndarray:
+    """Which answers of a baseline are right [R, N]; none for a regression."""
+    right: np.ndarray = np.array(one.answers, dtype=int).reshape(len(one.answers), -1) == np.array(one.labels)
+    return right
+
+
+def _of_runs(scores: np.ndarray) -> dict[str, object]:
+    value, low, high = (float(bound[0]) for bound in bootstrap.bootstrap([scores], "mean", rng("mean")))
+    sd = scores.std(ddof=1) if len(scores) > 1 else NAN
+    return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
+
+
+def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
+    low, high = dev_noise.example_interval(correct, rng("examples"))
+    return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
+
+
+def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
+    """The dev examples whose answer depends most on the seed, by the mean churn within cells.
+
+    Columns: `example` (its place in the dev set), `label`, `right`, `runs` (over these cells), `churn` (probability
+    that two runs of one cell disagree on it, mean over the cells with two runs or more). Over the cells in which no run
+    failed, where there are such: a failed run answers one class, which tells nothing of an example. Empty where answers
+    are not kept or the cells have different dev sets.
+    """
+    counts = failure_counts(study)
+    several = [(answer, counts[index][0]) for index, answer in enumerate(kept) if answer and len(answer.rows) > 1]
+    found = [answer for answer, failed in several if not failed] or [answer for answer, _ in several]
+    if not found or any(not np.array_equal(answer.labels, found[0].labels) for answer in found):
+        return pd.DataFrame(columns=["example", "label", "right", "runs", "churn"])
+    each = [dev_noise.flips(answer.logits, answer.labels).sort_values("example") for answer in found]
+    table = pd.DataFrame(
+        {
+            "example": each[0]["example"].to_numpy(),
+            "label": each[0]["label"].to_numpy(),
+            "right": sum(part["right"].to_numpy() for part in each),
+            "runs": sum(part["runs"].to_numpy() for part in each),
+            "churn": sum(part["churn"].to_numpy() for part in each) / len(each),
+        }
+    )
+    order = table.sort_values(["churn", "example"], ascending=[False, True], kind="stable")
+    return order[order["churn"] > 0].head(most).reset_index(drop=True)

@@ -1,0 +1,162 @@
+"""Which runs failed, by definition, by setting and in comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.cells import (
+    LEVEL,
+    above_majority_p,
+    axes_by_weight,
+    by_others,
+    count_by_cell,
+    failed_runs,
+    failure_counts,
+    finished_runs,
+    flat_losses,
+    holm,
+    judged_runs,
+    object_columns,
+    other_axes,
+    pairs,
+    phrase,
+    spread_out,
+    untrained_loss,
+    with_axes,
+)
+from harness.common.text import Scalar
+from harness.records.study import Study, numbers
+from harness.stats import proportions
+
+
+def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
+    """How many runs of each cell fail under each definition, `<definition>_failed` of `<definition>_of` known.
+
+    `majority`: at or below the majority (the definition of this project); `binomial`: right answers not above the
+    majority at 5 % (one-sided, as `at_chance`); `entropy`: training loss of the last epoch at 0.95 of the labels'
+    entropy or more, of a regression of their variance; `threshold`: final score worse than `threshold`. A run that
+    diverged failed under all of them.
+    """
+    done = study.runs[finished_runs(study.runs)]
+    diverged = done["final_score"].isna()
+    scores, p_value = numbers(done, "final_score"), above_majority_p(done)
+    loss, entropy = numbers(done, "final_train_loss"), untrained_loss(done)
+    known = {
+        "majority": judged_runs(done),
+        "binomial": p_value.notna() | (diverged & done[["majority_correct", "label_variance"]].notna().any(axis=1)),
+        "entropy": entropy.notna() & (loss.notna() | diverged),
+    }
+    fails = {
+        "majority": failed_runs(done),
+        "binomial": (p_value > LEVEL) | diverged,
+        "entropy": flat_losses(done) | diverged,
+    }
+    if threshold is not None:
+        known["threshold"] = scores.notna() | diverged
+        fails["threshold"] = (scores < threshold if study.higher_is_better else scores > threshold) | diverged
+    size = len(study.cells)
+    found: dict[str, object] = {"cell": range(size)}
+    for name, of in known.items():
+        found |= {
+            f"{name}_failed": count_by_cell(done, fails[name] & of, size),
+            f"{name}_of": count_by_cell(done, of, size),
+        }
+    return with_axes(study, pd.DataFrame(found))
+
+
+def arms(study: Study) -> pd.DataFrame:
+    """Failures pooled for each value of each axis, `axes_by_weight`.
+
+    Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
+    `failed_low`, `failed_high` (Wilson, 95 %), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last
+    epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the same other
+    settings.
+    """
+    rows = []
+    for axis in axes_by_weight(study):
+        settings: list[set[tuple[tuple[str, Scalar], ...]]] = []
+        found: list[dict[str, object]] = []
+        for value in study.values(axis):
+            members = [index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value]
+            settings.append({other_axes(study.cells[index], axis) for index in members})
+            here = study.runs[study.runs["cell"].isin(members)]
+            done = here[finished_runs(here)]
+            loss = numbers(done, "final_train_loss")
+            failed, judged = int(failed_runs(done).sum()), int(judged_runs(done).sum())
+            low, high = proportions.wilson(failed, judged)
+            found.append(
+                {"axis": axis, "value": value, "phrase": phrase(axis, value), "planned": len(here)}
+                | {"finished": len(done), "judged": judged, "failed": failed, "failed_low": low, "failed_high": high}
+                | {"mean": numbers(done, "final_score").mean()}
+                | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
+            )
+        rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in found]
+    columns = ["axis", "value", "phrase", "planned", "finished", "judged", "failed", "failed_low", "failed_high"]
+    columns += ["mean", "loss", "loss_min", "loss_max", "balanced"]
+    return object_columns(pd.DataFrame(rows, columns=columns), rows, "value")
+
+
+def contrasts(study: Study) -> pd.DataFrame:
+    """Failing by axis: each value against the first one, stratified by all other settings.
+
+    Columns: `axis`, `value`, `reference`; pooled counts `failed`, `judged`, `reference_failed`, `reference_judged`;
+    `difference` of rates (value minus reference, Mantel-Haenszel) and `odds_ratio`, each with `_low`, `_high`;
+    `strata` and `informative` ones; `p` (Cochran-Mantel-Haenszel), `p_holm` (over this table's rows), `fisher` (exact,
+    of the pooled counts, which leaves the strata aside).
+    """
+    counts = failure_counts(study)
+    rows: list[dict[str, object]] = []
+    for axis in axes_by_weight(study):
+        values = study.values(axis)
+        by_value = {value: by_others(study, axis, value) for value in values}
+        for value in values[1:]:
+            shared = [other for other in by_value[values[0]] if other in by_value[value]]
+            strata = [(*counts[by_value[values[0]][o]], *counts[by_value[value][o]]) for o in shared]
+            test = proportions.mantel_haenszel(strata)
+            k1, n1, k2, n2 = (int(total) for total in np.array(strata, dtype=int).reshape(-1, 4).sum(axis=0))
+            row: dict[str, object] = {"axis": axis, "value": value, "reference": values[0], "failed": k2, "judged": n2}
+            row |= {"reference_failed": k1, "reference_judged": n1}
+            row |= spread_out("difference", test.risk_difference) | spread_out("odds_ratio", test.odds_ratio)
+            row |= {"strata": test.strata, "informative": test.informative, "p": test.p}
+            rows.append(row | {"fisher": proportions.fisher(k1, n1, k2, n2)})
+    columns = ["axis", "value", "reference", "failed", "judged", "reference_failed", "reference_judged", "difference"]
+    columns += ["difference_low", "difference_high", "odds_ratio", "odds_ratio_low", "odds_ratio_high", "strata"]
+    columns += ["informative", "p", "fisher"]
+    table = object_columns(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
+    table["p_holm"] = proportions.holm(table["p"].to_numpy(dtype=float))
+    return table
+
+
+def pair_failures(study: Study) -> pd.DataFrame:
+    """Failing in cells that differ on the main axis alone: `reference` and `cell` (indices), counts, tests.
+
+    Columns: `reference`, `cell`, `reference_failed`, `reference_judged`, `failed`, `judged`; `difference` of the rates
+    (cell minus reference, Newcombe's interval), `odds_ratio` (conditional, exact interval), `fisher` (two-sided),
+    `p_holm` over the pairs.
+    """
+    counts = failure_counts(study)
+    rows = []
+    for a, b in pairs(study):
+        four = (*counts[a], *counts[b])
+        rows.append(
+            {"reference": a, "cell": b, "reference_failed": four[0], "reference_judged": four[1]}
+            | {"failed": four[2], "judged": four[3]}
+            | spread_out("difference", proportions.newcombe(*four))
+            | spread_out("odds_ratio", proportions.odds_ratio(*four))
+            | {"fisher": proportions.fisher(*four)}
+        )
+    return holm(pd.DataFrame(rows), "fisher")
+
+
+def never_failed(study: Study) -> pd.DataFrame:
+    """Cells in which no run failed: how high their failure rate may be all the same (95 %, one-sided).
+
+    Columns: `cell`, one per axis, `judged`, `exact`, `rule_of_three`.
+    """
+    rows: list[dict[str, object]] = []
+    for index, (failed, judged) in enumerate(failure_counts(study)):
+        if judged and not failed:
+            exact, rule = proportions.never_failed(judged)
+            rows.append({"cell": index, "judged": judged, "exact": exact, "rule_of_three": rule})
+    return with_axes(study, pd.DataFrame(rows, columns=["cell", "judged", "exact", "rule_of_three"]))

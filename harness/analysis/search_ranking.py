@@ -1,0 +1,193 @@
+"""Which recipe of a search is best, by its seeds and by the runs that failed; and how much of that was luck."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.config.search_space import Search
+from harness.config.trials import Sweep, expand
+from harness.records.record import Record
+from harness.records.store import Store
+from harness.stats import bootstrap, forest
+
+QUARTILE = 0.25  # of the objective `lower_quantile`
+RESAMPLES = 2_000
+WORDS = {
+    "mean": "mean",
+    "iqm": "interquartile mean",
+    "lower_quantile": "lower quartile",
+    "mean_minus_sd": "mean minus one sd",
+}
+
+
+UNSEEN = "stopped, not seen to the end"  # what is said of recipes that a pruner stops
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the seeds of one recipe say; scores are fractions."""
+
+    scores: np.ndarray  # [n] of the finished runs; one that diverged counts with the majority's score
+    failed: int
+    finished: int
+    crashed: int
+    planned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run has a record."""
+        return self.finished + self.crashed == self.planned
+
+    def value(self, objective: str) -> float | None:
+        """What the search looks at, higher is better; None below two scores, which tell no recipe from a seed."""
+        return None if len(self.scores) < 2 else float(objective_of(self.scores[None], objective)[0])
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A recipe that was given up in mid-training, by a pruner or since all its runs looked lost: nobody saw its end."""
+
+    recipe: str
+    rule: str
+    share: float  # of its training that was done
+    seconds: float  # that it took
+    runs: int
+    by_pruner: bool = False
+    flat: float = 1.0  # the share of its runs that had not learned by then
+
+    @property
+    def saved(self) -> float:
+        """Seconds that the rest would have taken at the pace until then."""
+        return self.seconds / self.share * (1 - self.share)
+
+
+def judged(records: Sequence[Record | None]) -> Judged:
+    """Judge a recipe by the records of its planned trials, None for what is missing."""
+    measured = [record.measured for record in records if record is not None and record.measured is not None]
+    # Who gets NaN would answer as the majority classifier does; without it, diverging would not lower a mean.
+    scores = [one.majority_score if one.final_score is None else one.final_score for one in measured]
+    failed = sum(one.outcome == "failed" for one in measured)
+    crashed = sum(record is not None and record.measured is None for record in records)
+    return Judged(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
+
+
+def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
+    """The objective of each row of scores [R, n], n > 1: [R]. The sd has n - 1, the quartile is numpy's linear one."""
+    if objective == "iqm":
+        return bootstrap.iqm(scores, axis=1)
+    if objective == "lower_quantile":
+        return np.asarray(np.quantile(scores, QUARTILE, axis=1))
+    mean = np.asarray(scores.mean(axis=1))
+    return mean - scores.std(axis=1, ddof=1) if objective == "mean_minus_sd" else mean
+
+
+def _interval(scores: np.ndarray, objective: str) -> tuple[float, float]:
+    """A 95 % bootstrap interval: BCa of a mean or IQM, percentiles of the others; NaN where all scores are equal."""
+    if len(scores) < 2 or np.ptp(scores) == 0:
+        return math.nan, math.nan
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"confirm").digest()[:8], "big"))
+    if objective == "mean" or objective == "iqm":
+        _, low, high = bootstrap.bootstrap([scores], "mean" if objective == "mean" else "iqm", rng)
+        return float(low[0]), float(high[0])
+    drawn = objective_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), objective)
+    low_end, high_end = np.quantile(drawn, [0.025, 0.975])
+    return float(low_end), float(high_end)
+
+
+def confirm_store(sweep: Sweep, store: Store) -> Store:
+    """Where the best recipes of a search are tried on fresh seeds: a sweep of its own beside it."""
+    return Store(store.folder.parent / f"{sweep.name}-confirm@{sweep.profile}")
+
+
+def confirmed_before(sweep: Sweep, store: Store) -> tuple[Sweep, Store] | None:
+    """The confirmation of a search as it lies there, None where there is none."""
+    beside = confirm_store(sweep, store)
+    kept = beside.load_plan()
+    return None if kept is None else (kept, beside)
+
+
+def by_cell(sweep: Sweep, store: Store) -> list[Judged]:
+    """The recipes of a sweep as their records say, in the order of the cells."""
+    found: list[list[Record | None]] = [[] for _ in sweep.cells]
+    for trial, record in store.each(expand(sweep)):
+        found[trial.cell].append(record)
+    return [judged(records) for records in found]
+
+
+def _front(values: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Which recipes no other one beats in the objective without failing more, or in failing without scoring less."""
+    better = (values[None] >= values[:, None]) & (rates[None] <= rates[:, None])
+    strictly = (values[None] > values[:, None]) | (rates[None] < rates[:, None])
+    known = np.isfinite(values)
+    return np.asarray(known & ~(better & strictly & known[None]).any(axis=1))
+
+
+def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = None) -> pd.DataFrame:
+    """One row a recipe, best first: how it stood in the search, and on fresh seeds where it was confirmed.
+
+    Columns: `rank` (from 1, 0 for a recipe without a value), `asked` (its place in the order of the search, from 1),
+    `cell`, one per searched field, `finished`, `planned`, `failed`, `crashed`, `mean`, `sd` (n - 1), `value` (the
+    objective), `front` (on the Pareto front of value against failed), and of the fresh seeds `fresh`, `fresh_low`,
+    `fresh_high` (95 %, bootstrap), `fresh_failed`, `fresh_finished`, `too_high` (value - fresh). NaN: not known.
+    Where failing is a constraint or an objective, recipes of which no seen run failed come before the others.
+    """
+    search = sweep.search
+    assert search is not None
+    found = by_cell(sweep, store)
+    values = np.array([math.nan if (value := one.value(search.objective)) is None else value for one in found])
+    rates = np.array([one.failed / one.finished if one.finished else math.nan for one in found])
+    front = _front(values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
+    fresh: Mapping[object, Judged] = {}
+    if confirmed is not None:
+        fresh = {cell.recipe: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
+    rows = []
+    for index, (cell, one) in enumerate(zip(sweep.cells, found, strict=True)):
+        scores = one.scores
+        row: dict[str, object] = {"rank": 0, "asked": index + 1, "cell": index, **dict(cell.axes)}
+        row |= {"finished": one.finished, "planned": one.planned, "failed": one.failed, "crashed": one.crashed}
+        row |= {"mean": scores.mean() if len(scores) else math.nan}
+        row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else math.nan, "value": values[index]}
+        again = fresh.get(cell.recipe)
+        value = again.value(search.objective) if again else None
+        low, high = _interval(again.scores, search.objective) if again else (math.nan, math.nan)
+        row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}
+        row |= {"fresh_low": low, "fresh_high": high, "fresh_failed": again.failed if again else math.nan}
+        row |= {"fresh_finished": again.finished if again else math.nan}
+        row |= {"too_high": math.nan if value is None else values[index] - value}
+        rows.append(row)
+    order = best_first(found, search)
+    for rank, index in enumerate(order, 1):
+        rows[index]["rank"] = rank
+    left = [index for index in range(len(rows)) if index not in set(order)]
+    return pd.DataFrame([rows[index] for index in (*order, *left)], columns=list(rows[0]))
+
+
+def best_first(found: Sequence[Judged], search: Search) -> list[int]:
+    """The recipes with a value, best first; unless failing is ignored, those without a failed run first."""
+    values = {index: value for index, one in enumerate(found) if (value := one.value(search.objective)) is not None}
+
+    def key(index: int) -> tuple[float, float, int]:
+        rate = found[index].failed / found[index].finished
+        return (0.0 if search.failing == "ignore" else rate, -values[index], index)
+
+    return sorted(values, key=key)
+
+
+def drivers(ranked: pd.DataFrame, search: Search) -> pd.DataFrame:
+    """How much each searched field moves the objective and the failing: functional ANOVA shares over the recipes.
+
+    Columns: `field`, `value`, `failed`; NaN where it can't be told. Source: `importance.fanova`.
+    """
+    names = [one.field for one in search.space]
+    known = ranked[ranked["value"].notna()]
+    factors = pd.DataFrame({name: known[name].astype(object) for name in names})
+    rates = (known["failed"] / known["finished"]).to_numpy(dtype=float)
+    shares = forest.fanova(factors, known["value"].to_numpy(dtype=float))
+    of_failing = forest.fanova(factors, rates)
+    return pd.DataFrame({"field": names, "value": shares.to_numpy(), "failed": of_failing.to_numpy()})

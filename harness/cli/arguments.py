@@ -1,0 +1,293 @@
+"""What the words of a command line name: a sweep's file, a plan, trials, kept models, a task; and commands to type."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.common.errors import HarnessError
+from harness.common.text import so_many
+from harness.config.recipe import ModelSpec, Recipe, TaskFiles
+from harness.config.sweep_file import task_of
+from harness.config.trials import Sweep, Trial, expand, where
+from harness.execution import machine
+from harness.models import saved
+from harness.records.imported import is_imported, of_import
+from harness.records.store import Store
+from harness.records.study import Study, of_sweep
+
+if TYPE_CHECKING:
+    pass
+
+
+def sweep_file(sweep: str) -> Path:
+    """The YAML file that a name or a path means."""
+    path = Path(sweep)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    named = Path("sweeps") / f"{sweep}.yaml"
+    if not named.is_file():
+        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml"))) or "none here"
+        raise HarnessError(
+            "a sweep is a name under sweeps/ or a path to a YAML file", got=f"'{sweep}'", allowed=known,
+            fix="name one of these, or run it where sweeps/ lies",
+        )  # fmt: skip
+    return named
+
+
+def seconds_of(text: str) -> float:
+    """A time as people write it, 2h, 90m, 1h30m, 30s or 1:30:00."""
+    parts = re.fullmatch(r"(\d+):([0-5]\d):([0-5]\d)", text.strip(), re.ASCII)
+    number = r"(\d+(?:\.\d+)?)"
+    parts = parts or re.fullmatch(rf"(?:{number}h)?(?:{number}m)?(?:{number}s)?", text.strip().lower(), re.ASCII)
+    seconds = (
+        sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
+    )
+    if not 0 < seconds < math.inf:
+        raise HarnessError(
+            "--time-limit is a time", got=f"'{text}'", allowed="2h, 90m, 1h30m, 30s or 1:30:00", fix="write it so"
+        )
+    return seconds
+
+
+def is_results(sweep: str) -> bool:
+    """Whether a results folder is meant, and not a sweep that a folder without a plan happens to be called like."""
+    named = (Path("sweeps") / f"{sweep}.yaml").is_file() and not (Path(sweep) / "plan.json").is_file()
+    return bool(sweep) and Path(sweep).is_dir() and not named
+
+
+def planned(sweep: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Sweep, Store]:
+    """A sweep as its results folder has it, with the settings it was started with; else as its file says."""
+    if is_results(sweep):
+        store = Store(Path(sweep))
+        kept = store.load_plan()
+        if kept is None:
+            raise HarnessError(
+                "a results folder has a plan.json",
+                got=sweep,
+                allowed="results/<sweep>@<profile>",
+                fix="name that folder",
+            )
+        return kept, store
+    path = sweep_file(sweep)
+    if profile is None:  # the profile that was run, rather than the one this machine would choose
+        folders = sorted(results.glob(f"{glob.escape(path.stem)}@*"))
+        run = [Store(folder) for folder in folders if (folder / "plan.json").is_file()]
+        plans = [(plan, store) for store in run if (plan := store.load_plan()) is not None]
+        if len(plans) == 1 and not overrides:
+            return plans[0]
+        if len(plans) == 1:
+            profile = plans[0][0].profile
+        if len(plans) > 1:
+            raise HarnessError(
+                f"one profile of {path.stem} is meant", got="none named, and several were run",
+                allowed=", ".join(plan.profile for plan, _ in plans), fix="name one with --profile",
+            )  # fmt: skip
+    resolved, _ = machine.resolve(path, profile, overrides)
+    store = Store(results / resolved.folder_name)
+    kept = None if overrides else store.load_plan()
+    if kept is None and resolved.search is not None:
+        raise HarnessError(
+            "a search has trials once it was begun", got=f"{path.name}, of which {store.folder} has none",
+            allowed="a search that was begun, without --set", fix=f"`harness search {sweep}` begins it",
+        )  # fmt: skip
+    return kept or resolved, store
+
+
+def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[Sweep, Store]:
+    """As `_planned`; a plan.json that is damaged is a finding, as long as something else says what was planned."""
+    from harness.execution import verify as verifying
+
+    try:
+        return planned(sweep, profile, [], results)
+    except HarnessError:
+        resolved = None
+        if is_results(sweep):
+            store = Store(Path(sweep))
+        else:
+            path = sweep_file(sweep)
+            folders = [folder for folder in results.glob(f"{glob.escape(path.stem)}@*") if folder.is_dir()]
+            if profile is None and len(folders) == 1:
+                profile = folders[0].name.removeprefix(f"{path.stem}@")
+            resolved, _ = machine.resolve(path, profile, [])
+            store = Store(results / resolved.folder_name)
+        kept, wrong = verifying.plan_of(store)
+        if wrong is None or (kept or resolved) is None:
+            raise
+        meant = kept or resolved
+        assert meant is not None
+        return meant, store
+
+
+def study_of(name: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Study, Path]:
+    """What a word of `report` names, and its results folder: an import, a folder, or a sweep."""
+    file = Path(name) if name.endswith((".yaml", ".yml")) else Path("sweeps") / f"{name}.yaml"
+    for folder in (Path(name), results / name):
+        if is_imported(folder) and not (file.is_file() and folder != Path(name)):
+            return of_import(folder), folder
+    if not is_results(name) and not file.is_file() and is_results(str(results / name)):
+        name = str(results / name)
+    resolved, store = planned(name, profile, overrides, results)
+    path = None if is_results(name) else sweep_file(name)
+    return of_sweep(resolved, store, rerun_words(path, name, resolved, store.folder.parent)), store.folder
+
+
+NO_MODEL = "none"
+
+
+def recipes_of_data(
+    words: list[str], model: str | None, max_length: int | None, profile: str | None, overrides: list[str]
+) -> tuple[Recipe, ...]:
+    """The tasks that the words of `data` name, each as a recipe that says which model and length go with it."""
+    from harness.data import glue
+
+    first, *rest = words
+    is_sweep = first.endswith((".yaml", ".yml")) or (Path("sweeps") / f"{first}.yaml").is_file()
+    named = is_sweep or first in glue.NAMES
+    paths = rest if named else words
+    if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
+        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml")))
+        raise HarnessError(
+            "data are a task's or a sweep's, or a folder with train and dev files, or these two files",
+            got=" ".join(words),
+            allowed="; ".join(filter(None, (", ".join(glue.NAMES), known, "a path"))),
+            fix="name one of these; a task's own files stand after its name",
+        )
+    files = TaskFiles(train=paths[0], validation=paths[-1]) if paths else None
+    changes: dict[str, object] = {} if max_length is None else {"max_length": max_length}
+    if model is not None:
+        local = model.startswith((".", "/", "~"))
+        changes["model"] = ModelSpec(name=Path(model).name if local else model, folder=model if local else None)
+    if is_sweep:
+        theirs = [f"task.files={json.dumps(files.model_dump())}"] if files else []
+        resolved, _ = machine.resolve(sweep_file(first), profile, [*overrides, *theirs])
+        recipes = [cell.recipe for cell in resolved.cells]
+    else:
+        path = Path(first).expanduser().resolve()
+        name = first if named else (path if path.is_dir() else path.parent).name
+        task = task_of(name, files, overrides)
+        recipes = [Recipe(task=task, model=ModelSpec(name=NO_MODEL), lr=1.0, epochs=1)]
+    chosen = {(one.task, one.model, one.max_length): one for one in (one.model_copy(update=changes) for one in recipes)}
+    return tuple(chosen.values())
+
+
+def one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: list[str]) -> Trial:
+    """The one trial that is meant; an ambiguous choice lists what matches."""
+    if trial is None and seed is None and not conditions:
+        raise HarnessError(
+            "a rerun names its trial", got="neither --trial nor --seed",
+            allowed="--trial ID, or --seed N --where key=value", fix=f"for example --trial {expand(sweep)[0].id}",
+        )  # fmt: skip
+    matching = [found for found in where(sweep, conditions, seed) if trial is None or found.id.startswith(trial)]
+    exact = [found for found in matching if found.id == trial]
+    matching = exact or matching
+    if len(matching) == 1:
+        return matching[0]
+    ids = ", ".join(found.id for found in matching[:30]) + (", …" if len(matching) > 30 else "")
+    raise HarnessError(
+        "one trial is meant", got=f"{len(matching)} that match",
+        allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
+        fix="add --where key=value or give --trial ID" if matching else "loosen the conditions",
+    )  # fmt: skip
+
+
+def kept_models(
+    run: str, trial: str | None, ensemble: list[str], profile: str | None, results: Path, messages: Console
+) -> list[Path]:
+    """The folders of the kept models that are to answer."""
+    if (Path(run) / saved.CARD).is_file():
+        if trial is not None or ensemble:
+            raise HarnessError(
+                "a model's folder says it all", got="--trial or --ensemble with it", allowed="one of the two",
+                fix="leave them out, or name the sweep",
+            )  # fmt: skip
+        return [Path(run)]
+    resolved, store = planned(run, profile, [], results)
+    there = saved.kept(store)
+    if (trial is None) == (not ensemble):
+        some = ", ".join(list(there)[:10]) or f"none are kept; {_keeping(run, resolved, store, 'best')} keeps some"
+        raise HarnessError(
+            "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
+        )  # fmt: skip
+    if trial is not None:
+        return [saved.place(store, one_trial(resolved, trial, None, []).id)]
+    matching = where(resolved, ensemble, option="--ensemble")
+    cells = sorted({found.cell for found in matching})
+    if len(cells) != 1:
+        raise HarnessError(
+            "--ensemble names one cell", got=f"{len(cells)} that match",
+            allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
+            fix="add --ensemble key=value" if cells else "correct it",
+        )  # fmt: skip
+    members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
+    if len(members) < 2:
+        raise HarnessError(
+            "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
+            allowed="the seeds of a sweep that keeps all", fix=f"keep them: {_keeping(run, resolved, store, 'all')}",
+        )  # fmt: skip
+    absent = len(matching) - len(members)
+    if absent:
+        messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
+    return [saved.place(store, one) for one in members]
+
+
+def _keeping(given: str, sweep: Sweep, store: Store, which: saved.Which) -> str:
+    """The command that keeps models as it trains: a results folder is none that `harness sweep` takes."""
+    words = None if sweep.search else sweep_words(given, sweep, store)
+    return f"`{words} --keep {which}`" if words else f"the sweep's own command with --keep {which}"
+
+
+def _span(sweep: Sweep) -> str:
+    seeds = [seeds.seed for seeds in sweep.seeds]
+    return f"{min(seeds)} to {max(seeds)}"
+
+
+# ----------------------------------------------------------------------------------------------------- commands to type
+
+
+def rerun_words(path: Path | None, given: str, sweep: Sweep, results: Path) -> str:
+    """The beginning of a rerun command that finds this sweep again."""
+    words = [program(), "rerun", given, "--profile", sweep.profile]
+    if path is None:
+        words = [program(), "rerun", given]
+    elif results != Path("results"):
+        words += ["--results", str(results)]
+    return shlex.join(words)
+
+
+def sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
+    """The command that trains what is missing, with what was set when the sweep was begun; None where none is known."""
+    if is_results(given):
+        if not (Path("sweeps") / f"{sweep.name}.yaml").is_file() or store.folder.resolve().name != sweep.folder_name:
+            return None
+        given = sweep.name
+    words = [program(), "search" if sweep.search else "sweep", given, "--profile", sweep.profile]
+    lines = (sweep.source or "").splitlines()
+    while lines and lines[-1].startswith("# --set "):
+        words[5:5] = ["--set", lines.pop().removeprefix("# --set ")]
+    if store.folder.parent != Path("results"):
+        words += ["--results", str(store.folder.parent)]
+    if sweep.search:
+        from harness.search import search as searching
+
+        words += searching.switches(sweep, store)
+    return shlex.join(words)
+
+
+def program() -> str:
+    """What to type for `harness` here: under make the virtual environment is not on the PATH."""
+    called = Path(sys.argv[0])
+    if called.name != "harness" or not called.is_file() or shutil.which("harness"):
+        return "harness"
+    return os.path.relpath(called)

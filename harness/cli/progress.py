@@ -1,0 +1,169 @@
+"""What all commands print with: JSON, headlines, times and sizes, and progress on a terminal or in a log."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from harness.common import tested_versions
+from harness.common.text import so_many
+from harness.config.trials import Sweep
+from harness.execution import driver
+
+
+def print_json(value: dict[str, object]) -> None:
+    """Print one object, with nothing that is no JSON."""
+    print(json.dumps(value, allow_nan=False))
+
+
+def print_headline(out: Console, sweep: Sweep, reason: str) -> None:
+    """The title of a sweep, what it stands in for, and its profile with the reason."""
+    out.print(Text(sweep.title, style="bold"))
+    if sweep.stand_in:
+        out.print(Text(sweep.stand_in, style="yellow"))
+    out.print(Text(f"Profile {sweep.profile}: {reason}."), soft_wrap=True)
+
+
+def print_untested(out: Console) -> None:
+    """Say where the versions that would train are not those that the tests ran with."""
+    if (said := tested_versions.warning(tested_versions.installed())) is not None:
+        out.print(Text(said, style="yellow"), soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """A text on one line, without what would move a terminal's cursor or change its colours."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that people would say it in."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
+
+
+def size_of(count: int) -> str:
+    """A size in MiB or GiB."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+# ------------------------------------------------------------------------------------------------------------- progress
+
+
+@contextmanager
+def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
+    """A live line on a terminal; elsewhere a plain line when a pack ends and at least every minute."""
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+
+            def live_line(progress: driver.Progress) -> None:
+                while progress.messages:
+                    live.console.print(progress.messages.pop(0), soft_wrap=True)
+                live.update(Text(_line(progress)))
+
+            yield live_line
+        return
+    last: tuple[object, ...] = ()
+    when = 0.0
+
+    def plain_line(progress: driver.Progress) -> None:
+        nonlocal last, when
+        while progress.messages:
+            print(progress.messages.pop(0), file=out.file, flush=True)
+        state = (progress.finished, progress.crashed)
+        if state != last or time.monotonic() - when > 60:
+            last, when = state, time.monotonic()
+            print(_line(progress), file=out.file, flush=True)
+
+    yield plain_line
+
+
+def _line(progress: driver.Progress) -> str:
+    crashed = f", {progress.crashed} crashed" if progress.crashed else ""
+    left = ", estimating the time left …" if progress.estimating else ""
+    left = left if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
+    on = f" ({progress.lanes} training on {so_many(progress.workers, 'worker')})" if progress.lanes else ""
+    done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
+    return f"{done}{crashed}{left}{on}"
+
+
+@contextmanager
+def step_progress(out: Console, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar over the steps of one run on a terminal, a line every tenth elsewhere."""
+    if not out.is_terminal:
+
+        def line(step: int, steps: int) -> None:
+            if step == steps or step % max(1, steps // 10) == 0:
+                out.print(f"{step}/{steps} {unit}")
+
+        yield line
+        return
+    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
+        task = bar.add_task(unit)
+        yield lambda step, steps: bar.update(task, completed=step, total=steps)
+
+
+@contextmanager
+def row_progress(out: Console) -> Iterator[Callable[[int, int], None]]:
+    """Rows answered and their pace: a live line on a terminal, a line every half minute elsewhere."""
+    began = printed = time.monotonic()
+
+    def line(done: int, total: int) -> str:
+        left = f" of {total:,}" if total else ""
+        return f"{done:,}{left} rows, {done / max(time.monotonic() - began, 1e-9):,.0f} rows/s"
+
+    if out.is_terminal:
+        with Live(console=out, refresh_per_second=4, transient=True) as live:
+            yield lambda done, total: live.update(Text(line(done, total)))
+        return
+
+    def logged(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > 30:
+            printed = time.monotonic()
+            out.print(line(done, total))
+
+    yield logged
+
+
+@contextmanager
+def pretraining_progress(out: Console) -> Iterator[Callable[[int, int, float], None]]:
+    """As `_steps`, with the loss and the time left at the pace so far, which leaves out what an earlier start made."""
+    began = time.monotonic()
+    first: int | None = None
+
+    def words(step: int, steps: int, loss: float) -> str:
+        nonlocal first, began
+        if first is None:
+            first, began = step, time.monotonic()
+        made = step - first
+        left = duration((time.monotonic() - began) / made * (steps - step)) if made else "time not known"
+        return f"loss {loss:.3f}" + (f", {left} left" if step < steps else "")
+
+    if not out.is_terminal:
+
+        def line(step: int, steps: int, loss: float) -> None:
+            said = words(step, steps, loss)
+            if step == steps or step % max(1, steps // 10) == 0:
+                out.print(f"{step}/{steps} steps, {said}")
+
+        yield line
+        return
+    with Bar(
+        TextColumn("steps"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+        console=out, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("reading the texts", total=None)
+        yield lambda step, steps, loss: bar.update(
+            task, completed=step, total=steps, description=words(step, steps, loss)
+        )

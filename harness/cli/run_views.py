@@ -1,0 +1,158 @@
+"""How plans, ended sweeps, reruns and verified records look on a screen."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.cli.progress import print_headline, print_json
+from harness.common.text import show, so_many
+from harness.config.trials import Sweep, expand
+from harness.execution import driver
+from harness.execution import rerun as rerunning
+from harness.models import keep_weights, saved
+from harness.records.record import Record
+from harness.records.store import Store
+
+if TYPE_CHECKING:
+    from harness.execution import verify as verifying
+
+
+def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> None:
+    """What a search will train at most, and how far it is."""
+    assert sweep.search is not None
+    search, kept = sweep.search, store.load_plan()
+    ended = None if kept is None else driver.ended(kept, store)
+    trials = search.recipes * len(sweep.seeds)
+    finished, crashed = (ended.finished, ended.crashed) if ended else (0, 0)
+    if as_json:
+        counts = {"finished": finished, "crashed": crashed, "missing": max(0, trials - finished - crashed)}
+        names: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile, "reason": reason}
+        print_json(names | {"trials": trials, "cells": search.recipes} | counts)
+        return
+    out = Console(highlight=False)
+    print_headline(out, sweep, reason)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("field", "searched"):
+        table.add_column(name)
+    for one in search.space:
+        scale = ", in the logarithm" if one.log else f", in steps of {show(one.step)}" if one.step else ""
+        words = ", ".join(map(show, one.choices)) if one.choices else f"{show(one.low)} to {show(one.high)}{scale}"
+        only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in one.when)
+        table.add_row(Text(one.field), Text(words + (f" (where {only})" if only else "")))
+    out.print(table)
+    recipes, seeds = so_many(search.recipes, "recipe"), so_many(len(sweep.seeds), "seed")
+    tried = len(kept.cells) if kept else 0
+    so_far = f"{so_many(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
+    size = f"{recipes} × {seeds} = {so_many(trials, 'trial')}"
+    pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
+    out.print(f"Up to {size} ({search.sampler}, {search.objective}{pruner}): {so_far}.", soft_wrap=True)
+    if search.confirm and search.best:
+        again = f"The best {search.best} are then trained on {so_many(len(search.confirm), 'fresh seed')} each."
+        out.print(again)
+
+
+def cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
+    """A line a cell: its trials and how many are finished, failed, crashed and missing."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in sweep.axes or ("recipe",):
+        table.add_column(name)
+    for name in ("trials", "finished", "failed", "crashed", "missing"):
+        table.add_column(name, justify="right")
+    trials = defaultdict(list)
+    for trial in expand(sweep):
+        trials[trial.cell].append(trial)
+    for index, cell in enumerate(sweep.cells):
+        here = driver.count(trials[index], records)
+        counts = (here.planned, here.finished, here.failed, here.crashed, here.missing)
+        names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
+        table.add_row(*names, *map(str, counts))
+    return table
+
+
+def print_ended(out: Console, sweep: Sweep, ended: driver.Ended, limited: bool = False) -> None:
+    """Say how a sweep ended: counts over the plan, and what to do about the rest."""
+    nothing = "nothing was missing" if not ended.missing and not limited else "none trained now"
+    trained = nothing if not ended.trained_now else f"{ended.trained_now} trained now"
+    out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed to learn.")
+    if ended.crashed:
+        out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.")
+    if ended.missing and limited:
+        out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
+    elif ended.missing:
+        out.print(f"{ended.missing} are missing: the same command trains them.")
+
+
+def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:
+    """What of the weights that were asked for lies there, and how to get the rest."""
+    if keep == "none":
+        return
+    there, lacking = saved.kept(store), keep_weights.unkept(sweep, store, keep)
+    out.print(Text(f"Models: {so_many(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    if lacking:
+        others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
+        said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
+        out.print(Text(said), soft_wrap=True)
+
+
+def print_comparison(out: Console, found: rerunning.Comparison) -> None:
+    """What a rerun found, with the probable reason of a difference."""
+    old, new = found.record.measured, found.again.measured
+    assert old is not None
+    assert new is not None
+    score = "no score (diverged)" if new.final_score is None else f"{new.metric} {new.final_score:.4f}"
+    out.print(f"Now: {score}, {new.outcome}{f' ({new.reason})' if new.reason else ''}.")
+    if found.verdict == "identical":
+        what = f"all {new.steps} steps, the dev logits and the weights" if found.by_steps else "the final weights"
+        out.print(f"[bold]identical[/bold]: {what}, bit for bit.")
+        if not found.by_steps:
+            out.print("  The record's curves are not kept here or can't be read, so the steps were not compared.")
+        return
+    size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
+    first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
+    words = {"within_tolerance": "equal within tolerance", "different": "different"}
+    out.print(f"[bold]{words[found.verdict]}[/bold]: largest difference {size}{first}.")
+    was = "no score (diverged)" if old.final_score is None else f"{old.final_score:.4f}"
+    out.print(f"The record: {was}, {old.outcome}. Probable reason:")
+    for reason in found.reasons:
+        out.print(f"  {reason}")
+
+
+def print_checked(out: Console, sweep: Sweep, checked: verifying.Checked) -> None:
+    """The counts, then a line a finding, of each rule the first ten."""
+    out.print(Text(f"{sweep.folder_name}: {so_many(checked.planned, 'planned trial')}."))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("records", "finished", "crashed", "missing", "problems", "notes"):
+        table.add_column(name, justify="right")
+    counts = (checked.finished + checked.crashed, checked.finished, checked.crashed, checked.missing)
+    table.add_row(*map(str, (*counts, len(checked.problems), len(checked.notes))))
+    out.print(table)
+    for kind, found in (("problem", checked.problems), ("note", checked.notes)):
+        shown: Counter[str] = Counter()
+        for finding in found:
+            shown[finding.rule] += 1
+            if shown[finding.rule] <= 10:
+                out.print(Text(f"{kind}: {finding.file}: {finding.rule}: {finding.found}"), soft_wrap=True)
+        for rule, number in shown.items():
+            if number > 10:
+                out.print(Text(f"{kind}: {rule}: {number - 10} more, which --json lists"), soft_wrap=True)
+
+
+def print_retrained(out: Console, found: rerunning.Comparison | verifying.Finding) -> None:
+    """One line on a trial that was trained again, or could not be."""
+    if not isinstance(found, rerunning.Comparison):
+        out.print(Text(f"  problem: {found.file}: {found.rule}: {found.found}"), soft_wrap=True)
+        return
+    said = f"  {found.verdict.replace('_', ' ')}: {found.trial}"
+    if found.verdict != "identical":
+        size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
+        first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
+        said += f": largest difference {size}{first}; probable reason: {'; '.join(found.reasons)}"
+    elif not found.by_steps:
+        said += " (the final weights alone: the record's curves are not kept here)"
+    out.print(Text(said), soft_wrap=True)

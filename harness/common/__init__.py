@@ -1,0 +1,1 @@
+"""Errors, text, files, metrics and the hub: what everything else stands on."""

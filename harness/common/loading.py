@@ -1,0 +1,174 @@
+"""Loading what transformers has, errors in a line; what a checkpoint lacks of a network: only the head may be new."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.common import hub
+from harness.common.errors import HarnessError
+from harness.common.text import so_many
+
+_SHOWN = 3  # names that a line lists
+# Heads of pretraining and of other tasks, and what is no weight: every encoder leaves them behind.
+_USUAL = re.compile(
+    r"^(cls|lm_head|lm_loss|lm_predictions|mask_predictions|predictions|pred_layer|final_logits_bias|qa_outputs"
+    r"|generator_\w+|discriminator_predictions|vocab_\w+|decoder\.(weight|bias)|classifier|score|pre_classifier"
+    r"|classification_head|head)(\.|$)|(^|\.)pooler\.|(^|\.)(position_ids|token_type_ids|inv_freq)$"
+)
+_POOLER = re.compile(r"(^|\.)pool\w*\.")
+
+_ENCODER = "an encoder that transformers' AutoModelForSequenceClassification knows"
+
+
+def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str = _ENCODER) -> Any:
+    """What `load(place, …)` gives; a model with code of its own is refused where that is not trusted.
+
+    One of a kind that transformers knows is too: without its code it would be another network.
+    """
+    from transformers import PretrainedConfig
+
+    place, trusted = hub.location(spec), hub.trusts_remote_code()
+    try:
+        if not trusted and PretrainedConfig.get_config_dict(place)[0].get("auto_map"):
+            raise hub.custom_code(spec)
+        return load(place, trust_remote_code=trusted)
+    except HarnessError:
+        raise
+    except ImportError as error:  # a tokenizer's own needs: MeCab for Japanese
+        raise HarnessError(
+            f"the {what} of '{spec.name}' finds the packages that it needs",
+            got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
+            allowed="all of them installed",
+            fix="install it; for Japanese: pip install 'stability-harness[japanese]'",
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        if "trust_remote_code" in str(error):
+            raise hub.custom_code(spec) from None
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise HarnessError(
+            f"the {what} of '{spec.name}' can be loaded",
+            got=reason[:200],
+            allowed=kind,
+            fix="check the name, or name a complete folder with --set",
+        ) from None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Have transformers neither warn nor draw bars while it loads."""
+    import transformers
+
+    was = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # "newly initialized: classifier" is what we want
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(was)
+
+
+def head(module: nn.Module, info: Mapping[str, Any]) -> frozenset[str]:
+    """The parameters that a trial draws: what transformers draws itself when it loads a network with other outputs.
+
+    That is what the checkpoint lacks or has in another shape, and what gives the outputs, whose number is the task's.
+    `info` is transformers' loading info.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    drawn = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    encoder = f"{_prefix(module)}."
+    beside = [name for name in names if not name.startswith(encoder) and name not in drawn]
+    return frozenset(drawn & set(names)) | (_outputs(module) if beside else frozenset())
+
+
+def _prefix(module: nn.Module) -> str:
+    return str(getattr(module, "base_model_prefix", ""))
+
+
+def _outputs(module: Any) -> frozenset[str]:
+    """The parameters whose shape follows the number of outputs."""
+    config = copy.deepcopy(module.config)
+    config.num_labels += 1
+    with torch.device("meta"):
+        other = dict(type(module)(config).named_parameters())
+    return frozenset(
+        name for name, value in module.named_parameters() if name in other and other[name].shape != value.shape
+    )
+
+
+def check(name: str, module: nn.Module, info: Mapping[str, Any]) -> None:
+    """Raise HarnessError for an encoder of the model `name` that the checkpoint has not whole.
+
+    A pooler counts as the head's: masked language modelling leaves none behind.
+    """
+    encoder = f"{_prefix(module)}."
+    bare = not any(key.startswith(encoder) for key, _ in module.named_parameters())  # the encoder itself
+
+    def of_encoder(key: str) -> bool:
+        return (bare or key.startswith(encoder)) and _POOLER.search(key.removeprefix(encoder)) is None
+
+    allowed = "all but the head and a pooler, which each trial draws"
+    _refuse(name, f"the checkpoint of '{name}' has the whole encoder", module, info, of_encoder, allowed)
+
+
+def check_whole(name: str, module: nn.Module, info: Mapping[str, Any]) -> None:
+    """Raise HarnessError for a checkpoint of the model `name` that lacks anything: it is to be used as it is."""
+    _refuse(name, f"the checkpoint of '{name}' is whole", module, info, lambda key: True, "all weights of the network")
+
+
+def _refuse(
+    name: str, rule: str, module: nn.Module, info: Mapping[str, Any], needed: Callable[[str], bool], allowed: str
+) -> None:
+    wrong = [(key, *shapes) for key, *shapes in sorted(info["mismatched_keys"]) if needed(key)]
+    if wrong:
+        key, there, said = wrong[0]
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise HarnessError(
+            f"the weights of '{name}' have the shapes that its configuration says",
+            got=f"{key} {list(there)} where config.json says {list(said)}{more}",
+            allowed="weights and configuration of one model",
+            fix="correct config.json, or name another checkpoint",
+        )
+    missing = [key for key in sorted(info["missing_keys"]) if needed(key)]
+    if missing:
+        prefix = _to_strip(missing, info["unexpected_keys"], _prefix(module))
+        raise HarnessError(
+            rule,
+            got=f"{so_many(len(missing), 'tensor')} missing of {len(list(module.parameters()))}: {listed(missing)}",
+            allowed=allowed,
+            fix=f"strip the prefix '{prefix}' from its keys" if prefix else "name a complete checkpoint",
+        )
+
+
+def _to_strip(missing: Sequence[str], unexpected: Collection[str], base: str) -> str | None:
+    """The prefix of the checkpoint's keys without which most of what is missing would be found."""
+    wanted = {*missing, *(key.removeprefix(f"{base}.") for key in missing)}
+    prefixes: Counter[str] = Counter()
+    for key in unexpected:
+        parts = key.split(".")
+        rests = (number for number in range(1, len(parts)) if ".".join(parts[number:]) in wanted)
+        if (number := next(rests, None)) is not None:
+            prefixes[".".join(parts[:number]) + "."] += 1
+    prefix, count = next(iter(prefixes.most_common(1)), ("", 0))
+    return prefix if 2 * count > len(missing) else None
+
+
+def unused(name: str, info: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence about weights that the checkpoint has and the network does not, beside the usual heads."""
+    keys = [key for key in sorted(info["unexpected_keys"]) if not _USUAL.search(key)]
+    if not keys:
+        return ()
+    tensors = so_many(len(keys), "tensor")
+    return (f"The checkpoint of '{name}' has {tensors} that its network has no place for: {listed(keys)}.",)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few of some names."""
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

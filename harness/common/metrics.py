@@ -1,0 +1,305 @@
+"""Scores of a dev set, and whether they beat the majority classifier: decided in whole numbers, never in floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
+
+
+ENTITIES: Metric = "f1_entity"
+
+
+CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What logits are worth on a dev set.
+
+    `value` is a fraction (f1: of the class with index 1, with more than two classes f1_macro; f1_macro: the mean over
+    the classes that occur; f1_micro: of the pooled counts, which is the accuracy where every example has one label and
+    one answer; f1_entity: see `entities`), None where a logit was not finite. `correct` counts right answers, None for
+    a regression, for entities and where `value` is. `at_or_below_majority` is exact. `constant`: the same class, or for
+    a regression the same number, was predicted for all.
+    """
+
+    value: float | None
+    correct: int | None
+    at_or_below_majority: bool
+    constant: bool
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What the majority classifier scores; `correct` as in `Score`.
+
+    For a regression it is always predicting the mean, for entities finding none.
+    """
+
+    value: float
+    correct: int | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the lanes of a pack stand on the dev set after a share of their updates, were training to end there.
+
+    `scores` [L], of a lane that got NaN or infinity the majority's; `risen` [L]: above the majority by more than
+    chance leaves. Of a lane that stopped early it is the evaluation that its result is of. `last`: none follows.
+    """
+
+    share: float
+    scores: np.ndarray
+    risen: np.ndarray
+    last: bool
+
+
+def is_regression(metric: Metric) -> bool:
+    """Say whether a metric compares numbers (one logit an example) instead of classes."""
+    return metric in REGRESSION
+
+
+def counts(metric: Metric) -> bool:
+    """Say whether right answers are counted by a metric's `Score`."""
+    return not is_regression(metric) and metric != ENTITIES
+
+
+def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None = None) -> Score:
+    """Score logits [N, C] against labels [N]: classes 0 to C-1, or numbers for a regression, where C is 1.
+
+    Of entities N counts words, and `sentences` says how many of them each sentence has.
+
+    Between equal logits the first class is the answer. At or below the majority are: no more right answers than the
+    majority classifier has (accuracy), an F1 not above its F1 (of entities: none found), a Matthews correlation,
+    Pearson or Spearman not above 0.
+    A correlation that is not defined, a side being constant, is 0. Raises ValueError for shapes or labels that do not
+    fit.
+    """
+    _check(metric, logits, labels)
+    if not np.isfinite(logits).all():
+        return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
+    if is_regression(metric):
+        return _score_regression(metric, logits[:, 0], labels)
+    if metric == ENTITIES:
+        answers = logits.argmax(axis=1)
+        found = entities(answers, labels, _all(sentences, labels))
+        return Score(found.f1, None, found.right == 0, constant=bool((answers == answers[0]).all()))
+    classes = logits.shape[1]
+    table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
+    correct = sum(table[k][k] for k in range(classes))
+    value = _value(metric, table)
+    if metric == "matthews_correlation":
+        below = _matthews_numerator(table) <= 0
+    else:
+        below = _exact(metric, table) <= max(_exact(metric, constant) for constant in _majority_tables(table))
+    constant = sum(any(row[k] for row in table) for k in range(classes)) == 1
+    return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
+
+
+@dataclass(frozen=True)
+class Entities:
+    """How many entities there are, how many were answered, and how many of these are right: start, end and type."""
+
+    there: int
+    answered: int
+    right: int
+
+    @property
+    def f1(self) -> float:
+        """2 right / (there + answered), 0 where there is nothing."""
+        return 2 * self.right / (self.there + self.answered) if self.there + self.answered else 0.0
+
+
+def entities(answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray) -> Entities:
+    """Compare the entities of the tags answered [N] with those of the labels [N]; `sentences` [S] counts words.
+
+    Tag 0 is O, 2k+1 begins an entity of type k (B-), 2k+2 goes on with it (I-). As IOB2, strictly: an entity begins
+    with its B and goes on over the I of its type, within its sentence; an I that follows neither belongs to none
+    (seqeval's strict mode; Tjong Kim Sang and De Meulder 2003 for the F1).
+    """
+    one, other = (_spans(tags, sentences) for tags in (labels, answers))
+    return Entities(len(one), len(other), len(np.intersect1d(one, other, assume_unique=True)))
+
+
+def _spans(tags: np.ndarray, sentences: np.ndarray) -> np.ndarray:
+    """The entities of tags [N], one number each for start, end and type."""
+    kind = (tags.astype(np.int64) + 1) // 2  # 0: none
+    goes_on = (tags > 0) & (tags % 2 == 0)
+    goes_on[1:] &= kind[1:] == kind[:-1]
+    goes_on[np.cumsum(sentences)[:-1]] = False
+    goes_on[0] = False
+    breaks = np.append(np.flatnonzero(~goes_on), len(tags))
+    begins = tags[breaks[:-1]] % 2 == 1
+    start, end = breaks[:-1][begins], breaks[1:][begins]
+    found: np.ndarray = (kind[start] * (len(tags) + 1) + start) * (len(tags) + 1) + end
+    return found
+
+
+def _all(sentences: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    if sentences is None or sentences.sum() != len(labels) or sentences.min() < 1:
+        raise ValueError(f"entities stand in sentences of one word or more, {len(labels)} in all; got {sentences}")
+    return sentences
+
+
+def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None = None) -> dict[str, float]:
+    """Score logits [N, C] against labels [N] by all metrics that fit them; f1 with two classes alone.
+
+    With `sentences`, as in `score`: f1_entity with `entity_precision`, `entity_recall` and the words' accuracy. Empty
+    where a logit is not finite. Raises ValueError as `score` does.
+    """
+    regression = labels.dtype.kind == "f"
+    _check("pearson" if regression else "accuracy", logits, labels)
+    if not np.isfinite(logits).all():
+        return {}
+    if regression:
+        return {metric: _score_regression(metric, logits[:, 0], labels).value or 0.0 for metric in REGRESSION}
+    answers = logits.argmax(axis=1)
+    if sentences is not None:
+        found = entities(answers, labels, _all(sentences, labels))
+        shares = {"entity_precision": found.answered, "entity_recall": found.there}
+        parts = {name: found.right / of if of else 0.0 for name, of in shares.items()}
+        return {"accuracy": float((answers == labels).mean()), "f1_entity": found.f1} | parts
+    table = _confusion(labels, answers, logits.shape[1])
+    return dict(_values(tuple(map(tuple, table))))
+
+
+@lru_cache(maxsize=4096)  # runs of one cell often answer alike, and exact fractions take their time
+def _values(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, float], ...]:
+    """The metrics that fit a confusion table, and their scores."""
+    table = [list(row) for row in rows]
+    return tuple((metric, _value(metric, table)) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2)
+
+
+def of_counts(metric: Metric, table: list[list[int]]) -> float:
+    """Give the score of a confusion table [C][C], rows being labels and columns answers, C at least 2."""
+    return _value(metric, table)
+
+
+def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
+    """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
+
+    `num_classes` matters to f1 alone, which is a macro mean above two; without it, it is read off the labels. A
+    correlation with a constant is 0 by convention, Matthews' as well.
+    """
+    if not counts(metric):
+        return Majority(value=0.0, correct=None)
+    classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
+    _check(metric, np.zeros((len(labels), classes)), labels)
+    tables = _majority_tables(_confusion(labels, labels, classes))
+    value = max(_value(metric, table) for table in tables)
+    return Majority(value=value, correct=max(map(sum, _confusion(labels, labels, classes))))
+
+
+def label_entropy(labels: np.ndarray) -> float:
+    """Give the entropy of class labels [N] in nats: the loss of a model that knows their frequencies and no more."""
+    _, counts = np.unique(labels, return_counts=True)
+    shares = counts / counts.sum()
+    return float((shares * np.log(1 / shares)).sum())
+
+
+def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(f"logits are [N, C] and labels [N], N at least 1; got {logits.shape} and {labels.shape}")
+    if is_regression(metric):
+        if logits.shape[1] != 1 or not np.isfinite(labels).all():
+            raise ValueError(f"a regression has one logit an example and finite labels; got logits {logits.shape}")
+    elif logits.shape[1] < 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"labels are whole numbers from 0 to C-1, C at least 2; got {labels.dtype} {labels.min()} to {labels.max()}"
+            f" for {logits.shape[1]} logits"
+        )
+
+
+# ------------------------------------------------------------------------------------------------- classification
+
+_Table = list[list[int]]  # Python's integers: products of counts neither round nor overflow
+
+
+def _confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> _Table:
+    pairs = labels.astype(np.int64) * classes + answers
+    table: _Table = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()
+    return table
+
+
+def _majority_tables(table: _Table) -> list[_Table]:
+    """The confusion tables of always answering a most frequent class, one for each class that is."""
+    counts = [sum(row) for row in table]
+    classes = range(len(table))
+    winners = [k for k in classes if counts[k] == max(counts)]
+    return [[[counts[row] if column == winner else 0 for column in classes] for row in classes] for winner in winners]
+
+
+def _exact(metric: Metric, table: _Table) -> Fraction:
+    if metric in ("accuracy", "f1_micro"):  # Σ 2 TP / Σ (2 TP + FP + FN): each wrong answer is one FP and one FN
+        return Fraction(sum(table[k][k] for k in range(len(table))), sum(map(sum, table)))
+    if metric == "f1" and len(table) == 2:
+        return _f1(table, 1)
+    # As scikit-learn's macro mean: over the classes that occur, in the labels or in the answers.
+    present = [k for k in range(len(table)) if any(table[k]) or any(row[k] for row in table)]
+    return sum((_f1(table, k) for k in present), Fraction(0)) / len(present)
+
+
+def _f1(table: _Table, positive: int) -> Fraction:
+    """2 TP / (2 TP + FP + FN); 0 where a class neither occurs nor is answered."""
+    denominator = sum(table[positive]) + sum(row[positive] for row in table)
+    return Fraction(2 * table[positive][positive], denominator) if denominator else Fraction(0)
+
+
+def _matthews_numerator(table: _Table) -> int:
+    """The covariance of labels and answers, times N²: c·N - Σ t_k·p_k (Gorodkin 2004, R_K)."""
+    total, correct = sum(map(sum, table)), sum(table[k][k] for k in range(len(table)))
+    return correct * total - sum(sum(table[k]) * sum(row[k] for row in table) for k in range(len(table)))
+
+
+def _value(metric: Metric, table: _Table) -> float:
+    if metric != "matthews_correlation":
+        return float(_exact(metric, table))
+    total = sum(map(sum, table))
+    labels = total**2 - sum(sum(row) ** 2 for row in table)
+    answers = total**2 - sum(sum(row[k] for row in table) ** 2 for k in range(len(table)))
+    return _ratio(_matthews_numerator(table), labels, answers)
+
+
+# ----------------------------------------------------------------------------------------------------- regression
+
+
+def _score_regression(metric: Metric, predictions: np.ndarray, labels: np.ndarray) -> Score:
+    whole = _doubled_ranks if metric == "spearman" else _whole_numbers
+    one, two = whole(predictions), whole(labels)
+    covariance = len(one) * sum(a * b for a, b in zip(one, two, strict=True)) - sum(one) * sum(two)
+    variances = [len(x) * sum(a * a for a in x) - sum(x) ** 2 for x in (one, two)]
+    value = _ratio(covariance, *variances)
+    return Score(value=value, correct=None, at_or_below_majority=covariance <= 0, constant=variances[0] == 0)
+
+
+def _whole_numbers(values: np.ndarray) -> list[int]:
+    """The values times a common power of two that makes all whole: every finite float is a whole number over one."""
+    ratios: Sequence[tuple[int, int]] = [value.as_integer_ratio() for value in values.tolist()]
+    scale = max(denominator for _, denominator in ratios)
+    return [numerator * (scale // denominator) for numerator, denominator in ratios]
+
+
+def _doubled_ranks(values: np.ndarray) -> list[int]:
+    """Twice the ranks, so that those of equal values, the mean of their places, are whole."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    doubled = 2 * counts.cumsum() - counts + 1
+    ranks: list[int] = doubled[place].tolist()
+    return ranks
+
+
+def _ratio(covariance: int, variance: int, other: int) -> float:
+    """Give covariance / √(variance · other), 0 where it is not defined; squared exactly, rounded once, so within ±1."""
+    if variance == 0 or other == 0:
+        return 0.0
+    return math.copysign(math.sqrt(Fraction(covariance**2, variance * other)), covariance) if covariance else 0.0
+
+
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]

@@ -1,0 +1,42 @@
+"""Values, counts and names of cells as texts; the last line of an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Scalar = str | int | float | bool | None
+
+
+def show(value: object) -> str:
+    """A value as people write it: 2e-5, on, off, none."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float):
+        plain = f"{value:.12g}"
+        mantissa, _, exponent = f"{value:.11e}".partition("e")
+        short = f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}" if exponent else plain
+        return short if "e" in plain or (0 < abs(value) < 0.01 and len(short) <= len(plain)) else plain
+    return str(value)
+
+
+def so_many(number: int, unit: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def name_cell(axes: Sequence[tuple[str, Scalar]]) -> str:
+    """A place on the axes in words: `lr 2e-5, bias correction on`; `the only recipe` where there are no axes."""
+    return ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in axes) or "the only recipe"
+
+
+def same_value(one: object, other: object) -> bool:
+    """Equal as YAML means it: 1 and 1.0 are, 1 and on are not."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def last_line(error: str) -> str:
+    """The line of a traceback that says what happened."""
+    lines = [line for line in error.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no text"

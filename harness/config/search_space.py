@@ -1,0 +1,85 @@
+"""What a search looks through: ranges, the sampler's and the pruner's settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from harness.common.text import Scalar
+from harness.config.recipe import MAX_SEED, MOST, Frozen, Seeds
+
+
+class Range(Frozen):
+    """What a search may set one field of a recipe to: a number from `low` to `high`, or one of `choices`.
+
+    `log`: evenly in the logarithm; `step`: only low, low + step, …. With `when` the field is searched only where the
+    fields named there, which stand before it in the space, have one of the values; elsewhere it stays as it is.
+    """
+
+    field: str
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: tuple[Scalar, ...] = ()
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
+    otherwise: Scalar = None  # its value where a condition does not hold
+
+    @property
+    def values(self) -> tuple[Scalar, ...] | None:
+        """All values there are, in their order; None where they are continuous."""
+        if self.choices or self.low is None or self.high is None:
+            return self.choices
+        step = self.step or (1 if isinstance(self.low, int) else None)
+        if step is None or self.log:
+            return None if isinstance(self.low, float) else tuple(range(int(self.low), int(self.high) + 1))
+        count = int((self.high - self.low) / step + 1e-9)  # 0.3 / 0.1 lies below 3
+        return tuple(neat(self.low + number * step, self) for number in range(count + 1))
+
+
+class Pruner(Frozen):
+    """Which recipes a search stops in mid-training, by Optuna's pruner of that name; a step is 1 % of the training.
+
+    Nothing is stopped before `n_warmup_steps` and before the warm-up of the learning rate is over, nor before
+    `n_majority_steps` while a run has not yet risen above the majority classifier: a late riser is no failed run. Of
+    the runs of `rte_lr`, embedded, that learned, 7 % rose after half of their training and 1 % after three quarters.
+    """
+
+    name: Literal["median", "percentile", "successive_halving", "hyperband", "patient"]
+    n_startup_trials: int = Field(default=5, ge=0)  # recipes that must have finished before one is stopped
+    n_warmup_steps: int = Field(default=50, ge=1, le=100)
+    n_majority_steps: int = Field(default=75, ge=1, le=100)
+    interval_steps: int = Field(default=5, ge=1, le=50)  # between two looks
+    percentile: float = Field(default=25.0, gt=0, lt=100)  # the best so many per cent go on
+    reduction_factor: int = Field(default=3, ge=2)  # one of so many goes on
+    patience: int = Field(default=20, ge=1, le=100)  # steps without a better value, then as the median pruner
+
+
+OF_PRUNERS = {
+    "percentile": ("percentile",),
+    "reduction_factor": ("successive_halving", "hyperband"),
+    "patience": ("patient",),
+}
+
+
+class Search(Frozen):
+    """How recipes are looked for in a space instead of listed; the sweep's seeds train every one of them."""
+
+    space: tuple[Range, ...]
+    recipes: int = Field(default=40, ge=1, le=MOST)
+    sampler: Literal["tpe", "random", "grid", "qmc", "nsga2", "cmaes"] = "tpe"
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    objective: Literal["mean", "iqm", "lower_quantile", "mean_minus_sd"] = "mean"
+    failing: Literal["constraint", "objective", "ignore"] = "constraint"
+    pruner: Pruner | None = None
+    best: int = Field(default=3, ge=0)  # so many are confirmed, on fresh seeds
+    confirm: tuple[Seeds, ...] = ()
+
+
+def neat(value: int | float, of: Range) -> int | float:
+    """A number within a range as a person would write it: of a continuous one three digits."""
+    if isinstance(of.low, int) or of.low is None or of.high is None:
+        return int(value)
+    digits = 12 if of.step is not None else 3
+    return min(max(float(f"{value:.{digits}g}"), float(of.low)), float(of.high))

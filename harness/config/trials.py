@@ -1,0 +1,180 @@
+"""A sweep's cells (recipes) and trials (a recipe and its seeds), and their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from pydantic import Field
+
+from harness.common.errors import HarnessError
+from harness.common.text import Scalar, name_cell, same_value, show
+from harness.config.recipe import BY_NAME, SEED_FIELDS, BaselineName, Frozen, Recipe, Seeds, Spec, TaskSpec
+from harness.config.search_space import Search
+from harness.config.yaml_reader import parse_yaml, unknown_key
+
+
+class Cell(Frozen):
+    """One recipe of a sweep and where it stands on the sweep's axes, as (axis, value) pairs in the file's order."""
+
+    axes: tuple[tuple[str, Scalar], ...]
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """`lr 2e-5, bias correction on, epochs 3`; `the only recipe` in a sweep without axes."""
+        return name_cell(self.axes)
+
+
+class Trial(Frozen):
+    """One training run: a recipe and its seeds, and the place of its cell in the sweep."""
+
+    recipe: Recipe
+    seeds: Seeds
+    cell: int = Field(ge=0)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
+        """A copy with other fields, without the id of the original."""
+        copy = super().model_copy(update=update, deep=deep)
+        vars(copy).pop("id", None)
+        return copy
+
+    @cached_property
+    def id(self) -> str:
+        """A readable slug and eight hex digits over every field that decides the result.
+
+        The slug holds the same fields in every sweep, and fields at their default are left out of the hash, so that
+        neither a new axis nor a new field of `Recipe` orphans trained trials.
+        """
+        recipe, seeds = self.recipe, self.seeds
+        decisive = recipe.model_dump(exclude_defaults=True)
+        for name in BY_NAME:
+            if isinstance(spec := decisive.get(name), dict):
+                for no_part in ("files", "folder", "file", "allow_unknown"):  # what doesn't decide the result
+                    spec.pop(no_part, None)
+        decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        drivers = (seeds.init_seed, seeds.order_seed, seeds.dropout_seed)
+        which = f"seed{seeds.seed}" if set(drivers) == {seeds.seed} else "init{}-order{}-dropout{}".format(*drivers)
+        correction = "bc" if recipe.bias_correction else "nobc"
+        return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
+
+
+class Sweep(Frozen):
+    """A resolved sweep: one profile, its cells in the order of the axes, and the seeds every cell is trained with."""
+
+    # They name a folder; a plan.json may be a stranger's.
+    name: str = Field(pattern=r"^[^/\x00]+$")
+    profile: str = Field(pattern=r"^[^/\x00]+$")
+    title: str
+    stand_in: str | None = None
+    source: str | None = None  # the file's text, and what was set beside it, for the report
+    baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
+    cells: tuple[Cell, ...] = Field(min_length=1)
+    seeds: tuple[Seeds, ...] = Field(min_length=1)
+    record: bool = True  # what the diagnosis reads: changes no result
+    search: Search | None = None  # where cells are looked for; before the first, one cell at the space's largest ends
+
+    @property
+    def folder_name(self) -> str:
+        """`<sweep>@<profile>`, the name of its results folder."""
+        return f"{self.name}@{self.profile}"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes, in the file's order."""
+        return tuple(name for name, _ in self.cells[0].axes)
+
+
+@lru_cache(maxsize=8)
+def expand(sweep: Sweep) -> tuple[Trial, ...]:
+    """All trials of a sweep, cell by cell and in each by seed; the same sweep gives the same trials and ids.
+
+    Raises HarnessError when two of them are the same training run (two named recipes with equal values, say).
+    """
+    trials = tuple(
+        Trial(recipe=cell.recipe, seeds=seeds, cell=index)
+        for index, cell in enumerate(sweep.cells)
+        for seeds in sweep.seeds
+    )
+    first: dict[str, Trial] = {}
+    for trial in trials:
+        other = first.setdefault(trial.id, trial)
+        if other is not trial:
+            raise HarnessError(
+                "every trial stands once in a sweep",
+                got=f"{trial.id} in '{sweep.cells[other.cell].label}' and '{sweep.cells[trial.cell].label}'",
+                allowed="cells that differ",
+                fix="remove one of them",
+            )
+    return trials
+
+
+def where(
+    sweep: Sweep, conditions: Sequence[str], seed: int | None = None, option: str = "--where"
+) -> tuple[Trial, ...]:
+    """The trials that match `key=value` texts over axes, recipe fields and seeds, in the plan's order.
+
+    Raises HarnessError, which names the `option` that they were given by, for texts that can't be read.
+    """
+    wanted: dict[str, Any] = {}
+    for condition in conditions:
+        key, equals, text = condition.partition("=")
+        known = dict.fromkeys((*sweep.axes, *Recipe.model_fields, *SEED_FIELDS))
+        if not equals:
+            raise HarnessError(f"{option} takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
+        if key not in known:
+            raise unknown_key(key, tuple(known), option)
+        if key in wanted or (key == "seed" and seed is not None):
+            raise HarnessError(
+                f"{option} names a key once", got=f"{key} twice", allowed="one value a key", fix="remove one"
+            )
+        wanted[key] = None if text == "none" else parse_yaml(text, f"the value of {option} {key}")
+    if seed is not None:
+        wanted["seed"] = seed
+
+    def value(trial: Trial, key: str) -> object:
+        axes = dict(sweep.cells[trial.cell].axes)
+        if key in axes:
+            return axes[key]
+        if key in SEED_FIELDS:
+            return getattr(trial.seeds, key)
+        setting = getattr(trial.recipe, key)
+        return setting.name if isinstance(setting, Spec) else setting
+
+    def matches(trial: Trial) -> bool:
+        return all(same_value(value(trial, key), want) for key, want in wanted.items())
+
+    return tuple(trial for trial in expand(sweep) if matches(trial))
+
+
+def _decisive(recipe: Recipe) -> dict[str, object]:
+    """The fields of a recipe that an id depends on, those of task and model each by itself."""
+    values = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
+    fields = {name: value.name if isinstance(value, Spec) else value for name, value in values.items()}
+    told = (name for name in TaskSpec.model_fields if name not in ("files", "allow_unknown"))
+    task = {f"task.{name}": getattr(recipe.task, name) for name in told}
+    return {**task, "model.name": recipe.model.name, **fields}
+
+
+def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | None:
+    """Which axis of an edited sweep lost values that trained trials have; None when none would be orphaned."""
+    kept = {trial.id for trial in expand(new)}
+    lost = [trial for trial in trained if trial.id not in kept]
+    if not lost:
+        return None
+    have, gone = ([_decisive(one.recipe) for one in many] for many in (new.cells, lost))
+    for name in gone[0]:
+        values = [fields[name] for fields in have]
+        removed = [fields[name] for fields in gone if not any(same_value(fields[name], value) for value in values)]
+        if removed:
+            return f"{name.removesuffix('.name')} {show(removed[0])}"
+    for name in SEED_FIELDS:
+        seeds = {getattr(seeds, name) for seeds in new.seeds}
+        missing = sorted({getattr(trial.seeds, name) for trial in lost} - seeds)
+        if missing:
+            return f"{name} {', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}"
+    return f"the cell '{old.cells[lost[0].cell].label}'"

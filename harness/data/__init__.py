@@ -1,0 +1,1 @@
+"""Files and GLUE become texts, then token ids."""

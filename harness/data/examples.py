@@ -1,0 +1,66 @@
+"""A task's examples as texts and labels, before any tokeniser."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.common.metrics import Metric
+
+SPLITS = ("train", "validation", "test")
+NO_LABEL = -100  # of tokens that have none, as cross-entropy leaves them out
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """One split as text; `labels` [N] are class indexes (int64), or numbers (float32) for a regression.
+
+    `numbers` [N] say where in the `source` each example stands: lines of a file, or rows of a data set (`unit`). Of a
+    token task an example is a sentence, its text the `words` with blanks between them, and `labels` [N, W] those of
+    the words, `NO_LABEL` behind the last.
+    """
+
+    texts: tuple[str, ...]
+    pairs: tuple[str, ...] | None
+    labels: np.ndarray
+    source: str
+    unit: str
+    numbers: Sequence[int]
+    words: tuple[tuple[str, ...], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A task before its tokeniser; `label_names` stand in the order of the indexes, None for a regression.
+
+    Those of a token task are O and then B-X, I-X for each type X of the training split, in the order of the alphabet.
+
+    `sha256` is over texts and labels (as numbers) of the splits in order: the same data give the same hash from
+    whatever path, format or spelling of the labels.
+    """
+
+    name: str
+    metric: Metric
+    label_names: tuple[str, ...] | None
+    train: Rows
+    validation: Rows
+    sha256: str
+    test: Rows | None = None
+
+
+def splits(raw: Raw) -> dict[str, Rows]:
+    """The splits there are, by name: train, validation and, where there is one, test."""
+    return {"train": raw.train, "validation": raw.validation} | ({} if raw.test is None else {"test": raw.test})
+
+
+def sha256_of(parts: Sequence[Rows]) -> str:
+    """The hash of texts and labels of splits in order; sources and spellings are not in it."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        digest.update(f"{len(rows.texts)} {'one text' if rows.pairs is None else 'two texts'}\n".encode())
+        for text in (*rows.texts, *(rows.pairs or ())):
+            content = text.encode()
+            digest.update(b"%d %s\n" % (len(content), content))  # with its length, so that no two lists collide
+        digest.update(rows.labels.astype(rows.labels.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,74 @@
+"""The tasks that go by a name: GLUE's columns, label names and sizes, and the one that is shipped."""
+
+from dataclasses import dataclass
+
+from harness.common.metrics import Metric
+
+GLUE_REPOSITORY = "nyu-mll/glue"
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class Glue:
+    """A GLUE task: names its columns go by (on the hub first, then in the official files), and its official sizes.
+
+    `names` are the hub's numbering of the labels; `headerless` the columns of official files that have no header.
+    """
+
+    text: tuple[str, ...]
+    pair: tuple[str, ...]
+    label: tuple[str, ...]
+    names: tuple[str, ...]
+    metric: Metric
+    sizes: tuple[int, int]
+    validation: str = "validation"
+    headerless: tuple[int, int] | None = None  # text, label
+
+
+# Columns, label names and sizes: Wang et al. 2019 (GLUE) as kept in nyu-mll/glue, and the headers of its TSV files.
+_PAIR = (("sentence1",), ("sentence2",))
+GLUE: dict[str, Glue] = {
+    "cola": Glue(
+        ("sentence",),
+        (),
+        ("label",),
+        ("unacceptable", "acceptable"),
+        "matthews_correlation",
+        (8_551, 1_043),
+        headerless=(3, 1),
+    ),
+    "sst2": Glue(("sentence",), (), ("label",), ("negative", "positive"), "accuracy", (67_349, 872)),
+    "mrpc": Glue(
+        ("sentence1", "#1 String"),
+        ("sentence2", "#2 String"),
+        ("label", "Quality"),
+        ("not_equivalent", "equivalent"),
+        "f1",
+        (3_668, 408),
+    ),
+    "stsb": Glue(*_PAIR, ("label", "score"), (), "pearson", (5_749, 1_500)),
+    "qqp": Glue(
+        ("question1",),
+        ("question2",),
+        ("label", "is_duplicate"),
+        ("not_duplicate", "duplicate"),
+        "f1",
+        (363_846, 40_430),
+    ),
+    "mnli": Glue(
+        ("premise", "sentence1"),
+        ("hypothesis", "sentence2"),
+        ("label", "gold_label"),
+        ("entailment", "neutral", "contradiction"),
+        "accuracy",
+        (392_702, 9_815),
+        validation="validation_matched",
+    ),
+    "qnli": Glue(
+        ("question",), ("sentence",), ("label",), ("entailment", "not_entailment"), "accuracy", (104_743, 5_463)
+    ),
+    "rte": Glue(*_PAIR, ("label",), ("entailment", "not_entailment"), "accuracy", (2_490, 277)),
+    "wnli": Glue(*_PAIR, ("label",), ("not_entailment", "entailment"), "accuracy", (635, 71)),
+}
+OWN = Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
+NAMES = (*GLUE, EMBEDDED)  # of tasks that need no files

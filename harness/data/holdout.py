@@ -1,0 +1,61 @@
+"""A share of the training examples as the dev split: which of them, decided by a hash of their texts and a seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from harness.common.errors import HarnessError
+from harness.common.text import so_many
+
+
+def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share: float, seed: int) -> frozenset[int]:
+    """The places [of N] that go to the dev split: `share` of them, of each class in proportion.
+
+    `keys` [N] are the texts of the examples: equal ones stay together, so that none stands in both splits. Of each
+    class the groups with the smallest hashes of seed and texts are taken, until its part is full; its last group stays
+    in training. `classes` [N] is None where there are none to be kept in proportion. The same on every machine: no
+    generator of numbers is asked. Raises HarnessError where nothing is left for one of the two.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    by_class: dict[str, list[list[int]]] = {}
+    for places in groups.values():  # texts with several labels go with the first
+        by_class.setdefault("" if classes is None else classes[places[0]], []).append(places)
+    sizes = {name: sum(map(len, own)) for name, own in by_class.items()}
+    found: set[int] = set()
+    for name, wanted in _parts(sizes, share).items():
+        ordered = sorted(by_class[name], key=lambda places: _hash(keys[places[0]], seed))
+        taken = 0
+        for places in ordered[:-1]:
+            if taken >= wanted:
+                break
+            found.update(places)
+            taken += len(places)
+    if not found or len(found) == len(keys):
+        raise HarnessError(
+            "task.validation leaves examples for training and for the dev split",
+            got=f"{share:g} of {so_many(len(keys), 'example')}, {len(groups)} of them different",
+            allowed="enough of each class for both",
+            fix="raise or lower it, or give more examples",
+        )
+    return frozenset(found)
+
+
+def _parts(sizes: dict[str, int], share: float) -> dict[str, int]:
+    """How many examples of each class: `share` of all together, by largest remainders (Hamilton's method)."""
+    exact = {name: share * size for name, size in sorted(sizes.items())}
+    parts = {name: int(part) for name, part in exact.items()}
+    missing = round(share * sum(sizes.values())) - sum(parts.values())
+    for name in sorted(exact, key=lambda one: parts[one] - exact[one])[: max(0, missing)]:
+        parts[name] += 1
+    return parts
+
+
+def _hash(key: tuple[str, ...], seed: int) -> bytes:
+    digest = hashlib.sha256(f"{seed}\n".encode())
+    for text in key:
+        content = text.encode()
+        digest.update(b"%d %s\n" % (len(content), content))  # with its length, so that no two keys collide
+    return digest.digest()

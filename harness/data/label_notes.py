@@ -1,0 +1,108 @@
+"""What the labels of a task allow to be learned and shown: what is refused, and what a person is told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.common.metrics import ENTITIES, is_regression
+from harness.common.text import so_many
+from harness.data.examples import NO_LABEL, Raw
+
+# A column in which most values stand once is a key, not a class: with fewer than two examples a class there is nothing
+# to learn it from and ask it for. Up to so many classes it may be a toy, or learning from single examples.
+MOST_FEW = 20
+# Where one class is so frequent, always answering it leaves less than a tenth of the accuracy to be gained.
+FREQUENT = 0.9
+
+
+def refuse_ids(raw: Raw) -> None:
+    """Raise HarnessError as `refuse_id_labels`, of a task that was read."""
+    if raw.label_names is not None and raw.metric != ENTITIES:
+        refuse_id_labels([raw.label_names[label] for label in raw.train.labels.tolist()], raw.train.source)
+
+
+def refuse_id_labels(labels: Sequence[str], source: str) -> None:
+    """Raise HarnessError for training labels that are as good as all different: ids, not classes."""
+    classes = len(set(labels))
+    if classes > MOST_FEW and len(labels) < 2 * classes:
+        once = sum(count == 1 for count in Counter(labels).values())
+        raise HarnessError(
+            f"a class has two training examples or more on average ({source})",
+            got=f"{classes:,} classes for {so_many(len(labels), 'example')}, {once:,} of them seen once, as of an id",
+            allowed=f"at most {len(labels) // 2:,} classes there",
+            fix="name the column of the labels with task.label, or set task.metric=pearson for labels that are numbers",
+        )
+
+
+def refuse_single(raw: Raw) -> None:
+    """Raise HarnessError for a dev split whose labels are all the same: no score of it can tell runs apart.
+
+    Of a regression the training labels are looked at too; of entities, whether there are any.
+    """
+    for split, rows in (("training", raw.train), ("dev", raw.validation)):
+        labels = np.unique(rows.labels[rows.labels != NO_LABEL])
+        if len(labels) > 1 or (split == "training" and not is_regression(raw.metric)):
+            continue
+        name = f"{labels[0]:g}" if raw.label_names is None else raw.label_names[labels[0]]
+        examples = f"all {len(rows.texts):,} examples" if len(rows.texts) > 1 else "its only example"
+        if raw.metric == ENTITIES:
+            rule, why = f"a {split} split has entities", "none can be found, and every run would count as failed"
+        elif is_regression(raw.metric):
+            rule, why = (
+                f"the {split} labels differ",
+                "no answer correlates with them, and every run would count as failed",
+            )
+        else:
+            rule, why = (
+                f"a {split} split has two classes or more",
+                "always answering it is right everywhere, and every run ",
+            )
+            why += "would count as failed"
+        raise HarnessError(
+            f"{rule} ({rows.source})",
+            got=f"'{name}' for {examples}: {why}",
+            allowed="examples with different labels",
+            fix="check task.label, or draw the split anew (of the training file: --set task.validation=0.1)",
+        )
+
+
+def of(raw: Raw) -> tuple[str, ...]:
+    """Sentences about a task's classes that a person should read before training; none of a regression or of words."""
+    if raw.label_names is None or raw.metric == ENTITIES:
+        return ()
+    train, dev = (
+        dict(zip(raw.label_names, np.bincount(rows.labels, minlength=len(raw.label_names)).tolist(), strict=True))
+        for rows in (raw.train, raw.validation)
+    )
+    top = max(dev, key=lambda name: dev[name])
+    return (*_rare(train), *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'"))
+
+
+def _rare(train: Mapping[str, int]) -> tuple[str, ...]:
+    """A sentence about classes that have a single training example."""
+    once = [name for name, count in train.items() if count == 1]
+    if not once:
+        return ()
+    shown = ", ".join(f"'{name}'" for name in once[:3]) + (", …" if len(once) > 3 else "")
+    return (f"Classes with a single training example: {len(once)} of {len(train)} ({shown}).",)
+
+
+def unbalanced(metric: str, correct: int, examples: int, top: str = "one class") -> tuple[str, ...]:
+    """A sentence about accuracy on a dev split where so many of the examples are of the class `top`, if they are most.
+
+    It says what accuracy can't show there, and which metrics can.
+    """
+    if metric not in ("accuracy", "f1_micro") or correct < FREQUENT * examples:
+        return ()
+    if correct == examples:
+        return (f"All {examples:,} dev examples are of one class: every run counts as failed, whatever it learned.",)
+    rest, most = examples - correct, f"{correct:,} of {examples:,}"
+    return (
+        f"{most} dev examples are of {top}: always answering that scores {correct / examples:.3f}, so "
+        f"that {metric.replace('_', ' ')} hardly shows whether the other {rest:,} {'is' if rest == 1 else 'are'} told "
+        "apart. f1_macro and matthews_correlation show it: set task.metric to one of them.",
+    )

@@ -1,0 +1,297 @@
+"""What a task's data are like, before anything is trained on them: sizes, labels, lengths, duplicates, leaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.common import metrics
+from harness.common.errors import HarnessError
+from harness.config.recipe import TaskSpec
+from harness.data import label_notes, tasks, vocabulary
+from harness.data.examples import NO_LABEL, Raw, Rows
+from harness.data.tokenization import Tokenizer
+
+MOST_SHOWN = 5  # examples of each finding
+_BINS = 12  # of a histogram, about
+_EXCERPT = 80  # characters
+_LONG_WORD = 20  # characters a word on average, more than any language that parts its words has
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the examples of a split are, both texts of a pair together."""
+
+    median: float
+    p95: float
+    longest: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example where it stands: its number in the source, its label, its length, and how it begins."""
+
+    number: int
+    label: str
+    length: int
+    begins: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Examples with the same texts: the numbers of all of them in their sources, and their labels."""
+
+    train: tuple[int, ...]
+    dev: tuple[int, ...]
+    labels: tuple[str, ...]
+    begins: str
+    test: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Examples of one split whose texts stand in another too, those of them whose label stands at none, the first."""
+
+    examples: int
+    disagreeing: int
+    first: tuple[Repeated, ...]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split; `tokens` count the special ones and are not cut, `cut` is how many examples max_length would cut."""
+
+    source: str
+    unit: str
+    examples: int
+    labels: dict[str, int] | None  # class and count, of a token task each word's; None for a regression
+    label_range: tuple[float, float, float] | None  # of a regression: lowest, mean, highest
+    words: Lengths
+    characters: Lengths
+    tokens: Lengths | None
+    cut: int | None
+    unknown: float | None  # share of the tokens, those around the texts left out; None where none can be
+    repeats: int  # examples whose texts stood in the split before
+    disagreeing: int  # texts that stand in it with different labels
+    repeated: tuple[Repeated, ...]  # the first of them, those that disagree before the others
+    longest: tuple[Example, ...]
+    empty: tuple[int, ...]  # numbers of the examples with a blank text; training refuses them in files
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bar of the histogram: lengths from `low` to `high`, None for all that are longer."""
+
+    low: int
+    high: int | None
+    train: int
+    dev: int
+    test: int = 0
+
+
+@dataclass(frozen=True)
+class Described:
+    """All of a task's data; `leaks` are dev examples whose texts are in the training split.
+
+    What is said of a test split is None where there is none.
+    """
+
+    name: str
+    metric: str
+    kind: Literal["texts", "tokens"]
+    pairs: bool
+    classes: int | None
+    majority: float
+    sha256: str
+    max_length: int
+    train: Split
+    dev: Split
+    leaks: int
+    leaks_disagreeing: int  # of them, those whose label no such training example has
+    leaked: tuple[Repeated, ...]
+    unit: Literal["tokens", "words", "characters"]  # of the histogram and the longest
+    histogram: tuple[Bin, ...]
+    test: Split | None = None
+    test_leaks_of_train: Leaks | None = None  # test examples whose texts are in the training split
+    test_leaks_of_dev: Leaks | None = None  # … in the dev split, by which all is chosen
+    notes: tuple[str, ...] = ()  # what its labels can't show, and why a sweep would refuse them
+
+
+def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> Described:
+    """Read a task and look at it; lengths in tokens where there is a tokenizer. Raises HarnessError as `tasks.load`."""
+    raw = tasks.load(spec, blank=True)
+    splits = (raw.train, raw.validation, *(() if raw.test is None else (raw.test,)))
+    unit: Literal["tokens", "words", "characters"] = "tokens"
+    if tokenizer is None:  # where no blanks part the words, as in Japanese, there is nothing but letters to count
+        words, characters = _words(raw.train).sum(), _characters(raw.train).sum()
+        unit = "words" if characters < _LONG_WORD * words else "characters"
+    lengths, unknown = [], []
+    for rows in splits:
+        counted, share = _tokens(rows, tokenizer) if tokenizer else (None, None)
+        unknown.append(share)
+        lengths.append(counted if counted is not None else _words(rows) if unit == "words" else _characters(rows))
+    longest = max_length if unit == "tokens" else None
+    train, dev, *test = (
+        _split(raw, rows, found, longest, share) for rows, found, share in zip(splits, lengths, unknown, strict=True)
+    )
+    leaks = _leaks(raw, raw.train, raw.validation)
+    classes = None if raw.label_names is None else len(raw.label_names)
+    return Described(
+        name=raw.name,
+        metric=raw.metric,
+        kind=spec.kind,
+        pairs=raw.train.pairs is not None,
+        classes=classes,
+        majority=metrics.majority(raw.metric, raw.validation.labels, classes).value,
+        sha256=raw.sha256,
+        max_length=max_length,
+        train=train,
+        dev=dev,
+        leaks=leaks.examples,
+        leaks_disagreeing=leaks.disagreeing,
+        leaked=leaks.first,
+        unit=unit,
+        histogram=_histogram(*lengths),
+        test=test[0] if test else None,
+        test_leaks_of_train=None if raw.test is None else _leaks(raw, raw.train, raw.test),
+        test_leaks_of_dev=None if raw.test is None else _leaks(raw, raw.validation, raw.test),
+        notes=(*_refusals(raw), *label_notes.of(raw)),
+    )
+
+
+def _refusals(raw: Raw) -> list[str]:
+    """Why a sweep would refuse the labels."""
+    found = []
+    for refuse in (label_notes.refuse_ids, label_notes.refuse_single):
+        try:
+            refuse(raw)
+        except HarnessError as error:
+            found.append(f"A sweep refuses these data: {error}.")
+    return found
+
+
+def _joined(rows: Rows) -> list[tuple[str, ...]]:
+    return [(text,) for text in rows.texts] if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
+
+
+def _words(rows: Rows) -> np.ndarray:
+    return np.array([sum(len(text.split()) for text in texts) for texts in _joined(rows)])
+
+
+def _characters(rows: Rows) -> np.ndarray:
+    return np.array([sum(map(len, texts)) for texts in _joined(rows)])
+
+
+def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]:
+    """Lengths as training would have them, were nothing cut, with the special tokens; and the share of unknown ones."""
+    pairs = None if rows.pairs is None else list(rows.pairs)
+    options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
+    ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
+    special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
+    return np.array([len(one) for one in ids]), vocabulary.unknown_share(ids, special, tokenizer, rows.texts, pairs)
+
+
+def _lengths(found: np.ndarray) -> Lengths:
+    return Lengths(float(np.median(found)), float(np.quantile(found, 0.95)), int(found.max()))
+
+
+def _labels(raw: Raw, rows: Rows) -> list[str]:
+    """The label of each example as the data spell it; of a token task all the tags of a sentence."""
+    if rows.words is not None:
+        return [" ".join(tags) for tags in _tags(raw, rows)]
+    if raw.label_names is None:
+        return [f"{label:g}" for label in rows.labels.tolist()]
+    return [raw.label_names[label] for label in rows.labels.tolist()]
+
+
+def _tags(raw: Raw, rows: Rows) -> list[list[str]]:
+    names = raw.label_names or ()
+    return [[names[tag] for tag in row if tag != NO_LABEL] for row in rows.labels.tolist()]
+
+
+def _begins(texts: tuple[str, ...]) -> str:
+    text = " | ".join(" ".join(one.split()) for one in texts)
+    return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
+
+
+def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, unknown: float | None) -> Split:
+    """`lengths` [N] are tokens where a `max_length` says how many of them are kept."""
+    texts, labels = _joined(rows), _labels(raw, rows)
+    places: dict[tuple[str, ...], list[int]] = {}
+    for place, one in enumerate(texts):
+        places.setdefault(one, []).append(place)
+    several = {one: found for one, found in places.items() if len(found) > 1}
+    spelt = {one: tuple(dict.fromkeys(labels[place] for place in found)) for one, found in several.items()}
+    first = sorted(several, key=lambda one: len(spelt[one]) == 1)[:MOST_SHOWN]
+    counts = Counter(labels if rows.words is None else (tag for tags in _tags(raw, rows) for tag in tags))
+    # Of a sentence its entities are said for short.
+    short = labels if rows.words is None else [f"entities: {one.count('B-')}" for one in labels]
+    order = np.argsort(-lengths, kind="stable")[:MOST_SHOWN].tolist()
+    regression = raw.label_names is None
+
+    def repeated(one: tuple[str, ...]) -> Repeated:
+        numbers = tuple(rows.numbers[place] for place in several[one])
+        return _repeated(raw, {rows: numbers}, spelt[one], one)
+
+    return Split(
+        source=rows.source,
+        unit=rows.unit,
+        examples=len(texts),
+        labels=None if raw.label_names is None else {name: counts[name] for name in raw.label_names},
+        label_range=(float(rows.labels.min()), float(rows.labels.mean()), float(rows.labels.max()))
+        if regression
+        else None,
+        words=_lengths(_words(rows)),
+        characters=_lengths(_characters(rows)),
+        tokens=None if max_length is None else _lengths(lengths),
+        cut=None if max_length is None else int((lengths > max_length).sum()),
+        unknown=unknown,
+        repeats=len(texts) - len(places),
+        disagreeing=sum(len(found) > 1 for found in spelt.values()),
+        repeated=tuple(map(repeated, first)),
+        longest=tuple(Example(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
+        empty=tuple(rows.numbers[i] for i, one in enumerate(texts) if not all(text.strip() for text in one)),
+    )
+
+
+def _repeated(
+    raw: Raw, numbers: dict[Rows, tuple[int, ...]], labels: tuple[str, ...], texts: tuple[str, ...]
+) -> Repeated:
+    """`numbers` of each split that has the texts."""
+    train, dev = numbers.get(raw.train, ()), numbers.get(raw.validation, ())
+    return Repeated(train, dev, labels, _begins(texts), () if raw.test is None else numbers.get(raw.test, ()))
+
+
+def _leaks(raw: Raw, source: Rows, into: Rows) -> Leaks:
+    """Examples of the split `into` whose texts are in `source`; those of them with another label stand first."""
+    known: dict[tuple[str, ...], list[int]] = {}
+    for place, one in enumerate(_joined(source)):
+        known.setdefault(one, []).append(place)
+    labels, own = _labels(raw, source), _labels(raw, into)
+    found, agree = [], []
+    for place, one in enumerate(_joined(into)):
+        if one not in known:
+            continue
+        there = [labels[other] for other in known[one]]
+        agree.append(own[place] in there)
+        numbers = {source: tuple(source.numbers[other] for other in known[one]), into: (into.numbers[place],)}
+        found.append(_repeated(raw, numbers, tuple(dict.fromkeys([*there, own[place]])), one))
+    first = sorted(range(len(found)), key=lambda place: agree[place])[:MOST_SHOWN]
+    return Leaks(len(found), len(agree) - sum(agree), tuple(found[place] for place in first))
+
+
+def _histogram(*lengths: np.ndarray) -> tuple[Bin, ...]:
+    """Bars of one width, 1, 2 or 5 times a power of ten, up to the 99th percentile; the last has all above it too."""
+    together = np.concatenate(lengths)
+    top = max(float(np.quantile(together, 0.99)), 1.0)
+    scale = 10 ** int(np.log10(max(top / _BINS, 1.0)))
+    width = next(step * scale for step in (1, 2, 5, 10) if step * scale * _BINS >= top)
+    bins = []
+    for low in range(int(together.min()) // width * width, int(top) + 1, width):
+        last = low + width > int(top)
+        inside = [int(((found >= low) & (last | (found < low + width))).sum()) for found in lengths]
+        bins.append(Bin(low, None if last and together.max() >= low + width else low + width - 1, *inside))
+    return tuple(bins)

@@ -1,0 +1,316 @@
+"""What is learned: a task's name or files become rows of text and label, and a recipe is checked against them."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from harness.common import hub
+from harness.common.errors import HarnessError
+from harness.common.metrics import ENTITIES, Metric, counts, is_regression
+from harness.common.text import so_many
+from harness.config.recipe import Recipe, TaskSpec
+from harness.data import holdout, label_notes, token_files
+from harness.data.examples import SPLITS, Raw, Rows, sha256_of
+from harness.data.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
+from harness.data.text_files import Columns, Table, find, read, short, table_of
+
+
+def load(spec: TaskSpec, blank: bool = False) -> Raw:
+    """Read a task's splits: embedded, from files, or a GLUE task from the hub or its cache.
+
+    `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
+    are missing or not clean, with the file and its line, counted from 1.
+    """
+    if spec.kind == "tokens":
+        return token_files.load(spec)
+    if spec.name == EMBEDDED:
+        return _load_embedded(spec)
+    glue = GLUE.get(spec.name)
+    tables: tuple[Table, ...]
+    if spec.files is not None:
+        tables = tuple(read(path, spec, glue, blank) for path in find(spec, spec.files).values())
+        if spec.validation is not None:
+            regression = is_regression(spec.metric or (glue or OWN).metric)
+            tables = (*_held_out(tables[0], spec.validation, spec.validation_seed, regression), *tables[1:])
+    elif glue is not None:
+        tables = _fetch(spec, glue)
+    else:
+        raise HarnessError(
+            "a task is a GLUE name, embedded, or files of your own",
+            got=f"'{spec.name}' without files",
+            allowed=", ".join((*GLUE, EMBEDDED)),
+            fix=f"{_meant(spec.name)}name one of these, or give task.files",
+        )
+    names = (glue or OWN).names
+    return _raw(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
+
+
+def _meant(name: str) -> str:
+    """`did you mean 'rte'? Else `, where a task goes by nearly that name; nothing where none does."""
+    near = difflib.get_close_matches(name.strip().strip("“”„‘’\"'").casefold(), (*GLUE, EMBEDDED), n=1, cutoff=0.75)
+    return f"did you mean '{near[0]}'? Else " if near else ""
+
+
+def _held_out(table: Table, share: float, seed: int, regression: bool) -> tuple[Table, Table]:
+    """The training table without its dev split, and that."""
+    pairs = table.pairs or [""] * len(table.texts)
+    keys = list(zip(table.texts, pairs, strict=True))
+    dev = holdout.chosen(keys, None if regression else table.labels, share, seed)
+    first, second = ([place for place in range(len(keys)) if (place in dev) == wanted] for wanted in (False, True))
+    return _part(table, first), _part(table, second)
+
+
+def _part(table: Table, places: list[int]) -> Table:
+    def some(values: Sequence[Any]) -> list[Any]:
+        return [values[place] for place in places]
+
+    pairs = None if table.pairs is None else some(table.pairs)
+    return replace(table, numbers=some(table.numbers), texts=some(table.texts), pairs=pairs, labels=some(table.labels))
+
+
+def on_the_hub(spec: TaskSpec) -> bool:
+    """Whether a task's data come from the hub or its cache."""
+    return spec.files is None and spec.name in GLUE and spec.kind == "texts"
+
+
+def check(spec: TaskSpec) -> None:
+    """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
+    if spec.name == EMBEDDED and spec.files is None and spec.kind == "texts":
+        return
+    if spec.files is not None and spec.name != EMBEDDED:
+        find(spec, spec.files)
+    elif spec.name not in GLUE or spec.kind == "tokens":
+        load(spec)  # which says what is wrong with the name, before it reads anything
+    elif not hub.cached("dataset", GLUE_REPOSITORY) and not hub.reachable():
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
+
+
+def sizes(spec: TaskSpec, recipes: Iterable[Recipe] = ()) -> tuple[int, int] | None:
+    """Count the training and validation examples without fetching anything; None where only the data could tell.
+
+    Files are read whole, and raise what `load` raises. So do `recipes` that don't fit these data (`check_recipe`).
+    """
+    if spec.name == EMBEDDED or spec.files is not None:
+        raw = load(spec)
+        for recipe in recipes:
+            check_recipe(recipe, raw.train.labels, raw.metric)
+        return len(raw.train.texts), len(raw.validation.texts)
+    if spec.name not in GLUE:
+        return None
+    glue = GLUE[spec.name]
+    for recipe in recipes:
+        if not recipe.oversample:  # whose updates hang on the labels
+            check_recipe(recipe, np.zeros(glue.sizes[0]), spec.metric or glue.metric)
+    return glue.sizes
+
+
+def check_batch(batch_size: int, examples: int) -> None:
+    """Raise HarnessError for a batch larger than the training set."""
+    if batch_size > examples:
+        raise HarnessError(
+            "a batch is no larger than the training set",
+            got=f"batch_size {batch_size} for {examples} examples",
+            allowed=f"1 to {examples}",
+            fix="lower batch_size",
+        )
+
+
+def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
+    """Updates of an epoch over the training labels [N]; oversampled, every class is as large as the largest."""
+    counts = np.unique(labels, return_counts=True)[1] if recipe.oversample else np.array([len(labels)])
+    return math.ceil(int(counts.max()) * len(counts) * (1 + recipe.copies) / recipe.batch_size)
+
+
+def due(recipe: Recipe, done: int, epoch: int, steps: int) -> bool:
+    """Whether an evaluation follows after `done` of so many steps, of which an epoch has `epoch`."""
+    place, every = done % epoch, recipe.eval_steps
+    if place == 0 or done == steps or (every is not None and done % every == 0):
+        return True
+    part = recipe.eval_every  # of an epoch, as Lightning's val_check_interval
+    return part is not None and place % max(1, int(part * epoch)) == 0
+
+
+def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
+    """Raise HarnessError for a recipe that does not fit these training labels [N]."""
+    check_batch(recipe.batch_size, len(labels))
+    if metric == ENTITIES and recipe.augment != "none":
+        raise HarnessError(
+            "augment changes texts, whose words have no labels of their own",
+            got=f"augment {recipe.augment} for {recipe.task.name}",
+            allowed="augment: none for a token task",
+            fix="drop augment",
+        )
+    for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
+        if not counts(metric) and getattr(recipe, name):
+            raise HarnessError(
+                f"{name} is for classes",
+                got=f"{recipe.task.name}, {'a regression' if is_regression(metric) else 'whose words have labels'}",
+                allowed="a task with classes",
+                fix=f"drop {name}",
+            )
+    whole = epoch_steps(labels, recipe) * recipe.epochs
+    if recipe.max_steps is not None and recipe.max_steps > whole:
+        raise HarnessError(
+            "max_steps ends training within its epochs",
+            got=f"max_steps {recipe.max_steps}",
+            allowed=f"1 to {whole}, which {so_many(recipe.epochs, 'epoch')} {'has' if recipe.epochs == 1 else 'have'}",
+            fix="raise epochs or lower max_steps",
+        )
+
+
+# ----------------------------------------------------------------------------------------------- from a table to a task
+
+
+def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table, looked_at: bool = False) -> Raw:
+    """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
+
+    The tables are those of training, validation and, where there is one, test. Labels that look like ids are refused,
+    unless the data are only looked at.
+    """
+    train = tables[0]
+    for table in tables[1:]:
+        if (train.pairs is None) != (table.pairs is None):
+            one, other = (train, table) if train.pairs is None else (table, train)
+            raise HarnessError(
+                "all splits have a second text, or none",
+                got=f"one in {other.source}, none in {one.source}",
+                allowed="the same columns in all",
+                fix="set task.text_pair, or mend the file",
+            )
+    names = None
+    if is_regression(metric):
+        labels = [_numbers(table, metric) for table in tables]
+    else:
+        if not looked_at:
+            label_notes.refuse_id_labels(train.labels, train.source)
+        names = _label_names(train, known)
+        labels = [_indexes(table, names, split) for table, split in zip(tables, SPLITS, strict=False)]
+    rows = [
+        Rows(
+            texts=tuple(table.texts),
+            pairs=None if table.pairs is None else tuple(table.pairs),
+            labels=values,
+            source=table.source,
+            unit=table.unit,
+            numbers=table.numbers,
+        )
+        for table, values in zip(tables, labels, strict=True)
+    ]
+    return Raw(name, metric, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
+
+
+def _label_names(train: Table, known: tuple[str, ...]) -> tuple[str, ...]:
+    found = set(train.labels)
+    if len(found) == 1:
+        raise HarnessError(
+            f"the training split has two classes or more ({train.source})",
+            got=f"'{train.labels[0]}' alone",
+            allowed="at least two labels",
+            fix="check task.label, or give other data",
+        )
+    if found <= set(known):
+        return known
+    if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
+        return tuple(sorted(found, key=lambda label: (int(label), label)))
+    return tuple(sorted(found))
+
+
+def _indexes(table: Table, names: tuple[str, ...], split: str) -> np.ndarray:
+    index = {name: number for number, name in enumerate(names)}
+    for number, label in zip(table.numbers, table.labels, strict=True):
+        if label not in index:
+            shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+            raise HarnessError(
+                f"a {split} label occurs in the training split ({table.source}, {table.unit} {number})",
+                got=f"'{short(label)}'",
+                allowed=shown,
+                fix="mend that row, or set task.metric=pearson for labels that are numbers",
+            )
+    return np.array([index[label] for label in table.labels], dtype=np.int64)
+
+
+def _numbers(table: Table, metric: Metric) -> np.ndarray:
+    values = []
+    for number, label in zip(table.numbers, table.labels, strict=True):
+        try:
+            value = float(label)
+        except ValueError:
+            value = math.nan
+        if not abs(value) <= float(np.finfo(np.float32).max) or "_" in label:  # Python reads 1_0 as 10
+            raise HarnessError(
+                f"labels are numbers where the metric is {metric} ({table.source}, {table.unit} {number})",
+                got=f"'{short(label)}'",
+                allowed="finite numbers",
+                fix="mend that row, or set task.metric=accuracy for classes",
+            )
+        values.append(value)
+    return np.array(values, dtype=np.float32)
+
+
+# --------------------------------------------------------------------------------------------- shipped and from the hub
+
+
+@lru_cache(maxsize=2)  # a plan asks for it several times
+def _load_embedded(spec: TaskSpec) -> Raw:
+    from harness.data.embedded import language
+
+    if spec.files is not None:
+        raise HarnessError(
+            "the task 'embedded' is shipped with the harness",
+            got="task.files with it",
+            allowed="embedded without files",
+            fix="drop task.files, or give your data another task.name",
+        )
+    names = ("not_entailment", "entailment")
+    tables = []
+    for source, pairs in (("train", language.dataset("train")), ("validation", language.dataset("validation"))):
+        tables.append(
+            Table(
+                source=f"embedded {source}",
+                unit="row",
+                numbers=range(1, len(pairs) + 1),
+                texts=[pair.premise for pair in pairs],
+                pairs=[pair.hypothesis for pair in pairs],
+                labels=[names[pair.entailed] for pair in pairs],
+            )
+        )
+    return _raw(EMBEDDED, spec.metric or "accuracy", names, *tables)
+
+
+def _fetch(spec: TaskSpec, glue: Glue) -> tuple[Table, Table]:
+    """A GLUE task by way of `datasets`, whose own attempts without a network would take 23 s."""
+    online = hub.prepare()
+    if not online and not hub.cached("dataset", GLUE_REPOSITORY):
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files")
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(GLUE_REPOSITORY, spec.name)
+        splits = loaded["train"], loaded[glue.validation]
+    except Exception as error:  # what fails behind it is of many libraries; all mean that the data can't be had
+        first_line = next(iter(str(error).splitlines()), "")
+        reason = f"loading it gave {type(error).__name__} ({short(first_line)})"
+        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files", reason) from error
+    first, second = (
+        _from_dataset(split, f"{GLUE_REPOSITORY} {spec.name} {name}", spec, glue)
+        for split, name in zip(splits, ("train", glue.validation), strict=True)
+    )
+    return first, second
+
+
+def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: Glue) -> Table:
+    """A split of `datasets`: its label numbers spelt by their names, so that they are checked as those of files are."""
+    columns = Columns.choose(tuple(split.column_names), spec, glue, source, by_index=False)
+    wanted = [split.column_names[column] for column in columns.used]
+    classes = getattr(split.features[wanted[-1]], "names", None)
+    *texts, labels = (split[name][:] for name in wanted)
+    spelt = [classes[label] if classes else str(label) for label in labels]
+    compact = Columns(0, None if columns.pair is None else 1, len(texts))
+    # Blank texts stay: GLUE has a few (QQP), and its data are not the reader's to mend.
+    return table_of(source, "row", enumerate(zip(*texts, spelt, strict=True), 1), compact, wanted, blank=True)

@@ -1,0 +1,570 @@
+"""Data files of texts and labels: where they lie, which columns are meant, and their rows, whole or one by one."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from harness.common.errors import HarnessError
+from harness.config.recipe import TaskFiles, TaskSpec
+from harness.data import structured_files
+from harness.data.glue import GLUE, OWN, Glue
+
+SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+TAGGED_SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")  # of words and tags
+
+
+def files_of(spec: TaskSpec) -> dict[str, Path] | None:
+    """The files that `load` reads, by split; None for a task without files."""
+    return None if spec.files is None else find(spec, spec.files)
+
+
+def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
+    """The files meant, by split, each looked for in a folder where one is named.
+
+    Where the task says which share of the training file is the dev split, there is no file of that.
+    """
+    stems, glue = ["validation", "dev"], GLUE.get(spec.name)
+    suffixes = TAGGED_SUFFIXES if spec.kind == "tokens" else SUFFIXES
+    if glue is not None and glue.validation != "validation":
+        stems += [glue.validation, glue.validation.replace("validation", "dev")]
+    found = {"train": _one_of(files.train, "train", ["train"], suffixes)}
+    if spec.validation is not None:
+        _refuse_both(spec.validation, files, found["train"], [stem + suffix for stem in stems for suffix in suffixes])
+    elif files.validation is None:
+        raise HarnessError(
+            "a task has a dev split", got="task.files.train alone", allowed="a file of it, or a share of training",
+            fix="set task.files.validation, or task.validation=0.1 to split off a tenth of the training file",
+        )  # fmt: skip
+    else:
+        found["validation"] = _one_of(files.validation, "validation", stems, suffixes)
+    if files.test is not None:
+        found["test"] = _one_of(files.test, "test", ["test"], suffixes)
+    names: dict[Path, str] = {}
+    for split, path in found.items():
+        other = names.setdefault(path.resolve(), split)
+        if other != split:
+            raise HarnessError(
+                f"{other.replace('train', 'training')} and {split} data are two files",
+                got=f"{path} for both",
+                allowed="a file each, or a folder that holds both",
+                fix=f"set task.files.{other} and task.files.{split}"
+                + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
+            )
+    return found
+
+
+def _refuse_both(share: float, files: TaskFiles, train: Path, names: Sequence[str]) -> None:
+    """Refuse a file of the dev split beside a share of the training file."""
+    other = None if files.validation is None else Path(files.validation).expanduser()
+    there = [other] if other is not None else []
+    if other is not None and other.is_dir():
+        there = [other / name for name in names if (other / name).is_file()]
+    if there and there[0].resolve() != train.resolve():
+        raise HarnessError(
+            "the dev split is a file, or a share of the training file",
+            got=f"{there[0]} and task.validation={share:g}",
+            allowed="one of the two",
+            fix="leave task.validation out, or name the training file itself with task.files.train",
+        )
+
+
+def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
+    path = Path(given).expanduser()
+    if not path.exists():
+        raise _unreadable(path, "no such file or folder")
+    if not path.is_dir():
+        return path
+    names = [stem + suffix for stem in stems for suffix in suffixes]
+    found = [path / name for name in names if (path / name).is_file()]
+    if len(found) != 1:
+        raise HarnessError(
+            f"a task's folder holds one file of each split ({path})",
+            got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
+            allowed="one of " + ", ".join(names),
+            fix=f"set task.files.{split} to the file"
+            + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
+        )
+    return found[0]
+
+
+# --------------------------------------------------------------------------------------------------------- a file whole
+
+
+@dataclass(frozen=True)
+class Table:
+    """A split as found: the columns in use, and each row's number in its source, for messages."""
+
+    source: str
+    unit: str  # what the numbers count: lines of a file, rows of a data set
+    numbers: Sequence[int]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: Sequence[str]
+
+
+def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> Table:
+    """A file's texts and labels; `blank` texts are refused unless they are asked for."""
+    glue, suffix = glue or OWN, _suffix(path)
+    if suffix == ".parquet":
+        return _read_parquet(path, spec, glue, blank)
+    text = decoded(path)
+    if suffix == ".json" and (objects := structured_files.of_json(text, str(path))) is not None:
+        return _table_of_objects("row", list(enumerate(objects, 1)), str(path), spec, glue, blank)
+    if suffix in (".json", ".jsonl"):
+        return _read_json(text, str(path), spec, glue, blank)
+    quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
+    split = _split_plain if quoting == "none" else _split_quoted
+    rows = split(text, _delimiter(suffix), str(path))
+    while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
+        rows.pop()
+    return _read_rows(rows, str(path), spec, glue, blank)
+
+
+def _suffix(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise HarnessError(
+            "a data file's format is told by its ending", got=str(path), allowed=", ".join(SUFFIXES), fix="rename it"
+        )
+    return suffix
+
+
+def _unreadable(path: Path, reason: str) -> HarnessError:
+    return HarnessError(
+        "a data file can be read",
+        got=f"{path} ({reason})",
+        allowed="a .tsv, .csv, .jsonl, .json or .parquet file, or a folder with train and validation files",
+        fix="check task.files; relative paths start at the working directory",
+    )
+
+
+def decoded(path: Path) -> str:
+    """The file's text; a BOM is dropped, nothing else is changed."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error.strerror or type(error).__name__) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        refuse("data files are UTF-8 text", path, line, f"byte 0x{content[error.start]:02x}", "UTF-8", "convert it")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        refuse("data files are text", path, line, "a NUL byte", "text without NUL", "save it as plain UTF-8")
+    return text
+
+
+def refuse(rule: str, source: object, line: int, got: str, allowed: str, fix: str, unit: str = "line") -> NoReturn:
+    """Raise the HarnessError of a rule that a line of a file breaks."""
+    raise HarnessError(f"{rule} ({source}, {unit} {line})", got=got, allowed=allowed, fix=fix)
+
+
+def short(value: object) -> str:
+    """A value as an error shows it, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def no_rows(source: str) -> HarnessError:
+    """The error of a file without rows."""
+    return HarnessError(
+        f"a data file has rows ({source})", got="none", allowed="one row or more", fix="check that it is the right file"
+    )
+
+
+_NumberedRows = list[tuple[int, list[str]]]
+
+
+def _split_plain(text: str, delimiter: str, source: str) -> _NumberedRows:
+    """Rows of a file whose quotes are plain characters; str.splitlines would also break at U+2028 and the like."""
+    lines = text.split("\n")
+    return [(number, line.removesuffix("\r").split(delimiter)) for number, line in enumerate(lines, 1)]
+
+
+def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows: _NumberedRows = []
+    line = 1
+    limit = csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
+    try:
+        for row in reader:
+            rows.append((line, row))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        _refuse_quotes(source, line, error)
+    finally:
+        csv.field_size_limit(limit)
+    return rows
+
+
+def _refuse_quotes(source: str, line: int, error: csv.Error) -> NoReturn:
+    refuse(
+        "quotes are closed and stand around whole fields",
+        source,
+        line,
+        str(error),
+        'fields as "one ""quoted"" word"',
+        "mend the row that starts there, or set task.quoting=none",
+    )
+
+
+def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+    if not rows:
+        raise no_rows(source)
+    columns, names, header = _layout(rows[0][1], spec, glue, source)
+    rows = rows[1:] if header else rows
+    for line, row in rows:
+        _check_width(row, len(names), header, source, line)
+    return table_of(source, "line", rows, columns, names, blank)
+
+
+def _delimiter(suffix: str) -> str:
+    return "\t" if suffix == ".tsv" else ","
+
+
+def _check_width(row: Sequence[str], width: int, header: bool, source: str, line: int) -> None:
+    if len(row) != width:
+        refuse(
+            f"every row has as many fields as the {'header' if header else 'first'}",
+            source,
+            line,
+            f"{len(row)} field{'s' * (len(row) != 1)}" if any(row) else "a blank line",
+            str(width),
+            "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
+        )
+
+
+def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1)]
+    while lines and not lines[-1][1].strip():
+        lines.pop()
+    objects = [(number, _object(line, source, number)) for number, line in lines]
+    return _table_of_objects("line", objects, source, spec, glue, blank)
+
+
+def _table_of_objects(
+    unit: str, objects: Sequence[tuple[int, dict[str, object]]], source: str, spec: TaskSpec, glue: Glue, blank: bool
+) -> Table:
+    if not objects:
+        raise no_rows(source)
+    names = list(dict.fromkeys(key for _, fields in objects for key in fields))
+    columns = Columns.choose(names, spec, glue, source, by_index=False)
+    rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
+    return table_of(source, unit, rows, columns, names, blank)
+
+
+def _read_parquet(path: Path, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+    """Read the columns in use alone."""
+    names = structured_files.parquet_names(path)
+    columns = Columns.choose(names, spec, glue, str(path), by_index=False)
+    used = [names[column] for column in columns.used]
+    rows = enumerate(([row[name] for name in used] for row in structured_files.of_parquet(path, used)), 1)
+    compact = Columns(0, None if columns.pair is None else 1, len(used) - 1)
+    return table_of(str(path), "row", rows, compact, used, blank)
+
+
+def _object(line: str, source: str, number: int) -> dict[str, object]:
+    try:
+        # Numbers stay the text they are: labels are compared as they are written.
+        value = json.loads(line, parse_float=str, parse_int=str, parse_constant=_no_constant)
+        problem = "" if isinstance(value, dict) else f"a {type(value).__name__}"
+    except (ValueError, RecursionError) as error:
+        problem = getattr(error, "msg", None) or str(error)
+    if problem:
+        refuse("every line is a JSON object", source, number, problem, '{"text": …, "label": …}', "mend that line")
+    return dict(value)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name}, which is no JSON")
+
+
+# -------------------------------------------------------------------------------------------------------------- columns
+
+
+class _Missing:
+    """What stands where a JSON object lacks a key."""
+
+
+_MISSING = _Missing()
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are in use, counted from 0."""
+
+    text: int
+    pair: int | None
+    label: int | None  # None in data to predict on alone
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The columns in use, the label last."""
+        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
+
+    @classmethod
+    def choose(
+        cls,
+        names: Sequence[str],
+        spec: TaskSpec,
+        glue: Glue,
+        source: str,
+        by_index: bool,
+        wants: "_Asked | None" = None,
+    ) -> "Columns":
+        """Find the columns among the names of a header, of JSON keys or of a data set; to predict on, as it `wants`."""
+
+        def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
+            if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
+                return wanted
+            asked = [wanted] if wanted is not None else [name for name in defaults if name in names]
+            if wanted is None and not asked and not required:
+                return None
+            places = [place for place, name in enumerate(names) if asked and name == asked[0]]
+            if len(places) == 1:
+                return places[0]
+            twice = len(places) > 1
+            if wanted is None and not twice:
+                got = f"no column {' or '.join(defaults)}"
+            else:
+                got = f"{'two columns' if twice else 'no column'} {asked[0]}"
+            allowed = ", ".join(map(short, names)) or "none"
+            raise HarnessError(
+                f"the {role} column stands in the data ({source})",
+                got=got,
+                allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
+                fix="rename one" if twice else wants.option(role) if wants else f"set task.{role}",
+            )
+
+        text = find("text", spec.text, glue.text, required=True)
+        assert text is not None
+        if wants is None:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not OWN and bool(glue.pair))
+            label = find("label", spec.label, glue.label, required=True)
+        else:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=True) if wants.pairs else None
+            there = spec.label is None or wants.label or spec.label in names
+            label = find("label", spec.label, glue.label, required=wants.label) if there else None
+        if len({text, pair, label} - {None}) < 1 + (pair is not None) + (label is not None):
+            raise HarnessError(
+                f"text, text_pair and label are different columns ({source})",
+                got=f"columns {text}, {'none' if pair is None else pair} and {label}",
+                allowed="each column once",
+                fix="correct task.text, task.text_pair or task.label",
+            )
+        return cls(text, pair, label)
+
+
+def _layout(
+    first: Sequence[str], spec: TaskSpec, glue: Glue, source: str, wants: "_Asked | None" = None
+) -> tuple[Columns, list[str], bool]:
+    """The columns in use, their names, and whether the first row is the header."""
+    first = [name.strip() for name in first]
+    width = len(first)
+    header = spec.header is not False
+    if spec.header is None and glue.headerless and width == 4 and not set(glue.text) & set(first):
+        header = False
+        text, label = glue.headerless
+        spec = spec.model_copy(
+            update={
+                "text": text if spec.text is None else spec.text,
+                "label": label if spec.label is None else spec.label,
+            }
+        )
+    if header:
+        return Columns.choose(first, spec, glue, source, True, wants), list(first), True
+    pair = glue is not OWN and bool(glue.pair) if wants is None else wants.pairs
+    needs = {"text": True, "text_pair": pair, "label": wants is None or wants.label}
+    for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
+        if isinstance(wanted, str) or (wanted is None and needs[role]):
+            raise HarnessError(
+                f"without a header columns go by their index ({source})",
+                got=f"task.{role}={'nothing' if wanted is None else wanted}",
+                allowed=f"0 to {width - 1}",
+                fix=f"set task.{role} to an index, or task.header=true",
+            )
+    names = [str(index) for index in range(width)]
+    return Columns.choose(names, spec, glue, source, True, wants), names, False
+
+
+def table_of(
+    source: str,
+    unit: str,
+    rows: Iterable[tuple[int, Sequence[object]]],
+    columns: Columns,
+    names: Sequence[str],
+    blank: bool = False,
+) -> Table:
+    """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
+    numbers: list[int] = []
+    picked: list[list[str]] = [[] for _ in columns.used]
+    for number, row in rows:
+        for values, column in zip(picked, columns.used, strict=True):
+            value = row[column]
+            filled = isinstance(value, str) and (bool(value.strip()) or (blank and column != columns.label))
+            if filled and isinstance(value, str) and "\0" not in value and is_unicode(value):
+                values.append(value.strip() if column == columns.label else value)
+            elif isinstance(value, bool) and column == columns.label:
+                values.append(str(value).lower())
+            else:
+                _refuse_value(value, column == columns.label, names[column], source, number, unit)
+        numbers.append(number)
+    if not numbers:
+        raise no_rows(source)
+    texts, *pairs, labels = picked
+    return Table(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
+
+
+def is_unicode(value: str) -> bool:
+    """Half of a surrogate pair, which JSON can spell, is no character and can't be hashed or tokenised."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
+    what = "label" if label else "text"
+    if value is _MISSING:
+        got = "no such key"
+    elif value is None or (isinstance(value, str) and not value.strip()):
+        got = f"no {what}"
+    elif isinstance(value, str):
+        got = "a character that is none (NUL or half a surrogate pair)"
+    else:
+        got = f"a {type(value).__name__}"
+    refuse(
+        f"every row has its {what} in column {short(column)}",
+        source,
+        number,
+        got,
+        "a word or number" if label else "text that is not blank",
+        "mend or remove that row",
+        unit,
+    )
+
+
+# -------------------------------------------------------------------------------------------- row by row, to predict on
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row to predict on, and where it stands; its label is None where the file has none."""
+
+    number: int
+    text: str
+    pair: str | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which columns a file to predict on must have beside the text."""
+
+    pairs: bool
+    label: bool
+
+    @staticmethod
+    def option(role: str) -> str:
+        return f"name it with --{role.replace('_', '-')}"
+
+
+def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iterator[Line]:
+    """The rows of a file whose columns go by the names that the task's files have, read one by one.
+
+    A `label` column may lack unless it is asked for; a text may be blank. Raises HarnessError for a file that can't be
+    read or is not clean, with its line.
+    """
+    glue, suffix, source, asked = GLUE.get(spec.name, OWN), _suffix(path), str(path), _Asked(pairs, label)
+    columns, names, header = None, [""], True
+    for number, row in _streamed(path, suffix, spec):
+        if isinstance(row, dict):
+            if columns is None:
+                names = list(row)
+                columns = Columns.choose(names, spec, glue, source, False, asked)
+            yield _line([row.get(name, _MISSING) for name in names], columns, names, source, number)
+            continue
+        if columns is None:
+            columns, names, header = _layout(row, spec, glue, source, asked)
+            if header:
+                continue
+        _check_width(row, len(names), header, source, number)
+        yield _line(row, columns, names, source, number)
+    if columns is None:
+        raise no_rows(source)
+
+
+def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | dict[str, object]]]:
+    """The fields of each row with its line, without blank lines at the end."""
+    if suffix == ".parquet":
+        yield from enumerate(structured_files.of_parquet(path), 1)
+        return
+    if suffix == ".json":
+        objects = structured_files.of_json(decoded(path), str(path))
+        if objects is not None:
+            yield from enumerate(objects, 1)
+            return
+        suffix = ".jsonl"
+    lines, source = _decoded_lines(path), str(path)
+    if suffix == ".jsonl" or (spec.quoting or ("none" if suffix == ".tsv" else "csv")) == "none":
+        blank = 0
+        for number, text in lines:
+            content = text.removesuffix("\n").removesuffix("\r")
+            if not content:
+                blank = blank or number
+                continue
+            if blank:
+                refuse("only the last lines are blank", source, blank, "a blank line", "a row", "remove it")
+            yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(_delimiter(suffix))
+        return
+    reader = csv.reader((text for _, text in lines), delimiter=_delimiter(suffix), strict=True)
+    line, limit = 1, csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
+    try:
+        for row in reader:
+            if row:
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        _refuse_quotes(source, line, error)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _line(row: Sequence[object], columns: Columns, names: Sequence[str], source: str, number: int) -> Line:
+    found: list[str | None] = []
+    for column in (columns.text, columns.pair, columns.label):
+        value = None if column is None else row[column]
+        if isinstance(value, bool) and column == columns.label:
+            value = str(value).lower()
+        if column is None:
+            found.append(None)
+        elif isinstance(value, str) and is_unicode(value):
+            found.append(value)
+        else:
+            _refuse_value(value, column == columns.label, names[column], source, number, "line")
+    text, pair, label = found
+    return Line(number, text or "", pair, None if label is None else label.strip())
+
+
+def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers, each with its end; raises HarnessError for what is no text."""
+    try:
+        with path.open("rb") as file:
+            for number, content in enumerate(file, 1):
+                try:
+                    text = content.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    got = f"byte 0x{content[error.start]:02x}"
+                    refuse("data files are UTF-8 text", path, number, got, "UTF-8", "convert it")
+                if "\0" in text:
+                    refuse("data files are text", path, number, "a NUL byte", "text without NUL", "save it as UTF-8")
+                yield number, text
+    except OSError as error:
+        raise _unreadable(path, error.strerror or type(error).__name__) from None

@@ -1,0 +1,214 @@
+"""Files of words and tags, for a token task: lines of both with blank lines between sentences, or JSON lists."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.common.metrics import ENTITIES
+from harness.common.text import so_many
+from harness.config.recipe import TaskSpec
+from harness.data import holdout, structured_files
+from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
+from harness.data.glue import EMBEDDED
+from harness.data.text_files import TAGGED_SUFFIXES, decoded, find, is_unicode, no_rows, refuse, short
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence to predict on: the line of its first word, and its tags where the file has them."""
+
+    number: int
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+
+
+_Sentences = list[tuple[list[int], list[str], list[str]]]  # the line of each word, the words, their tags
+
+
+def load(spec: TaskSpec) -> Raw:
+    """A token task's splits: lines of word and tag with blank lines between sentences, or JSON with both as lists."""
+    if spec.files is None or spec.name == EMBEDDED:
+        raise HarnessError(
+            "a task of the kind tokens has files",
+            got=f"'{spec.name}'" + (" without files" if spec.files is None else ", which is shipped"),
+            allowed="task.files with words and tags, and a name of your own",
+            fix="set task.files, or kind: texts",
+        )
+    found = []
+    for path in find(spec, spec.files).values():
+        sentences = _read(path, spec)
+        for lines, _, tags in sentences:
+            _check(str(path), lines, tags)
+        found.append((str(path), sentences))
+    if spec.validation is not None:
+        source, sentences = found[0]
+        dev = holdout.chosen([tuple(words) for _, words, _ in sentences], None, spec.validation, spec.validation_seed)
+        parts = [[one for place, one in enumerate(sentences) if (place in dev) == wanted] for wanted in (False, True)]
+        found[:1] = [(source, part) for part in parts]
+    types = sorted({tag[2:] for _, _, tags in found[0][1] for tag in tags if tag != "O"})
+    if not types:
+        raise HarnessError(
+            f"the training split has entities ({found[0][0]})", got="the tag O alone",
+            allowed="tags B-X and I-X", fix="check task.label, or give other data",
+        )  # fmt: skip
+    names = ("O", *(f"{place}-{one}" for one in types for place in "BI"))
+    rows = [_rows(path, sentences, names, split) for (path, sentences), split in zip(found, SPLITS, strict=False)]
+    return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
+
+
+def sentences(path: Path, spec: TaskSpec, tags: bool = False) -> list[Sentence]:
+    """The sentences of a file to predict on, as a task's files have them; `tags` have to be there where asked for."""
+    return [
+        Sentence(lines[0], tuple(words), tuple(labels) or None)
+        for lines, words, labels in _read(path, spec, bare=not tags)
+    ]
+
+
+def _read(path: Path, spec: TaskSpec, bare: bool = False) -> _Sentences:
+    """The sentences of a file; with `bare` one whose first sentence has words alone has no tags."""
+    suffix, source = path.suffix.lower(), str(path)
+    if suffix not in TAGGED_SUFFIXES:
+        raise HarnessError(
+            "the format of words and tags is told by the file's ending",
+            got=source, allowed=", ".join(TAGGED_SUFFIXES), fix="rename it",
+        )  # fmt: skip
+    found = _read_as(suffix, path, spec, bare)
+    if not found:
+        raise no_rows(source)
+    return found
+
+
+def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
+    source = str(path)
+    if suffix == ".parquet":
+        return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row", bare)
+    text = decoded(path)
+    if suffix not in (".json", ".jsonl"):
+        return _read_lines(text, source, spec, bare)
+    rows = structured_files.of_json(text, source) if suffix == ".json" else None
+    if rows is not None:
+        return _sentences_of(enumerate(rows, 1), source, spec, "row", bare)
+    return _read_json_lists(text, source, spec, bare)
+
+
+def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str) -> Rows:
+    index = {name: number for number, name in enumerate(names)}
+    labels = np.full((len(sentences), max(len(tags) for _, _, tags in sentences)), NO_LABEL, dtype=np.int64)
+    for row, (lines, _, tags) in zip(labels, sentences, strict=True):
+        for place, (line, tag) in enumerate(zip(lines, tags, strict=True)):
+            if tag not in index:
+                refuse(
+                    f"a {split} label occurs in the training split",
+                    source, line, f"'{short(tag)}'", ", ".join(names[:11]) + (", …" if len(names) > 11 else ""),
+                    "mend that line, or give it to training too",
+                )  # fmt: skip
+            row[place] = index[tag]
+    return Rows(
+        texts=tuple(" ".join(words) for _, words, _ in sentences),
+        pairs=None,
+        labels=labels,
+        source=source,
+        unit="line",
+        numbers=[lines[0] for lines, _, _ in sentences],
+        words=tuple(tuple(words) for _, words, _ in sentences),
+    )
+
+
+def _check(source: str, lines: Sequence[int], tags: Sequence[str]) -> None:
+    """Refuse the first tag of a sentence that is not IOB2."""
+    before, fix = "", "mend that line" + (", or set task.header=true" if lines[0] == 1 else "")
+    for line, tag in zip(lines, tags, strict=True):
+        if tag != "O" and not re.fullmatch(r"[BI]-\S+", tag):
+            refuse("tags are O, B-X or I-X", source, line, f"'{short(tag)}'", "IOB2, as B-PER", fix)
+        if tag.startswith("I-") and before[2:] != tag[2:]:
+            refuse(
+                "an entity begins with B-X and goes on with I-X",
+                source, line, f"'{short(tag)}' {f'after {short(before)!r}' if before else 'first'}",
+                f"'B-{short(tag[2:])}' there (IOB2)", "mend that line, or convert the tags to IOB2",
+            )  # fmt: skip
+        before = tag
+
+
+def _column(spec: TaskSpec, role: str, default: int, width: int, source: str) -> int:
+    wanted = getattr(spec, role)
+    if wanted is None:
+        return default
+    if not isinstance(wanted, int) or not 0 <= wanted < width:
+        raise HarnessError(
+            f"words and tags go by their column's number ({source})", got=f"task.{role}={wanted}",
+            allowed=f"0 to {width - 1}", fix=f"correct task.{role}",
+        )  # fmt: skip
+    return wanted
+
+
+def _read_lines(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentences:
+    """Lines of columns, the word in the first and its tag in the last; they are parted by tabs, or else by blanks."""
+    separator = "\t" if "\t" in text else None
+    sentences: _Sentences = []
+    width, inside = None, False
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip() or line.startswith("-DOCSTART-") or (number == 1 and spec.header):
+            inside = False
+            continue
+        fields = line.removesuffix("\r").split(separator)
+        width = width or max(1 if bare else 2, len(fields))
+        if len(fields) != width:
+            refuse(
+                "every line has a word and its tag, or is blank",
+                source, number, f"{len(fields)} field{'s' * (len(fields) != 1)}", str(width), "mend that line",
+            )  # fmt: skip
+        word = fields[_column(spec, "text", 0, width, source)].strip()
+        if not word:
+            refuse("every line has a word and its tag, or is blank", source, number, "no word", "a word", "mend it")
+        if not inside:
+            sentences.append(([], [], []))
+            inside = True
+        lines, words, tags = sentences[-1]
+        lines.append(number)
+        words.append(word)
+        if width > 1 and not (bare and isinstance(spec.label, int) and spec.label >= width):
+            tags.append(fields[_column(spec, "label", width - 1, width, source)].strip())
+    return sentences
+
+
+def _read_json_lists(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentences:
+    rows: list[tuple[int, object]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            value = getattr(error, "msg", str(error))
+        rows.append((number, value))
+    return _sentences_of(rows, source, spec, "line", bare)
+
+
+def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpec, unit: str, bare: bool) -> _Sentences:
+    sentences: _Sentences = []
+    names = keys = [str(spec.text or "words"), str(spec.label or "tags")]
+    for number, value in rows:
+        if bare and not sentences and isinstance(value, dict) and value.get(names[1]) is None:
+            keys = names[:1]
+        lists: list[list[str]] = []
+        for key in keys:
+            found = value.get(key) if isinstance(value, dict) else None
+            texts = found if isinstance(found, list) else []
+            if not texts or not all(isinstance(one, str) and one.strip() and is_unicode(one) for one in texts):
+                said = f"no such list in {key}" if isinstance(value, dict) else short(value)
+                refuse(
+                    f"every {unit} is {'a JSON object' if unit == 'line' else 'one'} with lists of words and of tags",
+                    source, number, said, f'{{"{names[0]}": ["…"], "{names[1]}": ["O"]}}', f"mend that {unit}", unit,
+                )  # fmt: skip
+            lists.append(texts)
+        words, tags = lists if len(keys) > 1 else (*lists, [])
+        if len(keys) > 1 and len(words) != len(tags):
+            said = f"{so_many(len(words), 'word')} and {so_many(len(tags), 'tag')}"
+            refuse("every word has its tag", source, number, said, "as many of both", f"mend that {unit}", unit)
+        sentences.append(([number] * len(words), words, tags))
+    return sentences

@@ -1,0 +1,290 @@
+"""Texts become token ids: a task as training reads it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.common.metrics import Metric
+from harness.common.text import so_many
+from harness.data import vocabulary
+from harness.data.examples import NO_LABEL, Raw, Rows, splits
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
+
+    `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
+    `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
+    `sentences` [N] counts the words that have one.
+    """
+
+    input_ids: np.ndarray
+    lengths: np.ndarray
+    token_type_ids: np.ndarray
+    labels: np.ndarray
+    sentences: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is scored: the labels [N]; of a token task those of all words in order."""
+        return self.labels if self.sentences is None else self.labels[self.labels != NO_LABEL]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What training needs of a task; `num_labels` is the number of logits, 1 for a regression."""
+
+    name: str
+    metric: Metric
+    label_names: tuple[str, ...] | None
+    num_labels: int
+    pad_token_id: int
+    train: Split
+    validation: Split
+    sha256: str
+    pairs: bool  # whether an example is two texts
+    test: Split | None = None
+    tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
+    unknown_share: float | None = None  # of the tokens, in the split that has most; None where nothing can be unknown
+    vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits there are: train, validation and, where there is one, test."""
+        return (self.train, self.validation) + (() if self.test is None else (self.test,))
+
+
+class Tokenizer(Protocol):
+    """What is used of a transformers tokeniser."""
+
+    pad_token_id: int | None
+
+    def __call__(self, text: list[str], text_pair: list[str] | None = None, **options: Any) -> Any:
+        """Give `input_ids`, and `token_type_ids` where the model has them, as lists."""
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Count the tokens that stand around and between the texts."""
+
+
+def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
+    """Turn a task's texts into token ids of at most `max_length`, the longer text of a pair being cut first.
+
+    Segment ids are the tokeniser's, zeros where it has none. Raises HarnessError for a tokeniser without a padding
+    token, a `max_length` that leaves the texts no room, and a text that gives no token at all.
+    """
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise HarnessError(
+            "the model's tokeniser has a padding token", got="none", allowed="an encoder's tokeniser", fix="set one"
+        )
+    room_needed = 1 if raw.train.pairs is None else 2
+    special = tokenizer.num_special_tokens_to_add(pair=raw.train.pairs is not None)
+    if max_length < special + room_needed:
+        raise HarnessError(
+            "max_length leaves room for the texts beside the special tokens",
+            got=max_length,
+            allowed=f"{special + room_needed} or more",
+            fix="raise max_length",
+        )
+    if raw.train.words is not None:
+        return _tokenise_words(raw, tokenizer, max_length, pad, special)
+    encoded = {name: encode(rows.texts, rows.pairs, tokenizer, max_length) for name, rows in splits(raw).items()}
+    # A test split has a width of its own: training is the same with and without it.
+    widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
+    widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
+    found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
+    unknown = _most_unknown({name: ids for name, (ids, _) in encoded.items()}, raw, special, tokenizer)
+    return Task(
+        name=raw.name,
+        metric=raw.metric,
+        label_names=raw.label_names,
+        num_labels=1 if raw.label_names is None else len(raw.label_names),
+        pad_token_id=pad,
+        train=found["train"],
+        validation=found["validation"],
+        sha256=raw.sha256,
+        pairs=raw.train.pairs is not None,
+        test=found.get("test"),
+        unknown_share=unknown,
+        vocabulary=_size(tokenizer),
+    )
+
+
+def _most_unknown(found: dict[str, list[list[int]]], raw: Raw, special: int, tokenizer: Tokenizer) -> float | None:
+    """The share of unknown tokens in the split that has most."""
+    shares = (
+        vocabulary.unknown_share(found[name], special, tokenizer, rows.texts, rows.pairs)
+        for name, rows in splits(raw).items()
+    )
+    return max((share for share in shares if share is not None), default=None)
+
+
+def _size(tokenizer: Any) -> int:
+    return len(tokenizer) if hasattr(tokenizer, "__len__") else 0
+
+
+def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Split:
+    """The training split [N] with changed copies of its examples behind it, each [C], as [N + C + C + …].
+
+    A copy is cut where it is longer than the longest example of the task, so that no lane's width depends on draws.
+    Raises HarnessError for a text that gives no token at all.
+    """
+    width = task.train.input_ids.shape[1]
+    parts = [task.train]
+    for rows in copies:
+        ids, segments = encode(rows.texts, rows.pairs, tokenizer, width)
+        parts.append(_split(ids, segments, rows.labels, width, task.pad_token_id, "augmented training"))
+    names = ("input_ids", "lengths", "token_type_ids", "labels")
+    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def _split(
+    ids: list[list[int]], segments: list[list[int]], labels: np.ndarray, width: int, pad: int, name: str
+) -> Split:
+    return Split(
+        input_ids=_padded(ids, width, pad),
+        lengths=_lengths(ids, name),
+        token_type_ids=_padded(segments, width, 0),
+        labels=labels,
+    )
+
+
+def encode(
+    texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: Tokenizer, max_length: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids and segment ids of each example, cut as `tokenise` does and not padded."""
+    encoded = tokenizer(
+        list(texts),
+        None if pairs is None else list(pairs),
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+    )
+    ids: list[list[int]] = encoded["input_ids"]
+    segments: list[list[int]] = encoded["token_type_ids"] if "token_type_ids" in encoded else [[]] * len(ids)
+    return ids, segments
+
+
+def _lengths(ids: list[list[int]], split: str) -> np.ndarray:
+    lengths = np.array([len(example) for example in ids], dtype=np.int64)
+    if not lengths.all():
+        raise HarnessError(
+            "every text gives at least one token",
+            got=f"none for example {int(np.argmin(lengths)) + 1} of the {split} split",
+            allowed="texts in the tokeniser's alphabet",
+            fix="remove it or use another model",
+        )
+    return lengths
+
+
+def _padded(examples: list[list[int]], width: int, value: int) -> np.ndarray:
+    padded = np.full((len(examples), width), value, dtype=np.int64)
+    for row, example in zip(padded, examples, strict=True):
+        row[: len(example)] = example
+    return padded
+
+
+# ------------------------------------------------------------------------------------------------------- words and tags
+
+
+def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, special: int) -> Task:
+    """As `tokenise`, with each word's label on its first token.
+
+    Words that are cut off or give no token are left out in training; in a split that is scored they are refused.
+    """
+    found = {}
+    for name, rows in splits(raw).items():
+        ids, segments, labels = encode_words(rows, tokenizer, max_length)
+        seen = np.array([sum(one != NO_LABEL for one in row) for row in labels])
+        if name != "train":
+            refuse_unseen(rows, seen, tokenizer, max_length)
+        found[name] = ids, segments, labels, seen
+    widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
+    widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
+    made = {
+        name: Split(
+            input_ids=_padded(ids, widths[name], pad),
+            lengths=_lengths(ids, name),
+            token_type_ids=_padded(segments, widths[name], 0),
+            labels=_padded(labels, widths[name], NO_LABEL),
+            sentences=seen.astype(np.int64),
+        )
+        for name, (ids, segments, labels, seen) in found.items()
+    }
+    names = raw.label_names
+    assert names is not None
+    splits_made = (made["train"], made["validation"])
+    unknown = _most_unknown({name: ids for name, (ids, *_) in found.items()}, raw, special, tokenizer)
+    return Task(
+        raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test"),
+        unknown_share=unknown, vocabulary=_size(tokenizer),
+    )  # fmt: skip
+
+
+def check_words(raw: Raw, tokenizer: Tokenizer, max_length: int) -> None:
+    """Raise HarnessError for words of a scored split that are cut off or give no token, as `tokenise`."""
+    for name, rows in splits(raw).items():
+        if name != "train":
+            labels = encode_words(rows, tokenizer, max_length)[2]
+            refuse_unseen(
+                rows, np.array([sum(one != NO_LABEL for one in row) for row in labels]), tokenizer, max_length
+            )
+
+
+def refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length: int) -> None:
+    """Refuse sentences of which fewer words have a token than are scored; `seen` [N] counts them."""
+    words = (rows.labels != NO_LABEL).sum(axis=1)
+    lacking = np.flatnonzero(seen < words)
+    if not lacking.size:
+        return
+    first = int(lacking[0])
+    whole = tokenizer([rows.texts[row] for row in lacking], truncation=False, padding=False, verbose=False)["input_ids"]
+    longest = max(map(len, whole))
+    too_long = sum(len(ids) > max_length for ids in whole)
+    others = f"; {so_many(too_long, 'sentence')} of that split too long, of up to {longest} tokens" if too_long else ""
+    raise HarnessError(
+        f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[first]})",
+        got=f"{seen[first]} of {words[first]} words within max_length {max_length}{others}",
+        allowed="all of them",
+        fix=(f"raise max_length to {longest}, or part" if too_long else "mend words without letters in")
+        + (" the sentences" if lacking.size > 1 else " the sentence"),
+    )
+
+
+def encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[list[list[int]], ...]:
+    """Token ids, segment ids and labels of each sentence, not padded."""
+    try:
+        encoded = tokenizer(
+            list(rows.texts),
+            truncation=True,
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_offsets_mapping=True,
+        )
+    except NotImplementedError:
+        raise HarnessError(
+            "the model's tokeniser says where its tokens stand",
+            got="a slow one, which does not",
+            allowed="a fast tokeniser",
+            fix="use another model",
+        ) from None
+    assert rows.words is not None
+    ids = encoded["input_ids"]
+    segments = encoded["token_type_ids"] if "token_type_ids" in encoded else [[]] * len(ids)
+    labels = []
+    for words, tags, offsets in zip(rows.words, rows.labels.tolist(), encoded["offset_mapping"], strict=True):
+        # The word that each letter of the text belongs to; -1 for the blanks between them.
+        of_letter = [place for number, word in enumerate(words) for place in (*[number] * len(word), -1)]
+        row, last = [], -1
+        for start, end in offsets:
+            word = of_letter[end - 1] if end > start else -1  # special tokens are nowhere
+            row.append(tags[word] if word > last else NO_LABEL)
+            last = max(last, word)
+        labels.append(row)
+    return ids, segments, labels

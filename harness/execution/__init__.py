@@ -1,0 +1,1 @@
+"""Many trials: queue, workers, Ray, rerun and verification."""

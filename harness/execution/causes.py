@@ -1,0 +1,100 @@
+"""What may have made a rerun differ from its record, and which differences may be rounding.
+
+A training run repeats bit for bit where its inputs, its code and what computes are the same. So a difference has a
+cause, of one of three kinds: other *inputs* (data, tokens, pretrained weights, words of the augmentation), which make
+another experiment of it; something else that *computes* (device, machine, threads, kernels, torch), which rounds sums
+in another order; other *code*. Only the second can make two runs equal but for rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from harness.records.record import Environment, Measured, Record
+
+# Fields of `Environment` on which the order of a sum and with it its last bits depend, in words; likeliest first.
+_COMPUTES = {
+    "device": "device",
+    "device_name": "device name",
+    "threads": "threads",
+    "kernels": "CPU kernels",
+    "torch": "torch",
+    "cuda": "CUDA",
+    "driver": "NVIDIA driver",
+    "deterministic": "deterministic algorithms",
+    "matmul_precision": "matmul precision",
+}
+_CODE = {
+    "transformers": "transformers",
+    "python": "python",
+    "harness": "harness",
+    "commit": "commit",
+    "dirty_diff_sha256": "uncommitted changes",
+}
+# Which of them early records do not say, so that None there means not known.
+_LATER = {"dirty_diff_sha256", "cuda", "driver", "deterministic", "matmul_precision", "kernels"}
+
+
+@dataclass(frozen=True)
+class Causes:
+    """What differs between a record and a rerun, each as `what: this then, that now`; and what the record lacks."""
+
+    inputs: tuple[str, ...]
+    computes: tuple[str, ...]
+    code: tuple[str, ...]
+    not_recorded: tuple[str, ...]
+
+    @property
+    def may_be_rounding(self) -> bool:
+        """Whether the same trial was computed by something else, so that its last bits need not be the same."""
+        return bool(self.computes) and not self.inputs
+
+
+def causes(record: Record, again: Record) -> Causes:
+    """Compare what two runs of a trial, both finished, say of their inputs and surroundings."""
+    assert record.measured is not None
+    assert again.measured is not None
+    assert record.environment is not None
+    assert again.environment is not None
+    before, now = record.environment, again.environment
+    computes = [*_differing(before, now, _COMPUTES)]
+    if before.device.startswith("cuda") and before.pack_size != now.pack_size:
+        computes.append(_said("pack size", before.pack_size, now.pack_size))
+    lacking = [("the tokenizer", record.measured.tokens_sha256), ("the CPU's kernels", before.kernels)]
+    return Causes(
+        tuple(_inputs(record.measured, again.measured, texts_change=record.trial.recipe.augment != "none")),
+        tuple(computes),
+        tuple(_differing(before, now, _CODE)),
+        tuple(name for name, value in lacking if value is None),
+    )
+
+
+def _inputs(before: Measured, now: Measured, *, texts_change: bool) -> Iterator[str]:
+    """What other inputs there are; the tokenizer's files count by the tokens they give, which alone can be equal."""
+    if before.data_sha256 != now.data_sha256:
+        yield _said("data", before.data_sha256[:12], now.data_sha256[:12])
+    tokens = (before.tokens_sha256, now.tokens_sha256)
+    files = (before.tokenizer_sha256, now.tokenizer_sha256)
+    if None not in tokens and tokens[0] != tokens[1]:
+        same_data = before.data_sha256 == now.data_sha256
+        name = "tokenizer (other token ids of the same texts)" if same_data else "token ids"
+        yield _said(name, str(tokens[0])[:12], str(tokens[1])[:12])
+    elif texts_change and None not in files and files[0] != files[1]:
+        yield _said("tokenizer's files", str(files[0])[:12], str(files[1])[:12])
+    if before.model_sha256 != now.model_sha256:
+        yield _said("pretrained weights", before.model_sha256[:12], now.model_sha256[:12])
+    words = (before.augmentation_sha256, now.augmentation_sha256)
+    if words[0] != words[1]:
+        yield _said("words or translators of the augmentation", str(words[0])[:12], str(words[1])[:12])
+
+
+def _differing(before: Environment, now: Environment, names: dict[str, str]) -> Iterator[str]:
+    for name, words in names.items():
+        old, new = getattr(before, name), getattr(now, name)
+        if old != new and not (name in _LATER and None in (old, new)):
+            yield _said(words, *((str(value)[:20] if name.endswith("sha256") else value) for value in (old, new)))
+
+
+def _said(name: str, old: object, new: object) -> str:
+    return f"{name}: {old} then, {new} now"

@@ -1,0 +1,128 @@
+"""How long a sweep would take, guessed before anything ran."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from harness.config.recipe import Recipe, TaskSpec
+from harness.config.trials import Sweep, Trial, expand
+from harness.data import tasks
+from harness.data.glue import EMBEDDED
+from harness.execution.lanes_memory import lane_bytes
+from harness.execution.machine import here
+from harness.execution.model_shape import TOKEN_BYTES, layer_weights, model_shape, parameter_count, trained_count
+from harness.records.record import Record
+
+# ------------------------------------------------------------------------------------------------------- estimates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What training the missing trials would take; None where not known.
+
+    `seconds` is given where it is known within a factor of two, else `between`, the least and the most that it may be.
+    """
+
+    seconds: float | None
+    basis: str
+    memory: int | None  # bytes a lane
+    parameters: int | None
+    between: tuple[float, float] | None = None  # seconds
+
+
+def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estimate:
+    """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane.
+
+    `records` are those of the folder, by trial id (`Store.records`).
+    """
+    trials = expand(sweep)
+    parameters = parameter_count(sweep.cells[0].recipe.model)
+    memory = max(lane_bytes(cell.recipe, trained_count(cell.recipe)) or 0 for cell in sweep.cells) or None
+    per_pass: dict[tuple[object, ...], list[float]] = defaultdict(list)
+    left = []
+    for trial, record in ((trial, records.get(trial.id)) for trial in trials):
+        if record is None:
+            left.append(trial)
+        elif record.measured:
+            per_pass[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
+    if not left:
+        return Estimate(0.0, "nothing is missing", memory, parameters)
+    means = {work: float(np.mean(values)) for work, values in per_pass.items()}
+    known = sum(means[_work(trial)] * trial.recipe.passes for trial in left if _work(trial) in means)
+    unseen = [trial.recipe for trial in left if _work(trial) not in means]
+    if not unseen:
+        return Estimate(known / workers, "from the finished trials", memory, parameters)
+    recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
+    for task in dict.fromkeys(one.task for one in recipes):  # what doesn't fit its data is said
+        tasks.sizes(task, [one for one in recipes if one.task == task])
+    guesses = {recipe: guessed_seconds(recipe) for recipe in dict.fromkeys(unseen)}
+    bounds = [guess for recipe in unseen if (guess := guesses[recipe]) is not None]
+    if len(bounds) < len(unseen):
+        return Estimate(None, "the size of the model or data is not known here", memory, parameters)
+    low = (known + sum(least for least, _ in bounds)) / workers
+    high = (known + sum(most for _, most in bounds)) / workers
+    if high <= 4 * low:
+        return Estimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
+    basis = "a rough guess from the sizes of model and data; the sweep says it closer once it trains"
+    return Estimate(None, basis, memory, parameters, (low, high))
+
+
+# Floating-point operations a second that small batches reach on a core and on a GPU; measured times lay within a factor
+# of three of what follows from them.
+_CORE_SPEED, _GPU_SPEED, _GUESS = 30e9, 15e12, 3.0
+
+
+_SHORTEST = 1 / 8  # of max_length, that texts may be long which aren't known here
+
+
+def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
+    """The least and the most seconds of a lane that a trial may take, from its arithmetic; None where that isn't known.
+
+    6 operations a weight and token for forward and backward, 2 to evaluate (Kaplan et al. 2020, 2.1); words that are
+    looked up cost none. Raises HarnessError for data that can't be read.
+    """
+    shape, data = model_shape(recipe.model), _texts(recipe.task)
+    if shape is None or data is None:
+        return None
+    layers, hidden, inner, _, _ = shape
+    examples, evaluated, lengths = data
+    if lengths is None:
+        widths = (_SHORTEST * recipe.max_length, float(recipe.max_length))
+    else:  # padded to the longest of a batch, or of all
+        of = min(recipe.max_length, 1.3 * lengths[0] if recipe.padding == "batch" else lengths[1])
+        widths = (of, of)
+    weights = layers * layer_weights(hidden, inner)
+    operations = 6 * weights * (examples + evaluated / 3) * recipe.passes
+    least, most = (operations * width / (_GPU_SPEED if here().gpus else _CORE_SPEED) for width in widths)
+    return least / _GUESS, most * _GUESS
+
+
+@lru_cache(maxsize=64)
+def example_counts(task: TaskSpec) -> tuple[int, int] | None:
+    """How many training and dev examples a task has; None where only the data could tell. Raises as `tasks.sizes`."""
+    return tasks.sizes(task)
+
+
+@lru_cache(maxsize=64)
+def _texts(task: TaskSpec) -> tuple[int, int, tuple[float, float] | None] | None:
+    """How many training and dev texts there are, and how many tokens they have, on average and at most; None where that
+    isn't known here.
+    """
+    if task.name != EMBEDDED and task.files is None:
+        sizes = tasks.sizes(task)
+        return None if sizes is None else (*sizes, None)
+    raw = tasks.load(task)
+    rows = raw.train
+    pairs = rows.pairs or [""] * len(rows.texts)
+    tokens = [2 + len((text + pair).encode()) / TOKEN_BYTES for text, pair in zip(rows.texts, pairs, strict=True)]
+    return len(rows.texts), len(raw.validation.texts), (float(np.mean(tokens)), max(tokens))
+
+
+def _work(trial: Trial) -> tuple[object, ...]:
+    r = trial.recipe
+    return r.task.name, r.model.name, r.max_length, r.padding, r.pad_to_multiple_of, r.batch_size, r.precision

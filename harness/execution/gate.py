@@ -1,0 +1,138 @@
+"""What a started sweep and its models must be before anything is trained: `plan` and all that train go through here.
+
+What can be told of data and models without records stands in `inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from harness.common import hub
+from harness.common.errors import HarnessError
+from harness.config.recipe import ModelSpec, Recipe, TaskSpec
+from harness.config.trials import Sweep, expand, orphaning_change
+from harness.data import augmentation, tasks
+from harness.data.examples import Raw
+from harness.execution import inputs
+from harness.models import model_files, token_hash
+from harness.records.record import Record
+from harness.records.store import Store
+
+
+def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) -> None:
+    """Raise HarnessError for an edit of a started sweep that would orphan trained trials.
+
+    `records` are those of the folder, by trial id (`Store.records`).
+    """
+    old = store.load_plan()
+    if old is None or old == sweep:
+        return
+    trained = [trial for trial in expand(old) if trial.id in records or store.load(trial.id) is not None]
+    change = orphaning_change(old, sweep, trained)
+    if change is not None:
+        raise HarnessError(
+            "an edited sweep keeps its trained trials",
+            got=f"a sweep without {change}, which trained trials in {store.folder} have",
+            allowed="adding values and seeds",
+            fix="put it back, or name another folder with --results",
+        )
+
+
+def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[int]) -> None:
+    """Load the data and look for the models of some cells; raises HarnessError as `inputs`, and as `check_planned`."""
+    recipes = [sweep.cells[cell].recipe for cell in sorted(cells)]
+    started = _Started(sweep, records)
+    loaded: dict[TaskSpec, Raw] = {}
+    for task in dict.fromkeys(recipe.task for recipe in recipes):
+        loaded[task] = raw = tasks.load(task)
+        own = [recipe for recipe in recipes if recipe.task == task]
+        inputs.check_task(own, raw)
+        started.check(own, raw)
+    inputs.check_models(recipes)
+    for model in dict.fromkeys(recipe.model for recipe in recipes):
+        model_files.check_finite(model)
+    token_hash.check_started(recipes, token_hash.known(records.values()))
+    _check_methods(recipes)
+    _check_lengths(recipes, loaded)
+
+
+def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
+    """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
+
+    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for, and
+    words of a token task that would be scored and have no token.
+    """
+    recipes = [cell.recipe for cell in sweep.cells]
+    started = _Started(sweep, records)
+    loaded: dict[TaskSpec, Raw] = {}
+    for task in dict.fromkeys(recipe.task for recipe in recipes):
+        own = [recipe for recipe in recipes if recipe.task == task]
+        if not tasks.on_the_hub(task) and (task.kind == "tokens" or started.knows(own)):
+            loaded[task] = tasks.load(task)
+            started.check(own, loaded[task])
+    there = [recipe for recipe in recipes if _is_here(recipe.model)]
+    read_here = [recipe for recipe in there if not tasks.on_the_hub(recipe.task)]
+    token_hash.check_started(read_here, token_hash.known(records.values()))
+    _check_methods(there)
+    _check_lengths(there, loaded)
+
+
+def _is_here(model: ModelSpec) -> bool:
+    return model_files.folder_of(model) is not None or hub.cached("model", model.name)
+
+
+class _Started:
+    """What the finished trials of a sweep were trained on."""
+
+    def __init__(self, sweep: Sweep, records: Mapping[str, Record]) -> None:
+        self.data: dict[str, tuple[str, str]] = {}  # task -> (hash, a trial that has it)
+        for trial in expand(sweep):
+            record = records.get(trial.id)
+            if record and record.measured:
+                self.data.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
+        self.words: dict[str, str | None] = {
+            record.trial.recipe.synonyms.name: record.measured.augmentation_sha256
+            for record in records.values()
+            if record.measured and record.trial.recipe.synonyms
+        }
+
+    def knows(self, recipes: Sequence[Recipe]) -> bool:
+        """Whether any of it is what these recipes are trained on."""
+        names = {recipe.synonyms.name for recipe in recipes if recipe.synonyms}
+        return any(recipe.task.name in self.data for recipe in recipes) or bool(names & set(self.words))
+
+    def check(self, recipes: Sequence[Recipe], raw: Raw) -> None:
+        """Refuse to mix data or words under one name; the recipes are of one task."""
+        for recipe in recipes:
+            digest = augmentation.check(recipe, raw)
+            if recipe.synonyms and self.words.get(recipe.synonyms.name, digest) != digest:
+                raise HarnessError(
+                    "the synonyms of a started sweep stay the same",
+                    got=f"other words under the name '{recipe.synonyms.name}'",
+                    allowed="the list that the finished trials were trained with",
+                    fix="restore it, or give the new list another name",
+                )
+        name = recipes[0].task.name
+        if name in self.data and self.data[name][0] != raw.sha256:
+            raise HarnessError(
+                "the data of a started sweep stay the same",
+                got=f"other examples than {self.data[name][1]} had",
+                allowed="the same texts and labels in the same order",
+                fix="restore them, or name another folder with --results",
+            )
+
+
+def _check_methods(recipes: Sequence[Recipe]) -> None:
+    for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
+        from harness.models import pretrained  # torch, where a method asks what the model has
+
+        pretrained.check(model, method)
+
+
+def _check_lengths(recipes: Sequence[Recipe], loaded: Mapping[TaskSpec, Raw]) -> None:
+    for task, model, length in dict.fromkeys((recipe.task, recipe.model, recipe.max_length) for recipe in recipes):
+        if task.kind == "tokens" and task in loaded:
+            from harness.data import tokenization  # torch; tokens are needed of token tasks alone
+            from harness.models import pretrained
+
+            tokenization.check_words(loaded[task], pretrained.tokenizer(model), length)

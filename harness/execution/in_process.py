@@ -1,0 +1,96 @@
+"""This process as the only worker."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from harness.common.metrics import Evaluation
+from harness.config.trials import Sweep, Trial
+from harness.execution.pack_size import lanes, room_here
+from harness.execution.packing import Job
+from harness.execution.pool import Done, Heard, LeftError, PutOffError, Running
+from harness.execution.preflight import Preflight, look
+from harness.execution.train_pack import Place, train_pack
+
+
+class InProcess:
+    """One worker, this process. Nothing can stop a step here, so a pack that hangs is not noticed."""
+
+    workers = 1
+
+    def __init__(self, sweep: Sweep, place: Place, tick: Callable[[], None]) -> None:
+        """Train packs of `sweep` here; `tick` is called after every step."""
+        self.sweep, self.place, self.tick = sweep, place, tick
+        self.job: Job | None = None
+        self.leaving: tuple[Job, bool] | None = None  # and whether it is put off
+        self.heard, self.started = Heard(), 0.0
+
+    @property
+    def free(self) -> int:
+        """One pack at a time."""
+        return 0 if self.job else 1
+
+    @property
+    def room(self) -> int:
+        """What there is on this machine."""
+        return room_here(self.place.device)
+
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        """Found out here."""
+        return lanes(trial, self.place, usual, most, epochs)
+
+    def preflight(self, trial: Trial) -> Preflight:
+        """Set up here."""
+        return look(trial, trusts_remote_code=self.place.trusts_remote_code)
+
+    def follow(self, most: int) -> list[str]:
+        """No news: this process is the worker."""
+        return []
+
+    def start(self, job: Job) -> None:
+        """Keep the pack for `wait`, which trains it."""
+        self.job, self.heard, self.started = job, Heard(), time.monotonic()
+
+    def leave(self, job: Job, put_off: bool = False) -> None:
+        """Asked for in a `tick`; the step that it follows is the last."""
+        self.leaving = (job, put_off)
+
+    def wait(self, seconds: float) -> list[Done]:
+        """Train the pack to its end, whatever the time."""
+        if self.job is None:
+            return []
+
+        def progress(step: int, steps: int) -> None:
+            self.heard = replace(self.heard, share=step / steps)
+            self.tick()
+            if self.leaving is not None and self.leaving[0] is job and step < steps:
+                raise PutOffError if self.leaving[1] else LeftError
+
+        def signals(found: np.ndarray) -> None:
+            self.heard = replace(self.heard, signals=found)
+
+        def evaluated(found: Evaluation) -> None:
+            self.heard = replace(self.heard, evaluations=(*self.heard.evaluations, found))
+
+        job, names = self.job, (self.sweep.name, self.sweep.profile)
+        try:
+            results = train_pack(*names, job.trials, self.place, progress, signals, evaluated)
+            done = Done(job, results)
+        except LeftError as left:
+            done = Done(job, [], left=True, put_off=isinstance(left, PutOffError))
+        except Exception:  # whatever a trial raises is kept in its record
+            done = Done(job, [], error=traceback.format_exc())
+        self.job = None
+        return [done]
+
+    def running(self) -> list[Running]:
+        """The pack in training and how far it is."""
+        return [Running(self.job, self.heard, time.monotonic() - self.started)] if self.job else []
+
+    def close(self) -> None:
+        """Nothing to stop."""

@@ -1,0 +1,133 @@
+"""The loss over the plane through pretrained weights and those of two trials (Figure 7 of Mosbach et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.config.trials import Sweep, Trial, expand
+from harness.execution import lanes_memory, machine
+from harness.models import saved, token_hash
+from harness.records.record import Surface
+from harness.records.store import Store
+from harness.training import loop
+
+POINTS = 21  # of each side of the grid
+EXAMPLES = 128  # of the training data, over which the loss is taken
+_MARGIN = 0.35  # of the longer side, around the three points
+
+
+def plane(
+    start: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The three places [3, 2] in the plane through weights [P], its grid [2, POINTS], and its two directions [P].
+
+    The directions are orthonormal (Gram and Schmidt): distances in the plane are those between weights.
+    Raises HarnessError where the three lie on a line.
+    """
+    one, other = (weights.astype(np.float64) - start for weights in (first, second))
+    length = float(np.linalg.norm(one))
+    along = one / (length or 1.0)
+    rest = other - (other @ along) * along
+    height = float(np.linalg.norm(rest))
+    if height <= 1e-6 * max(length, float(np.linalg.norm(other))):
+        raise HarnessError(
+            "a plane goes through three points that are on no line",
+            got="two trials whose weights lie on one line with the pretrained ones",
+            allowed="two different trials",
+            fix="name another one",
+        )
+    across = rest / height
+    places = np.array([[0.0, 0.0], [length, 0.0], [float(other @ along), height]])
+    low, high = places.min(axis=0), places.max(axis=0)
+    margin = _MARGIN * float((high - low).max())
+    grid = np.stack([np.linspace(low[axis] - margin, high[axis] + margin, POINTS) for axis in range(2)])
+    return places, grid, (along, across)
+
+
+def compute(
+    sweep: Sweep,
+    store: Store,
+    ids: tuple[str, str],
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Surface:
+    """Compute the surface of two kept trials of one cell, in packs of grid points, and keep it.
+
+    The third point is where the first trial started. `progress(done, all)` counts grid points. Raises HarnessError
+    where the trials are not of one cell, their weights are not kept, or data, tokenizer or pretrained weights are
+    others than they were trained with.
+    """
+    trials = [_trial(sweep, name) for name in ids]
+    if trials[0].cell != trials[1].cell or trials[0].id == trials[1].id:
+        raise HarnessError(
+            "a surface is of two trials of one cell",
+            got=f"{ids[0]} and {ids[1]}",
+            allowed="two ids that differ in the seed alone",
+            fix="name two of one cell, as a failed and a successful one",
+        )
+    for one in trials:
+        _check_inputs(store, one)
+    ends = [np.concatenate([value.ravel() for value in saved.weights(store, one.id).values()]) for one in trials]
+    trial = trials[0]
+    device = "cuda" if machine.here().gpus else "cpu"
+    start = loop.start(trial)
+    places, grid, (along, across) = plane(start, *ends)
+    points = [(x, y) for y in grid[1] for x in grid[0]]
+    losses, norms = loop.losses_at(
+        trial,
+        ((start + x * along + y * across).astype(np.float32) for x, y in points),
+        EXAMPLES,
+        lanes=min(lanes_memory.pack_size(trial.recipe, device, None), len(points)),
+        device=device,
+        threads=threads,
+        progress=None if progress is None else lambda done: progress(done, len(points)),
+    )
+    shape = (POINTS, POINTS)
+    found = Surface(
+        trials=np.array([one.id for one in trials]),
+        x=grid[0],
+        y=grid[1],
+        loss=losses.reshape(shape),
+        gradient_norm=norms.reshape(shape),
+        places=places,
+        examples=np.array(EXAMPLES),
+    )
+    store.save_surface(found)
+    return found
+
+
+def _check_inputs(store: Store, trial: Trial) -> None:
+    """Refuse a surface over other data, tokens or pretrained weights than those of the trial's record."""
+    record, recipe = store.load(trial.id), trial.recipe
+    if record is None or record.measured is None:
+        return
+    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    here = {
+        "data": (record.measured.data_sha256, task.sha256),
+        "tokenizer": (record.measured.tokens_sha256, token_hash.tokens_sha256(task)),
+        "pretrained weights": (record.measured.model_sha256, loop.network(recipe, task).sha256),
+    }
+    for name, (then, now) in here.items():
+        if then not in (None, now):
+            raise HarnessError(
+                "a surface is over what its trials were trained with",
+                got=f"another {name} than {trial.id} had" if name == "tokenizer" else f"other {name} than its record's",
+                allowed="the same data, tokenizer and pretrained weights",
+                fix="restore them",
+            )
+
+
+def _trial(sweep: Sweep, name: str) -> Trial:
+    for trial in expand(sweep):
+        if trial.id == name:
+            return trial
+    raise HarnessError(
+        "--surface names two trials of the sweep",
+        got=name,
+        allowed="ids as in the report's table of runs",
+        fix="copy them from there",
+    )

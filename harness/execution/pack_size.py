@@ -1,0 +1,76 @@
+"""How many lanes a pack holds: by memory, and by measuring where that pays."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.common import hub
+from harness.common.files import write
+from harness.config.trials import Trial
+from harness.execution import lanes_memory
+from harness.execution.train_pack import NO_MEMORY, Place, device_name
+
+# Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
+_MEASURING_PAYS, _FASTER = 300.0, 0.97
+
+
+def room_here(device: str, sharing: int = 1) -> int:
+    """Bytes that the lanes of one of `sharing` workers may fill: on a GPU, of what is free there now."""
+    if not device.startswith("cuda"):
+        return lanes_memory.room(device)
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return int(0.8 * min(free, total / sharing))
+
+
+def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> int:
+    """How many lanes of the trial's shape train fastest here, up to `most`: a power of two, found out once.
+
+    Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
+    What was found is kept in the user's cache.
+    """
+    from harness.training import loop
+
+    hub.trust_remote_code(place.trusts_remote_code)
+    recipe = trial.recipe
+    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    rows = recipe.batch_size * recipe.forward_passes
+    padding = (recipe.padding, recipe.pad_to_multiple_of)
+    step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
+    shape = (*step, task.train.input_ids.shape[1], recipe.trains)
+    config: Any = loop.network(recipe, task).module.config
+    device = (device_name(place.device), place.threads, harness.__version__, loop.versions())
+    key = json.dumps([device, shape, config.to_json_string()])
+    path = _cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return min(most, int(json.loads(path.read_text())["lanes"]))
+    best, steps = loop.lane_step(trial, 1, place.device, place.threads)
+    if best * steps * epochs < _MEASURING_PAYS:
+        return usual
+    found, times = 1, {1: best}
+    while 2 * found <= most:
+        try:
+            times[2 * found], _ = loop.lane_step(trial, 2 * found, place.device, place.threads)
+        except RuntimeError as error:
+            if not NO_MEMORY.search(f"{type(error).__name__}: {error}"):
+                raise
+            break
+        if times[2 * found] > _FASTER * best:
+            break
+        found *= 2
+        best = times[found]
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, json.dumps({"lanes": found, "seconds_a_lane_step": times, "measured": json.loads(key)}).encode())
+    return found
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"

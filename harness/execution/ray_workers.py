@@ -1,0 +1,590 @@
+"""Workers over Ray: long-lived actors that follow the devices of this machine or of a cluster.
+
+Ray starts the workers and nothing more: what is tried again, and what is recorded, is `execute`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.common.metrics import Evaluation
+from harness.common.text import so_many
+from harness.config.recipe import Spec
+from harness.config.trials import Sweep, Trial
+from harness.execution import machine, shipping
+from harness.execution.pack_size import lanes, room_here
+from harness.execution.packing import Job
+from harness.execution.pool import Done, Heard, LeftError, PutOffError, Running
+from harness.execution.preflight import Preflight, look
+from harness.execution.train_pack import Place, Result, place_of, train_pack
+from harness.models.keep_weights import Keeping
+from harness.models.saved import Files, UnkeptError
+from harness.training.checkpoints import Checkpoints
+
+# What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
+_WORKER_BYTES = 3 * 2**29
+# The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
+# (Ctrl-Z, a frozen container) must not take its workers for hanging.
+_LONGEST_LOOK = 10.0
+# Seconds: how often the cluster's devices are counted; until a worker without a free device is given up, and one with;
+# what the first worker waits for the others; what a dead worker's node may take to leave after it; until the person is
+# told that no worker is left.
+_CENSUS_SECONDS, _PLACED_SECONDS, _STARTED_SECONDS = 3.0, 25.0, 120.0
+_OTHERS_SECONDS, _LEAVING_SECONDS, _ALONE_SECONDS = 10.0, 5.0, 10.0
+_MEASURED_SECONDS = 600.0  # the pack size, at most
+# Under one pack; then it counts as the pack's fault.
+_MOST_DEPARTURES = 20
+
+
+Shipped = Mapping[Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Where a worker sits, and the bytes that its lanes may fill there."""
+
+    node: str  # Ray's id of it
+    pid: int
+    room: int
+
+
+class _Worker:
+    """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
+
+    def __init__(self, place: Place, workers_per_gpu: int) -> None:
+        self.place, self.workers_per_gpu = place, workers_per_gpu
+        self.heard = Heard()
+        self.leaving: tuple[str, ...] = ()
+        self.puts_off = False
+        self.folders: dict[Spec, Path] = {}
+
+    def ready(self) -> Seat:
+        import ray
+
+        room = room_here(self.place.device, self.workers_per_gpu)
+        return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
+
+    def leave(self, trials: tuple[str, ...], put_off: bool = False) -> None:
+        self.puts_off = put_off
+        self.leaving = trials  # by name: it may arrive when the next pack trains
+
+    def progress(self) -> Heard:
+        return self.heard
+
+    def hear(self, heard: Heard) -> None:
+        self.heard = heard
+
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
+        return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
+
+    def preflight(self, trial: Trial, shipped: Shipped) -> Preflight:
+        return look(self._moved([trial], shipped)[0], trusts_remote_code=self.place.trusts_remote_code)
+
+    def train(
+        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
+    ) -> tuple[list[Result], dict[str, Files]]:
+        """The pack's results, and the weights to keep that this node can't write where the driver would find them.
+
+        Raises LeftError where `leave` asked for it.
+        """
+        self.hear(Heard())
+        own = tuple(trial.id for trial in trials)
+
+        def progress(step: int, steps: int) -> None:
+            self.hear(replace(self.heard, share=step / steps))
+            if self.leaving == own and step < steps:
+                raise PutOffError if self.puts_off else LeftError
+
+        def signals(found: np.ndarray) -> None:
+            self.hear(replace(self.heard, signals=found))
+
+        def evaluated(found: Evaluation) -> None:
+            self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, found)))
+
+        keeping, sent = self.place.keeping, {}
+        with nullcontext() if keeping is None else keeping.here() as here:
+            place = replace(self.place, keeping=here)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals, evaluated)
+            if keeping is not None and here is not None:
+                sent = keeping.sent(here)
+        planned = [
+            (record.model_copy(update={"trial": planned}), curves)
+            for (record, curves), planned in zip(results, trials, strict=True)
+        ]
+        return planned, sent
+
+    def _moved(self, trials: Sequence[Trial], shipped: Shipped) -> list[Trial]:
+        """The trials with the paths that their files have here."""
+        import ray
+
+        for spec, (digest, held) in shipped.items():
+            if spec not in self.folders:
+                self.folders[spec] = shipping.unpacked(digest, partial(ray.get, held))
+        return [shipping.moved(trial, self.folders) for trial in trials]
+
+
+def _answers(host: str, port: int, seconds: float) -> str | None:
+    """Why nothing listens at host:port, asked for so many seconds; None where something does."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Raise within seconds where nothing listens at host:port; Ray alone tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit() and (why := _answers(host.strip("[]"), int(port), 5)) is not None:
+        raise _unreachable(address, why)
+
+
+def _unreachable(address: str | None, why: str) -> HarnessError:
+    return HarnessError(
+        "the Ray cluster can be reached",
+        got=f"{address}: {why}",
+        allowed="auto or host:port of a running cluster",
+        fix="start it with `ray start --head`",
+    )
+
+
+def connect(address: str | None) -> Any:
+    """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
+
+    Raises HarnessError when the cluster can't be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if address is None:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
+
+    _refuse_silent(address)
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
+    else:
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _unreachable(address, str(error).splitlines()[0]) from None
+    return ray
+
+
+def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:
+    """For how many workers these nodes have devices of a kind: none is spread over two."""
+    has = [node["Resources"].get(kind, 0) for node in nodes]
+    return sum(int(one) * workers_per_gpu if kind == "GPU" else int(one // threads) for one in has)
+
+
+def refuse_too_many(workers: int | None, devices: int, number: float, kind: str, threads: int) -> None:
+    """Raise HarnessError where so many workers are asked for of a machine whose `number` of a kind has places for fewer
+    (`places`), or for none.
+    """
+    if devices < 1 or (workers or 1) > devices:
+        what = "GPUs" if kind == "GPU" else f"cores at {so_many(threads, 'thread')} a worker"
+        raise HarnessError(
+            "each worker has a device of its own",
+            got=f"{so_many(workers or 1, 'worker')} for {int(number)} {what}",
+            allowed=f"1 to {devices}",
+            fix="lower --workers or --threads",
+        )
+
+
+def wanted(devices: int, asked: int | None, kind: str, address: str | None) -> int:
+    """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
+    holds beside what they train, one at least.
+    """
+    if asked is None and address is None and kind == "CPU":
+        devices = max(1, min(devices, machine.here().memory // _WORKER_BYTES))
+    return min(devices, asked or devices)
+
+
+class Shipping:
+    """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
+
+    def __init__(self, address: str | None) -> None:
+        """Ship to the cluster at an address; None: this machine's own."""
+        self.address = address
+        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+
+    def of(self, trials: Sequence[Trial]) -> Shipped:
+        """What these trials need."""
+        if self.address is None:
+            return {}
+        import ray
+
+        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
+        for spec in specs:
+            if spec not in self.shipped:
+                files = shipping.files(spec)
+                self.shipped[spec] = None if files is None else (shipping.sha256(files), ray.put(files))
+        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
+
+
+def received(job: Job, brought: tuple[list[Result], Mapping[str, Files]], keeping: Keeping | None) -> Done:
+    """A pack that a worker brought to its end, with the weights that it sent written."""
+    results, sent = brought
+    try:
+        if keeping is not None:
+            keeping.receive(sent)
+    except UnkeptError as error:
+        return Done(job, [], error=f"UnkeptError: {error}")
+    return Done(job, results)
+
+
+@dataclass(frozen=True)
+class _Seated:
+    """A Ray worker that is ready."""
+
+    actor: Any
+    seat: Seat
+
+
+@dataclass
+class _Flight:
+    """A pack that a Ray worker trains: how far it is as last heard, and for how long no other share was heard."""
+
+    worker: _Seated
+    job: Job
+    started: float
+    heard: Heard = field(default_factory=Heard)
+    still: float = 0.0  # seconds
+
+
+@dataclass(frozen=True)
+class _Fallen:
+    """A pack whose worker is gone, until it is known whether its node went with it."""
+
+    flight: _Flight
+    why: str
+    since: float
+
+
+class RayPool:
+    """Long-lived Ray actors, one a core or `workers_per_gpu` a GPU; each trains one pack at a time.
+
+    They follow the cluster: a node that joins gets workers, and the packs of one that leaves are trained by others.
+    """
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        address: str | None,
+        workers: int | None,
+        threads: int,
+        most: int,
+        hang_minutes: float,
+        checkpoints: Checkpoints | None,
+        workers_per_gpu: int = 1,
+        keeping: Keeping | None = None,
+    ) -> None:
+        """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
+
+        A worker that does no step for `hang_minutes` is killed, loading included. Raises HarnessError when the cluster
+        can't be reached, has nothing to train on, or has no room for a worker.
+        """
+        ray = connect(address)
+        self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
+        self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
+        self.node = ray.get_runtime_context().get_node_id()
+        # One kind of device a sweep: that of the cluster at its start.
+        device = "cuda" if self._has("GPU") >= 1 else "cpu"
+        self.place = place_of(sweep, device, threads, checkpoints, keeping)
+        gpu = self.place.device == "cuda"
+        self.kind = "GPU" if gpu else "CPU"
+        self.need: float = 1 / workers_per_gpu if gpu else threads
+        # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
+        self.actor = ray.remote(_Worker).options(
+            num_cpus=0 if gpu else threads,
+            num_gpus=self.need if gpu else 0,
+            max_concurrency=2,
+            max_restarts=0,
+            max_task_retries=0,
+        )
+        self.coming: dict[Any, Any] = {}  # future of ready() -> actor
+        self.idle: list[_Seated] = []
+        self.flights: dict[Any, _Flight] = {}  # future -> what trains
+        self.fallen: list[_Fallen] = []
+        self.orphans: list[Job] = []  # their node left: the next idle worker takes them
+        self.departures: Counter[tuple[Trial, ...]] = Counter()  # how many nodes left under a pack
+        self.given_up: list[Done] = []
+        self.news: list[str] = []
+        self.refused = ""  # why the last worker that could not start didn't
+        self.shipping = Shipping(address)
+        self.room = 0
+        self.looked = time.monotonic()
+        self.counted, self.pause = -math.inf, _CENSUS_SECONDS
+        self.alone: float | None = None  # since when there is no worker
+        self.told = False
+        try:
+            if address is None:  # a cluster may grow
+                refuse_too_many(workers, self._places(self._alive()), self._has(self.kind), self.kind, threads)
+            self._open(most)
+        except BaseException:
+            self.close()
+            raise
+
+    # ------------------------------------------------------------------------------------------------ the cluster
+
+    def _has(self, kind: str) -> float:
+        return float(self.ray.cluster_resources().get(kind, 0))
+
+    def _places(self, nodes: Mapping[str, Mapping[str, Any]]) -> int:
+        return places(nodes.values(), self.kind, self.threads, self.workers_per_gpu)
+
+    def _alive(self) -> dict[str, Mapping[str, Any]]:
+        return {node["NodeID"]: node for node in self.ray.nodes() if node["Alive"]}
+
+    def _open(self, most: int) -> None:
+        """Wait for the first worker, and a little for the others; raises HarnessError where none comes."""
+        began = time.monotonic()
+        # A local Ray is this sweep's alone, and says so only after a while.
+        free = self._has(self.kind) if self.address is None else self.ray.available_resources().get(self.kind, 0.0)
+        limit = _PLACED_SECONDS if free < self.need else _STARTED_SECONDS
+        while True:
+            self.follow(max(1, most))
+            passed, expected = time.monotonic() - began, min(len(self.coming) + len(self.idle), int(free // self.need))
+            if self.idle and (len(self.idle) >= expected or passed > _OTHERS_SECONDS):
+                return
+            late = passed > (limit if self.coming else _PLACED_SECONDS)
+            if not self.idle and (late or (self.refused and not self.coming)):
+                raise HarnessError(
+                    "the cluster has room for a worker",
+                    got=self.refused
+                    or f"none within {passed:.0f} s: {self._has(self.kind):g} {self.kind}, of which {free:g} free",
+                    allowed=f"{self.need:g} {self.kind} of one node that no other job holds",
+                    fix="see `ray status`; free some, add a node, or lower --threads",
+                )
+            if self.coming:
+                self.ray.wait(list(self.coming), num_returns=1, timeout=0.5)
+            else:
+                time.sleep(0.5)
+
+    def follow(self, most: int) -> list[str]:
+        """Seat workers that came up and start some for devices that joined, at most `most` in all; gives the news.
+
+        With no `most` none is started any more. Raises HarnessError where no worker was left for `hang_minutes`.
+        """
+        self._seat()
+        now = time.monotonic()
+        if most and now - self.counted >= self.pause:
+            self.counted = now
+            alive = self._alive()
+            self.idle = [worker for worker in self.idle if worker.seat.node in alive]
+            there = min(most, wanted(self._places(alive), self.asked, self.kind, self.address))
+            missing = there - len(self.coming) - self.workers
+            for _ in range(missing):
+                actor = self.actor.remote(self.place, self.workers_per_gpu)
+                self.coming[actor.ready.remote()] = actor
+        while self.orphans and self.idle:
+            self._launch(self.orphans.pop(0))
+        if not most:
+            self.given_up += [Done(job, [], error="its node left the cluster", died=True) for job in self.orphans]
+            self.orphans.clear()
+        self._mind_being_alone(now)
+        news, self.news = self.news, []
+        return news
+
+    def _seat(self) -> None:
+        ready, _ = (
+            self.ray.wait(list(self.coming), num_returns=len(self.coming), timeout=0) if self.coming else ([], [])
+        )
+        for future in ready:
+            actor = self.coming.pop(future)
+            try:
+                seat = self.ray.get(future)
+            except self.ray.exceptions.RayError as error:
+                self.ray.kill(actor)
+                text = [line for line in str(error).splitlines() if line.strip()]
+                self.refused = f"a worker that did not start: {text[-1].strip() if text else type(error).__name__}"
+                self.pause = min(60.0, 2 * self.pause)
+                continue
+            self.refused, self.pause = "", _CENSUS_SECONDS
+            self.idle.append(_Seated(actor, seat))
+            self.room = min(self.room or seat.room, seat.room)
+
+    def _mind_being_alone(self, now: float) -> None:
+        if self.workers or self.alone is None:
+            self.alone = None if self.workers else now
+            self.told = False
+            return
+        if now - self.alone > _ALONE_SECONDS and not self.told:
+            self.told = True
+            why = f" ({self.refused})" if self.refused else ""
+            self.news.append(f"no worker is left{why}: waiting up to {_minutes(self.hang_minutes)} for one")
+        if now - self.alone > self.hang_minutes * 60:
+            raise HarnessError(
+                "a sweep has a worker",
+                got=self.refused or f"none for {_minutes(self.hang_minutes)}",
+                allowed=f"a node with {self.need:g} {self.kind} that no other job holds",
+                fix="add one with `ray start --address=…`: the same command goes on",
+            )
+
+    # -------------------------------------------------------------------------------------------------- the packs
+
+    @property
+    def workers(self) -> int:
+        """Workers that are ready or train."""
+        return len(self.idle) + len(self.flights)
+
+    @property
+    def free(self) -> int:
+        """How many packs can be started now."""
+        return len(self.idle)
+
+    def start(self, job: Job) -> None:
+        """Give a pack to an idle worker."""
+        self._launch(job)
+
+    def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
+        """Found out by one of the idle workers; what fails there will fail in its pack, and is said then."""
+        shipped = self.shipping.of([trial])
+        asked = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
+        try:
+            return int(self.ray.get(asked, timeout=_MEASURED_SECONDS))
+        except self.ray.exceptions.RayError:
+            return usual
+
+    def preflight(self, trial: Trial) -> Preflight:
+        """Set up by one of the idle workers; a worker that dies of it will die of the pack, and that is told then."""
+        asked = self.idle[0].actor.preflight.remote(trial, self.shipping.of([trial]))
+        try:
+            found: Preflight = self.ray.get(asked)
+        except self.ray.exceptions.RayError:
+            return Preflight()
+        return found
+
+    def _launch(self, job: Job) -> None:
+        worker = self.idle.pop()
+        shipped = self.shipping.of(job.trials)
+        future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
+        self.flights[future] = _Flight(worker, job, time.monotonic())
+
+    def leave(self, job: Job, put_off: bool = False) -> None:
+        """Tell the worker that trains it."""
+        for flight in self.flights.values():
+            if flight.job is job:
+                flight.worker.actor.leave.remote(tuple(trial.id for trial in job.trials), put_off)
+
+    def wait(self, seconds: float) -> list[Done]:
+        """The packs that came back within that time, with those whose worker had to be killed."""
+        found, self.given_up = self.given_up, []
+        if not (watched := [*self.flights, *self.coming]):
+            time.sleep(seconds)
+        ready, _ = self.ray.wait(watched, num_returns=1, timeout=seconds) if watched else ([], [])
+        for future in ready:
+            flight = self.flights.pop(future, None)
+            if flight is None:  # a worker came up
+                continue
+            try:
+                found.append(received(flight.job, self.ray.get(future), self.place.keeping))
+                self.idle.append(flight.worker)
+            except self.ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, LeftError):
+                    found.append(Done(flight.job, [], left=True, put_off=isinstance(error.cause, PutOffError)))
+                else:
+                    found.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
+                self.idle.append(flight.worker)
+            except self.ray.exceptions.RayError as error:  # the worker is gone
+                self._end(flight)
+                self.fallen.append(_Fallen(flight, f"the worker died: {error}", time.monotonic()))
+        found += self._judged()
+        self._look()
+        for future, flight in list(self.flights.items()):
+            if flight.still >= self.hang_minutes * 60:
+                del self.flights[future]
+                self._end(flight)
+                why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
+                found.append(Done(flight.job, [], error=why, died=True))
+        return found
+
+    def _look(self) -> None:
+        """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""
+        now = time.monotonic()
+        passed, self.looked = min(now - self.looked, _LONGEST_LOOK), now
+        asked = {flight.worker.actor.progress.remote(): flight for flight in self.flights.values()}
+        ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0.5) if asked else ([], [])
+        for flight in asked.values():
+            flight.still += min(passed, now - flight.started)
+        for answer in ready:
+            flight = asked[answer]
+            with suppress(self.ray.exceptions.RayError):  # a worker that is gone is `wait`'s
+                heard = self.ray.get(answer)
+                if heard.share != flight.heard.share:
+                    flight.heard, flight.still = heard, 0.0
+
+    def _end(self, flight: _Flight) -> None:
+        """Make sure that a worker is gone, and let another take its device at once."""
+        self.ray.kill(flight.worker.actor)
+        # A stopped process doesn't hear Ray, and would keep its core or GPU from the new worker.
+        if flight.worker.seat.node == self.node:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(flight.worker.seat.pid, signal.SIGKILL)
+        self.counted = -math.inf
+
+    def _judged(self) -> list[Done]:
+        """The packs that may be to blame for their worker's death; those whose node left go to other workers."""
+        undecided, found = [], []
+        for fallen in self.fallen:
+            flight = fallen.flight
+            job = flight.job
+            if self._left(flight.worker.seat.node):
+                self.departures[job.trials] += 1
+                if self.departures[job.trials] <= _MOST_DEPARTURES:
+                    self.orphans.append(job)
+                    self.news.append(f"{so_many(len(job.trials), 'trial')} to train again: their node left the cluster")
+                    continue
+            elif self.address is not None and time.monotonic() - fallen.since < _LEAVING_SECONDS:
+                undecided.append(fallen)
+                continue
+            found.append(Done(job, [], error=fallen.why, died=True))
+        self.fallen = undecided
+        return found
+
+    def _left(self, node: str) -> bool:
+        """Whether a node is no longer of the cluster; Ray itself takes half a minute to notice that one died."""
+        if self.address is None:  # never this machine; and a Ray that is ended with all its processes answers no more
+            return False
+        found = self._alive().get(node)
+        if found is None:
+            return True
+        return node != self.node and _answers(found["NodeManagerAddress"], found["NodeManagerPort"], 1) is not None
+
+    def running(self) -> list[Running]:
+        """The packs in training and how far they were when last asked."""
+        now = time.monotonic()
+        flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
+        found = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
+        return found + [Running(job, Heard(), 0.0) for job in self.orphans]
+
+    def close(self) -> None:
+        """Leave Ray; a local one stops."""
+        self.ray.shutdown()
+
+
+def _minutes(number: float) -> str:
+    return f"{number:g} minute{'' if number == 1 else 's'}"

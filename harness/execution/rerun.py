@@ -1,0 +1,136 @@
+"""One trial trained again on the path that trained it first, and compared with its record, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.common.errors import HarnessError
+from harness.config.trials import Sweep, Trial
+from harness.execution import machine
+from harness.execution.causes import Causes, causes
+from harness.execution.train_pack import Place, train_pack
+from harness.models.keep_weights import Keeping
+from harness.records.record import Curves, Record
+from harness.records.store import Store
+
+Verdict = Literal["identical", "within_tolerance", "different"]
+# Ten times what other kernels (AVX2 for AVX-512) were measured to make of nine whole runs of `rte_lr@embedded` with
+# bias correction: at most 9.4e-5 in any loss, gradient norm, score or logit; 3e-8 at the first step, 2e-6 within the
+# first 20. Without bias correction rounding grows: the same change made more than 1e-3 of seven runs of nine, up to
+# 2e3, and another outcome of one. No number tells that from another cause, so such a rerun is `different`.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A trial trained again, against its record; steps count from 1, None where no step differs."""
+
+    trial: str
+    verdict: Verdict
+    max_difference: float | None
+    first_differing_step: int | None
+    reasons: tuple[str, ...]
+    record: Record
+    again: Record
+    by_steps: bool  # False where the record's curves are gone and the final weights alone were compared
+
+
+def rerun(
+    sweep: Sweep,
+    store: Store,
+    trial: Trial,
+    tolerance: float,
+    progress: Callable[[int, int], None] | None = None,
+    keeping: Keeping | None = None,
+) -> Comparison:
+    """Train one trial again on the same path and compare it with its record step by step; writes nothing.
+
+    With `keeping` its weights are left staged there. It runs with the record's threads and, on a GPU, in a pack of the
+    record's size (the other lanes repeat the trial), since bits may depend on the pack's size there. Raises
+    HarnessError when there is no finished record.
+    """
+    record = store.load(trial.id)
+    if record is None or record.measured is None or record.environment is None:
+        state = "crashed" if record else "missing"
+        raise HarnessError(
+            "a rerun compares with a finished trial",
+            got=f"{trial.id}, which is {state}",
+            allowed="a trial with a record and a result",
+            fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
+        )
+    device = "cuda" if machine.here().gpus and record.environment.device.startswith("cuda") else "cpu"
+    lanes = record.environment.pack_size if device == "cuda" else 1
+    place = Place(device, record.environment.threads, record=False, keeping=keeping)
+    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
+    assert curves is not None
+    return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
+
+
+def compare(
+    record: Record,
+    kept: Curves | None,
+    again: Record,
+    curves: Curves,
+    tolerance: float,
+    arrays_sha256: str | None = None,
+) -> Comparison:
+    """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
+
+    Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
+    logits (on the test split too, where both have one) and the hash of the final weights. NaN equals NaN. Where the
+    arrays of the record are not kept, the weights' hash alone decides, and a difference has no size. `arrays_sha256` is
+    that of the arrays as they lie there.
+
+    `within_tolerance` takes a difference of at most `tolerance`, the same outcome, and something that computes and is
+    known to be another (`Causes.may_be_rounding`); with other inputs, or where all that computes is the same and bits
+    should be too, the two are `different` however small the difference is.
+    """
+    assert record.measured is not None
+    assert again.measured is not None
+    same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
+    differences: list[tuple[int | None, float]] = []  # (step, size)
+    if kept is not None:
+        steps = {"train_loss": None, "grad_norm": None, "dev_loss": kept.eval_step, "dev_score": kept.eval_step}
+        for name, at in steps.items():
+            differences += _differences(getattr(kept, name), getattr(curves, name), at)
+        differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
+        if kept.test_logits.size and curves.test_logits.size:
+            on_test = _differences(kept.test_logits.ravel(), curves.test_logits.ravel(), None)
+            differences += [(None, size) for _, size in on_test]
+    if same_weights and not differences:
+        return Comparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
+    largest = max((size for _, size in differences), default=None)
+    first = min((step for step, _ in differences if step is not None), default=None)
+    close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
+    explained = causes(record, again)
+    verdict: Verdict = "within_tolerance" if close and explained.may_be_rounding else "different"
+    finite = None if largest is None or not np.isfinite(largest) else largest
+    reasons = _reasons(explained, record, kept, arrays_sha256)
+    return Comparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
+
+
+def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:
+    """(step, size) wherever two series differ in a bit; infinite where one is not a number or a length differs."""
+    if a.shape != b.shape:
+        return [(int(min(len(a), len(b))) + 1, float("inf"))]
+    apart = np.flatnonzero(~((a == b) | (np.isnan(a) & np.isnan(b))))
+    sizes = np.abs(a[apart].astype(np.float64) - b[apart].astype(np.float64))
+    sizes[~np.isfinite(sizes)] = np.inf
+    return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
+
+
+def _reasons(found: Causes, record: Record, kept: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
+    """What differs between the two runs, likeliest cause first, and what can't be told."""
+    said = [*found.inputs, *found.computes, *found.code]
+    if kept is None:
+        said.append("the record's curves are not kept here or can't be read, so only the final weights were compared")
+    elif record.arrays_sha256 != arrays_sha256:
+        said.append("the record's curves were changed after they were written: their hash is another")
+    said = said or ["nothing in the records explains it"]
+    if found.not_recorded:
+        said.append(f"not recorded then, so not compared: {' and '.join(found.not_recorded)}")
+    return tuple(said)

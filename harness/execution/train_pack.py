@@ -1,0 +1,229 @@
+"""The one path on which a pack is trained and its records are made."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+import harness
+from harness.common import hub
+from harness.common.metrics import Evaluation
+from harness.config.trials import Sweep, Trial
+from harness.models.keep_weights import Keeping
+from harness.records.record import Curves, Environment, Measured, Record
+from harness.training.checkpoints import Checkpoints
+
+Result = tuple[Record, Curves | None]
+
+
+# How torch and CUDA's libraries say that a pack was too large for the memory.
+NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|STATUS_ALLOC_FAILED")
+
+
+REFUSED = re.compile(
+    r"^(?:harness\.logits_check\.)?ModelRefusedError: "
+    r"(?P<rule>.+?): got (?P<got>.+?); allowed: (?P<allowed>.+?); (?P<fix>.+)$",
+    re.MULTILINE,
+)
+
+
+# ------------------------------------------------------------------------------------- one path to train a pack
+
+
+@dataclass(frozen=True)
+class Code:
+    """Which state of the harness trains; both None outside a git checkout."""
+
+    commit: str | None  # `-dirty` with changes in the package
+    dirty_diff_sha256: str | None  # of those changes
+
+
+@lru_cache(maxsize=1)  # what was imported stays, whatever is edited meanwhile
+def code() -> Code:
+    """The state of this checkout: the commit, and a hash of `git diff HEAD` and of untracked files of the package."""
+    home = Path(__file__).parents[1]  # the package
+
+    def git(*words: str) -> bytes | None:
+        try:
+            asked = subprocess.run(["git", "-C", str(home), *words], capture_output=True, check=False)
+        except OSError:
+            return None
+        return asked.stdout if asked.returncode == 0 else None
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if head is None:
+        return Code(None, None)
+    digest = hashlib.sha256(changed := git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-color", "--", ".") or b"")
+    untracked = git("ls-files", "--others", "--exclude-standard", "-z", "--", ".") or b""
+    for name in filter(None, untracked.split(b"\0")):
+        with suppress(OSError):
+            digest.update(name + b"\0" + (home / os.fsdecode(name)).read_bytes())
+    commit = head.decode().strip()
+    return Code(f"{commit}-dirty", digest.hexdigest()) if changed or untracked else Code(commit, None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and by which code a pack is trained; made by the driver, whose checkout and trust a worker takes over."""
+
+    device: str
+    threads: int
+    code: Code = field(default_factory=code)
+    trusts_remote_code: bool = field(default_factory=hub.trusts_remote_code)
+    record: bool = True  # what the diagnosis reads
+    checkpoints: Checkpoints | None = None  # None: a pack begins anew and keeps nothing before its end
+    tells_scores: bool = False  # whether it says how its lanes stand at each evaluation, for a pruner
+    keeping: Keeping | None = None  # None: weights are gone when a pack ends
+
+
+def place_of(
+    sweep: Sweep, device: str, threads: int, checkpoints: Checkpoints | None, keeping: Keeping | None
+) -> Place:
+    """Where the packs of a sweep are trained."""
+    pruned = sweep.search is not None and sweep.search.pruner is not None
+    return Place(
+        device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping
+    )  # fmt: skip
+
+
+def train_pack(
+    sweep: str,
+    profile: str,
+    trials: Sequence[Trial],
+    place: Place,
+    progress: Callable[[int, int], None] | None,
+    signals: Callable[[np.ndarray], None] | None = None,
+    evaluated: Callable[[Evaluation], None] | None = None,
+) -> list[Result]:
+    """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
+
+    `progress`, `signals` and `evaluated` are called as `train.train` says. Raises `keeping.UnkeptError` where weights
+    that are to be kept can't be written.
+    """
+    from harness.training import loop
+
+    hub.trust_remote_code(place.trusts_remote_code)
+    if place.device.startswith("cuda"):
+        _free_memory()
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    environment = _environment(place, len(trials), trials[0].recipe.precision)
+    checkpoint = None if place.checkpoints is None else place.checkpoints.of(trials, environment)
+    try:
+        results = loop.train(
+            trials,
+            device=place.device,
+            threads=place.threads,
+            progress=progress,
+            checkpoint=checkpoint,
+            record=place.record,
+            signals=signals,
+            evaluated=evaluated if place.tells_scores else None,
+        )
+    finally:
+        if checkpoint is not None:
+            checkpoint.returned()
+    if place.keeping is not None:
+        recipe = trials[0].recipe
+        task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+        ends = [(trial.cell, found.measured.final_score) for trial, found in zip(trials, results, strict=True)]
+        for lane in place.keeping.chosen(ends):
+            found = results[lane]
+            place.keeping.stage(sweep, profile, trials[lane], found.measured, task, found.weights)
+    return [
+        (make_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
+        for trial, result in zip(trials, results, strict=True)
+    ]
+
+
+def _environment(place: Place, lanes: int, precision: str) -> Environment:
+    import torch
+
+    from harness.training import loop
+
+    deterministic, matmul_precision = loop.numerics(place.device, place.threads, precision)
+    return Environment(
+        device=place.device,
+        device_name=device_name(place.device),
+        threads=place.threads,
+        pack_size=lanes,
+        harness=harness.__version__,
+        commit=place.code.commit,
+        dirty_diff_sha256=place.code.dirty_diff_sha256,
+        driver=_driver() if place.device.startswith("cuda") else None,
+        cuda=torch.version.cuda,
+        deterministic=deterministic,
+        matmul_precision=matmul_precision,
+        kernels=torch.backends.cpu.get_cpu_capability(),
+        **loop.versions(),
+    )
+
+
+def _free_memory() -> None:
+    """Give back what the pack before left in CUDA's cache: after one that was too large, the next needs it whole."""
+    torch = sys.modules["torch"]
+    gc.collect()  # an error's traceback holds the tensors of its frames
+    torch.cuda.empty_cache()
+
+
+def make_record(
+    sweep: str,
+    profile: str,
+    trial: Trial,
+    started: str,
+    environment: Environment | None,
+    measured: Measured | None,
+    error: str | None,
+) -> Record:
+    """A trial's record, before it is known how often it was tried: crashed where nothing was measured."""
+    return Record(
+        id=trial.id,
+        sweep=sweep,
+        profile=profile,
+        trial=trial,
+        status="finished" if measured else "crashed",
+        attempts=1,
+        started_utc=started,
+        environment=environment,
+        measured=measured,
+        arrays_sha256=None,
+        # A path in a traceback may hold bytes that are no text; a record is UTF-8.
+        error=error and error.encode("utf-8", "backslashreplace").decode(),
+    )
+
+
+def device_name(device: str) -> str:
+    """The card's name, or the processor's."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@lru_cache(maxsize=1)
+def _driver() -> str | None:
+    """The version of NVIDIA's driver; None where it can't be asked."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = asked.stdout.split() if asked.returncode == 0 else []
+    return lines[0] if lines else None

@@ -1,0 +1,1 @@
+"""Pretrained networks, what a method trains of them, saved models and inference."""

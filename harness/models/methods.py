@@ -1,0 +1,472 @@
+"""Which parameters a method trains, the parts it puts into a network, and how their first values are drawn.
+
+LoRA and IA³ are peft's modules; adapters, prefixes and prompts are here: peft has no Houlsby adapters, and its prefix
+and prompt tuning build masks that can't stand under vmap.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.common.errors import HarnessError
+from harness.config.recipe import Method
+from harness.models import masks, normalisation
+
+# Draws a new parameter's first value [*shape] in place and gives it.
+Draw = Callable[[Tensor, torch.Generator], Tensor]
+LORA_SCALE = "lora_scale"  # the lanes' alpha / rank, beside their parameters
+_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Where the parts of a layer lie, as paths inside it; `layers` is the path of the list of layers in the encoder."""
+
+    layers: str
+    query: str
+    key: str
+    value: str
+    feedforward: str  # the projection back to the hidden width
+    ends: tuple[str, str]  # of attention and feed-forward, just before the residual sum
+    attention: str | None  # calls transformers' attention interface; None: not, or one module serves several layers
+
+
+_BERT = _Family(
+    layers="encoder.layer",
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    feedforward="output.dense",
+    ends=("attention.output.dropout", "output.dropout"),
+    attention="attention.self",
+)
+_DEBERTA2 = replace(
+    _BERT,
+    query="attention.self.query_proj",
+    key="attention.self.key_proj",
+    value="attention.self.value_proj",
+    attention=None,
+)
+_ALBERT = _Family(
+    layers="encoder.albert_layer_groups.0.albert_layers",
+    query="attention.query",
+    key="attention.key",
+    value="attention.value",
+    feedforward="ffn_output",
+    ends=("attention.output_dropout", "ffn_output"),
+    attention=None,
+)
+_DISTILBERT = _Family(
+    layers="transformer.layer",
+    query="attention.q_lin",
+    key="attention.k_lin",
+    value="attention.v_lin",
+    feedforward="ffn.lin2",
+    ends=("attention.out_lin", "ffn"),
+    attention="attention",
+)
+_GPT2 = _Family(  # query, key and value in one projection, which LoRA and IA³ take whole, as in peft
+    layers="h",
+    query="attn.c_attn",
+    key="attn.c_attn",
+    value="attn.c_attn",
+    feedforward="mlp.c_proj",
+    ends=("attn.resid_dropout", "mlp.dropout"),
+    attention="attn",
+)
+_LLAMA = _Family(
+    layers="layers",
+    query="self_attn.q_proj",
+    key="self_attn.k_proj",
+    value="self_attn.v_proj",
+    feedforward="mlp.down_proj",
+    ends=("self_attn.o_proj", "mlp.down_proj"),
+    attention="self_attn",
+)
+_FAMILIES = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
+    "deberta-v2": _DEBERTA2,
+    "albert": _ALBERT,
+    "distilbert": _DISTILBERT,
+    "gpt2": _GPT2,
+    **dict.fromkeys(("llama", "qwen2"), _LLAMA),
+}
+
+
+def adapt(module: nn.Module, method: Method, head: Collection[str]) -> tuple[tuple[str, ...], dict[str, Draw]]:
+    """Put the method's parts into a classifier, in place.
+
+    Returns the names of the trained parameters in the module's order (`head` is always among them), and of the new
+    ones how they are drawn. Raises HarnessError where the model doesn't have what the method needs.
+    """
+    before = {name for name, _ in module.named_parameters()}
+    extra = _METHODS[method.name](module, method, head)
+    draws = {name: _draw(name) for name, _ in module.named_parameters() if name not in before}
+    # A part that wraps a module renames what is in it, so new is what has a way to be drawn.
+    drawn = {name: draw for name, draw in draws.items() if draw is not None}
+    names = [name for name, _ in module.named_parameters()]
+    return tuple(name for name in names if name in head or name in drawn or extra(name)), drawn
+
+
+def given(lane: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a lane's module is called with: its parameters, with alpha / rank of LoRA in the second of its factors.
+
+    So alpha differs from lane to lane. A product with a single column takes another kernel when a lane is alone, whose
+    last bits differ, so factors of rank 1 have a second column of zeros.
+    """
+    parameters = dict(lane)
+    scale = parameters.pop(LORA_SCALE, None)
+    if scale is not None:
+        for name, value in lane.items():
+            if name.endswith(_A) and len(value) == 1:
+                parameters[name] = F.pad(value, (0, 0, 0, 1))  # [2, in]
+            elif name.endswith(_B):
+                value = value * scale
+                parameters[name] = F.pad(value, (0, 1)) if value.shape[1] == 1 else value  # [out, rank]
+    return parameters
+
+
+def is_scale(name: str) -> bool:
+    """Whether a parameter multiplies activations one by one, as a normalisation's scale does: it isn't decayed."""
+    return ".ia3_l." in name
+
+
+def virtual_positions(method: Method) -> int:
+    """How many positions before the text a method takes."""
+    return method.virtual_tokens if method.name == "prompt" else 0
+
+
+def save_config(
+    folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str, *, tokens: bool = False
+) -> None:
+    """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained onto the model that lies at `base`.
+
+    The head (names of its parameters) is loaded whole, as peft's `modules_to_save`.
+    """
+    peft: Any = _peft()
+    layers: dict[str, Any] = {
+        name: part for name, part in module.named_modules() if isinstance(part, peft.tuners.tuners_utils.BaseTunerLayer)
+    }
+    first = next(iter(layers.values()))
+    encoder = f"{module.base_model_prefix}."
+    whole = [name.rpartition(".")[0] if name.startswith(encoder) else name.partition(".")[0] for name in head]
+    common = {
+        "task_type": "TOKEN_CLS" if tokens else "SEQ_CLS",
+        "base_model_name_or_path": base,
+        "target_modules": list(layers),
+        "fan_in_fan_out": bool(first.fan_in_fan_out),
+        "modules_to_save": list(dict.fromkeys(whole)),
+        "inference_mode": True,
+    }
+    if hasattr(first, "lora_A"):
+        config = peft.LoraConfig(r=first.r["default"], lora_alpha=alpha, **common)
+    else:
+        forward = [name for name, part in layers.items() if part.is_feedforward]
+        config = peft.IA3Config(feedforward_modules=forward, **common)
+    config.save_pretrained(folder)
+
+
+# ------------------------------------------------------------------------------------------------- first values
+
+
+def _draw(name: str) -> Draw | None:
+    """How a new parameter's first value is drawn; None for one that is not new."""
+    if name.endswith(_A):  # peft's own, as nn.Linear's
+        return lambda value, stream: nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=stream)
+    if name.endswith(_B):
+        return lambda value, stream: value.zero_()
+    if is_scale(name):
+        return lambda value, stream: value.fill_(1.0)
+    if name.endswith((".prefix", ".prompt")):  # as BERT's own embeddings; peft draws N(0, 1)
+        return lambda value, stream: value.normal_(0.0, 0.02, generator=stream)
+    if name.endswith((".adapter_down.bias", ".adapter_up.bias")):
+        return lambda value, stream: value.zero_()
+    if name.endswith((".adapter_down.weight", ".adapter_up.weight")):  # Houlsby et al. 2019, 3.6: near the identity
+        return lambda value, stream: nn.init.trunc_normal_(value, 0.0, 0.01, -0.02, 0.02, generator=stream)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ methods
+
+Trains = Callable[[str], bool]
+
+
+def _nothing(name: str) -> bool:
+    return False
+
+
+def _full(module: Any, method: Method, head: Collection[str]) -> Trains:
+    return lambda name: True
+
+
+def _head(module: Any, method: Method, head: Collection[str]) -> Trains:
+    return _nothing
+
+
+def _top_layers(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """The last layers and what stands above them: a pooler, a last normalisation."""
+    path, layers = _layers(module, method)
+    depth, top = module.config.num_hidden_layers, method.top_layers or 0
+    if len(layers) != depth:
+        raise _cannot(method, module, f"{depth} layers that share one set of weights")
+    if top > depth:
+        raise HarnessError(
+            "top_layers is within the model's depth", got=top, allowed=f"1 to {depth}", fix="lower top_layers"
+        )
+    names = [name for name, _ in module.named_parameters()]
+    last = max(number for number, name in enumerate(names) if name.startswith(f"{path}."))
+    # Beside the layers may stand what all of them use, as DeBERTa's relative positions.
+    base, beside = f"{module.base_model_prefix}.", path.rpartition(".")[0] + "."
+    above = {name for name in names[last + 1 :] if beside == base or not name.startswith(beside)}
+    trained = tuple(f"{path}.{number}." for number in range(depth - top, depth))
+    return lambda name: name.startswith(trained) or name in above
+
+
+def _bitfit(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """Every bias (Ben Zaken et al. 2022)."""
+    if not any(name.endswith("bias") for name in _encoder_names(module)):
+        raise _cannot(method, module, "no biases")
+    return lambda name: name.endswith("bias")
+
+
+def _lora(module: Any, method: Method, head: Collection[str]) -> Trains:
+    peft = _peft()
+    if method.lora_targets is None:
+        path, layers = _layers(module, method)
+        family = _FAMILIES[module.config.model_type]
+        targets = [f"{path}.{number}.{part}" for number in range(len(layers)) for part in (family.query, family.value)]
+        targets = list(dict.fromkeys(targets))
+    else:
+        targets = _targets(module, method.lora_targets, head)
+    config = peft.LoraConfig(
+        r=method.lora_rank,
+        lora_alpha=method.lora_rank,  # a scale of 1: the lane's own stands in its second factor
+        target_modules=targets,
+        fan_in_fan_out=_is_conv1d(module, targets),
+    )
+    peft.inject_adapter_in_model(config, module)
+    return _nothing
+
+
+def _ia3(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """Scales on keys, values and what enters the feed-forward's second projection (Liu et al. 2022)."""
+    peft = _peft()
+    path, layers = _layers(module, method)
+    family, numbers = _FAMILIES[module.config.model_type], range(len(layers))
+    attention = [f"{path}.{number}.{part}" for number in numbers for part in (family.key, family.value)]
+    forward = [f"{path}.{number}.{family.feedforward}" for number in numbers]
+    targets = list(dict.fromkeys([*attention, *forward]))
+    config = peft.IA3Config(
+        target_modules=targets, feedforward_modules=forward, fan_in_fan_out=_is_conv1d(module, targets)
+    )
+    peft.inject_adapter_in_model(config, module)
+    return _nothing
+
+
+class _Adapter(nn.Module):
+    """A module with a bottleneck behind it: h + up(gelu(down(h))) (Houlsby et al. 2019)."""
+
+    def __init__(self, inner: nn.Module, width: int, size: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.adapter_down, self.adapter_up = nn.Linear(width, size), nn.Linear(size, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.inner(x)
+        change: Tensor = self.adapter_up(F.gelu(self.adapter_down(h)))
+        return h + change
+
+
+def _adapter(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """A bottleneck at the end of attention and feed-forward in each layer; normalisations are trained too, as there."""
+    _, layers = _layers(module, method)
+    for layer in layers:
+        for end in _FAMILIES[module.config.model_type].ends:
+            place, _, name = end.rpartition(".")
+            wrapped = _Adapter(layer.get_submodule(end), module.config.hidden_size, method.adapter_size)
+            setattr(layer.get_submodule(place), name, wrapped)
+    encoder = f"{module.base_model_prefix}."
+    norms = tuple(f"{name}." for name, _ in normalisation.modules(module) if name.startswith(encoder))
+    return lambda name: name.startswith(norms)
+
+
+def _attend_with_prefix(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **more: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The model's own attention with the module's trained keys and values before the text's."""
+    keys, values = (one.expand(len(key), *one.shape) for one in (module.prefix[0], module.prefix[1]))  # [B, H, V, D]
+    found: tuple[Tensor, Tensor | None] = sys.modules[type(module).__module__].eager_attention_forward(
+        module,
+        query,
+        torch.cat([keys, key], dim=2),
+        torch.cat([values, value], dim=2),
+        F.pad(attention_mask, (keys.shape[2], 0)),
+        **more,
+    )
+    return found
+
+
+def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """Trained keys and values before the text's in every layer (Li & Liang 2021), without their reparametrisation.
+
+    The text keeps its positions; peft counts them behind the virtual tokens, since its prefix is a cache.
+    """
+    _, layers = _layers(module, method)
+    attention = _FAMILIES[module.config.model_type].attention
+    if attention is None:
+        raise _cannot(method, module, "attention that takes no keys and values from outside")
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register("harness_prefix", _attend_with_prefix)
+    AttentionMaskInterface.register("harness_prefix", masks.full_mask)
+    config = module.config
+    config._attn_implementation = "harness_prefix"
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    for layer in layers:
+        layer.get_submodule(attention).prefix = nn.Parameter(torch.zeros(2, heads, method.virtual_tokens, size))
+    return _nothing
+
+
+class _Prompted(nn.Module):
+    """An embedding of words whose first positions are trained vectors, whatever words stand there."""
+
+    def __init__(self, embedding: nn.Embedding, tokens: int) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.prompt = nn.Parameter(torch.zeros(tokens, embedding.embedding_dim))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        words: Tensor = self.embedding(ids)  # [B, V + T, D]
+        prompt = self.prompt.expand(len(words), *self.prompt.shape)
+        return torch.cat([prompt, words[:, self.prompt.shape[0] :]], dim=1)
+
+
+def _prompt(module: Any, method: Method, head: Collection[str]) -> Trains:
+    """Trained vectors before the text's (Lester et al. 2021).
+
+    They take the first positions, as in peft: a model that classifies by its first token reads the first of them.
+    """
+    words = module.get_input_embeddings()
+    if not isinstance(words, nn.Embedding):
+        raise _cannot(method, module, "no embedding of words")
+    positions = getattr(module.config, "max_position_embeddings", None)
+    if positions is not None and method.virtual_tokens > positions - 2:
+        raise HarnessError(
+            "virtual_tokens leaves the text room",
+            got=f"{method.virtual_tokens} of {positions} positions",
+            allowed=f"1 to {positions - 2}",
+            fix="lower virtual_tokens",
+        )
+    module.set_input_embeddings(_Prompted(words, method.virtual_tokens))
+    return _nothing
+
+
+_METHODS: dict[str, Callable[[Any, Method, Collection[str]], Trains]] = {
+    "full": _full,
+    "head": _head,
+    "top_layers": _top_layers,
+    "lora": _lora,
+    "prefix": _prefix,
+    "prompt": _prompt,
+    "ia3": _ia3,
+    "adapter": _adapter,
+    "bitfit": _bitfit,
+}
+
+
+# ---------------------------------------------------------------------------------------------- parts of a model
+
+
+def _peft() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        import peft
+    return peft
+
+
+def _layers(module: Any, method: Method) -> tuple[str, nn.ModuleList]:
+    """The path of the layers in the module, and they."""
+    family = _FAMILIES.get(module.config.model_type)
+    if family is None:
+        raise HarnessError(
+            f"the method {method.name} knows the model's family",
+            got=f"a model of the kind '{module.config.model_type}'",
+            allowed=", ".join(_FAMILIES),
+            fix="name lora_targets" if method.name == "lora" else "take another method (lora with lora_targets)",
+        )
+    path = f"{module.base_model_prefix}.{family.layers}"
+    return path, module.get_submodule(path)
+
+
+def _cannot(method: Method, module: Any, has: str) -> HarnessError:
+    return HarnessError(
+        f"the model has what the method {method.name} trains",
+        got=f"a model of the kind '{module.config.model_type}', which has {has}",
+        allowed="another method or model",
+        fix="take full, head, lora or adapter",
+    )
+
+
+def _encoder_names(module: Any) -> list[str]:
+    encoder = f"{module.base_model_prefix}."
+    return [name for name, _ in module.named_parameters() if name.startswith(encoder)]
+
+
+def _products(module: Any) -> dict[str, nn.Module]:
+    """The encoder's linear maps by name."""
+    from transformers.pytorch_utils import Conv1D
+
+    encoder = f"{module.base_model_prefix}."
+    return {
+        name: part
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | Conv1D) and name.startswith(encoder)
+    }
+
+
+def _is_conv1d(module: Any, targets: Collection[str]) -> bool:
+    """Whether these maps keep their weights as [in, out], as GPT-2's do."""
+    return not any(isinstance(module.get_submodule(name), nn.Linear) for name in targets)
+
+
+def _targets(module: Any, asked: str, head: Collection[str]) -> list[str]:
+    """The linear maps that a comma separated text names by the ends of their paths.
+
+    Those of the head, as a pooler whose weights the checkpoint lacks, are left out: they are drawn and trained whole.
+    """
+    there = list(_products(module))
+    found: dict[str, None] = {}
+    for word in (word.strip() for word in asked.split(",")):
+        fitting = [name for name in there if word and f".{name}".endswith(f".{word}")]
+        if not fitting:
+            # Each once, without the layer's number.
+            ends = dict.fromkeys(re.split(r"\.\d+\.", name)[-1].removeprefix("model.") for name in there)
+            raise HarnessError(
+                "lora_targets names linear maps of the model",
+                got=f"'{word}'",
+                allowed=", ".join(ends),
+                fix="name these, or the ends of their names, separated by commas",
+            )
+        found.update(dict.fromkeys(fitting))
+    whole = {name.rpartition(".")[0] for name in head}
+    pretrained = [name for name in found if name not in whole]
+    if not pretrained:
+        raise HarnessError(
+            "lora_targets names a map that is pretrained",
+            got=f"'{asked}', whose weights the checkpoint lacks",
+            allowed="a map beside it: what is lacking is drawn and trained whole, by every method",
+            fix="name other maps, or take method: head",
+        )
+    return pretrained

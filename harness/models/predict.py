@@ -1,0 +1,398 @@
+"""Kept models asked: the rows of a file are read, answered and written in batches, in their order."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from harness.common import metrics
+from harness.common.errors import HarnessError
+from harness.config.recipe import ModelSpec
+from harness.data import tokenization
+from harness.data.examples import NO_LABEL
+from harness.data.text_files import Line
+from harness.data.token_files import Sentence
+from harness.models import methods, predict_rows, pretrained, saved
+from harness.models.predict_output import Answers, Writer
+from harness.models.predict_rows import Row
+
+# Rows that are read, sorted by length and answered together: short ones then share batches.
+_CHUNK = 4096
+_FORMATS = (".tsv", ".csv", ".jsonl")
+Progress = Callable[[int, int], None]  # (rows answered, of how many: 0 where that isn't known yet)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to predict, by which kept models; several answer together, by the mean of their probabilities."""
+
+    folders: tuple[Path, ...]
+    file: Path
+    out: Path | None = None  # None: standard output, tab separated
+    text: str | None = None  # columns; None: as the models' task has them
+    text_pair: str | None = None
+    label: str | None = None
+    batch_size: int = 64
+    device: str = "cpu"
+    threads: int = 1
+    probabilities: bool = False  # write that of each class
+
+
+@dataclass(frozen=True)
+class Found:
+    """What predicting gave: rows, their pace, and scores where the file's labels are known."""
+
+    rows: int  # of a token task sentences
+    seconds: float  # without loading the models
+    metric: str
+    score: float | None  # of the answers that were written; None without labels or where it is not known
+    members: tuple[float, ...]  # the score of each model by itself; none for one alone or without labels
+    disagreeing: float | None  # share of answers on which not all models give the same class; None for one alone
+    unscored: str | None  # why there is no score though the file has labels
+
+
+class Served:
+    """A kept model, ready to be asked; adapters of one base share it."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """Load it; raises HarnessError for a run that diverged, and for an adapter whose base is not what it was."""
+        self.folder, self.card, self.device = folder, saved.read_card(folder), torch.device(device)
+        self.recipe = self.card.trial.recipe
+        self.tokens = self.recipe.task.kind == "tokens"
+        self.outputs = len(self.card.label_names or ("number",))
+        if self.card.final_score is None:
+            raise HarnessError(
+                "a model that is asked has finite weights",
+                got=f"{self.card.trial.id}, which diverged",
+                allowed="a trial with a score",
+                fix="name another one",
+            )
+        self.network: pretrained.Network | None = None
+        if self.card.form == "model":
+            self.module = pretrained.kept(folder, tokens=self.tokens).to(self.device)
+            self.tokenizer = pretrained.tokenizer(ModelSpec(name=folder.name, folder=str(folder)))
+            self.max_length = self._room(pretrained.longest(self.module.config))
+            return
+        self.network = pretrained.network(
+            self.recipe.model, max(2, self.outputs), self.recipe.trains, tokens=self.tokens
+        )
+        if self.network.sha256 != self.card.model_sha256:
+            raise HarnessError(
+                "an adapter stands on the weights that it was trained on",
+                got=f"other weights under the name '{self.recipe.model.name}'",
+                allowed="the checkpoint the trial began with",
+                fix="restore it",
+            )
+        self.module = self.network.module.to(self.device)
+        # Adapters that were kept before have no tokenizer of their own.
+        own = ModelSpec(name=folder.name, folder=str(folder))
+        self.tokenizer = pretrained.tokenizer(
+            own if (folder / "tokenizer_config.json").is_file() else self.recipe.model
+        )
+        self.max_length = self._room(self.network.positions)
+        values = {name: torch.from_numpy(value) for name, value in saved.tensors(folder).items()}
+        if self.recipe.method == "lora":
+            values[methods.LORA_SCALE] = torch.tensor(self.recipe.lora_alpha / self.recipe.lora_rank)
+        self.values = {name: value.to(self.device) for name, value in values.items()}
+
+    def _room(self, positions: int | None) -> int:
+        """How many tokens are read: `max_length` may be more than the model can where training's texts are short."""
+        return min(self.recipe.max_length, positions or self.recipe.max_length)
+
+    def logits(self, rows: Sequence[Row], batch_size: int, source: str = "the file") -> np.ndarray:
+        """The logits of rows, [N, C] float32, C 1 for a regression; of sentences N counts their words."""
+        if self.tokens:
+            return self._logits_of_words([row for row in rows if isinstance(row, Sentence)], batch_size, source)
+        lines = [row for row in rows if isinstance(row, Line)]
+        pairs = [line.pair or "" for line in lines] if self.card.pairs else None
+        ids, segments = tokenization.encode([line.text for line in lines], pairs, self.tokenizer, self.max_length)
+        for line, tokens in zip(lines, ids, strict=True):
+            if not tokens:
+                raise HarnessError(
+                    "every text gives at least one token", got=f"none in line {line.number}",
+                    allowed="texts in the tokeniser's alphabet", fix="remove that row",
+                )  # fmt: skip
+        return np.stack(self._answers(ids, segments, batch_size))
+
+    def _logits_of_words(self, sentences: Sequence[Sentence], batch_size: int, source: str) -> np.ndarray:
+        """[N, C] over the words of all sentences, each by its first token; a word without one is refused."""
+        examples = predict_rows.as_examples(sentences, source)
+        ids, segments, labels = tokenization.encode_words(examples, self.tokenizer, self.max_length)
+        answering = [np.array(row) != NO_LABEL for row in labels]
+        seen = np.array([int(mask.sum()) for mask in answering])
+        tokenization.refuse_unseen(examples, seen, self.tokenizer, self.max_length)
+        tokens = self._answers(ids, segments, batch_size)
+        return np.concatenate([one[: len(mask)][mask] for one, mask in zip(tokens, answering, strict=True)])
+
+    def _answers(self, ids: list[list[int]], segments: list[list[int]], batch_size: int) -> list[np.ndarray]:
+        """The logits of each row, [C], or of tokens [T, C] with those of the padding behind them."""
+        found: list[np.ndarray] = [np.empty(0)] * len(ids)
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            answer = self._answer([ids[row] for row in rows], [segments[row] for row in rows])
+            for row, logits in zip(rows, answer, strict=True):
+                found[row] = logits
+        return found
+
+    @torch.inference_mode()
+    def _answer(self, ids: list[list[int]], segments: list[list[int]]) -> np.ndarray:
+        lengths = torch.tensor([len(one) for one in ids], device=self.device)  # [B]
+        tokens = self._padded(ids, int(self.tokenizer.pad_token_id))
+        types = self._padded(segments, 0) if self.recipe.token_type_ids and segments[0] else None
+        bf16 = self.recipe.precision == "bf16"
+        self.module.eval()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():
+            if self.network is None:
+                mask = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]  # [B, T]
+                given = {} if types is None else {"token_type_ids": types}
+                logits = self.module(input_ids=tokens, attention_mask=mask.long(), **given).logits
+            else:
+                inputs = self.network.inputs(tokens, lengths, types)
+                logits = functional_call(self.module, methods.given(self.values), args=(), kwargs=inputs).logits
+                logits = logits[:, self.network.virtual :] if self.tokens else logits
+        answer: np.ndarray = logits[..., : self.outputs].float().cpu().numpy()
+        return answer
+
+    def _padded(self, rows: list[list[int]], value: int) -> Tensor:
+        padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+        for line, row in zip(padded, rows, strict=True):
+            line[: len(row)] = row
+        return torch.from_numpy(padded).to(self.device)
+
+
+def run(asked: Asked, progress: Progress | None = None) -> Found:
+    """Answer every row of the file and write it; several models answer one after the other, each loaded once.
+
+    What is written `predict_output.Writer` says. Memory holds one model and some thousand rows; the answers of several
+    models wait in a temporary file each. Raises HarnessError for files that can't be read or written, for models of
+    different tasks, and for probabilities of a regression.
+    """
+    cards = [saved.read_card(folder) for folder in asked.folders]
+    card = cards[0]
+    if any(_learnt(one) != _learnt(card) for one in cards):
+        raise HarnessError(
+            "models that answer together learnt the same task", got="several tasks or labels",
+            allowed="the kept seeds of one cell", fix="name them",
+        )  # fmt: skip
+    if asked.probabilities and card.label_names is None:
+        raise HarnessError(
+            "--probabilities are those of classes", got=f"{card.trial.recipe.task.name}, a regression",
+            allowed="a task with classes", fix="leave --probabilities out",
+        )  # fmt: skip
+    if asked.out is not None and asked.out.suffix.lower() not in _FORMATS:
+        raise HarnessError(
+            "the output's format is told by its ending", got=str(asked.out), allowed=", ".join(_FORMATS),
+            fix="rename it",
+        )  # fmt: skip
+    torch.set_num_threads(asked.threads)
+    clock = _Clock(progress or (lambda done, total: None))
+    tally = _Tally(card, len(asked.folders))
+    with _written(asked.out) as file, ExitStack() as scratch:
+        writer = Writer(file, asked.out, asked.probabilities)
+        answers = _alone(asked, clock) if len(asked.folders) == 1 else _together(asked, clock, scratch)
+        for rows, values in answers:  # values [K, N, C]
+            mean = values.mean(axis=0, dtype=np.float64)  # [N, C]
+            tally.add(rows, values, mean)
+            spread = None
+            if len(asked.folders) > 1 and card.label_names is None:
+                spread = values[:, :, 0].std(axis=0, ddof=1, dtype=np.float64)
+            elif len(asked.folders) > 1:
+                spread = (values.argmax(axis=2) == mean.argmax(axis=1)).mean(axis=0)
+            writer.write(Answers(rows, mean, spread, card.label_names))
+    return tally.found(clock.seconds)
+
+
+def _learnt(card: saved.Card) -> tuple[object, ...]:
+    return card.label_names, card.pairs, card.trial.recipe.task
+
+
+# ---------------------------------------------------------------------------------------------------- the answers
+
+Batch = tuple[list[Row], np.ndarray]  # rows, and their probabilities (of a regression, numbers) [K, N, C]
+
+
+class _Clock:
+    """The time that answering takes, and the rows answered."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds, self.progress = 0.0, progress
+        self.done = self.total = 0
+
+    def ask(self, model: Served, rows: Sequence[Row], asked: Asked) -> np.ndarray:
+        """Probabilities [N, C], of a regression the numbers."""
+        began = time.perf_counter()
+        logits = model.logits(rows, asked.batch_size, str(asked.file))
+        self.seconds += time.perf_counter() - began
+        self.done += len(rows)
+        self.progress(self.done, self.total)
+        if model.outputs == 1:
+            return logits
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True), dtype=np.float64)
+        shares: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+        return shares.astype(np.float32)
+
+
+def _chunks(asked: Asked, card: saved.Card) -> Iterator[list[Row]]:
+    columns = {"text": asked.text, "text_pair": asked.text_pair, "label": asked.label}
+    given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
+    spec = card.trial.recipe.task.model_copy(update=given)
+    yield from predict_rows.chunks(asked.file, spec, _CHUNK, pairs=card.pairs, label=asked.label is not None)
+
+
+def _alone(asked: Asked, clock: _Clock) -> Iterator[Batch]:
+    model = Served(asked.folders[0], asked.device)
+    for rows in _chunks(asked, model.card):
+        yield rows, clock.ask(model, rows, asked)[None]
+
+
+def _together(asked: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
+    """The answers of each model go to a file of its own, and are read side by side at the end."""
+    files = [scratch.enter_context(tempfile.TemporaryFile()) for _ in asked.folders]  # noqa: SIM115
+    card = saved.read_card(asked.folders[0])
+    for file, folder in zip(files, asked.folders, strict=True):
+        _answer_into(file, folder, asked, clock)
+        clock.total = clock.total or clock.done * len(files)
+        file.seek(0)
+    width = len(card.label_names or ("number",))
+    for rows in _chunks(asked, card):
+        size = 4 * width * predict_rows.answers(rows)
+        yield rows, np.stack([np.frombuffer(file.read(size), np.float32).reshape(-1, width) for file in files])
+
+
+def _answer_into(file: IO[bytes], folder: Path, asked: Asked, clock: _Clock) -> None:
+    model = Served(folder, asked.device)
+    for rows in _chunks(asked, model.card):
+        with _disk(Path(tempfile.gettempdir())):
+            file.write(clock.ask(model, rows, asked).tobytes())
+            file.flush()
+
+
+class _Tally:
+    """How good the answers are, by counts alone where the task has classes."""
+
+    def __init__(self, card: saved.Card, members: int) -> None:
+        self.card, self.members, self.rows, self.answers, self.disagreeing = card, members, 0, 0, 0
+        self.entities = card.metric == metrics.ENTITIES
+        self.names = {name: number for number, name in enumerate(card.label_names or ())}
+        classes = len(self.names)
+        self.tables = np.zeros((members + 1, classes, classes), dtype=np.int64)  # the last: of all together
+        self.numbers: list[np.ndarray] = []  # of a regression, and of words their classes: [K + 1, N] a batch
+        self.labels: list[np.ndarray] = []
+        self.sizes: list[np.ndarray] = []  # words of each sentence
+        self.unscored: str | None = None
+
+    def add(self, rows: Sequence[Row], values: np.ndarray, mean: np.ndarray) -> None:
+        """Count a batch: values [K, N, C] of each model and their mean [N, C], beside the file's labels."""
+        self.rows += len(rows)
+        self.answers += len(mean)
+        answers = np.concatenate([values, mean[None]])  # [K + 1, N, C]
+        if self.names:
+            chosen = answers.argmax(axis=2)  # [K + 1, N]
+            self.disagreeing += int((chosen[:-1] != chosen[0]).any(axis=0).sum())
+        told = self._told(predict_rows.labels(rows))
+        if told is None:
+            return
+        if not self.names or self.entities:
+            self.numbers.append(chosen if self.entities else answers[:, :, 0])
+            self.labels.append(told)
+            sizes = predict_rows.sizes(rows)
+            self.sizes += [] if sizes is None else [sizes]
+            return
+        classes = len(self.names)
+        for table, one in zip(self.tables, chosen, strict=True):
+            table += np.bincount(told * classes + one, minlength=classes**2).reshape(classes, classes)
+
+    def _told(self, labels: list[str | None]) -> np.ndarray | None:
+        """The labels as training numbers them; None from the first on that it doesn't know."""
+        if self.unscored is not None or labels[0] is None:
+            return None
+        try:
+            if not self.names:
+                return np.array([float(str(label)) for label in labels], dtype=np.float32)
+            return np.array([self.names[str(label)] for label in labels])
+        except (KeyError, ValueError):
+            unknown = next((label for label in labels if label not in self.names), labels[0])
+            known = ", ".join(self.names) or "numbers"
+            self.unscored = f"the file's label '{unknown}' is none of {known}" if self.names else "labels not numbers"
+            return None
+
+    def found(self, seconds: float) -> Found:
+        """The scores, and the rest."""
+        scores: list[float | None] = []
+        if self.unscored is None and self.numbers and self.entities:
+            labels, tags, sizes = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1), self.sizes
+            scores = [metrics.entities(one, labels, np.concatenate(sizes)).f1 for one in tags]
+        elif self.unscored is None and self.numbers:
+            labels, numbers = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1)
+            scores = [metrics.score(self._metric, one[:, None], labels).value for one in numbers]
+        elif self.unscored is None and self.tables.any():
+            scores = [metrics.of_counts(self._metric, table.tolist()) for table in self.tables]
+        members = tuple(score for score in scores[:-1] if score is not None) if self.members > 1 else ()
+        several = self.members > 1 and bool(self.names)
+        return Found(
+            rows=self.rows,
+            seconds=seconds,
+            metric=self._metric,
+            score=scores[-1] if scores else None,
+            members=members,
+            disagreeing=self.disagreeing / self.answers if several else None,
+            unscored=self.unscored,
+        )
+
+    @property
+    def _metric(self) -> Any:
+        return self.card.metric
+
+
+def gain(found: Found) -> float | None:
+    """What answering together wins over one model, which is as good as they are on average; None where not known."""
+    return None if found.score is None or not found.members else found.score - statistics.fmean(found.members)
+
+
+# ------------------------------------------------------------------------------------------------------ the output
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise HarnessError(
+            "the answers can be written", got=f"{error.filename or path} ({error.strerror})",
+            allowed="a folder of your own with room in it", fix="make room, or name another --out",
+        ) from error  # fmt: skip
+
+
+@contextmanager
+def _written(out: Path | None) -> Iterator[IO[str]]:
+    """Standard output; or a file, which is there once all is in it."""
+    if out is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        with _disk(out):
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(out)
+    finally:
+        temporary.unlink(missing_ok=True)

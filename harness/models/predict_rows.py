@@ -1,0 +1,69 @@
+"""What a file to predict on holds: texts that are answered one by one, or sentences whose words are."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.config.recipe import TaskSpec
+from harness.data import text_files, token_files
+from harness.data.examples import NO_LABEL, Rows
+from harness.data.text_files import Line
+from harness.data.token_files import Sentence
+
+Row = Line | Sentence
+
+
+def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -> Iterator[list[Row]]:
+    """The rows of a file in their order, so many at once; `label` says that they must have labels or tags.
+
+    Texts are read as they are asked for, sentences whole. Raises HarnessError as `data_files.stream` and `tagged`.
+    """
+    rows: Iterator[Row]
+    if spec.kind == "tokens":
+        rows = iter(token_files.sentences(path, spec, label))
+    else:
+        rows = text_files.stream(path, spec, pairs, label=label)
+    while chunk := list(itertools.islice(rows, size)):
+        yield chunk
+
+
+def answers(rows: Sequence[Row]) -> int:
+    """How many answers rows are given: one a text, one a word."""
+    return sum(len(row.words) if isinstance(row, Sentence) else 1 for row in rows)
+
+
+def labels(rows: Sequence[Row]) -> list[str | None]:
+    """The label of each answer; None where the file has none."""
+    found: list[str | None] = []
+    for row in rows:
+        if isinstance(row, Line):
+            found.append(row.label)
+        else:
+            found += row.tags or [None] * len(row.words)
+    return found
+
+
+def sizes(rows: Sequence[Row]) -> np.ndarray | None:
+    """The words of each sentence [S]; None of texts."""
+    words = [len(row.words) for row in rows if isinstance(row, Sentence)]
+    return np.array(words) if words else None
+
+
+def as_examples(sentences: Sequence[Sentence], source: str) -> Rows:
+    """Sentences as training has them, each word with a label (0), so that it can be told which token answers for it."""
+    labels = np.full((len(sentences), max(len(one.words) for one in sentences)), NO_LABEL, dtype=np.int64)
+    for row, one in zip(labels, sentences, strict=True):
+        row[: len(one.words)] = 0
+    return Rows(
+        texts=tuple(" ".join(one.words) for one in sentences),
+        pairs=None,
+        labels=labels,
+        source=source,
+        unit="line",
+        numbers=[one.number for one in sentences],
+        words=tuple(one.words for one in sentences),
+    )

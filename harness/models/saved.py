@@ -1,0 +1,297 @@
+"""A finished trial's weights, kept as a folder that other programs load: written whole or not at all.
+
+A worker writes them beside the records, where it sees that folder; from another node they come back with the results.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import safetensors
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.common import hub
+from harness.common.errors import HarnessError
+from harness.config.recipe import ModelSpec
+from harness.config.trials import Trial
+from harness.records.store import Store
+
+if TYPE_CHECKING:
+    from harness.data.tokenization import Task
+
+
+Which = Literal["best", "all", "none"]
+
+
+KeptAs = Literal["best", "all", "rerun"]  # by a sweep that keeps each cell's best, or all; or one trial trained again
+
+
+Form = Literal["model", "peft", "tensors"]
+
+
+Files = Mapping[str, np.ndarray]  # name in a folder -> bytes [size], uint8
+
+
+CARD = "harness.json"
+
+
+# What transformers and peft call a folder's weights; the last is the harness's own.
+_WEIGHTS: dict[Form, str] = {
+    "model": "model.safetensors",
+    "peft": "adapter_model.safetensors",
+    "tensors": "trained.safetensors",
+}
+
+
+_UNREAD = "unread.safetensors"  # the rows of a regression's head that nothing reads
+
+
+_FORMS: dict[str, Form] = {
+    "lora": "peft",
+    "ia3": "peft",
+    "prefix": "tensors",
+    "prompt": "tensors",
+    "adapter": "tensors",
+}
+
+
+class Part(BaseModel):
+    """A trained tensor: its name in training, its shape there, and its key in the folder's file of weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, ...]
+    key: str
+
+
+class Card(BaseModel):
+    """What a kept model's folder says of itself: which trial it is of, and how the hashed weights lie in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    sweep: str
+    profile: str
+    trial: Trial
+    kept_as: KeptAs
+    form: Form
+    label_names: tuple[str, ...] | None
+    pairs: bool
+    metric: str
+    final_score: float | None
+    outcome: str
+    model_sha256: str
+    weights_sha256: str
+    parts: tuple[Part, ...]
+
+
+class UnkeptError(Exception):
+    """Weights could not be written; the text says where and why."""
+
+
+def unkept_error(folder: Path, error: Exception) -> UnkeptError:
+    """The error of a folder that could not be written."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return UnkeptError(f"{folder} ({reason})")
+
+
+def base_model(trial: Trial) -> str:
+    """What an adapter stands on: a folder, from wherever it is asked for, or the hub's name."""
+    place = hub.location(trial.recipe.model)
+    return str(Path(place).resolve()) if Path(place).is_dir() else place
+
+
+def form_of(trial: Trial) -> Form:
+    """Whether a trial's weights are a whole model or an adapter."""
+    return _FORMS.get(trial.recipe.method, "model")
+
+
+def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple[Part, ...]:
+    """Write a folder without its card, and say where its trained tensors lie."""
+    from safetensors.numpy import save_file
+
+    from harness.models import pretrained
+
+    recipe, form = trial.recipe, form_of(trial)
+    tokens = recipe.task.kind == "tokens"
+    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.trains, tokens=tokens)
+    module: Any = network.module
+    own, unread, parts, start = {}, {}, [], 0
+    for name, value in network.pretrained.items():
+        size, shape = value.numel(), tuple(value.shape)
+        tensor = weights[start : start + size].reshape(shape)
+        start += size
+        key = _peft_key(name) if form == "peft" else name
+        if task.num_labels == 1 and name in network.head and len(shape) > 0 and shape[0] == 2:
+            tensor, unread[key] = tensor[:1], tensor[1:]
+        own[key] = tensor
+        parts.append(Part(name=name, shape=shape, key=key))
+    if form == "model":
+        for name, value in module.named_parameters():
+            if name not in own:
+                own[name] = value.detach().cpu().numpy()
+        saved = module.state_dict()
+        for name, value in module.named_buffers():
+            if name in saved:
+                own[name] = value.cpu().numpy()
+    elif form == "peft":
+        from harness.models import methods
+
+        methods.save_config(folder, module, network.head, recipe.lora_alpha, base_model(trial), tokens=tokens)
+    _save_config(folder, module, task.label_names, tokens=tokens)
+    tokenizer = pretrained.tokenizer(recipe.model)
+    tokenizer.model_max_length = recipe.max_length  # for those who ask their pipeline to cut
+    tokenizer.padding_side = "right"
+    if not recipe.token_type_ids:  # else a pair's second text is of another type than in training
+        names = tokenizer.model_input_names
+        tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    tokenizer.save_pretrained(folder)
+    save_file(_contiguous(own), folder / _WEIGHTS[form], {"format": "pt"})
+    if unread:
+        save_file(_contiguous(unread), folder / _UNREAD)
+    return tuple(parts)
+
+
+def _contiguous(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+
+
+def _peft_key(name: str) -> str:
+    """The name that peft gives a tensor in its files, which hold one adapter without its name."""
+    return f"base_model.model.{name.replace('.default', '')}"
+
+
+def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, *, tokens: bool) -> None:
+    """Write the `config.json` by which a pipeline names the labels, and puts no sigmoid on a regression's number."""
+    config = copy.deepcopy(module.config)
+    config.architectures = [type(module).__name__]
+    if label_names is None:
+        config.num_labels, config.problem_type = 1, "regression"
+    else:
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: number for number, name in enumerate(label_names)}
+        config.problem_type = None if tokens else "single_label_classification"
+    config.save_pretrained(folder)
+    home = Path(module.config.name_or_path)
+    if getattr(config, "auto_map", None) and home.is_dir():  # a model with code of its own needs it again
+        for path in home.glob("*.py"):
+            shutil.copy(path, folder)
+
+
+def link_base(folder: Path, model: ModelSpec) -> None:
+    """Link the base's weights into an adapter's folder, where this machine has them as files.
+
+    By an adapter's `config.json` transformers takes the labels from the folder itself, and then looks for the base's
+    weights there too, not where `base_model_name_or_path` says.
+    """
+    base = hub.folder_of(model)
+    for pattern in ("model*.safetensors*", "pytorch_model*.bin*"):
+        weights = [] if base is None else sorted(base.glob(pattern))
+        for path in weights:
+            (folder / path.name).unlink(missing_ok=True)
+            (folder / path.name).symlink_to(path.resolve())
+        if weights:
+            return
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a kept model so that a kill leaves it whole or no more than a hidden rest."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+# -------------------------------------------------------------------------------------------------- what is kept
+
+
+def read_card(folder: Path) -> Card:
+    """What a kept model's folder says of itself; raises HarnessError where it is none."""
+    try:
+        return Card.model_validate_json((folder / CARD).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise HarnessError(
+            "a kept model is a folder that `harness sweep --keep` wrote",
+            got=f"{folder} ({getattr(error, 'strerror', None) or f'its {CARD} is none'})",
+            allowed="results/<sweep>@<profile>/models/<trial id>",
+            fix="name one, or keep it with `harness rerun … --keep`",
+        ) from None
+
+
+def read_cards(folder: Path) -> Iterator[Card]:
+    """The cards of all saved models of a folder that can be read."""
+    for path in sorted(folder.glob(f"*/{CARD}")):
+        with suppress(HarnessError):
+            card = read_card(path.parent)
+            if card.trial.id == path.parent.name:
+                yield card
+
+
+def kept(store: Store) -> dict[str, Card]:
+    """The kept models of a results folder by trial id."""
+    return {card.trial.id: card for card in read_cards(store.folder / "models")}
+
+
+def weights(store: Store, trial_id: str) -> dict[str, np.ndarray]:
+    """A kept trial's trained tensors by name, in the order and shapes they were trained in, float32.
+
+    Raises HarnessError where they are not kept, or are not those that the trial's record was hashed of.
+    """
+    folder = place(store, trial_id)
+    found, record = tensors(folder), store.load(trial_id)
+    if record and record.measured and record.measured.weights_sha256 != read_card(folder).weights_sha256:
+        raise _changed(folder, "weights of another run than the record's")
+    return found
+
+
+def place(store: Store, trial_id: str) -> Path:
+    """The folder of a trial's kept model; raises HarnessError where there is none."""
+    folder = store.folder / "models" / trial_id
+    if not folder.is_dir():
+        again = shlex.join(["harness", "rerun", str(store.folder), "--trial", trial_id, "--keep"])
+        raise HarnessError(
+            "the weights of the trial are kept",
+            got=f"{trial_id}, of which {store.folder} has none",
+            allowed=", ".join(list(kept(store))[:10]) or "none are kept here",
+            fix=f"`{again}` trains it again and keeps them",
+        )
+    return folder
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """The trained tensors of a kept model's folder, as `weights` gives them."""
+    from safetensors.numpy import load_file
+
+    card, found, digest = read_card(folder), {}, hashlib.sha256()
+    try:
+        own = load_file(folder / _WEIGHTS[card.form])
+        unread = load_file(folder / _UNREAD) if (folder / _UNREAD).is_file() else {}
+        for part in card.parts:
+            value = own[part.key]
+            if part.key in unread:
+                value = np.concatenate([value, unread[part.key]])
+            found[part.name] = value.reshape(part.shape)
+            digest.update(found[part.name].tobytes())
+    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+        raise _changed(folder, " ".join(str(error).split())[:200]) from None
+    if digest.hexdigest() != card.weights_sha256:
+        raise _changed(folder, "other bits than were trained")
+    return found
+
+
+def _changed(folder: Path, got: str) -> HarnessError:
+    return HarnessError(
+        "kept weights are those of their trial's record",
+        got=f"{folder}: {got}",
+        allowed="the files that were written",
+        fix="keep them anew with `harness rerun … --keep`",
+    )

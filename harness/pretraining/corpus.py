@@ -1,0 +1,387 @@
+"""Text files -> tokens to pretrain on: read in a stream, split by their content, held on the disk and not in memory."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.common.errors import HarnessError
+
+Kind = Literal["WordPiece", "BPE"]
+Documents = Iterator[tuple[str, ...]]  # the sentences of one document after the other
+
+_AT_ONCE = 1_000  # sentences in memory
+_MOST_UNKNOWN = 0.5
+_SPLIT_OF = 2**32
+_LONGEST_LINE = 2**24  # bytes; a line is read whole
+_MASKED_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_CAUSAL_SPECIALS = ("<pad>", "<unk>", "<|endoftext|>")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of texts and the hash of its bytes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """N sentences of T tokens together, on the disk; a sentence longer than the model reads is several."""
+
+    tokens: NDArray[np.int32]  # [T], without special ones
+    begins: NDArray[np.bool_]  # [T], whether a token begins a word; all true where that was not asked for
+    starts: NDArray[np.int64]  # [N + 1], where each starts, and the end
+    document: NDArray[np.int64]  # [N], which document it stands in
+
+    def __len__(self) -> int:
+        """How many sentences."""
+        return len(self.document)
+
+    def length(self, one: int) -> int:
+        """How many tokens a sentence has."""
+        return int(self.starts[one + 1] - self.starts[one])
+
+    def followed(self) -> NDArray[np.int64]:
+        """Which sentences have a next one in their document, [n]; none where there is no other document beside it."""
+        if not len(self) or self.document[0] == self.document[-1]:
+            return np.zeros(0, np.int64)
+        return np.flatnonzero(self.document[:-1] == self.document[1:])
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Texts as tokens, most to train on and some held out; `unknown` is the share of tokens that are none."""
+
+    train: Sentences
+    held_out: Sentences
+    unknown: float
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+def sources(paths: Sequence[Path]) -> tuple[Source, ...]:
+    """The files with their hashes; raises HarnessError for one that is missing or empty."""
+    found = []
+    for path in paths:
+        digest, size = hashlib.sha256(), 0
+        try:
+            with path.open("rb") as stream:
+                while block := stream.read(2**20):
+                    digest.update(block)
+                    size += len(block)
+        except OSError as error:
+            _unreadable(path, error.strerror or type(error).__name__)
+        if not size:
+            _unreadable(path, "it is empty")
+        found.append(Source(str(path), digest.hexdigest()))
+    return tuple(found)
+
+
+def documents(path: Path, column: str | None = None) -> Documents:
+    """The documents of a file, in its order.
+
+    In .jsonl, .tsv and .csv each row is one, its sentences the lines of that column (default: `text`). In any other
+    file a line is a sentence and a blank line ends a document. Raises HarnessError, with the line, for what is no
+    UTF-8 text or no such table.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".jsonl", ".tsv", ".csv"):
+        if column is not None:
+            raise HarnessError(
+                "a column is one of a table", got=f"--column {column} and {path}",
+                allowed=".jsonl, .tsv and .csv files", fix="leave --column out, or rename the file",
+            )  # fmt: skip
+        yield from _between_blank_lines(_lines(path))
+        return
+    column = "text" if column is None else column
+    texts = _of_objects(path, column) if suffix == ".jsonl" else _of_rows(path, column, suffix)
+    for text in texts:
+        lines = tuple(line.strip() for line in text.split("\n") if line.strip())
+        if lines:
+            yield lines
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a file with their ends; a BOM is dropped."""
+    with path.open("rb") as stream:
+        number = 0
+        while line := stream.readline(_LONGEST_LINE):
+            number += 1
+            problem = None
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                problem = f"byte 0x{line[error.start]:02x} in line {number}"
+            if len(line) == _LONGEST_LINE:
+                problem = f"line {number} of {_LONGEST_LINE >> 20} MiB or more"
+            if problem:
+                raise HarnessError(
+                    f"texts are UTF-8, in lines ({path})", got=problem, allowed="UTF-8", fix="convert it"
+                )
+            yield text
+
+
+def _between_blank_lines(lines: Iterable[str]) -> Documents:
+    held: list[str] = []
+    for line in lines:
+        if sentence := line.strip():
+            held.append(sentence)
+        if held and (not sentence or len(held) == 10 * _AT_ONCE):  # one that never ends is bounded too
+            yield tuple(held)
+            held = []
+    if held:
+        yield tuple(held)
+
+
+def _of_objects(path: Path, column: str) -> Iterator[str]:
+    for number, line in enumerate(_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            _no_table(path, f"line {number} is no JSON object", column)
+        text = value.get(column)
+        if not isinstance(text, str):
+            _no_table(path, f"line {number} has {', '.join(map(repr, value)) or 'no key'}", column)
+        yield text.encode(errors="replace").decode()  # half a surrogate pair, which JSON can spell, is no character
+
+
+def _of_rows(path: Path, column: str, suffix: str) -> Iterator[str]:
+    lines = _lines(path)
+    if suffix == ".tsv":
+        rows: Iterator[list[str]] = (line.rstrip("\r\n").split("\t") for line in lines)
+    else:
+        rows = csv.reader(lines, strict=True)
+    try:
+        header = [name.strip() for name in next(rows, [])]
+        if column not in header:
+            _no_table(path, f"the columns {', '.join(header)}", column)
+        place = header.index(column)
+        for number, row in enumerate(rows, 2):
+            if any(row):
+                if len(row) <= place:
+                    _no_table(path, f"row {number} has {len(row)} fields", column)
+                yield row[place]
+    except csv.Error as error:
+        _no_table(path, str(error), column)
+
+
+def _unreadable(path: Path, why: str) -> NoReturn:
+    raise HarnessError(
+        "a file of texts can be read", got=f"{path} ({why})", allowed="UTF-8 text, one sentence a line, or a table",
+        fix="check --texts; relative paths start at the working directory",
+    )  # fmt: skip
+
+
+def _no_table(path: Path, got: str, column: str) -> NoReturn:
+    raise HarnessError(
+        f"every row of a table has its text ({path})", got=got, allowed=f"text in column '{column}'",
+        fix="name the column with --column, or mend the file",
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- tokenizer
+
+
+def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causal: bool, longest: int) -> Any:
+    """A tokenizer of at most `size` tokens, trained on the texts by `tokenizers`; the same texts give the same one.
+
+    WordPiece splits at blanks and punctuation, and Chinese characters each by themselves (as BERT's, but cased); BPE
+    works on bytes and knows every text. Raises HarnessError for a size that has no room for the alphabet.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = _CAUSAL_SPECIALS if causal else _MASKED_SPECIALS
+    least = len(specials) + (256 if kind == "BPE" else 64)
+    if size < least:
+        raise HarnessError(
+            f"a {kind} vocabulary has room for its alphabet", got=f"--vocab-size {size}",
+            allowed=f"{least} or more", fix="give a larger --vocab-size",
+        )  # fmt: skip
+
+    def sentences() -> Iterator[str]:
+        return (sentence for document in texts() for sentence in document)
+
+    trained: Any
+    trainer: Any
+    if kind == "BPE":
+        trained = Tokenizer(models.BPE())
+        trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        trainer = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+        )
+        trained.train_from_iterator(sentences(), trainer)
+        trained.decoder = decoders.ByteLevel()
+    else:
+        shape = normalizers.BertNormalizer(lowercase=False, strip_accents=False), pre_tokenizers.BertPreTokenizer()
+        counts: Counter[str] = Counter()
+        for sentence in sentences():
+            counts.update(shape[0].normalize_str(sentence))
+        counts.pop(" ", None)
+        alphabet = sorted(sorted(counts, key=lambda one: (-counts[one], one))[: size // 4])
+        # The trainer numbers the continuations in the order of a hash map that is seeded at random, and breaks ties by
+        # these numbers. Named beforehand they have the same in every run.
+        continuations = [f"##{character}" for character in alphabet]
+        learner: Any = Tokenizer(models.WordPiece(unk_token=specials[1]))
+        learner.normalizer, learner.pre_tokenizer = shape
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size, special_tokens=[*specials, *continuations], initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet), show_progress=False,
+        )  # fmt: skip
+        learner.train_from_iterator(sentences(), trainer)
+        trained = Tokenizer(models.WordPiece(learner.get_vocab(with_added_tokens=False), unk_token=specials[1]))
+        trained.normalizer, trained.pre_tokenizer = shape
+        trained.decoder = decoders.WordPiece()
+    ids = {token: trained.token_to_id(token) for token in specials}
+    if causal:
+        names = {"pad_token": specials[0], "unk_token": specials[1], "bos_token": specials[2], "eos_token": specials[2]}
+        inputs = ["input_ids", "attention_mask"]
+    else:
+        names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), specials, strict=True))
+        inputs = ["input_ids", "token_type_ids", "attention_mask"]
+        start, separator = names["cls_token"], names["sep_token"]
+        trained.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A {separator}",
+            pair=f"{start} $A {separator} $B:1 {separator}:1",
+            special_tokens=[(start, ids[start]), (separator, ids[separator])],
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, model_max_length=longest, model_input_names=inputs, **names
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- encoding
+
+
+def encode(
+    texts: Callable[[], Documents],
+    tokenizer: Any,
+    *,
+    room: int,
+    held_out: float,
+    by_document: bool,
+    words: bool,
+    scratch: Path,
+) -> Corpus:
+    """Turn texts into tokens, those of a sentence beyond `room` into further sentences.
+
+    A sentence is held out, or a document where `by_document`, by a hash of its text: equal ones fall on the same side,
+    whatever else the files hold. The tokens lie in unnamed files in `scratch`. Raises HarnessError where there is no
+    sentence to train on, and where more than half of the tokens are unknown.
+    """
+    with ExitStack() as opened:
+        writer = _Writer(tokenizer, room, words, (_Part(opened, scratch), _Part(opened, scratch)))
+        for number, document in enumerate(texts()):
+            whole = by_document and _is_held_out("\n".join(document), held_out)
+            for sentence in document:
+                writer.add(sentence, number, whole if by_document else _is_held_out(sentence, held_out))
+        writer.flush()
+        train, kept = (part.done() for part in writer.parts)
+    unknown, tokens = writer.unknown, writer.tokens
+    if not len(train):
+        raise HarnessError(
+            "there are sentences to train on", got=f"none, and {len(kept)} held out", allowed="one or more",
+            fix="give more --texts, or a smaller --held-out",
+        )  # fmt: skip
+    if unknown > _MOST_UNKNOWN * tokens:
+        raise HarnessError(
+            "the tokenizer knows most of the texts", got=f"{unknown / tokens:.0%} unknown tokens",
+            allowed=f"at most {_MOST_UNKNOWN:.0%}",
+            fix="train one on them (--train-tokenizer WordPiece or BPE, a larger --vocab-size), or go on --from "
+            "another model",
+        )  # fmt: skip
+    return Corpus(train, kept, unknown / tokens)
+
+
+def _is_held_out(text: str, share: float) -> bool:
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:4], "big") < share * _SPLIT_OF
+
+
+class _Writer:
+    """Encodes sentences, many at once, and sends each to its side of the split."""
+
+    def __init__(self, tokenizer: Any, room: int, words: bool, parts: tuple[_Part, _Part]) -> None:
+        self.parts, self.unknown, self.tokens = parts, 0, 0
+        self._tokenizer, self._room, self._words = tokenizer, room, words
+        # A slow tokenizer, as those of Japanese BERTs, does not tell its words; WordPiece marks what continues one.
+        self._continuing = [number for token, number in tokenizer.get_vocab().items() if token.startswith("##")]
+        if words and not (tokenizer.is_fast or self._continuing):
+            raise HarnessError(
+                "whole words are masked where the tokenizer tells them", got="a slow one without ## tokens",
+                allowed="a fast tokenizer, or WordPiece", fix="leave --whole-word out",
+            )  # fmt: skip
+        self._waiting: list[tuple[str, int, bool]] = []
+
+    def add(self, sentence: str, document: int, held_out: bool) -> None:
+        self._waiting.append((sentence, document, held_out))
+        if len(self._waiting) == _AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        encoded = self._tokenizer(
+            [sentence for sentence, _, _ in self._waiting],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
+        unknown = self._tokenizer.unk_token_id
+        for row, (ids, (_, document, held_out)) in enumerate(zip(encoded["input_ids"], self._waiting, strict=True)):
+            values, begins = np.array(ids, np.int32), np.ones(len(ids), np.bool_)
+            if self._words and self._tokenizer.is_fast:
+                word = np.array([-1 if one is None else one for one in encoded.word_ids(row)])
+                begins[1:] = word[1:] != word[:-1]
+            elif self._words:
+                begins[1:] = ~np.isin(values[1:], self._continuing)
+            self.tokens += len(values)
+            self.unknown += 0 if unknown is None else int((values == unknown).sum())
+            for start in range(0, len(values), self._room):
+                piece = slice(start, start + self._room)
+                self.parts[held_out].add(values[piece], begins[piece], document)
+        self._waiting.clear()
+
+
+class _Part:
+    """One side of the split while it is written; a map of a file outlives its closing."""
+
+    def __init__(self, opened: ExitStack, scratch: Path) -> None:
+        self._files = [opened.enter_context(tempfile.TemporaryFile(dir=scratch)) for _ in range(2)]  # noqa: SIM115
+        self._starts, self._document = array("q", [0]), array("q")
+
+    def add(self, values: NDArray[np.int32], begins: NDArray[np.bool_], number: int) -> None:
+        for file, content in zip(self._files, (values, begins), strict=True):
+            file.write(content.tobytes())
+        self._starts.append(self._starts[-1] + len(values))
+        self._document.append(number)
+
+    def done(self) -> Sentences:
+        total, columns = self._starts[-1], []
+        kinds: tuple[Any, Any] = (np.int32, np.bool_)
+        for file, kind in zip(self._files, kinds, strict=True):
+            file.flush()
+            columns.append(np.memmap(file, kind, "r", shape=(total,)) if total else np.zeros(0, kind))
+        starts, document = (np.frombuffer(values, np.int64) for values in (self._starts, self._document))
+        return Sentences(columns[0], columns[1], starts, document)

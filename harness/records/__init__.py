@@ -1,0 +1,1 @@
+"""The results folder: records, arrays, heartbeat; imports and exports of runs."""

@@ -1,0 +1,80 @@
+"""Somebody else's runs, saved as a study of their own and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from pydantic import ValidationError
+
+from harness.common import files
+from harness.common.errors import HarnessError
+from harness.records.curve_files import load_curves
+from harness.records.record import Environment, Measured
+from harness.records.study import TEXTS, Cell, Imported, Study, columns
+
+_HASHES = {name for name in Measured.model_fields if name.endswith("_sha256")}
+
+
+def save_imported(folder: Path, imported: Imported, runs: pd.DataFrame, curves: bytes | None = None) -> None:
+    """Write a table of somebody else's runs to a results folder; `runs` has some of `columns()`, `cell` among them.
+
+    `curves` is the file of their curves, as `curve_files.packed` makes it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if curves is None:
+        (folder / "curves.npz").unlink(missing_ok=True)  # of an import before
+    else:
+        files.write(folder / "curves.npz", curves)
+    files.write(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n").encode())
+    files.write(folder / "imported.json", (imported.model_dump_json(indent=1) + "\n").encode())
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether a results folder holds imported runs."""
+    return (folder / "imported.json").is_file()
+
+
+def _hold(found: pd.DataFrame, imported: Imported) -> None:
+    """Raise ValueError for a table that `save_imported` would not have written."""
+    if any(tuple(name for name, _ in axes) != imported.axes for axes in imported.cells):
+        raise ValueError("cells of other axes")
+    cell = pd.to_numeric(found["cell"]) if "cell" in found else pd.Series(dtype=float)
+    if not len(cell) or not cell.isin(range(len(imported.cells))).all():
+        raise ValueError("runs of no cell")
+    for name in set(found) & set(columns()) - TEXTS - {*Environment.model_fields} - {*_HASHES, "seed"}:  # may be text
+        pd.to_numeric(found[name])
+
+
+def of_import(folder: Path) -> Study:
+    """The study of imported runs; raises HarnessError where the folder can't be read."""
+    try:
+        imported = Imported.model_validate_json((folder / "imported.json").read_bytes())
+        found = pd.read_csv(
+            folder / "runs.csv", dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=False, na_values=[""]
+        )
+        _hold(found, imported)
+        curves = load_curves(folder, len(found))
+    except (OSError, ValueError, ValidationError) as error:
+        raise HarnessError(
+            "imported runs can be read",
+            got=f"{folder} ({getattr(error, 'strerror', None) or 'not as harness import wrote it'})",
+            allowed="a folder with imported.json and runs.csv, as `harness import` writes",
+            fix="import the files again",
+        ) from None
+    runs = found.reindex(columns=list(columns()))
+    for name in columns():
+        runs[name] = runs[name].astype(object).where(runs[name].notna(), None) if name in TEXTS else runs[name]
+    cells = tuple(Cell(axes) for axes in imported.cells)
+    for place, axis in enumerate(imported.axes):
+        runs[axis] = pd.Series([cells[index].axes[place][1] for index in runs["cell"]], dtype=object)
+    return Study(
+        name=imported.name,
+        title=imported.name,
+        cells=cells,
+        runs=runs,
+        higher_is_better=imported.higher_is_better,
+        notes=imported.notes,
+        imports=(imported,),
+        load=curves.get,
+    )

@@ -1,0 +1,227 @@
+"""The record of a trial: what was trained, where, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config.recipe import BaselineName
+from harness.config.trials import Trial
+
+SCHEMA_VERSION = 1
+
+
+RECORDED = "recorded_"  # how the names of a recording's arrays begin in the file
+
+
+Status = Literal["finished", "crashed", "missing"]
+
+
+Outcome = Literal["ok", "failed"]
+
+
+Reason = Literal["constant", "diverged", "collapsed"]
+
+
+class Environment(BaseModel):
+    """Where a trial was trained: all that can change a result's last bits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str
+    device_name: str
+    threads: int
+    pack_size: int
+    harness: str
+    commit: str | None
+    python: str
+    torch: str
+    transformers: str
+    # Not in the first records: None there means not known.
+    dirty_diff_sha256: str | None = Field(default=None, description="of the package's uncommitted changes; None: none")
+    driver: str | None = Field(default=None, description="NVIDIA's; None on a CPU")
+    cuda: str | None = Field(default=None, description="that torch was built with; None: for CPUs alone")
+    deterministic: bool | None = Field(default=None, description="whether torch had to choose deterministic algorithms")
+    matmul_precision: str | None = Field(default=None, description="torch's, of float32: highest, or high for tf32")
+    kernels: str | None = Field(default=None, description="the CPU's instructions that torch's kernels use, as AVX512")
+
+
+StepMode = Literal["operations", "recording", "compiled", "cuda graph", "compiled cuda graph"]
+
+
+class LogitsCheck(BaseModel):
+    """How far the logits of a network in a lane are from those of transformers' own call, before any training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    largest_difference: float | None = Field(description="over the largest logit; None where none is finite")
+    texts: tuple[int, ...] = Field(description="tokens of each text that both were asked for")
+
+
+class Measured(BaseModel):
+    """What training a trial gave; scores are fractions, `None` where not known (a run that diverged has no score)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    outcome: Outcome
+    reason: Reason | None
+    metric: str
+    final_score: float | None
+    best_score: float | None
+    best_step: int | None
+    majority_score: float
+    correct: int | None = Field(description="right answers on the dev set at the end; None for a regression")
+    majority_correct: int | None
+    dev_examples: int
+    train_examples: int
+    steps: int
+    final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
+    final_dev_loss: float | None
+    label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
+    diverged_step: int | None
+    weights_sha256: str = Field(description="over the trained parameters")
+    data_sha256: str
+    model_sha256: str
+    parameters: int = Field(description="trained or not, with the parts that the method put in")
+    wall_seconds: float = Field(description="of the pack, start to end")
+    lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
+    peak_memory_bytes: int
+    # Not in the first records: None there means neither.
+    stopped_step: int | None = Field(default=None, description="after which it stopped early; `steps` counts to there")
+    kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
+    # Not in the first records, whose parameters were all trained: None there.
+    trained_parameters: int | None = None
+    augmentation_sha256: str | None = Field(
+        default=None, description="of the words or translators that changed the training texts; None where none did"
+    )
+    # Not in the first records, and None where there is no test split.
+    test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
+    test_examples: int | None = None
+    # Not in the first records: None there.
+    label_variance: float | None = Field(
+        default=None, description="of a regression's training labels: the loss of always answering their mean"
+    )
+    unknown_share: float | None = Field(
+        default=None, description="of the tokens of the split with most; None also where the tokenizer knows all"
+    )
+    # Not in the first records: None there.
+    step_mode: StepMode | None = Field(
+        default=None,
+        description="how a step reached the device: operation by operation, recorded, compiled, as a CUDA graph",
+    )
+    step_mode_reason: str | None = Field(
+        default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"
+    )
+    logits_check: LogitsCheck | None = Field(default=None, description="made when the worker set the network up")
+    # Not in the first records: None there means not recorded.
+    tokens_sha256: str | None = Field(
+        default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
+    )
+    tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
+
+
+class Record(BaseModel):
+    """All that is known of one trial, enough to understand and repeat it without any other file but its arrays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    id: str
+    sweep: str
+    profile: str
+    trial: Trial
+    status: Literal["finished", "crashed"]
+    attempts: int = Field(ge=1)
+    started_utc: str
+    environment: Environment | None
+    measured: Measured | None
+    arrays_sha256: str | None
+    error: str | None
+
+
+class Baseline(BaseModel):
+    """A simple classifier beside a sweep's cells: what it was trained with, and what it answered on the dev set.
+
+    One run a seed, or one alone, without seeds, where no seed changes it. `answers` [R][N] are classes, none for a
+    regression; `scores` [R] are fractions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: BaselineName
+    settings: str
+    task: str
+    metric: str
+    data_sha256: str
+    versions: dict[str, str]
+    seeds: tuple[int, ...]
+    scores: tuple[float, ...]
+    failed: tuple[bool, ...] = Field(description="at or below the majority, each run")
+    labels: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """How a trial trained, for its diagnosis; R recorded updates, G parts of the network, E evaluations, C classes."""
+
+    layers: np.ndarray  # [G] names: embeddings, 1 attention, 1 feed-forward, …, pooler, head
+    update: np.ndarray  # [R] int64, counted from 1
+    layer_norm: np.ndarray  # [R, G] float32, gradient norm before clipping
+    update_norm: np.ndarray  # [R] float32, of the change of all trained weights
+    weight_norm: np.ndarray  # [R] float32, of all trained weights before it
+    predicted: np.ndarray  # [E, C] int32, dev examples by predicted class; 0 where the logits were not finite
+    cls_rank: np.ndarray  # [E] float32, effective rank of the vectors that the head reads; NaN where not known
+    cls_cosine: np.ndarray  # [E] float32, their mean cosine
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The arrays of a finished trial; S steps, E evaluations, N dev examples, C classes (1 for a regression)."""
+
+    # [S] float32, nats, of each step's batch before its update; of R-Drop's two passes the mean, without its term
+    train_loss: np.ndarray
+    lr: np.ndarray  # [S] float64, the schedule's rate in force
+    grad_norm: np.ndarray  # [S] float32, global, before clipping
+    eval_step: np.ndarray  # [E] int64, updates done
+    dev_loss: np.ndarray  # [E] float32
+    dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
+    logits: np.ndarray  # [N, C] float32, on the dev set after the last update
+    labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+    # Empty, and not kept, where there is no test split of M examples.
+    test_logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C] float32
+    test_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [M], as `labels`
+    # Of token tasks, where N and M count words: how many of them each sentence has.
+    sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    test_sentences: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    recording: Recording | None = None  # kept in the same file, read by itself
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Everything by the names in the file, where those of the recording begin with `recorded_`."""
+        recorded = {} if self.recording is None else vars(self.recording)
+        own = {name: value for name, value in vars(self).items() if name != "recording"}
+        own = {name: value for name, value in own.items() if name not in OPTIONAL or value.size}
+        return own | {f"{RECORDED}{name}": value for name, value in recorded.items()}
+
+
+OPTIONAL = {one.name for one in fields(Curves) if one.default_factory is not MISSING}  # arrays of `Curves`
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Loss over the plane through a pretrained model and two trials of it; W × H points, in distances between weights.
+
+    The pretrained weights lie at (0, 0), the first trial's at (x, 0), the second's where `places` says.
+    """
+
+    trials: np.ndarray  # [2] ids
+    x: np.ndarray  # [W] float64
+    y: np.ndarray  # [H] float64
+    loss: np.ndarray  # [H, W] float32, training loss
+    gradient_norm: np.ndarray  # [H, W] float64
+    places: np.ndarray  # [3, 2] float64: pretrained, first, second
+    examples: np.ndarray  # [] of the training data that the loss is over

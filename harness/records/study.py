@@ -1,0 +1,237 @@
+"""What is reported on: cells and one table of runs, from records, from somebody else's runs, or two side by side."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from harness.common.errors import HarnessError
+from harness.common.text import Scalar, name_cell
+from harness.config.recipe import Recipe, Spec
+from harness.config.trials import Sweep
+from harness.records.record import Baseline, Curves, Environment, Measured, Surface
+from harness.records.store import Store, frame
+
+Axes = tuple[tuple[str, Scalar], ...]
+
+
+SOURCE = "sweep"  # the first axis of two studies side by side
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recipe of a study: where it stands on the axes, as (axis, value) pairs."""
+
+    axes: Axes
+
+    @property
+    def label(self) -> str:
+        """`lr 2e-5, bias correction on, epochs 3`; `the only recipe` in a study without axes."""
+        return name_cell(self.axes)
+
+
+class Imported(BaseModel):
+    """How a table of somebody else's runs was read; `imported.json` beside its `runs.csv`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    name: str
+    files: tuple[tuple[str, str], ...]  # name, SHA-256
+    command: str  # that reads them again
+    metric: str
+    higher_is_better: bool
+    axes: tuple[str, ...]
+    cells: tuple[Axes, ...]
+    notes: tuple[str, ...]  # what was decided on the way, as sentences for the report
+
+
+@dataclass(frozen=True)
+class Study:
+    """Cells in their order and `runs`, exactly one row a planned run.
+
+    `runs` has the columns of `records.frame` (not known: None or NaN) and `command` (trains a run again; None where it
+    can not). `outcome` is None where it can't be judged: for imported runs without a majority.
+    """
+
+    name: str
+    title: str
+    cells: tuple[Cell, ...]
+    runs: pd.DataFrame
+    profile: str | None = None
+    stand_in: str | None = None
+    higher_is_better: bool = True
+    notes: tuple[str, ...] = ()
+    unreadable: int = 0
+    sweeps: tuple[Sweep, ...] = ()
+    imports: tuple[Imported, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+    surface: Surface | None = None
+    load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes, in their order."""
+        return tuple(name for name, _ in self.cells[0].axes)
+
+    def values(self, axis: str) -> list[Scalar]:
+        """The values of an axis, in the order of the cells."""
+        return list(dict.fromkeys(dict(cell.axes)[axis] for cell in self.cells))
+
+    def curves(self, row: int) -> Curves | None:
+        """The arrays of the run in that row of `runs`, with its recording if there is one; None where none are kept."""
+        return self.load(row)
+
+    def read_once(self, most_bytes: int = 2**28) -> Study:
+        """The same study, which keeps the arrays that it reads, up to so many bytes, for whoever asks next."""
+        kept: dict[int, Curves | None] = {}
+        size = 0
+
+        def load(row: int) -> Curves | None:
+            nonlocal size
+            if row in kept:
+                return kept[row]
+            found = self.load(row)
+            if size < most_bytes:
+                kept[row] = found
+                size += 0 if found is None else sum(array.nbytes for array in found.arrays.values())
+            return found
+
+        return replace(self, load=load)
+
+
+def numbers(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column as floats, NaN where not known."""
+    return pd.to_numeric(table[column]).astype(float)
+
+
+def rerun_words(sweep: Sweep) -> str:
+    """`harness rerun <sweep> --profile <profile>`, the command that ` --trial <id>` completes."""
+    return f"harness rerun {shlex.quote(sweep.name)} --profile {shlex.quote(sweep.profile)}"
+
+
+def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
+    """The study of a sweep from the records there are, complete or not.
+
+    `rerun` stands before ` --trial <id>` in the commands, where `rerun_words` would not find the sweep (one given by a
+    path, or with other settings).
+    """
+    runs = frame(sweep, store)
+    words = rerun or rerun_words(sweep)
+    runs["command"] = [f"{words} --trial {trial}" for trial in runs["trial"]]
+    for axis in sweep.axes:  # as written: pandas would turn None beside 1.0 into NaN
+        runs[axis] = pd.Series([dict(sweep.cells[index].axes)[axis] for index in runs["cell"]], dtype=object)
+    trials = list(runs["trial"])
+    return Study(
+        name=sweep.folder_name,
+        title=sweep.title,
+        cells=tuple(Cell(cell.axes) for cell in sweep.cells),
+        runs=runs,
+        profile=sweep.profile,
+        stand_in=sweep.stand_in,
+        unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
+        sweeps=(sweep,),
+        baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
+        surface=store.surface(),
+        load=lambda row: store.arrays(trials[row]),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- others' runs
+
+
+def columns() -> tuple[str, ...]:
+    """The columns of `Study.runs` but for the axes, in order."""
+    place = ("trial", "cell", "seed", "init_seed", "order_seed", "dropout_seed", "status", "attempts", "error")
+    return (*place, *Measured.model_fields, *Environment.model_fields, "command")
+
+
+TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
+
+
+# ------------------------------------------------------------------------------------------------ two, side by side
+
+
+def _value(study: Study, index: int, axis: str) -> Scalar:
+    """Where a cell stands on an axis: its own value, or, of a setting that the study does not vary, its recipe's."""
+    own = dict(study.cells[index].axes)
+    if axis in own:
+        return own[axis]
+    value = getattr(study.sweeps[0].cells[index].recipe, axis, None) if study.sweeps else None
+    if isinstance(value, Spec):
+        return value.name
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _shared_axes(first: Study, second: Study) -> list[str]:
+    """The axes of both; names of recipes that the other does not have give way to the settings that they stand for."""
+    axes: list[str] = []
+    for study, other in ((first, second), (second, first)):
+        for axis in study.axes:
+            if axis == "recipe" and "recipe" not in other.axes and study.sweeps:
+                recipes = [cell.recipe for cell in study.sweeps[0].cells]
+                axes += [name for name in Recipe.model_fields if len({getattr(one, name) for one in recipes}) > 1]
+            else:
+                axes.append(axis)
+    return list(dict.fromkeys(axes))
+
+
+def joined(first: Study, second: Study, names: tuple[str, str] | None = None) -> Study:
+    """Two studies as one, with the first axis `sweep` telling them apart, so that cells equal but for it are pairs.
+
+    An axis that one of them lacks has there the value of its recipes. Raises HarnessError for different metrics.
+    """
+    pair = (first, second)
+    metrics = [sorted(set(study.runs["metric"].dropna())) for study in pair]
+    if (metrics[0] != metrics[1] and all(metrics)) or first.higher_is_better != second.higher_is_better:
+        raise HarnessError(
+            "two studies side by side have one metric",
+            got=" and ".join(
+                f"{'/'.join(found) or 'none yet'} ({'higher' if study.higher_is_better else 'lower'} is better)"
+                for study, found in zip(pair, metrics, strict=True)
+            ),
+            allowed="the same metric in both, better in the same direction",
+            fix="report them one by one",
+        )
+    labels = names or (first.name, second.name)
+    if labels[0] == labels[1]:
+        labels = (f"{labels[0]} (first)", f"{labels[1]} (second)")
+    axes = _shared_axes(first, second)
+    cells: list[Cell] = []
+    tables = []
+    for study, label in zip(pair, labels, strict=True):
+        runs = study.runs.copy()
+        runs["cell"] += len(cells)
+        places = (tuple((axis, _value(study, index, axis)) for axis in axes) for index in range(len(study.cells)))
+        cells += [Cell(((SOURCE, label), *place)) for place in places]
+        tables.append(runs)
+    runs = pd.concat([table.astype(object) for table in tables], ignore_index=True)
+    for name in runs.columns:
+        if name in TEXTS:
+            runs[name] = runs[name].where(runs[name].notna(), None)  # None in the one may be NaN in the other
+        elif name not in axes:
+            runs[name] = runs[name].infer_objects()
+    for axis in (SOURCE, *axes):
+        runs[axis] = pd.Series([dict(cells[index].axes)[axis] for index in runs["cell"]], dtype=object)
+    length = len(first.runs)
+    same = len(set(first.runs["trial"]) & set(second.runs["trial"])) if first.sweeps and second.sweeps else 0
+    twice = f"{same} {'trial is' if same == 1 else 'trials are'} in both, with the same recipe and seed: one run twice."
+    return Study(
+        name=f"{labels[0]}--{labels[1]}",
+        title=f"{first.title} against {second.title}" if first.title != second.title else f"{first.title}, twice",
+        cells=tuple(cells),
+        runs=runs,
+        stand_in=first.stand_in if first.stand_in == second.stand_in else first.stand_in or second.stand_in,
+        higher_is_better=first.higher_is_better,
+        notes=(*first.notes, *second.notes, *((twice,) if same else ())),
+        unreadable=first.unreadable + second.unreadable,
+        sweeps=first.sweeps + second.sweeps,
+        imports=first.imports + second.imports,
+        baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
+        load=lambda row: first.load(row) if row < length else second.load(row - length),
+    )

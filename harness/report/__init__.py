@@ -1,0 +1,1 @@
+"""Tables become sentences, figures and pages."""

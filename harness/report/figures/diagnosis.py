@@ -1,0 +1,282 @@
+"""Figures of why runs fail: losses, gradients, sizes of updates, early warning, the loss surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
+
+from harness.common.text import show
+from harness.report.figures.layout import layout, titled_panels
+from harness.report.figures.style import (
+    FAILED,
+    FAINT,
+    HUES,
+    INK,
+    LINES,
+    MAJORITY,
+    MANY,
+    MANY_POINTS,
+    MARKERS,
+    MARKS,
+    MOST_VALUES,
+    SMALL,
+    colour_of,
+    empty_figure,
+    finite_scores,
+    legend_key,
+    mark_key,
+    marker_of,
+    plain_numbers,
+    score_label,
+    setting,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from harness.analysis.analyze import Analysis
+
+MOST_TRACES = 300  # runs whose gradients are drawn, of each outcome
+
+
+@styled
+def loss_vs_score(found: Analysis) -> Figure | None:
+    """Final score against final training loss, a mark a run (Figure 8 of Mosbach et al. 2021).
+
+    The losses are over the labels' entropy where that is known: at 1 nothing was learned. Runs that diverged have
+    neither and are counted in the title.
+    """
+    study, fates = found.study, found.diagnosis.fates
+    if fates.empty:
+        return None
+    table = found.runs.loc[fates.index].assign(loss=fates["loss"])
+    relative = bool(table["loss"].notna().any())
+    table["loss"] = table["loss"] if relative else pd.to_numeric(table["final_train_loss"])
+    table["score"] = finite_scores(table)
+    shown = table.dropna(subset=["loss", "score"])
+    if shown.empty:
+        return None
+    axis = layout(study).hue or layout(study).x
+    values = study.values(axis)[:MOST_VALUES] if axis else [None]
+    verdicts = [verdict for verdict in ("failed", "at chance") if (shown["verdict"] == verdict).any()]
+    handles = [
+        legend_key(setting(axis, value) or "run", colour_of(i), marker=MARKERS[i]) for i, value in enumerate(values)
+    ]
+    handles += [mark_key(verdict) for verdict in verdicts]
+    handles.append(legend_key("majority class", INK, MAJORITY, lw=0.9))
+    handles += [legend_key("half of the labels' entropy", FAINT, LINES[2], lw=0.9)] if relative else []
+    left_out = len(table) - len(shown)
+    what = "final score against training loss" + (f", {left_out} diverged left out" if left_out else "")
+    figure = empty_figure(study, what, 2.9, handles)
+    ax = figure.subplots()
+    many = len(shown) > MANY
+    for i, value in enumerate(values):
+        cells = [index for index, cell in enumerate(study.cells) if not axis or dict(cell.axes)[axis] == value]
+        here = shown[shown["cell"].isin(cells) & ~shown["verdict"].isin(MARKS)]
+        look: Any = {"marker": marker_of(i), "color": colour_of(i), "edgecolors": "white", "linewidths": 0.4}
+        ax.scatter(here["loss"], here["score"], s=18, alpha=0.85, rasterized=many, **look)
+    for verdict in verdicts:
+        here, mark = shown[shown["verdict"] == verdict], MARKS[verdict]
+        look = {"marker": mark.marker, "c": mark.face, "edgecolors": mark.edge, "linewidths": 0.6}
+        ax.scatter(here["loss"], here["score"], s=mark.size, rasterized=many, zorder=3, **look)
+    for level in table["majority_score"].dropna().unique():
+        ax.axhline(level, color=INK, linewidth=0.9, linestyle=MAJORITY, zorder=1.5)
+    if relative:
+        ax.axvline(0.5, color=FAINT, lw=0.9, ls=LINES[2], zorder=1.5)
+    ax.set_xlim(left=0)
+    plain_numbers(ax.yaxis)
+    ax.set_xlabel("training loss in the last epoch" + (" / entropy of the labels" if relative else ""))
+    ax.set_ylabel(score_label(study, 2.5))
+    return figure
+
+
+def _parts_shown(layers: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
+    """The parts of a network that have a panel, with their titles: six of them, from the input up."""
+    deep = list(dict.fromkeys([layers[0], layers[len(layers) // 2], layers[-1]])) if layers else []
+    titles = {"embeddings": "embeddings"} | {name: f"layer {name} of {layers[-1]}" for name in deep}
+    titles |= {"pooler": "pooler", "head": "head"}
+    return {name: title for name, title in titles.items() if name in parts or name in deep}
+
+
+@styled
+def gradient_norms(found: Analysis) -> Figure | None:
+    """Gradient norms of parts of the network against the step, lost runs against others (Figure 4, ibid.).
+
+    Every run is a thin line, the medians of both kinds are bold, bands hold the middle half of the runs.
+    """
+    study, norms = found.study, found.diagnosis.norms
+    if norms is None or not found.diagnosis.compared:
+        return None
+    chosen = np.isin(norms.rows, found.diagnosis.compared)
+    lost = norms.lost
+    titles = _parts_shown(norms.layers, norms.parts)
+    both = (("others", HUES[0], LINES[0], chosen & ~lost), ("failed or at chance", FAILED, LINES[1], chosen & lost))
+    kinds = [kind for kind in both if kind[3].any()]
+    handles: list[Artist] = [
+        legend_key(f"{name} (n = {which.sum():,}): median", colour, line, lw=1.6) for name, colour, line, which in kinds
+    ]
+    handles.append(Patch(facecolor="#999999", alpha=0.35, label="middle half of the runs"))
+    of = ", cells with both outcomes" if len(study.cells) > 1 and found.diagnosis.both else ""
+    of += f", {without} without finite ones left out" if (without := found.diagnosis.never_finite) else ""
+    rows = -(-len(titles) // 3)
+    figure = empty_figure(study, f"gradient norms before clipping{of}", 0.4 + rows * 1.55, handles)
+    panels = titled_panels(figure, list(titles.values()), 3)
+    lengths = set(norms.steps[chosen].tolist())
+    one = len(lengths) == 1
+    x = np.arange(1, norms.norms.shape[1] + 1) / norms.norms.shape[1] * (lengths.pop() if one else 100)
+    for ax, part in zip(panels, titles, strict=True):
+        values = 10.0 ** norms.layer(part)
+        for _, colour, line, which in kinds:
+            thin = [np.column_stack([x, run]) for run in values[which][:MOST_TRACES]]
+            style: Any = {"colors": [colour], "linewidths": 0.35, "alpha": 0.3, "zorder": 2}
+            ax.add_collection(LineCollection(thin, rasterized=len(thin) * len(x) > MANY_POINTS // 8, **style))
+            known = ~np.isnan(values[which]).all(axis=0)
+            if not known.any():  # a part whose gradients are all zero
+                continue
+            low, middle, high = np.nanpercentile(values[which][:, known], [25, 50, 75], axis=0)
+            ax.fill_between(x[known], low, high, color=colour, alpha=0.22, lw=0, zorder=2.5)
+            ax.plot(x[known], middle, color=colour, ls=line, lw=1.6, zorder=3)
+        ax.set_yscale("log")
+        ax.autoscale_view()
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.set_xlim(0, x[-1])
+    for number, ax in enumerate(panels):
+        if number + 3 >= len(panels):
+            ax.set_xlabel("update" if one else "training done, %")
+        if number % 3 == 0:
+            ax.set_ylabel("gradient norm")
+    return figure
+
+
+@styled
+def step_size_factor(found: Analysis) -> Figure | None:
+    """By how much a missing bias correction enlarges each update (Figure 6, ibid.), and the sizes that come of it.
+
+    Left the factor (1 − β1^t) / √(1 − β2^t) for the β in use; right the effective size of each update in learning
+    rates, schedule included, one line for each kind of recipe.
+    """
+    study, sizes = found.study, found.diagnosis.sizes
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    if not any(not recipes[cell].bias_correction for cell in sizes):
+        return None
+    factors: dict[tuple[float, float], np.ndarray] = {}
+    lines: dict[tuple[float, ...], tuple[str, np.ndarray]] = {}
+    for cell, size in sizes.items():
+        recipe = recipes[cell]
+        if not recipe.bias_correction:
+            steps = np.arange(1, len(size) + 1)
+            factor = (1 - recipe.beta1**steps) / np.sqrt(1 - recipe.beta2**steps)
+            known = factors.get((recipe.beta1, recipe.beta2), factor)
+            factors[recipe.beta1, recipe.beta2] = known if len(known) > len(factor) else factor
+        words = f"correction {show(recipe.bias_correction)}, {len(size):,} updates, warm-up {recipe.warmup_ratio:.0%}"
+        lines.setdefault(tuple(size.round(9).tolist()), (words, size))
+    drawn = list(lines.values())[:MOST_VALUES]
+    handles = [legend_key(words, colour_of(i), LINES[i]) for i, (words, _) in enumerate(drawn)]
+    figure = empty_figure(study, "size of an update without bias correction", 2.3, handles)
+    left, right = figure.subplots(1, 2)
+    for (beta1, beta2), factor in factors.items():
+        x = np.arange(1, len(factor) + 1)
+        top = int(np.argmax(factor))
+        left.plot(x, factor, color=INK, lw=1.3)
+        said = f"{factor[top]:.2f} × at update {top + 1}\n(β {beta1:g}, {beta2:g})"
+        left.annotate(said, (x[top], factor[top]), (0, 3), textcoords="offset points", fontsize=SMALL, ha="center")
+    left.axhline(1, color=FAINT, lw=0.8, ls=MAJORITY)
+    left.set_xscale("log")
+    left.set_ylim(0, 1.25 * max(float(factor.max()) for factor in factors.values()))
+    left.set(xlabel="update", ylabel="size without / with correction")
+    for i, (_, size) in enumerate(drawn):
+        right.plot(np.arange(1, len(size) + 1), size, color=colour_of(i), ls=LINES[i], lw=1.3)
+    right.set_ylim(bottom=0)
+    right.set_xlim(left=0)
+    right.set(xlabel="update", ylabel="effective size / learning rate")
+    for axis in (left.xaxis, left.yaxis, right.yaxis):
+        plain_numbers(axis, log=axis is left.xaxis)
+    return figure
+
+
+@styled
+def early_warning(found: Analysis) -> Figure | None:
+    """How early simple signals tell lost runs: left the area under the ROC curve, right what a rule of each catches.
+
+    Both by leave-one-cell-out; right a line is bold where the rule gave at most 1 % false alarms on the left-out cells.
+    """
+    study, table = found.study, found.diagnosis.early_warning
+    if table.empty or table["auc"].isna().all():
+        return None
+    names = list(dict.fromkeys(table["signal"]))
+    handles: list[Artist] = [legend_key(name, colour_of(i), LINES[i]) for i, name in enumerate(names)]
+    handles.append(legend_key("at most 1 % false alarms", FAINT, LINES[0], marker="o", ms=3))
+    figure = empty_figure(study, "how early a lost run can be told", 2.4, handles)
+    left, right = figure.subplots(1, 2)
+    for i, name in enumerate(names):
+        here = table[table["signal"] == name]
+        x = 100 * here["share"].to_numpy()
+        look: Any = {"color": colour_of(i), "ls": LINES[i]}
+        left.plot(x, here["auc"], lw=1.2, **look)
+        left.fill_between(
+            x, here["auc_low"].to_numpy(), here["auc_high"].to_numpy(), color=colour_of(i), alpha=0.1, lw=0
+        )
+        caught = (here["caught"] / here["lost"].max()).to_numpy()
+        right.plot(x, 100 * caught, lw=0.8, alpha=0.6, **look)
+        good = (here["false"] <= 0.01 * here["others"].max()).to_numpy()
+        right.plot(x[good], 100 * caught[good], "o", ms=2.6, color=colour_of(i), mew=0)
+    rule = found.diagnosis.rule
+    if rule is not None:
+        right.axvline(100 * rule.rule.share, color=INK, lw=0.9, ls=MAJORITY)
+    left.axhline(0.5, color=INK, lw=0.9, ls=MAJORITY)
+    left.set_ylim(0, 1.02)
+    right.set_ylim(-2, 102)
+    left.set(xlabel="training done, %", ylabel="area under the ROC curve")
+    right.set(xlabel="training done, %", ylabel="lost runs told by a rule, %")
+    for ax in (left, right):
+        ax.set_xlim(0, 100)
+    return figure
+
+
+@styled
+def loss_surface(found: Analysis) -> Figure | None:
+    """Training loss and gradient norm over the plane through the pretrained weights and two runs' (Figure 7, ibid.)."""
+    study, surface = found.study, found.study.surface
+    if surface is None:
+        return None
+    verdicts = found.runs.set_index("trial")["verdict"].reindex(surface.trials.tolist()).fillna("ok").tolist()
+    cell = found.runs.loc[found.runs["trial"] == str(surface.trials[0]), "cell"]
+    handles: list[Artist] = [legend_key("pretrained", INK, marker="s", mfc="white", mec=INK)]
+    for place, verdict in enumerate(verdicts):
+        name = f"seed {found.runs.set_index('trial')['seed'].reindex([str(surface.trials[place])]).iloc[0]:.0f}"
+        colour = FAILED if verdict in MARKS else HUES[0]
+        handles.append(
+            legend_key(f"{name}: {verdict}", colour, marker="X" if verdict in MARKS else "o", mec="white", ms=6)
+        )
+    where = f", {study.cells[int(cell.iloc[0])].label}" if len(cell) and len(study.cells) > 1 else ""
+    figure = empty_figure(study, f"loss surface of {int(surface.examples)} training examples{where}", 2.7, handles)
+    for ax, values, name in zip(
+        figure.subplots(1, 2, sharey=True),
+        (surface.loss, surface.gradient_norm),
+        ("training loss", "gradient norm"),
+        strict=True,
+    ):
+        logs = np.log10(np.where(values > 0, values, np.nan))
+        levels = np.linspace(np.nanmin(logs), np.nanmax(logs), 15)
+        filled = ax.contourf(surface.x, surface.y, logs, levels=levels, cmap="cividis")
+        ax.contour(surface.x, surface.y, logs, levels=levels, colors="white", linewidths=0.25, linestyles="solid")
+        bar = figure.colorbar(filled, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.02)
+        ticks = np.linspace(levels[0], levels[-1], 4)
+        bar.set_ticks(ticks.tolist(), labels=[f"{10**tick:.2g}" for tick in ticks])
+        for place, (x, y) in enumerate(surface.places):
+            handle: Any = handles[place]
+            ax.plot(
+                x, y, marker=handle.get_marker(), ms=6, mfc=handle.get_markerfacecolor(), mec="white", mew=0.7, ls=""
+            )
+        ax.set_title(name)
+        ax.set_aspect("equal")
+        ax.grid(visible=False)
+        ax.set_xlabel("distance between weights")
+    return figure

@@ -1,0 +1,395 @@
+"""Figures of what the spread is made of: `noise_floor`, `best_of_n`, `seed_budget`, `importance`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from harness.common.text import Scalar, show
+from harness.report.figures.layout import (
+    MOST_CELLS,
+    Plan,
+    panel_height,
+    plan_of,
+    row_labels,
+    rows_height,
+    titled_panels,
+)
+from harness.report.figures.style import (
+    FAINT,
+    HUES,
+    INK,
+    LINES,
+    MARKERS,
+    MOST_VALUES,
+    SMALL,
+    colour_of,
+    cut,
+    empty_figure,
+    finite_scores,
+    fit,
+    is_finished,
+    legend_key,
+    literal,
+    marker_of,
+    metric_name,
+    needs_logarithms,
+    part_shown,
+    plain_numbers,
+    setting,
+    share_bars,
+    short_count,
+    styled,
+    without_axes,
+)
+
+if TYPE_CHECKING:
+    from harness.analysis.analyze import Analysis
+
+MOST_TERMS = 14
+
+
+# ---------------------------------------------------------------------------------------------------------- noise floor
+
+
+@styled
+def noise_floor(found: Analysis) -> Figure | None:
+    """Each cell's spread over seeds beside the error that a dev set of this size gives any single accuracy.
+
+    One row a cell. What an infinite dev set would leave of the spread is shown with its interval where the runs'
+    answers are kept; rows that are known from counts alone have hollow dots and say so.
+    """
+    study = found.study
+    floor = without_axes(study, found.noise_floor)
+    floor = floor[floor["known_from"] != ""]
+    if floor.empty:
+        return None
+    everything = list(floor["cell"])
+    floor = floor.head(MOST_CELLS)
+    answered = (floor["known_from"] == "answers").any()
+    counted = (floor["known_from"] == "counts").any()
+    bar: Any = {"facecolor": "#DCDCDC", "edgecolor": "#8A8A8A", "hatch": "////", "linewidth": 0.5}
+    handles: list[Artist] = [Patch(label="error of one accuracy (binomial)", **bar)]
+    handles.append(legend_key("observed over seeds", HUES[0], marker="o"))
+    if counted and answered:
+        handles[-1].set_label("observed over seeds (answers kept)")
+    if counted:
+        look: Any = {"marker": "o", "mfc": "white", "mec": HUES[0]}
+        handles.append(legend_key("observed over seeds (counts only)", HUES[0], **look))
+        if not answered:
+            del handles[1]
+    if answered:
+        handles.append(
+            legend_key("left by an infinite dev set, 95 % interval", INK, LINES[0], "D", mfc="white", mec=INK)
+        )
+    what = "spread over seeds against the noise of the dev set"
+    what += part_shown(list(floor["cell"]), everything)
+    figure = empty_figure(study, what, 0.1 + rows_height(len(floor)) + 0.03 * min(len(floor), 12), handles)
+    ax = figure.subplots()
+    notes = []
+    for row, cell in enumerate(floor.to_dict("records")):
+        ax.barh(row, 100 * cell["binomial"], height=0.72, zorder=1, **bar)
+        kept = cell["known_from"] == "answers"
+        if np.isfinite(cell["observed"]):
+            face = HUES[0] if kept else "white"
+            ax.scatter(
+                [100 * cell["observed"]], [row - 0.17 * kept], s=20, c=face, edgecolors=HUES[0], lw=1.0, zorder=4
+            )
+        if kept and np.isfinite(cell["training"]):
+            value, low, high = (100 * cell[f"training{end}"] for end in ("", "_low", "_high"))
+            if np.isfinite(low) and np.isfinite(high):
+                ax.hlines(row + 0.17, low, high, color=INK, linewidth=1.1, zorder=3)
+            ax.scatter([value], [row + 0.17], s=16, marker="D", c="white", edgecolors=INK, lw=0.9, zorder=4)
+        notes.append(f"n={short_count(cell['runs'])}, {short_count(cell['examples'])}{'' if kept else ' (counts)'}")
+    row_labels(ax, study, list(floor["cell"]), notes, "runs, dev examples")
+    ax.set_xlim(left=-0.02 * ax.get_xlim()[1])
+    ax.xaxis.set_major_locator(MaxNLocator(7))
+    plain_numbers(ax.xaxis)
+    ax.set_xlabel("standard deviation of the accuracy, percentage points")
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------------------ best of n
+
+
+@styled
+def best_of_n(found: Analysis) -> Figure | None:
+    """The best score to expect of n seeds, one line a cell with its bootstrap band; n = 1, the diamond, is the mean.
+
+    Panels and colours are those of the spread, and the values along x there are kinds of line here; more than eight
+    lines a panel become panels of their own.
+    """
+    study = found.study
+    table = without_axes(study, found.best_of_n)
+    table = table[table["cell"] < MOST_CELLS]
+    if table.empty:
+        return None
+    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
+    xs = plan.xs[0]  # of every panel
+    apart = len(xs) * len(plan.hues) > MOST_VALUES
+    keys = {
+        index: (plan.titles[place.panel], setting(plan.layout.x, xs[place.x]) if apart else "")
+        for index, place in plan.places.items()
+    }
+    with_lines = set(table["cell"])
+    panels = list(dict.fromkeys(key for index, key in keys.items() if index in with_lines))
+    columns = 3 if len(panels) > 4 else min(len(panels), 2)
+    panels = panels[: 5 * columns]
+    drawn = [index for index, key in keys.items() if key in panels]
+    if not panels:
+        return None
+    rows = -(-len(panels) // columns)
+    what = "best score to expect of n seeds, 95 % band" + part_shown(drawn, range(len(study.cells)))
+    figure = empty_figure(
+        study, what, 0.4 + rows * panel_height(rows, 1.35, 2.4), _best_keys(plan, [] if apart else xs)
+    )
+    titles = [", ".join(part for part in key if part) for key in panels]
+    grid = dict(zip(panels, titled_panels(figure, titles, columns, share=not apart), strict=True))
+    groups = {int(index): here.sort_values("n") for index, here in table.groupby("cell", sort=False)}
+    for index in drawn:
+        if index in groups:
+            place = plan.places[index]
+            kind = 0 if apart else place.x
+            _best(grid[keys[index]], groups[index], place.hue if plan.layout.hue else kind, kind)
+    most = int(table.loc[table["cell"].isin(drawn), "n"].max())
+    for number, ax in enumerate(grid.values()):
+        if most > 60:
+            ax.set_xscale("log")
+            plain_numbers(ax.xaxis, log=True)
+        else:
+            step = next(step for step in (1, 2, 5, 10) if most <= 10 * step or step == 10)
+            ax.set_xticks([1, *(n for n in range(step, most + 1, step) if n > 1)])
+            ax.set_xlim(0.5, most + 0.5)
+        shown = drawn if not apart else [index for index in drawn if keys[index] == panels[number]]
+        log = needs_logarithms(study, table.loc[table["cell"].isin(shown), "low"].dropna())
+        if log:
+            ax.set_yscale("log")
+        plain_numbers(ax.yaxis, log)
+        if number + columns >= len(panels):
+            ax.set_xlabel("n, seeds tried")
+    expected = f"expected best {metric_name(study)}"
+    figure.supylabel(fit(expected, 8.5, 2.4), fontsize=8.5)
+    return figure
+
+
+def _best_keys(plan: Plan, xs: Sequence[Scalar]) -> list[Line2D]:
+    handles = []
+    if plan.layout.hue:
+        handles += [
+            legend_key(setting(plan.layout.hue, hue), colour_of(i), LINES[0], lw=2.5) for i, hue in enumerate(plan.hues)
+        ]
+    if plan.layout.x and len(xs) > 1:
+        colours = [INK if plan.layout.hue else colour_of(i) for i in range(len(xs))]
+        named = [setting(plan.layout.x, x) for x in xs]
+        handles += [legend_key(named[i], colours[i], LINES[i], MARKERS[i], ms=3.5) for i in range(len(xs))]
+    handles.append(legend_key("mean of single runs", INK, marker="D", mfc="none", mec=INK))
+    return handles
+
+
+def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
+    """One cell's line; of very many seeds some hundred places show its shape."""
+    if len(here) > 200:
+        here = here.iloc[np.unique(np.geomspace(1, len(here), 200).round().astype(int)) - 1]
+    n, colour = here["n"].to_numpy(dtype=float), colour_of(hue)
+    ax.fill_between(n, here["low"].to_numpy(), here["high"].to_numpy(), color=colour, alpha=0.13, linewidth=0)
+    every = max(1, len(n) // 6)
+    look: Any = {
+        "marker": MARKERS[kind],
+        "ms": 3.5,
+        "mfc": "white" if hue % 2 else colour,
+        "markevery": (min(every, len(n) - 1), every),
+    }
+    ax.plot(n, here["expected"].to_numpy(), color=colour, ls=LINES[kind], lw=1.2, zorder=3, **look)
+    ax.scatter(n[:1], here["expected"].iloc[:1], s=22, marker="D", c="white", edgecolors=colour, lw=1.0, zorder=4)
+
+
+# ---------------------------------------------------------------------------------------------------------- seed budget
+
+
+@styled
+def seed_budget(found: Analysis) -> Figure | None:
+    """How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, a line a cell.
+
+    Marks stand at the seeds there are. Up to eight cells have a line of their own in the legend; of more, colours tell
+    the values of the spread's colours. Both scales are logarithmic: half the width takes four times the seeds.
+    """
+    study = found.study
+    budget = without_axes(study, found.budget)
+    budget = budget[budget["cell"] < MOST_CELLS]
+    sides = ("mean_half_width", "rate_half_width")
+    if not (budget[list(sides)] > 0).any(axis=None):
+        return None
+    few = len(study.cells) <= MOST_VALUES
+    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
+    kinds = {index: index if few else place.hue for index, place in plan.places.items()}
+    if few:
+        names = [" · ".join(show(value) for _, value in cell.axes) or "the only recipe" for cell in study.cells]
+    else:
+        names = [setting(plan.layout.hue, hue) or "cell" for hue in plan.hues]
+    handles = [
+        legend_key(cut(name, 7.5, 2.2), colour_of(i), LINES[i], MARKERS[i], ms=4 if few else 4.5)
+        for i, name in enumerate(names)
+    ]
+    handles.append(legend_key("mark: seeds there are now", FAINT, marker="o", mfc="none", ms=4))
+    what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
+    figure = empty_figure(study, what, 2.7, handles)
+    left, right = figure.subplots(1, 2)
+    points = _accuracies(found)
+    mean = "accuracy,\npercentage points" if points else f"\n{literal(metric_name(study))}"
+    units = ((100.0 if points else 1.0, f"± of the mean {mean}"), (100.0, "± of the failure rate,\npercentage points"))
+    for ax, side, (unit, label) in zip((left, right), sides, units, strict=True):
+        known = budget[budget[side] > 0]
+        for index, here in known.groupby("cell", sort=False):
+            here, kind = here.sort_values("n"), kinds[int(index)]
+            ax.plot(here["n"], unit * here[side], color=colour_of(kind), ls=LINES[kind], lw=1.0, alpha=0.9)
+            now = here[here["now"]]
+            look: Any = {
+                "s": 20,
+                "marker": marker_of(kind),
+                "color": colour_of(kind),
+                "edgecolors": "white",
+                "linewidths": 0.4,
+            }
+            ax.scatter(now["n"], unit * now[side], zorder=3, **look)
+        if known.empty:
+            _say_instead(ax, _budget_lacks(found, side))
+            continue
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        _doubling(ax.xaxis, known["n"])
+        _doubling(ax.yaxis, unit * known[side])
+        ax.set_xlabel("seeds a cell")
+        ax.set_ylabel(label)
+        flat = int((budget[side] == 0).groupby(budget["cell"]).any().sum())
+        if flat:  # logarithms have no place for them
+            note = f"not shown: {flat} {'cell' if flat == 1 else 'cells'} with equal scores"
+            ax.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=SMALL, color=FAINT)
+    return figure
+
+
+def _accuracies(found: Analysis) -> bool:
+    """Whether the scores are shares of right answers, whose differences are percentage points."""
+    return bool(set(found.study.runs["metric"].dropna()) == {"accuracy"} and finite_scores(found.runs).abs().max() <= 1)
+
+
+def _doubling(axis: Axis, values: pd.Series) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers; at least two of them within the values."""
+    low, high = float(values.min()), float(values.max())
+    powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    axis.set_major_locator(FixedLocator([step * 10.0**power for power in powers for step in steps]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _budget_lacks(found: Analysis, side: str) -> str:
+    if side == "rate_half_width":
+        return "whether runs failed\nis not known"
+    counts = found.runs[found.runs["verdict"] != ""].groupby("cell")["final_score"].count()
+    return "the scores of a cell\ndo not differ" if (counts > 1).any() else "needs two scores\nin a cell"
+
+
+def _say_instead(ax: Axes, words: str) -> None:
+    """A panel that has nothing to show says why."""
+    ax.set(xticks=[], yticks=[])
+    for side in ("left", "bottom"):
+        ax.spines[side].set_visible(False)
+    ax.annotate(words, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=8, color=FAINT)
+
+
+# ----------------------------------------------------------------------------------------------------------- importance
+
+
+@styled
+def importance(found: Analysis) -> Figure | None:
+    """What drives the score and the failing: shares of settings, with a second look by a random forest, and p.
+
+    Left the terms' share in the variance of the score, the residual hatched, open diamonds for functional ANOVA; right
+    each setting's share in telling which runs fail. A half that can not be told says why.
+    """
+    study = found.study
+    score, failing = found.drivers_of_score, found.drivers_of_failing
+    terms = score[(score["term"] != "residual")]
+    no_score, no_failing = _score_lacks(found, terms), _failing_lacks(found)
+    if no_score and no_failing:
+        return None
+    leading = terms.sort_values("eta_squared", ascending=False, kind="stable").index[: MOST_TERMS - 1]
+    shown = pd.concat([terms[terms.index.isin(leading)], score[score["term"] == "residual"]])
+    failing_shown = failing.head(MOST_TERMS)
+    handles: list[Artist] = []
+    if not no_score:
+        handles.append(legend_key("share by functional ANOVA (single settings)", INK, marker="D", mfc="white", mec=INK))
+    n_left = int((is_finished(found.runs) & found.runs["final_score"].notna()).sum())
+    n_right = int((is_finished(found.runs) & found.runs["outcome"].notna()).sum())
+    rows = max(0 if no_score else len(shown), 0 if no_failing else len(failing_shown), 3)
+    what = "what drives the score and the failing"
+    what += part_shown(range(len(leading)), range(len(terms)), "terms") if not no_score else ""
+    figure = empty_figure(study, what, 0.75 + 0.21 * rows, handles)
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    left.set_title(f"variance of the score (n = {n_left:,})")
+    right.set_title(f"which runs fail (n = {n_right:,})")
+    if no_score:
+        _say_instead(left, no_score)
+    else:
+        share_bars(left, list(shown["term"]), shown["eta_squared"], shown["fanova"], shown["note"], rows, wide=1.7)
+        left.patches[-1].set(hatch="////", facecolor="#DCDCDC", edgecolor="#8A8A8A")
+        left.set_xlabel("share of the sum of squares (η²)")
+    if no_failing:
+        _say_instead(right, no_failing)
+    else:
+        second = pd.Series(np.nan, index=failing_shown.index)
+        share_bars(
+            right, list(failing_shown["factor"]), failing_shown["share"], second, failing_shown["note"], rows, wide=1.1
+        )
+        p_values = right.secondary_yaxis("right")
+        p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p"]], fontsize=7)
+        p_values.tick_params(length=0)
+        p_values.spines["right"].set_visible(False)
+        right.set_xlabel("share of χ²")
+    return figure
+
+
+def _p(p: float) -> str:
+    if not np.isfinite(p):
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _score_lacks(found: Analysis, terms: pd.DataFrame) -> str:
+    """Why the shares in the score's variance are not known, or nothing."""
+    if terms["eta_squared"].notna().any():
+        return ""
+    if terms.empty:
+        return "one recipe only"
+    scores = finite_scores(found.runs[found.runs["verdict"] != ""]).dropna()
+    if scores.nunique() < 2:
+        return "no run has a score" if scores.empty else "all scores are equal"
+    return _unanimous(terms["note"]) or "not known"
+
+
+def _failing_lacks(found: Analysis) -> str:
+    """Why the shares in failing are not known, or nothing."""
+    table = found.drivers_of_failing
+    if table["share"].notna().any():
+        return ""
+    done = found.runs[is_finished(found.runs)]
+    if len(done) and done["outcome"].isna().all():
+        return "whether runs failed\nis not known"
+    if table.empty:
+        return "one recipe only"
+    return _unanimous(table["note"]) or "no setting tells\nwhich runs fail"
+
+
+def _unanimous(notes: pd.Series) -> str:
+    said = {str(note) for note in notes if isinstance(note, str) and note}
+    return fit(said.pop(), 8, 2.0) if len(said) == 1 else ""

@@ -1,0 +1,247 @@
+"""The learning-rate finder: a range test over several seeds, what it suggests, and whether runs failed there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from harness.common.errors import HarnessError
+from harness.common.files import write, write_json
+from harness.common.text import show
+from harness.config.recipe import Recipe
+from harness.config.trials import Sweep, Trial
+from harness.execution import lanes_memory, machine
+from harness.records.store import Store
+from harness.report.formatting import csv
+
+SMOOTHING = 0.9  # of the exponential moving average: a mean over about ten steps
+DIVERGED = 4.0  # times the lowest smoothed loss so far: there the curve ends, as in fastai
+NEAR = 2.0  # a tested rate within this factor of the suggestion tells of it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The range test of one seed; S steps up to where the loss diverged."""
+
+    seed: int
+    lr: np.ndarray  # [S]
+    loss: np.ndarray  # [S] smoothed, nats
+    raw: np.ndarray  # [S] nats
+    steepest: float | None  # the rate, up to that minimum, where the smoothed loss falls fastest per factor of the rate
+    tenth: float | None  # a tenth of the rate of the lowest smoothed loss
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Finished runs of the sweep at one learning rate, over its other settings."""
+
+    lr: float
+    failed: int
+    finished: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The range tests of one recipe and what they suggest, and what finished runs say of it."""
+
+    recipe: Recipe
+    curves: tuple[Curve, ...]
+    evidence: tuple[Evidence, ...]  # rates near the suggestions at which runs failed
+    tested: tuple[Evidence, ...]  # all rates with finished runs, in their order
+
+    def suggested(self, rule: str) -> tuple[float, float, float] | None:
+        """Geometric mean, lowest and highest over the seeds of `steepest` or `tenth`; None where none has one."""
+        rates = [rate for curve in self.curves if (rate := getattr(curve, rule)) is not None]
+        return (math.exp(float(np.mean(np.log(rates)))), min(rates), max(rates)) if rates else None
+
+
+def one_recipe(sweep: Sweep, trials: Sequence[Trial], epochs: int) -> Recipe:
+    """The recipe that is tested: that of the trials, whatever their lr and epochs.
+
+    Raises HarnessError where they differ in anything else.
+    """
+    alike = {trial.recipe.model_copy(update={"lr": 1.0, "epochs": epochs}): trial for trial in trials}
+    if len(alike) == 1:
+        return next(iter(alike))
+    axes = [axis for axis in sweep.axes if axis not in ("lr", "epochs")]
+    left = [
+        ", ".join(f"{axis}={show(dict(sweep.cells[one.cell].axes)[axis])}" for axis in axes) for one in alike.values()
+    ]
+    raise HarnessError(
+        "a range test is of one recipe, whatever its lr and epochs",
+        got=f"{len(alike)} that differ in {', '.join(axes)}" if alike else "none that matches",
+        allowed="; ".join(left[:20]) or "conditions that a cell of the sweep has",
+        fix="choose one with --where KEY=VALUE" if alike else "loosen --where",
+    )
+
+
+def find(
+    sweep: Sweep,
+    store: Store,
+    trials: Sequence[Trial],
+    *,
+    seeds: int,
+    low: float,
+    high: float,
+    epochs: int = 1,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Test the recipe of the trials over so many of the sweep's seeds, in packs; trains no trial and records none.
+
+    Raises HarnessError for a range upside down, more seeds than the sweep has, and several recipes.
+    """
+    if not 0 < low < high < math.inf:
+        raise HarnessError(
+            "the range of a range test goes upwards", got=f"--low {show(low)} --high {show(high)}",
+            allowed="0 < low < high", fix="correct them",
+        )  # fmt: skip
+    if sweep.search is not None:
+        raise HarnessError(
+            "a range test is of one recipe", got=f"{sweep.name}, which searches for one", allowed="a sweep",
+            fix="write its fields as single values, without search:",
+        )  # fmt: skip
+    recipe = one_recipe(sweep, trials, epochs)
+    if not 1 <= seeds <= len(sweep.seeds):
+        raise HarnessError(
+            "a range test takes the sweep's seeds",
+            got=f"{seeds}",
+            allowed=f"1 to {len(sweep.seeds)}",
+            fix="change --seeds",
+        )
+    from harness.training import loop
+
+    device = "cuda" if machine.here().gpus else "cpu"
+    pack = [Trial(recipe=recipe, seeds=one, cell=0) for one in sweep.seeds[:seeds]]
+    size = lanes_memory.pack_size(recipe, device, None)
+    curves: list[Curve] = []
+    for start in range(0, len(pack), size):
+        part = pack[start : start + size]
+
+        def follow(step: int, steps: int, start: int = start, lanes: int = len(part)) -> None:
+            if progress is not None:
+                progress(start * steps + step * lanes, len(pack) * steps)
+
+        rates, losses = loop.lr_range(part, low, high, device=device, threads=threads, progress=follow)
+        curves += [curve(one.seeds.seed, rates, losses[:, lane]) for lane, one in enumerate(part)]
+    tested = rates_tested(sweep, store, trials)
+    suggestions = [rate for one in curves for rate in (one.steepest, one.tenth) if rate is not None]
+    return Found(recipe, tuple(curves), failing_near(tested, suggestions), tested)
+
+
+def curve(seed: int, rates: np.ndarray, losses: np.ndarray) -> Curve:
+    """Smooth one seed's losses [S] over rates [S], cut them where they diverge, and suggest.
+
+    Smoothed as Adam's moments: an exponential moving average divided by 1 - β^t (Kingma & Ba 2015), so that the first
+    steps are not drawn to 0. The slope is that against the logarithm of the rate. Source: Gugger (2018), fastai.
+    """
+    smooth, average = np.empty(len(losses)), 0.0
+    for step, loss_here in enumerate(losses.tolist()):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss_here
+        smooth[step] = average / (1 - SMOOTHING ** (step + 1))
+    lowest = np.minimum.accumulate(np.where(np.isfinite(smooth), smooth, np.inf))
+    bad = np.flatnonzero(~np.isfinite(smooth) | (smooth > DIVERGED * lowest))
+    end = int(bad[0]) if bad.size else len(smooth)
+    lr, loss = rates[:end], smooth[:end]
+    steepest = tenth = None
+    if end >= 3:
+        minimum = int(loss.argmin())
+        # A loss that comes down from a peak beyond its minimum says nothing.
+        slope = np.gradient(loss, np.log(lr))[: minimum + 1]
+        at = int(slope.argmin())
+        steepest = float(lr[at]) if slope[at] < 0 else None
+        tenth = float(lr[minimum]) / 10 if minimum > 0 else None
+    return Curve(seed, lr, loss, losses[:end], steepest, tenth)
+
+
+def rates_tested(sweep: Sweep, store: Store, trials: Sequence[Trial]) -> tuple[Evidence, ...]:
+    """What the records say of each learning rate, over the trials given."""
+    counts: dict[float, list[int]] = {}
+    for trial, record in store.each(trials):
+        if record is not None and record.measured is not None:
+            here = counts.setdefault(trial.recipe.lr, [0, 0])
+            here[0] += record.measured.outcome == "failed"
+            here[1] += 1
+    return tuple(Evidence(lr, *counts[lr]) for lr in sorted(counts))
+
+
+def failing_near(tested: Sequence[Evidence], suggestions: Sequence[float]) -> tuple[Evidence, ...]:
+    """The tested rates with failed runs that tell of a suggestion: next to it, or below its highest."""
+    if not suggestions:
+        return ()
+    highest, lowest = max(suggestions), min(suggestions)
+    return tuple(one for one in tested if one.failed and lowest / NEAR <= one.lr <= highest * NEAR)
+
+
+_EDGE = 1.1  # times the lowest rate: a suggestion below it is where the test began, not what it found
+
+
+def words(found: Found) -> tuple[str, ...]:
+    """What the range test suggests, and the warning where runs failed there."""
+    said = []
+    for rule, name in (("steepest", "where the loss falls fastest"), ("tenth", "a tenth of where it is lowest")):
+        rates = found.suggested(rule)
+        if rates is None:
+            said.append(f"{name.capitalize()}: not known, the loss did not fall.")
+            continue
+        middle, low, high = rates
+        n = sum(getattr(curve, rule) is not None for curve in found.curves)
+        said.append(
+            f"{name.capitalize()}: {show(_three(middle))} (geometric mean of {n} {'seed' if n == 1 else 'seeds'}, "
+            f"{show(_three(low))} to {show(_three(high))})."
+        )
+        if rule == "steepest" and low <= _EDGE * min(float(one.lr[0]) for one in found.curves if len(one.lr)):
+            said.append("That lies at the low end of the range: test from a lower rate, or over more epochs.")
+    if found.evidence:
+        runs = "; ".join(f"{one.failed} of {one.finished} failed at lr {show(one.lr)}" for one in found.evidence)
+        said.append(
+            f"Warning: finished runs of this sweep failed near there: {runs}. "
+            "A range test sees the first steps alone, not whether a run holds to its end; take a lower rate or warm up."
+        )
+    elif found.tested:
+        said.append("No finished run of this sweep near these rates failed.")
+    else:
+        said.append("No run of this sweep is finished, so that nothing is known of failing at these rates.")
+    return tuple(said)
+
+
+def _three(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def save(found: Found, sweep: Sweep, folder: Path) -> dict[str, object]:
+    """Write lr_find.json, curves.csv and the picture into a folder; what `--json` prints."""
+    from harness.report.figures import search, style
+
+    folder.mkdir(parents=True, exist_ok=True)
+    suggestions = [
+        {"seed": one.seed, "steepest": one.steepest, "tenth": one.tenth, "steps": len(one.lr)} for one in found.curves
+    ]
+    tested = [
+        {"lr": one.lr, "failed": one.failed, "finished": one.finished, "warns": one in found.evidence}
+        for one in found.tested
+    ]
+    summary: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile, "stand_in": sweep.stand_in}
+    for rule in ("steepest", "tenth"):
+        rates = found.suggested(rule)
+        summary[rule] = None if rates is None else dict(zip(("suggested", "low", "high"), rates, strict=True))
+    summary |= {"seeds": suggestions, "tested": tested, "warning": bool(found.evidence), "said": list(words(found))}
+    table = pd.concat(
+        [
+            pd.DataFrame({"seed": one.seed, "lr": one.lr, "smoothed_loss": one.loss, "loss": one.raw})
+            for one in found.curves
+        ]
+    )
+    write(folder / "curves.csv", csv(table, "%.10g").encode())
+    write_json(folder / "lr_find.json", summary)
+    lines = [(one.seed, one.lr, one.loss, one.raw) for one in found.curves]
+    marks = {rule: rates for rule in ("steepest", "tenth") if (rates := found.suggested(rule)) is not None}
+    runs = [(one.lr, one.failed, one.finished) for one in found.tested]
+    figure = search.lr_range(sweep.title, sweep.stand_in, lines, marks, runs)
+    style.save(figure, folder, "lr_find")
+    return summary

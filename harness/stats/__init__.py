@@ -1,0 +1,1 @@
+"""Statistics: numbers in, numbers out; imports nothing of ours."""

@@ -1,0 +1,110 @@
+"""Work in a forked process: its result and its errors are those of this one, and it is left behind nowhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.common import forked
+from harness.common.forked import Beside
+
+# Where torch was imported nothing is forked, and other tests import it.
+CODE = """
+import json, os, sys, warnings
+warnings.simplefilter("error")
+from harness import beside
+from harness.common.forked import Beside
+beside.os.sched_getaffinity = lambda _: {0, 1}
+assert beside.cores() == 2
+here, seen = os.getpid(), []
+
+def fails():
+    seen.append(os.getpid())
+    raise ValueError("as it would here")
+
+def dies():
+    seen.append(os.getpid())
+    if os.getpid() != here:
+        os._exit(7)
+    return "made here"
+
+elsewhere = Beside(os.getpid)
+print(json.dumps({"other": elsewhere.result() != here}))
+try:
+    Beside(fails).result()
+except ValueError as error:
+    print(json.dumps({"error": str(error), "raised_here": seen == [here]}))
+print(json.dumps({"died": Beside(dies).result()}))
+large = Beside(lambda: bytes(2**20))  # more than a pipe holds
+print(json.dumps({"large": len(large.result())}))
+asleep = Beside(lambda: __import__("time").sleep(600))
+asleep.stop()
+asleep.stop()
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print(json.dumps({"children": 0}))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+def test_a_forked_process_gives_what_this_one_would() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    said: dict[str, object] = {}
+    for line in done.stdout.splitlines():
+        said |= json.loads(line)
+    assert said == {
+        "other": True, "error": "as it would here", "raised_here": True, "died": "made here", "large": 2**20,
+        "children": 0,
+    }  # fmt: skip
+
+
+def test_where_forking_is_not_safe_the_work_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", None)
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    assert forked.cores() == 1
+    work = Beside(os.getpid)
+    assert work.result() == os.getpid()
+    work.stop()
+
+
+FIGURES = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from harness import beside, drawing, figures
+
+beside.os.sched_getaffinity = lambda _: {0, 1, 2}
+here = os.getpid()
+
+def make(name, fails=""):
+    def figure(found):
+        if fails == "there" and os.getpid() != here or fails == "always":
+            raise ValueError(name)
+        return None if fails == "nothing" else name
+    figure.__name__ = name
+    return figure
+
+drawing.save = lambda figure, folder, name: (folder / name).write_text(figure)
+folder = Path(sys.argv[1])
+figures.MAKERS = tuple(make(f"f{n}", "there" if n % 3 == 0 else "") for n in range(9)) + (make("none", "nothing"),)
+with figures.saved(None, folder):
+    pass
+assert sorted(path.name for path in folder.iterdir()) == [f"f{n}" for n in range(9)]
+figures.MAKERS += (make("bad", "always"),)
+try:
+    with figures.saved(None, folder):
+        pass
+except ValueError as error:
+    print("raised", error)
+"""
+
+
+def test_figures_are_whole_whoever_drew_them_and_a_failing_one_raises(tmp_path: Path) -> None:
+    code = [sys.executable, "-c", FIGURES, str(tmp_path)]
+    done = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("raised bad\n", "")

@@ -1,0 +1,37 @@
+"""Shared by the tests that cut a run and go on with it."""
+
+from collections.abc import Callable
+
+from driving import same_arrays
+
+from harness.records.record import Environment
+from harness.training import loop
+
+HERE = Environment(
+    device="cpu", device_name="a processor", threads=1, pack_size=2, harness="0", commit=None, python="3", torch="2",
+    transformers="5",
+)  # fmt: skip
+
+
+class CutError(BaseException):
+    """Stands for what ends a process; no Exception, which would end its trials too."""
+
+
+def cut(at: int) -> Callable[[int, int], None]:
+    """Cut a run after that update."""
+
+    def progress(step: int, steps: int) -> None:
+        if step == at:
+            raise CutError
+
+    return progress
+
+
+def same(found: list[loop.LaneResult], wanted: list[loop.LaneResult]) -> bool:
+    """Bit for bit: every array and all that was measured but times, memory and by what means a step was computed."""
+    changing = {"wall_seconds", "lane_seconds", "peak_memory_bytes", "step_mode", "step_mode_reason"}
+    return all(
+        same_arrays(a.curves.arrays, b.curves.arrays)
+        and a.measured.model_dump(exclude=changing) == b.measured.model_dump(exclude=changing)
+        for a, b in zip(found, wanted, strict=True)
+    )

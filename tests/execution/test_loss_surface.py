@@ -1,0 +1,144 @@
+"""The plane through three weights, and the loss over it against a plain network's."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from kept_runs import sweep_of, trained
+from torch.func import functional_call
+
+from harness.common.errors import HarnessError
+from harness.config.trials import Sweep, Trial
+from harness.execution import loss_surface
+from harness.models import pretrained, saved
+from harness.records.store import Store
+from harness.training import loop
+
+Make = Callable[..., Trial]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of three by three."""
+    monkeypatch.setattr(loss_surface, "POINTS", 3)
+
+
+@pytest.fixture(scope="module")
+def kept(trial: Make, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store, list[Trial]]:
+    trials = [trial(1, lr=1e-2, epochs=1), trial(2, lr=1e-2, epochs=1)]
+    sweep = sweep_of(*trials, trial(1, lr=1e-3, epochs=1))
+    return sweep, trained(sweep, tmp_path_factory.mktemp("kept") / "kept"), trials
+
+
+def test_the_plane_holds_the_three_points_at_their_distances() -> None:
+    stream = np.random.default_rng(0)
+    start, first, second = (stream.normal(size=50).astype(np.float32) for _ in range(3))
+    places, grid, (along, across) = loss_surface.plane(start, first, second)
+    for place, weights in zip(places, (start, first, second), strict=True):
+        np.testing.assert_allclose(start + place[0] * along + place[1] * across, weights, atol=1e-6)
+    apart = [np.linalg.norm(first - start), np.linalg.norm(second - start), np.linalg.norm(second - first)]
+    found = [np.linalg.norm(places[a] - places[b]) for a, b in ((1, 0), (2, 0), (2, 1))]
+    np.testing.assert_allclose(found, apart, rtol=1e-6)
+    assert (grid[:, 0] < places.min(axis=0)).all()
+    assert (grid[:, -1] > places.max(axis=0)).all()
+
+
+def test_three_points_on_a_line_have_no_plane() -> None:
+    start = np.zeros(4, np.float32)
+    with pytest.raises(HarnessError, match="goes through three points that are on no line"):
+        loss_surface.plane(start, np.ones(4, np.float32), 2 * np.ones(4, np.float32))
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) -> None:
+    one = trial(3, padding=padding, dropout=0.3, mixout=0.2, neftune_alpha=9.0, r_drop=5.0)
+    start = loop.start(one)
+    points = [start, start * 1.1]
+    losses, norms = loop.losses_at(one, points, 20, lanes=2, device="cpu", threads=1)
+    network = pretrained.network(one.recipe.model, 2)
+    network.module.eval()
+    split = loop.prepared(one.recipe.task, one.recipe.model, one.recipe.max_length).train
+    ids, lengths = torch.from_numpy(split.input_ids[:20]), torch.from_numpy(split.lengths[:20])
+    given = network.inputs(ids, lengths, None)
+    for point, loss, norm in zip(points, losses, norms, strict=True):
+        flat = torch.from_numpy(point).requires_grad_()
+        parameters, at = {}, 0
+        for name, value in network.pretrained.items():
+            parameters[name] = flat[at : at + value.numel()].view(value.shape)
+            at += value.numel()
+        logits = functional_call(network.module, parameters, kwargs=given).logits
+        expected = F.cross_entropy(logits, torch.from_numpy(split.labels[:20]))
+        expected.backward()
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert flat.grad is not None
+        assert norm == pytest.approx(flat.grad.double().norm().item(), rel=1e-4)
+
+
+@pytest.mark.usefixtures("small", "cpu_only")
+def test_the_surface_is_that_of_the_kept_weights(
+    kept: tuple[Sweep, Store, list[Trial]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, store, (one, other) = kept
+    steps: list[tuple[int, int]] = []
+    built: list[int] = []
+    run = loop._Run
+    monkeypatch.setattr(
+        loop, "_Run", lambda trials, *rest, **how: built.append(len(trials)) or run(trials, *rest, **how)
+    )
+    monkeypatch.setattr(loss_surface.machine, "pack_size", lambda *_: 4)
+    found = loss_surface.compute(sweep, store, (one.id, other.id), progress=lambda done, of: steps.append((done, of)))
+    assert steps == [(4, 9), (8, 9), (9, 9)]
+    assert built == [1, 4]  # for the start, and for all points
+    assert found.loss.shape == found.gradient_norm.shape == (3, 3)
+    again = store.surface()
+    assert again is not None
+    assert all(np.array_equal(getattr(again, name), value) for name, value in vars(found).items())
+    start = loop.start(one)
+    ends = [np.concatenate([v.ravel() for v in saved.weights(store, t.id).values()]) for t in (one, other)]
+    places, grid, (along, across) = loss_surface.plane(start, *ends)
+    np.testing.assert_allclose(found.places, places)
+    point = (start + grid[0][2] * along + grid[1][1] * across).astype(np.float32)
+    losses, norms = loop.losses_at(one, [point], loss_surface.EXAMPLES, lanes=1, device="cpu", threads=1)
+    assert found.loss[1, 2] == losses[0]
+    assert found.gradient_norm[1, 2] == norms[0]
+
+
+@pytest.mark.usefixtures("small", "cpu_only")
+def test_trials_that_make_no_surface_are_refused(kept: tuple[Sweep, Store, list[Trial]], tmp_path: Path) -> None:
+    sweep, store, (one, other) = kept
+    elsewhere = Trial(recipe=sweep.cells[1].recipe, seeds=one.seeds, cell=1)
+    for ids, said in (
+        ((one.id, elsewhere.id), "a surface is of two trials of one cell"),
+        ((one.id, one.id), "a surface is of two trials of one cell"),
+        ((one.id, "seed9"), "--surface names two trials of the sweep: got seed9"),
+    ):
+        with pytest.raises(HarnessError, match=said):
+            loss_surface.compute(sweep, store, ids)
+    with pytest.raises(HarnessError, match="the weights of the trial are kept"):
+        loss_surface.compute(sweep, Store(tmp_path), (one.id, other.id))
+
+
+@pytest.mark.usefixtures("small", "cpu_only")
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("data_sha256", "got other data than its record's"),
+        ("tokens_sha256", "got another tokenizer than"),
+        ("model_sha256", "got other pretrained weights than its record's"),
+    ],
+)
+def test_a_surface_over_other_inputs_than_the_trials_had_is_refused(
+    kept: tuple[Sweep, Store, list[Trial]], monkeypatch: pytest.MonkeyPatch, field: str, words: str
+) -> None:
+    sweep, store, (one, other) = kept
+    record = store.load(other.id)
+    assert record is not None
+    assert record.measured is not None
+    changed = record.model_copy(update={"measured": record.measured.model_copy(update={field: "0" * 64})})
+    whole = store.load
+    monkeypatch.setattr(store, "load", lambda name: changed if name == other.id else whole(name))
+    with pytest.raises(HarnessError, match=words):
+        loss_surface.compute(sweep, store, (one.id, other.id))

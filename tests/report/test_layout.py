@@ -1,0 +1,69 @@
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from drawn_figures import marks
+from made_runs import HEAD, Run, study_of
+
+from harness.analysis import cells as cells_module
+from harness.analysis import spread_and_level
+from harness.records.study import Axes, Cell, Study
+from harness.report.figures import scores
+from harness.report.figures.layout import Layout, layout
+
+
+def test_layout_of_the_paper(mosbach, drawings):
+    assert layout(mosbach.study) == Layout("lr", "bias_correction", ("epochs",))
+    assert [ax.get_title() for ax in drawings["spread"].axes] == ["epochs 3", "epochs 10"]
+    assert [text.get_text() for text in drawings["spread"].axes[0].get_xticklabels()] == ["1e-5", "2e-5"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ("lr: 1e-5\nepochs: 3\n", Layout(None, None, ())),
+        ("lr: 1e-5\nepochs: [3, 10]\n", Layout("epochs", None, ())),
+        ("lr: 1e-5\nepochs: 3\nbias_correction: [off, on]\n", Layout("bias_correction", None, ())),
+        ("lr: [1e-5, 2e-5]\nepochs: [3, 10]\n", Layout("lr", "epochs", ())),
+        ("dropout: [0.0, 0.1]\nlr: [1e-5, 2e-5]\nepochs: [3, 10]\n", Layout("lr", "dropout", ("epochs",))),
+        (
+            "dropout: [0.0, 0.1]\nlr: [1e-5, 2e-5]\nepochs: [3, 10]\nbias_correction: [off, on]\n",
+            Layout("lr", "bias_correction", ("epochs", "dropout")),
+        ),
+        ("lr: 1e-5\nrecipes: {usual: {epochs: 3}, more: {epochs: 20}}\n", Layout("recipe", None, ())),
+    ],
+)
+def test_layouts(tmp_path, axes, expected):
+    runs = {cell: [Run(300 + cell), Run(200, 0.693)] for cell in range(16)}
+    made = study_of(tmp_path, HEAD + axes + "seeds: 1..2\n", runs)
+    assert layout(made) == expected
+    figure = scores.spread(
+        SimpleNamespace(study=made, runs=cells_module.runs(made), level=spread_and_level.level(made))
+    )
+    figure.draw_without_rendering()
+    assert marks(figure) == 3 * len(made.cells)
+
+
+def grid(**axes: int) -> Study:
+    """A study without runs, of so many values of each axis."""
+    cells: list[Axes] = [()]
+    for name, size in axes.items():
+        cells = [(*cell, (name, f"{name}{i}")) for cell in cells for i in range(size)]
+    return Study("made", "Made", tuple(map(Cell, cells)), pd.DataFrame())
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({"dataset": 4, "method": 3}, Layout("dataset", "method", ())),
+        ({"dataset": 1, "method": 3}, Layout("method", None, ("dataset",))),
+        ({"dataset": 3, "method": 20}, Layout("method", "dataset", ())),
+        ({"dataset": 20, "method": 20}, Layout("dataset", None, ("method",))),
+        ({"sweep": 2, "lr": 3, "bias_correction": 2}, Layout("lr", "sweep", ("bias_correction",))),
+        ({"sweep": 2, "bias_correction": 2}, Layout("bias_correction", "sweep", ())),
+        ({"sweep": 2}, Layout("sweep", None, ())),
+        ({"seed set": 1}, Layout("seed set", None, ())),
+    ],
+)
+def test_layouts_of_others_runs_and_of_two_studies(axes, expected):
+    assert layout(grid(**axes)) == expected

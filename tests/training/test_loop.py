@@ -1,0 +1,511 @@
+"""The engine: a lane's result does not depend on its pack, and equals what a plain loop over the same model gives."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from driving import same_arrays
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.common import metrics
+from harness.common.errors import HarnessError
+from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
+from harness.config.trials import Trial
+from harness.models import pretrained
+from harness.training import loop
+
+Make = Callable[..., Trial]
+
+
+def same(a: loop.LaneResult, b: loop.LaneResult) -> bool:
+    """Bit for bit: every array and the hash of the weights."""
+    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
+
+
+def pool(trial: Make, padding: str) -> list[Trial]:
+    """Trials that differ in everything that lanes may differ in; the last diverges."""
+    changes: list[dict[str, object]] = [
+        {}, {"bias_correction": False}, {"dropout": 0.0}, {"dropout": 0.5, "lr": 1e-2}, {"max_grad_norm": None},
+        {"weight_decay": 0.1, "warmup_ratio": 0.5}, {"beta2": 0.98, "eps": 1e-3, "init_seed": 9}, {"lr": 1e30},
+    ]  # fmt: skip
+    return [trial(seed % 3, epochs=1, padding=padding, **change) for seed, change in enumerate(changes)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_a_lane_is_bit_equal_alone_and_in_any_place_of_any_pack(trial: Make, padding: str, threads: int) -> None:
+    trials = pool(trial, padding)
+    alone = cache(lambda index: loop.train([trials[index]], threads=threads)[0])
+
+    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.integers(0, len(trials) - 1), min_size=2, max_size=8))
+    def check(lanes: list[int]) -> None:
+        together = loop.train([trials[lane] for lane in lanes], threads=threads)
+        assert all(same(result, alone(lane)) for lane, result in zip(lanes, together, strict=True))
+
+    check()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_embedded_model_is_bit_equal_alone_and_in_a_pack(trial: Make, precision: str) -> None:
+    """At the width and depth that the shipped sweeps train."""
+    task, model = TaskSpec(name="embedded"), ModelSpec(name="embedded")
+    fields = {"task": task, "model": model, "epochs": 1, "batch_size": 250, "max_length": 16, "precision": precision}
+    trials = [trial(seed, **fields) for seed in (1, 2, 3)]
+    together = loop.train(trials)
+    assert same(together[2], loop.train(trials[2:])[0])
+    assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
+def test_lanes_of_every_family_keep_to_themselves(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """With dropout on, wherever the family has it."""
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind)))
+    trials = [trial(seed, model=model, epochs=1, dropout=0.3) for seed in (1, 2, 3)]
+    together = loop.train(trials)
+    assert same(together[1], loop.train(trials[1:2])[0])
+    other = trials[1].model_copy(update={"seeds": trials[1].seeds.model_copy(update={"dropout_seed": 9})})
+    assert not same(together[1], loop.train([other])[0])
+
+
+def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
+    """A loop as people write it, apart from the engine: losses, gradient norms and final logits, without dropout."""
+    r = given.recipe
+    task = loop.prepared(r.task, r.model, r.max_length)
+    network = pretrained.network(r.model, max(2, task.num_labels))  # a regression's second output is not read
+    module = copy.deepcopy(network.module).eval().requires_grad_(True)
+    head = network.initialised(loop.stream("init", given.seeds.init_seed))
+    module.load_state_dict(module.state_dict() | head)
+    data = {name: torch.from_numpy(getattr(task.train, name)) for name in ("input_ids", "lengths", "labels")}
+    first = {name: torch.zeros_like(value) for name, value in module.named_parameters()}
+    second = copy.deepcopy(first)
+    order = loop.stream("order", given.seeds.order_seed)
+    total = math.ceil(len(data["labels"]) / r.batch_size) * r.epochs
+    losses, norms = [], []
+
+    def forward(ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+        logits: torch.Tensor = module(input_ids=ids, attention_mask=mask).logits
+        return logits
+
+    for _ in range(r.epochs):
+        for rows in torch.randperm(len(data["labels"]), generator=order).split(r.batch_size):
+            step = len(losses)
+            logits, labels = forward(data["input_ids"][rows], data["lengths"][rows]), data["labels"][rows]
+            loss = F.cross_entropy(logits, labels) if task.label_names else F.mse_loss(logits[:, 0], labels)
+            module.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            norms.append(torch.nn.utils.clip_grad_norm_(module.parameters(), r.max_grad_norm or math.inf).item())
+            warmup = int(r.warmup_ratio * total)
+            lr = r.lr * (step / warmup if step < warmup else (total - step) / (total - warmup))
+            size = lr * (math.sqrt(1 - r.beta2 ** (step + 1)) / (1 - r.beta1 ** (step + 1)) if r.bias_correction else 1)
+            with torch.no_grad():
+                for name, value in module.named_parameters():
+                    gradient = value.grad
+                    assert gradient is not None
+                    first[name].mul_(r.beta1).add_(gradient, alpha=1 - r.beta1)
+                    second[name].mul_(r.beta2).addcmul_(gradient, gradient, value=1 - r.beta2)
+                    value.addcdiv_(first[name], second[name].sqrt().add_(r.eps), value=-size)
+                    if not any(kept in name for kept in ("bias", "LayerNorm.weight")):
+                        value.add_(value, alpha=-lr * r.weight_decay)
+    with torch.no_grad():
+        dev = forward(torch.from_numpy(task.validation.input_ids), torch.from_numpy(task.validation.lengths))
+    return losses, norms, dev.numpy()[:, : task.num_labels]
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+@pytest.mark.parametrize("correction", [False, True])
+def test_a_run_equals_a_plain_loop(trial: Make, correction: bool, padding: str) -> None:
+    """All 16 steps, to float32's rounding, whose differences grow with the steps."""
+    one = trial(4, bias_correction=correction, dropout=0.0, padding=padding, weight_decay=0.1)
+    result = loop.train([trial(5, dropout=0.0, padding=padding), one])[1]
+    losses, norms, logits = plain(one)
+    np.testing.assert_allclose(result.curves.train_loss, losses, rtol=2e-5)
+    np.testing.assert_allclose(result.curves.grad_norm, norms, rtol=2e-4)
+    np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_padding_to_a_multiple_changes_bits_alone(trial: Make, tagged: TaskSpec, padding: str) -> None:
+    for changes in ({}, {"task": tagged}):
+        bare = [trial(seed, dropout=0.0, padding=padding, **changes) for seed in (1, 2)]
+        wide = [
+            one.model_copy(update={"recipe": one.recipe.model_copy(update={"pad_to_multiple_of": 8})}) for one in bare
+        ]
+        assert bare[0].recipe.shape != wide[0].recipe.shape
+        run = loop._Run(wide, torch.device("cpu"))
+        assert run.training.input_ids.shape[1] == 16
+        assert {run.training.width(torch.tensor([row])) for row in range(20)} <= {8, 16}
+        for one, other in zip(loop.train(bare), loop.train(wide), strict=True):
+            np.testing.assert_allclose(one.curves.train_loss, other.curves.train_loss, rtol=1e-4)
+            np.testing.assert_allclose(one.curves.logits, other.curves.logits, atol=1e-4)
+        assert same(loop.train(wide)[1], loop.train(wide[1:])[0])
+
+
+def test_padding_to_a_multiple_ends_where_the_model_does(trial: Make) -> None:
+    """The tiny model reads 32 tokens."""
+    run = loop._Run([trial(1, pad_to_multiple_of=50)], torch.device("cpu"))
+    assert run.training.input_ids.shape[1] == run.network.positions == 32
+
+
+def test_what_is_kept_of_a_run(trial: Make) -> None:
+    result = loop.train([trial(1, eval_steps=3, lr=5e-3)])[0]
+    curves, measured = result.curves, result.measured
+    assert curves.eval_step.tolist() == [3, 6, 8, 9, 12, 15, 16]  # every third step and each epoch's end, of 8 steps
+    assert curves.train_loss.shape == curves.grad_norm.shape == curves.lr.shape == (16,)
+    assert curves.lr[0] == 0.0
+    assert curves.lr.max() == 5e-3
+    final = metrics.score("accuracy", curves.logits, curves.labels)
+    assert measured.final_score == curves.dev_score[-1] == final.value
+    assert measured.best_score == curves.dev_score.max()
+    assert measured.best_step == curves.eval_step[curves.dev_score.argmax()]
+    assert measured.final_train_loss == pytest.approx(curves.train_loss[8:].mean(), rel=1e-6)
+    dev_loss = F.cross_entropy(torch.from_numpy(curves.logits), torch.from_numpy(curves.labels)).item()
+    assert measured.final_dev_loss == curves.dev_loss[-1] == pytest.approx(dev_loss)
+    assert (measured.dev_examples, measured.train_examples, measured.majority_correct) == (30, 60, 15)
+    assert measured.label_entropy == pytest.approx(math.log(2))
+
+
+def test_training_learns_what_can_be_learnt(trial: Make) -> None:
+    result = loop.train([trial(1, lr=5e-3, epochs=12)])[0]
+    assert result.measured.outcome == "ok"
+    assert result.measured.final_score is not None
+    assert result.measured.final_score > 0.9
+    assert result.measured.reason is None
+
+
+def test_outcomes_of_runs_that_fail(trial: Make) -> None:
+    diverged, constant = loop.train([trial(1, lr=1e30), trial(1, lr=1e-9)])
+    assert (diverged.measured.outcome, diverged.measured.reason) == ("failed", "diverged")
+    assert diverged.measured.final_score is None
+    assert diverged.measured.final_train_loss is None
+    assert diverged.measured.diverged_step is not None
+    assert (constant.measured.outcome, constant.measured.reason) == ("failed", "constant")
+    assert constant.measured.final_score == 0.5
+
+
+def test_a_run_that_was_well_above_the_majority_and_ended_below_collapsed(trial: Make) -> None:
+    run = loop._Run([trial()], torch.device("cpu"))  # 30 dev examples, 15 the majority: luck ends at 19.5
+    below = metrics.Score(0.5, 15, True, True)
+
+    def reason(*before: int) -> str | None:
+        return run._reason([*(metrics.Score(right / 30, right, False, False) for right in before), below])
+
+    assert reason(20, 16) == "collapsed"
+    assert reason(19, 16) == "constant"
+    assert run._reason([replace(below, constant=False)]) is None
+
+
+def test_each_seed_drives_its_own_part(trial: Make) -> None:
+    """Head, order and dropout follow their seeds and nothing else."""
+    cases = [trial(1), trial(1, init_seed=2), trial(1, order_seed=2), trial(1, dropout_seed=2)]
+    run = loop._Run(cases, torch.device("cpu"))
+    start = run.weights.clone()
+    assert [torch.equal(start[0], lane) for lane in start] == [True, False, True, True]
+    run.update(0)
+    assert [torch.equal(run.order[0], lane) for lane in run.order] == [True, True, False, True]
+    streams = [loop._Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")) for t in cases]
+    masks = [one.draw([0], [(100, 0.1)], 0, 0, whole=False) for one in streams]
+    assert [torch.equal(masks[0], mask) for mask in masks] == [True, True, True, False]
+    results = loop.train(cases)
+    assert len({result.measured.weights_sha256 for result in results}) == 4
+
+
+def test_every_epoch_shows_every_example_once_in_another_order(trial: Make) -> None:
+    run = loop._Run([trial(3)], torch.device("cpu"))
+    seen = []
+    for step in range(run.steps):
+        run.update(step)
+        if step % run.epoch_steps == 0:
+            seen.append(run.order[0].tolist())
+    assert [sorted(order) for order in seen] == [list(range(60))] * 2
+    assert seen[0] != seen[1]
+
+
+def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
+    masks = loop._Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
+    kept = masks.draw([0, 1, 2], [(600_000, 0.1), (400_000, 0.1)], 0, 0, whole=False)
+    shares = (kept > 0).float().mean(dim=1).tolist()
+    assert shares == pytest.approx([0.9, 1.0, 0.5], abs=0.002)  # 4 standard errors of the last
+    assert kept.mean(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.005)
+    assert [one.unique().tolist() for one in kept] == [[0.0, masks.scales[0]], [1.0], [0.0, masks.scales[2]]]
+    assert masks.scales[0].item() == pytest.approx(1 / 0.9, rel=1e-4)
+    neighbours = np.corrcoef(kept[0, :-1].numpy(), kept[0, 1:].numpy())[0, 1]
+    assert abs(neighbours) < 0.005
+    assert not torch.equal(
+        masks.draw([2], [(1000, 0.1)], 1, 0, whole=False), kept[2:, :1000]
+    )  # the next step draws anew
+
+
+def test_dropout_stands_wherever_the_model_has_it(trial: Make) -> None:
+    """In training the pool of a lane is used up exactly: embeddings, 2 layers × (attention, 2 hidden), classifier."""
+    run = loop._Run([trial(1)], torch.device("cpu"))
+    run.update(0)
+    batch, width, hidden, heads = 8, run.training.input_ids.shape[1], 16, 2
+    layer = heads * width * width + 2 * width * hidden
+    ((at, sites),) = run.sites.items()
+    assert at == (batch, width)
+    assert sum(count for count, _ in sites) == batch * (width * hidden + 2 * layer + hidden)
+
+
+def test_bf16_is_another_result_near_by(trial: Make) -> None:
+    exact, rough = (loop.train([trial(1, epochs=1, precision=p)])[0] for p in ("float32", "bf16"))
+    assert not np.array_equal(exact.curves.train_loss, rough.curves.train_loss)
+    np.testing.assert_allclose(exact.curves.train_loss, rough.curves.train_loss, atol=0.02)
+    pair = loop.train([trial(2, epochs=1, precision="bf16"), trial(1, epochs=1, precision="bf16")])
+    assert same(pair[1], rough)
+
+
+@pytest.mark.parametrize(
+    "kind", ["bert", "roberta", "albert", "electra", "distilbert", "deberta-v2", "gpt2", "llama", "qwen2"]
+)
+def test_bf16_is_autocasts_in_every_linear_layer(trial: Make, build: Callable[..., Path], kind: str) -> None:
+    """What a linear layer gives has the type that `torch.autocast` gives it, and the logits are near.
+
+    Without DeBERTa's first version: in bf16 transformers' own code can't mask its attention.
+    """
+    changes = {"num_key_value_heads": 1} if kind in ("llama", "qwen2") else {}
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **changes)))
+    run = loop._Run([trial(1, model=model, precision="bf16")], torch.device("cpu"), record=False)
+    types: dict[str, torch.dtype] = {}
+    linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
+    hooks = [
+        part.register_forward_hook(lambda _part, _given, found, name=name: types.update({name: found.dtype}))
+        for name, part in run.module.named_modules()
+        if isinstance(part, linear)
+    ]
+    ours = run._evaluate(run.lanes, run.validation)[0]
+    found = dict(types)
+    types.clear()
+    rows, width = torch.arange(len(run.validation)), run.validation.input_ids.shape[1]
+    lane = {name: view[0] for name, view in run.views.items()}
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        given = run._inputs(run.validation, rows, width)
+        theirs = torch.func.functional_call(run.module, lane, args=(), kwargs=given).logits.float().numpy()
+    for hook in hooks:
+        hook.remove()
+    assert found == types
+    assert set(types.values()) == {torch.bfloat16}
+    np.testing.assert_allclose(ours, theirs[:, : ours.shape[1]], atol=0.01)
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """A regression on forty texts: how often `good` stands in them, and a half."""
+    folder = tmp_path_factory.mktemp("numbers")
+    for name in ("train", "validation"):
+        lines = [f"{'good ' * (number % 4)}a\t{number % 4}.5" for number in range(40)]
+        (folder / f"{name}.tsv").write_text("text\tlabel\n" + "\n".join(lines) + "\n")
+    files = TaskFiles(train=str(folder / "train.tsv"), validation=str(folder / "validation.tsv"))
+    return TaskSpec(name="numbers", files=files, metric="pearson")
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_a_regression_equals_a_plain_loop(trial: Make, numbers: TaskSpec, accumulation: int) -> None:
+    """Mean squared errors of the labels as they are, over the whole batch, however it is accumulated."""
+    one = trial(4, task=numbers, dropout=0.0, gradient_accumulation=accumulation)
+    result = loop.train([one])[0]
+    losses, norms, logits = plain(one)
+    np.testing.assert_allclose(result.curves.train_loss, losses, rtol=2e-5)
+    np.testing.assert_allclose(result.curves.grad_norm, norms, rtol=2e-4)
+    np.testing.assert_allclose(result.curves.logits, logits, atol=2e-4)
+
+
+def test_a_regression_that_answers_one_number_failed(trial: Make, numbers: TaskSpec) -> None:
+    """A model that is the same everywhere has no correlation: 0, not NaN, and a reason."""
+    run = loop._Run([trial(1, task=numbers)], torch.device("cpu"))
+    with torch.no_grad():
+        run.weights.zero_()
+    for step in range(run.steps):
+        run.optimizer.range_test = lambda step: 0.0
+        run.update(step)
+    (result,) = run.results(1.0)
+    assert np.ptp(result.curves.logits) == 0
+    assert (result.measured.final_score, result.measured.outcome, result.measured.reason) == (0.0, "failed", "constant")
+    assert np.isfinite(result.curves.dev_score).all()
+
+
+def test_a_regression_trains(trial: Make, numbers: TaskSpec) -> None:
+    task = numbers
+    trials = [trial(seed, task=task, lr=5e-3, epochs=6) for seed in (1, 2)]
+    results = loop.train(trials)
+    assert same(results[1], loop.train(trials[1:])[0])
+    assert results[0].measured.final_score is not None
+    assert results[0].measured.final_score > 0.5
+    assert (results[0].measured.majority_score, results[0].measured.correct) == (0.0, None)
+    assert results[0].measured.label_variance == pytest.approx(np.var([0.5, 1.5, 2.5, 3.5]))
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_lanes_of_a_token_task_keep_to_themselves(trial: Make, tagged: TaskSpec, padding: str) -> None:
+    """Each lane's loss is a mean over its own number of words; alone, in a pack and again they are bit for bit."""
+    trials = [
+        trial(seed, task=tagged, padding=padding, epochs=1, dropout=0.3, keep_best=seed == 2) for seed in (1, 2, 3)
+    ]
+    together = loop.train(trials)
+    assert same(together[1], loop.train(trials[1:2])[0])
+    assert same(together[2], loop.train([trials[2], trials[0]])[0])
+    assert not same(together[0], together[1])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2"])
+def test_token_heads_of_every_family(trial: Make, tagged: TaskSpec, build: Callable[..., Path], kind: str) -> None:
+    sizes = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
+    model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **sizes)))
+    trials = [trial(seed, task=tagged, model=model, epochs=1, dropout=0.3) for seed in (1, 2)]
+    together = loop.train(trials)
+    assert same(together[1], loop.train(trials[1:])[0])
+    assert together[0].curves.logits.shape[1] == 5
+
+
+@pytest.mark.parametrize("method", ["lora", "prompt", "bitfit"])
+def test_methods_train_token_heads(trial: Make, tagged: TaskSpec, method: str) -> None:
+    """A prompt's virtual positions stand before the words, and have no answers."""
+    trials = [trial(seed, task=tagged, epochs=2, lr=1e-2, method=method, virtual_tokens=3 if method == "prompt" else 20)
+              for seed in (1, 2)]  # fmt: skip
+    together = loop.train(trials)
+    assert same(together[1], loop.train(trials[1:])[0])
+    assert np.isfinite(together[0].curves.train_loss).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 4}, {"padding": "batch"}])
+def test_a_token_task_equals_transformers_own_loss(
+    trial: Make, tagged: TaskSpec, bert: ModelSpec, changes: dict[str, object]
+) -> None:
+    """Steps of the model as transformers has it: the mean over the labelled tokens of each batch."""
+    one = trial(4, task=tagged, dropout=0.0, epochs=1, lr=1e-9, **changes)
+    run = loop._Run([one], torch.device("cpu"))
+    module = transformers.AutoModelForTokenClassification.from_pretrained(str(bert.folder), num_labels=5).eval()
+    module.load_state_dict({name: view[0].detach().clone() for name, view in run.views.items()})
+    split = run.task.train
+    for step in range(run.steps):
+        run.update(step)
+        rows = run.order[0, step * 8 : step * 8 + 8].numpy()
+        mask = torch.arange(split.input_ids.shape[1]) < torch.from_numpy(split.lengths[rows])[:, None]
+        given = {"input_ids": torch.from_numpy(split.input_ids[rows]), "attention_mask": mask.long()}
+        loss = module(**given, labels=torch.from_numpy(split.labels[rows])).loss
+        assert run.log.losses[step][0].item() == pytest.approx(loss.item(), rel=1e-5)
+        module.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), math.inf).item()
+        assert run.log.norms[step][0].item() == pytest.approx(norm, rel=1e-4)
+
+
+def test_what_is_kept_of_a_token_task(trial: Make, tagged: TaskSpec) -> None:
+    found, failed = loop.train([trial(1, task=tagged, lr=1e-2, epochs=12), trial(1, task=tagged, lr=1e-9, epochs=12)])
+    curves, measured = found.curves, found.measured
+    dev = loop.tasks.load(tagged).validation
+    assert dev.words is not None
+    assert curves.sentences.tolist() == [len(words) for words in dev.words]
+    assert curves.labels.tolist() == dev.labels[dev.labels >= 0].tolist()
+    assert curves.logits.shape == (curves.sentences.sum(), 5)
+    assert measured.final_score == metrics.score("f1_entity", curves.logits, curves.labels, curves.sentences).value
+    assert measured.final_score is not None
+    assert measured.final_score > 0.9
+    assert (measured.dev_examples, measured.train_examples, measured.test_examples) == (20, 40, 10)
+    assert (measured.correct, measured.majority_correct, measured.majority_score) == (None, None, 0.0)
+    on_test = metrics.score("f1_entity", curves.test_logits, curves.test_labels, curves.test_sentences).value
+    assert measured.test_score == on_test
+    loss = F.cross_entropy(torch.from_numpy(curves.logits), torch.from_numpy(curves.labels))
+    assert measured.final_dev_loss == pytest.approx(loss.item())
+    assert failed.measured.final_score is not None
+    assert failed.measured.final_score < 0.5
+
+
+def test_what_token_tasks_cannot_have(trial: Make, tagged: TaskSpec) -> None:
+    with pytest.raises(HarnessError, match="augment changes texts, whose words have no labels of their own"):
+        loop.train([trial(task=tagged, augment="swap")])
+    for name, value in (("label_smoothing", 0.1), ("class_weights", True), ("oversample", True), ("mixup", 0.2)):
+        with pytest.raises(HarnessError, match=f"{name} is for classes: got colours, whose words have labels"):
+            loop.train([trial(task=tagged, **{name: value})])
+    with pytest.raises(HarnessError, match=r"every word that is scored has a token .*\.conll, line \d+\): got 4 of"):
+        loop.train([trial(task=tagged, max_length=6)])
+
+
+def with_test(data: TaskSpec, folder: Path) -> TaskSpec:
+    assert data.files is not None
+    return data.model_copy(update={"files": data.files.model_copy(update={"test": str(folder)})})
+
+
+def test_a_test_split_is_scored_with_the_weights_of_the_result(trial: Make, data: TaskSpec, tmp_path: Path) -> None:
+    """The dev set once more as test set: equal logits, whether the last weights are kept, the best or averages."""
+    assert data.files is not None
+    (tmp_path / "test.tsv").write_bytes(Path(data.files.validation).read_bytes())
+    changes: list[dict[str, object]] = [
+        {}, {"keep_best": True, "early_stopping_on": "score"}, {"averaging": "ema", "ema_decay": 0.5},
+        {"early_stopping_patience": 1}, {"lr": 1e30},
+    ]  # fmt: skip
+    trials = [trial(3, task=with_test(data, tmp_path), **{"lr": 2e-2, "epochs": 4} | change) for change in changes]
+    found = loop.train(trials)
+    for result in found:
+        assert np.array_equal(result.curves.test_logits, result.curves.logits, equal_nan=True)
+        assert result.curves.test_labels.tolist() == result.curves.labels.tolist()
+        assert result.measured.test_score == result.measured.final_score
+        assert result.measured.test_examples == 30
+    assert found[1].measured.kept_step != found[1].measured.steps  # else the case would prove nothing
+    assert found[4].measured.test_score is None
+
+
+@pytest.mark.parametrize("padding", ["dataset", "batch"])
+def test_a_test_split_changes_nothing_of_a_run(trial: Make, data: TaskSpec, tmp_path: Path, padding: str) -> None:
+    longest = "a b c d e f g h a b c d e f good"  # longer than every other text
+    (tmp_path / "test.tsv").write_text(f"text\tlabel\n{longest}\tyes\ngood a\tyes\nbad b c\tno\n")
+    without, with_it = (
+        [trial(seed, task=task, padding=padding, epochs=1) for seed in (1, 2, 3)]
+        for task in (data, with_test(data, tmp_path))
+    )
+    plain, found = loop.train(without), loop.train(with_it)
+    for one, other in zip(plain, found, strict=True):
+        assert same(one, replace(other, curves=replace(other.curves, test_logits=one.curves.test_logits,
+                                                       test_labels=one.curves.test_labels)))  # fmt: skip
+        assert (one.measured.test_score, one.measured.test_examples) == (None, None)
+        assert one.measured.data_sha256 != other.measured.data_sha256
+        assert other.curves.test_logits.shape == (3, 2)
+    assert same(found[1], loop.train(with_it[1:2])[0])
+    assert same(found[2], loop.train(with_it[1:])[1])
+
+
+def test_what_cannot_be_trained_is_refused(trial: Make) -> None:
+    with pytest.raises(HarnessError, match="batch_size 61 for 60 examples; allowed: 1 to 60"):
+        loop.train([trial(batch_size=61)])
+    with pytest.raises(ValueError, match="share their shape"):
+        loop.train([trial(epochs=1), trial(epochs=2)])
+    long = trial(max_length=128).recipe.task
+    assert long.files is not None
+    with open(long.files.train) as stream:
+        text = stream.read()
+    folder = long.files.train.removesuffix("train.tsv")
+    with open(f"{folder}long.tsv", "w") as stream:
+        stream.write(text + "a " * 60 + "\tyes\n")
+    task = TaskSpec(name="long", files=TaskFiles(train=f"{folder}long.tsv", validation=long.files.validation))
+    with pytest.raises(HarnessError, match=r"texts of 62 tokens; allowed: up to 32; lower max_length to 32"):
+        loop.train([trial(task=task)])
+
+
+def test_threads_and_global_generators_are_left_as_they_were(trial: Make) -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    loop.train([trial(epochs=1)], threads=2 if threads == 1 else 1)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_words_looked_up_by_indexing_train_the_same(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = [trial(1), trial(2)]
+    as_it_is = loop._Run(pack, torch.device("cpu"))
+    as_it_is.update(0)
+    monkeypatch.setattr(loop._Run, "_few_words", lambda self, words: True)
+    indexed = loop._Run(pack, torch.device("cpu"))
+    indexed.recording = False
+    indexed.update(0)
+    torch.testing.assert_close(indexed.gradient, as_it_is.gradient)
+    assert indexed.gradient.abs().sum() > 0
