@@ -165,7 +165,7 @@ def tiny_sweep(trial: Callable[..., Trial]) -> Sweep:
 @pytest.fixture
 def cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores and no GPU, whatever the machine has."""
-    monkeypatch.setattr(machine, "here", lambda: machine.Machine(2, 2**34, ()))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: machine.Machine(2, 2**34, ()))
 
 
 @pytest.fixture(scope="session")

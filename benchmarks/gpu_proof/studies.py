@@ -67,7 +67,7 @@ class Study:
         from harness.execution import driver, pack_size
 
         device = self.request.device
-        room = pack_size.room_here(device)
+        room = pack_size.worker_memory_budget(device)
         size = most_lanes(sweep, device, room)
         started = time.monotonic()
         options = driver.Options(
@@ -177,7 +177,7 @@ def _as_many_seeds(study: Study, journal: Journal, most: int, more: Sequence[str
     request = study.request
     began = time.monotonic()
     cells = len(study.load("1..2", more).cells)
-    size = most_lanes(study.load("1..2", more), request.device, pack_size.room_here(request.device))
+    size = most_lanes(study.load("1..2", more), request.device, pack_size.worker_memory_budget(request.device))
     seeds, planned, pace = 0, min(most, max(1, size // cells)), 0.0
     while True:
         sweep = study.load(f"1..{planned}", more)

@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
     import torch
 
     device = given.device or ("cuda" if torch.cuda.is_available() else None)
-    here = machine_name([name for name, _ in machine.here().gpus])
+    here = machine_name([name for name, _ in machine.detect_hardware().gpus])
     folder = given.results or ROOT / "results" / "bench"
     names = given.only or [name for name in tables.TABLES if given.long or name not in tables.LONG]
     with tempfile.TemporaryDirectory(prefix="bench-") as home:

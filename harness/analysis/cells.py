@@ -10,7 +10,7 @@ from scipy import stats
 
 from harness.common import metrics
 from harness.common.text import Scalar, show
-from harness.records.study import SOURCE, Cell, Study, numbers
+from harness.records.study import SOURCE, Study, StudyCell, numbers
 from harness.stats import proportions
 from harness.stats.estimate import Estimate
 
@@ -229,7 +229,7 @@ def object_columns(table: pd.DataFrame, rows: Sequence[dict[str, object]], *name
     return table
 
 
-def other_axes(cell: Cell, axis: str) -> tuple[tuple[str, Scalar], ...]:
+def other_axes(cell: StudyCell, axis: str) -> tuple[tuple[str, Scalar], ...]:
     """A cell's values on all axes but one."""
     return tuple(pair for pair in cell.axes if pair[0] != axis)
 

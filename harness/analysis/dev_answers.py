@@ -31,7 +31,7 @@ from harness.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)
-class Answers:
+class DevAnswers:
     """What the scored runs of one cell answered on the dev set: logits [R, N, C], labels [N], rows of the table [R]."""
 
     logits: np.ndarray
@@ -45,7 +45,7 @@ class Answers:
         return found
 
 
-def answers(study: Study) -> list[Answers | None]:
+def answers(study: Study) -> list[DevAnswers | None]:
     """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
 
     Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
@@ -53,7 +53,7 @@ def answers(study: Study) -> list[Answers | None]:
     if not study.sweeps:
         return [None] * len(study.cells)
     table = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
-    found: list[Answers | None] = []
+    found: list[DevAnswers | None] = []
     for here in cell_groups(table, len(study.cells)):
         rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
         kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
@@ -64,11 +64,11 @@ def answers(study: Study) -> list[Answers | None]:
         labels = kept[0][1].labels
         same = [(row, arrays) for row, arrays in kept if np.array_equal(arrays.labels, labels)]
         logits = np.stack([arrays.logits for _, arrays in same])
-        found.append(Answers(logits, labels, tuple(row for row, _ in same)))
+        found.append(DevAnswers(logits, labels, tuple(row for row, _ in same)))
     return found
 
 
-def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def noise_floor(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """How much of each cell's spread over seeds the finite dev set makes, and how far its runs agree.
 
     Columns: `cell`, one per axis, `runs`, `examples`, `known_from` (`answers`: the dev logits that the records keep;
@@ -106,7 +106,7 @@ def noise_floor(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return with_axes(study, table)
 
 
-def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def pair_noise(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
 
     Columns: `reference`, `cell`, `seeds` (`the same` where every seed was trained in both and is drawn for both at
@@ -131,7 +131,7 @@ def pair_noise(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 
 
-def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def calibration(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """How far the confidence of each run can be believed, from the dev logits that its record keeps.
 
     Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
@@ -153,7 +153,7 @@ def calibration(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
-def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def scores(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
 
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
@@ -192,7 +192,7 @@ def scores(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
 
 
-def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def confusion(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
 
     Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
@@ -227,7 +227,7 @@ def confusion(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
     return with_axes(study, table)
 
 
-def baselines(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def baselines(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """The cells beside the simple classifiers that the study asks for, trained on the same data.
 
     Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
@@ -294,7 +294,7 @@ def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
     return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
 
 
-def flips(study: Study, kept: Sequence[Answers | None], most: int = 20) -> pd.DataFrame:
+def flips(study: Study, kept: Sequence[DevAnswers | None], most: int = 20) -> pd.DataFrame:
     """The dev examples whose answer depends most on the seed, by the mean churn within cells.
 
     Columns: `example` (its place in the dev set), `label`, `right`, `runs` (over these cells), `churn` (probability

@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.analysis import diagnosis, early_warning
 from harness.analysis.cells import verdicts
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial
 from harness.records import early_signals
 from harness.records.store import Store, frame
@@ -102,15 +102,16 @@ def words(rules: Sequence[early_warning.Kept | str], lost: Sequence[bool | None]
     learned = [rule for rule in rules if not isinstance(rule, str)]
     if not learned:
         ((why, _),) = Counter(rule for rule in rules if isinstance(rule, str)).most_common(1)
-        return f"Which of {so_many(lanes, 'training lane')} are lost can't be told yet: {why}."
+        return f"Which of {count_noun(lanes, 'training lane')} are lost can't be told yet: {why}."
     used = [rule for rule, one in zip(rules, lost, strict=True) if one and not isinstance(rule, str)] or learned
     ((first, _),) = Counter(rule.rule.words for rule in used).most_common(1)
     kept = next(rule for rule in used if rule.rule.words == first)
     more = len({rule.rule.words for rule in used}) - 1
     yet = f"; {unknown} can't be told yet" if unknown else ""
-    rules = f"{first}, or {so_many(more, 'other rule')}" if more else first
+    rules = f"{first}, or {count_noun(more, 'other rule')}" if more else first
     return (
-        f"{alarms} of {so_many(lanes, 'training lane')} look{'s' if alarms == 1 else ''} lost{yet}. Lost: {rules}; of "
+        f"{alarms} of {count_noun(lanes, 'training lane')} look{'s' if alarms == 1 else ''} lost{yet}. "
+        f"Lost: {rules}; of "
         f"the finished runs of other recipes that tells {kept.caught} of {kept.lost} lost ones, with "
-        f"{so_many(kept.false, 'false alarm')} among {kept.others}."
+        f"{count_noun(kept.false, 'false alarm')} among {kept.others}."
     )

@@ -67,7 +67,7 @@ class Own:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """A published cell beside one's own, in fractions; intervals at 95 %, NaN where not known.
 
     `mean_low` to `mean_high` is Student's interval of the own mean, `sd_low` to `sd_high` the χ² one of the own sd
@@ -247,7 +247,7 @@ def _holds(value: float, low: float, high: float) -> Verdict:
     return "agrees" if low <= value <= high else "differs"
 
 
-def _compare(published: Published, own: Own, stand_in: str | None) -> Comparison:
+def _compare(published: Published, own: Own, stand_in: str | None) -> PublishedComparison:
     scores = np.asarray(own.best if published.checkpoint == "best" else own.final, dtype=float)
     finite = scores[np.isfinite(scores)]
     numbers = _own_intervals(finite)
@@ -274,10 +274,10 @@ def _compare(published: Published, own: Own, stand_in: str | None) -> Comparison
             why += f"; {len(scores) - runs} of {len(scores)} runs without a score left out"
     if published.status == "unchecked":
         why += "; the published numbers are unchecked"
-    return Comparison(published, own.cell, published.checkpoint, runs, *numbers, *gap, *ratio, *verdicts, why)
+    return PublishedComparison(published, own.cell, published.checkpoint, runs, *numbers, *gap, *ratio, *verdicts, why)
 
 
-def compare(own: Own, stand_in: str | None = None) -> list[Comparison]:
+def compare(own: Own, stand_in: str | None = None) -> list[PublishedComparison]:
     """One cell beside every published row on its task, in the order of `NUMBERS`; empty for other tasks.
 
     The own scores are the final ones, or the best where the published row keeps the best dev checkpoint. Scores that
@@ -325,7 +325,7 @@ def compare_study(cells: Sequence[Own], stand_in: str | None = None) -> pd.DataF
     return result
 
 
-def _row(published: Published, found: Comparison | None) -> dict[str, object]:
+def _row(published: Published, found: PublishedComparison | None) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(published, name) for name in COLUMNS[:5]}
     row |= {
         "published_mean": _fraction(published.mean),

@@ -30,7 +30,7 @@ UNSEEN = "stopped, not seen to the end"  # what is said of recipes that a pruner
 
 
 @dataclass(frozen=True)
-class Judged:
+class RankedRecipe:
     """What the seeds of one recipe say; scores are fractions."""
 
     scores: np.ndarray  # [n] of the finished runs; one that diverged counts with the majority's score
@@ -50,7 +50,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Stopped:
+class StoppedRecipe:
     """A recipe that was given up in mid-training, by a pruner or since all its runs looked lost: nobody saw its end."""
 
     recipe: str
@@ -67,14 +67,14 @@ class Stopped:
         return self.seconds / self.share * (1 - self.share)
 
 
-def judged(records: Sequence[Record | None]) -> Judged:
+def judged(records: Sequence[Record | None]) -> RankedRecipe:
     """Judge a recipe by the records of its planned trials, None for what is missing."""
     measured = [record.measured for record in records if record is not None and record.measured is not None]
     # Who gets NaN would answer as the majority classifier does; without it, diverging would not lower a mean.
     scores = [one.majority_score if one.final_score is None else one.final_score for one in measured]
     failed = sum(one.outcome == "failed" for one in measured)
     crashed = sum(record is not None and record.measured is None for record in records)
-    return Judged(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
+    return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
 
 
 def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
@@ -112,7 +112,7 @@ def confirmed_before(sweep: Sweep, store: Store) -> tuple[Sweep, Store] | None:
     return None if kept is None else (kept, beside)
 
 
-def by_cell(sweep: Sweep, store: Store) -> list[Judged]:
+def by_cell(sweep: Sweep, store: Store) -> list[RankedRecipe]:
     """The recipes of a sweep as their records say, in the order of the cells."""
     found: list[list[Record | None]] = [[] for _ in sweep.cells]
     for trial, record in store.each(expand(sweep)):
@@ -143,7 +143,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     values = np.array([math.nan if (value := one.value(search.objective)) is None else value for one in found])
     rates = np.array([one.failed / one.finished if one.finished else math.nan for one in found])
     front = _front(values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
-    fresh: Mapping[object, Judged] = {}
+    fresh: Mapping[object, RankedRecipe] = {}
     if confirmed is not None:
         fresh = {cell.recipe: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
     rows = []
@@ -168,7 +168,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     return pd.DataFrame([rows[index] for index in (*order, *left)], columns=list(rows[0]))
 
 
-def best_first(found: Sequence[Judged], search: Search) -> list[int]:
+def best_first(found: Sequence[RankedRecipe], search: Search) -> list[int]:
     """The recipes with a value, best first; unless failing is ignored, those without a failed run first."""
     values = {index: value for index, one in enumerate(found) if (value := one.value(search.objective)) is not None}
 

@@ -19,7 +19,7 @@ from harness.analysis.cells import (
     spread_out,
     with_axes,
 )
-from harness.analysis.dev_answers import Answers
+from harness.analysis.dev_answers import DevAnswers
 from harness.records.study import Study, numbers
 from harness.stats import dev_noise, seed_budget, variance_components
 from harness.stats.bootstrap import rng
@@ -48,7 +48,7 @@ def best_of_n(study: Study) -> pd.DataFrame:
     return with_axes(study, table)
 
 
-def selection(study: Study, kept: Sequence[Answers | None]) -> pd.DataFrame:
+def selection(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """What picking the best of a cell's seeds by its dev score reports too high.
 
     Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high` with its bounds, and

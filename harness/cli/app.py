@@ -61,7 +61,7 @@ from harness.cli.run_views import (
 from harness.cli.status_views import print_standing, standing_parts
 from harness.common import hub
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.keys import all_keys
 from harness.config.trials import Sweep, Trial, expand, where
 from harness.execution import driver, gate, inputs, interrupts, lanes_memory, machine
@@ -72,7 +72,7 @@ from harness.records.store import Store
 from harness.records.study import Study, joined, of_sweep
 
 if TYPE_CHECKING:
-    from harness.analysis.search_ranking import Stopped
+    from harness.analysis.search_ranking import StoppedRecipe
 
 # Panels of `harness pretrain --help`.
 _TEXTS, _MODEL, _PREDICT = "Texts", "Model and tokenizer", "What is predicted"
@@ -211,7 +211,7 @@ def plan(
     gate.check_planned(resolved, records)
     ended = driver.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
-    here = machine.here()
+    here = machine.detect_hardware()
     workers = len(here.gpus) or here.cores
     expected = estimate(resolved, records, workers)
     if as_json:
@@ -226,13 +226,13 @@ def plan(
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
     out.print(cell_table(resolved, records))
-    cells, seeds = so_many(len(resolved.cells), "cell"), so_many(len(resolved.seeds), "seed")
-    out.print(f"{cells} × {seeds} = {so_many(ended.planned, 'trial')}: "
+    cells, seeds = count_noun(len(resolved.cells), "cell"), count_noun(len(resolved.seeds), "seed")
+    out.print(f"{cells} × {seeds} = {count_noun(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     if expected.between is not None:
         took = "between " + " and ".join(map(duration, expected.between))
-    device = so_many(workers, "GPU" if here.gpus else "core")
+    device = count_noun(workers, "GPU" if here.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
     lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
@@ -528,7 +528,7 @@ def verify(
         messages.print(Text(said), soft_wrap=True)
         with step_progress(messages, "steps") as progress:
             found = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
-        if isinstance(found, rerunning.Comparison):
+        if isinstance(found, rerunning.RerunComparison):
             again.append(found)
         else:
             problems.append(found)
@@ -598,7 +598,7 @@ def status(
     print_standing(out, standing_parts(look(), words, stopped=_stopped(resolved, store)))
 
 
-def _stopped(sweep: Sweep, store: Store) -> tuple[Stopped, ...]:
+def _stopped(sweep: Sweep, store: Store) -> tuple[StoppedRecipe, ...]:
     """The recipes of a search that were given up; none of a sweep."""
     if sweep.search is None:
         return ()
@@ -767,7 +767,7 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
             words = sweep_words(given, study.sweeps[0], Store(folder)) or "the command that began it"
             got, fix = f"0 finished runs of {name}", f"`{words}` trains what is missing"
         else:
-            got = f"{so_many(len(judged), 'finished run')} of {name}, none recorded"
+            got = f"{count_noun(len(judged), 'finished run')} of {name}, none recorded"
             fix = "train them again in another --results folder; their results will be the same"
         raise HarnessError(
             "a diagnosis reads what was recorded while runs trained",
@@ -779,7 +779,7 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
     if failed in (0, len(judged)):
         raise HarnessError(
             "a diagnosis tells failed runs from others",
-            got=f"{so_many(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
+            got=f"{count_noun(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
             allowed="a sweep with both",
             fix="add a recipe that "
             + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
@@ -901,7 +901,7 @@ def import_runs(
     counts = found.counts
     out = Console(highlight=False)
     out.print(
-        f"{so_many(counts['cells'], 'cell')}, {so_many(counts['runs'], 'run')}: {counts['finished']} finished "
+        f"{count_noun(counts['cells'], 'cell')}, {count_noun(counts['runs'], 'run')}: {counts['finished']} finished "
         f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."
     )
     for note in found.imported.notes:
@@ -947,7 +947,7 @@ def predict(
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
 
-    here = machine.here()
+    here = machine.detect_hardware()
     asked = predicting.Asked(
         tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
         threads or here.cores, probabilities,
@@ -961,7 +961,7 @@ def predict(
     many = f" by {len(folders)} models" if len(folders) > 1 else ""
     pace = found.rows / max(found.seconds, 1e-9)
     messages.print(
-        f"{so_many(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
+        f"{count_noun(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
     )
     if found.disagreeing is not None:
         tokens = saved.read_card(folders[0]).trial.recipe.task.kind == "tokens"
@@ -1067,7 +1067,7 @@ def pretrain(
             made = pretraining.pretrain(
                 out, Settings(**asked), overwrite=overwrite, minutes=checkpoint_minutes, progress=progress
             )
-        except pretraining.Stopped as stopped:
+        except pretraining.PretrainingStopped as stopped:
             console.print(f"Stopped after step {stopped.step} of {steps}; the same command goes on from there.")
             raise (interrupts.Terminated if stopped.terminated else KeyboardInterrupt) from None
     said = f"{made.folder}: loss {made.final_loss:.3f} over the last {min(steps, 100)} steps"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.recipe import ModelSpec, Recipe, TaskFiles
 from harness.config.sweep_file import task_of
 from harness.config.trials import Sweep, Trial, expand, where
@@ -238,7 +238,9 @@ def kept_models(
         )  # fmt: skip
     absent = len(matching) - len(members)
     if absent:
-        messages.print(f"{so_many(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept.")
+        messages.print(
+            f"{count_noun(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept."
+        )
     return [saved.place(store, one) for one in members]
 
 

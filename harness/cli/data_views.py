@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.progress import plain
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.data import vocabulary
 
 if TYPE_CHECKING:
     from harness.data import summary as describing
 
 
-def _splits(found: describing.Described) -> dict[str, describing.Split]:
+def _splits(found: describing.Described) -> dict[str, describing.SplitSummary]:
     return {"train": found.train, "dev": found.dev} | ({} if found.test is None else {"test": found.test})
 
 
@@ -72,7 +72,7 @@ def print_data(out: Console, found: describing.Described) -> None:
     out.print(table)
     for name, split in splits.items():
         if tokens and split.cut and split.tokens and name != "train":
-            sentences = so_many(split.cut, f"{name} sentence")
+            sentences = count_noun(split.cut, f"{name} sentence")
             out.print(
                 f"{sentences} longer than {found.max_length} tokens; a sweep refuses to score words that are cut: "
                 f"raise max_length to {split.tokens.longest}, or part them.", soft_wrap=True,
@@ -148,8 +148,8 @@ def _print_odd(out: Console, found: describing.Described) -> None:
 
     out.print(Text("Duplicates and leaks", style="bold"))
     for name, split in splits.items():
-        again = f"{so_many(split.repeats, 'example')} of {split.examples:,} with texts that stood before"
-        other = f"; {so_many(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
+        again = f"{count_noun(split.repeats, 'example')} of {split.examples:,} with texts that stood before"
+        other = f"; {count_noun(split.disagreeing, 'text')} with different labels" if split.disagreeing else ""
         out.print(f"{name}: {again if split.repeats else f'all {split.examples:,} examples differ'}{other}.")
         listed(split.repeated)
     leaks = [("dev", "training", found.leaks, found.leaks_disagreeing, found.leaked)]
@@ -170,6 +170,6 @@ def _print_odd(out: Console, found: describing.Described) -> None:
             lines = ", ".join(map(str, split.empty[:10])) + (", …" if len(split.empty) > 10 else "")
             refused = "; training refuses them" if split.unit == "line" else ""
             out.print(
-                f"{name}: {so_many(len(split.empty), 'example')} with an empty text, {split.unit} {lines}{refused}."
+                f"{name}: {count_noun(len(split.empty), 'example')} with an empty text, {split.unit} {lines}{refused}."
             )
     out.print()

@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from harness.common import tested_versions
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.trials import Sweep
 from harness.execution import driver
 
@@ -92,7 +92,7 @@ def _line(progress: driver.Progress) -> str:
     crashed = f", {progress.crashed} crashed" if progress.crashed else ""
     left = ", estimating the time left …" if progress.estimating else ""
     left = left if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
-    on = f" ({progress.lanes} training on {so_many(progress.workers, 'worker')})" if progress.lanes else ""
+    on = f" ({progress.lanes} training on {count_noun(progress.workers, 'worker')})" if progress.lanes else ""
     done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
     return f"{done}{crashed}{left}{on}"
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.progress import print_headline, print_json
-from harness.common.text import show, so_many
+from harness.common.text import count_noun, show
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
 from harness.execution import rerun as rerunning
@@ -46,14 +46,14 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
         only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in one.when)
         table.add_row(Text(one.field), Text(words + (f" (where {only})" if only else "")))
     out.print(table)
-    recipes, seeds = so_many(search.recipes, "recipe"), so_many(len(sweep.seeds), "seed")
+    recipes, seeds = count_noun(search.recipes, "recipe"), count_noun(len(sweep.seeds), "seed")
     tried = len(kept.cells) if kept else 0
-    so_far = f"{so_many(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
-    size = f"{recipes} × {seeds} = {so_many(trials, 'trial')}"
+    so_far = f"{count_noun(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
+    size = f"{recipes} × {seeds} = {count_noun(trials, 'trial')}"
     pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
     out.print(f"Up to {size} ({search.sampler}, {search.objective}{pruner}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
-        again = f"The best {search.best} are then trained on {so_many(len(search.confirm), 'fresh seed')} each."
+        again = f"The best {search.best} are then trained on {count_noun(len(search.confirm), 'fresh seed')} each."
         out.print(again)
 
 
@@ -75,7 +75,7 @@ def cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
     return table
 
 
-def print_ended(out: Console, sweep: Sweep, ended: driver.Ended, limited: bool = False) -> None:
+def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited: bool = False) -> None:
     """Say how a sweep ended: counts over the plan, and what to do about the rest."""
     nothing = "nothing was missing" if not ended.missing and not limited else "none trained now"
     trained = nothing if not ended.trained_now else f"{ended.trained_now} trained now"
@@ -93,14 +93,14 @@ def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, agai
     if keep == "none":
         return
     there, lacking = saved.kept(store), keep_weights.unkept(sweep, store, keep)
-    out.print(Text(f"Models: {so_many(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    out.print(Text(f"Models: {count_noun(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
     if lacking:
         others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
         said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
         out.print(Text(said), soft_wrap=True)
 
 
-def print_comparison(out: Console, found: rerunning.Comparison) -> None:
+def print_comparison(out: Console, found: rerunning.RerunComparison) -> None:
     """What a rerun found, with the probable reason of a difference."""
     old, new = found.record.measured, found.again.measured
     assert old is not None
@@ -123,9 +123,9 @@ def print_comparison(out: Console, found: rerunning.Comparison) -> None:
         out.print(f"  {reason}")
 
 
-def print_checked(out: Console, sweep: Sweep, checked: verifying.Checked) -> None:
+def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -> None:
     """The counts, then a line a finding, of each rule the first ten."""
-    out.print(Text(f"{sweep.folder_name}: {so_many(checked.planned, 'planned trial')}."))
+    out.print(Text(f"{sweep.folder_name}: {count_noun(checked.planned, 'planned trial')}."))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("records", "finished", "crashed", "missing", "problems", "notes"):
         table.add_column(name, justify="right")
@@ -143,9 +143,9 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Checked) -> Non
                 out.print(Text(f"{kind}: {rule}: {number - 10} more, which --json lists"), soft_wrap=True)
 
 
-def print_retrained(out: Console, found: rerunning.Comparison | verifying.Finding) -> None:
+def print_retrained(out: Console, found: rerunning.RerunComparison | verifying.Finding) -> None:
     """One line on a trial that was trained again, or could not be."""
-    if not isinstance(found, rerunning.Comparison):
+    if not isinstance(found, rerunning.RerunComparison):
         out.print(Text(f"  problem: {found.file}: {found.rule}: {found.found}"), soft_wrap=True)
         return
     said = f"  {found.verdict.replace('_', ' ')}: {found.trial}"

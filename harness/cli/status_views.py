@@ -13,12 +13,12 @@ from rich.text import Text
 
 from harness.cli.arguments import program
 from harness.cli.progress import duration, plain
-from harness.common.text import show, so_many
+from harness.common.text import count_noun, show
 from harness.config.recipe import MOST
 
 if TYPE_CHECKING:
     from harness.analysis import status
-    from harness.analysis.search_ranking import Stopped
+    from harness.analysis.search_ranking import StoppedRecipe
 
 # After so long without a sign of life the machine of a sweep may be down.
 _LONG_SILENT_SECONDS = 300.0
@@ -31,7 +31,7 @@ def print_standing(out: Console, parts: list[Text | Table]) -> None:
 
 
 def standing_parts(
-    now: status.Status, words: str | None, most_cells: int = MOST, stopped: Sequence[Stopped] = ()
+    now: status.Status, words: str | None, most_cells: int = MOST, stopped: Sequence[StoppedRecipe] = ()
 ) -> list[Text | Table]:
     """How a sweep stands, what matters most first: a terminal may have few lines."""
     total = now.total
@@ -55,7 +55,7 @@ def standing_parts(
         left = now.heartbeat.seconds_left
         unknown = "not known, as a search is open-ended" if now.sweep.search else "estimating …"
         time_left = unknown if left is None else f"about {duration(left)}"
-        on = f"{so_many(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
+        on = f"{count_noun(now.heartbeat.workers, 'worker')} on {now.heartbeat.device}"
         parts.append(Text(plain("; ".join((f"Time left: {time_left}, with {on}", *status.use(now.heartbeat.host))))))
     if now.warning:
         parts.append(Text(plain(now.warning), style="yellow" if any(True in pack.lost for pack in now.packs) else ""))
@@ -148,9 +148,9 @@ def _pack_table(now: status.Status) -> list[Text | Table]:
             for cell, of in sorted(seeds.items(), key=lambda one: not any("lost" in seed for seed in one[1]))
         ]
         if len(what) > 4:
-            what[3:] = [f"… and {so_many(len(what) - 3, 'more cell')}"]
+            what[3:] = [f"… and {count_noun(len(what) - 3, 'more cell')}"]
         if pack.deaths:
-            what.append(f"its worker died {so_many(pack.deaths, 'time')} before")
+            what.append(f"its worker died {count_noun(pack.deaths, 'time')} before")
         for place, line in enumerate(what):
             table.add_row(*(first if place == 0 else ("",) * len(first)), Text(plain(line)))
     return [table]

@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.common import hub
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 
 _SHOWN = 3  # names that a line lists
 # Heads of pretraining and of other tasks, and what is no weight: every encoder leaves them behind.
@@ -141,7 +141,7 @@ def _refuse(
         prefix = _to_strip(missing, info["unexpected_keys"], _prefix(module))
         raise HarnessError(
             rule,
-            got=f"{so_many(len(missing), 'tensor')} missing of {len(list(module.parameters()))}: {listed(missing)}",
+            got=f"{count_noun(len(missing), 'tensor')} missing of {len(list(module.parameters()))}: {listed(missing)}",
             allowed=allowed,
             fix=f"strip the prefix '{prefix}' from its keys" if prefix else "name a complete checkpoint",
         )
@@ -165,7 +165,7 @@ def unused(name: str, info: Mapping[str, Any]) -> tuple[str, ...]:
     keys = [key for key in sorted(info["unexpected_keys"]) if not _USUAL.search(key)]
     if not keys:
         return ()
-    tensors = so_many(len(keys), "tensor")
+    tensors = count_noun(len(keys), "tensor")
     return (f"The checkpoint of '{name}' has {tensors} that its network has no place for: {listed(keys)}.",)
 
 

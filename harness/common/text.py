@@ -21,7 +21,7 @@ def show(value: object) -> str:
     return str(value)
 
 
-def so_many(number: int, unit: str) -> str:
+def count_noun(number: int, unit: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{number} {unit}{'' if number == 1 else 's'}"
 

@@ -207,17 +207,17 @@ class Recipe(Frozen):
     r_drop: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     pad_to_multiple_of: int = Field(default=1, ge=1)  # as wide as some kernels are fast: 8 in bf16, 16 on AVX-512
 
-    def heeds(self, name: str) -> bool:
+    def uses_field(self, name: str) -> bool:
         """Whether a field decides anything here; a setting of another method does not."""
         return self.method in OF_METHODS.get(name, (self.method,))
 
-    def sets(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         """Whether a field says more than its default does: it differs, or belongs to the method that was chosen."""
         own = self.method in OF_METHODS.get(name, ())
         return own or bool(getattr(self, name) != Recipe.model_fields[name].default)
 
     @property
-    def trains(self) -> Method:
+    def peft_config(self) -> Method:
         """Its method, with what decides shapes."""
         own = (self.top_layers, self.lora_rank, self.lora_targets, self.virtual_tokens, self.adapter_size)
         return Method(self.method, *own)
@@ -230,7 +230,16 @@ class Recipe(Frozen):
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
         noise = (self.mixup > 0, self.neftune_alpha > 0, self.r_drop > 0)
         kernels = (self.optimizer, self.soft_targets, self.copies, *noise)
-        return (self.task, self.model, self.token_type_ids, self.precision, *lengths, *steps, *kernels, self.trains)
+        return (
+            self.task,
+            self.model,
+            self.token_type_ids,
+            self.precision,
+            *lengths,
+            *steps,
+            *kernels,
+            self.peft_config,
+        )
 
     @property
     def copies(self) -> int:
@@ -264,7 +273,7 @@ class Recipe(Frozen):
         return self.dropout == "model" or self.dropout > 0
 
     @property
-    def chooses(self) -> bool:
+    def selects_checkpoint(self) -> bool:
         """Whether evaluations decide when training stops or which of them is kept."""
         return self.early_stopping_patience is not None or self.keep_best
 

@@ -28,7 +28,7 @@ def _check_method(recipe: Recipe) -> None:
     """Refuse settings of a method that is not the recipe's; what they are by default is none."""
     for name, methods in OF_METHODS.items():
         value = getattr(recipe, name)
-        if not recipe.heeds(name) and value != Recipe.model_fields[name].default:
+        if not recipe.uses_field(name) and value != Recipe.model_fields[name].default:
             raise HarnessError(
                 f"{name} belongs to the method {' or '.join(methods)}",
                 got=f"{name} {show(value)} with method {recipe.method}",
@@ -72,7 +72,7 @@ _BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("synonyms", "augment synonyms or insert", lambda r: r.augment in ("synonyms", "insert")),
     ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
     ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
-    ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.chooses),
+    ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.selects_checkpoint),
     ("r_drop", "a dropout above 0", lambda r: r.drops),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method full", lambda r: r.method == "full"),

@@ -35,7 +35,7 @@ class Range(Frozen):
         if step is None or self.log:
             return None if isinstance(self.low, float) else tuple(range(int(self.low), int(self.high) + 1))
         count = int((self.high - self.low) / step + 1e-9)  # 0.3 / 0.1 lies below 3
-        return tuple(neat(self.low + number * step, self) for number in range(count + 1))
+        return tuple(round_to_range(self.low + number * step, self) for number in range(count + 1))
 
 
 class Pruner(Frozen):
@@ -77,7 +77,7 @@ class Search(Frozen):
     confirm: tuple[Seeds, ...] = ()
 
 
-def neat(value: int | float, of: Range) -> int | float:
+def round_to_range(value: int | float, of: Range) -> int | float:
     """A number within a range as a person would write it: of a continuous one three digits."""
     if isinstance(of.low, int) or of.low is None or of.high is None:
         return int(value)

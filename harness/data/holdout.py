@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 
 
 def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share: float, seed: int) -> frozenset[int]:
@@ -36,7 +36,7 @@ def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share
     if not found or len(found) == len(keys):
         raise HarnessError(
             "task.validation leaves examples for training and for the dev split",
-            got=f"{share:g} of {so_many(len(keys), 'example')}, {len(groups)} of them different",
+            got=f"{share:g} of {count_noun(len(keys), 'example')}, {len(groups)} of them different",
             allowed="enough of each class for both",
             fix="raise or lower it, or give more examples",
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, is_regression
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.data.examples import NO_LABEL, Raw
 
 # A column in which most values stand once is a key, not a class: with fewer than two examples a class there is nothing
@@ -32,7 +32,8 @@ def refuse_id_labels(labels: Sequence[str], source: str) -> None:
         once = sum(count == 1 for count in Counter(labels).values())
         raise HarnessError(
             f"a class has two training examples or more on average ({source})",
-            got=f"{classes:,} classes for {so_many(len(labels), 'example')}, {once:,} of them seen once, as of an id",
+            got=f"{classes:,} classes for {count_noun(len(labels), 'example')}, {once:,} of them seen "
+            "once, as of an id",
             allowed=f"at most {len(labels) // 2:,} classes there",
             fix="name the column of the labels with task.label, or set task.metric=pearson for labels that are numbers",
         )

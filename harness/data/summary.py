@@ -31,7 +31,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Example:
+class DatasetExample:
     """One example where it stands: its number in the source, its label, its length, and how it begins."""
 
     number: int
@@ -61,7 +61,7 @@ class Leaks:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitSummary:
     """One split; `tokens` count the special ones and are not cut, `cut` is how many examples max_length would cut."""
 
     source: str
@@ -77,7 +77,7 @@ class Split:
     repeats: int  # examples whose texts stood in the split before
     disagreeing: int  # texts that stand in it with different labels
     repeated: tuple[Repeated, ...]  # the first of them, those that disagree before the others
-    longest: tuple[Example, ...]
+    longest: tuple[DatasetExample, ...]
     empty: tuple[int, ...]  # numbers of the examples with a blank text; training refuses them in files
 
 
@@ -107,14 +107,14 @@ class Described:
     majority: float
     sha256: str
     max_length: int
-    train: Split
-    dev: Split
+    train: SplitSummary
+    dev: SplitSummary
     leaks: int
     leaks_disagreeing: int  # of them, those whose label no such training example has
     leaked: tuple[Repeated, ...]
     unit: Literal["tokens", "words", "characters"]  # of the histogram and the longest
     histogram: tuple[Bin, ...]
-    test: Split | None = None
+    test: SplitSummary | None = None
     test_leaks_of_train: Leaks | None = None  # test examples whose texts are in the training split
     test_leaks_of_dev: Leaks | None = None  # … in the dev split, by which all is chosen
     notes: tuple[str, ...] = ()  # what its labels can't show, and why a sweep would refuse them
@@ -217,7 +217,7 @@ def _begins(texts: tuple[str, ...]) -> str:
     return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
 
 
-def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, unknown: float | None) -> Split:
+def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, unknown: float | None) -> SplitSummary:
     """`lengths` [N] are tokens where a `max_length` says how many of them are kept."""
     texts, labels = _joined(rows), _labels(raw, rows)
     places: dict[tuple[str, ...], list[int]] = {}
@@ -236,7 +236,7 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         numbers = tuple(rows.numbers[place] for place in several[one])
         return _repeated(raw, {rows: numbers}, spelt[one], one)
 
-    return Split(
+    return SplitSummary(
         source=rows.source,
         unit=rows.unit,
         examples=len(texts),
@@ -252,7 +252,7 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         repeats=len(texts) - len(places),
         disagreeing=sum(len(found) > 1 for found in spelt.values()),
         repeated=tuple(map(repeated, first)),
-        longest=tuple(Example(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
+        longest=tuple(DatasetExample(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
         empty=tuple(rows.numbers[i] for i, one in enumerate(texts) if not all(text.strip() for text in one)),
     )
 

@@ -13,12 +13,12 @@ import numpy as np
 from harness.common import hub
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, Metric, counts, is_regression
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, label_notes, token_files
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
-from harness.data.text_files import Columns, Table, find, read, short, table_of
+from harness.data.text_files import Columns, TextTable, find, read, short, table_of
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:
@@ -32,7 +32,7 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     if spec.name == EMBEDDED:
         return _load_embedded(spec)
     glue = GLUE.get(spec.name)
-    tables: tuple[Table, ...]
+    tables: tuple[TextTable, ...]
     if spec.files is not None:
         tables = tuple(read(path, spec, glue, blank) for path in find(spec, spec.files).values())
         if spec.validation is not None:
@@ -57,7 +57,7 @@ def _meant(name: str) -> str:
     return f"did you mean '{near[0]}'? Else " if near else ""
 
 
-def _held_out(table: Table, share: float, seed: int, regression: bool) -> tuple[Table, Table]:
+def _held_out(table: TextTable, share: float, seed: int, regression: bool) -> tuple[TextTable, TextTable]:
     """The training table without its dev split, and that."""
     pairs = table.pairs or [""] * len(table.texts)
     keys = list(zip(table.texts, pairs, strict=True))
@@ -66,7 +66,7 @@ def _held_out(table: Table, share: float, seed: int, regression: bool) -> tuple[
     return _part(table, first), _part(table, second)
 
 
-def _part(table: Table, places: list[int]) -> Table:
+def _part(table: TextTable, places: list[int]) -> TextTable:
     def some(values: Sequence[Any]) -> list[Any]:
         return [values[place] for place in places]
 
@@ -159,7 +159,8 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
         raise HarnessError(
             "max_steps ends training within its epochs",
             got=f"max_steps {recipe.max_steps}",
-            allowed=f"1 to {whole}, which {so_many(recipe.epochs, 'epoch')} {'has' if recipe.epochs == 1 else 'have'}",
+            allowed=f"1 to {whole}, which {count_noun(recipe.epochs, 'epoch')} "
+            f"{'has' if recipe.epochs == 1 else 'have'}",
             fix="raise epochs or lower max_steps",
         )
 
@@ -167,7 +168,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
 # ----------------------------------------------------------------------------------------------- from a table to a task
 
 
-def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table, looked_at: bool = False) -> Raw:
+def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: TextTable, looked_at: bool = False) -> Raw:
     """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
 
     The tables are those of training, validation and, where there is one, test. Labels that look like ids are refused,
@@ -205,7 +206,7 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: Table, look
     return Raw(name, metric, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
 
 
-def _label_names(train: Table, known: tuple[str, ...]) -> tuple[str, ...]:
+def _label_names(train: TextTable, known: tuple[str, ...]) -> tuple[str, ...]:
     found = set(train.labels)
     if len(found) == 1:
         raise HarnessError(
@@ -221,7 +222,7 @@ def _label_names(train: Table, known: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _indexes(table: Table, names: tuple[str, ...], split: str) -> np.ndarray:
+def _indexes(table: TextTable, names: tuple[str, ...], split: str) -> np.ndarray:
     index = {name: number for number, name in enumerate(names)}
     for number, label in zip(table.numbers, table.labels, strict=True):
         if label not in index:
@@ -235,7 +236,7 @@ def _indexes(table: Table, names: tuple[str, ...], split: str) -> np.ndarray:
     return np.array([index[label] for label in table.labels], dtype=np.int64)
 
 
-def _numbers(table: Table, metric: Metric) -> np.ndarray:
+def _numbers(table: TextTable, metric: Metric) -> np.ndarray:
     values = []
     for number, label in zip(table.numbers, table.labels, strict=True):
         try:
@@ -271,7 +272,7 @@ def _load_embedded(spec: TaskSpec) -> Raw:
     tables = []
     for source, pairs in (("train", language.dataset("train")), ("validation", language.dataset("validation"))):
         tables.append(
-            Table(
+            TextTable(
                 source=f"embedded {source}",
                 unit="row",
                 numbers=range(1, len(pairs) + 1),
@@ -283,7 +284,7 @@ def _load_embedded(spec: TaskSpec) -> Raw:
     return _raw(EMBEDDED, spec.metric or "accuracy", names, *tables)
 
 
-def _fetch(spec: TaskSpec, glue: Glue) -> tuple[Table, Table]:
+def _fetch(spec: TaskSpec, glue: Glue) -> tuple[TextTable, TextTable]:
     """A GLUE task by way of `datasets`, whose own attempts without a network would take 23 s."""
     online = hub.prepare()
     if not online and not hub.cached("dataset", GLUE_REPOSITORY):
@@ -304,7 +305,7 @@ def _fetch(spec: TaskSpec, glue: Glue) -> tuple[Table, Table]:
     return first, second
 
 
-def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: Glue) -> Table:
+def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: Glue) -> TextTable:
     """A split of `datasets`: its label numbers spelt by their names, so that they are checked as those of files are."""
     columns = Columns.choose(tuple(split.column_names), spec, glue, source, by_index=False)
     wanted = [split.column_names[column] for column in columns.used]

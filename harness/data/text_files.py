@@ -96,7 +96,7 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A split as found: the columns in use, and each row's number in its source, for messages."""
 
     source: str
@@ -107,7 +107,7 @@ class Table:
     labels: Sequence[str]
 
 
-def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> Table:
+def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTable:
     """A file's texts and labels; `blank` texts are refused unless they are asked for."""
     glue, suffix = glue or OWN, _suffix(path)
     if suffix == ".parquet":
@@ -214,7 +214,7 @@ def _refuse_quotes(source: str, line: int, error: csv.Error) -> NoReturn:
     )
 
 
-def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> TextTable:
     if not rows:
         raise no_rows(source)
     columns, names, header = _layout(rows[0][1], spec, glue, source)
@@ -240,7 +240,7 @@ def _check_width(row: Sequence[str], width: int, header: bool, source: str, line
         )
 
 
-def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> TextTable:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1)]
     while lines and not lines[-1][1].strip():
         lines.pop()
@@ -250,7 +250,7 @@ def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) 
 
 def _table_of_objects(
     unit: str, objects: Sequence[tuple[int, dict[str, object]]], source: str, spec: TaskSpec, glue: Glue, blank: bool
-) -> Table:
+) -> TextTable:
     if not objects:
         raise no_rows(source)
     names = list(dict.fromkeys(key for _, fields in objects for key in fields))
@@ -259,7 +259,7 @@ def _table_of_objects(
     return table_of(source, unit, rows, columns, names, blank)
 
 
-def _read_parquet(path: Path, spec: TaskSpec, glue: Glue, blank: bool) -> Table:
+def _read_parquet(path: Path, spec: TaskSpec, glue: Glue, blank: bool) -> TextTable:
     """Read the columns in use alone."""
     names = structured_files.parquet_names(path)
     columns = Columns.choose(names, spec, glue, str(path), by_index=False)
@@ -400,7 +400,7 @@ def table_of(
     columns: Columns,
     names: Sequence[str],
     blank: bool = False,
-) -> Table:
+) -> TextTable:
     """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
     numbers: list[int] = []
     picked: list[list[str]] = [[] for _ in columns.used]
@@ -418,7 +418,7 @@ def table_of(
     if not numbers:
         raise no_rows(source)
     texts, *pairs, labels = picked
-    return Table(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
+    return TextTable(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
 
 
 def is_unicode(value: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
@@ -19,7 +19,7 @@ from harness.data.text_files import TAGGED_SUFFIXES, decoded, find, is_unicode, 
 
 
 @dataclass(frozen=True)
-class Sentence:
+class TaggedSentence:
     """A sentence to predict on: the line of its first word, and its tags where the file has them."""
 
     number: int
@@ -61,10 +61,10 @@ def load(spec: TaskSpec) -> Raw:
     return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
 
 
-def sentences(path: Path, spec: TaskSpec, tags: bool = False) -> list[Sentence]:
+def sentences(path: Path, spec: TaskSpec, tags: bool = False) -> list[TaggedSentence]:
     """The sentences of a file to predict on, as a task's files have them; `tags` have to be there where asked for."""
     return [
-        Sentence(lines[0], tuple(words), tuple(labels) or None)
+        TaggedSentence(lines[0], tuple(words), tuple(labels) or None)
         for lines, words, labels in _read(path, spec, bare=not tags)
     ]
 
@@ -208,7 +208,7 @@ def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpe
             lists.append(texts)
         words, tags = lists if len(keys) > 1 else (*lists, [])
         if len(keys) > 1 and len(words) != len(tags):
-            said = f"{so_many(len(words), 'word')} and {so_many(len(tags), 'tag')}"
+            said = f"{count_noun(len(words), 'word')} and {count_noun(len(tags), 'tag')}"
             refuse("every word has its tag", source, number, said, "as many of both", f"mend that {unit}", unit)
         sentences.append(([number] * len(words), words, tags))
     return sentences

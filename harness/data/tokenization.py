@@ -8,13 +8,13 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import Metric
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.data import vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows, splits
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
+class TokenizedSplit:
     """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
 
     `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
@@ -43,17 +43,17 @@ class Task:
     label_names: tuple[str, ...] | None
     num_labels: int
     pad_token_id: int
-    train: Split
-    validation: Split
+    train: TokenizedSplit
+    validation: TokenizedSplit
     sha256: str
     pairs: bool  # whether an example is two texts
-    test: Split | None = None
+    test: TokenizedSplit | None = None
     tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
     unknown_share: float | None = None  # of the tokens, in the split that has most; None where nothing can be unknown
     vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
 
     @property
-    def splits(self) -> tuple[Split, ...]:
+    def splits(self) -> tuple[TokenizedSplit, ...]:
         """The splits there are: train, validation and, where there is one, test."""
         return (self.train, self.validation) + (() if self.test is None else (self.test,))
 
@@ -127,7 +127,7 @@ def _size(tokenizer: Any) -> int:
     return len(tokenizer) if hasattr(tokenizer, "__len__") else 0
 
 
-def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Split:
+def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> TokenizedSplit:
     """The training split [N] with changed copies of its examples behind it, each [C], as [N + C + C + …].
 
     A copy is cut where it is longer than the longest example of the task, so that no lane's width depends on draws.
@@ -139,13 +139,13 @@ def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Spl
         ids, segments = encode(rows.texts, rows.pairs, tokenizer, width)
         parts.append(_split(ids, segments, rows.labels, width, task.pad_token_id, "augmented training"))
     names = ("input_ids", "lengths", "token_type_ids", "labels")
-    return Split(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return TokenizedSplit(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _split(
     ids: list[list[int]], segments: list[list[int]], labels: np.ndarray, width: int, pad: int, name: str
-) -> Split:
-    return Split(
+) -> TokenizedSplit:
+    return TokenizedSplit(
         input_ids=_padded(ids, width, pad),
         lengths=_lengths(ids, name),
         token_type_ids=_padded(segments, width, 0),
@@ -207,7 +207,7 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, s
     widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
     made = {
-        name: Split(
+        name: TokenizedSplit(
             input_ids=_padded(ids, widths[name], pad),
             lengths=_lengths(ids, name),
             token_type_ids=_padded(segments, widths[name], 0),
@@ -246,7 +246,9 @@ def refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length
     whole = tokenizer([rows.texts[row] for row in lacking], truncation=False, padding=False, verbose=False)["input_ids"]
     longest = max(map(len, whole))
     too_long = sum(len(ids) > max_length for ids in whole)
-    others = f"; {so_many(too_long, 'sentence')} of that split too long, of up to {longest} tokens" if too_long else ""
+    others = (
+        f"; {count_noun(too_long, 'sentence')} of that split too long, of up to {longest} tokens" if too_long else ""
+    )
     raise HarnessError(
         f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[first]})",
         got=f"{seen[first]} of {words[first]} words within max_length {max_length}{others}",

@@ -21,7 +21,7 @@ from typing import Protocol
 from harness.common import tested_versions
 from harness.common.errors import HarnessError
 from harness.common.files import write_json
-from harness.common.text import last_line, show, so_many
+from harness.common.text import count_noun, last_line, show
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial, expand, where
 from harness.execution import duration, gate, lanes_memory, machine
@@ -32,7 +32,7 @@ from harness.execution.packing import Job, after_failure, fitting, pack
 from harness.execution.pool import Done, Pool, Running
 from harness.execution.preflight import distinct
 from harness.execution.ray_workers import RayPool
-from harness.execution.train_pack import make_record, place_of
+from harness.execution.train_pack import make_record, worker_setup
 from harness.models import keep_weights, token_hash
 from harness.models.keep_weights import Keeping, Shelf
 from harness.models.saved import KeptAs, UnkeptError, Which
@@ -65,7 +65,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Ended:
+class SweepOutcome:
     """What a sweep ended with: counts over the plan, from the records."""
 
     planned: int
@@ -100,7 +100,7 @@ class Options:
     keep: Which = "none"  # of which finished trials the weights are kept
 
 
-class Source(Protocol):
+class RecipeSource(Protocol):
     """Where a sweep's cells come from while it runs: a search."""
 
     @property
@@ -126,8 +126,8 @@ class Source(Protocol):
 
 
 def run(
-    sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None], source: Source | None = None
-) -> Ended:
+    sweep: Sweep, store: Store, options: Options, show: Callable[[Progress], None], source: RecipeSource | None = None
+) -> SweepOutcome:
     """Train what is missing and record it; `show` is called as things move.
 
     Raises HarnessError, before any training, for data or models that can't be used, for an edit that would orphan
@@ -175,17 +175,19 @@ def run(
     return ended(sweep, store, trained, asked)
 
 
-def ended(sweep: Sweep, store: Store, trained_now: int = 0, asked: Collection[str] | None = None) -> Ended:
+def ended(sweep: Sweep, store: Store, trained_now: int = 0, asked: Collection[str] | None = None) -> SweepOutcome:
     """Count the plan's trials by what their records say; all of them were asked for where no ids are given."""
     return _counted(store.each(expand(sweep)), trained_now, asked)
 
 
-def count(trials: Sequence[Trial], records: Mapping[str, Record]) -> Ended:
+def count(trials: Sequence[Trial], records: Mapping[str, Record]) -> SweepOutcome:
     """Count some of the plan's trials, those of a cell say, by what their records (`Store.records`) say."""
     return _counted(((trial, records.get(trial.id)) for trial in trials), 0, None)
 
 
-def _counted(found: Iterable[tuple[Trial, Record | None]], trained_now: int, asked: Collection[str] | None) -> Ended:
+def _counted(
+    found: Iterable[tuple[Trial, Record | None]], trained_now: int, asked: Collection[str] | None
+) -> SweepOutcome:
     states: Counter[str] = Counter()
     failed = left = 0
     for trial, record in found:
@@ -193,7 +195,7 @@ def _counted(found: Iterable[tuple[Trial, Record | None]], trained_now: int, ask
         failed += bool(record and record.measured and record.measured.outcome == "failed")
         left += (record is None or record.status != "finished") and (asked is None or trial.id in asked)
     counts = (states["finished"], states["crashed"], states["missing"])
-    return Ended(states.total(), *counts, failed, trained_now, left)
+    return SweepOutcome(states.total(), *counts, failed, trained_now, left)
 
 
 def _matching(sweep: Sweep, only: Sequence[str]) -> tuple[Trial, ...]:
@@ -282,8 +284,8 @@ def _pool(
     tick: Callable[[], None],
 ) -> Iterator[Pool]:
     if options.in_process:
-        device = "cuda" if machine.here().gpus else "cpu"
-        yield InProcess(sweep, place_of(sweep, device, options.threads, checkpoints, kept), tick)
+        device = "cuda" if machine.detect_hardware().gpus else "cpu"
+        yield InProcess(sweep, worker_setup(sweep, device, options.threads, checkpoints, kept), tick)
         return
     pool: Pool
     if options.make_pool is not None:
@@ -314,7 +316,7 @@ class _Training:
         unfinished: Sequence[tuple[Trial, ...]],
         shelf: Shelf | None,
         show: Callable[[Progress], None],
-        source: Source | None = None,
+        source: RecipeSource | None = None,
     ) -> None:
         self.source, self.shelf = source, shelf
         before = count(expand(sweep), records)
@@ -413,7 +415,7 @@ class _Training:
         left = sum(len(job.trials) for job in [*cut, *self.queue])
         if not left:
             return
-        said = f"the time limit leaves {so_many(left, 'trial')} missing"
+        said = f"the time limit leaves {count_noun(left, 'trial')} missing"
         if cut:
             # Not kept is what a full disk could not take, or a node that does not see the folder.
             training = sum(len(job.trials) for job in cut)
@@ -525,7 +527,7 @@ class _Training:
         if [one.trials for one in again] != [job.trials]:
             self.checkpoints.remove(job.trials)
         if again and done.died:
-            self.progress.messages.append(f"{so_many(lanes, 'trial')} to train again: {done.error.splitlines()[0]}")
+            self.progress.messages.append(f"{count_noun(lanes, 'trial')} to train again: {done.error.splitlines()[0]}")
         if not again:
             trial = job.trials[0]
             crashed = make_record(self.sweep.name, self.sweep.profile, trial, _now(), None, None, done.error)

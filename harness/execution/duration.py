@@ -14,7 +14,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
 from harness.data.glue import EMBEDDED
 from harness.execution.lanes_memory import lane_bytes
-from harness.execution.machine import here
+from harness.execution.machine import detect_hardware
 from harness.execution.model_shape import TOKEN_BYTES, layer_weights, model_shape, parameter_count, trained_count
 from harness.records.record import Record
 
@@ -22,7 +22,7 @@ from harness.records.record import Record
 
 
 @dataclass(frozen=True)
-class Estimate:
+class DurationEstimate:
     """What training the missing trials would take; None where not known.
 
     `seconds` is given where it is known within a factor of two, else `between`, the least and the most that it may be.
@@ -35,7 +35,7 @@ class Estimate:
     between: tuple[float, float] | None = None  # seconds
 
 
-def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estimate:
+def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> DurationEstimate:
     """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane.
 
     `records` are those of the folder, by trial id (`Store.records`).
@@ -51,25 +51,25 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Estim
         elif record.measured:
             per_pass[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
     if not left:
-        return Estimate(0.0, "nothing is missing", memory, parameters)
+        return DurationEstimate(0.0, "nothing is missing", memory, parameters)
     means = {work: float(np.mean(values)) for work, values in per_pass.items()}
     known = sum(means[_work(trial)] * trial.recipe.passes for trial in left if _work(trial) in means)
     unseen = [trial.recipe for trial in left if _work(trial) not in means]
     if not unseen:
-        return Estimate(known / workers, "from the finished trials", memory, parameters)
+        return DurationEstimate(known / workers, "from the finished trials", memory, parameters)
     recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
     for task in dict.fromkeys(one.task for one in recipes):  # what doesn't fit its data is said
         tasks.sizes(task, [one for one in recipes if one.task == task])
     guesses = {recipe: guessed_seconds(recipe) for recipe in dict.fromkeys(unseen)}
     bounds = [guess for recipe in unseen if (guess := guesses[recipe]) is not None]
     if len(bounds) < len(unseen):
-        return Estimate(None, "the size of the model or data is not known here", memory, parameters)
+        return DurationEstimate(None, "the size of the model or data is not known here", memory, parameters)
     low = (known + sum(least for least, _ in bounds)) / workers
     high = (known + sum(most for _, most in bounds)) / workers
     if high <= 4 * low:
-        return Estimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
+        return DurationEstimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
     basis = "a rough guess from the sizes of model and data; the sweep says it closer once it trains"
-    return Estimate(None, basis, memory, parameters, (low, high))
+    return DurationEstimate(None, basis, memory, parameters, (low, high))
 
 
 # Floating-point operations a second that small batches reach on a core and on a GPU; measured times lay within a factor
@@ -98,7 +98,7 @@ def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
         widths = (of, of)
     weights = layers * layer_weights(hidden, inner)
     operations = 6 * weights * (examples + evaluated / 3) * recipe.passes
-    least, most = (operations * width / (_GPU_SPEED if here().gpus else _CORE_SPEED) for width in widths)
+    least, most = (operations * width / (_GPU_SPEED if detect_hardware().gpus else _CORE_SPEED) for width in widths)
     return least / _GUESS, most * _GUESS
 
 

@@ -123,7 +123,9 @@ class _Started:
 
 
 def _check_methods(recipes: Sequence[Recipe]) -> None:
-    for model, method in dict.fromkeys((recipe.model, recipe.trains) for recipe in recipes if recipe.method != "full"):
+    for model, method in dict.fromkeys(
+        (recipe.model, recipe.peft_config) for recipe in recipes if recipe.method != "full"
+    ):
         from harness.models import pretrained  # torch, where a method asks what the model has
 
         pretrained.check(model, method)

@@ -11,11 +11,11 @@ import numpy as np
 
 from harness.common.metrics import Evaluation
 from harness.config.trials import Sweep, Trial
-from harness.execution.pack_size import lanes, room_here
+from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.packing import Job
-from harness.execution.pool import Done, Heard, LeftError, PutOffError, Running
+from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
-from harness.execution.train_pack import Place, train_pack
+from harness.execution.train_pack import WorkerSetup, train_pack
 
 
 class InProcess:
@@ -23,12 +23,12 @@ class InProcess:
 
     workers = 1
 
-    def __init__(self, sweep: Sweep, place: Place, tick: Callable[[], None]) -> None:
+    def __init__(self, sweep: Sweep, place: WorkerSetup, tick: Callable[[], None]) -> None:
         """Train packs of `sweep` here; `tick` is called after every step."""
         self.sweep, self.place, self.tick = sweep, place, tick
         self.job: Job | None = None
         self.leaving: tuple[Job, bool] | None = None  # and whether it is put off
-        self.heard, self.started = Heard(), 0.0
+        self.heard, self.started = PackProgress(), 0.0
 
     @property
     def free(self) -> int:
@@ -38,7 +38,7 @@ class InProcess:
     @property
     def room(self) -> int:
         """What there is on this machine."""
-        return room_here(self.place.device)
+        return worker_memory_budget(self.place.device)
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """Found out here."""
@@ -54,7 +54,7 @@ class InProcess:
 
     def start(self, job: Job) -> None:
         """Keep the pack for `wait`, which trains it."""
-        self.job, self.heard, self.started = job, Heard(), time.monotonic()
+        self.job, self.heard, self.started = job, PackProgress(), time.monotonic()
 
     def leave(self, job: Job, put_off: bool = False) -> None:
         """Asked for in a `tick`; the step that it follows is the last."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.training.checkpoints import StateKept
 
 
@@ -86,7 +86,7 @@ class Stop:
 
     def words(self, lanes: int) -> str:
         """What the person at the terminal is told, once for each of the two."""
-        trials = f"the {so_many(lanes, 'trial')} that {'is' if lanes == 1 else 'are'} training"
+        trials = f"the {count_noun(lanes, 'trial')} that {'is' if lanes == 1 else 'are'} training"
         if self.deadline is not None:
             return f"SIGTERM: {trials} may end within {self.notice:g} s"
         return f"stopping after {trials}; Ctrl-C again leaves now"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.config.recipe import Recipe
-from harness.execution.machine import here
+from harness.execution.machine import detect_hardware
 from harness.execution.model_shape import model_shape, parameter_count, trained_count
 
 
@@ -25,17 +25,17 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     # attention a head.
     kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
     # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
-    copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.chooses
+    copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.selects_checkpoint
     in_float32 = 4 * ((5 + copies) * parameters + kept)
     # Half of what is kept takes two bytes then, and the weights stand there once more in two.
     return in_float32 - kept + 2 * parameters if recipe.precision == "bf16" else in_float32
 
 
-def room(device: str) -> int:
+def memory_budget(device: str) -> int:
     """Bytes that one worker's lanes may fill on this machine: a core's share of half the memory, or most of a GPU."""
     if device == "cpu":
-        return here().memory // (2 * here().cores)
-    smallest = min((memory for _, memory in here().gpus), default=16 * 2**30)
+        return detect_hardware().memory // (2 * detect_hardware().cores)
+    smallest = min((memory for _, memory in detect_hardware().gpus), default=16 * 2**30)
     return int(0.8 * smallest)
 
 
@@ -64,5 +64,5 @@ def most_lanes(recipe: Recipe, device: str, memory: int | None = None) -> int:
     if lane is None or everything is None:
         return 1
     frozen = 0 if recipe.method == "full" else 4 * everything  # once, whatever the lanes
-    left = (room(device) if memory is None else memory) - frozen
+    left = (memory_budget(device) if memory is None else memory) - frozen
     return max(1, min(_MOST_LANES, left // lane))

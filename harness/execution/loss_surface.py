@@ -73,7 +73,7 @@ def compute(
         _check_inputs(store, one)
     ends = [np.concatenate([value.ravel() for value in saved.weights(store, one.id).values()]) for one in trials]
     trial = trials[0]
-    device = "cuda" if machine.here().gpus else "cpu"
+    device = "cuda" if machine.detect_hardware().gpus else "cpu"
     start = loop.start(trial)
     places, grid, (along, across) = plane(start, *ends)
     points = [(x, y) for y in grid[1] for x in grid[0]]

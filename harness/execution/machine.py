@@ -27,7 +27,7 @@ class Machine:
 
 
 @lru_cache(maxsize=1)
-def here() -> Machine:
+def detect_hardware() -> Machine:
     """This machine, found without importing torch."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -48,7 +48,7 @@ def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
         return asked or found[0].name, "asked for" if asked else "the only one"
     why = []
     for profile in found:
-        gib = max((memory for _, memory in here().gpus), default=0) / 2**30
+        gib = max((memory for _, memory in detect_hardware().gpus), default=0) / 2**30
         if gib < profile.min_gpu_gib:
             has = f"the largest has {gib:.0f}" if gib else "this machine has none"
             why.append(f"{profile.name} needs a GPU of {profile.min_gpu_gib:g} GiB and {has}")

@@ -14,23 +14,23 @@ from harness.common import hub
 from harness.common.files import write
 from harness.config.trials import Trial
 from harness.execution import lanes_memory
-from harness.execution.train_pack import NO_MEMORY, Place, device_name
+from harness.execution.train_pack import NO_MEMORY, WorkerSetup, device_name
 
 # Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
 _MEASURING_PAYS, _FASTER = 300.0, 0.97
 
 
-def room_here(device: str, sharing: int = 1) -> int:
+def worker_memory_budget(device: str, sharing: int = 1) -> int:
     """Bytes that the lanes of one of `sharing` workers may fill: on a GPU, of what is free there now."""
     if not device.startswith("cuda"):
-        return lanes_memory.room(device)
+        return lanes_memory.memory_budget(device)
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
     return int(0.8 * min(free, total / sharing))
 
 
-def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> int:
+def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float) -> int:
     """How many lanes of the trial's shape train fastest here, up to `most`: a power of two, found out once.
 
     Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
@@ -44,7 +44,7 @@ def lanes(trial: Trial, place: Place, usual: int, most: int, epochs: float) -> i
     rows = recipe.batch_size * recipe.forward_passes
     padding = (recipe.padding, recipe.pad_to_multiple_of)
     step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
-    shape = (*step, task.train.input_ids.shape[1], recipe.trains)
+    shape = (*step, task.train.input_ids.shape[1], recipe.peft_config)
     config: Any = loop.network(recipe, task).module.config
     device = (device_name(place.device), place.threads, harness.__version__, loop.versions())
     key = json.dumps([device, shape, config.to_json_string()])

@@ -13,7 +13,7 @@ from harness.common.metrics import Evaluation
 from harness.config.trials import Trial
 from harness.execution.packing import Job
 from harness.execution.preflight import Preflight
-from harness.execution.train_pack import NO_MEMORY, REFUSED, Place, Result
+from harness.execution.train_pack import NO_MEMORY, REFUSED, Result, WorkerSetup
 from harness.training.checkpoints import StateKept
 
 _UNKEPT = re.compile(r"^(?:harness\.keeping\.)?UnkeptError: (.+)$", re.MULTILINE)
@@ -53,7 +53,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Heard:
+class PackProgress:
     """How far a worker is: the share of its pack's steps that are done, and what it says of the lanes."""
 
     share: float = 0.0
@@ -66,7 +66,7 @@ class Running:
     """A pack in training: how far it is, and the seconds since it was started."""
 
     job: Job
-    heard: Heard
+    heard: PackProgress
     seconds: float
 
     @property
@@ -86,7 +86,7 @@ class PutOffError(LeftError, StateKept):
 class Pool(Protocol):
     """Workers that train packs."""
 
-    place: Place
+    place: WorkerSetup
 
     @property
     def workers(self) -> int:

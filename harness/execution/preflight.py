@@ -30,7 +30,7 @@ def distinct(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     first: dict[object, Trial] = {}
     for trial in trials:
         recipe = trial.recipe
-        first.setdefault((recipe.task, recipe.model, recipe.max_length, recipe.trains), trial)
+        first.setdefault((recipe.task, recipe.model, recipe.max_length, recipe.peft_config), trial)
     return tuple(first.values())
 
 

@@ -22,15 +22,15 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import Evaluation
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.recipe import Spec
 from harness.config.trials import Sweep, Trial
 from harness.execution import machine, shipping
-from harness.execution.pack_size import lanes, room_here
+from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.packing import Job
-from harness.execution.pool import Done, Heard, LeftError, PutOffError, Running
+from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
-from harness.execution.train_pack import Place, Result, place_of, train_pack
+from harness.execution.train_pack import Result, WorkerSetup, train_pack, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.models.saved import Files, UnkeptError
 from harness.training.checkpoints import Checkpoints
@@ -54,7 +54,7 @@ Shipped = Mapping[Spec, tuple[str, Any]]  # the hash of what was shipped, and Ra
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerInfo:
     """Where a worker sits, and the bytes that its lanes may fill there."""
 
     node: str  # Ray's id of it
@@ -65,27 +65,27 @@ class Seat:
 class _Worker:
     """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
 
-    def __init__(self, place: Place, workers_per_gpu: int) -> None:
+    def __init__(self, place: WorkerSetup, workers_per_gpu: int) -> None:
         self.place, self.workers_per_gpu = place, workers_per_gpu
-        self.heard = Heard()
+        self.heard = PackProgress()
         self.leaving: tuple[str, ...] = ()
         self.puts_off = False
         self.folders: dict[Spec, Path] = {}
 
-    def ready(self) -> Seat:
+    def ready(self) -> WorkerInfo:
         import ray
 
-        room = room_here(self.place.device, self.workers_per_gpu)
-        return Seat(ray.get_runtime_context().get_node_id(), os.getpid(), room)
+        room = worker_memory_budget(self.place.device, self.workers_per_gpu)
+        return WorkerInfo(ray.get_runtime_context().get_node_id(), os.getpid(), room)
 
     def leave(self, trials: tuple[str, ...], put_off: bool = False) -> None:
         self.puts_off = put_off
         self.leaving = trials  # by name: it may arrive when the next pack trains
 
-    def progress(self) -> Heard:
+    def progress(self) -> PackProgress:
         return self.heard
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: PackProgress) -> None:
         self.heard = heard
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
@@ -101,7 +101,7 @@ class _Worker:
 
         Raises LeftError where `leave` asked for it.
         """
-        self.hear(Heard())
+        self.hear(PackProgress())
         own = tuple(trial.id for trial in trials)
 
         def progress(step: int, steps: int) -> None:
@@ -184,7 +184,7 @@ def connect(address: str | None) -> Any:
     _refuse_silent(address)
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
     if address is None:
-        options |= {"num_cpus": machine.here().cores, "include_dashboard": False}
+        options |= {"num_cpus": machine.detect_hardware().cores, "include_dashboard": False}
     else:
         options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
     try:
@@ -205,21 +205,21 @@ def refuse_too_many(workers: int | None, devices: int, number: float, kind: str,
     (`places`), or for none.
     """
     if devices < 1 or (workers or 1) > devices:
-        what = "GPUs" if kind == "GPU" else f"cores at {so_many(threads, 'thread')} a worker"
+        what = "GPUs" if kind == "GPU" else f"cores at {count_noun(threads, 'thread')} a worker"
         raise HarnessError(
             "each worker has a device of its own",
-            got=f"{so_many(workers or 1, 'worker')} for {int(number)} {what}",
+            got=f"{count_noun(workers or 1, 'worker')} for {int(number)} {what}",
             allowed=f"1 to {devices}",
             fix="lower --workers or --threads",
         )
 
 
-def wanted(devices: int, asked: int | None, kind: str, address: str | None) -> int:
+def target_worker_count(devices: int, asked: int | None, kind: str, address: str | None) -> int:
     """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
     holds beside what they train, one at least.
     """
     if asked is None and address is None and kind == "CPU":
-        devices = max(1, min(devices, machine.here().memory // _WORKER_BYTES))
+        devices = max(1, min(devices, machine.detect_hardware().memory // _WORKER_BYTES))
     return min(devices, asked or devices)
 
 
@@ -261,7 +261,7 @@ class _Seated:
     """A Ray worker that is ready."""
 
     actor: Any
-    seat: Seat
+    seat: WorkerInfo
 
 
 @dataclass
@@ -271,12 +271,12 @@ class _Flight:
     worker: _Seated
     job: Job
     started: float
-    heard: Heard = field(default_factory=Heard)
+    heard: PackProgress = field(default_factory=PackProgress)
     still: float = 0.0  # seconds
 
 
 @dataclass(frozen=True)
-class _Fallen:
+class _LostWorker:
     """A pack whose worker is gone, until it is known whether its node went with it."""
 
     flight: _Flight
@@ -313,7 +313,7 @@ class RayPool:
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = place_of(sweep, device, threads, checkpoints, keeping)
+        self.place = worker_setup(sweep, device, threads, checkpoints, keeping)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
@@ -328,7 +328,7 @@ class RayPool:
         self.coming: dict[Any, Any] = {}  # future of ready() -> actor
         self.idle: list[_Seated] = []
         self.flights: dict[Any, _Flight] = {}  # future -> what trains
-        self.fallen: list[_Fallen] = []
+        self.fallen: list[_LostWorker] = []
         self.orphans: list[Job] = []  # their node left: the next idle worker takes them
         self.departures: Counter[tuple[Trial, ...]] = Counter()  # how many nodes left under a pack
         self.given_up: list[Done] = []
@@ -395,7 +395,7 @@ class RayPool:
             self.counted = now
             alive = self._alive()
             self.idle = [worker for worker in self.idle if worker.seat.node in alive]
-            there = min(most, wanted(self._places(alive), self.asked, self.kind, self.address))
+            there = min(most, target_worker_count(self._places(alive), self.asked, self.kind, self.address))
             missing = there - len(self.coming) - self.workers
             for _ in range(missing):
                 actor = self.actor.remote(self.place, self.workers_per_gpu)
@@ -511,7 +511,7 @@ class RayPool:
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayError as error:  # the worker is gone
                 self._end(flight)
-                self.fallen.append(_Fallen(flight, f"the worker died: {error}", time.monotonic()))
+                self.fallen.append(_LostWorker(flight, f"the worker died: {error}", time.monotonic()))
         found += self._judged()
         self._look()
         for future, flight in list(self.flights.items()):
@@ -556,7 +556,9 @@ class RayPool:
                 self.departures[job.trials] += 1
                 if self.departures[job.trials] <= _MOST_DEPARTURES:
                     self.orphans.append(job)
-                    self.news.append(f"{so_many(len(job.trials), 'trial')} to train again: their node left the cluster")
+                    self.news.append(
+                        f"{count_noun(len(job.trials), 'trial')} to train again: their node left the cluster"
+                    )
                     continue
             elif self.address is not None and time.monotonic() - fallen.since < _LEAVING_SECONDS:
                 undecided.append(fallen)
@@ -579,7 +581,7 @@ class RayPool:
         now = time.monotonic()
         flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
         found = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
-        return found + [Running(job, Heard(), 0.0) for job in self.orphans]
+        return found + [Running(job, PackProgress(), 0.0) for job in self.orphans]
 
     def close(self) -> None:
         """Leave Ray; a local one stops."""

@@ -12,7 +12,7 @@ from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
 from harness.execution import machine
 from harness.execution.causes import Causes, causes
-from harness.execution.train_pack import Place, train_pack
+from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
 from harness.records.record import Curves, Record
 from harness.records.store import Store
@@ -26,7 +26,7 @@ TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RerunComparison:
     """A trial trained again, against its record; steps count from 1, None where no step differs."""
 
     trial: str
@@ -46,7 +46,7 @@ def rerun(
     tolerance: float,
     progress: Callable[[int, int], None] | None = None,
     keeping: Keeping | None = None,
-) -> Comparison:
+) -> RerunComparison:
     """Train one trial again on the same path and compare it with its record step by step; writes nothing.
 
     With `keeping` its weights are left staged there. It runs with the record's threads and, on a GPU, in a pack of the
@@ -62,9 +62,9 @@ def rerun(
             allowed="a trial with a record and a result",
             fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
         )
-    device = "cuda" if machine.here().gpus and record.environment.device.startswith("cuda") else "cpu"
+    device = "cuda" if machine.detect_hardware().gpus and record.environment.device.startswith("cuda") else "cpu"
     lanes = record.environment.pack_size if device == "cuda" else 1
-    place = Place(device, record.environment.threads, record=False, keeping=keeping)
+    place = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
@@ -77,7 +77,7 @@ def compare(
     curves: Curves,
     tolerance: float,
     arrays_sha256: str | None = None,
-) -> Comparison:
+) -> RerunComparison:
     """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
 
     Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
@@ -102,7 +102,7 @@ def compare(
             on_test = _differences(kept.test_logits.ravel(), curves.test_logits.ravel(), None)
             differences += [(None, size) for _, size in on_test]
     if same_weights and not differences:
-        return Comparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
+        return RerunComparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
     largest = max((size for _, size in differences), default=None)
     first = min((step for step, _ in differences if step is not None), default=None)
     close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
@@ -110,7 +110,7 @@ def compare(
     verdict: Verdict = "within_tolerance" if close and explained.may_be_rounding else "different"
     finite = None if largest is None or not np.isfinite(largest) else largest
     reasons = _reasons(explained, record, kept, arrays_sha256)
-    return Comparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
+    return RerunComparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
 
 
 def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:

@@ -76,7 +76,7 @@ def code() -> Code:
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSetup:
     """Where and by which code a pack is trained; made by the driver, whose checkout and trust a worker takes over."""
 
     device: str
@@ -89,12 +89,12 @@ class Place:
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
 
 
-def place_of(
+def worker_setup(
     sweep: Sweep, device: str, threads: int, checkpoints: Checkpoints | None, keeping: Keeping | None
-) -> Place:
+) -> WorkerSetup:
     """Where the packs of a sweep are trained."""
     pruned = sweep.search is not None and sweep.search.pruner is not None
-    return Place(
+    return WorkerSetup(
         device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping
     )  # fmt: skip
 
@@ -103,7 +103,7 @@ def train_pack(
     sweep: str,
     profile: str,
     trials: Sequence[Trial],
-    place: Place,
+    place: WorkerSetup,
     progress: Callable[[int, int], None] | None,
     signals: Callable[[np.ndarray], None] | None = None,
     evaluated: Callable[[Evaluation], None] | None = None,
@@ -148,7 +148,7 @@ def train_pack(
     ]
 
 
-def _environment(place: Place, lanes: int, precision: str) -> Environment:
+def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
     import torch
 
     from harness.training import loop

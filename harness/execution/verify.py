@@ -28,7 +28,7 @@ from harness.common.errors import HarnessError
 from harness.common.metrics import Metric
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution.rerun import Comparison, rerun
+from harness.execution.rerun import RerunComparison, rerun
 from harness.models import saved, token_hash
 from harness.records.record import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording
 from harness.records.store import Store
@@ -53,7 +53,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Checked:
+class Verification:
     """What checking a results folder gave; the counts are over the plan, as everywhere."""
 
     planned: int
@@ -92,7 +92,7 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
     return sweep, wrong(f"its ids are not those its sweep expands to: {other[0] if other else 'another order'}")
 
 
-def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | None = None) -> Checked:
+def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | None = None) -> Verification:
     """Check every planned trial's record and arrays, the plan and what else lies there; trains and changes nothing.
 
     `progress(done, planned)` is called after every trial. Raises HarnessError where there is no results folder.
@@ -123,7 +123,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     repeatable = tuple(
         trials[name] for name, record in records.items() if record.measured is not None and record.environment
     )
-    return Checked(
+    return Verification(
         planned=len(trials),
         finished=states["finished"],
         crashed=states["crashed"],
@@ -142,7 +142,7 @@ def draw(trials: Sequence[Trial], count: int, seed: int) -> tuple[Trial, ...]:
 
 def retrain(
     sweep: Sweep, store: Store, trial: Trial, tolerance: float, progress: Callable[[int, int], None] | None = None
-) -> Comparison | Finding:
+) -> RerunComparison | Finding:
     """Train one trial again and compare it with its record; what training raises now is a finding.
 
     Raises HarnessError for data or a model that can't be had here, as `rerun` does.

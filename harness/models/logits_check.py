@@ -38,7 +38,7 @@ class ModelRefusedError(HarnessError):
     """A model that can't be trained as transformers would train it: then nothing is trained, and no trial crashes."""
 
 
-class Checked(Protocol):
+class LogitsComparison(Protocol):
     """What is read of a `models.Network`."""
 
     @property
@@ -64,7 +64,7 @@ class Reference:
     logits: tuple[Tensor, ...]  # [C] each, or of tokens [T, C]
 
 
-def reference(network: Checked) -> Reference:
+def reference(network: LogitsComparison) -> Reference:
     """What the module answers as transformers made it, in evaluation mode, to each text by itself.
 
     Raises ModelRefusedError where it doesn't run.
@@ -81,7 +81,7 @@ def reference(network: Checked) -> Reference:
         ) from error
 
 
-def check(network: Checked, found: Reference) -> LogitsCheck:
+def check(network: LogitsComparison, found: Reference) -> LogitsCheck:
     """Compare a lane's logits for padded texts with the reference's: the short ones' in training, dropping nothing, and
     the long one's in evaluation.
 
@@ -107,7 +107,7 @@ def check(network: Checked, found: Reference) -> LogitsCheck:
     )
 
 
-def _differing(network: Checked, found: Reference, difference: float) -> ModelRefusedError:
+def _differing(network: LogitsComparison, found: Reference, difference: float) -> ModelRefusedError:
     """The refusal of a network whose logits differ: padding's fault where transformers' own differ with it."""
     allowed = f"differences up to {TOLERANCE:.0e}, which is rounding"
     with suppress(Exception):  # it has run before
@@ -130,14 +130,14 @@ def _differing(network: Checked, found: Reference, difference: float) -> ModelRe
 # ------------------------------------------------------------------------------------------------------- both calls
 
 
-def _values(network: Checked) -> dict[str, Tensor]:
+def _values(network: LogitsComparison) -> dict[str, Tensor]:
     """The trained parameters with a head that is always the same, where the module lies."""
     device = next(network.module.parameters()).device
     values = network.initialised(torch.Generator().manual_seed(0))
     return {name: value.to(device) for name, value in values.items()}
 
 
-def _plain(network: Checked, texts: Sequence[Tensor], padding: int) -> Tensor:
+def _plain(network: LogitsComparison, texts: Sequence[Tensor], padding: int) -> Tensor:
     """The logits of texts, padded by some tokens, by transformers' own call in evaluation mode."""
     module: Any = network.module
     ids, lengths = _padded(texts, _width(network, texts, padding), _padding_token(module))
@@ -148,7 +148,7 @@ def _plain(network: Checked, texts: Sequence[Tensor], padding: int) -> Tensor:
     return logits
 
 
-def _stacked(network: Checked, texts: Sequence[Tensor], padding: int, leaf: str | None = None) -> Tensor:
+def _stacked(network: LogitsComparison, texts: Sequence[Tensor], padding: int, leaf: str | None = None) -> Tensor:
     """The logits of texts, padded by some tokens, in a lane under vmap; with a gradient to the parameter `leaf`."""
     module: Any = network.module
     view = {name: value[None] for name, value in _values(network).items()}
@@ -169,7 +169,7 @@ def _stacked(network: Checked, texts: Sequence[Tensor], padding: int, leaf: str 
     return logits.detach()
 
 
-def _trained(network: Checked, texts: Sequence[Tensor]) -> Tensor:
+def _trained(network: LogitsComparison, texts: Sequence[Tensor]) -> Tensor:
     """The logits in training mode, dropping nothing, and a gradient through all layers that is thrown away."""
     network.module.train()
     values = network.initialised(torch.Generator().manual_seed(0))
@@ -253,7 +253,7 @@ def _padding_token(module: Any) -> int:
     return token if isinstance(token, int) else 0
 
 
-def _width(network: Checked, texts: Sequence[Tensor], padding: int) -> int:
+def _width(network: LogitsComparison, texts: Sequence[Tensor], padding: int) -> int:
     width = max(map(len, texts)) + padding
     return width if network.positions is None else min(width, network.positions)
 

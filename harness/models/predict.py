@@ -24,9 +24,9 @@ from harness.config.recipe import ModelSpec
 from harness.data import tokenization
 from harness.data.examples import NO_LABEL
 from harness.data.text_files import Line
-from harness.data.token_files import Sentence
+from harness.data.token_files import TaggedSentence
 from harness.models import methods, predict_rows, pretrained, saved
-from harness.models.predict_output import Answers, Writer
+from harness.models.predict_output import PredictedAnswers, Writer
 from harness.models.predict_rows import Row
 
 # Rows that are read, sorted by length and answered together: short ones then share batches.
@@ -52,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class Prediction:
     """What predicting gave: rows, their pace, and scores where the file's labels are known."""
 
     rows: int  # of a token task sentences
@@ -87,7 +87,7 @@ class Served:
             self.max_length = self._room(pretrained.longest(self.module.config))
             return
         self.network = pretrained.network(
-            self.recipe.model, max(2, self.outputs), self.recipe.trains, tokens=self.tokens
+            self.recipe.model, max(2, self.outputs), self.recipe.peft_config, tokens=self.tokens
         )
         if self.network.sha256 != self.card.model_sha256:
             raise HarnessError(
@@ -115,7 +115,7 @@ class Served:
     def logits(self, rows: Sequence[Row], batch_size: int, source: str = "the file") -> np.ndarray:
         """The logits of rows, [N, C] float32, C 1 for a regression; of sentences N counts their words."""
         if self.tokens:
-            return self._logits_of_words([row for row in rows if isinstance(row, Sentence)], batch_size, source)
+            return self._logits_of_words([row for row in rows if isinstance(row, TaggedSentence)], batch_size, source)
         lines = [row for row in rows if isinstance(row, Line)]
         pairs = [line.pair or "" for line in lines] if self.card.pairs else None
         ids, segments = tokenization.encode([line.text for line in lines], pairs, self.tokenizer, self.max_length)
@@ -127,7 +127,7 @@ class Served:
                 )  # fmt: skip
         return np.stack(self._answers(ids, segments, batch_size))
 
-    def _logits_of_words(self, sentences: Sequence[Sentence], batch_size: int, source: str) -> np.ndarray:
+    def _logits_of_words(self, sentences: Sequence[TaggedSentence], batch_size: int, source: str) -> np.ndarray:
         """[N, C] over the words of all sentences, each by its first token; a word without one is refused."""
         examples = predict_rows.as_examples(sentences, source)
         ids, segments, labels = tokenization.encode_words(examples, self.tokenizer, self.max_length)
@@ -174,7 +174,7 @@ class Served:
         return torch.from_numpy(padded).to(self.device)
 
 
-def run(asked: Asked, progress: Progress | None = None) -> Found:
+def run(asked: Asked, progress: Progress | None = None) -> Prediction:
     """Answer every row of the file and write it; several models answer one after the other, each loaded once.
 
     What is written `predict_output.Writer` says. Memory holds one model and some thousand rows; the answers of several
@@ -212,7 +212,7 @@ def run(asked: Asked, progress: Progress | None = None) -> Found:
                 spread = values[:, :, 0].std(axis=0, ddof=1, dtype=np.float64)
             elif len(asked.folders) > 1:
                 spread = (values.argmax(axis=2) == mean.argmax(axis=1)).mean(axis=0)
-            writer.write(Answers(rows, mean, spread, card.label_names))
+            writer.write(PredictedAnswers(rows, mean, spread, card.label_names))
     return tally.found(clock.seconds)
 
 
@@ -330,7 +330,7 @@ class _Tally:
             self.unscored = f"the file's label '{unknown}' is none of {known}" if self.names else "labels not numbers"
             return None
 
-    def found(self, seconds: float) -> Found:
+    def found(self, seconds: float) -> Prediction:
         """The scores, and the rest."""
         scores: list[float | None] = []
         if self.unscored is None and self.numbers and self.entities:
@@ -343,7 +343,7 @@ class _Tally:
             scores = [metrics.of_counts(self._metric, table.tolist()) for table in self.tables]
         members = tuple(score for score in scores[:-1] if score is not None) if self.members > 1 else ()
         several = self.members > 1 and bool(self.names)
-        return Found(
+        return Prediction(
             rows=self.rows,
             seconds=seconds,
             metric=self._metric,
@@ -358,7 +358,7 @@ class _Tally:
         return self.card.metric
 
 
-def gain(found: Found) -> float | None:
+def gain(found: Prediction) -> float | None:
     """What answering together wins over one model, which is as good as they are on average; None where not known."""
     return None if found.score is None or not found.members else found.score - statistics.fmean(found.members)
 

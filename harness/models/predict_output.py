@@ -11,14 +11,14 @@ from typing import IO
 
 import numpy as np
 
-from harness.data.token_files import Sentence
+from harness.data.token_files import TaggedSentence
 from harness.models.predict_rows import Row
 
 PROBABILITY = "probability_"  # how the column of a class begins, before its label's name
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictedAnswers:
     """The answers to some rows, N of them: labels and the share of each class, or numbers of a regression.
 
     `mean` [N, C] is that of all models, C 1 for a regression. `spread` [N] is the share of models that give that
@@ -47,7 +47,7 @@ class Writer:
     sentences: int = 0
     table: Callable[[Sequence[str]], object] | None = field(default=None, init=False)
 
-    def write(self, answers: Answers) -> None:
+    def write(self, answers: PredictedAnswers) -> None:
         """Write answers behind those before."""
         suffix = ".tsv" if self.out is None else self.out.suffix.lower()
         if suffix == ".jsonl":
@@ -64,24 +64,24 @@ class Writer:
     def _plain(self, cells: Sequence[str]) -> None:
         self.file.write("\t".join(cells) + "\n")
 
-    def _header(self, answers: Answers) -> list[str]:
-        words = ["sentence", "word"] if answers.rows and isinstance(answers.rows[0], Sentence) else []
+    def _header(self, answers: PredictedAnswers) -> list[str]:
+        words = ["sentence", "word"] if answers.rows and isinstance(answers.rows[0], TaggedSentence) else []
         if answers.label_names is None:
             return ["number", "sd"] if answers.spread is not None else ["number"]
         own = ["label", "confidence"] if answers.spread is None else ["label", "confidence", "agreement"]
         classes = [f"{PROBABILITY}{name}" for name in answers.label_names] if self.probabilities else []
         return [*words, *own, *classes]
 
-    def _places(self, answers: Answers) -> list[tuple[str, str]]:
+    def _places(self, answers: PredictedAnswers) -> list[tuple[str, str]]:
         """Sentence and word of each answer; nothing of texts."""
         places = []
         for row in answers.rows:
-            if isinstance(row, Sentence):
+            if isinstance(row, TaggedSentence):
                 self.sentences += 1
                 places += [(str(self.sentences), " ".join(word.split())) for word in row.words]
         return places
 
-    def _cells(self, answers: Answers, number: int) -> list[str]:
+    def _cells(self, answers: PredictedAnswers, number: int) -> list[str]:
         spread = [] if answers.spread is None else [repr(float(answers.spread[number]))]
         if answers.label_names is None:
             return [digits(answers.mean[number, 0]), *spread]
@@ -89,14 +89,14 @@ class Writer:
         classes = [digits(share) for share in answers.mean[number]] if self.probabilities else []
         return [answers.label_names[k], digits(answers.mean[number, k]), *spread, *classes]
 
-    def _objects(self, answers: Answers) -> list[dict[str, object]]:
+    def _objects(self, answers: PredictedAnswers) -> list[dict[str, object]]:
         flat = [self._object(answers, number) for number in range(len(answers.mean))]
-        if not any(isinstance(row, Sentence) for row in answers.rows):
+        if not any(isinstance(row, TaggedSentence) for row in answers.rows):
             return flat
         found: list[dict[str, object]] = []
         start = 0
         for row in answers.rows:
-            assert isinstance(row, Sentence)
+            assert isinstance(row, TaggedSentence)
             words = flat[start : start + len(row.words)]
             start += len(row.words)
             line: dict[str, object] = {"words": list(row.words)}
@@ -104,7 +104,7 @@ class Writer:
             found.append(line)
         return found
 
-    def _object(self, answers: Answers, number: int) -> dict[str, object]:
+    def _object(self, answers: PredictedAnswers, number: int) -> dict[str, object]:
         row = answers.mean[number]
         spread = None if answers.spread is None else float(answers.spread[number])
         if answers.label_names is None:

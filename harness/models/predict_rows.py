@@ -12,9 +12,9 @@ from harness.config.recipe import TaskSpec
 from harness.data import text_files, token_files
 from harness.data.examples import NO_LABEL, Rows
 from harness.data.text_files import Line
-from harness.data.token_files import Sentence
+from harness.data.token_files import TaggedSentence
 
-Row = Line | Sentence
+Row = Line | TaggedSentence
 
 
 def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -> Iterator[list[Row]]:
@@ -33,7 +33,7 @@ def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -
 
 def answers(rows: Sequence[Row]) -> int:
     """How many answers rows are given: one a text, one a word."""
-    return sum(len(row.words) if isinstance(row, Sentence) else 1 for row in rows)
+    return sum(len(row.words) if isinstance(row, TaggedSentence) else 1 for row in rows)
 
 
 def labels(rows: Sequence[Row]) -> list[str | None]:
@@ -49,11 +49,11 @@ def labels(rows: Sequence[Row]) -> list[str | None]:
 
 def sizes(rows: Sequence[Row]) -> np.ndarray | None:
     """The words of each sentence [S]; None of texts."""
-    words = [len(row.words) for row in rows if isinstance(row, Sentence)]
+    words = [len(row.words) for row in rows if isinstance(row, TaggedSentence)]
     return np.array(words) if words else None
 
 
-def as_examples(sentences: Sequence[Sentence], source: str) -> Rows:
+def as_examples(sentences: Sequence[TaggedSentence], source: str) -> Rows:
     """Sentences as training has them, each word with a label (0), so that it can be told which token answers for it."""
     labels = np.full((len(sentences), max(len(one.words) for one in sentences)), NO_LABEL, dtype=np.int64)
     for row, one in zip(labels, sentences, strict=True):

@@ -123,7 +123,7 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
 
     recipe, form = trial.recipe, form_of(trial)
     tokens = recipe.task.kind == "tokens"
-    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.trains, tokens=tokens)
+    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.peft_config, tokens=tokens)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():

@@ -20,7 +20,7 @@ from harness.common import hub
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.data import tasks
-from harness.data.tokenization import Split, Task, tokenise
+from harness.data.tokenization import Task, TokenizedSplit, tokenise
 from harness.records.record import Record
 
 # What transformers' tokenizers read of a model's folder, fast and slow ones, and the code that a model brings for one.
@@ -50,7 +50,7 @@ def tokens_sha256(task: Task) -> str:
     return digest.hexdigest()
 
 
-def _read_by_a_model(split: Split) -> Iterator[bytes]:
+def _read_by_a_model(split: TokenizedSplit) -> Iterator[bytes]:
     real = np.arange(split.input_ids.shape[1]) < split.lengths[:, None]  # [N, T]
     yield split.lengths.astype("<i8").tobytes()
     yield split.input_ids[real].astype("<i8").tobytes()

@@ -31,7 +31,7 @@ _CAUSAL_SPECIALS = ("<pad>", "<unk>", "<|endoftext|>")
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """One file of texts and the hash of its bytes."""
 
     path: str
@@ -74,7 +74,7 @@ class Corpus:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def sources(paths: Sequence[Path]) -> tuple[Source, ...]:
+def sources(paths: Sequence[Path]) -> tuple[TextSource, ...]:
     """The files with their hashes; raises HarnessError for one that is missing or empty."""
     found = []
     for path in paths:
@@ -88,7 +88,7 @@ def sources(paths: Sequence[Path]) -> tuple[Source, ...]:
             _unreadable(path, error.strerror or type(error).__name__)
         if not size:
             _unreadable(path, "it is empty")
-        found.append(Source(str(path), digest.hexdigest()))
+        found.append(TextSource(str(path), digest.hexdigest()))
     return tuple(found)
 
 
@@ -290,7 +290,7 @@ def encode(
     sentence to train on, and where more than half of the tokens are unknown.
     """
     with ExitStack() as opened:
-        writer = _Writer(tokenizer, room, words, (_Part(opened, scratch), _Part(opened, scratch)))
+        writer = _TokenWriter(tokenizer, room, words, (_CorpusPart(opened, scratch), _CorpusPart(opened, scratch)))
         for number, document in enumerate(texts()):
             whole = by_document and _is_held_out("\n".join(document), held_out)
             for sentence in document:
@@ -318,10 +318,10 @@ def _is_held_out(text: str, share: float) -> bool:
     return int.from_bytes(digest[:4], "big") < share * _SPLIT_OF
 
 
-class _Writer:
+class _TokenWriter:
     """Encodes sentences, many at once, and sends each to its side of the split."""
 
-    def __init__(self, tokenizer: Any, room: int, words: bool, parts: tuple[_Part, _Part]) -> None:
+    def __init__(self, tokenizer: Any, room: int, words: bool, parts: tuple[_CorpusPart, _CorpusPart]) -> None:
         self.parts, self.unknown, self.tokens = parts, 0, 0
         self._tokenizer, self._room, self._words = tokenizer, room, words
         # A slow tokenizer, as those of Japanese BERTs, does not tell its words; WordPiece marks what continues one.
@@ -364,7 +364,7 @@ class _Writer:
         self._waiting.clear()
 
 
-class _Part:
+class _CorpusPart:
     """One side of the split while it is written; a map of a file outlives its closing."""
 
     def __init__(self, opened: ExitStack, scratch: Path) -> None:

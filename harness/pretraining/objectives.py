@@ -25,7 +25,7 @@ _SAMPLED = 20  # tokens of a continuation
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class TokenRows:
     """B rows of tokens, as long as the longest of them, before anything is hidden."""
 
     tokens: Tensor  # int64 [B, T]
@@ -37,7 +37,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Score:
+class LanguageScore:
     """How well tokens are predicted that the model was not trained on; nats and shares."""
 
     loss: float  # the mean cross-entropy of a token
@@ -57,7 +57,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Example:
+class MaskedExample:
     """A held-out text cut or masked at one place, what stood there, and what the model puts there.
 
     `found` are words with their probabilities, or sampled continuations, which have none.
@@ -68,19 +68,19 @@ class Example:
     found: tuple[tuple[str, float | None], ...]
 
 
-class Source(Protocol):
+class SentenceSource(Protocol):
     """Where rows come from."""
 
     @property
     def count(self) -> int:
         """How many there are."""
 
-    def rows(self, which: Tensor, generator: torch.Generator) -> Rows:
+    def rows(self, which: Tensor, generator: torch.Generator) -> TokenRows:
         """Some of them by their numbers, int64 [B], with what is drawn anew each time they are seen."""
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class TokenTable:
     """Rows that lie ready, padded to one length; the ids of special tokens are the lowest."""
 
     tokens: Tensor  # int64 [N, T]
@@ -92,10 +92,10 @@ class Table:
         """How many there are."""
         return len(self.tokens)
 
-    def rows(self, which: Tensor, generator: torch.Generator) -> Rows:
+    def rows(self, which: Tensor, generator: torch.Generator) -> TokenRows:
         """Some of them; nothing is drawn."""
         tokens = self.tokens[which]
-        return Rows(tokens, tokens != self.padding, tokens >= self.specials)
+        return TokenRows(tokens, tokens != self.padding, tokens >= self.specials)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Singles:
         """How many there are."""
         return len(self.sentences)
 
-    def rows(self, which: Tensor, generator: torch.Generator) -> Rows:
+    def rows(self, which: Tensor, generator: torch.Generator) -> TokenRows:
         """Some of them; nothing is drawn."""
         return _joined(self.sentences, [((one, None),) for one in which.tolist()], self.frame)
 
@@ -143,7 +143,7 @@ class Pairs:
         """How many sentences have a next one."""
         return len(self.followed)
 
-    def rows(self, which: Tensor, generator: torch.Generator) -> Rows:
+    def rows(self, which: Tensor, generator: torch.Generator) -> TokenRows:
         """Some of them with their second sentences drawn."""
         random_next = torch.rand(len(which), generator=generator) < 0.5
         room = self.longest - len(self.frame.before + self.frame.between + self.frame.after)
@@ -171,7 +171,7 @@ def _cut(one: int, two: int, room: int) -> tuple[int, int]:
     return (one, room - one) if one <= half else (room - two, two) if two <= half else (room - half, half)
 
 
-def _joined(sentences: Sentences, rows: Sequence[Sequence[tuple[int, int | None]]], frame: Frame) -> Rows:
+def _joined(sentences: Sentences, rows: Sequence[Sequence[tuple[int, int | None]]], frame: Frame) -> TokenRows:
     """Rows of one sentence or two, (its number, how many of its tokens), among their special tokens."""
     columns: list[tuple[Tensor, ...]] = []  # tokens, own, begins, segments
     for row in rows:
@@ -191,7 +191,7 @@ def _joined(sentences: Sentences, rows: Sequence[Sequence[tuple[int, int | None]
         for values, value in zip(zip(*columns, strict=True), (frame.padding, 0, 1, 0), strict=True)
     )
     real = torch.arange(tokens.shape[1]) < torch.tensor([len(values[0]) for values in columns])[:, None]
-    return Rows(tokens, real, own, begins, segments if any(len(row) > 1 for row in rows) else None)
+    return TokenRows(tokens, real, own, begins, segments if any(len(row) > 1 for row in rows) else None)
 
 
 def _special(ids: tuple[int, ...], segment: int) -> tuple[NDArray[Any], ...]:
@@ -203,7 +203,7 @@ def _special(ids: tuple[int, ...], segment: int) -> tuple[NDArray[Any], ...]:
 
 
 def mask_tokens(
-    rows: Rows, generator: torch.Generator, *, share: float, mask: int, words: Tensor, whole_words: bool = False
+    rows: TokenRows, generator: torch.Generator, *, share: float, mask: int, words: Tensor, whole_words: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Hide a share of a text's own tokens: of these 80 % become `mask`, 10 % one of `words`, 10 % stay.
 
@@ -234,7 +234,7 @@ class Masked:
     share: float = MASKED_SHARE
     whole_words: bool = False
 
-    def draw(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, rows: TokenRows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and labels of rows, int64 [B, T] each; hidden anew each time."""
         return mask_tokens(
             rows, generator, share=self.share, mask=self.mask, words=self.words, whole_words=self.whole_words
@@ -245,7 +245,7 @@ class Masked:
 class Causal:
     """Causal language modelling: each token is predicted from those before it."""
 
-    def draw(self, rows: Rows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, rows: TokenRows, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and labels of rows, int64 [B, T] each; a place's label is the next real token."""
         following = rows.tokens.roll(-1, 1).masked_fill(~rows.real.roll(-1, 1), IGNORED)
         following[:, -1] = IGNORED
@@ -258,7 +258,7 @@ Objective = Masked | Causal
 # ------------------------------------------------------------------------------------------------------ how well it is
 
 
-def loss(network: Any, rows: Rows, inputs: Tensor, labels: Tensor) -> Tensor:
+def loss(network: Any, rows: TokenRows, inputs: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy (nats) of the labels, 0 where there are none, plus that of the next sentence if asked."""
     at = labels != IGNORED
     logits, next_logits = _predict(network, rows, inputs, at)
@@ -269,7 +269,7 @@ def loss(network: Any, rows: Rows, inputs: Tensor, labels: Tensor) -> Tensor:
     return total
 
 
-def _predict(network: Any, rows: Rows, inputs: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _predict(network: Any, rows: TokenRows, inputs: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the places `at`, [places, words], and of the next sentence, [B, 2] or empty."""
     device = network.device
     given = {"input_ids": inputs.to(device), "attention_mask": rows.real.long().to(device)}
@@ -287,7 +287,9 @@ def _predict(network: Any, rows: Rows, inputs: Tensor, at: Tensor) -> tuple[Tens
 
 
 @torch.no_grad()
-def score(network: Any, source: Source, objective: Objective, *, most: int, batch_size: int) -> Score | None:
+def score(
+    network: Any, source: SentenceSource, objective: Objective, *, most: int, batch_size: int
+) -> LanguageScore | None:
     """Score a network on the first `most` rows of a source, without dropout, each time at the same places.
 
     None where there is no row, or none with anything to predict.
@@ -314,14 +316,16 @@ def score(network: Any, source: Source, objective: Objective, *, most: int, batc
     if not predicted:
         return None
     told = (told_apart / count, next_total / count) if asked else (None, None)
-    return Score(total / predicted, right / predicted, *told)
+    return LanguageScore(total / predicted, right / predicted, *told)
 
 
 @torch.no_grad()
-def examples(network: Any, tokenizer: Any, texts: Source, objective: Objective, count: int = 5) -> tuple[Example, ...]:
+def examples(
+    network: Any, tokenizer: Any, texts: SentenceSource, objective: Objective, count: int = 5
+) -> tuple[MaskedExample, ...]:
     """What the model puts into the first held-out texts: the likeliest words at a mask, or two continuations."""
     generator = torch.Generator().manual_seed(0)
-    found: list[Example] = []
+    found: list[MaskedExample] = []
     training = network.training
     network.eval()
     for one in range(texts.count):
@@ -335,8 +339,8 @@ def examples(network: Any, tokenizer: Any, texts: Source, objective: Objective, 
 
 
 def _filled(
-    network: Any, tokenizer: Any, rows: Rows, places: Tensor, objective: Objective, generator: torch.Generator
-) -> Example:
+    network: Any, tokenizer: Any, rows: TokenRows, places: Tensor, objective: Objective, generator: torch.Generator
+) -> MaskedExample:
     assert isinstance(objective, Masked)
     place = int(places[torch.randint(0, len(places), (1,), generator=generator)])
     inputs = rows.tokens.clone()
@@ -348,14 +352,14 @@ def _filled(
     )
     words = [_word(tokenizer, token) for token in likely.indices.tolist()]
     shown = tokenizer.decode(inputs[0, places].tolist())
-    return Example(
+    return MaskedExample(
         shown, _word(tokenizer, int(rows.tokens[0, place])), tuple(zip(words, likely.values.tolist(), strict=True))
     )
 
 
 def _continued(
-    network: Any, tokenizer: Any, rows: Rows, places: Tensor, objective: Objective, generator: torch.Generator
-) -> Example:
+    network: Any, tokenizer: Any, rows: TokenRows, places: Tensor, objective: Objective, generator: torch.Generator
+) -> MaskedExample:
     own = rows.tokens[0, places].tolist()
     half = len(own) // 2
     start = rows.tokens[0, : int(places[0]) + half].tolist()
@@ -370,7 +374,7 @@ def _continued(
                 break
             tokens.append(token)
         sampled.append((tokenizer.decode(tokens[len(start) :]), None))
-    return Example(tokenizer.decode(own[:half]), tokenizer.decode(own[half:]), tuple(sampled))
+    return MaskedExample(tokenizer.decode(own[:half]), tokenizer.decode(own[half:]), tuple(sampled))
 
 
 def _word(tokenizer: Any, token: int) -> str:

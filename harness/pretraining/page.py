@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.pretraining.corpus import Source
+from harness.pretraining.corpus import TextSource
 from harness.pretraining.settings import Settings, option
 
 if TYPE_CHECKING:
-    from harness.pretraining.objectives import Example, Score
+    from harness.pretraining.objectives import LanguageScore, MaskedExample
 
 
 @dataclass(frozen=True)
 class Facts:
     """What was read: sentences (or pairs) trained on and held out, and what the network had to draw afresh."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[TextSource, ...]
     trained: int
     held_out: int
     tokens: int  # of the text, trained on
@@ -39,8 +39,8 @@ class Made:
     settings: Settings
     facts: Facts
     losses: NDArray[np.float64]  # [steps], nats
-    held_out: tuple[tuple[int, Score], ...]
-    examples: tuple[Example, ...]
+    held_out: tuple[tuple[int, LanguageScore], ...]
+    examples: tuple[MaskedExample, ...]
     wall_seconds: float
     device: str
 
@@ -110,7 +110,7 @@ def _scored(made: Made) -> list[str]:
     return [f"{said}."]
 
 
-def _example(one: Example) -> tuple[str, str, str]:
+def _example(one: MaskedExample) -> tuple[str, str, str]:
     found = (text if share is None else f"{text} ({_share(share)})" for text, share in one.found)
     return one.shown, one.stood, " / ".join(found)
 

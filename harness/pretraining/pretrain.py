@@ -25,9 +25,9 @@ from torch import nn
 from harness.data.embedded.language import SPECIAL_TOKENS, VOCABULARY, dataset, pretraining_pairs
 from harness.models import pretrained
 from harness.pretraining import corpus, networks, objectives, page
-from harness.pretraining.objectives import Causal, Masked, Pairs, Score, Singles, Source, Table
+from harness.pretraining.objectives import Causal, LanguageScore, Masked, Pairs, SentenceSource, Singles, TokenTable
 from harness.pretraining.settings import PretrainError, Settings, check
-from harness.pretraining.state import Order, Run, State, held
+from harness.pretraining.state import Order, PretrainingRun, State, held
 
 SCHEMA_VERSION = 1
 EMBEDDED_MASKED_SHARE = 0.2  # instead of BERT's 15 %, the embedded texts being this short
@@ -43,7 +43,7 @@ MINUTES = 10.0
 _MadeOf = tuple[tuple[str, str], ...]
 
 
-class Stopped(KeyboardInterrupt):
+class PretrainingStopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended a run after a step; its state is kept."""
 
     def __init__(self, step: int, terminated: bool) -> None:
@@ -64,7 +64,7 @@ class PretrainResult:
     folder: Path
     final_loss: float
     losses: NDArray[np.float64]
-    held_out: tuple[tuple[int, Score], ...]
+    held_out: tuple[tuple[int, LanguageScore], ...]
     wall_seconds: float
 
 
@@ -75,9 +75,9 @@ class _Job:
     network: Any
     tokenizer: Any
     objective: objectives.Objective
-    train: Source
-    held_out: Source
-    shown: Source  # held-out texts one by one
+    train: SentenceSource
+    held_out: SentenceSource
+    shown: SentenceSource  # held-out texts one by one
     facts: page.Facts
     device: str
 
@@ -126,7 +126,7 @@ def _embedded(settings: Settings) -> _Job:
     network = networks.build_bert(networks.embedded_config(), _init_rng(settings))
     padding, specials = VOCABULARY.index("[PAD]"), len(SPECIAL_TOKENS)
     pairs, kept = pretraining_pairs(settings.pairs), [pair for pair in dataset("validation") if pair.entailed]
-    train, held_out = (Table(networks.encode(part, tokenizer), specials, padding) for part in (pairs, kept))
+    train, held_out = (TokenTable(networks.encode(part, tokenizer), specials, padding) for part in (pairs, kept))
     words = torch.arange(specials, len(VOCABULARY))
     masked = Masked(VOCABULARY.index("[MASK]"), words, EMBEDDED_MASKED_SHARE)
     facts = page.Facts((), train.count, held_out.count, int((train.tokens != padding).sum()), None, ())
@@ -164,7 +164,7 @@ def _own(settings: Settings, scratch: Path) -> _Job:
         words=settings.whole_words, scratch=scratch,
     )  # fmt: skip
     one_by_one = Singles(found.held_out, frame)
-    sides: tuple[Source, Source] = (Singles(found.train, frame), one_by_one)
+    sides: tuple[SentenceSource, SentenceSource] = (Singles(found.train, frame), one_by_one)
     if settings.next_sentence:
         if not len(found.train.followed()):
             raise PretrainError(
@@ -235,7 +235,7 @@ def _made_of(job: _Job) -> _MadeOf:
 
 def _train(
     job: _Job, settings: Settings, state: State, progress: Callable[[int, int, float], None] | None
-) -> tuple[NDArray[np.float64], tuple[tuple[int, Score], ...], float]:
+) -> tuple[NDArray[np.float64], tuple[tuple[int, LanguageScore], ...], float]:
     """Train to the last step, from where the state left off; losses [steps], scores, seconds."""
     # Streams of their own, so that a change of one (another batch size, say) leaves what the others draw as it was.
     order_rng, mask_rng = (torch.Generator().manual_seed(3 * settings.seed + stream) for stream in (1, 2))
@@ -248,12 +248,12 @@ def _train(
     )
     steps = settings.steps
     losses = np.full(steps, np.nan)
-    scores: list[tuple[int, Score]] = []
+    scores: list[tuple[int, LanguageScore]] = []
     every = max(10, steps // LOOKS)
 
     with torch.random.fork_rng(devices=[0] if job.device == "cuda" else []), _listening() as heard:
         torch.manual_seed(2**63 + settings.seed)  # of dropout, which knows no other generator
-        run = Run(network, optimizer, order, mask_rng, losses, scores)
+        run = PretrainingRun(network, optimizer, order, mask_rng, losses, scores)
         done, before = state.restore(run)
         if done == 0:
             _look(job, settings, 0, scores)
@@ -276,13 +276,13 @@ def _train(
             if step + 1 < steps and (heard or state.due):
                 state.keep(run, step + 1, before + time.perf_counter() - started, told=bool(heard))
             if heard and step + 1 < steps:
-                raise Stopped(step + 1, signal.SIGTERM in heard)
+                raise PretrainingStopped(step + 1, signal.SIGTERM in heard)
         seconds = before + time.perf_counter() - started
     network.cpu().eval()
     return losses, tuple(scores), seconds
 
 
-def _look(job: _Job, settings: Settings, step: int, scores: list[tuple[int, Score]]) -> None:
+def _look(job: _Job, settings: Settings, step: int, scores: list[tuple[int, LanguageScore]]) -> None:
     """Score the network on the held-out texts, where there are any."""
     found = objectives.score(
         job.network, job.held_out, job.objective, most=MOST_HELD_OUT, batch_size=settings.batch_size

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.pretraining.objectives import Score
+from harness.pretraining.objectives import LanguageScore
 from harness.pretraining.settings import PretrainError, Settings, option
 from harness.training import checkpoints
 
@@ -43,7 +43,7 @@ class Order:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class PretrainingRun:
     """All that changes while a run goes on."""
 
     network: Any
@@ -51,10 +51,10 @@ class Run:
     order: Order
     masks: torch.Generator
     losses: NDArray[np.float64]
-    scores: list[tuple[int, Score]]
+    scores: list[tuple[int, LanguageScore]]
 
 
-class _Header(BaseModel):
+class _StateHeader(BaseModel):
     """What a kept state says of itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,7 +80,7 @@ class State:
         """Whether the last writing, or the start, is so many minutes ago."""
         return time.monotonic() - self._last >= self.minutes * 60
 
-    def keep(self, run: Run, step: int, seconds: float, told: bool) -> None:
+    def keep(self, run: PretrainingRun, step: int, seconds: float, told: bool) -> None:
         """Write the state after a step; a disk that can't take it ends the run only where somebody `told` it to end."""
         state = {f"network.{name}": value.detach().cpu() for name, value in run.network.named_parameters()}
         for number, parameter in enumerate(run.network.parameters()):
@@ -97,7 +97,7 @@ class State:
         if run.network.device.type == "cuda":
             state["dropout.cuda"] = torch.cuda.get_rng_state()
         state = {name: value.contiguous() for name, value in state.items()}
-        header = _Header(
+        header = _StateHeader(
             settings=self.settings, made_of=self.made_of, step=step, seconds=seconds,
             crc32=checkpoints.crc32(state, seconds),
         )  # fmt: skip
@@ -108,12 +108,12 @@ class State:
                 raise
         self._last = time.monotonic()
 
-    def restore(self, run: Run) -> tuple[int, float]:
+    def restore(self, run: PretrainingRun) -> tuple[int, float]:
         """Put a kept state into a run: the steps that it made and the seconds they took; 0 where there is none.
 
         Raises PretrainError where it was kept under other settings. One that is cut short or changed is removed.
         """
-        header = checkpoints.read_header(self.path, _Header)
+        header = checkpoints.read_header(self.path, _StateHeader)
         if header is None:
             self.path.unlink(missing_ok=True)
             return 0, 0.0
@@ -139,12 +139,12 @@ class State:
             torch.cuda.set_rng_state(state["dropout.cuda"])
         run.losses[: header.step] = state["losses"].numpy()
         run.scores[:] = [
-            (int(at), Score(loss, right, *((told, next_loss) if math.isfinite(told) else (None, None))))
+            (int(at), LanguageScore(loss, right, *((told, next_loss) if math.isfinite(told) else (None, None))))
             for at, loss, right, told, next_loss in state["scores"].tolist()
         ]
         return header.step, header.seconds
 
-    def _compare(self, header: _Header) -> None:
+    def _compare(self, header: _StateHeader) -> None:
         """Refuse a state that was kept under other settings, naming the first that differs."""
         was = {option(name): value for name, value in header.settings} | dict(header.made_of)
         now = {option(name): value for name, value in self.settings} | dict(self.made_of)
@@ -158,7 +158,7 @@ class State:
                 )
 
 
-def _numbers(step: int, score: Score) -> tuple[float, ...]:
+def _numbers(step: int, score: LanguageScore) -> tuple[float, ...]:
     return (
         step,
         score.loss,

@@ -37,7 +37,7 @@ _GROUP = 128  # characters of a group's name in W&B
 
 
 @dataclass(frozen=True)
-class Curve:
+class MetricCurve:
     """A quantity over training; what was not finite is left out."""
 
     name: str
@@ -46,7 +46,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Run:
+class ExportedRun:
     """A planned trial as tracking stores know runs: named by its id, a crashed or missing one among them."""
 
     id: str
@@ -54,7 +54,7 @@ class Run:
     params: Parameters
     tags: tuple[tuple[str, str], ...]
     metrics: tuple[tuple[str, float], ...]
-    curves: tuple[Curve, ...]
+    curves: tuple[MetricCurve, ...]
     started: float  # seconds since 1970; 0 where it was never
     seconds: float
 
@@ -76,13 +76,13 @@ class Exported:
     needs: str | None = None  # what has to be installed before that
 
 
-def runs(sweep: Sweep, store: Store) -> Iterator[Run]:
+def runs(sweep: Sweep, store: Store) -> Iterator[ExportedRun]:
     """The plan's trials as runs, in its order, each made of its record as it lies there now."""
     for trial, record in store.each(expand(sweep)):
         yield _run(sweep, trial, record, store.curves(trial.id) if record and record.measured else None)
 
 
-def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | None) -> Run:
+def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | None) -> ExportedRun:
     status = record.status if record else "missing"
     tags = {"status": status, "cell": sweep.cells[trial.cell].label, "sweep": sweep.name, "profile": sweep.profile}
     metrics: dict[str, float | None] = {}
@@ -96,7 +96,7 @@ def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | Non
     if record is not None and record.error:
         lines = [line.strip() for line in record.error.splitlines() if line.strip()]
         tags["error"] = lines[-1][:500] if lines else "no text"
-    return Run(
+    return ExportedRun(
         id=trial.id,
         status=status,
         params=parameters(sweep, trial),
@@ -108,7 +108,7 @@ def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | Non
     )
 
 
-def _curves(curves: Curves) -> tuple[Curve, ...]:
+def _curves(curves: Curves) -> tuple[MetricCurve, ...]:
     steps = np.arange(1, len(curves.train_loss) + 1)
     series = (
         ("train_loss", steps, curves.train_loss),
@@ -118,7 +118,7 @@ def _curves(curves: Curves) -> tuple[Curve, ...]:
         ("dev_score", curves.eval_step, curves.dev_score),
     )
     return tuple(
-        Curve(name, tuple(at[known].tolist()), tuple(values[known].astype(np.float64).tolist()))
+        MetricCurve(name, tuple(at[known].tolist()), tuple(values[known].astype(np.float64).tolist()))
         for name, at, values in series
         if (known := np.isfinite(values)).any()
     )
@@ -232,12 +232,12 @@ class _MLflow:
                     self.there[tags["harness.trial"]].append((run.info.run_id, tags.get("harness.sha256", "")))
             token = page.token or ""
 
-    def known(self, run: Run) -> str | None:
+    def known(self, run: ExportedRun) -> str | None:
         """The hash of the run that is there; an empty one of a run that was cut."""
         found = self.there.get(run.id)
         return None if not found else found[0][1] if len(found) == 1 else ""
 
-    def write(self, run: Run) -> None:
+    def write(self, run: ExportedRun) -> None:
         """Write a run, and delete those of the trial that were there."""
         for old, _ in self.there.pop(run.id, []):
             self.client.delete_run(old)
@@ -279,10 +279,10 @@ class _Folders(ABC):
         self.folder = folder
 
     @abstractmethod
-    def places(self, run: Run) -> list[Path]:
+    def places(self, run: ExportedRun) -> list[Path]:
         """The folders of a run, which may have been cut or doubled."""
 
-    def known(self, run: Run) -> str | None:
+    def known(self, run: ExportedRun) -> str | None:
         """The hash of the run that is there; an empty one of a run that was cut."""
         found = self.places(run)
         if len(found) != 1:
@@ -292,13 +292,13 @@ class _Folders(ABC):
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
-    def clear(self, run: Run) -> None:
+    def clear(self, run: ExportedRun) -> None:
         """Remove what there is of a run."""
         for place in self.places(run):
             shutil.rmtree(place)
 
     @staticmethod
-    def mark(place: Path, run: Run) -> None:
+    def mark(place: Path, run: ExportedRun) -> None:
         """Say what a run was made of."""
         (place / _MARK).write_text(json.dumps({"trial": run.id, "sha256": run.sha256}) + "\n", encoding="utf-8")
 
@@ -313,12 +313,12 @@ class _TensorBoard(_Folders):
         self.writer: Any = SummaryWriter
         self.look = _command("tensorboard", "--logdir", str(folder))
 
-    def places(self, run: Run) -> list[Path]:
+    def places(self, run: ExportedRun) -> list[Path]:
         """Named by the trial."""
         place = self.folder / run.id
         return [place] if place.is_dir() else []
 
-    def write(self, run: Run) -> None:
+    def write(self, run: ExportedRun) -> None:
         """Write a run anew."""
         self.clear(run)
         with self.writer(log_dir=str(self.folder / run.id)) as writer:
@@ -345,11 +345,11 @@ class _WandB(_Folders):
         self.project = project
         self.look = f"{_command('wandb', 'sync', str(folder / 'wandb'))}/offline-run-*"
 
-    def places(self, run: Run) -> list[Path]:
+    def places(self, run: ExportedRun) -> list[Path]:
         """Named by the time and the trial."""
         return sorted((self.folder / "wandb").glob(f"offline-run-*-{run.id}"))
 
-    def write(self, run: Run) -> None:
+    def write(self, run: ExportedRun) -> None:
         """Write a run anew."""
         self.clear(run)
         tags = dict(run.tags)

@@ -11,7 +11,7 @@ from harness.common import files
 from harness.common.errors import HarnessError
 from harness.records.curve_files import load_curves
 from harness.records.record import Environment, Measured
-from harness.records.study import TEXTS, Cell, Imported, Study, columns
+from harness.records.study import TEXTS, Imported, Study, StudyCell, columns
 
 _HASHES = {name for name in Measured.model_fields if name.endswith("_sha256")}
 
@@ -65,7 +65,7 @@ def of_import(folder: Path) -> Study:
     runs = found.reindex(columns=list(columns()))
     for name in columns():
         runs[name] = runs[name].astype(object).where(runs[name].notna(), None) if name in TEXTS else runs[name]
-    cells = tuple(Cell(axes) for axes in imported.cells)
+    cells = tuple(StudyCell(axes) for axes in imported.cells)
     for place, axis in enumerate(imported.axes):
         runs[axis] = pd.Series([cells[index].axes[place][1] for index in runs["cell"]], dtype=object)
     return Study(

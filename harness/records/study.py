@@ -24,7 +24,7 @@ SOURCE = "sweep"  # the first axis of two studies side by side
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One recipe of a study: where it stands on the axes, as (axis, value) pairs."""
 
     axes: Axes
@@ -61,7 +61,7 @@ class Study:
 
     name: str
     title: str
-    cells: tuple[Cell, ...]
+    cells: tuple[StudyCell, ...]
     runs: pd.DataFrame
     profile: str | None = None
     stand_in: str | None = None
@@ -130,7 +130,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
     return Study(
         name=sweep.folder_name,
         title=sweep.title,
-        cells=tuple(Cell(cell.axes) for cell in sweep.cells),
+        cells=tuple(StudyCell(cell.axes) for cell in sweep.cells),
         runs=runs,
         profile=sweep.profile,
         stand_in=sweep.stand_in,
@@ -202,13 +202,13 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
     if labels[0] == labels[1]:
         labels = (f"{labels[0]} (first)", f"{labels[1]} (second)")
     axes = _shared_axes(first, second)
-    cells: list[Cell] = []
+    cells: list[StudyCell] = []
     tables = []
     for study, label in zip(pair, labels, strict=True):
         runs = study.runs.copy()
         runs["cell"] += len(cells)
         places = (tuple((axis, _value(study, index, axis)) for axis in axes) for index in range(len(study.cells)))
-        cells += [Cell(((SOURCE, label), *place)) for place in places]
+        cells += [StudyCell(((SOURCE, label), *place)) for place in places]
         tables.append(runs)
     runs = pd.concat([table.astype(object) for table in tables], ignore_index=True)
     for name in runs.columns:

@@ -118,7 +118,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRow:
     """One run of the page's table: its texts, the word to filter by, and the command that trains it again."""
 
     cells: tuple[str, ...]
@@ -143,10 +143,10 @@ class Page:
     next_words: str
     next_sweep: str  # the text of a sweep file; empty where none is proposed
     run_header: tuple[str, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[RunRow, ...]
     runs_left_out: int
     verdicts: tuple[str, ...]
-    crashed: tuple[Run, ...]
+    crashed: tuple[RunRow, ...]
     settings: tuple[Table, ...]
     provenance: Table
     sources: tuple[tuple[str, str], ...]
@@ -336,7 +336,7 @@ def _place(study: Study, run: Mapping[str, object], crossed: bool) -> tuple[str,
     return (*(show(value) for _, value in study.cells[int(str(run["cell"]))].axes), seed_name(run, crossed))
 
 
-def _run_rows(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
+def _run_rows(study: Study, runs: pd.DataFrame) -> tuple[RunRow, ...]:
     crossed, rows = _crossed(study.runs), []
     for run in runs.to_dict("records"):
         status, verdict = str(run["status"]), str(run["verdict"])
@@ -344,17 +344,17 @@ def _run_rows(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
         reason = f": {run['reason']}" if isinstance(run["reason"], str) and status == "finished" else ""
         numbers = (score(run[name]) for name in ("final_score", "best_score", "final_train_loss"))
         command = run["command"] if isinstance(run["command"], str) else None
-        rows.append(Run((*_place(study, run, crossed), word + reason, *numbers), word, command))
+        rows.append(RunRow((*_place(study, run, crossed), word + reason, *numbers), word, command))
     return tuple(rows)
 
 
-def _crashed_runs(study: Study, runs: pd.DataFrame) -> tuple[Run, ...]:
+def _crashed_runs(study: Study, runs: pd.DataFrame) -> tuple[RunRow, ...]:
     crossed, rows = _crossed(study.runs), []
     for run in runs[runs["status"] == "crashed"].head(MOST_RUNS).to_dict("records"):
         error = _error_line(run["error"]) if isinstance(run["error"], str) else "no message"
         command = run["command"] if isinstance(run["command"], str) else None
         attempts = formatting.integer(run["attempts"]) if run["attempts"] else "–"
-        rows.append(Run((*_place(study, run, crossed), attempts, error), "crashed", command))
+        rows.append(RunRow((*_place(study, run, crossed), attempts, error), "crashed", command))
     return tuple(rows)
 
 
@@ -375,14 +375,14 @@ def _settings(sweep: Sweep) -> Table:
     rows, names = [], list(Recipe.model_fields)
     beyond = names[names.index("eval_steps") + 1 :]
     for field in names:
-        if field in beyond and not any(cell.recipe.sets(field) for cell in sweep.cells):
+        if field in beyond and not any(cell.recipe.is_set(field) for cell in sweep.cells):
             continue
         if field in sweep.axes:
             values: list[Scalar] = list(dict.fromkeys(dict(cell.axes)[field] for cell in sweep.cells))
             rows.append([field, ", ".join(map(show, values)) + " (axis)"])
             continue
         having: dict[str, list[str]] = {}
-        for cell in (cell for cell in sweep.cells if cell.recipe.heeds(field)):
+        for cell in (cell for cell in sweep.cells if cell.recipe.uses_field(field)):
             label = dict(cell.axes).get("recipe", cell.label)  # only named recipes vary a field that is no axis
             having.setdefault(_setting(getattr(cell.recipe, field)), []).append(show(label))
         if len(having) == 1:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from harness.analysis import search_ranking
-from harness.analysis.search_ranking import UNSEEN, Stopped
+from harness.analysis.search_ranking import UNSEEN, StoppedRecipe
 from harness.common.files import write, write_json
-from harness.common.text import show, so_many
+from harness.common.text import count_noun, show
 from harness.config.trials import Sweep
 from harness.records.store import Store
 from harness.records.study import of_sweep
@@ -31,7 +31,7 @@ CAPTIONS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchSummary:
     """What a search found: the tables of `ranking`, sentences, and what `--json` prints."""
 
     page: Path
@@ -39,7 +39,7 @@ class Found:
     summary: dict[str, object]
 
 
-def write_report(sweep: Sweep, store: Store, stopped: Sequence[Stopped] = ()) -> Found:
+def write_report(sweep: Sweep, store: Store, stopped: Sequence[StoppedRecipe] = ()) -> SearchSummary:
     """Write `search/` of a search's results folder: search.md, search.json, CSV tables and figures.
 
     `stopped` are the recipes that were given up in mid-training.
@@ -75,11 +75,15 @@ def write_report(sweep: Sweep, store: Store, stopped: Sequence[Stopped] = ()) ->
     write_json(folder / "search.json", summary)
     page = folder / "search.md"
     write(page, _markdown(sweep, said, best_table(sweep, ranked), drawn).encode())
-    return Found(page, said, summary)
+    return SearchSummary(page, said, summary)
 
 
 def sentences(
-    sweep: Sweep, ranked: pd.DataFrame, shares: pd.DataFrame, stopped: Sequence[Stopped] = (), trained: float = 0.0
+    sweep: Sweep,
+    ranked: pd.DataFrame,
+    shares: pd.DataFrame,
+    stopped: Sequence[StoppedRecipe] = (),
+    trained: float = 0.0,
 ) -> tuple[str, ...]:
     """What the search found, in plain words: the best, how hopeful the search was, what failed, what mattered.
 
@@ -136,7 +140,7 @@ def sentences(
     return tuple(said)
 
 
-def given_up(stopped: Sequence[Stopped]) -> tuple[str, ...]:
+def given_up(stopped: Sequence[StoppedRecipe]) -> tuple[str, ...]:
     """How many recipes were given up, when, and what for: a sentence each for the pruner's and the hopeless ones."""
     said = []
     for by_pruner in (True, False):
@@ -145,7 +149,7 @@ def given_up(stopped: Sequence[Stopped]) -> tuple[str, ...]:
             continue
         first, last, one = percent(some[0].share), percent(some[-1].share), len(some) == 1
         begin = (
-            f"{so_many(len(some), 'recipe')} {'was' if one else 'were'} given up at "
+            f"{count_noun(len(some), 'recipe')} {'was' if one else 'were'} given up at "
             f"{first if first == last else f'{first} to {last}'} of {'its' if one else 'their'} training"
         )
         name = some[0].rule.partition(":")[0]
@@ -158,7 +162,7 @@ def given_up(stopped: Sequence[Stopped]) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _saved(stopped: Sequence[Stopped], trained: float) -> str:
+def _saved(stopped: Sequence[StoppedRecipe], trained: float) -> str:
     saved = sum(one.saved for one in stopped)
     whole = trained + saved + sum(one.seconds for one in stopped)
     return f"At the pace until then that saved {percent(saved / whole)} of the search's training time."

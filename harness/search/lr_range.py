@@ -46,7 +46,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Found:
+class RangeTest:
     """The range tests of one recipe and what they suggest, and what finished runs say of it."""
 
     recipe: Recipe
@@ -91,7 +91,7 @@ def find(
     epochs: int = 1,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> RangeTest:
     """Test the recipe of the trials over so many of the sweep's seeds, in packs; trains no trial and records none.
 
     Raises HarnessError for a range upside down, more seeds than the sweep has, and several recipes.
@@ -116,7 +116,7 @@ def find(
         )
     from harness.training import loop
 
-    device = "cuda" if machine.here().gpus else "cpu"
+    device = "cuda" if machine.detect_hardware().gpus else "cpu"
     pack = [Trial(recipe=recipe, seeds=one, cell=0) for one in sweep.seeds[:seeds]]
     size = lanes_memory.pack_size(recipe, device, None)
     curves: list[Curve] = []
@@ -131,7 +131,7 @@ def find(
         curves += [curve(one.seeds.seed, rates, losses[:, lane]) for lane, one in enumerate(part)]
     tested = rates_tested(sweep, store, trials)
     suggestions = [rate for one in curves for rate in (one.steepest, one.tenth) if rate is not None]
-    return Found(recipe, tuple(curves), failing_near(tested, suggestions), tested)
+    return RangeTest(recipe, tuple(curves), failing_near(tested, suggestions), tested)
 
 
 def curve(seed: int, rates: np.ndarray, losses: np.ndarray) -> Curve:
@@ -181,7 +181,7 @@ def failing_near(tested: Sequence[Evidence], suggestions: Sequence[float]) -> tu
 _EDGE = 1.1  # times the lowest rate: a suggestion below it is where the test began, not what it found
 
 
-def words(found: Found) -> tuple[str, ...]:
+def words(found: RangeTest) -> tuple[str, ...]:
     """What the range test suggests, and the warning where runs failed there."""
     said = []
     for rule, name in (("steepest", "where the loss falls fastest"), ("tenth", "a tenth of where it is lowest")):
@@ -214,7 +214,7 @@ def _three(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def save(found: Found, sweep: Sweep, folder: Path) -> dict[str, object]:
+def save(found: RangeTest, sweep: Sweep, folder: Path) -> dict[str, object]:
     """Write lr_find.json, curves.csv and the picture into a folder; what `--json` prints."""
     from harness.report.figures import search, style
 

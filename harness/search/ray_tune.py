@@ -26,11 +26,11 @@ from harness.common.errors import HarnessError
 from harness.config.search_space import Search
 from harness.config.trials import Sweep, Trial
 from harness.execution import ray_workers
-from harness.execution.pack_size import room_here
+from harness.execution.pack_size import worker_memory_budget
 from harness.execution.packing import Job
-from harness.execution.pool import Done, Heard, LeftError, PutOffError, Running
+from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
-from harness.execution.train_pack import Place, place_of
+from harness.execution.train_pack import WorkerSetup, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.search import pruning
 from harness.training.checkpoints import Checkpoints
@@ -45,7 +45,7 @@ class _Box:
 
     def __init__(self) -> None:
         self.packs: dict[int, object] = {}
-        self.heard: dict[int, Heard] = {}
+        self.heard: dict[int, PackProgress] = {}
         self.ended: dict[int, object] = {}
         self.leaving: dict[int, bool] = {}  # and whether it is put off
 
@@ -55,7 +55,7 @@ class _Box:
     def pack(self, number: int) -> object:
         return self.packs.pop(number)
 
-    def hear(self, number: int, heard: Heard) -> bool | None:
+    def hear(self, number: int, heard: PackProgress) -> bool | None:
         self.heard[number] = heard
         return self.leaving.get(number)
 
@@ -65,22 +65,24 @@ class _Box:
     def end(self, number: int, outcome: object) -> None:
         self.ended[number] = outcome
 
-    def taken(self, number: int) -> tuple[Heard, object]:
-        return self.heard.pop(number, Heard()), self.ended.pop(number, None)
+    def taken(self, number: int) -> tuple[PackProgress, object]:
+        return self.heard.pop(number, PackProgress()), self.ended.pop(number, None)
 
-    def all_heard(self) -> dict[int, Heard]:
+    def all_heard(self) -> dict[int, PackProgress]:
         return self.heard
 
 
-class _Worker(ray_workers._Worker):
+class _TuneWorker(ray_workers._Worker):
     """The worker inside a Tune trial: the box hears of it, and Tune of the evaluations that it may be stopped at."""
 
-    def __init__(self, place: Place, number: int, trials: tuple[Trial, ...], search: Search, whole: bool, box: Any):
+    def __init__(
+        self, place: WorkerSetup, number: int, trials: tuple[Trial, ...], search: Search, whole: bool, box: Any
+    ):
         super().__init__(place, 1)
         self.number, self.trials, self.search, self.whole, self.box = number, trials, search, whole, box
         self.spoken = 0.0
 
-    def hear(self, heard: Heard) -> None:
+    def hear(self, heard: PackProgress) -> None:
         fresh, self.heard = len(heard.evaluations) > len(self.heard.evaluations), heard
         if not fresh and time.monotonic() - self.spoken < _HEARD_SECONDS:
             return
@@ -95,13 +97,13 @@ class _Worker(ray_workers._Worker):
             tune.report({_VALUE: value, _STEP: pruning.step(latest.share, pruner)})  # SystemExit where it is stopped
 
 
-def _train(config: dict[str, int], sweep: Sweep, place: Place, box: Any) -> None:
+def _train(config: dict[str, int], sweep: Sweep, place: WorkerSetup, box: Any) -> None:
     """A Tune trial: train the pack of a number by the one path, and leave its records in the box."""
     number = config["pack"]
     trials, shipped = ray.get(box.pack.remote(number))
     assert sweep.search is not None
     # Of a part of a recipe Tune is told nothing.
-    worker = _Worker(place, number, trials, sweep.search, len(trials) == len(sweep.seeds), box)
+    worker = _TuneWorker(place, number, trials, sweep.search, len(trials) == len(sweep.seeds), box)
     try:
         outcome: object = worker.train(sweep.name, sweep.profile, trials, shipped)
     except LeftError as left:
@@ -194,15 +196,15 @@ class TunePool:
                 ray.shutdown()
                 raise
         self.sweep, self.shipping = sweep, ray_workers.Shipping(address)
-        self.workers = ray_workers.wanted(devices, workers, kind, address)
-        self.place = place_of(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
+        self.workers = ray_workers.target_worker_count(devices, workers, kind, address)
+        self.place = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
         self.flights: dict[int, tuple[Job, float]] = {}  # number -> pack and when it was given
-        self.heard: dict[int, Heard] = {}
+        self.heard: dict[int, PackProgress] = {}
         self.given, self.broken = 0, ""
         self.box = ray.remote(_Box).options(num_cpus=0).remote()
-        asked = ray.remote(room_here).options(num_cpus=0, num_gpus=need if gpus else 0)
+        asked = ray.remote(worker_memory_budget).options(num_cpus=0, num_gpus=need if gpus else 0)
         self.room = int(ray.get(asked.remote(self.place.device, workers_per_gpu)))
         resources = {"cpu": 0, "gpu": need} if gpus else {"cpu": need}
         self.thread = threading.Thread(target=self._run, args=(resources,), daemon=True)
@@ -306,7 +308,7 @@ class TunePool:
 
     def running(self) -> list[Running]:
         """The packs in training and how far they were when last asked."""
-        now, none = time.monotonic(), Heard()
+        now, none = time.monotonic(), PackProgress()
         return [
             Running(job, self.heard.get(number, none), now - since) for number, (job, since) in self.flights.items()
         ]

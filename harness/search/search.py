@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import search_ranking
 from harness.common.errors import HarnessError
 from harness.config.recipe import Recipe
-from harness.config.search_space import Range, Search, neat
+from harness.config.search_space import Range, Search, round_to_range
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import driver
 from harness.execution.packing import Job
@@ -47,13 +47,13 @@ _GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
 
 @dataclass(frozen=True)
-class Ended:
+class SearchOutcome:
     """What a search ended with; `confirmed` is None where nothing was to be confirmed or the search was cut short."""
 
     sweep: Sweep
-    counts: driver.Ended
+    counts: driver.SweepOutcome
     confirmed: Sweep | None
-    confirm_counts: driver.Ended | None
+    confirm_counts: driver.SweepOutcome | None
     asked: int  # recipes, repeated ones too
     left: int  # recipes that were not asked for yet
 
@@ -72,7 +72,7 @@ def run(
     options: driver.Options,
     show: Callable[[driver.Progress], None],
     stop_hopeless: bool = False,
-) -> Ended:
+) -> SearchOutcome:
     """Search and confirm; `sweep` is that of a search file, `store` its results folder.
 
     With `stop_hopeless` a recipe is given up in mid-training when all its runs look lost by the rule that the finished
@@ -98,7 +98,7 @@ def run(
         if confirmed is not None:
             options = replace(options, tune=False, make_pool=None)
             confirm_counts = driver.run(confirmed, search_ranking.confirm_store(sweep, store), options, show)
-    return Ended(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
+    return SearchOutcome(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
 
 def _tune_pool(sweep: Sweep, options: driver.Options, checkpoints: Checkpoints | None, keeping: Keeping | None) -> Pool:
@@ -127,12 +127,12 @@ def check(sweep: Sweep, store: Store) -> Search:
     return search
 
 
-def stopped(sweep: Sweep, store: Store) -> tuple[search_ranking.Stopped, ...]:
+def stopped(sweep: Sweep, store: Store) -> tuple[search_ranking.StoppedRecipe, ...]:
     """The recipes of a search that were given up in mid-training and not trained since, from its journal."""
     study, found = _begun(sweep, store), {}
     for trial in study.get_trials(deepcopy=False) if study else ():
         if _STOPPED in trial.user_attrs and _lack(store, trial.user_attrs["trials"]):
-            found[tuple(trial.user_attrs["trials"])] = search_ranking.Stopped(**trial.user_attrs[_STOPPED])
+            found[tuple(trial.user_attrs["trials"])] = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
     return tuple(found.values())
 
 
@@ -253,7 +253,7 @@ class Asking:
         self.seen: dict[Job, int] = {}  # evaluations that the study knows
         self.hopeless_by: dict[Job, str] = {}
         self.pruned_by: dict[Job, str] = {}
-        self._given_up: dict[Recipe, search_ranking.Stopped] = {}
+        self._given_up: dict[Recipe, search_ranking.StoppedRecipe] = {}
         assert sweep.search is not None
         self.template, self.store, self.search = sweep, store, sweep.search
         self.cells: list[Cell] = []
@@ -372,7 +372,7 @@ class Asking:
             latest = running.heard.evaluations[-1]
             self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search.objective, _TUNE)
         rule = self.pruned_by[job] if by_pruner else self.hopeless_by[job]
-        found = search_ranking.Stopped(cell.label, rule, running.share, running.seconds, len(job.trials))
+        found = search_ranking.StoppedRecipe(cell.label, rule, running.share, running.seconds, len(job.trials))
         if by_pruner:
             found = replace(found, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
         self._given_up[cell.recipe] = found
@@ -408,7 +408,7 @@ class Asking:
             if "recipe" in trial.user_attrs:
                 self._join(trial.number, trial.params, trial.state.is_finished())
                 if _STOPPED in trial.user_attrs:
-                    found = search_ranking.Stopped(**trial.user_attrs[_STOPPED])
+                    found = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
                     if self.stop_hopeless or found.by_pruner:
                         self._given_up[self._cell(trial.params).recipe] = found
             elif not trial.state.is_finished():  # killed while it was suggested: nobody has seen it
@@ -430,7 +430,7 @@ class Asking:
         fixed = self.template.cells[0].recipe.model_dump()
         for one in self.search.space:
             if one.field in params:
-                fixed[one.field] = params[one.field] if one.choices else neat(params[one.field], one)
+                fixed[one.field] = params[one.field] if one.choices else round_to_range(params[one.field], one)
             else:
                 fixed[one.field] = one.otherwise
         recipe = Recipe.model_validate(fixed)
@@ -459,7 +459,7 @@ class Asking:
         study.sampler = optuna.samplers.RandomSampler()  # has nothing to do here; a grid's would stop a loop
         return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
-    def _tell_stopped(self, number: int, found: search_ranking.Stopped) -> None:
+    def _tell_stopped(self, number: int, found: search_ranking.StoppedRecipe) -> None:
         """Tell the study that a recipe was given up: without a value; its runs that hadn't learned count as failed."""
         import optuna
 
@@ -469,7 +469,7 @@ class Asking:
             trial.set_constraint("failed", found.flat)
         self._opened.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
-    def _tell_one(self, number: int, found: search_ranking.Judged) -> None:
+    def _tell_one(self, number: int, found: search_ranking.RankedRecipe) -> None:
         import optuna
 
         study, trial = self._opened, self._suggested(number)

@@ -58,7 +58,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Counts:
+class AnswerCounts:
     """What accuracies alone tell of the noise, without the answers that made them; fractions, NaN where not known.
 
     Runs share their examples, so `observed` may well be below `binomial`. Without per-example answers the spread can't
@@ -436,7 +436,7 @@ def binomial_floor(score: float, examples: int) -> float:
     return math.sqrt(score * (1 - score) / examples)
 
 
-def counts_only(scores: np.ndarray, examples: int) -> Counts:
+def counts_only(scores: np.ndarray, examples: int) -> AnswerCounts:
     """What the accuracies [R] of runs on the same `examples` tell by themselves; see `Counts` for what they can't.
 
     `training_least` puts the most that single answers can vary, p (1 - p) R/(R-1), into the estimate of `floor`.
@@ -448,4 +448,4 @@ def counts_only(scores: np.ndarray, examples: int) -> Counts:
     variance = float(np.var(scores, ddof=1, dtype=float)) if runs > 1 else NAN
     single = mean * (1 - mean) * runs / (runs - 1) if runs > 1 else NAN
     least = _root(_training_variance(variance, single, examples))
-    return Counts(runs, examples, mean, binomial_floor(mean, examples), math.sqrt(variance), least)
+    return AnswerCounts(runs, examples, mean, binomial_floor(mean, examples), math.sqrt(variance), least)

@@ -7,12 +7,12 @@ from typing import Any
 
 from harness.common.errors import HarnessError
 from harness.data import vocabulary
-from harness.data.tokenization import Split, Task
+from harness.data.tokenization import Task, TokenizedSplit
 from harness.models.pretrained import Network
 from harness.training import lanes
 
 
-def check(network: Network, task: Task, model: str, more: Sequence[Split] = ()) -> None:
+def check(network: Network, task: Task, model: str, more: Sequence[TokenizedSplit] = ()) -> None:
     """Raise HarnessError for texts of the task, or of `more` splits, that the network of `model` can't read."""
     splits = (*task.splits, *more)
     longest, limit = max(split.input_ids.shape[1] for split in splits), network.positions

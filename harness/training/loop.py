@@ -36,7 +36,7 @@ from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Trial
 from harness.data import augmentation, tasks, tokenization, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows
-from harness.data.tokenization import Split, Task
+from harness.data.tokenization import Task, TokenizedSplit
 from harness.models import methods, normalisation, pretrained, token_hash
 from harness.models.pretrained import Network
 from harness.records import early_signals
@@ -244,7 +244,7 @@ def network(recipe: Recipe, task: Task) -> Network:
     # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
     # regression has a second output that nothing reads.
     outputs = max(2, task.num_labels)
-    return pretrained.network(recipe.model, outputs, recipe.trains, tokens=recipe.task.kind == "tokens")
+    return pretrained.network(recipe.model, outputs, recipe.peft_config, tokens=recipe.task.kind == "tokens")
 
 
 def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
@@ -476,7 +476,7 @@ class _Log:
 class _Data:
     """A split on the device, padded to a multiple of some tokens that is no more than the model reads."""
 
-    def __init__(self, split: Split, device: torch.device, pad: int, multiple: int, most: int | None) -> None:
+    def __init__(self, split: TokenizedSplit, device: torch.device, pad: int, multiple: int, most: int | None) -> None:
         width = split.input_ids.shape[1]
         more = min(math.ceil(width / multiple) * multiple, most or sys.maxsize) - width
         wide = {"input_ids": pad, "token_type_ids": 0, **({} if split.sentences is None else {"labels": NO_LABEL})}
@@ -580,7 +580,7 @@ class _Run:
         if self.recipe.soft_targets:
             self.targets = remedies.Targets(self.recipes, task.train.labels, task.num_labels, device)
 
-    def _augmented(self, pack: Sequence[Trial]) -> tuple[Split, Tensor, list[str | None]]:
+    def _augmented(self, pack: Sequence[Trial]) -> tuple[TokenizedSplit, Tensor, list[str | None]]:
         """The training split with each lane's changed copies behind it, and how to find and name them.
 
         Lanes have the examples in common; a lane's copies C stand `behind` [L, 1] rows further on than they would if
@@ -824,7 +824,7 @@ class _Run:
         for lane, (recipe, choice) in enumerate(zip(self.recipes, self.choices, strict=True)):
             if lane in self.stops:
                 self.standing[-1][lane] = before[lane]
-            if not recipe.chooses or lane in self.stops:
+            if not recipe.selects_checkpoint or lane in self.stops:
                 continue
             better = choice.see(self._value(recipe, logits[lane]))
             if recipe.keep_best and not better:

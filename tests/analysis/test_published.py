@@ -34,7 +34,7 @@ def own(recipe=None, final=None, best=None, **fields) -> Own:
     return Own(**(given | {"final": final, "best": final if best is None else best} | fields))
 
 
-def against(cell: Own, recipe: str, version: str, stand_in: str | None = None) -> published.Comparison:
+def against(cell: Own, recipe: str, version: str, stand_in: str | None = None) -> published.PublishedComparison:
     (found,) = (
         one for one in compare(cell, stand_in) if (one.published.recipe, one.published.version) == (recipe, version)
     )

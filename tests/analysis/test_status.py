@@ -43,7 +43,7 @@ NOW = datetime(2025, 1, 1, 12, tzinfo=UTC)
 def here(tmp_path, monkeypatch):
     """An empty folder with sweeps/, on a machine of two cores that is busy with one and a half."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, ()))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
     monkeypatch.setattr(status, "use", lambda host: ("CPU load: 1.5 on 2 cores",))
     return tmp_path
 

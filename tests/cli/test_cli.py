@@ -43,7 +43,7 @@ PROFILES = TWO + (
 def here(tmp_path, monkeypatch):
     """An empty folder with sweeps/, on a machine of two cores."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, ()))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
     (tmp_path / "sweeps").mkdir()
     return tmp_path
 
@@ -254,7 +254,9 @@ def test_the_profile_that_was_run_is_meant(here, monkeypatch):
     path = here / "sweeps" / "small.yaml"
     path.write_text(PROFILES)
     made = store_of(here / "results", load(path, "embedded", ["seeds=1..1", "lr=1e-5"]), {0: [Run(300)], 1: [Run(200)]})
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, (("a GPU", 2**36),)))  # would choose paper
+    monkeypatch.setattr(
+        machine, "detect_hardware", lambda: Machine(2, 2**34, (("a GPU", 2**36),))
+    )  # would choose paper
     monkeypatch.setattr(machine.hub, "check_model", lambda spec: None)
     monkeypatch.setattr(machine.tasks, "check", lambda spec: None)
 

@@ -610,6 +610,6 @@ def test_every_shipped_sweep_loads_under_each_profile(path):
 def test_a_recipe_sets_what_differs_from_the_default_and_what_its_method_reads() -> None:
     plain = Recipe(task=TaskSpec(name="rte"), model=ModelSpec(name="bert-base-uncased"), lr=1e-5, epochs=1)
     lora = plain.model_copy(update={"method": "lora", "mixout": 0.1})
-    said = [name for name in ("lora_rank", "mixout", "adapter_size", "method") if lora.sets(name)]
+    said = [name for name in ("lora_rank", "mixout", "adapter_size", "method") if lora.is_set(name)]
     assert said == ["lora_rank", "mixout", "method"]
-    assert not plain.sets("lora_rank")
+    assert not plain.is_set("lora_rank")

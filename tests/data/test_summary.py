@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.config.recipe import TaskFiles, TaskSpec
 from harness.data import summary, tasks
-from harness.data.summary import Bin, Example, Leaks, Repeated
+from harness.data.summary import Bin, DatasetExample, Leaks, Repeated
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -64,7 +64,7 @@ def test_by_hand(odd):
         Repeated((4, 5), (2,), ("0", "1"), "same"),
         Repeated((6, 7), (5,), ("1",), "again here"),
     )
-    assert train.longest[0] == Example(8, "0", 5, "one two three four five")
+    assert train.longest[0] == DatasetExample(8, "0", 5, "one two three four five")
     assert [one.number for one in dev.longest] == [3, 4, 5, 2, 6]
     assert found.unit == "words"
     assert found.histogram == (Bin(0, 0, 1, 0), Bin(1, 1, 2, 2), Bin(2, 2, 2, 1), Bin(3, 3, 1, 2), Bin(4, None, 1, 0))

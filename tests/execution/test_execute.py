@@ -243,7 +243,7 @@ class Hours:
         sweep: str,
         profile: str,
         trials: list[Trial],
-        place: train_pack.Place,
+        place: train_pack.WorkerSetup,
         progress: Callable[[int, int], None],
         *rest: object,
     ) -> list[train_pack.Result]:

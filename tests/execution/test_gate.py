@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("it trains")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, ()))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
     monkeypatch.setattr(driver, "InProcess", train)
     return tmp_path
 

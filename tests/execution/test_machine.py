@@ -41,7 +41,7 @@ def test_the_profile_is_the_largest_that_the_machine_can_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, gpus))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, gpus))
     monkeypatch.setattr(hub, "cached", lambda kind, name: cached)
     monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
     path = tmp_path / "sweep.yaml"
@@ -50,7 +50,7 @@ def test_the_profile_is_the_largest_that_the_machine_can_run(
 
 
 def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "here", lambda: Machine(2, 2**34, (("A100", 80 * 2**30),)))
+    monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, (("A100", 80 * 2**30),)))
     monkeypatch.setattr(hub, "cached", lambda kind, name: False)
     monkeypatch.setattr(hub, "reachable", lambda timeout=2.0: False)
     path = tmp_path / "sweep.yaml"

@@ -15,9 +15,9 @@ from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
 from harness.execution import ray_workers
 from harness.execution.packing import Job
-from harness.execution.pool import Heard, LeftError, PutOffError
-from harness.execution.ray_workers import RayPool, Seat
-from harness.execution.train_pack import Place
+from harness.execution.pool import LeftError, PackProgress, PutOffError
+from harness.execution.ray_workers import RayPool, WorkerInfo
+from harness.execution.train_pack import WorkerSetup
 from harness.records import early_signals
 from harness.training.checkpoints import Checkpoints
 
@@ -38,7 +38,7 @@ class FakeRay:
         self.exceptions = SimpleNamespace(RayError=RayError, RayTaskError=type("RayTaskError", (RayError,), {}))
         self.broken = ""
         self.left: list[tuple[tuple[str, ...], bool]] = []
-        self.heard = Heard(0.5)
+        self.heard = PackProgress(0.5)
 
     def init(self, **options: object) -> None:
         pass
@@ -78,7 +78,7 @@ class FakeRay:
                 places.remove(name)
         node = [*places, *self.gpus][0]
         self.started.append(node)
-        seat: object = RayError(self.broken) if self.broken else Seat(node, 1, self.free[node])
+        seat: object = RayError(self.broken) if self.broken else WorkerInfo(node, 1, self.free[node])
         return SimpleNamespace(
             ready=SimpleNamespace(remote=lambda: self.later(seat)),
             progress=SimpleNamespace(remote=lambda: self.later(self.heard)),
@@ -174,7 +174,7 @@ def test_what_a_worker_says_of_its_lanes_is_handed_on(
     ray = FakeRay(a=1)
     made = pool(ray)
     made.start(Job((trial(),)))
-    ray.heard = Heard(0.25, np.ones((1, 10, 5)))
+    ray.heard = PackProgress(0.25, np.ones((1, 10, 5)))
     made.wait(0)
     (running,) = made.running()
     assert running.share == 0.25
@@ -182,7 +182,7 @@ def test_what_a_worker_says_of_its_lanes_is_handed_on(
 
 
 def test_a_ray_worker_says_the_signals_of_its_lanes(trial: Callable[..., Trial]) -> None:
-    worker = ray_workers._Worker(Place("cpu", 1), 1)
+    worker = ray_workers._Worker(WorkerSetup("cpu", 1), 1)
     trials = [trial(1), trial(2)]
     results, _ = worker.train("s", "p", trials, {})
     heard = worker.progress()
@@ -212,7 +212,7 @@ def test_a_pack_is_left_at_its_next_step_and_comes_back_as_left(
 
 
 def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Callable[..., Trial]) -> None:
-    worker = ray_workers._Worker(Place("cpu", 1), 1)
+    worker = ray_workers._Worker(WorkerSetup("cpu", 1), 1)
     trials = [trial(1), trial(2)]
     worker.leave((trials[0].id,))  # meant for a pack that has ended
     assert len(worker.train("s", "p", trials, {})[0]) == 2
@@ -224,7 +224,7 @@ def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Cal
 
 def test_a_ray_worker_keeps_the_state_of_a_pack_that_is_put_off(trial: Callable[..., Trial], tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, math.inf)
-    worker = ray_workers._Worker(Place("cpu", 1, checkpoints=kept), 1)
+    worker = ray_workers._Worker(WorkerSetup("cpu", 1, checkpoints=kept), 1)
     trials = [trial(1), trial(2)]
     for put_off in (False, True):
         assert not kept.kept(trials)

@@ -20,7 +20,7 @@ from harness.common.errors import HarnessError
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import driver, verify
 from harness.execution.driver import Options
-from harness.execution.rerun import Comparison
+from harness.execution.rerun import RerunComparison
 from harness.records.record import RECORDED, Curves, Record
 from harness.records.store import Store
 
@@ -81,7 +81,7 @@ def state(folder: Path) -> dict[str, tuple[int, bytes | None]]:
     }
 
 
-def said(checked: verify.Checked) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+def said(checked: verify.Verification) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
     """(problems, notes), each as (file, rule); every finding is one printable line."""
     for one in (*checked.problems, *checked.notes):
         assert one.found.isprintable()
@@ -466,7 +466,7 @@ def test_a_trained_sweep_is_whole_and_trains_again_identically(trained: tuple[Sw
     assert said(checked) == (set(), set())
     steps: list[tuple[int, int]] = []
     found = verify.retrain(sweep, store, checked.repeatable[1], 1e-3, lambda step, of: steps.append((step, of)))
-    assert isinstance(found, Comparison)
+    assert isinstance(found, RerunComparison)
     assert found.verdict == "identical"
     assert steps[-1][0] == steps[-1][1]
     assert state(store.folder) == before

@@ -11,7 +11,7 @@ import torch
 from harness.common import hub
 from harness.config.trials import Trial
 from harness.execution import in_process, pack_size, train_pack
-from harness.execution.train_pack import Code, Place
+from harness.execution.train_pack import Code, WorkerSetup
 from harness.training import loop
 
 
@@ -63,13 +63,13 @@ def test_the_commit_and_its_uncommitted_changes(checkout: tuple[Path, Callable[.
 
 def test_a_place_takes_over_what_the_driver_knows(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker of a cluster has no checkout and read no command line."""
-    place = Place("cpu", 1, Code("0123abc-dirty", "d" * 64), trusts_remote_code=True)
+    place = WorkerSetup("cpu", 1, Code("0123abc-dirty", "d" * 64), trusts_remote_code=True)
     monkeypatch.setattr(hub, "_trusted", False)
     ((record, _),) = train_pack.train_pack("s", "p", [trial(epochs=1)], place, None)
     environment = record.environment
     assert environment is not None
     assert hub.trusts_remote_code()
-    assert Place("cpu", 1).trusts_remote_code
+    assert WorkerSetup("cpu", 1).trusts_remote_code
     assert (environment.commit, environment.dirty_diff_sha256) == ("0123abc-dirty", "d" * 64)
     assert (environment.driver, environment.cuda) == (None, torch.version.cuda)
     assert (environment.deterministic, environment.matmul_precision) == (False, "highest")
@@ -124,20 +124,20 @@ def test_the_fastest_pack_is_measured(
     trial: Callable[..., Trial], measured: dict[int, float], times: dict[int, float], most: int, fastest: int
 ) -> None:
     measured |= times
-    assert pack_size.lanes(trial(), Place("cpu", 1), 3, most, 10) == fastest
+    assert pack_size.lanes(trial(), WorkerSetup("cpu", 1), 3, most, 10) == fastest
 
 
 def test_what_was_measured_is_kept_apart_by_shape_and_device(
     trial: Callable[..., Trial], measured: dict[int, float], tmp_path: Path
 ) -> None:
-    place = Place("cpu", 1)
+    place = WorkerSetup("cpu", 1)
     measured |= {1: 4.0, 2: 3.0, 4: 2.0}
     assert pack_size.lanes(trial(), place, 3, 4, 10) == 4
     measured |= {2: 5.0}
     assert pack_size.lanes(trial(seed=2, lr=1e-5, epochs=9), place, 3, 4, 10) == 4  # as kept
     assert pack_size.lanes(trial(), place, 3, 2, 10) == 2  # and never more than fit
     shapes = [trial(batch_size=4), trial(padding="batch"), trial(method="lora"), trial(optimizer="sgd")]
-    for other, where in (*((shape, place) for shape in shapes), (trial(), Place("cpu", 2))):
+    for other, where in (*((shape, place) for shape in shapes), (trial(), WorkerSetup("cpu", 2))):
         assert pack_size.lanes(other, where, 3, 4, 10) == 1
     (kept, *_) = sorted((tmp_path / "stability-harness").iterdir(), key=lambda path: path.stat().st_mtime_ns)
     kept.write_text('{"lanes":')
@@ -148,12 +148,12 @@ def test_little_work_is_not_measured(
     trial: Callable[..., Trial], measured: dict[int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured |= {1: 0.01}  # of 100 steps an epoch
-    assert pack_size.lanes(trial(), Place("cpu", 1), 3, 8, 200) == 3
+    assert pack_size.lanes(trial(), WorkerSetup("cpu", 1), 3, 8, 200) == 3
     assert not list(tmp_path.iterdir())
     measured |= {2: 0.005}
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where nothing can be kept
-    assert pack_size.lanes(trial(), Place("cpu", 1), 3, 8, 400) == 2
+    assert pack_size.lanes(trial(), WorkerSetup("cpu", 1), 3, 8, 400) == 2
 
 
 def test_a_measured_step_is_a_real_one(trial: Callable[..., Trial]) -> None:

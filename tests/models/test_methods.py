@@ -117,7 +117,7 @@ def test_what_is_trained_is_stacked_and_changes_and_the_rest_stays(
 ) -> None:
     """Counted by hand: two layers of 16 by 32, 20 words, 32 positions."""
     trials = [trial(seed, lr=1e-2, dropout=0.0, **fields) for seed in (1, 2)]
-    network = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.trains)
+    network = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config)
     full = pretrained.network(trials[0].recipe.model, 2)
     before = {name: value.clone() for name, value in network.module.named_parameters()}
     run = loop._Run(trials, torch.device("cpu"))
@@ -138,7 +138,7 @@ def test_what_is_trained_is_stacked_and_changes_and_the_rest_stays(
 def test_the_frozen_values_are_there_once(trial: Make, fields: dict[str, object]) -> None:
     """Of all methods of a model and of all lanes: no lane's view of them is a copy."""
     recipe = trial(1, **fields).recipe
-    network, full = pretrained.network(recipe.model, 2, recipe.trains), pretrained.network(recipe.model, 2)
+    network, full = pretrained.network(recipe.model, 2, recipe.peft_config), pretrained.network(recipe.model, 2)
     where = {value.data_ptr() for value in full.module.parameters()}
     frozen = [value for name, value in network.module.named_parameters() if name not in network.pretrained]
     assert frozen
@@ -382,7 +382,7 @@ def test_an_adapter_is_its_formula(model: Callable[[str], ModelSpec]) -> None:
 @pytest.mark.parametrize("fields", METHODS, ids=words)
 def test_a_seed_gives_one_head_under_any_method_and_each_its_own_parts(trial: Make, fields: dict[str, object]) -> None:
     recipe = trial(1, **fields).recipe
-    full, network = pretrained.network(recipe.model, 2), pretrained.network(recipe.model, 2, recipe.trains)
+    full, network = pretrained.network(recipe.model, 2), pretrained.network(recipe.model, 2, recipe.peft_config)
     one, again, other = (network.initialised(stream("init", seed)) for seed in (1, 1, 2))
     assert list(one) == list(network.pretrained)
     for name, value in one.items():
@@ -452,7 +452,7 @@ def test_a_lane_is_bit_equal_alone_in_any_place_and_recorded(
     assert len({result.measured.weights_sha256 for result in together}) == len(trials)
     if padding == "dataset":
         monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
-        made = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.trains).recordings
+        made = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings
         made.clear()
         assert all(same(*pair) for pair in zip(loop.train(trials), together, strict=True))
         whats = {key[0].split()[0] for key, play in made.items() if play}  # type: ignore[attr-defined,index]
@@ -464,7 +464,7 @@ def test_alpha_differs_from_lane_to_lane(trial: Make, monkeypatch: pytest.Monkey
     assert len({one.recipe.shape for one in trials}) == 1
     alone = [loop.train([one])[0] for one in trials]
     assert len({result.measured.weights_sha256 for result in alone}) == 3
-    pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.trains).recordings.clear()
+    pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings.clear()
     monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
     assert all(same(*pair) for pair in zip(loop.train(trials), alone, strict=True))
     monkeypatch.setattr(replay, "record", pytest.fail)  # the same recording serves other scales
@@ -631,7 +631,7 @@ def test_a_method_that_the_model_cannot_do_is_refused_before_training(
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(HarnessError):
-        pretrained.network(one.recipe.model, 2, one.recipe.trains)
+        pretrained.network(one.recipe.model, 2, one.recipe.peft_config)
 
 
 # -------------------------------------------------------------------------------------------------------- estimates
@@ -673,7 +673,7 @@ def test_the_estimate_of_what_is_trained_is_near(
     trial: Make, model: Callable[[str], ModelSpec], fields: dict[str, object]
 ) -> None:
     recipe = trial(1, **fields).recipe
-    network = pretrained.network(recipe.model, 2, recipe.trains)
+    network = pretrained.network(recipe.model, 2, recipe.peft_config)
     found = model_shape.trained_count(recipe)
     assert found is not None
     assert found == pytest.approx(network.parameters - HEAD, rel=0.25, abs=1)

@@ -12,10 +12,10 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.data.tokenization import Split, Task
+from harness.data.tokenization import Task, TokenizedSplit
 from harness.execution import driver, gate, train_pack, verify
 from harness.execution.driver import Options
-from harness.execution.rerun import TOLERANCE, Comparison, rerun
+from harness.execution.rerun import TOLERANCE, RerunComparison, rerun
 from harness.execution.train_pack import Result
 from harness.models import token_hash
 from harness.records.record import Record
@@ -25,17 +25,17 @@ pytestmark = pytest.mark.usefixtures("cpu_only")
 HERE = Options(in_process=True)
 
 
-def run(sweep: Sweep, store: Store) -> driver.Ended:
+def run(sweep: Sweep, store: Store) -> driver.SweepOutcome:
     return driver.run(sweep, store, HERE, lambda progress: None)
 
 
 # ---------------------------------------------------------------------------------------------------------- hashes
 
 
-def split(ids: list[list[int]], types: list[list[int]] | None = None) -> Split:
+def split(ids: list[list[int]], types: list[list[int]] | None = None) -> TokenizedSplit:
     lengths = np.array([sum(token > 0 for token in row) for row in ids])
     made = np.array(ids)
-    return Split(made, lengths, np.zeros_like(made) if types is None else np.array(types), np.zeros(len(ids)))
+    return TokenizedSplit(made, lengths, np.zeros_like(made) if types is None else np.array(types), np.zeros(len(ids)))
 
 
 TASK = Task("t", "accuracy", ("no", "yes"), 2, 0, split([[2, 5, 3], [2, 3, 0]]), split([[2, 6, 3]]), "d" * 64, False)
@@ -227,7 +227,7 @@ def test_a_rerun_and_verify_name_the_tokenizer(swept: tuple[Sweep, Store, Path])
     assert rerun(sweep, store, trial, TOLERANCE).verdict == "identical"
     swap(model)
     again = verify.retrain(sweep, store, trial, 1e9)  # whatever the tolerance
-    assert isinstance(again, Comparison)
+    assert isinstance(again, RerunComparison)
     assert again.verdict == "different"
     assert again.reasons[0].startswith("tokenizer (other token ids of the same texts): ")
     assert len(again.reasons) == 1

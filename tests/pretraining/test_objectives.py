@@ -15,8 +15,8 @@ from harness.pretraining.objectives import (
     Frame,
     Masked,
     Pairs,
-    Rows,
     Singles,
+    TokenRows,
     _cut,
     examples,
     loss,
@@ -33,8 +33,8 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def rows_of(tokens: torch.Tensor, begins: torch.Tensor | None = None) -> Rows:
-    return Rows(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens >= SPECIALS, begins)
+def rows_of(tokens: torch.Tensor, begins: torch.Tensor | None = None) -> TokenRows:
+    return TokenRows(tokens, torch.ones_like(tokens, dtype=torch.bool), tokens >= SPECIALS, begins)
 
 
 def sentences(lengths: list[int], document: list[int]) -> Sentences:

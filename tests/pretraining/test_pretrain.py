@@ -20,8 +20,8 @@ from harness.data.embedded import model_folder
 from harness.data.embedded.language import VOCABULARY, dataset, pretraining_pairs
 from harness.pretraining import objectives
 from harness.pretraining.networks import build_bert, build_tokenizer, embedded_config, encode
-from harness.pretraining.objectives import Rows
-from harness.pretraining.pretrain import PretrainResult, Stopped, pretrain, schedule
+from harness.pretraining.objectives import TokenRows
+from harness.pretraining.pretrain import PretrainingStopped, PretrainResult, pretrain, schedule
 from harness.pretraining.settings import PretrainError, Settings
 from harness.pretraining.state import Order
 
@@ -276,7 +276,7 @@ def test_a_run_stopped_by_ctrl_c_goes_on_to_the_same_bits(name: str, texts: Path
 
     out = tmp_path / "out"
     for at in (4, 11):
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(PretrainingStopped) as stopped:
             pretrain(out, settings, progress=interrupt)
         assert (stopped.value.step, stopped.value.terminated) == (at, False)
         assert sorted(path.name for path in (tmp_path / "out.unfinished").iterdir()) == [".lock", "state.safetensors"]
@@ -316,7 +316,7 @@ def test_a_state_that_was_changed_is_not_gone_on_from(tmp_path: Path) -> None:
     whole = pretrain(tmp_path / "whole", changed(OWN, steps=6))
     state = tmp_path / "out.unfinished" / "state.safetensors"
     for damage in (lambda content: content[: len(content) // 2], lambda content: content[:-3] + b"abc"):
-        with pytest.raises(Stopped):
+        with pytest.raises(PretrainingStopped):
             pretrain(tmp_path / "out", changed(OWN, steps=6), progress=stop_at(3))
         state.write_bytes(damage(state.read_bytes()))
         made = pretrain(tmp_path / "out", changed(OWN, steps=6), progress=stop_at(0))
@@ -337,7 +337,7 @@ def test_going_on_with_other_settings_is_refused_and_the_differing_one_named(tmp
     path = tmp_path / "texts.txt"
     path.write_text("all dog runs\nno bird naps\nsome rose naps slowly\n" * 9)
     settings, out = changed(OWN, texts=(path,), held_out=0.0, steps=6), tmp_path / "out"
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(PretrainingStopped) as stopped:
         pretrain(out, settings, progress=stop_at(2))
     assert stopped.value.terminated
     rule = "an unfinished pretraining goes on with what it began with"
@@ -464,7 +464,7 @@ def test_the_shipped_model_has_learned_the_language() -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     network = AutoModelForMaskedLM.from_pretrained(model_folder()).eval()
     tokens = encode([pair for pair in dataset("validation") if pair.entailed], tokenizer)
-    rows = Rows(tokens, tokens != 0, tokens >= 5)
+    rows = TokenRows(tokens, tokens != 0, tokens >= 5)
     inputs, labels = objectives.mask_tokens(rows, generator(0), share=0.2, mask=MASK, words=torch.arange(5, 84))
     with torch.no_grad():
         logits = network(input_ids=inputs, attention_mask=(inputs != 0).long()).logits

@@ -16,7 +16,7 @@ from harness.config.trials import expand
 from harness.records.imported import is_imported, of_import, save_imported
 from harness.records.record import Environment, Measured
 from harness.records.store import frame
-from harness.records.study import SOURCE, Cell, Imported, columns, joined, of_sweep
+from harness.records.study import SOURCE, Imported, StudyCell, columns, joined, of_sweep
 
 ODD = (("method", "<b>|$x$|</b>"), ("k", None), ("on", True)), (("method", "=1+1"), ("k", 2.5), ("on", False))
 
@@ -82,7 +82,7 @@ def test_values_of_a_sweeps_axes_stay_as_written(tmp_path):
 
 def test_a_study_without_axes_has_one_cell(tmp_path):
     study = study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1\n", {})
-    assert (study.axes, study.cells) == ((), (Cell(()),))
+    assert (study.axes, study.cells) == ((), (StudyCell(()),))
     assert study.cells[0].label == "the only recipe"
     assert list(study.runs["status"]) == ["missing"]
 

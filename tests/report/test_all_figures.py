@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import Diagnosis
-from harness.records.study import Cell, Study, joined
+from harness.records.study import Study, StudyCell, joined
 from harness.report.figures import all_figures, style
 
 
@@ -140,7 +140,7 @@ def test_odd_names_are_drawn_as_they_are(tmp_path):
 
 def large(cells: int, seeds: int, values: int) -> Analysis:
     """A large import, its tables made by hand: how the figures cope is the question here, not the statistics."""
-    made = tuple(Cell((("dataset", f"d{i // values}"), ("method", f"m{i % values}"))) for i in range(cells))
+    made = tuple(StudyCell((("dataset", f"d{i // values}"), ("method", f"m{i % values}"))) for i in range(cells))
     rng, n = np.random.default_rng(0), cells * seeds
     score = rng.uniform(0.4, 0.9, n)
     failed = np.where(score <= 0.5, "failed", "ok")

@@ -4,7 +4,7 @@ import pytest
 from drawn_figures import marks, words
 
 from harness.config.search_space import Range, Search
-from harness.records.study import Cell, Study
+from harness.records.study import Study, StudyCell
 from harness.report.figures import search as figures_search
 
 SPACE = (
@@ -27,7 +27,7 @@ SHARES = pd.DataFrame({"field": ["lr", "epochs", "schedule"], "value": [0.7, 0.2
 @pytest.fixture(scope="module")
 def shown():
     search = Search.model_construct(space=SPACE)
-    study = Study("made", "Made", (Cell(()),), pd.DataFrame({"metric": ["accuracy"]}), stand_in="a stand-in")
+    study = Study("made", "Made", (StudyCell(()),), pd.DataFrame({"metric": ["accuracy"]}), stand_in="a stand-in")
     scores = [np.array([0.5, 0.7]), np.array([0.9]), np.zeros(0), np.array([0.7])]
     result = dict(figures_search.draw_search(study, RANKED, scores, search, SHARES))
     for figure in result.values():
@@ -73,7 +73,7 @@ def test_an_unknown_share_is_a_dash(shown):
 
 
 def test_a_search_without_a_finished_recipe_has_no_figures():
-    study = Study("made", "Made", (Cell(()),), pd.DataFrame({"metric": ["accuracy"]}))
+    study = Study("made", "Made", (StudyCell(()),), pd.DataFrame({"metric": ["accuracy"]}))
     nothing = RANKED.assign(value=np.nan)
     shares = SHARES.assign(value=np.nan)
     assert list(figures_search.draw_search(study, nothing, [], Search.model_construct(space=SPACE), shares)) == []

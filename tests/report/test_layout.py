@@ -7,7 +7,7 @@ from made_runs import HEAD, Run, study_of
 
 from harness.analysis import cells as cells_module
 from harness.analysis import spread_and_level
-from harness.records.study import Axes, Cell, Study
+from harness.records.study import Axes, Study, StudyCell
 from harness.report.figures import scores
 from harness.report.figures.layout import Layout, layout
 
@@ -49,7 +49,7 @@ def grid(**axes: int) -> Study:
     cells: list[Axes] = [()]
     for name, size in axes.items():
         cells = [(*cell, (name, f"{name}{i}")) for cell in cells for i in range(size)]
-    return Study("made", "Made", tuple(map(Cell, cells)), pd.DataFrame())
+    return Study("made", "Made", tuple(map(StudyCell, cells)), pd.DataFrame())
 
 
 @pytest.mark.parametrize(

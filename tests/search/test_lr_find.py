@@ -140,19 +140,23 @@ def test_the_warning_says_its_evidence_and_its_absence_is_said_too(made) -> None
     curve = lr_range.Curve(1, np.array([1e-5]), np.array([0.7]), np.array([0.7]), 2.1e-5, 1.9e-5)
     tested = lr_range.rates_tested(sweep, store, trials)
     near = lr_range.failing_near(tested, [2.1e-5, 1.9e-5])
-    said = " ".join(lr_range.words(lr_range.Found(recipe, (curve,), near, tested)))
+    said = " ".join(lr_range.words(lr_range.RangeTest(recipe, (curve,), near, tested)))
     assert "Where the loss falls fastest: 2.1e-5 (geometric mean of 1 seed, 2.1e-5 to 2.1e-5)." in said
     assert "Warning: finished runs of this sweep failed near there: " in said
     for one in near:
         assert f"{one.failed} of {one.finished} failed at lr {one.lr:g}".replace("e-05", "e-5") in said
-    assert "No finished run of this sweep near" in lr_range.words(lr_range.Found(recipe, (curve,), (), tested))[-1]
-    assert "nothing is known of failing" in lr_range.words(lr_range.Found(recipe, (curve,), (), ()))[-1]
+    assert "No finished run of this sweep near" in lr_range.words(lr_range.RangeTest(recipe, (curve,), (), tested))[-1]
+    assert "nothing is known of failing" in lr_range.words(lr_range.RangeTest(recipe, (curve,), (), ()))[-1]
     assert "low end of the range" not in said
     edge = lr_range.Curve(1, curve.lr, curve.loss, curve.raw, 1.05e-5, 1.9e-5)
-    assert "That lies at the low end of the range" in " ".join(lr_range.words(lr_range.Found(recipe, (edge,), (), ())))
+    assert "That lies at the low end of the range" in " ".join(
+        lr_range.words(lr_range.RangeTest(recipe, (edge,), (), ()))
+    )
     two = lr_range.Curve(2, curve.lr, curve.loss, curve.raw, 8.4e-5, None)
-    assert lr_range.Found(recipe, (curve, two), (), ()).suggested("steepest") == pytest.approx((4.2e-5, 2.1e-5, 8.4e-5))
-    assert lr_range.Found(recipe, (curve, two), (), ()).suggested("tenth") == pytest.approx((1.9e-5,) * 3)
+    assert lr_range.RangeTest(recipe, (curve, two), (), ()).suggested("steepest") == pytest.approx(
+        (4.2e-5, 2.1e-5, 8.4e-5)
+    )
+    assert lr_range.RangeTest(recipe, (curve, two), (), ()).suggested("tenth") == pytest.approx((1.9e-5,) * 3)
 
 
 def test_several_recipes_are_refused_with_what_tells_them_apart(made) -> None:

@@ -24,7 +24,7 @@ from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.packing import Job
 from harness.execution.pool import LeftError
-from harness.execution.train_pack import place_of
+from harness.execution.train_pack import worker_setup
 from harness.records.store import Store
 from harness.search import ray_tune, search
 
@@ -122,7 +122,7 @@ def test_what_asha_stops_is_missing_and_pruned_in_the_journal(write, tmp_path, c
 def test_a_trial_tells_tune_what_it_may_be_stopped_at_and_leaves_as_it_is_told(write, monkeypatch) -> None:
     pruner = "{name: successive_halving, n_warmup_steps: 30, n_majority_steps: 60}"
     sweep = load(write(f"pruner: {pruner}, sampler: grid", "{lr: [1e-3, 1e-2]}", "epochs: 5"))
-    place = place_of(sweep, "cpu", 1, None, None)
+    place = worker_setup(sweep, "cpu", 1, None, None)
     trials, said, ended = expand(sweep), [], {}
     leaving: list[bool | None] = [None]  # whether it leaves, and then whether it is put off
 

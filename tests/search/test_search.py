@@ -25,7 +25,7 @@ from harness.analysis import search_ranking
 from harness.cli import arguments
 from harness.cli.app import app
 from harness.common.errors import HarnessError
-from harness.config.search_space import Range, neat
+from harness.config.search_space import Range, round_to_range
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
@@ -33,7 +33,7 @@ from harness.execution import driver, rerun, verify
 from harness.execution import train_pack as train_pack_module
 from harness.execution.driver import Options
 from harness.execution.packing import Job
-from harness.execution.pool import Heard, Running
+from harness.execution.pool import PackProgress, Running
 from harness.records import early_signals
 from harness.records.record import Record
 from harness.records.store import Store
@@ -391,9 +391,9 @@ def test_a_search_over_ray_asks_for_as_many_recipes_as_there_are_workers(write, 
 
 def test_numbers_are_as_a_person_would_write_them_and_within_their_range() -> None:
     lr = Range(field="lr", low=1.2345e-4, high=9.8765e-4, log=True)
-    assert neat(3.45678e-4, lr) == 3.46e-4
-    assert (neat(1.23451e-4, lr), neat(9.87649e-4, lr)) == (1.2345e-4, 9.8765e-4)
-    assert neat(0.30000000000000004, Range(field="warmup_ratio", low=0.0, high=0.3, step=0.1)) == 0.3
+    assert round_to_range(3.45678e-4, lr) == 3.46e-4
+    assert (round_to_range(1.23451e-4, lr), round_to_range(9.87649e-4, lr)) == (1.2345e-4, 9.8765e-4)
+    assert round_to_range(0.30000000000000004, Range(field="warmup_ratio", low=0.0, high=0.3, step=0.1)) == 0.3
     assert Range(field="warmup_ratio", low=0.0, high=0.3, step=0.1).values == (0.0, 0.1, 0.2, 0.3)
     assert Range(field="epochs", low=2, high=5).values == (2, 3, 4, 5)
     assert Range(field="epochs", low=2, high=6, step=2).values == (2, 4, 6)
@@ -626,13 +626,13 @@ def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, ev
 
     def hopeless(*lanes: np.ndarray, job: Job = last, asking: search.Asking = asking) -> bool:
         asking.looked.clear()
-        return asking.hopeless(Running(job, Heard(0.5, np.concatenate(lanes)), 1.0))
+        return asking.hopeless(Running(job, PackProgress(0.5, np.concatenate(lanes)), 1.0))
 
     assert hopeless(lost, lost)
     assert not hopeless(lost, fine)
     assert not hopeless(lost, job=Job(last.trials[:1]))  # its other seed may be better
     assert not hopeless(lost * np.nan, lost)
-    assert not asking.hopeless(Running(last, Heard(0.01), 1.0))
+    assert not asking.hopeless(Running(last, PackProgress(0.01), 1.0))
     assert not hopeless(lost, lost, asking=search.Asking(sweep, store))
     twice = journal(store)[-1]
     asking._opened.enqueue_trial(twice.params)
@@ -655,7 +655,9 @@ def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_
     for trial in expand(plan):
         if trial.cell == 3:
             store.path(trial.id).unlink()
-    stopped = [search_ranking.Stopped(plan.cells[3].label, "training loss above 0.7 at 25 % of a run", 0.25, 1.0, 2)]
+    stopped = [
+        search_ranking.StoppedRecipe(plan.cells[3].label, "training loss above 0.7 at 25 % of a run", 0.25, 1.0, 2)
+    ]
     assert stopped[0].saved == pytest.approx(3)
     found = search_page.write_report(plan, store, stopped)
     assert found.said[0].startswith(
@@ -668,7 +670,7 @@ def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_
         "the search's training time."
     )
     assert found.summary["stopped"] == [asdict(stopped[0]) | {"saved_seconds": 3.0}]
-    more = [*stopped, search_ranking.Stopped("lr 1", "", 0.5, 1.0, 2)]
+    more = [*stopped, search_ranking.StoppedRecipe("lr 1", "", 0.5, 1.0, 2)]
     assert (
         search_page.write_report(plan, store, more)
         .said[1]

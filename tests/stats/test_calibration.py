@@ -13,7 +13,7 @@ from sklearn.metrics import (
 )
 
 from harness.analysis.analyze import analyse
-from harness.analysis.dev_answers import Answers
+from harness.analysis.dev_answers import DevAnswers
 from harness.analysis.dev_answers import calibration as calibration_table
 from harness.analysis.dev_answers import confusion as confusion_table
 from harness.analysis.dev_answers import scores as score_table
@@ -68,7 +68,7 @@ def test_confusion_is_scikit_learns(tmp_path):
     logits = rng.normal(size=(3, 40, 4)) + 1.5 * np.eye(4)[labels]
     logits[:, :, 3] = -9  # a class that is neither there nor answered
     study = study_of(tmp_path, ONE, {0: [Run(300), Run(310), Run(320)]})
-    found = confusion_table(study, [Answers(logits, labels, (0, 1, 2))])
+    found = confusion_table(study, [DevAnswers(logits, labels, (0, 1, 2))])
     answers = logits.argmax(axis=2)
     every = {"labels": range(4), "zero_division": np.nan}
     total = confusion_matrix(np.tile(labels, 3), answers.ravel(), labels=range(4))
@@ -91,7 +91,7 @@ def test_the_scores_of_a_cell_are_scikit_learns(tmp_path):
     labels = rng.integers(0, 3, 40)
     logits = rng.normal(size=(3, 40, 3)) + np.eye(3)[labels]
     study = study_of(tmp_path, ONE, {0: [Run(300), Run(310), Run(320)]})
-    (row,) = score_table(study, [Answers(logits, labels, (0, 1, 2))]).to_dict("records")
+    (row,) = score_table(study, [DevAnswers(logits, labels, (0, 1, 2))]).to_dict("records")
     answers = logits.argmax(axis=2)
     macro = [f1_score(labels, answer, average="macro") for answer in answers]
     matthews = [matthews_corrcoef(labels, answer) for answer in answers]

@@ -25,7 +25,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.execution import driver, train_pack
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
-from harness.execution.train_pack import Place
+from harness.execution.train_pack import WorkerSetup
 from harness.records.record import Environment
 from harness.records.store import Store
 from harness.training import checkpoints, loop
@@ -438,7 +438,7 @@ def test_a_node_that_does_not_see_the_folder_keeps_its_own(
     trial: Make, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    place = Place("cpu", 1, checkpoints=Checkpoints(Path("/nowhere/results/checkpoints"), 0))
+    place = WorkerSetup("cpu", 1, checkpoints=Checkpoints(Path("/nowhere/results/checkpoints"), 0))
     trials, seen = [trial(1), trial(2)], []
 
     def progress(step: int, steps: int) -> None:

@@ -12,13 +12,13 @@ from harness.common.errors import HarnessError
 from harness.records import study
 from harness.records.importing.options import ImportOptions
 from harness.records.importing.states import NONE
-from harness.records.importing.table import Table
+from harness.records.importing.table import SourceTable
 from harness.records.importing.text import listed, parse_number, printable, quoted, split_names, storable
 
 SEED_OF_PATH = "the seed of --seed-from"  # the column that --seed-from makes
 
 
-def require(column: str, option: str, tables: Sequence[Table]) -> None:
+def require(column: str, option: str, tables: Sequence[SourceTable]) -> None:
     """Raise HarnessError unless every table has a column, under a name that can be kept."""
     for table in tables:
         if column and column in table.columns:
@@ -45,7 +45,7 @@ def wanted(options: ImportOptions) -> set[str]:
     return names | {value for name in others if (value := getattr(options, name))}
 
 
-def with_seeds_of_paths(tables: Sequence[Table], pattern: str) -> list[Table]:
+def with_seeds_of_paths(tables: Sequence[SourceTable], pattern: str) -> list[SourceTable]:
     """The tables with the seed that `pattern` finds where each run lies, and a column for each of its named groups."""
     try:
         expression = re.compile(pattern)
@@ -66,7 +66,7 @@ def with_seeds_of_paths(tables: Sequence[Table], pattern: str) -> list[Table]:
     return [_with_seeds(table, expression, group) for table in tables]
 
 
-def _with_seeds(table: Table, expression: re.Pattern[str], group: str | int) -> Table:
+def _with_seeds(table: SourceTable, expression: re.Pattern[str], group: str | int) -> SourceTable:
     paths = table.paths or table.places
     matches = [expression.search(path) for path in paths]
     for path, match in zip(paths, matches, strict=True):
@@ -82,7 +82,7 @@ def _with_seeds(table: Table, expression: re.Pattern[str], group: str | int) -> 
     return replace(table, columns=table.columns | columns, known=(*table.known, *columns))
 
 
-def cell_columns(given: Sequence[str], tables: Sequence[Table]) -> tuple[str, ...]:
+def cell_columns(given: Sequence[str], tables: Sequence[SourceTable]) -> tuple[str, ...]:
     """The columns that tell cells apart, from the texts of --cell."""
     names: list[str] = []
     for text in given:
@@ -112,7 +112,7 @@ def axis_names(columns: Sequence[str]) -> tuple[dict[str, str], str | None]:
     return names, note if renamed else None
 
 
-def number_or_column(text: str | None, tables: Sequence[Table], option: str) -> float | str | None:
+def number_or_column(text: str | None, tables: Sequence[SourceTable], option: str) -> float | str | None:
     """A number, or the name of a column."""
     if text is None:
         return None
@@ -123,7 +123,7 @@ def number_or_column(text: str | None, tables: Sequence[Table], option: str) -> 
     return text
 
 
-def check_roles(options: ImportOptions, cell: Sequence[str], tables: Sequence[Table]) -> None:
+def check_roles(options: ImportOptions, cell: Sequence[str], tables: Sequence[SourceTable]) -> None:
     """Raise HarnessError for columns that aren't there, or that are to play two parts."""
     named = [("--seed", options.seed), ("--metric", options.metric)]
     named += [(f"--{name}", getattr(options, name)) for name in ("test", "best", "loss")]
@@ -143,7 +143,7 @@ def check_roles(options: ImportOptions, cell: Sequence[str], tables: Sequence[Ta
     _check_directions(options, tables)
 
 
-def _check_directions(options: ImportOptions, tables: Sequence[Table]) -> None:
+def _check_directions(options: ImportOptions, tables: Sequence[SourceTable]) -> None:
     for table in tables:
         against = table.minimised if options.higher_is_better else table.maximised
         if options.metric in against:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.records.importing.columns import require
-from harness.records.importing.table import Table
+from harness.records.importing.table import SourceTable
 from harness.records.importing.text import parse_number, quoted, split_names, text_of
 
 _TRUTH = {"true", "false"}
@@ -36,7 +36,7 @@ class Condition:
         return held
 
 
-def conditions(given: Sequence[str], tables: Sequence[Table]) -> list[Condition]:
+def conditions(given: Sequence[str], tables: Sequence[SourceTable]) -> list[Condition]:
     """The conditions of `COLUMN=VALUE,…` and `COLUMN!=VALUE,…`; raises HarnessError for others.
 
     Several `=` of one column allow the values of all; several `!=` forbid them all.

@@ -11,11 +11,11 @@ import numpy as np
 from harness.records.curve_files import Points, RunCurves
 from harness.records.importing.merging import Runs
 from harness.records.importing.options import ImportOptions
-from harness.records.importing.rows import Rows
+from harness.records.importing.rows import ImportedRows
 from harness.records.importing.table import Series
 
 
-def curves_of(options: ImportOptions, rows: Rows, runs: Runs, scale: float) -> dict[int, RunCurves]:
+def curves_of(options: ImportOptions, rows: ImportedRows, runs: Runs, scale: float) -> dict[int, RunCurves]:
     """The curves of the runs that have some, by their place among `runs`; scores are multiplied by `scale`."""
     tables, places = rows.table_of_row, rows.row_in_table
     found: dict[int, RunCurves] = {}
@@ -40,7 +40,9 @@ def _points(series: Series | None, scale: float = 1.0) -> Points | None:
     return np.asarray(series.steps, dtype=float), np.asarray(series.values, dtype=float) * scale
 
 
-def _of_rows(rows: Rows, runs: Runs, tables: Sequence[int], known: Mapping[int, RunCurves]) -> dict[int, RunCurves]:
+def _of_rows(
+    rows: ImportedRows, runs: Runs, tables: Sequence[int], known: Mapping[int, RunCurves]
+) -> dict[int, RunCurves]:
     """Curves of runs that are several rows each, of a table with a column of steps that rise in every run."""
     found: dict[int, RunCurves] = {}
     columns: dict[str, list[object]] = {}

@@ -11,18 +11,18 @@ import numpy as np
 import pandas as pd
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.records.importing import precision
 from harness.records.importing.merging import Runs
 from harness.records.importing.options import ImportOptions
-from harness.records.importing.rows import Rows
+from harness.records.importing.rows import ImportedRows
 from harness.records.importing.text import parse_number
 
 NEAR = 0.001  # a score this near to the majority, yet not at it, deserves a word
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedRuns:
     """The table of runs, `_seed` their place among the seeds, and how many failed by the file's precision alone."""
 
     table: pd.DataFrame
@@ -30,7 +30,7 @@ class Judged:
     example: str
 
 
-def check_counts(examples: np.ndarray, rows: Rows, score: np.ndarray, size: np.ndarray) -> str:
+def check_counts(examples: np.ndarray, rows: ImportedRows, score: np.ndarray, size: np.ndarray) -> str:
     """A word on scores times examples; raises HarnessError where a score is no share or `examples` no whole number."""
     wrong = examples[~np.isnan(examples) & ((examples < 1) | (examples != np.floor(examples)) | (examples > 2**53))]
     if len(wrong):
@@ -54,7 +54,7 @@ def check_counts(examples: np.ndarray, rows: Rows, score: np.ndarray, size: np.n
         return f"{words}."
     place = uneven[0]
     example = f"{score[place]:.6g} × {size[place]:.0f} = {product[place]:.2f}"
-    return f"{words}; that is no whole number for {so_many(len(uneven), 'score')} ({example}): is --examples right?"
+    return f"{words}; that is no whole number for {count_noun(len(uneven), 'score')} ({example}): is --examples right?"
 
 
 def judge(
@@ -64,7 +64,7 @@ def judge(
     majority: np.ndarray | None,  # [cells]
     examples: np.ndarray | None,  # [cells]
     half: np.ndarray,  # [rows] half the last decimal of the scores
-) -> Judged:
+) -> JudgedRuns:
     """One row a run that has a row in the files; what is measured stands with the finished ones alone."""
     done = runs.status == "finished"
     lost = done & runs.diverged
@@ -107,7 +107,7 @@ def judge(
     table = pd.DataFrame(columns)
     for name in ("error", "outcome", "reason", "metric"):
         table[name] = table[name].astype(object)
-    return Judged(table, len(by_precision), example)
+    return JudgedRuns(table, len(by_precision), example)
 
 
 def unseen(table: pd.DataFrame, cells: int, planned: Sequence[Any], levels: Sequence[Any]) -> pd.DataFrame:
@@ -130,7 +130,7 @@ def unseen(table: pd.DataFrame, cells: int, planned: Sequence[Any], levels: Sequ
 
 
 def notes_on_judging(
-    options: ImportOptions, judged: Judged, majority: np.ndarray | None, counting: str | None
+    options: ImportOptions, judged: JudgedRuns, majority: np.ndarray | None, counting: str | None
 ) -> list[str]:
     """Sentences on how failing was judged."""
     if majority is None:
@@ -140,7 +140,7 @@ def notes_on_judging(
     notes = [f"The majority classifier's score is {source}."]
     lacking = int(np.isnan(majority).sum())
     if lacking:
-        notes.append(f"It is not known for {so_many(lacking, 'cell')}, where no run can be called failed.")
+        notes.append(f"It is not known for {count_noun(lacking, 'cell')}, where no run can be called failed.")
     if counting:
         return [*notes, counting]
     if judged.by_precision:

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from harness.common.text import Scalar, so_many
+from harness.common.text import Scalar, count_noun
 from harness.records.importing import tensorboard
 from harness.records.importing.table import (
     Digest,
     Key,
     LoggedRun,
     Series,
-    Table,
+    SourceTable,
     flatten,
     last_step,
     table_of,
@@ -32,7 +32,7 @@ def is_run(names: set[str]) -> bool:
     return "hparams.yaml" in names or "metrics.csv" in names
 
 
-def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
+def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> SourceTable:
     """The runs of the folders; one that logged nothing is missing. A score is the last that was logged."""
     digest, runs, silent = Digest(root), [], 0
     for folder in folders:
@@ -49,14 +49,14 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
         }
         values: dict[Key, Scalar] = {("hparams", name): value for name, value in settings.items()}
         runs.append(LoggedRun(path, path, about, values, history))
-    notes = [f"{label}: {so_many(silent, 'run')} logged nothing."] if silent else []
+    notes = [f"{label}: {count_noun(silent, 'run')} logged nothing."] if silent else []
     return table_of(
         label, "Lightning", runs, digest.sha256, higher_is_better=higher_is_better, state_column="logged",
         notes=[*notes, *uneven_ends(label, [run for run in runs if run.history])],
     )  # fmt: skip
 
 
-class _Loader(yaml.SafeLoader):
+class _HparamsLoader(yaml.SafeLoader):
     """YAML as Lightning writes it: tags of Python objects are read as what they hold."""
 
 
@@ -68,15 +68,15 @@ def _untagged(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Any:
     return node.value
 
 
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _untagged)
-_Loader.add_multi_constructor("!", _untagged)
+_HparamsLoader.add_multi_constructor("tag:yaml.org,2002:python/", _untagged)
+_HparamsLoader.add_multi_constructor("!", _untagged)
 
 
 def _settings(path: Path, digest: Digest) -> dict[str, Scalar]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.load(digest.text(path), _Loader)
+        found = yaml.load(digest.text(path), _HparamsLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         unreadable(path, f"no YAML: {printable(str(error).splitlines()[0])[:100]}", allowed="as Lightning writes it")
     return flatten({str(name): value for name, value in found.items()}) if isinstance(found, dict) else {}

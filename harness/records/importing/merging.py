@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.common.errors import HarnessError
-from harness.common.text import name_cell, so_many
+from harness.common.text import count_noun, name_cell
 from harness.records.importing.options import AGGREGATIONS
-from harness.records.importing.rows import Rows
+from harness.records.importing.rows import ImportedRows
 from harness.records.importing.text import quoted
 from harness.records.study import Axes
 
@@ -50,7 +50,7 @@ class Runs:
 
 
 def merge(
-    rows: Rows,
+    rows: ImportedRows,
     facts: RowFacts,
     seed_column: str,
     number_of_seeds: int,
@@ -71,7 +71,7 @@ def merge(
         raise HarnessError(
             "one row is one run of one seed",
             got=f"{rows.places[first]} and {rows.places[other]} of seed {quoted(rows.values(seed_column)[first])} in "
-            f"{label}, one of {so_many(len(several), 'such seed')}",
+            f"{label}, one of {count_noun(len(several), 'such seed')}",
             allowed=f"different seeds in a cell, or --aggregate {'|'.join(AGGREGATIONS)}",
             fix="add the column that tells them apart to --cell, choose rows with --where, or name --aggregate",
         )
@@ -101,7 +101,8 @@ def merge(
         row = chosen[np.flatnonzero(lost)[0]]
         raise HarnessError(
             "every score is a number, or --nan says what it means that it is none",
-            got=f"{so_many(int(lost.sum()), 'row' if len(chosen) == len(order) else 'run')} of {len(chosen)} with an "
+            got=f"{count_noun(int(lost.sum()), 'row' if len(chosen) == len(order) else 'run')} of "
+            f"{len(chosen)} with an "
             f"empty, NaN or infinite score, first {rows.places[row]} ({quoted(rows.values(metric)[row])})",
             allowed="--nan missing (the run is not known) or --nan diverged (it was trained and failed)",
             fix="choose one of the two",

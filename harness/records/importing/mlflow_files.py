@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.common.text import Scalar
 from harness.records.importing.mlflow_store import curve_of, is_wanted, table_of_mlflow
-from harness.records.importing.table import Digest, Key, LoggedRun, Series, Table, unreadable
+from harness.records.importing.table import Digest, Key, LoggedRun, Series, SourceTable, unreadable
 
 # RunStatus by number, as the store keeps it, and folders that hold no runs.
 _STATES = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
@@ -17,7 +17,7 @@ _SKIP = {"artifacts", "datasets", "inputs", "metrics", "models", "outputs", "par
 
 
 @dataclass(frozen=True)
-class _Run:
+class _MlflowRun:
     folder: Path
     meta: dict[str, str]
     files: dict[Key, Path]
@@ -28,10 +28,10 @@ def is_store(folder: Path) -> bool:
     return next(_found_runs(folder, Digest(folder)), None) is not None
 
 
-def load(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> Table:
+def load(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> SourceTable:
     """The runs of a store, oldest first; of params, tags and metrics only those that are wanted are read."""
     digest = Digest(folder)
-    found = [_Run(path, meta, _files(path)) for path, meta in _found_runs(folder, digest)]
+    found = [_MlflowRun(path, meta, _files(path)) for path, meta in _found_runs(folder, digest)]
     runs = [run for run in found if run.meta.get("lifecycle_stage") != "deleted"]
     runs.sort(key=lambda run: (run.meta.get("start_time", "").zfill(20), run.folder.name))
     if not runs:
@@ -45,7 +45,7 @@ def load(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> 
     )
 
 
-def _logged(run: _Run, keys: list[Key], digest: Digest) -> LoggedRun:
+def _logged(run: _MlflowRun, keys: list[Key], digest: Digest) -> LoggedRun:
     texts = {key: digest.text(path) for key in keys if (path := run.files.get(key)) is not None}
     tag = run.files.get(("tags", "mlflow.runName"))
     status = run.meta.get("status", "1")

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar
-from harness.records.importing.table import Key, LoggedRun, Series, Table, table_of, unreadable
+from harness.records.importing.table import Key, LoggedRun, Series, SourceTable, table_of, unreadable
 from harness.records.importing.text import printable
 
 TABLES = {"experiments", "runs", "params", "metrics", "tags"}
@@ -47,7 +47,7 @@ def table_of_mlflow(
     known: Iterable[Key],
     deleted: int,
     higher_is_better: bool,
-) -> Table:
+) -> SourceTable:
     """Runs of MLflow's, in whatever store they lie, as a table."""
     notes = [f"Runs that were deleted in MLflow are left out: {deleted}."] if deleted else []
     return table_of(
@@ -65,7 +65,7 @@ def table_of_mlflow(
 # ------------------------------------------------------------------------------------------------------- SQLite
 
 
-def load_sqlite(path: Path, connection: sqlite3.Connection, label: str, wanted: set[str], higher: bool) -> Table:
+def load_sqlite(path: Path, connection: sqlite3.Connection, label: str, wanted: set[str], higher: bool) -> SourceTable:
     """The runs of an SQLite store, oldest first; of params, tags and metrics only those that are wanted are read."""
     columns = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
     name = "r.name" if "name" in columns else "NULL"
@@ -136,7 +136,7 @@ def without_credentials(uri: str) -> str:
     return re.sub(r"(?<=//)[^/@]*@", "", uri)
 
 
-def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> Table:
+def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> SourceTable:
     """The runs of a tracking server, by MLflow's own client; raises HarnessError where it isn't installed."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -159,7 +159,7 @@ def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> Table:
         )  # fmt: skip
 
 
-def _of_client(client: Any, uri: str, label: str, wanted: set[str], higher: bool) -> Table:
+def _of_client(client: Any, uri: str, label: str, wanted: set[str], higher: bool) -> SourceTable:
     experiments: dict[str, str] = {}
     token = None
     while token != "":

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar
-from harness.records.importing.table import Key, LoggedRun, Series, Table, plain, table_of, unreadable
+from harness.records.importing.table import Key, LoggedRun, Series, SourceTable, plain, table_of, unreadable
 from harness.records.importing.text import printable
 
 TABLES = {"studies", "trials", "trial_params"}
@@ -31,7 +31,7 @@ def is_journal(path: Path) -> bool:
     return isinstance(first, dict) and first.keys() >= _JOURNAL_KEYS
 
 
-def load(path: Path, label: str, higher_is_better: bool, *, journal: bool) -> Table:
+def load(path: Path, label: str, higher_is_better: bool, *, journal: bool) -> SourceTable:
     """The trials of all studies of a storage.
 
     Columns are `number`, `study`, `state`, `value` (`values_0`, … or the names of several objectives), the params

@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.records.importing import states
 from harness.records.importing.hints import hint_for
-from harness.records.importing.table import Table, UnfitError, flatten, plain, unreadable
+from harness.records.importing.table import SourceTable, UnfitError, flatten, plain, unreadable
 from harness.records.importing.text import quoted, split_names
 
 STEPS = ("step", "global_step", "_step", "steps", "training_iteration", "iteration", "epoch", "trainer/global_step")
 _MOST_NESTED = 100_000  # characters of a text that is read as nested settings
 
 
-def load_file(path: Path, label: str, wanted: set[str]) -> Table:
+def load_file(path: Path, label: str, wanted: set[str]) -> SourceTable:
     """The table of one file; the same bytes are read and hashed. Raises HarnessError."""
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
@@ -112,11 +112,11 @@ class Collector:
                 flat[name] = None if isinstance(inner, dict) else value
         return flat
 
-    def table(self, label: str, sha256: str, path: str) -> Table:
+    def table(self, label: str, sha256: str, path: str) -> SourceTable:
         """All that was taken."""
         candidates = {name: column for name, column in self.candidates.items() if any(map(_is_filled, column))}
-        skipped = so_many(self.blank, "blank row")
-        return Table(
+        skipped = count_noun(self.blank, "blank row")
+        return SourceTable(
             label=label,
             known=tuple(self.known),
             columns={**candidates, **self.columns},
@@ -166,7 +166,7 @@ def _csv(content: bytes, collected: Collector, delimiter: str) -> None:
                 empty += 1
                 continue
             if len(row) != width:
-                raise UnfitError(f"line {start} has {so_many(len(row), 'field')}, the header {width}")
+                raise UnfitError(f"line {start} has {count_noun(len(row), 'field')}, the header {width}")
             collected.blank, empty = collected.blank + empty, 0
             collected.add(dict(zip(header, row, strict=True)), start)
     except csv.Error as error:
@@ -211,7 +211,7 @@ def _json_rows(found: object, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
     elif isinstance(data, list) and isinstance(names, list):  # orient="split"
         for row in data:
             if not isinstance(row, list) or len(row) != len(names):
-                raise UnfitError(f"a row of 'data' has not the {so_many(len(names), 'column')}")
+                raise UnfitError(f"a row of 'data' has not the {count_noun(len(names), 'column')}")
             yield dict(zip(map(str, names), row, strict=True))
     elif found and all(isinstance(value, dict) for value in found.values()) and not wanted & found.keys():
         yield from found.values()  # orient="index": a run by its name

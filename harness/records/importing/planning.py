@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar, name_cell
-from harness.records.importing.rows import Rows
+from harness.records.importing.rows import ImportedRows
 from harness.records.importing.text import quoted
 from harness.records.study import Axes
 
@@ -30,7 +30,7 @@ def _ranks(values: Sequence[Scalar]) -> dict[Scalar, int]:
     return {value: rank for rank, value in enumerate([*distinct, *([None] if None in values else [])])}
 
 
-def cells_of(rows: Rows, columns: Sequence[str], names: Sequence[str]) -> tuple[np.ndarray, tuple[Axes, ...]]:
+def cells_of(rows: ImportedRows, columns: Sequence[str], names: Sequence[str]) -> tuple[np.ndarray, tuple[Axes, ...]]:
     """The cell of each row [rows] and the axes of each cell; cells are the combinations that occur, in order."""
     codes = np.zeros(len(rows.places), dtype=np.int64)
     levels: list[list[Scalar]] = []

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.common.text import Scalar, so_many
-from harness.records.importing.table import Digest, Key, LoggedRun, Series, Table, flatten, table_of, unreadable
+from harness.common.text import Scalar, count_noun
+from harness.records.importing.table import Digest, Key, LoggedRun, Series, SourceTable, flatten, table_of, unreadable
 
 _TIMES = {"timestamp", "date", "pid", "hostname", "node_ip", "checkpoint_dir_name", "done", "config", "trial_id"}
 
@@ -21,7 +21,7 @@ def is_run(names: set[str]) -> bool:
     return "params.json" in names and bool({"result.json", "progress.csv", "error.txt"} & names)
 
 
-def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
+def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> SourceTable:
     """The trials of the folders, and those that an experiment's state names beside them though they have none.
 
     A trial's state is what the experiment says; where its file is missing: ERROR by an error.txt, TERMINATED where
@@ -47,7 +47,7 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
         )
     unknown = sum(not run.history and run.about["status"] == "TERMINATED" for run in runs)
     if unknown:
-        notes.append(f"{label}: {so_many(unknown, 'trial')} TERMINATED without a result.")
+        notes.append(f"{label}: {count_noun(unknown, 'trial')} TERMINATED without a result.")
     return table_of(
         label, "Ray Tune", runs, digest.sha256, higher_is_better=higher_is_better, metrics="results",
         state_column="status", notes=notes,

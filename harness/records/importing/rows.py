@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar
-from harness.records.importing.table import Table
+from harness.records.importing.table import SourceTable
 from harness.records.importing.text import parse_number, quoted, storable, text_of
 
 _PADDED = re.compile(r"[+-]?0[0-9]")  # 007 is a name
@@ -23,10 +23,10 @@ _TRUTH = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImportedRows:
     """The rows of all tables, in their order, or those of them that are chosen."""
 
-    tables: Sequence[Table]
+    tables: Sequence[SourceTable]
     chosen: np.ndarray | None = None
     places: list[str] = field(init=False)
 
@@ -57,12 +57,12 @@ class Rows:
         """Where in its table each row stands."""
         return self._picked([row for table in self.tables for row in range(len(table.places))])
 
-    def keep(self, mask: np.ndarray) -> Rows:
+    def keep(self, mask: np.ndarray) -> ImportedRows:
         """The rows of a mask [rows]."""
         if mask.all():
             return self
         before = np.arange(len(mask)) if self.chosen is None else self.chosen
-        return Rows(self.tables, before[mask])
+        return ImportedRows(self.tables, before[mask])
 
     def numbers(self, column: str, option: str) -> np.ndarray:
         """A column as floats [rows], NaN where it is empty, NaN or infinite; raises HarnessError for text."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.config.recipe import MAX_SEED
 from harness.records import imported, study
 from harness.records.curve_files import RunCurves, packed
@@ -33,10 +33,10 @@ from harness.records.importing.merging import RowFacts, Runs, merge
 from harness.records.importing.mlflow_store import is_uri
 from harness.records.importing.options import ImportOptions, check, check_name, option_words
 from harness.records.importing.planning import MOST_PLANNED, cells_of, one_per_cell, planned_seeds, refuse_plan
-from harness.records.importing.rows import Rows
+from harness.records.importing.rows import ImportedRows
 from harness.records.importing.states import States, recognise
 from harness.records.importing.summary_rows import is_summary
-from harness.records.importing.table import Table, unreadable
+from harness.records.importing.table import SourceTable, unreadable
 from harness.records.importing.text import listed, printable, quoted, storable, text_of
 from harness.records.study import Axes, Imported
 
@@ -118,7 +118,7 @@ def read_runs(options: ImportOptions) -> ImportedRuns:
     majority = number_or_column(options.majority, tables, "--majority")
     examples = number_or_column(options.examples, tables, "--examples")
     check_roles(options, cell, tables)
-    every = Rows(tables)
+    every = ImportedRows(tables)
     summaries = _summaries(every, seed, options)
     rows = every.keep(~summaries)
     if not len(rows.places):
@@ -159,10 +159,10 @@ def set_aside(names: Sequence[str], others: set[str | None]) -> list[str]:
     return [name for name in names if name not in others]
 
 
-def _tables(options: ImportOptions) -> list[Table]:
+def _tables(options: ImportOptions) -> list[SourceTable]:
     names = wanted(options)
     labels: Counter[str] = Counter()
-    tables: list[Table] = []
+    tables: list[SourceTable] = []
     seen: set[object] = set()
     for source in options.sources:
         name = sources.label_of(source)
@@ -189,7 +189,7 @@ def _identity(source: str) -> object:
     return status.st_dev, status.st_ino
 
 
-def _summaries(rows: Rows, seed: str, options: ImportOptions) -> np.ndarray:
+def _summaries(rows: ImportedRows, seed: str, options: ImportOptions) -> np.ndarray:
     """Which rows are summaries over runs [rows]: by their seed, or, where that is empty, by their first column."""
     planned = set(planned_seeds(options.seeds))
     seeds = rows.values(seed)
@@ -208,9 +208,9 @@ class _Reading:
     """What is known of the rows before they become runs."""
 
     options: ImportOptions
-    tables: Sequence[Table]
-    every: Rows
-    rows: Rows
+    tables: Sequence[SourceTable]
+    every: ImportedRows
+    rows: ImportedRows
     seed: str
     cell: tuple[str, ...]
     states: States
@@ -262,7 +262,7 @@ class _Reading:
             *notes_on_judging(options, judged, floor, counting),
             *_notes_on_plan(options, len(rest)),
             *([renamed] if renamed else []),
-            *([f"Curves of {so_many(len(curves), 'run')} came along."] if curves else []),
+            *([f"Curves of {count_noun(len(curves), 'run')} came along."] if curves else []),
         ]
         imported = Imported(
             name=options.name,
@@ -318,7 +318,7 @@ class _Reading:
         return size, counting
 
     def _notes_on_files(self) -> list[str]:
-        rows = so_many(len(self.every.places), "row")
+        rows = count_noun(len(self.every.places), "row")
         read = f"Read from {' and '.join(table.label for table in self.tables)}: {rows}."
         notes = [read, *(note for table in self.tables for note in table.notes)]
         if self.summaries:
@@ -330,7 +330,7 @@ class _Reading:
             ]
             shown = ", ".join(named) + (", …" if self.summaries > len(named) else "")
             verb = "is no run and was" if self.summaries == 1 else "are no runs and were"
-            notes.append(f"{so_many(self.summaries, 'summary row')} {verb} left out: {shown}.")
+            notes.append(f"{count_noun(self.summaries, 'summary row')} {verb} left out: {shown}.")
         return notes
 
     def _notes_on_rows(self, runs: Runs, unused: int) -> list[str]:
@@ -338,12 +338,13 @@ class _Reading:
         options = self.options
         notes = []
         if options.where:
-            left_out = so_many(self.considered - len(self.rows.places), "other row")
+            left_out = count_noun(self.considered - len(self.rows.places), "other row")
             notes.append(f"{' and '.join(options.where)}: {left_out} left out.")
         notes.append(f"The score is {options.metric}, {'higher' if options.higher_is_better else 'lower'} is better.")
         if merged := len(self.rows.places) - len(runs.row):
             notes.append(
-                f"Several rows of one seed are one run, by {options.aggregate}: {so_many(merged, 'row')} merged into "
+                f"Several rows of one seed are one run, by {options.aggregate}: "
+                f"{count_noun(merged, 'row')} merged into "
                 "others."
             )
         if runs.passed_over:
@@ -361,7 +362,7 @@ def _notes_on_plan(options: ImportOptions, unseen_runs: int) -> list[str]:
     """A sentence on what was planned."""
     if options.seeds is None:
         return ["The files do not say what was planned: a run that never got into them is not counted as missing."]
-    return [f"Planned were the seeds {options.seeds} in every cell: {so_many(unseen_runs, 'run')} without a row."]
+    return [f"Planned were the seeds {options.seeds} in every cell: {count_noun(unseen_runs, 'run')} without a row."]
 
 
 def _in_order(table: pd.DataFrame, rest: pd.DataFrame, levels: Sequence[object]) -> tuple[pd.DataFrame, list[int]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
+from harness.common.text import count_noun
 from harness.records.importing import (
     lightning,
     mlflow_files,
@@ -21,12 +21,12 @@ from harness.records.importing import (
     wandb_folder,
 )
 from harness.records.importing.hints import hint_for
-from harness.records.importing.table import Table, unreadable
+from harness.records.importing.table import SourceTable, unreadable
 from harness.records.importing.text import listed, printable, storable
 
 _SQLITE = b"SQLite format 3\0"
 _DEEPEST = 8  # folders in folders that are looked through
-_Load = Callable[[Sequence[Path], Path, str, bool], Table]
+_Load = Callable[[Sequence[Path], Path, str, bool], SourceTable]
 
 
 def _has_wandb(names: set[str]) -> bool:
@@ -60,7 +60,7 @@ def as_path(source: str) -> str:
     return source.removeprefix("sqlite:///") if source.startswith("sqlite:///") else source
 
 
-def load(source: str, label: str, wanted: set[str], higher_is_better: bool = True) -> Table:
+def load(source: str, label: str, wanted: set[str], higher_is_better: bool = True) -> SourceTable:
     """The table that a file, a folder or a tracking server holds, with those of the `wanted` columns that it has.
 
     `higher_is_better` tells what is best in the columns `<metric>:best`. Raises HarnessError.
@@ -89,7 +89,7 @@ def _begins(path: Path, magic: bytes) -> bool:
         return stream.read(len(magic)) == magic
 
 
-def _sqlite(path: Path, label: str, wanted: set[str], higher_is_better: bool) -> Table:
+def _sqlite(path: Path, label: str, wanted: set[str], higher_is_better: bool) -> SourceTable:
     connection = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True)
     try:
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -107,14 +107,14 @@ def _sqlite(path: Path, label: str, wanted: set[str], higher_is_better: bool) ->
     )  # fmt: skip
 
 
-def _folder(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> Table:
+def _folder(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> SourceTable:
     if mlflow_files.is_store(folder):
         return mlflow_files.load(folder, label, wanted, higher_is_better)
     found: dict[str, list[Path]] = {}
     for kind, path in _runs(folder, 0):
         found.setdefault(kind, []).append(path)
     if len(found) > 1:
-        shown = ", ".join(f"{kind} ({so_many(len(paths), 'run')})" for kind, paths in found.items())
+        shown = ", ".join(f"{kind} ({count_noun(len(paths), 'run')})" for kind, paths in found.items())
         first = [str(paths[0].relative_to(folder)) or "." for paths in found.values()]
         raise HarnessError(
             "a folder holds the runs of one tool", got=f"{printable(str(folder))}: {shown}",

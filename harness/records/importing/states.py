@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.common.errors import HarnessError
-from harness.common.text import so_many
-from harness.records.importing.table import Table
+from harness.common.text import count_noun
+from harness.records.importing.table import SourceTable
 from harness.records.importing.text import listed, printable, quoted, text_of
 
 Status = Literal["finished", "crashed", "missing"]
@@ -69,7 +69,7 @@ class States:
 
 
 def recognise(
-    tables: Sequence[Table],
+    tables: Sequence[SourceTable],
     values: Mapping[str, Sequence[object]],
     table_of_row: Sequence[int],
     option: str | None,
@@ -109,7 +109,7 @@ _ABSENT = object()  # a row of a table without the column
 
 
 def _choose(
-    tables: Sequence[Table],
+    tables: Sequence[SourceTable],
     values: Mapping[str, Sequence[object]],
     free: Sequence[bool],
     table_of_row: Sequence[int],
@@ -192,7 +192,8 @@ def _read(
             known = any(word in WORDS for word in held.values())
             raise HarnessError(
                 "every state of a run has a known meaning" if known else "--state names a column of states",
-                got=f"{quoted(text_of(values[next(iter(strange))]))} in {so_many(len(strange), 'row')} of the column "
+                got=f"{quoted(text_of(values[next(iter(strange))]))} in "
+                f"{count_noun(len(strange), 'row')} of the column "
                 f"{quoted(name)}, which holds {listed(dict.fromkeys(held.values()), 6)}",
                 allowed=f"{', '.join(list(WORDS)[:4])}, … as W&B, MLflow, Optuna, Ray Tune and Slurm call them",
                 fix="leave such rows out with --where COLUMN!=VALUE, or say --state none",

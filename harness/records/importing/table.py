@@ -56,7 +56,7 @@ History = Callable[[int, str], Series | None]  # (row, column) -> its curve
 
 
 @dataclass(frozen=True)
-class Table:
+class SourceTable:
     """One source: the names of all its columns, and the values of those that are wanted or may hold states.
 
     `state_column` is where the tool itself keeps the states of runs; elsewhere `candidates` names the columns that may
@@ -161,7 +161,7 @@ def table_of(
     notes: Sequence[str] = (),
     minimised: Iterable[str] = (),
     maximised: Iterable[str] = (),
-) -> Table:
+) -> SourceTable:
     """Runs as a table: a column by its name, or as `kind.name`, which alone is right where two kinds have the name.
 
     A metric that has a curve but no value is the value of its last step; `<metric>:best` is the best of the curve.
@@ -190,7 +190,7 @@ def table_of(
     def history(row: int, column: str) -> Series | None:
         return runs[row].history.get(curves[column]) if column in curves else None
 
-    return Table(
+    return SourceTable(
         label=label,
         known=tuple(shown),
         columns=columns,

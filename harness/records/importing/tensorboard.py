@@ -13,9 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.common.text import Scalar, so_many
+from harness.common.text import Scalar, count_noun
 from harness.records.importing.protobuf import DamagedError, content, double, fields, signed, single, text
-from harness.records.importing.table import Digest, Key, LoggedRun, Series, Table, last_step, table_of, uneven_ends
+from harness.records.importing.table import (
+    Digest,
+    Key,
+    LoggedRun,
+    Series,
+    SourceTable,
+    last_step,
+    table_of,
+    uneven_ends,
+)
 
 PATTERN = "events.out.tfevents.*"
 _PARTS = {"train", "training", "validation", "valid", "val", "eval", "evaluation", "test", "dev"}
@@ -50,7 +59,7 @@ def read_events(folder: Path, digest: Digest, prefix: str = "", into: Events | N
     return events
 
 
-def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
+def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> SourceTable:
     """The runs of the folders; what lies in a run's own `train`, `validation` … is part of it, by that name."""
     digest, runs, cut = Digest(root), [], 0
     for folder, parts in _grouped(folders).items():
@@ -64,7 +73,7 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
         about: dict[str, Scalar] = {"folder": path, "last_step": last_step(events.history)}
         about |= {} if events.status is None else {"session": events.status}
         runs.append(LoggedRun(path, path, about, values, events.history))
-    notes = [f"{label}: {so_many(cut, 'event file')} cut in the middle of a record; what stands before it is read."]
+    notes = [f"{label}: {count_noun(cut, 'event file')} cut in the middle of a record; what stands before it is read."]
     return table_of(
         label, "TensorBoard", runs, digest.sha256, higher_is_better=higher_is_better, metrics="scalars",
         notes=[*(notes if cut else []), *uneven_ends(label, runs)],

@@ -11,8 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.common.text import Scalar, so_many
-from harness.records.importing.table import Digest, Key, LoggedRun, Series, Table, flatten, plain, table_of, unreadable
+from harness.common.text import Scalar, count_noun
+from harness.records.importing.table import (
+    Digest,
+    Key,
+    LoggedRun,
+    Series,
+    SourceTable,
+    flatten,
+    plain,
+    table_of,
+    unreadable,
+)
 from harness.records.importing.text import printable
 
 _RESULTS = ("all_results.json", "eval_results.json", "train_results.json", "test_results.json", "predict_results.json")
@@ -28,7 +38,7 @@ def is_run(names: set[str]) -> bool:
     return bool({_STATE, "all_results.json"} & names) or any(_CHECKPOINT.fullmatch(name) for name in names)
 
 
-def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
+def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> SourceTable:
     """The runs of the folders.
 
     Scores are those of the result files, else the last of the log; settings those of the training arguments (or of
@@ -43,17 +53,18 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
         best += run.values.get(("args", "load_best_model_at_end")) is True
     notes = []
     if cut:
-        notes.append(f"{label}: {so_many(cut, 'run')} with checkpoints alone, none of the last step.")
+        notes.append(f"{label}: {count_noun(cut, 'run')} with checkpoints alone, none of the last step.")
     if best:
         notes.append(
-            f"{label}: {so_many(best, 'run')} with load_best_model_at_end: eval_… in the result files is the score of "
+            f"{label}: {count_noun(best, 'run')} with load_best_model_at_end: eval_… in the result files "
+            "is the score of "
             "the best checkpoint, not of the end of training."
         )
     beside = _beside(folders, root)
     if beside:
         shown = ", ".join(printable(path)[:40] for path in beside[:5])
         notes.append(
-            f"{label}: {so_many(len(beside), 'folder')} beside the runs hold no output and are left out: {shown}."
+            f"{label}: {count_noun(len(beside), 'folder')} beside the runs hold no output and are left out: {shown}."
         )
     return table_of(
         label, "transformers' Trainer", runs, digest.sha256, higher_is_better=higher_is_better, metrics="results",

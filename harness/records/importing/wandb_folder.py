@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.common.text import Scalar, so_many
+from harness.common.text import Scalar, count_noun
 from harness.records.importing.protobuf import DamagedError, content, fields, signed, text
-from harness.records.importing.table import Digest, Key, LoggedRun, Series, Table, flatten, plain, table_of
+from harness.records.importing.table import Digest, Key, LoggedRun, Series, SourceTable, flatten, plain, table_of
 
 _BLOCK, _HEADER = 32768, 7
 _MAGIC = b":W&B"
 _HISTORY, _SUMMARY, _CONFIG, _RUN, _EXIT = 2, 3, 5, 17, 18  # fields of a Record
 
 
-def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> Table:
+def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool) -> SourceTable:
     """The runs whose logs lie in the folders; a run whose log has no end never finished."""
     digest, runs, cut, silent = Digest(root), [], 0, 0
     for folder in folders:
@@ -33,9 +33,11 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
             else:
                 silent += 1
     notes = (
-        [f"{label}: {so_many(cut, 'log')} cut in the middle of a record; what stands before it is read."] if cut else []
+        [f"{label}: {count_noun(cut, 'log')} cut in the middle of a record; what stands before it is read."]
+        if cut
+        else []
     )
-    notes += [f"{label}: {so_many(silent, 'log')} without a run, so without a seed, left out."] if silent else []
+    notes += [f"{label}: {count_noun(silent, 'log')} without a run, so without a seed, left out."] if silent else []
     return table_of(
         label, "Weights & Biases", runs, digest.sha256, higher_is_better=higher_is_better, metrics="summary",
         state_column="state", notes=notes,
@@ -92,7 +94,7 @@ def _items(message: bytes) -> dict[str, Any]:
     return found
 
 
-class _Log:
+class _WandbLog:
     """What the records of a run's log add up to."""
 
     def __init__(self) -> None:
@@ -153,7 +155,7 @@ def _number(value: object) -> float | None:
 
 
 def _run(path: Path, log: bytes, root: Path) -> tuple[LoggedRun, bool]:
-    read, whole = _Log(), True
+    read, whole = _WandbLog(), True
     try:
         for record in _records(log):
             read.take(record)

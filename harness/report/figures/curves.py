@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from harness.common.text import Scalar
-from harness.records.study import Cell, Study
+from harness.records.study import Study, StudyCell
 from harness.report.figures.layout import MOST_ROWS, axis_values, layout, panel_height
 from harness.report.figures.style import (
     CHANCE,
@@ -198,7 +198,7 @@ def pretraining(title: str, losses: np.ndarray, held_out: Sequence[tuple[int, fl
     handles: list[Artist] = [legend_key("training batches, running mean", HUES[0], LINES[0])]
     if held_out:
         handles.append(legend_key("held-out texts", HUES[1], LINES[1], marker="o"))
-    study = Study(title, title, (Cell(()),), pd.DataFrame())
+    study = Study(title, title, (StudyCell(()),), pd.DataFrame())
     figure = empty_figure(study, "pretraining", 2.4, handles)
     ax = figure.subplots()
     ax.plot(*_smooth(losses), color=HUES[0], lw=1.0, zorder=2)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.common.text import Scalar, show
-from harness.records.study import SOURCE, Cell, Study
+from harness.records.study import SOURCE, Study, StudyCell
 from harness.report.figures.style import (
     FAINT,
     MOST_VALUES,
@@ -51,7 +51,7 @@ def layout(study: Study) -> Layout:
     return _layout(study.cells)
 
 
-def _layout(cells: Sequence[Cell]) -> Layout:
+def _layout(cells: Sequence[StudyCell]) -> Layout:
     values = {name: axis_values(cells, name) for name, _ in cells[0].axes}
     several = [axis for axis in values if len(values[axis]) > 1] or list(values)[:1]
 
@@ -70,13 +70,13 @@ def _layout(cells: Sequence[Cell]) -> Layout:
     return Layout(x, hue, tuple(sorted(facets, key=lambda axis: axis != "epochs")))
 
 
-def axis_values(cells: Sequence[Cell], axis: str | None) -> list[Scalar]:
+def axis_values(cells: Sequence[StudyCell], axis: str | None) -> list[Scalar]:
     """The values of an axis in the order of the cells; [None] for no axis, so that there is one place to draw at."""
     return [None] if axis is None else list(dict.fromkeys(dict(cell.axes)[axis] for cell in cells))
 
 
 @dataclass(frozen=True)
-class Place:
+class AxisPlace:
     """Where a cell is drawn: its panel, its value's position along x and in the panel, and the number of its colour."""
 
     panel: int
@@ -92,7 +92,7 @@ class Plan:
     hues: tuple[Scalar, ...]
     titles: tuple[str, ...]
     xs: tuple[tuple[Scalar, ...], ...]  # of each panel
-    places: Mapping[int, Place]
+    places: Mapping[int, AxisPlace]
 
     def members(self, panel: int) -> list[int]:
         """The cells of a panel."""
@@ -120,7 +120,7 @@ def plan_of(study: Study, along: int, most: int) -> Plan:
         axes = dict(cell.axes)
         x = xs.index(axes[how.x]) if how.x else 0
         panel = keys.setdefault((facet, x // along), len(keys))
-        places[index] = Place(panel, x % along, hues.index(axes[how.hue]) if how.hue else 0)
+        places[index] = AxisPlace(panel, x % along, hues.index(axes[how.hue]) if how.hue else 0)
     kept = list(keys)[:most]
     return Plan(
         layout=how,

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.common.text import Scalar, show
 from harness.config.search_space import Range, Search
-from harness.records.study import Cell, Study
+from harness.records.study import Study, StudyCell
 from harness.report.figures.layout import jitter, panel_height, titled_panels
 from harness.report.figures.style import (
     FAILED,
@@ -225,7 +225,7 @@ def lr_range(
         handles.append(legend_key(f"{names[rule]}, range over seeds", HUES[1 + place], LINES[1 + place]))
     if tested:
         handles.append(legend_key("failed of finished runs at a tested rate", FAILED, marker="X", mec="white"))
-    study = Study(title, title, (Cell(()),), pd.DataFrame(), stand_in=stand_in)
+    study = Study(title, title, (StudyCell(()),), pd.DataFrame(), stand_in=stand_in)
     figure = empty_figure(study, "learning-rate range test", 2.6, handles)
     ax = figure.subplots()
     for _, rates, smooth, raw in lines:

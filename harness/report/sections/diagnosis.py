@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import LOST, VANISHED
 from harness.analysis.early_warning import CAUGHT, FALSE_ALARMS
-from harness.common.text import Scalar, show, so_many
+from harness.common.text import Scalar, count_noun, show
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep
 from harness.report.formatting import percent, points, rate, unknown
@@ -36,7 +36,7 @@ def reasons(found: Analysis) -> list[str]:
     if not diagnosis.finished:
         return []
     if not failed:
-        chance = f"; {so_many(int(kinds['at_chance']), 'run')} ended at chance" if kinds["at_chance"] else ""
+        chance = f"; {count_noun(int(kinds['at_chance']), 'run')} ended at chance" if kinds["at_chance"] else ""
         return [f"No run failed, so there is nothing to explain{chance}."]
     said = {
         "not_optimised": "without having fitted the training data (loss in the last epoch above half of the labels' "
@@ -51,7 +51,7 @@ def reasons(found: Analysis) -> list[str]:
 
 
 def _finished(n: int) -> str:
-    return so_many(n, "finished run")
+    return count_noun(n, "finished run")
 
 
 def _share(k: int, n: int) -> str:
@@ -60,7 +60,7 @@ def _share(k: int, n: int) -> str:
 
 
 def _never_finite(runs: int) -> str:
-    return f"{so_many(runs, 'recorded run')} had no finite gradient from 1 % of training on"
+    return f"{count_noun(runs, 'recorded run')} had no finite gradient from 1 % of training on"
 
 
 def _vanishing(found: Analysis) -> list[str]:
@@ -81,14 +81,14 @@ def _vanishing(found: Analysis) -> list[str]:
     )
     without = f" {_never_finite(diagnosis.never_finite)}." if diagnosis.never_finite else ""
     if not vanished:
-        return [f"Vanishing gradients: in none of {so_many(recorded, 'recorded failed run')} ({measure}).{without}"]
+        return [f"Vanishing gradients: in none of {count_noun(recorded, 'recorded failed run')} ({measure}).{without}"]
     gone = diagnosis.fates[diagnosis.fates["vanished"].notna() & ~diagnosis.fates["kind"].isin(["ok", "at chance"])]
     at = gone["vanished"].astype(float)
     when = f"by update {at.median():.0f}" + (
         "" if len(at) == 1 else f" in the median ({at.min():.0f} to {at.max():.0f})"
     )
     return [
-        f"Vanishing gradients: in {vanished} of {so_many(recorded, 'recorded failed run')} {measure}; {when}, in "
+        f"Vanishing gradients: in {vanished} of {count_noun(recorded, 'recorded failed run')} {measure}; {when}, in "
         f"{gone['vanished_layers'].median():.0f} layers in the median.{without}"
     ]
 
@@ -105,8 +105,8 @@ def gradients(found: Analysis) -> list[str]:
     first, last = table["part"].iloc[0], table["part"].iloc[-1]
     return [
         f"Farthest apart is the part “{top['part']}”: at {percent(top['at'])} of training the median gradient of "
-        f"{so_many(int(top['lost']), 'run')} that failed or ended at chance lies {abs(top['orders']):.1f} orders of "
-        f"magnitude {below} that of {so_many(int(top['others']), 'other')}{where} ({top['lost_norm']:.2g} against "
+        f"{count_noun(int(top['lost']), 'run')} that failed or ended at chance lies {abs(top['orders']):.1f} orders of "
+        f"magnitude {below} that of {count_noun(int(top['others']), 'other')}{where} ({top['lost_norm']:.2g} against "
         f"{top['others_norm']:.2g}). At the end it is {_orders(table['end_orders'].iloc[0])} in “{first}” and "
         f"{_orders(table['end_orders'].iloc[-1])} in “{last}”.",
     ]
@@ -147,7 +147,7 @@ def warning(found: Analysis) -> list[str]:
     of_cell = seconds.groupby(runs["cell"]).sum()
     saved = float((table["saved"] * table["cell"].map(of_cell)).sum() / seconds.sum()) if seconds.sum() else np.nan
     moved = table[table["failed_after"] != table["failed"]]
-    changes = f"the count of failed runs would change in {so_many(len(moved), 'cell')}" if len(moved) else ""
+    changes = f"the count of failed runs would change in {count_noun(len(moved), 'cell')}" if len(moved) else ""
     shift = (table["mean_after"] - table["mean"]).dropna()
     effect = (
         f"the mean score of what is left lies {points(float(shift.max()))} above that of all runs at most"
@@ -167,7 +167,8 @@ def warning(found: Analysis) -> list[str]:
         f"{kept.rule.threshold:.3g} at {percent(kept.rule.share, 1)} of a run. It caught "
         f"{_share(kept.caught, kept.lost)} of the lost runs, with {_share(kept.false, kept.others)} false alarms; "
         f"chosen as the first of many on these runs, it will do a little worse on others. {inside}",
-        f"Stopping by it would have ended {so_many(stopped, 'run')} ({wrongly} wrongly) and saved {percent(saved)} of "
+        f"Stopping by it would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved "
+        f"{percent(saved)} of "
         f"the training time; {consequences}. A study's own runs are never stopped by it.",
         *_within(table_of),
     ]
