@@ -87,7 +87,7 @@ def make(home: Path, trials: int) -> None:
 
 
 def nothing(sweep: str, profile: str, trials: Sequence, *_more: object) -> list:
-    """Stands for `workers.train_pack`: results of the right kind that took no time."""
+    """Stands for `train_pack.train_pack`: results of the right kind that took no time."""
     from made_runs import ENVIRONMENT
 
     from harness.execution import train_pack

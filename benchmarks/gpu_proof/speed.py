@@ -231,7 +231,7 @@ def attempt(measure: Callable[[], Pace]) -> Pace | str:
 
 
 def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
-    """How fast a pack trains, by `train.train` itself, which is left after an evaluation."""
+    """How fast a pack trains, by `loop.train` itself, which is left after an evaluation."""
     import torch
 
     from benchmarks.speed.loop import synchronise

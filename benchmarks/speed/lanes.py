@@ -36,7 +36,7 @@ class _EnoughError(Exception):
 
 
 def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int, *, record: bool = True) -> float:
-    """Seconds of a step of a pack, by `train.train` itself, which is left after so many."""
+    """Seconds of a step of a pack, by `loop.train` itself, which is left after so many."""
     marks = []
 
     def progress(step: int, _: int) -> None:

@@ -84,7 +84,7 @@ class Diagnosis:
 
 
 def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
-    """Make every table from a study's runs with their `verdict` (see `analysis.runs`)."""
+    """Make every table from a study's runs with their `verdict` (see `cells.runs`)."""
     finished = runs[(runs["status"] == "finished") & (runs["verdict"] != "unjudged")]
     steps = planned_steps(finished)
     recorded: list[tuple[int, Recording]] = []

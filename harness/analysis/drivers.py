@@ -38,7 +38,7 @@ def drivers_of_failing(study: Study) -> pd.DataFrame:
 
 
 def effects_on_failing(study: Study) -> pd.DataFrame:
-    """Averaged marginal effects of each axis's values on the failure rate (`importance.effects`)."""
+    """Averaged marginal effects of each axis's values on the failure rate (`failure_model.effects`)."""
     table = in_order(study.runs[judged_runs(study.runs)])
     return failure_model.effects(_factors(study, table), failed_runs(table).to_numpy())
 

@@ -1,4 +1,4 @@
-"""Which runs in training look lost: by the rule of `early`, learned from the finished runs of other recipes.
+"""Which runs in training look lost: by the rule of `early_warning`, learned from the finished runs of other recipes.
 
 It is a forecast: what looks lost has not failed, and nothing here stops it.
 """

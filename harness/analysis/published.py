@@ -50,7 +50,7 @@ class Published:
 class Own:
     """One cell of a study: its place, what was trained, and its runs' final and best scores as fractions [R].
 
-    `recipe` maps the fields of `sweep.Recipe`, those left out at their defaults, which are the paper's; give it
+    `recipe` maps the fields of `recipe.Recipe`, those left out at their defaults, which are the paper's; give it
     `recipe.model_dump(exclude_defaults=True)`, for a field that is not known here counts as a difference. `metric` is
     that of the scores, None for the task's own. `role` is the cell's value on an axis of named recipes: it shows a
     stand-in's numbers beside those of the recipe that it stands for.
@@ -125,7 +125,7 @@ NUMBERS: tuple[Published, ...] = tuple(
     for numbers in (by_task[task],)
 )
 
-# What every published recipe shares (the authors' configs of bert-large-uncased), by the names of `sweep.Recipe`.
+# What every published recipe shares (the authors' configs of bert-large-uncased), by the names of `recipe.Recipe`.
 _COMMON: dict[str, object] = {
     "lr": 2e-5, "batch_size": 16, "max_length": 128, "token_type_ids": False, "warmup_ratio": 0.1, "weight_decay": 0.01,
     "beta1": 0.9, "beta2": 0.999, "eps": 1e-6, "max_grad_norm": 1.0, "dropout": 0.1, "precision": "float32",
@@ -135,7 +135,7 @@ RECIPES: Mapping[str, Mapping[str, object]] = {
     "recommended": _COMMON | {"bias_correction": True, "epochs": 20},
 }
 ROLES: Mapping[str, str] = {"Devlin": "usual", "recommended": "recommended"}  # as the shipped sweeps call them
-_DEFAULTS = _COMMON | {"bias_correction": True}  # of `sweep.Recipe`; lr and epochs have none and are always said
+_DEFAULTS = _COMMON | {"bias_correction": True}  # of `recipe.Recipe`; lr and epochs have none and are always said
 _BESIDE = {
     "task",
     "model",

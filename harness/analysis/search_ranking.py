@@ -182,7 +182,7 @@ def best_first(found: Sequence[RankedRecipe], search: Search) -> list[int]:
 def drivers(ranked: pd.DataFrame, search: Search) -> pd.DataFrame:
     """How much each searched field moves the objective and the failing: functional ANOVA shares over the recipes.
 
-    Columns: `field`, `value`, `failed`; NaN where it can't be told. Source: `importance.fanova`.
+    Columns: `field`, `value`, `failed`; NaN where it can't be told. Source: `forest.fanova`.
     """
     names = [one.field for one in search.space]
     known = ranked[ranked["value"].notna()]

@@ -79,7 +79,7 @@ def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def profiles(path: Path) -> tuple[Profile, ...]:
-    """The profiles of a sweep file, largest first as written; what `execute` needs to choose one for a machine."""
+    """The profiles of a sweep file, largest first as written; what `driver` needs to choose one for a machine."""
     content = read(path)
     found = []
     for name in _profiles(content):

@@ -91,7 +91,7 @@ class Options:
     hang_minutes: float = 30.0  # without a step, and a worker is killed; not in process
     # Between two of a pack; None: those that lie there are used, and one is written where the time limit ends a pack.
     checkpoint_minutes: float | None = None
-    only: tuple[str, ...] = ()  # `key=value` texts, as `sweep.where` takes them
+    only: tuple[str, ...] = ()  # `key=value` texts, as `trials.where` takes them
     max_trials: int | None = None
     time_limit: float | None = None  # seconds from the call of `run`
     workers_per_gpu: int = 1

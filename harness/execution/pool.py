@@ -16,7 +16,7 @@ from harness.execution.preflight import Preflight
 from harness.execution.train_pack import NO_MEMORY, REFUSED, Result, WorkerSetup
 from harness.training.checkpoints import StateKept
 
-_UNKEPT = re.compile(r"^(?:harness\.keeping\.)?UnkeptError: (.+)$", re.MULTILINE)
+_UNKEPT = re.compile(r"^(?:[\w.]+\.)?UnkeptError: (.+)$", re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------------------------------ the workers
@@ -57,7 +57,9 @@ class PackProgress:
     """How far a worker is: the share of its pack's steps that are done, and what it says of the lanes."""
 
     share: float = 0.0
-    signals: np.ndarray | None = None  # [L, t, K]: `early`'s, at the shares reached; None where nothing is recorded
+    signals: np.ndarray | None = (
+        None  # [L, t, K]: `early_signals`'s, at the shares reached; None where nothing is recorded
+    )
     evaluations: tuple[Evaluation, ...] = ()  # those of this training, where the place tells them
 
 

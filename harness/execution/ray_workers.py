@@ -1,6 +1,6 @@
 """Workers over Ray: long-lived actors that follow the devices of this machine or of a cluster.
 
-Ray starts the workers and nothing more: what is tried again, and what is recorded, is `execute`'s.
+Ray starts the workers and nothing more: what is tried again, and what is recorded, is `driver`'s.
 """
 
 from __future__ import annotations

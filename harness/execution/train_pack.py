@@ -34,7 +34,7 @@ NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|ST
 
 
 REFUSED = re.compile(
-    r"^(?:harness\.logits_check\.)?ModelRefusedError: "
+    r"^(?:[\w.]+\.)?ModelRefusedError: "
     r"(?P<rule>.+?): got (?P<got>.+?); allowed: (?P<allowed>.+?); (?P<fix>.+)$",
     re.MULTILINE,
 )
@@ -110,7 +110,7 @@ def train_pack(
 ) -> list[Result]:
     """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
 
-    `progress`, `signals` and `evaluated` are called as `train.train` says. Raises `keeping.UnkeptError` where weights
+    `progress`, `signals` and `evaluated` are called as `loop.train` says. Raises `saved.UnkeptError` where weights
     that are to be kept can't be written.
     """
     from harness.training import loop

@@ -39,7 +39,7 @@ class ModelRefusedError(HarnessError):
 
 
 class LogitsComparison(Protocol):
-    """What is read of a `models.Network`."""
+    """What is read of a `pretrained.Network`."""
 
     @property
     def module(self) -> nn.Module:

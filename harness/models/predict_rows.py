@@ -20,7 +20,7 @@ Row = Line | TaggedSentence
 def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -> Iterator[list[Row]]:
     """The rows of a file in their order, so many at once; `label` says that they must have labels or tags.
 
-    Texts are read as they are asked for, sentences whole. Raises HarnessError as `data_files.stream` and `tagged`.
+    Texts are read as they are asked for, sentences whole. Raises HarnessError as `text_files.stream` and `token_files`.
     """
     rows: Iterator[Row]
     if spec.kind == "tokens":

@@ -61,7 +61,7 @@ class Network:
     # What transformers' own call gives, and how far this network's logits were from that.
     reference: Reference | None = field(default=None, repr=False, compare=False)
     logits_check: LogitsCheck | None = field(default=None, compare=False)
-    # Of `playback`, by what is recorded; None where it can't be. And how often that was called before.
+    # Of `replay`, by what is recorded; None where it can't be. And how often that was called before.
     recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
     calls: Counter[object] = field(default_factory=Counter, repr=False, compare=False)
 

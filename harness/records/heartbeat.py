@@ -51,7 +51,7 @@ class RunningPack(_Read):
     deaths: int = Field(ge=0, description="how often a worker died with it")
     # Not said by the first versions, nor where nothing is recorded.
     signals: tuple[tuple[tuple[Written, ...], ...], ...] = Field(
-        default=(), description="of `early`, by trial, share that was reached, and signal"
+        default=(), description="of `early_signals`, by trial, share that was reached, and signal"
     )
 
 

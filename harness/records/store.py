@@ -115,7 +115,7 @@ class Store:
     # -------------------------------------------------------------------------------------------------- the plan
 
     def save_plan(self, sweep: Sweep) -> None:
-        """Keep what was planned before any training; refuse an edit that would orphan trained trials is `execute`'s."""
+        """Keep what was planned before any training; refuse an edit that would orphan trained trials is `driver`'s."""
         self.trials.mkdir(parents=True, exist_ok=True)
         plan = {"schema_version": SCHEMA_VERSION, "trials": [trial.id for trial in expand(sweep)]}
         plan["sweep"] = sweep.model_dump(mode="json")

@@ -55,7 +55,7 @@ class Imported(BaseModel):
 class Study:
     """Cells in their order and `runs`, exactly one row a planned run.
 
-    `runs` has the columns of `records.frame` (not known: None or NaN) and `command` (trains a run again; None where it
+    `runs` has the columns of `store.frame` (not known: None or NaN) and `command` (trains a run again; None where it
     can not). `outcome` is None where it can't be judged: for imported runs without a majority.
     """
 

@@ -1,6 +1,6 @@
 """Ray Tune as the backend of a search: a pack is a Tune trial, and Tune's ASHA scheduler stops recipes.
 
-What is trained, recorded and told the study stays `execute`'s and `search`'s: this is one more pool of workers.
+What is trained, recorded and told the study stays `driver`'s and `search`'s: this is one more pool of workers.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def run(
 
     With `stop_hopeless` a recipe is given up in mid-training when all its runs look lost by the rule that the finished
     runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off. Never on fresh seeds.
-    Raises as `execute.run`, and HarnessError for settings that differ from those a started search has.
+    Raises as `driver.run`, and HarnessError for settings that differ from those a started search has.
     """
     search = check(sweep, store)
     if stop_hopeless:
@@ -236,7 +236,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Asking:
-    """The recipes of a search as the queue asks for them (`execute.Source`); what it knows lies in the journal.
+    """The recipes of a search as the queue asks for them (`driver.RecipeSource`); what it knows lies in the journal.
 
     Each suggestion is drawn by a sampler of its own, keyed by the search's seed and the suggestion's number, so that a
     search that was killed and gone on with suggests what it would have suggested.

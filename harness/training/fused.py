@@ -1,4 +1,4 @@
-"""AdamW's update of all lanes in one pass over the weights, on a CUDA device; what `optim.LaneAdamW` does in a dozen.
+"""AdamW's update of all lanes in one pass over the weights, on a CUDA device; what `LaneAdamW` does in a dozen.
 
 Weights, gradient and moments are read once and written once, and the norms that a recording keeps of an update are
 taken on the way. Triton compiles it at the first update; where it can't, or the result isn't that of torch's

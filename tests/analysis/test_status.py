@@ -347,7 +347,7 @@ def test_what_is_no_sign_of_life(made, content):
 def test_the_lock_of_another_process_and_its_death(made):
     sweep, store = made
     code = (
-        "import sys, time; from pathlib import Path; from harness.records.record import Store\n"
+        "import sys, time; from pathlib import Path; from harness.records.store import Store\n"
         "with Store(Path(sys.argv[1])).locked():\n    print('held', flush=True); time.sleep(600)\n"
     )
     held = subprocess.Popen([sys.executable, "-c", code, str(store.folder)], stdout=subprocess.PIPE, text=True)

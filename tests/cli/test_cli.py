@@ -24,7 +24,7 @@ from harness.cli.app import app
 from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.data import tasks
-from harness.execution import driver, machine, train_pack
+from harness.execution import driver, in_process, machine
 from harness.execution.machine import Machine
 from harness.records.store import Store
 from harness.report import page as reports
@@ -524,7 +524,7 @@ def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
     def crash(*_):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(train_pack, "train_pack", crash)
+    monkeypatch.setattr(in_process, "train_pack", crash)
     said = run("sweep", "tiny", "--in-process", code=1).stdout
     assert "0 of 2 trials finished" in said
     assert "2 crashed: see the report; train them again with --retry-crashed." in said
@@ -676,11 +676,12 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     words = ["pretrain", "mine", "--texts", "texts.txt", "--train-tokenizer", "BPE", "--vocab-size", "270",
              "--layers", "1", "--hidden", "16", "--heads", "2", "--steps", "20", "--next-sentence"]  # fmt: skip
     code = (
-        "import os, signal\nfrom harness import cli, pretrain\nreal = pretrain.schedule\n"
+        "import os, signal\nfrom harness.cli import app\nfrom harness.pretraining import pretrain\n"
+        "real = pretrain.schedule\n"
         "def interrupted(step, *rest):\n"
         "    if step == 8: os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(step, *rest)\n"
-        "pretrain.schedule = interrupted\ncli.main()\n"
+        "pretrain.schedule = interrupted\napp.main()\n"
     )
     stopped = python(code, here, *words)
     assert (stopped.returncode, stopped.stderr) == (130, "")

@@ -15,10 +15,10 @@ from harness.common.forked import Beside
 CODE = """
 import json, os, sys, warnings
 warnings.simplefilter("error")
-from harness import beside
+from harness.common import forked
 from harness.common.forked import Beside
-beside.os.sched_getaffinity = lambda _: {0, 1}
-assert beside.cores() == 2
+forked.os.sched_getaffinity = lambda _: {0, 1}
+assert forked.cores() == 2
 here, seen = os.getpid(), []
 
 def fails():
@@ -76,9 +76,10 @@ FIGURES = """
 import os, sys
 from pathlib import Path
 from types import SimpleNamespace
-from harness import beside, drawing, figures
+from harness.common import forked
+from harness.report.figures import all_figures, style
 
-beside.os.sched_getaffinity = lambda _: {0, 1, 2}
+forked.os.sched_getaffinity = lambda _: {0, 1, 2}
 here = os.getpid()
 
 def make(name, fails=""):
@@ -89,15 +90,15 @@ def make(name, fails=""):
     figure.__name__ = name
     return figure
 
-drawing.save = lambda figure, folder, name: (folder / name).write_text(figure)
+style.save = lambda figure, folder, name: (folder / name).write_text(figure)
 folder = Path(sys.argv[1])
-figures.MAKERS = tuple(make(f"f{n}", "there" if n % 3 == 0 else "") for n in range(9)) + (make("none", "nothing"),)
-with figures.saved(None, folder):
+all_figures.MAKERS = tuple(make(f"f{n}", "there" if n % 3 == 0 else "") for n in range(9)) + (make("none", "nothing"),)
+with all_figures.saved(None, folder):
     pass
 assert sorted(path.name for path in folder.iterdir()) == [f"f{n}" for n in range(9)]
-figures.MAKERS += (make("bad", "always"),)
+all_figures.MAKERS += (make("bad", "always"),)
 try:
-    with figures.saved(None, folder):
+    with all_figures.saved(None, folder):
         pass
 except ValueError as error:
     print("raised", error)

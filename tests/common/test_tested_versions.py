@@ -40,7 +40,9 @@ def pins(kind: str) -> dict[str, str]:
 def test_the_tested_versions_are_those_that_are_locked() -> None:
     locked = pins("cpu")
     packages = {name: version for name, version in tested_versions.TESTED.items() if name != "python"}
-    assert {name: locked[name] for name in packages} == packages, "run the tests, then change harness/tested.py"
+    assert {name: locked[name] for name in packages} == packages, (
+        "run the tests, then change harness/common/tested_versions.py"
+    )
     assert f"for Python {tested_versions.TESTED['python']} on" in (ROOT / "locks" / "cpu.txt").read_text()
     readme = (ROOT / "README.md").read_text().replace("\n", " ")
     assert f"torch {locked['torch']}, transformers {locked['transformers']}" in readme
@@ -134,6 +136,6 @@ def test_commands_that_train_say_at_the_start_what_is_not_tested(
     assert out.getvalue().startswith(
         f"Not tested with torch {tested_versions.installed()['torch']} (tested with torch 1.0): "
     )
-    source = (ROOT / "harness" / "cli.py").read_text()
+    source = "\n".join(path.read_text() for path in sorted((ROOT / "harness" / "cli").glob("*.py")))
     commands = {match[1] for match in re.finditer(r"^def (\w+)\((?:(?!^def ).)*?print_untested\(", source, re.M | re.S)}
     assert commands == {"sweep", "search", "find_lr", "rerun", "verify"}

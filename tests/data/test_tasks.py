@@ -216,7 +216,7 @@ def test_check_says_at_once_what_can_not_be_had(monkeypatch, tmp_path):
 
 def test_sizes_need_no_heavy_import():
     code = (
-        "import sys; from harness import tasks; from harness.config.recipe import TaskSpec\n"
+        "import sys; from harness.data import tasks; from harness.config.recipe import TaskSpec\n"
         "assert tasks.sizes(TaskSpec(name='mnli')) == (392702, 9815)\n"
         "assert tasks.sizes(TaskSpec(name='embedded')) == (1000, 400)\n"
         "assert tasks.sizes(TaskSpec(name='unheard-of')) is None\n"

@@ -28,7 +28,7 @@ from harness.execution.driver import Options
 from harness.execution.packing import Job
 from harness.execution.pool import Done
 from harness.records import early_signals, heartbeat
-from harness.records import record as records
+from harness.records import store as store_module
 from harness.records.store import Store
 
 HERE = Options(in_process=True)
@@ -74,7 +74,7 @@ def test_a_trial_that_raises_is_crashed_and_the_others_finish(
             raise RuntimeError("CUDA out of memory")
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_pack, "train_pack", fails)
+    monkeypatch.setattr(in_process, "train_pack", fails)
     store = Store(tmp_path / "tiny")
     shown: list[str] = []
     ended = driver.run(tiny_sweep, store, replace(HERE, pack=6), lambda p: shown.extend(p.messages))
@@ -87,7 +87,7 @@ def test_a_trial_that_raises_is_crashed_and_the_others_finish(
     assert "CUDA out of memory" in record.error
     assert f"{bad} crashed: RuntimeError: CUDA out of memory" in shown
     # It stays crashed until a person asks, and the old record is kept beside the new one.
-    monkeypatch.setattr(train_pack, "train_pack", real)
+    monkeypatch.setattr(in_process, "train_pack", real)
     assert driver.run(tiny_sweep, store, HERE, quiet).crashed == 1
     ended = driver.run(tiny_sweep, store, replace(HERE, retry_crashed=True), quiet)
     assert (ended.finished, ended.crashed, ended.trained_now) == (6, 0, 1)
@@ -158,9 +158,10 @@ def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, 
     driver.run(tiny_sweep, whole, replace(HERE, pack=1), quiet)
     (tmp_path / "sweep.json").write_text(tiny_sweep.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from harness import execute; from harness.records.record import Store;"
-        "from harness.config.recipe import Sweep; sweep = Sweep.model_validate_json(Path(sys.argv[1]).read_text());"
-        "execute.run(sweep, Store(Path(sys.argv[2])), execute.Options(in_process=True, pack=1), lambda p: None)"
+        "import sys; from pathlib import Path; from harness.execution import driver;"
+        "from harness.records.store import Store;"
+        "from harness.config.trials import Sweep; sweep = Sweep.model_validate_json(Path(sys.argv[1]).read_text());"
+        "driver.run(sweep, Store(Path(sys.argv[2])), driver.Options(in_process=True, pack=1), lambda p: None)"
     )
     for wanted in (1, 3):
         child = subprocess.Popen(
@@ -233,7 +234,7 @@ class Hours:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.calls, self.real = 0.0, 0, train_pack.train_pack
         monkeypatch.setattr(driver, "time", self)
-        monkeypatch.setattr(train_pack, "train_pack", self)
+        monkeypatch.setattr(in_process, "train_pack", self)
 
     def monotonic(self) -> float:
         return self.now
@@ -297,7 +298,7 @@ def test_an_error_is_found_once_and_never_trained_again(
             raise ValueError("label in row 17 is wrong")
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_pack, "train_pack", wrong)
+    monkeypatch.setattr(in_process, "train_pack", wrong)
     store = Store(tmp_path / "tiny")
     assert driver.run(tiny_sweep, store, replace(HERE, pack=6), quiet).left == 1
     assert len(tried) == len(set(tried))
@@ -328,7 +329,7 @@ def test_a_clock_that_jumps_changes_no_result(
             calls += 1
             return cls.fromtimestamp(1e9 + 86_400 * (-1) ** calls, tz)
 
-    for module in (driver, in_process, records):
+    for module in (driver, train_pack, store_module):
         monkeypatch.setattr(module, "datetime", Jumps)
     monkeypatch.setattr(time, "time", lambda: Jumps.now(UTC).timestamp())
     monkeypatch.setattr(driver, "_HEARTBEAT_SECONDS", 0.0)
@@ -389,7 +390,7 @@ def test_a_pack_too_large_for_the_memory_is_found_out_once(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(sweep, profile, trials, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_pack, "train_pack", small)
+    monkeypatch.setattr(in_process, "train_pack", small)
     monkeypatch.setattr(packing, "CLOSE", float("inf"))  # packs as large as asked for
     many = tiny_sweep.model_copy(update={"seeds": tuple(trial(seed).seeds for seed in range(20))})
     ended = driver.run(many, Store(tmp_path / "tiny"), replace(HERE, pack=16), quiet)

@@ -22,7 +22,7 @@ def sizes(task: TaskSpec) -> tuple[int, int]:
 
 
 def guess(recipe: Recipe) -> tuple[float, float]:
-    """In proportion to the tokens of a trial, as `machine.guessed_seconds`."""
+    """In proportion to the tokens of a trial, as `duration.guessed_seconds`."""
     return recipe.passes * recipe.max_length / 3, recipe.passes * recipe.max_length * 3
 
 

@@ -23,9 +23,10 @@ from harness.models import saved
 DRIVER = """
 import json, sys
 from pathlib import Path
-from harness import cluster, execute
-from harness.records.record import Store
-from harness.config.recipe import HarnessError, load
+from harness.common.errors import HarnessError
+from harness.config.sweep_file import load
+from harness.execution import driver, ray_workers
+from harness.records.store import Store
 
 def say(*words):
     print(json.dumps(words), flush=True)
@@ -44,10 +45,10 @@ def show(progress):
         say("told", message)
     progress.messages.clear()
 
-real, cluster.RayPool.wait = cluster.RayPool.wait, wait
+real, ray_workers.RayPool.wait = ray_workers.RayPool.wait, wait
 file, folder, options = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 try:
-    ended = execute.run(load(file), Store(folder), execute.Options(**options), show)
+    ended = driver.run(load(file), Store(folder), driver.Options(**options), show)
     say("ended", ended.finished, ended.crashed, ended.missing)
 except HarnessError as error:
     say("refused", str(error))

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch.func import functional_call, vmap
 
-from harness.common import hub
+from harness.common import hub, loading
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.models import pretrained
@@ -154,7 +154,7 @@ def test_a_models_own_code_runs_where_it_is_trusted_alone(own_code: Path, tmp_pa
         assert "--trust-remote-code" in str(caught.value)
     # A name that is a folder of the working directory is read like one on the hub.
     with pytest.raises(HarnessError, match="brings code"):
-        pretrained.loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
+        loading.loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
     assert not (tmp_path / "ran").exists()
     hub.trust_remote_code(True)
     hub.check_model(spec)

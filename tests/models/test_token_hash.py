@@ -13,7 +13,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.data.tokenization import Task, TokenizedSplit
-from harness.execution import driver, gate, train_pack, verify
+from harness.execution import driver, gate, in_process, train_pack, verify
 from harness.execution.driver import Options
 from harness.execution.rerun import TOLERANCE, RerunComparison, rerun
 from harness.execution.train_pack import Result
@@ -215,7 +215,7 @@ def test_a_worker_elsewhere_with_other_tokens_or_data_is_refused(
 
             return [(changed(record), curves) for record, curves in real(*given)]  # type: ignore[arg-type]
 
-        monkeypatch.setattr(train_pack, "train_pack", elsewhere)
+        monkeypatch.setattr(in_process, "train_pack", elsewhere)
         with pytest.raises(HarnessError, match=words):
             run(sweep, store)
         assert not store.path(expand(sweep)[2].id).exists()

@@ -827,7 +827,7 @@ def test_bad_commands_are_one_line_and_exit_2(words):
 
 def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, monkeypatch):
     sweep = sweep_of(tmp_path, MOSBACH)
-    monkeypatch.setattr(page.figures, "MAKERS", ())
+    monkeypatch.setattr(page.all_figures, "MAKERS", ())
     own = page.write(study.of_sweep(sweep, store_of(tmp_path, sweep, MOSBACH_RUNS)), tmp_path / "report")
     foreign = of(
         own.folder / "tables" / "runs.csv",

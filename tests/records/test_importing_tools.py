@@ -566,7 +566,7 @@ def test_other_sqlite_files_and_folders_of_two_tools_are_one_line():
 def test_imported_curves_are_drawn_in_the_report(monkeypatch):
     made_mlflow_db("mlflow.db")
     found = of("mlflow.db", majority="0.6")
-    monkeypatch.setattr(page.figures, "MAKERS", (page.figures.curves,))
+    monkeypatch.setattr(page.all_figures, "MAKERS", (page.all_figures.curves,))
     written = page.write(found, Path("page"))
     assert any("curves" in path.name for path in written.folder.rglob("*"))
     Path("results/x/curves.npz").write_bytes(b"no curves")

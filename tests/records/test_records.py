@@ -390,7 +390,7 @@ def test_no_trial_is_lost_or_doubled_whatever_is_there(data):
 HOLD = """
     import sys, time
     from pathlib import Path
-    from harness.records.record import Store
+    from harness.records.store import Store
     with Store(Path(sys.argv[1])).locked():
         print("held", flush=True)
         time.sleep(60)

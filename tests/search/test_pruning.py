@@ -156,7 +156,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], Sequenc
                 )
             return found
 
-        monkeypatch.setattr(train_pack_module, "train_pack", train_pack)
+        monkeypatch.setattr(in_process, "train_pack", train_pack)
 
     return use
 

@@ -29,7 +29,7 @@ from harness.config.search_space import Range, round_to_range
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, rerun, verify
+from harness.execution import driver, in_process, rerun, verify
 from harness.execution import train_pack as train_pack_module
 from harness.execution.driver import Options
 from harness.execution.packing import Job
@@ -142,7 +142,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], float]]
                 )
             return found
 
-        monkeypatch.setattr(train_pack_module, "train_pack", train_pack)
+        monkeypatch.setattr(in_process, "train_pack", train_pack)
 
     return use
 

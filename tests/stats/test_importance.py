@@ -525,7 +525,7 @@ def test_a_factor_of_many_values_takes_no_exponential_time():
 
 def test_heavy_libraries_come_when_needed_and_in_silence():
     code = """if True:
-        import sys, pandas as pd, harness.stats.anova as importance
+        import sys, pandas as pd, harness.stats.forest as importance
         print([name for name in ("optuna", "sklearn", "statsmodels") if name in sys.modules])
         print(importance.fanova(pd.DataFrame({"a": [1, 2, 1, 2]}), [0, 1, 0, 1]).round(6).to_dict())
     """
