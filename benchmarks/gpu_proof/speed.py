@@ -230,7 +230,7 @@ def attempt(measure: Callable[[], Pace]) -> Pace | str:
         release()
 
 
-def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
+def pack_pace(folder: Path, lanes: int, request: Request, *, compiled: bool = False) -> Pace:
     """How fast a pack trains, by `loop.train` itself, which is left after an evaluation."""
     import torch
 
@@ -251,7 +251,13 @@ def pack_pace(folder: Path, lanes: int, request: Request) -> Pace:
             raise _EnoughError
 
     with suppress(_EnoughError):
-        train.train(work.trials(folder, lanes), device=request.device, threads=request.threads, progress=progress)
+        train.train(
+            work.trials(folder, lanes),
+            device=request.device,
+            threads=request.threads,
+            progress=progress,
+            compiled=compiled,
+        )
     update = (marks[_WARM + _TIMED] - marks[_WARM]) / _TIMED
     evaluation = max(0.0, marks[_EVALUATED] - marks[_WARM + _TIMED] - update * (_EVALUATED - _WARM - _TIMED))
     peak = torch.cuda.max_memory_allocated() if request.device == "cuda" else None
@@ -313,7 +319,7 @@ def way_of_steps() -> str:
     """Whether the steps of the run that is alive are captured, and why not; nothing where nothing is said of it."""
     for one in gc.get_objects():
         if type(one).__name__ == "_Run" and type(one).__module__ == "harness.training.loop":
-            reason = one.captures and one.captures.reason
+            reason = one.step_mode_reason
             return str(one.step_mode) + (f" ({reason})" if reason else "")
     return ""
 
@@ -414,17 +420,9 @@ def compiled(request: Request, journal: Journal) -> None:
     load = Load("base", "bf16", 4, 16) if request.tiny else Load("base", "bf16", 16, 128)
     journal.say("The first pace is that of a compiled step, whose start counts its compilation; the other is without.")
     lanes = 1 if request.tiny else 8
-    os.environ["HARNESS_COMPILE"] = "on"
-    try:
-        folder = bench.folder(load)
-        bench._pace(
-            f"{load.words}: {lanes} lanes compiled",
-            bench.attempt(lambda: pack_pace(folder, lanes, request)),
-            lanes,
-            load,
-        )
-    finally:
-        del os.environ["HARNESS_COMPILE"]
+    folder = bench.folder(load)
+    pace = bench.attempt(lambda: pack_pace(folder, lanes, request, compiled=True))
+    bench._pace(f"{load.words}: {lanes} lanes compiled", pace, lanes, load)
     forget_recordings()
     bench.packs(load, (lanes,))
 

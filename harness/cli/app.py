@@ -176,6 +176,14 @@ TimeLimit = Annotated[
 InProcess = Annotated[
     bool, typer.Option("--in-process", help="Train here without Ray, one pack or, of a search, one recipe at a time.")
 ]
+Compiled = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the training step: minutes of compilation, then faster steps and other last bits; "
+        "default: as the sweep was begun, a new one without.",
+    ),
+]
 Where = Annotated[
     list[str], typer.Option("--where", metavar="KEY=VALUE", help="Which recipe, as bias_correction=on; may repeat.")
 ]
@@ -264,6 +272,7 @@ def sweep(
     ] = None,
     time_limit: TimeLimit = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    compiled: Compiled = None,
     keep: Annotated[
         saved.Which,
         typer.Option("--keep", help="Keep the weights of each cell's best trial, or of all, as models to load."),
@@ -295,7 +304,7 @@ def sweep(
     options = driver.Options(
         in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
-        workers_per_gpu=workers_per_gpu, keep=keep,
+        workers_per_gpu=workers_per_gpu, keep=keep, compiled=compiled,
     )  # fmt: skip
     with sweep_progress(out) as follow:
         try:
@@ -334,6 +343,7 @@ def search(
     checkpoint_minutes: CheckpointMinutes = None,
     time_limit: TimeLimit = None,
     workers_per_gpu: WorkersPerGpu = 1,
+    compiled: Compiled = None,
     stop_hopeless: Annotated[
         bool,
         typer.Option(
@@ -363,6 +373,7 @@ def search(
     options = driver.Options(
         in_process, address, workers, threads, pack, notice=notice, hang_minutes=hang_minutes,
         checkpoint_minutes=checkpoint_minutes, time_limit=seconds, workers_per_gpu=workers_per_gpu, tune=tune,
+        compiled=compiled,
     )  # fmt: skip
     with sweep_progress(out) as follow:
         try:

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def user_cache() -> Path:
+    """The folder of what is kept for this user and can be made again: measurements, compiled kernels."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"
+
+
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and have it on the disk before returning."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.execution.step_compilation import is_compiled
 from harness.records.record import Environment, Measured, Record
 
 # Fields of `Environment` on which the order of a sum and with it its last bits depend, in words; likeliest first.
@@ -24,6 +25,7 @@ _COMPUTES = {
     "driver": "NVIDIA driver",
     "deterministic": "deterministic algorithms",
     "matmul_precision": "matmul precision",
+    "compiler": "compiler",
 }
 _CODE = {
     "transformers": "transformers",
@@ -33,7 +35,7 @@ _CODE = {
     "dirty_diff_sha256": "uncommitted changes",
 }
 # Which of them early records do not say, so that None there means not known.
-_LATER = {"dirty_diff_sha256", "cuda", "driver", "deterministic", "matmul_precision", "kernels"}
+_LATER = {"dirty_diff_sha256", "cuda", "driver", "deterministic", "matmul_precision", "kernels", "compiler"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,11 @@ def causes(record: Record, again: Record) -> Causes:
     assert again.environment is not None
     before, now = record.environment, again.environment
     computes = [*_differing(before, now, _COMPUTES)]
-    if before.device.startswith("cuda") and before.pack_size != now.pack_size:
+    compiled = is_compiled(record), is_compiled(again)
+    if compiled[0] != compiled[1]:
+        now_said = "compiled" if compiled[1] else f"not ({again.measured.step_mode_reason or 'not asked for'})"
+        computes.append(_said("steps", "compiled" if compiled[0] else "not compiled", now_said))
+    if (before.device.startswith("cuda") or any(compiled)) and before.pack_size != now.pack_size:
         computes.append(_said("pack size", before.pack_size, now.pack_size))
     lacking = [("the tokenizer", record.measured.tokens_sha256), ("the CPU's kernels", before.kernels)]
     return Causes(

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +24,7 @@ from harness.common.files import write_json
 from harness.common.text import count_noun, last_line, show
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial, expand, where
-from harness.execution import duration, gate, lanes_memory, machine
+from harness.execution import duration, gate, lanes_memory, machine, step_compilation
 from harness.execution.in_process import InProcess
 from harness.execution.interrupts import Stop, TimeUp
 from harness.execution.pace import TimeLeft
@@ -79,7 +79,7 @@ class SweepOutcome:
 
 @dataclass(frozen=True)
 class Options:
-    """How to run; none of it changes a result except `threads` in the last bits, which the record keeps."""
+    """How to run; `threads` and `compiled` change the last bits of a result, the rest nothing; records keep both."""
 
     in_process: bool = False
     address: str | None = None
@@ -98,6 +98,7 @@ class Options:
     tune: bool = False  # of a search: Ray Tune hands out the packs and may stop them
     make_pool: Callable[[Sweep, Options, Checkpoints | None, Keeping | None], Pool] | None = None  # not Ray's own
     keep: Which = "none"  # of which finished trials the weights are kept
+    compiled: bool | None = None  # whether steps are compiled; None: as the sweep was begun
 
 
 class RecipeSource(Protocol):
@@ -147,6 +148,7 @@ def run(
             stopped = source.stopped
             matching = tuple(trial for trial in expand(sweep) if trial.id not in stopped)
         records = store.tidy(sweep)  # nobody else writes while the folder is held
+        options = replace(options, compiled=step_compilation.chosen(records.values(), options.compiled))
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
             path.unlink(missing_ok=True)
@@ -285,7 +287,8 @@ def _pool(
 ) -> Iterator[Pool]:
     if options.in_process:
         device = "cuda" if machine.detect_hardware().gpus else "cpu"
-        yield InProcess(sweep, worker_setup(sweep, device, options.threads, checkpoints, kept), tick)
+        setup = worker_setup(sweep, device, options.threads, checkpoints, kept, bool(options.compiled))
+        yield InProcess(sweep, setup, tick)
         return
     pool: Pool
     if options.make_pool is not None:
@@ -293,7 +296,7 @@ def _pool(
     else:
         pool = RayPool(
             sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-            options.workers_per_gpu, kept,
+            options.workers_per_gpu, kept, bool(options.compiled),
         )  # fmt: skip
     try:
         yield pool
@@ -341,6 +344,7 @@ class _Training:
         self.versions = {
             tested_versions.warning(tested_versions.installed())
         }  # what was said of them, the driver's by its command
+        self.fallbacks: set[str] = set()  # why steps were not compiled, as the person was told
         self.trained = self.stopped = 0
         self.until = None if options.time_limit is None else began + options.time_limit
         self.put_off: list[Job] | None = None  # that the time limit cut; None before
@@ -510,6 +514,7 @@ class _Training:
                 self.progress.finished += 1
                 self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
                 self._tell_versions(record)
+                self._tell_fallback(record)
             if self.shelf is not None:
                 self.shelf.settle()
             self.checkpoints.remove(job.trials)
@@ -535,6 +540,13 @@ class _Training:
             self.trained += 1
             self.progress.crashed += 1
             self.progress.messages.append(f"{trial.id} crashed: {last_line(done.error)}")
+
+    def _tell_fallback(self, record: Record) -> None:
+        """Say once of each reason why trials that were to have compiled steps have none."""
+        reason = step_compilation.fallback(record)
+        if reason is not None and reason not in self.fallbacks:
+            self.fallbacks.add(reason)
+            self.progress.messages.append(f"{record.id} {reason}")
 
     def _tell_versions(self, record: Record) -> None:
         """Say once of each worker's versions where they are not tested; a cluster's may be others than the driver's."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import harness
 from harness.common import hub
-from harness.common.files import write
+from harness.common.files import user_cache, write
 from harness.config.trials import Trial
 from harness.execution import lanes_memory
 from harness.execution.train_pack import NO_MEMORY, WorkerSetup, device_name
@@ -48,7 +46,7 @@ def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float
     config: Any = loop.network(recipe, task).module.config
     device = (device_name(place.device), place.threads, harness.__version__, loop.versions())
     key = json.dumps([device, shape, config.to_json_string()])
-    path = _cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+    path = user_cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return min(most, int(json.loads(path.read_text())["lanes"]))
     best, steps = loop.lane_step(trial, 1, place.device, place.threads)
@@ -70,7 +68,3 @@ def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, json.dumps({"lanes": found, "seconds_a_lane_step": times, "measured": json.loads(key)}).encode())
     return found
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"

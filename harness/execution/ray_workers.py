@@ -301,6 +301,7 @@ class RayPool:
         checkpoints: Checkpoints | None,
         workers_per_gpu: int = 1,
         keeping: Keeping | None = None,
+        compiled: bool = False,
     ) -> None:
         """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
 
@@ -313,7 +314,7 @@ class RayPool:
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = worker_setup(sweep, device, threads, checkpoints, keeping)
+        self.place = worker_setup(sweep, device, threads, checkpoints, keeping, compiled)
         gpu = self.place.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads

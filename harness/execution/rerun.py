@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
-from harness.execution import machine
+from harness.execution import machine, step_compilation
 from harness.execution.causes import Causes, causes
 from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
@@ -49,8 +49,9 @@ def rerun(
 ) -> RerunComparison:
     """Train one trial again on the same path and compare it with its record step by step; writes nothing.
 
-    With `keeping` its weights are left staged there. It runs with the record's threads and, on a GPU, in a pack of the
-    record's size (the other lanes repeat the trial), since bits may depend on the pack's size there. Raises
+    With `keeping` its weights are left staged there. It runs with the record's threads, with compiled steps where the
+    record's were and, then or on a GPU, in a pack of the record's size (the other lanes repeat the trial), since bits
+    may depend on the pack's size there. Raises
     HarnessError when there is no finished record.
     """
     record = store.load(trial.id)
@@ -63,8 +64,9 @@ def rerun(
             fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
         )
     device = "cuda" if machine.detect_hardware().gpus and record.environment.device.startswith("cuda") else "cpu"
-    lanes = record.environment.pack_size if device == "cuda" else 1
-    place = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping)
+    compiled = step_compilation.is_compiled(record)
+    lanes = record.environment.pack_size if device == "cuda" or compiled else 1
+    place = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))

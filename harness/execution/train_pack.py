@@ -87,15 +87,22 @@ class WorkerSetup:
     checkpoints: Checkpoints | None = None  # None: a pack begins anew and keeps nothing before its end
     tells_scores: bool = False  # whether it says how its lanes stand at each evaluation, for a pruner
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
+    compiled: bool = False  # whether steps are compiled, which changes last bits
 
 
 def worker_setup(
-    sweep: Sweep, device: str, threads: int, checkpoints: Checkpoints | None, keeping: Keeping | None
+    sweep: Sweep,
+    device: str,
+    threads: int,
+    checkpoints: Checkpoints | None,
+    keeping: Keeping | None,
+    compiled: bool = False,
 ) -> WorkerSetup:
     """Where the packs of a sweep are trained."""
     pruned = sweep.search is not None and sweep.search.pruner is not None
     return WorkerSetup(
-        device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping
+        device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping,
+        compiled=compiled,
     )  # fmt: skip
 
 
@@ -131,6 +138,7 @@ def train_pack(
             record=place.record,
             signals=signals,
             evaluated=evaluated if place.tells_scores else None,
+            compiled=place.compiled,
         )
     finally:
         if checkpoint is not None:
@@ -152,6 +160,7 @@ def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
     import torch
 
     from harness.training import loop
+    from harness.training.compiled import compiler
 
     deterministic, matmul_precision = loop.numerics(place.device, place.threads, precision)
     return Environment(
@@ -167,6 +176,7 @@ def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
         deterministic=deterministic,
         matmul_precision=matmul_precision,
         kernels=torch.backends.cpu.get_cpu_capability(),
+        compiler=compiler(place.device) if place.compiled else None,
         **loop.versions(),
     )
 

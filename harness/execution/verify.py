@@ -29,6 +29,7 @@ from harness.common.metrics import Metric
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun
+from harness.execution.step_compilation import mixed
 from harness.models import saved, token_hash
 from harness.records.record import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording
 from harness.records.store import Store
@@ -118,6 +119,8 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
             progress(number, len(trials))
     problems += _mixed(trials, records)
     notes += _others(store, trials, records) + _untested(records)
+    if (note := mixed(records.values())) is not None:
+        notes.append(Finding(None, "trials", "step mode", note))
     problems += _models(store)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(

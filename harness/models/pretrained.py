@@ -64,6 +64,8 @@ class Network:
     # Of `replay`, by what is recorded; None where it can't be. And how often that was called before.
     recordings: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
     calls: Counter[object] = field(default_factory=Counter, repr=False, compare=False)
+    # Of `compiled`, likewise; a text says why there is none.
+    compiled: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def parameters(self) -> int:
@@ -213,6 +215,7 @@ def _adapted(full: Network, method: Method) -> Network:
         },
         recordings={},
         calls=Counter(),
+        compiled={},
     )
     if full.reference is not None and method.name in logits_check.UNCHANGED:
         found = replace(found, logits_check=logits_check.check(found, full.reference))

@@ -47,6 +47,9 @@ class Environment(BaseModel):
     deterministic: bool | None = Field(default=None, description="whether torch had to choose deterministic algorithms")
     matmul_precision: str | None = Field(default=None, description="torch's, of float32: highest, or high for tf32")
     kernels: str | None = Field(default=None, description="the CPU's instructions that torch's kernels use, as AVX512")
+    compiler: str | None = Field(
+        default=None, description="of steps that were to be compiled, `none` where there was none; None: not asked for"
+    )
 
 
 StepMode = Literal["operations", "recording", "compiled", "cuda graph", "compiled cuda graph"]
@@ -113,7 +116,8 @@ class Measured(BaseModel):
         description="how a step reached the device: operation by operation, recorded, compiled, as a CUDA graph",
     )
     step_mode_reason: str | None = Field(
-        default=None, description="why a step ran as it did where a CUDA graph was tried; None: it worked, or none was"
+        default=None,
+        description="why steps were not compiled or captured, where that was asked for or tried; None: they were",
     )
     logits_check: LogitsCheck | None = Field(default=None, description="made when the worker set the network up")
     # Not in the first records: None there means not recorded.

@@ -172,7 +172,7 @@ class TunePool:
 
     def __init__(
         self, sweep: Sweep, address: str | None, workers: int | None, threads: int, checkpoints: Checkpoints | None,
-        workers_per_gpu: int, keeping: Keeping | None,
+        workers_per_gpu: int, keeping: Keeping | None, compiled: bool = False,
     ) -> None:  # fmt: skip
         """Start Ray, or join it by its address, and Tune's run.
 
@@ -197,7 +197,7 @@ class TunePool:
                 raise
         self.sweep, self.shipping = sweep, ray_workers.Shipping(address)
         self.workers = ray_workers.target_worker_count(devices, workers, kind, address)
-        self.place = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping)
+        self.place = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping, compiled)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
         self.flights: dict[int, tuple[Job, float]] = {}  # number -> pack and when it was given

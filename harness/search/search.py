@@ -21,7 +21,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import Recipe
 from harness.config.search_space import Range, Search, round_to_range
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.execution import driver
+from harness.execution import driver, step_compilation
 from harness.execution.packing import Job
 from harness.execution.pool import Pool, Running
 from harness.models.keep_weights import Keeping
@@ -96,7 +96,8 @@ def run(
     if search.best and search.confirm and counts.missing == len(asking.stopped) and not asking.left:
         confirmed = confirming(found, store)
         if confirmed is not None:
-            options = replace(options, tune=False, make_pool=None)
+            compiled = step_compilation.chosen(store.records(found).values(), options.compiled)
+            options = replace(options, tune=False, make_pool=None, compiled=compiled)
             confirm_counts = driver.run(confirmed, search_ranking.confirm_store(sweep, store), options, show)
     return SearchOutcome(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
@@ -105,8 +106,9 @@ def _tune_pool(sweep: Sweep, options: driver.Options, checkpoints: Checkpoints |
     from harness.search.ray_tune import TunePool  # Ray Tune takes seconds to import
 
     return TunePool(
-        sweep, options.address, options.workers, options.threads, checkpoints, options.workers_per_gpu, keeping
-    )
+        sweep, options.address, options.workers, options.threads, checkpoints, options.workers_per_gpu, keeping,
+        bool(options.compiled),
+    )  # fmt: skip
 
 
 def check(sweep: Sweep, store: Store) -> Search:

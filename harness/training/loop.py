@@ -45,6 +45,7 @@ from harness.training import fitting, philox, replay, telemetry
 from harness.training import lanes as remedies
 from harness.training.capture import Captures
 from harness.training.checkpoints import Checkpoint, StateKept
+from harness.training.compiled import CompiledSteps
 from harness.training.lanes import Mixture
 from harness.training.optimizers import lane_optimizer
 from harness.training.transfer import copied, lane_rows, to_device
@@ -57,8 +58,6 @@ _PARTS = 2
 _WIDTH_STEP = 4
 # Calls with one layout from which on a recording of them pays: each saves a fiftieth of what recording takes, or more.
 _RECORDING_PAYS = 100
-# How far a compiled step's gradient may lie from the plain one's, over all of it, relative to its norm.
-_COMPILED_APART = {"float32": 1e-4, "tf32": 1e-2, "bf16": 5e-2}
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
 
@@ -82,6 +81,7 @@ def train(
     record: bool = True,
     signals: Callable[[np.ndarray], None] | None = None,
     evaluated: Callable[[Evaluation], None] | None = None,
+    compiled: bool = False,
 ) -> list[LaneResult]:
     """Train the trials of a pack together and return their results in the same order.
 
@@ -89,7 +89,7 @@ def train(
     checkpoint, training goes on from it and is kept in it when it is due and where `progress` raises StateKept; and
     with `record` the results have what the diagnosis reads, and `signals` is given `early`'s signals of each lane so
     far [L, t, K] whenever one more of its shares is reached; `evaluated` is given each evaluation. No result differs by
-    a bit for any of these.
+    a bit for any of these. `compiled` has the steps of whole batches compiled, which changes their last bits.
     Raises HarnessError for data or a model that can't be used; a lane that diverges is a result, not an error.
     """
     if len({trial.recipe.shape for trial in pack}) != 1:
@@ -97,7 +97,7 @@ def train(
     _keep_memory()
     with _numerics(device, threads, pack[0].recipe.precision):
         started = time.monotonic()
-        run = _Run(pack, torch.device(device), record)
+        run = _Run(pack, torch.device(device), record, compiled)
         if checkpoint is not None and (kept := checkpoint.read(run.made_of_sha256())):
             run.restore(kept[0])
             started -= kept[1]
@@ -507,7 +507,9 @@ class _Data:
 class _Run:
     """The state of a pack in training: flat weights [L, P] with a view per parameter, and the optimizer over them."""
 
-    def __init__(self, pack: Sequence[Trial], device: torch.device, record: bool = True) -> None:
+    def __init__(
+        self, pack: Sequence[Trial], device: torch.device, record: bool = True, compiled: bool = False
+    ) -> None:
         self.recipe = pack[0].recipe  # for what all lanes share
         self.recipes = [trial.recipe for trial in pack]
         self.device = device
@@ -538,7 +540,7 @@ class _Run:
         self.masks = _Masks([r.dropout for r in self.recipes], [t.seeds.dropout_seed for t in pack], device)
         self.recording = True
         self.captures = Captures() if device.type == "cuda" and os.environ.get("HARNESS_CAPTURE") != "off" else None
-        self.compile = bool(os.environ.get("HARNESS_COMPILE"))
+        self.compiled = CompiledSteps(self.recipe.precision, self.network.compiled) if compiled else None
         self.steps_called: set[tuple[object, ...]] = set()  # keys of the recordings there may be of a step
         self.part_gradient: Tensor | None = None  # [L, P], of a captured part of a batch
         self.layout = replay.layout(list(self.lanes.values()))
@@ -865,7 +867,7 @@ class _Run:
         batches_left = (self.steps - self.optimizer.done - 1) * self.recipe.gradient_accumulation
         arguments = [*inputs.values(), labels, *more.values()]
         given, key = [*lanes.values(), *arguments], self._key(" ".join(["step", *more]), lanes, arguments, size)
-        function, pays = self._recorded(key, step, given, batches_left)
+        function, pays = self._compiled_or_recorded(key, step, given, rows, size, batches_left)
         self.steps_called.add(key)
         if self.captures is not None and pays:
             fixed = {one.data_ptr() for one in lanes.values()} | self.masks.memory()
@@ -980,10 +982,35 @@ class _Run:
     def step_mode(self) -> StepMode:
         """How most steps of this run reached the device."""
         played = [self.network.recordings.get(key) for key in self.steps_called]
-        compiled = any(isinstance(one, replay.Compiled) for one in played)
+        compiled = self.compiled is not None and self.compiled.used
         if self.captures is not None and any(self.captures.known.values()):
             return "compiled cuda graph" if compiled else "cuda graph"
         return "compiled" if compiled else "recording" if any(played) else "operations"
+
+    @property
+    def step_mode_reason(self) -> str | None:
+        """Why steps were not compiled or captured, where that was asked for or tried."""
+        reasons = [tried.reason for tried in (self.compiled, self.captures) if tried is not None]
+        return "; ".join(filter(None, reasons)) or None
+
+    def _compiled_or_recorded(
+        self,
+        key: tuple[object, ...],
+        step: replay.Function,
+        given: list[Tensor],
+        rows: Tensor,
+        size: int,
+        calls_left: int,
+    ) -> tuple[replay.Function, bool]:
+        """As `_recorded`; of a whole batch, the compiled step where one is asked for and can be had.
+
+        Whether a step is compiled must not depend on how often this process called it: bits depend on it.
+        """
+        whole = rows.shape[1] * self.recipe.gradient_accumulation == self.recipe.batch_size and (
+            self.tokens or size == self.recipe.batch_size * self.recipe.forward_passes
+        )
+        compiled = self.compiled.of(key, step, given) if self.compiled is not None and whole else None
+        return self._recorded(key, step, given, calls_left) if compiled is None else (compiled, True)
 
     def _recorded(
         self, key: tuple[object, ...], function: replay.Function, given: list[Tensor], calls_left: int
@@ -994,10 +1021,7 @@ class _Run:
             self.network.calls[key] += 1  # those of the worker's packs before count too
             if not self.recording or self.network.calls[key] + calls_left < _RECORDING_PAYS:
                 return function, False
-            compiled = None
-            if self.compile and str(key[0]).startswith("step"):
-                compiled = replay.compiled(function, given, _COMPILED_APART[self.recipe.precision])
-            known[key] = compiled or replay.record(function, given)
+            known[key] = replay.record(function, given)
         return known[key] or function, True
 
     def _named(
@@ -1254,7 +1278,7 @@ class _Run:
                 stopped_step=self.stops.get(lane),
                 kept_step=kept[0] if kept and self.recipes[lane].keep_best else None,
                 step_mode=self.step_mode,
-                step_mode_reason=None if self.captures is None else self.captures.reason,
+                step_mode_reason=self.step_mode_reason,
             )
             curves = replace(curves, logits=self.log.logits[at][lane])
             if self.task.test is not None and tested is not None:

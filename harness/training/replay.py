@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,39 +45,6 @@ def layout(arguments: Sequence[Tensor]) -> Layout:
     return tuple((*_place(one), one.dtype, one.device) for one in arguments)
 
 
-@dataclass(frozen=True, eq=False)
-class Compiled:
-    """A recording as compiled by torch, to be called as what was recorded."""
-
-    graph: Callable[..., Sequence[Tensor]]
-
-    def __call__(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The results for arguments of the recorded layout."""
-        with torch.no_grad():
-            return list(self.graph(*[one.detach() for one in given]))
-
-
-def compiled(function: Function, arguments: Sequence[Tensor], tolerance: float) -> Function | None:
-    """The function's recording as compiled by torch (Inductor), which fuses operations; None where that fails.
-
-    Its bits are its own: sums are made in another order. It is checked against the function with other arguments: over
-    all results together the difference is at most `tolerance` of their norm.
-    """
-    try:
-        tape = _Tape(arguments)
-        with tape:
-            results = function(arguments)
-        graph = tape.of(results, simplified=False)
-        play = Compiled(torch.compile(graph, fullgraph=True, dynamic=False))
-        others = [_other(one) for one in arguments]
-        once, again = function(others), play(others)
-        apart = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(once, again, strict=True))
-        whole = sum(float(a.double().square().sum()) for a in once)
-    except Exception:  # whatever the compiler says
-        return None
-    return play if apart <= tolerance**2 * whole else None
-
-
 def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
     """The function for arguments of this `layout`, played back; None where that gives no bit-equal results.
 
@@ -86,7 +52,7 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
     constant. What was taken for a constant and isn't is found out by checking with other arguments. It is run thrice.
     """
     try:
-        tape = _Tape(arguments)
+        tape = Tape(arguments)
         with tape:
             results = function(arguments)
         graph = tape.of(results)
@@ -96,12 +62,17 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
                 found: list[Tensor] = graph(*given)
             return found
 
-        others = [_other(one) for one in arguments]
+        others = with_other_values(arguments)
         once, again = function(others), play(others)
         same = all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(once, again, strict=True))
     except Exception:  # a model that can't be recorded is trained as it is
         return None
     return play if same else None
+
+
+def with_other_values(arguments: Sequence[Tensor]) -> list[Tensor]:
+    """Arguments of the same layout with other values, to check a recording with."""
+    return [_other(one) for one in arguments]
 
 
 def _other(tensor: Tensor) -> Tensor:
@@ -111,13 +82,14 @@ def _other(tensor: Tensor) -> Tensor:
     return torch.roll(tensor, 1, dims=-1)
 
 
-class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down what is computed from some arguments: each operation below autograd and vmap, and where results lie.
 
     torch's own `make_fx` does so too, in four times the time, most of which goes into what a compiler wants to know.
     """
 
     def __init__(self, arguments: Sequence[Tensor]) -> None:
+        """Begin with what the computation is given."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self.nodes = WeakTensorKeyDictionary()  # what is freed while it is recorded must not be kept
@@ -128,6 +100,7 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._know(one, self.graph.placeholder(f"given_{number}"))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute an operation and write it down."""
         if func is _aten._local_scalar_dense.default:
             raise ValueError("what follows a number that the host reads depends on it")
         kwargs = kwargs or {}

@@ -80,7 +80,7 @@ def test_views_are_one_step_and_a_product_with_one_is_none() -> None:
         return [y.detach().view(4, 3) + x.view(2, 6).view(6, 2).view(4, 3)]
 
     x = torch.arange(12.0)
-    with replay._Tape([x]) as tape:
+    with replay.Tape([x]) as tape:
         results = viewing([x])
     graph = tape.of(results)
     names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
@@ -198,7 +198,7 @@ def test_a_copy_of_what_no_argument_decides_is_a_constant() -> None:
         return [given[0].double() * table.view(2, 3), given[0].to(torch.float64)]
 
     x = torch.arange(6.0).view(2, 3)
-    with replay._Tape([x]) as tape:
+    with replay.Tape([x]) as tape:
         results = looks_up([x])
     graph = tape.of(results)
     copies = [node for node in graph.graph.nodes if node.target is torch.ops.aten._to_copy.default]
