@@ -61,6 +61,7 @@ from harness.cli.run_views import (
 from harness.cli.status_views import print_standing, standing_parts
 from harness.common import hub
 from harness.common.errors import HarnessError
+from harness.common.spare_process import SpareProcess
 from harness.common.text import count_noun
 from harness.config.keys import all_keys
 from harness.config.trials import Sweep, Trial, expand, where
@@ -69,7 +70,7 @@ from harness.execution import rerun as rerunning
 from harness.execution.duration import estimate
 from harness.models import saved
 from harness.records.store import Store
-from harness.records.study import Study, joined, of_sweep
+from harness.records.study import Study, joined
 
 if TYPE_CHECKING:
     from harness.analysis.search_ranking import StoppedRecipe
@@ -306,23 +307,27 @@ def sweep(
         only=tuple(only), max_trials=max_trials, time_limit=seconds,
         workers_per_gpu=workers_per_gpu, keep=keep, compiled=compiled,
     )  # fmt: skip
-    with sweep_progress(out) as follow:
-        try:
-            ended = driver.run(resolved, store, options, follow)
-        except KeyboardInterrupt:
-            kept = driver.ended(resolved, store)
-            out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
-            raise
-    print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
-    if resolved.baselines:
-        baselines.train(resolved, store, out.print)
-    from harness.report import page as reports
+    with SpareProcess("harness.report.of_sweep") as reporting:
+        with sweep_progress(out) as follow:
 
-    again = rerun_words(path, sweep, resolved, results)
-    print_kept(out, resolved, store, keep, again)
-    study = of_sweep(resolved, store, again)
-    page = reports.write(study, store.folder / "report").page
-    out.print(f"Report: {page}", soft_wrap=True)
+            def show(progress: driver.Progress) -> None:
+                if progress.lanes and not in_process:  # the imports of the report take seconds while workers train
+                    reporting.start()
+                follow(progress)
+
+            try:
+                ended = driver.run(resolved, store, options, show)
+            except KeyboardInterrupt:
+                kept = driver.ended(resolved, store)
+                out.print(f"\nStopped: {kept.finished} of {kept.planned} trials are kept; the same command goes on.")
+                raise
+        print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
+        if resolved.baselines:
+            baselines.train(resolved, store, out.print)
+        again = rerun_words(path, sweep, resolved, results)
+        print_kept(out, resolved, store, keep, again)
+        page = reporting.call("write", resolved, store.folder, again)
+        out.print(f"Report: {page}", soft_wrap=True)
     if ended.left:
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ from harness.execution.train_pack import Result, WorkerSetup, train_pack, worker
 from harness.models.keep_weights import Keeping
 from harness.models.saved import Files, UnkeptError
 from harness.training.checkpoints import Checkpoints
+from harness.training.imports import import_everything
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -71,10 +73,15 @@ class _Worker:
         self.leaving: tuple[str, ...] = ()
         self.puts_off = False
         self.folders: dict[Spec, Path] = {}
+        # They take seconds, which pass while the driver waits for the other workers and one of them looks at the model.
+        self.imports = threading.Thread(target=import_everything)
+        self.imports.start()
 
     def ready(self) -> WorkerInfo:
         import ray
 
+        if self.place.device != "cpu":  # that asks torch for the memory
+            self.imports.join()
         room = worker_memory_budget(self.place.device, self.workers_per_gpu)
         return WorkerInfo(ray.get_runtime_context().get_node_id(), os.getpid(), room)
 
@@ -89,9 +96,11 @@ class _Worker:
         self.heard = heard
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
+        self.imports.join()
         return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
 
     def preflight(self, trial: Trial, shipped: Shipped) -> Preflight:
+        self.imports.join()
         return look(self._moved([trial], shipped)[0], trusts_remote_code=self.place.trusts_remote_code)
 
     def train(
@@ -101,6 +110,7 @@ class _Worker:
 
         Raises LeftError where `leave` asked for it.
         """
+        self.imports.join()
         self.hear(PackProgress())
         own = tuple(trial.id for trial in trials)
 
