@@ -727,9 +727,9 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Say why runs fail and how early it could be told, and write it into the report."""
-    from harness.report import formatting
+    from harness.report import diagnosis
     from harness.report import page as reports
-    from harness.report.sections import diagnosis
+    from harness.report.next_experiment import next_sweep
 
     study, folder = study_of(sweep, profile, overrides, results)
     _refuse_nothing_to_tell(study, sweep, folder)
@@ -740,33 +740,17 @@ def diagnose(
             found = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
         study = replace(study, surface=found)
     made = reports.write(study, folder / "report")
-    analysed = made.found
-    words = diagnosis.words(analysed)
-    proposed = diagnosis.next_sweep(analysed)
     if as_json:
-        kept = analysed.diagnosis.rule
-        print_json(
-            {
-                "sweep": study.sweeps[0].name,
-                "profile": study.profile,
-                "words": words,
-                "rule": None if kept is None else vars(kept.rule) | {name: getattr(kept, name) for name in _KEPT},
-                "next_sweep": None if proposed is None else proposed[1],
-                "tables": {name: formatting.json_rows(table) for name, table in analysed.diagnosis.tables.items()},
-                "report": str(made.page),
-            }
-        )
+        print_json(diagnosis.summary(made.analysis, str(made.page)))
         return
     out = Console(highlight=False)
-    for sentence in words:
+    for sentence in diagnosis.sentences(made.analysis):
         out.print(Text(plain(sentence)), soft_wrap=True)
+    proposed = next_sweep(made.analysis)
     if proposed is not None:
         out.print(Text(plain(f"Next: {proposed[0]}")), soft_wrap=True)
         out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
     out.print(f"Report: {made.page}", soft_wrap=True)
-
-
-_KEPT = ("caught", "lost", "false", "others")
 
 
 def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:

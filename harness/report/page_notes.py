@@ -1,4 +1,4 @@
-"""What the page says before any result: a tokenizer that does not fit, bits that do not carry over."""
+"""What the page says before any result: a tokenizer that does not fit, bits that do not carry over, rare classes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from harness.analysis.analyze import MOST_RESAMPLED
+from harness.common.text import count_noun
 from harness.config.recipe import Recipe
-from harness.data import vocabulary
+from harness.data import label_notes, vocabulary
 from harness.records.study import Study
 
 
-def of(study: Study) -> tuple[str, ...]:
-    """The notes that the runs of a study call for."""
-    return (*_unknown(study), *_last_bits(study))
+def notes(study: Study) -> tuple[str, ...]:
+    """The notes that the study brings and those that its runs call for."""
+    return (*study.notes, *_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
@@ -21,22 +23,66 @@ def _recipes(study: Study) -> Iterator[Recipe]:
     return (cell.recipe for sweep in study.sweeps for cell in sweep.cells)
 
 
-def _unknown(study: Study) -> tuple[str, ...]:
+def _balance(study: Study) -> Iterator[str]:
+    """What accuracy can't show, where one class is nearly all of a dev split."""
+    counted = study.runs[["metric", "majority_correct", "dev_examples"]].dropna().drop_duplicates()
+    for metric, most, examples in counted.itertuples(index=False):
+        yield from label_notes.unbalanced(metric, int(most), int(examples))
+
+
+def _not_resampled(study: Study) -> Iterator[str]:
+    """What the page leaves out of very many cells whose answers are kept."""
+    if len(study.cells) > MOST_RESAMPLED and study.sweeps:
+        yield (
+            "Dev-set sampling noise and selection bias are told by resampling the answers of the first "
+            f"{MOST_RESAMPLED} of {len(study.cells):,} cells alone."
+        )
+
+
+def _unknown_tokens(study: Study) -> Iterator[str]:
     """A warning where more than a few tokens of the runs' data are unknown to the tokenizer."""
     share = pd.to_numeric(study.runs["unknown_share"]).max()
     models = dict.fromkeys(recipe.model.name for recipe in _recipes(study))
-    if not share > vocabulary.WARN_ABOVE:  # NaN is not either
-        return ()
-    return (f"Warning: {vocabulary.words(share, next(iter(models)) if len(models) == 1 else 'one of the models')}",)
+    if share > vocabulary.WARN_ABOVE:  # NaN is not
+        yield f"Warning: {vocabulary.words(share, next(iter(models)) if len(models) == 1 else 'one of the models')}"
 
 
-def _last_bits(study: Study) -> tuple[str, ...]:
+def _last_bits(study: Study) -> Iterator[str]:
     """Of runs without bias correction, how far a single one can be trusted to come out alike elsewhere."""
     corrected = [recipe.bias_correction for recipe in _recipes(study) if recipe.optimizer in ("adamw", "lamb")]
-    if all(corrected):
-        return ()
+    if not all(corrected):
+        yield (
+            "Without bias correction a single result hangs on the last bits: at rates where runs fail, rounding grows "
+            "tenfold within 20 updates. On another kind of machine such a run may end elsewhere. Failure rates carry "
+            "over, single scores do not."
+        )
+
+
+def completeness(study: Study) -> str:
+    """How many runs were planned, and what became of them."""
+    counts = {status: int((study.runs["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
+    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    size = count_noun(len(study.cells), "cell")
+    if len(study.sweeps) == 1:
+        size += f" × {count_noun(len(study.sweeps[0].seeds), 'seed')} = {len(study.runs)}"
+    else:
+        size += f", {count_noun(len(study.runs), 'run')}"
+    text = f"Planned: {size}; {states}."
+    if study.unreadable:
+        text += f" {study.unreadable} of the missing left a record that cannot be read."
+    if counts["finished"] < len(study.runs):
+        text += " Rates are over the finished runs; a crashed or missing run is missing data, never a failed run."
+    return text
+
+
+def about_scores(study: Study) -> str:
+    """What the scores of the page are."""
+    metrics = sorted({str(name) for name in study.runs["metric"].dropna()}) or ["score"]
+    named = " / ".join(metrics).replace("_", " ")
+    if not study.sweeps:
+        return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
+    tested = " Test scores are of the same weights, on examples that chose nothing."
     return (
-        "Without bias correction a single result hangs on the last bits: at rates where runs fail, rounding grows "
-        "tenfold within 20 updates. On another kind of machine such a run may end elsewhere. Failure rates carry over, "
-        "single scores do not.",
+        f"Scores are the dev {named} at the end of training, as fractions; “best mean” alone is over each run's best "
+        f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"
     )

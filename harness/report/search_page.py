@@ -17,7 +17,9 @@ from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.report.figures import search as figures_search
 from harness.report.figures import style
-from harness.report.formatting import Table, csv, json_rows, markdown, markdown_text, percent, rate, score, unknown
+from harness.report.files import csv, json_rows, markdown, markdown_text
+from harness.report.formatting import percent, rate, score, unknown
+from harness.report.table import TextTable
 from harness.stats import proportions
 
 SHOWN = 20  # recipes in the Markdown; the CSV has them all
@@ -189,7 +191,7 @@ def _label(sweep: Sweep, row: pd.Series) -> str:
     return sweep.cells[int(row["cell"])].label
 
 
-def best_table(sweep: Sweep, ranked: pd.DataFrame) -> Table:
+def best_table(sweep: Sweep, ranked: pd.DataFrame) -> TextTable:
     """The best recipes: score in the search, on fresh seeds, and failed."""
     search = sweep.search
     assert search is not None
@@ -216,10 +218,10 @@ def best_table(sweep: Sweep, ranked: pd.DataFrame) -> Table:
         numbers = (score(row["value"]), score(row["sd"]), f"{row['failed']}/{row['finished']}", fresh, there, high)
         rows.append((rank, *(show(row[name]) for name in fields), *numbers))
     numeric = tuple(name not in fields for name in ("rank", *fields, *header[len(fields) + 1 :]))
-    return Table("recipes", f"The best recipes of {sweep.folder_name}, by {words}", header, tuple(rows), numeric)
+    return TextTable("recipes", f"The best recipes of {sweep.folder_name}, by {words}", header, tuple(rows), numeric)
 
 
-def _markdown(sweep: Sweep, said: Sequence[str], table: Table, drawn: Sequence[str]) -> str:
+def _markdown(sweep: Sweep, said: Sequence[str], table: TextTable, drawn: Sequence[str]) -> str:
     stand_in = [f"*{markdown_text(sweep.stand_in)}*", ""] if sweep.stand_in else []
     parts = [f"# {markdown_text(sweep.title)}", "", *stand_in]
     for sentence in said:

@@ -17,7 +17,7 @@ from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial
 from harness.execution import lanes_memory, machine
 from harness.records.store import Store
-from harness.report.formatting import csv
+from harness.report.files import csv
 
 SMOOTHING = 0.9  # of the exponential moving average: a mean over about ten steps
 DIVERGED = 4.0  # times the lowest smoothed loss so far: there the curve ends, as in fastai

@@ -447,7 +447,7 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
 
 
 def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatch):
-    monkeypatch.setattr(reports.figures, "MAKERS", ())
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     task = json.dumps(tagged.model_dump(exclude_none=True))
     text = f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\nlr: [1e-2, 1e-9]\nepochs: 12\nseeds: 1..2\n"
     (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")

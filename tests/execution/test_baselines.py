@@ -22,7 +22,9 @@ from harness.execution import baselines
 from harness.records.record import Baseline
 from harness.records.store import Store
 from harness.records.study import joined, of_sweep
-from harness.report import formatting, opening, page
+from harness.report import opening, page
+from harness.report.contents import text_tables
+from harness.report.sections import baselines as baselines_section
 from harness.stats import dev_noise
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -268,11 +270,11 @@ def test_cells_and_baselines_stand_in_one_table(tmp_path):
     gained = np.concatenate([np.zeros(280), np.ones(20), [0.75] * 10, [0.5] * 10, [0.25] * 14, np.zeros(66)])
     over_both = 1.96 * math.hypot(np.std(gained) / 20, np.std([300, 310, 320, 334]) / 400 / 2)
     assert table["difference_high"][0] - table["difference"][0] == pytest.approx(over_both, rel=0.15)
-    shown = formatting.tables(found)["baselines"]
+    shown = text_tables(found)["baselines"]
     assert shown.header[:3] == ("cell or baseline", "runs", "failed")
     assert shown.rows[3][:5] == ("tfidf_logistic", "any seed", "0/1", "0.700", "0.000")
     assert [row[-1][:5] for row in shown.rows] == ["0.090", "−0.20", "–", "–", "–"]
-    said = next(part for part in page.PARTS if part.anchor == "baselines").say(found)
+    said = baselines_section.sentences(found)
     assert said[0].startswith(
         "The best cell, bias correction off (mean 0.790 of 4 runs), is 0.090 above the best baseline, tfidf_logistic "
         "(0.700); the difference in accuracy over seeds and the same dev examples is 9.0 points ["
@@ -290,7 +292,7 @@ def test_what_no_seed_changes_counts_as_the_same_run_with_each(tmp_path):
     row = found.baselines.iloc[0]
     assert row["difference"] == 0
     assert row["difference_low"] < 0 < row["difference_high"]
-    said = next(part for part in page.PARTS if part.anchor == "baselines").say(found)
+    said = baselines_section.sentences(found)
     assert "equals the best baseline, tfidf_logistic" in said[0]
     assert "fine-tuning is not told from it" in said[0]
     assert said[-1] == (
@@ -304,7 +306,7 @@ def test_baselines_of_other_data_or_another_metric_are_not_compared(tmp_path):
         found = analyse(made(tmp_path / str(len(change)) / next(iter(change)), TWO_CELLS + ALL,
                              tuple(one.model_copy(update=change) for one in THREE)))  # fmt: skip
         assert not len(found.baselines)
-        said = next(part for part in page.PARTS if part.anchor == "baselines").say(found)
+        said = baselines_section.sentences(found)
         assert said == [
             "Of the baselines that the sweep asks for majority, tfidf_logistic, tfidf_lightgbm are not trained on "
             "these data yet: the next `harness sweep` does it."
@@ -312,7 +314,7 @@ def test_baselines_of_other_data_or_another_metric_are_not_compared(tmp_path):
 
 
 def test_a_sweep_that_asks_for_none_says_nothing_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr(page.all_figures, "MAKERS", ())
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     plain, asking = (made(tmp_path / name, TWO_CELLS + more, THREE) for name, more in (("a", ""), ("b", ALL)))
     written = [page.write(study, tmp_path / study.sweeps[0].name / str(place)) for place, study in
                enumerate((plain, asking))]  # fmt: skip
@@ -346,7 +348,7 @@ def test_the_interval_over_examples(tmp_path):
 
 def test_sweep_trains_them_and_reports(data, bert, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(page.all_figures, "MAKERS", ())
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     text = f"task: {json.dumps(data.model_dump(exclude_none=True))}\nmodel: {json.dumps(bert.model_dump())}\n"
     Path("tiny.yaml").write_text(
         text + "lr: 1e-3\nepochs: 1\nbatch_size: 8\nseeds: [1]\nbaselines: [majority, tfidf_logistic]\n"

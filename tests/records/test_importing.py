@@ -827,7 +827,7 @@ def test_bad_commands_are_one_line_and_exit_2(words):
 
 def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, monkeypatch):
     sweep = sweep_of(tmp_path, MOSBACH)
-    monkeypatch.setattr(page.all_figures, "MAKERS", ())
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     own = page.write(study.of_sweep(sweep, store_of(tmp_path, sweep, MOSBACH_RUNS)), tmp_path / "report")
     foreign = of(
         own.folder / "tables" / "runs.csv",
@@ -839,7 +839,7 @@ def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, 
         loss="final_train_loss",
         nan="diverged",
     )
-    ours, theirs = own.found.cells, cells_module.cells(foreign)
+    ours, theirs = own.analysis.cells, cells_module.cells(foreign)
     by_axes = {cell.axes: index for index, cell in enumerate(foreign.cells)}
     order = [by_axes[cell.axes] for cell in sweep.cells]
     for name in ("finished", "judged", "scored", "failed", "failed_low", "diverged", "mean", "sd", "median", "loss"):

@@ -17,6 +17,7 @@ from harness.records import export, imported, study
 from harness.records.importing.options import ImportOptions
 from harness.records.importing.runs import import_runs
 from harness.report import page
+from harness.report.figures.curves import curves
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 SCORES = {1: [0.5, 0.6, 0.7], 2: [0.5, 0.75, 0.55], 3: [0.4]}  # by seed; the third was cut
@@ -566,7 +567,7 @@ def test_other_sqlite_files_and_folders_of_two_tools_are_one_line():
 def test_imported_curves_are_drawn_in_the_report(monkeypatch):
     made_mlflow_db("mlflow.db")
     found = of("mlflow.db", majority="0.6")
-    monkeypatch.setattr(page.all_figures, "MAKERS", (page.all_figures.curves,))
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", (curves,))
     written = page.write(found, Path("page"))
     assert any("curves" in path.name for path in written.folder.rglob("*"))
     Path("results/x/curves.npz").write_bytes(b"no curves")

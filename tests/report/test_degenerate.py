@@ -16,7 +16,7 @@ from harness.common import files
 from harness.report import page
 from harness.report.figures import style
 from harness.report.figures.diagnosis import gradient_norms
-from harness.report.sections.diagnosis import reasons
+from harness.report.sections.reasons import sentences as reasons
 
 _GRADIENTS = (1.0, 0.5)
 GOOD = Run(300, gradients=_GRADIENTS)
@@ -121,7 +121,7 @@ def test_a_part_whose_gradients_are_zero_has_no_line(tmp_path: Path) -> None:
 
 def test_a_thousand_cells_have_a_page_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a thousand diverged cells beside as many that learned, none of them alike; what is cut is said."""
-    monkeypatch.setattr(page.all_figures, "MAKERS", ())  # which have a test with ten thousand
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())  # which have a test with ten thousand
     monkeypatch.setattr(files, "write", lambda path, content: path.write_bytes(content))  # without waiting for disks
     rates = ", ".join(f"{number}e-7" for number in range(1, 1001))
     diverged = Run(diverged=True, diverged_at=1)

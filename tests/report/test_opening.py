@@ -1,16 +1,13 @@
 """The sentences: said from the numbers alone, in the right number, and no further than the data go."""
 
-import dataclasses
-import math
-
-import numpy as np
 import pytest
-from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, study_of, sweep_of
+from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, study_of
 from scipy import stats
 
 from harness.analysis.analyze import Analysis, analyse
-from harness.records.study import joined, of_sweep
 from harness.report import opening
+from harness.report.contents import SECTIONS
+from harness.report.sections import best_of_n, dev_set, failures, importance, level, seed_budget, seed_parts, spread
 
 ONE = HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..{}\n"
 ARMS = HEAD + "lr: 1e-5\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..{}\n"
@@ -27,9 +24,8 @@ def mosbach(tmp_path_factory):
 
 def everything(found: Analysis) -> list[str]:
     """All that is said anywhere on a page."""
-    makers = (opening.failing, opening.spreading, opening.levelling, opening.noise, opening.best, opening.budget)
-    said = [sentence for make in (opening.answer, *makers, opening.drivers, opening.seeds) for sentence in make(found)]
-    return [*said, opening.multiplicity(found)]
+    said = [sentence for section in SECTIONS for sentence in section.sentences(found)]
+    return [*opening.answer(found), *said, opening.multiplicity(found)]
 
 
 # ------------------------------------------------------------------------------------------------------- how often
@@ -57,7 +53,7 @@ def test_nothing_trained(tmp_path):
         "Nothing is known yet: of the 24 planned runs 24 are missing.",
         "How often and where runs fail stands here once some are finished.",
     ]
-    for make in (opening.failing, opening.spreading, opening.noise, opening.best, opening.budget):
+    for make in (failures.sentences, spread.sentences, dev_set.sentences, best_of_n.sentences, seed_budget.sentences):
         assert make(found) == []
     assert opening.multiplicity(found) == "No hypothesis was tested."
 
@@ -91,7 +87,7 @@ def test_all_fail(tmp_path):
         "p = 1)."
     )
     assert second == "No run learned more than the majority class, so a small spread here is failing, not stability."
-    assert opening.spreading(found) == [
+    assert spread.sentences(found) == [
         "In 2 of 2 cells every run failed (bias correction off; bias correction on): a small sd there is failing, not "
         "stability."
     ]
@@ -116,8 +112,8 @@ def test_one_seed_shows_no_spread(tmp_path):
         "best mean score, 0.825 (n = 1), is that of lr 2e-5."
     )
     assert rest == ["1 seed a cell cannot tell 0 % from 79 %: the interval of 0 failed in 1 is 0–79 %."]
-    assert opening.best(found) == []
-    assert opening.levelling(found) == [
+    assert best_of_n.sentences(found) == []
+    assert level.sentences(found) == [
         "No pair of cells has two scores on both sides that spread: their means cannot be compared."
     ]
 
@@ -127,8 +123,8 @@ def test_no_axes(tmp_path):
     first, second, *_ = opening.answer(found)
     assert first == "Of 3 finished runs 1 failed (33 % [6, 79])."
     assert second == "The mean score is 0.717 (sd 0.189, n = 3), from 0.500 to 0.850."
-    assert opening.levelling(found) == []
-    assert opening.drivers(found) == ["Nothing varies but the seed, so there is nothing to rank."]
+    assert level.sentences(found) == []
+    assert importance.sentences(found) == ["Nothing varies but the seed, so there is nothing to rank."]
 
 
 def test_one_run(tmp_path):
@@ -197,11 +193,11 @@ def test_an_import_without_a_majority_claims_nothing_of_failing(tmp_path):
     assert second == "The spread is widest at method a (sd 0.076); the best mean score, 0.738 (sd 0.048, n = 4), is " \
         "that of method b."  # fmt: skip
     assert rest == []
-    assert opening.failing(found) == []
-    assert opening.spreading(found) == []
+    assert failures.sentences(found) == []
+    assert spread.sentences(found) == []
     assert not any("failed in" in sentence or "% [" in sentence for sentence in everything(found))
-    assert "What drives failing cannot be told: whether runs failed is not known." in opening.drivers(found)
-    assert opening.seeds(found) == []
+    assert "What drives failing cannot be told: whether runs failed is not known." in importance.sentences(found)
+    assert seed_parts.sentences(found) == []
 
 
 def test_what_is_judged_in_part_says_the_rest(tmp_path):
@@ -219,244 +215,9 @@ def test_lower_is_better(tmp_path):
     study = import_of(tmp_path, [(("method", "a"),), (("method", "b"),)], rows, higher_is_better=False)
     found = analyse(study)
     assert "the best mean score, 1.250 (sd 0.250, n = 3), is that of method b." in opening.answer(found)[1]
-    assert opening.best(found) == [
+    assert best_of_n.sentences(found) == [
         "Reporting the best of 3 seeds instead of one run changes the score by 0.333, from 3.500 to 3.167, at method a."
     ]
-
-
-# ---------------------------------------------------------------------------------------------------------- sections
-
-
-def test_failing_says_what_differs_and_what_may_not(mosbach):
-    said = opening.failing(mosbach)
-    assert said[0] == (
-        "Bias correction on against off: the failure rate differs by −33 % [−62, −5], all else equal "
-        "(Cochran-Mantel-Haenszel, Holm-adjusted p = 0.045)."
-    )
-    assert said[2] == (
-        "No difference in failing is shown, which is no proof of none, for epochs 10 against 3, −10 % [−28, 9] (all "
-        "else equal; each interval by itself, Holm-adjusted p of 0.05 or more)."
-    )
-    assert said[3] == (
-        "By the definition 5 of 22 runs failed; by others 6 of 22 not above the majority at 5 %, 6 of 22 with the "
-        "training loss at the labels' entropy."
-    )
-    assert len(said) == 4
-
-
-def test_failing_with_a_threshold_and_one_comparison(tmp_path):
-    found = found_of(tmp_path, ARMS.format(2), {0: [Run(200, 0.1), Run(300)], 1: [Run(310), Run(320)]}, 0.78)
-    assert opening.failing(found) == [
-        "No difference in failing is shown, which is no proof of none, for bias correction on against off, −50 % "
-        "[−100, 19] (all else equal; each interval by itself, Holm-adjusted p of 0.05 or more).",
-        "By the definition 1 of 4 runs failed; by others 1 of 4 not above the majority at 5 %, 0 of 4 with the "
-        "training loss at the labels' entropy, 3 of 4 worse than 0.780.",
-    ]
-
-
-def test_many_comparisons_that_show_nothing_are_counted(tmp_path):
-    text = ONE.format(2).replace("lr: 1e-5", "lr: [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]")
-    found = found_of(tmp_path, text, {0: [Run(200), Run(300)], **{cell: [Run(310), Run(320)] for cell in range(1, 5)}})
-    assert opening.failing(found)[0] == (
-        "For 4 of 4 comparisons of failing by axis the data do not show a difference (Holm-adjusted p of 0.05 or "
-        "more); that is no proof of none."
-    )
-
-
-def test_spread_between_failed_and_successful(tmp_path):
-    found = found_of(tmp_path, ONE.format(5), {0: [Run(200), Run(200), Run(340), Run(342), Run(344)]})
-    assert opening.spreading(found) == [
-        "In 1 cell most of the variance lies between failed and successful runs (100 % of it at the only recipe; "
-        "the successful alone have sd 0.005)."
-    ]
-    one = found_of(tmp_path / "b", ONE.format(2), {0: [Run(200), Run(340)]})
-    assert opening.spreading(one)[0].endswith("(100 % of it at the only recipe).")  # one success has no sd
-
-
-def test_levels(tmp_path, mosbach):
-    assert opening.levelling(mosbach) == [
-        "Of 3 pairs of cells that differ in bias correction alone, the mean score differs in 1 after Holm's adjustment "
-        "(Welch)."
-    ]
-    found = found_of(tmp_path, ARMS.format(3), {0: [Run(300), Run(301), Run(302)], 1: [Run(303), Run(290), Run(320)]})
-    assert opening.levelling(found) == [
-        "Of 1 pair of cells that differ in bias correction alone, the mean score differs in 0 after Holm's adjustment "
-        "(Welch)."
-    ]
-    first = study_of(tmp_path / "a", ONE.format(3), {0: [Run(300), Run(301), Run(302)]}, "a")
-    second = study_of(tmp_path / "b", ONE.format(3), {0: [Run(200), Run(300), Run(302)]}, "b")
-    both = analyse(joined(first, second))
-    assert "that differ in the study alone" in opening.levelling(both)[0]
-    assert opening.answer(both)[0].startswith(
-        "Of 3 runs of a@default 0 failed (0 % [0, 56]), of 3 of b@default 1 (33 %"
-    )
-
-
-def test_277_examples_do_not_tell_but_losses_do(tmp_path):
-    # The numbers of a plain loop with MiniLM on RTE: without correction .4729 and .5271, with it .5379 and .5307.
-    text = HEAD + "lr: 1e-4\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..2\n"
-    runs = {0: [Run(131, 0.695), Run(146, 0.669)], 1: [Run(149, 0.429), Run(147, 0.395)]}
-    found = found_of(tmp_path, text, runs, majority=146, examples=277)
-    sample = opening.sampling(found)
-    assert sample is not None
-    assert sample.error == pytest.approx(0.03, abs=1e-4)  # sqrt(.517 · .483 / 277)
-    assert sample.needed == pytest.approx(1.96 * math.sqrt(2) * sample.error)
-    assert not sample.tells
-    note = " ".join(opening.noise(found))
-    assert "277 examples do not tell 0.500 from 0.534, and the means do not rank the recipes." in note
-    assert (
-        "Mean training loss in the last epoch 0.682 without bias correction, 0.412 with it (no two runs overlap: the "
-        "losses tell the arms apart)." in note
-    )
-    first, second, *_ = opening.answer(found)
-    assert first.startswith("Of 2 runs without bias correction 2 failed")
-    assert "277 dev examples do not tell the cell means apart (0.500 to 0.534), mean training loss" in second
-    # The two runs with correction are above by count; their losses say that they trained.
-    assert not found.cells["at_chance"].any()
-
-
-def test_losses_that_overlap_say_so(tmp_path):
-    runs = {0: [Run(300, 0.3), Run(302, 0.5)], 1: [Run(304, 0.4), Run(306, 0.2)]}
-    assert opening.noise(found_of(tmp_path, ARMS.format(2), runs))[-1] == (
-        "Mean training loss in the last epoch 0.400 without bias correction, 0.300 with it (single runs overlap)."
-    )
-
-
-def test_a_regression_has_no_noise_in_points(tmp_path):
-    found = found_of(tmp_path, ONE.format(2), {0: [Run(score=0.7), Run(score=-0.1)]}, metric="pearson")
-    assert opening.sampling(found) is None
-    said = opening.noise(found)
-    assert said[0] == "The sampling error of this metric on a finite dev set has no simple formula and is not given."
-    assert not any("points" in sentence for sentence in said)
-
-
-def test_counts_alone_leave_the_spread_unsplit(tmp_path):
-    rows = imported_runs([0.7, 0.75, 0.8], correct=[280, 300, 320], dev_examples=[400] * 3)
-    said = opening.noise(analyse(import_of(tmp_path, [()], rows)))
-    assert said[0].startswith(
-        "One accuracy near 0.75 on 400 dev examples has a sampling error (one standard deviation) "
-    )
-    assert "of 2.2 points; two single runs must differ by about 6.0 points" in said[0]
-    assert said[1].startswith("Only scores and numbers of examples are known, not the single answers:")
-    assert len(said) == 2
-
-
-def test_the_share_of_the_dev_set_is_said_of_cells_without_failures(tmp_path):
-    rng = np.random.default_rng(0)
-    right = rng.random((2, 6, 400)) < 0.8
-    runs = {cell: [Run(int(answers.sum())) for answers in right[cell]] for cell in (0, 1)}
-    study = study_of(tmp_path, ARMS.format(6), runs)
-    template = study.curves(0)
-    labels = np.repeat([0, 1], 200)
-
-    def load(row: int):
-        answers = right.reshape(12, 400)[row]
-        logits = np.where((np.arange(2) == labels[:, None]) == answers[:, None], 2.0, -2.0)
-        return dataclasses.replace(template, logits=logits.astype(np.float32), labels=labels)
-
-    found = analyse(dataclasses.replace(study, load=load))
-    share = found.noise_floor["dev_share"].median()
-    assert share > 0.5  # every answer is a coin of its own
-    said = opening.answer(found)
-    assert (
-        f"In the 2 cells where no run failed the finite dev set of 400 examples makes {100 * share:.0f} % of the "
-        "variance over seeds (median): most of what is left of the spread is noise of measuring." in said
-    )
-    widest = opening.noise(found)[-3]
-    assert widest.startswith("At bias correction ")
-    assert ", the widest cell without a failed run, accuracies spread by " in widest
-    failed = study_of(tmp_path / "b", ARMS.format(6), {cell: [Run(200), *of[1:]] for cell, of in runs.items()})
-    assert not any("no run failed" in sentence for sentence in opening.answer(analyse(failed)))
-
-
-def test_few_seeds(tmp_path):
-    few = "{0} seeds a cell cannot tell 0 % from {1} %: the interval of 0 failed in {0} is 0–{1} %."
-    for n, upper in ((2, 66), (5, 43), (9, 30)):
-        found = found_of(tmp_path / str(n), ONE.format(n), {0: [Run(300 + i) for i in range(n)]})
-        assert opening.answer(found)[-1] == few.format(n, upper)
-        assert opening.budget(found)[0] == few.format(n, upper)
-    found = found_of(tmp_path, ONE.format(10), {0: [Run(300 + i) for i in range(10)]})
-    assert not any("cannot tell" in sentence for sentence in everything(found))
-
-
-def test_best_of_n(tmp_path):
-    rows = imported_runs([0.7, 0.9, 0.8], test_score=[0.68, 0.80, 0.77])
-    assert opening.best(analyse(import_of(tmp_path, [()], rows))) == [
-        "Reporting the best of 3 seeds instead of one run changes the score by 0.067, from 0.800 to 0.867, at the only "
-        "recipe.",
-        "The picked seed's dev score is too high by up to 0.050 (the only recipe), measured on the test set.",
-    ]
-    rows = imported_runs([0.7, 0.9, 0.8], test_score=[0.6, 0.9, 0.8])
-    assert len(opening.best(analyse(import_of(tmp_path, [()], rows)))) == 1  # it was not too high
-
-
-def test_the_budget_names_the_next_pair(tmp_path):
-    runs = {0: [Run(200)] * 2 + [Run(300 + i) for i in range(8)], 1: [Run(330 + i) for i in range(10)]}
-    found = found_of(tmp_path, ARMS.format(10), runs)
-    row = found.needed.iloc[0]
-    assert row["for_failure"] > 10
-    said = opening.budget(found)
-    assert said[0] == (
-        "The failure rates of 0 of 1 pair of cells are told apart by the seeds there are; the next, bias correction "
-        f"on, would take {row['for_failure']} seeds a cell (10 now) (power 80 %, 5 %, would further runs fall out as "
-        "these did)."
-    )
-    assert said[1].startswith("The means of ")
-
-
-def test_drivers_are_named_only_where_they_show(tmp_path, mosbach):
-    assert opening.drivers(mosbach) == [opening.answer(mosbach)[2]]
-    text = HEAD + "lr: [1e-5, 2e-5]\nepochs: [3, 4]\nseeds: 1..4\n"
-    same = found_of(tmp_path, text, {cell: [Run(300), Run(310), Run(305), Run(315)] for cell in range(4)})
-    assert opening.drivers(same) == ["What drives failing cannot be told: 0 of 16 runs failed."]
-    assert not any("accounts for" in sentence for sentence in opening.answer(same))
-    failed = found_of(tmp_path / "b", text, {cell: [Run(200, 0.69)] * 4 for cell in range(4)})
-    assert opening.drivers(failed) == ["What drives failing cannot be told: 16 of 16 runs failed."]
-
-
-def test_seed_parts(tmp_path, mosbach):
-    assert opening.seeds(mosbach)[0].startswith("One integer drives head, order and dropout of each run: their parts")
-    text = HEAD + "lr: 1e-5\nepochs: 3\nseeds: [1]\ninit_seed: [1, 2, 3, 4]\norder_seed: [1, 2, 3]\n"
-    sweep = sweep_of(tmp_path, text)
-    runs = [Run(280 + 20 * seeds.init_seed + seeds.order_seed * seeds.init_seed % 3) for seeds in sweep.seeds]
-    found = analyse(of_sweep(sweep, store_of(tmp_path, sweep, {0: list(runs)})))
-    said = opening.seeds(found)
-    assert said[0].startswith("Of the parts of the seed the head's initialisation alone makes the largest part of the ")
-    assert "[" in said[0]
-    assert "–" not in said[0].split("[")[1]  # the interval is known
-    assert "Variance components are not known: every run has the same outcome." in said  # of failing
-    lacking = analyse(of_sweep(sweep, store_of(tmp_path / "b", sweep, {0: [None, *runs[1:]]})))
-    assert opening.seeds(lacking) == [
-        "Variance components are not known: not fully crossed: 1 of 12 combinations are missing."
-    ]
-
-
-def test_multiplicity_counts(tmp_path, mosbach):
-    assert opening.multiplicity(mosbach).startswith(f"{mosbach.comparisons} hypotheses were tested (failing by axis")
-    found = found_of(tmp_path, ARMS.format(1), {0: [Run(200)], 1: [Run(300)]})
-    n = found.comparisons
-    assert opening.multiplicity(found).startswith(f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested")
-
-
-SHAPES = {
-    "mosbach": (MOSBACH, MOSBACH_RUNS), "nothing": (MOSBACH, {}), "one": (ONE.format(1), {0: [Run(300)]}),
-    "one failed": (ONE.format(1), {0: [Run(200)]}), "diverged": (ONE.format(2), {0: [Run(diverged=True)] * 2}),
-    "half": (ARMS.format(4), {0: [Run(300), Run(200), None, Run(crashed="x")]}),
-    "equal": (ARMS.format(3), {0: [Run(300)] * 3, 1: [Run(300)] * 3}),
-    "regression": (ARMS.format(2), {0: [Run(score=0.5), Run(score=-0.1)], 1: [Run(score=0.9), Run(score=0.8)]}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_sentences_are_sentences(tmp_path, name):
-    found = found_of(tmp_path, *SHAPES[name])
-    for sentence in everything(found):
-        assert sentence[0].isupper() or sentence[0].isdigit(), sentence
-        assert sentence.endswith("."), sentence
-        assert "  " not in sentence
-        for wrong in (" nan", "NaN", "inf ", "None", " –)", "sd –", "-0", " 1 runs", " 1 seeds", "1 pairs", "1 cells",
-                      "1 hypotheses", "_"):  # fmt: skip
-            assert wrong not in sentence.replace("`init_seed: 1..5`, `order_seed: 1..5`", ""), sentence
 
 
 # --------------------------------------------------------------------------------------------- what helped and did not

@@ -18,7 +18,8 @@ from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.records.study import joined, of_sweep
 from harness.report import page as report
-from harness.report.formatting import MADE
+from harness.report.contents import SECTIONS, TABLES
+from harness.report.run_tables import error_line, seed_name, seeds_crossed
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FIGURES = (
@@ -38,7 +39,7 @@ def written(tmp_path_factory):
 @pytest.fixture
 def plain(monkeypatch):
     """Reports without figures, which take most of the time and have their own tests."""
-    monkeypatch.setattr(report.figures, "MAKERS", ())
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
 
 
 def texts_of(folder: Path) -> dict[str, str]:
@@ -98,7 +99,13 @@ def test_all_files_are_there_and_nothing_else(written):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     tables = {path.stem for path in (folder / "tables").iterdir()} - {"runs", "profile"}
     # One integer drives all parts; no baselines were asked for, and nothing was recorded.
-    assert tables == set(MADE) - {"seed_factors", "baselines", "gradients", "early_warning", "stopping"}
+    assert tables == {spec.name for spec in TABLES} - {
+        "seed_factors",
+        "baselines",
+        "gradients",
+        "early_warning",
+        "stopping",
+    }
     assert names == {
         *(f"figures/{name}.{ending}" for name in FIGURES for ending in ("png", "svg", "pdf")),
         *(f"tables/{name}.{ending}" for name in tables for ending in ("csv", "md", "tex")),
@@ -148,12 +155,9 @@ def test_title_and_heading_say_the_stand_in(written):
 def test_every_section_has_its_place(written):
     read = Reader(written[1].page.read_text())
     sections = [found["aria-labelledby"] for tag, found in read.tags if tag == "section"]
-    shown = [part for part in report.PARTS if part.anchor not in ("baselines", "gradients", "surface", "early")]
-    assert sections == [*(part.anchor for part in shown), "next", "runs", "made", "words"]
-    assert len(read.texts["summary"]) == sum(len(part.folded) for part in shown)
-    # Every table has one place on the page.
-    placed = [name for part in report.PARTS for name in (*part.shown, *part.folded)]
-    assert sorted(placed) == sorted(MADE)
+    shown = [section for section in SECTIONS if section.anchor not in ("baselines", "gradients", "surface", "early")]
+    assert sections == [*(section.anchor for section in shown), "next", "runs", "made", "words"]
+    assert len(read.texts["summary"]) == sum(spec.folded for section in shown for spec in section.tables)
 
 
 def test_every_run_has_its_command(written):
@@ -206,7 +210,7 @@ def test_summary_keeps_the_contract(written):
 
 def test_the_summary_has_every_table(written):
     tables = strict(written[1])["tables"]
-    assert set(tables) == {*MADE, "runs", "profile"}
+    assert set(tables) == {*(spec.name for spec in TABLES), "runs", "profile"}
     assert len(tables["cells"]) == 8
     assert tables["cells"][6]["sd"] is None
     assert tables["cells"][0]["bias_correction"] is False
@@ -436,22 +440,21 @@ def test_figures_of_hostile_texts_are_drawn(tmp_path):
 
 
 def test_error_lines():
-    line = report._error_line
-    assert line('Traceback (most recent call last):\n  File "/a/b.py"\nOSError: /a/b c\n') == "OSError: …/b c"
-    assert line("killed by signal 9\nsecond line") == "killed by signal 9"
-    assert line("") == line(" \n") == "no message"
-    assert line("see https://a.b/c/d") == "see https://a.b/c/d"
-    assert len(line("x" * 1000)) == 300
+    assert error_line('Traceback (most recent call last):\n  File "/a/b.py"\nOSError: /a/b c\n') == "OSError: …/b c"
+    assert error_line("killed by signal 9\nsecond line") == "killed by signal 9"
+    assert error_line("") == error_line(" \n") == "no message"
+    assert error_line("see https://a.b/c/d") == "see https://a.b/c/d"
+    assert len(error_line("x" * 1000)) == 300
 
 
 def test_seeds_are_named_by_part_where_they_are_crossed():
     run = {"seed": 3.0, "init_seed": 3, "order_seed": 3, "dropout_seed": 3}
     together, crossed = pd.DataFrame([run, run]), pd.DataFrame([run, run | {"order_seed": 5}])
-    assert not report._crossed(together)
-    assert report._crossed(crossed)
-    assert not report._crossed(together.assign(init_seed=None, order_seed=float("nan"), dropout_seed=None))
-    assert report.seed_name(run, crossed=False) == "3"
-    assert report.seed_name(run, crossed=True) == "init 3, order 3, dropout 3"
+    assert not seeds_crossed(together)
+    assert seeds_crossed(crossed)
+    assert not seeds_crossed(together.assign(init_seed=None, order_seed=float("nan"), dropout_seed=None))
+    assert seed_name(run, crossed=False) == "3"
+    assert seed_name(run, crossed=True) == "init 3, order 3, dropout 3"
 
 
 def test_no_torch_for_a_report():

@@ -17,7 +17,7 @@ from harness.analysis.dev_answers import DevAnswers
 from harness.analysis.dev_answers import calibration as calibration_table
 from harness.analysis.dev_answers import confusion as confusion_table
 from harness.analysis.dev_answers import scores as score_table
-from harness.report import page
+from harness.report.sections import calibration as calibration_section
 from harness.stats import calibration
 
 ONE = HEAD + "lr: 1e-5\nepochs: 1\nseeds: 1..3\n"
@@ -127,7 +127,7 @@ def test_every_run_has_its_row(tmp_path):
     squares = 2 * (1 - confidence) ** 2 * table["accuracy"]
     squares += 2 * confidence**2 * (1 - table["accuracy"])
     assert table["brier"].tolist() == pytest.approx(squares.tolist())
-    said = next(part for part in page.PARTS if part.anchor == "classes").say(found)
+    said = calibration_section.sentences(found)
     assert said == [
         "The expected calibration error, a mean over runs, is from 0.004 (lr 2e-5, bias correction on, epochs 10) to "
         "0.382 (lr 2e-5, bias correction off, epochs 3), where the mean confidence lies 38.2 points above the accuracy."
@@ -136,7 +136,7 @@ def test_every_run_has_its_row(tmp_path):
 
 def test_a_class_that_is_never_answered_is_said(tmp_path):
     found = analyse(study_of(tmp_path, ONE, {0: [Run(200)] * 3}))
-    said = next(part for part in page.PARTS if part.anchor == "classes").say(found)
+    said = calibration_section.sentences(found)
     assert said[1] == "In 1 cell no run ever answers some class that the dev set has."
     assert found.confusion["recall"].tolist() == [1, 0]
     assert found.confusion["precision"].isna().tolist() == [False, True]
@@ -147,7 +147,7 @@ def test_nothing_of_a_regression_or_of_nothing(tmp_path):
         found = analyse(study_of(tmp_path / name, ONE, runs, metric="pearson"))
         assert not len(found.calibration)
         assert not len(found.confusion)
-        assert next(part for part in page.PARTS if part.anchor == "classes").say(found) == []
+        assert calibration_section.sentences(found) == []
     none = calibration_table(found.study, [None])
     assert isinstance(none, pd.DataFrame)
     assert list(none.columns) == ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]

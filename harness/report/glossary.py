@@ -1,0 +1,50 @@
+"""The words of the report: those that every section uses, then those that the sections bring."""
+
+from __future__ import annotations
+
+from harness.analysis.cells import NEAR_ENTROPY
+from harness.report.contents import SECTIONS
+from harness.report.formatting import percent
+from harness.report.section import Term
+
+_COMMON: tuple[Term, ...] = (
+    (
+        "failed",
+        "A finished run whose final dev score is at or below that of always answering the majority class, compared "
+        "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
+        "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
+        "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
+        "correlation is at or below 0.",
+    ),
+    (
+        "at chance",
+        "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
+        f"test) and whose training loss in the last epoch is at least {percent(NEAR_ENTROPY)} of the labels' "
+        "entropy: not failed by the definition, and plainly not trained. Of a regression: a correlation not above 0 at "
+        "5 % (t-test), and the labels' variance; of a token task that loss alone. It is marked, and not counted as "
+        "failed.",
+    ),
+    (
+        "rate [95 %]",
+        "Failed of finished runs with Wilson's interval. Rates pooled over an axis mix the settings of the others; "
+        "the Cochran-Mantel-Haenszel test keeps those apart (its informative strata are those in which some, not all, "
+        "runs failed).",
+    ),
+    ("mean, sd", "Over the scored runs of a cell, failed ones included; sd with n − 1. Where all fail, sd is small."),
+    ("n", "Runs with a final score, those that the mean is over: finished without the diverged ones."),
+    (
+        "bootstrap, BCa",
+        "Intervals from resampling the runs. With few seeds they are too short: of normal scores those of a mean cover "
+        "82, 88 and 92 % at 5, 10 and 20 seeds, those of an sd 64, 82 and 89 %.",
+    ),
+    (
+        "p, Holm",
+        "Adjusted for the number of comparisons in its table. A large p is no proof that there is no difference.",
+    ),
+    ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
+)
+
+
+def glossary() -> tuple[Term, ...]:
+    """Every word that the report explains, with its meaning."""
+    return (*_COMMON, *(term for section in SECTIONS for term in section.glossary))

@@ -1,0 +1,122 @@
+"""The next experiment: a sweep, to be copied, that tries on the cell that fails most what has not been tried there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from harness.analysis.analyze import Analysis
+from harness.common.text import Scalar, show
+from harness.config.recipe import Recipe
+from harness.config.trials import Sweep
+from harness.report.formatting import percent, rate
+from harness.stats import proportions
+from harness.stats.seed_budget import seeds_for_failure
+
+_LONGEST_WARMUP = 0.3
+_ENOUGH_TO_BEGIN = 50  # seeds, where no reasonable number would tell its rate from half of it
+_PLAIN = re.compile(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[a-z][a-z0-9-]*", re.IGNORECASE)  # needs no quotes
+
+Changes = Mapping[str, Mapping[str, Scalar]]  # settings that differ from the recipe, by the name of the variant
+
+
+def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
+    """A sentence and a sweep file that tries remedies on the worst cell, those that the sweep has not tried itself.
+
+    The seeds are as many as tell its rate of failing from half of it (Fisher's exact test, power 80 %). None where no
+    run failed, or the study is not one sweep.
+    """
+    study = analysis.study
+    if len(study.sweeps) != 1 or study.imports or (worst := _worst(analysis)) is None:
+        return None
+    sweep = study.sweeps[0]
+    recipe = sweep.cells[worst].recipe
+    counts = analysis.cells.set_index("cell").loc[worst]
+    k, n = int(counts["failed"]), int(counts["finished"])
+    seeds = seeds_for_failure(k, n, k, 2 * n)
+    tried = {cell.recipe for cell in sweep.cells}
+    remedies = _remedies(recipe)
+    variants = {
+        name: remedies[name] for name in remedies if recipe.model_copy(update=dict(remedies[name])) not in tried
+    }
+    enough = (
+        f"{seeds} seeds a cell tell {percent(k / n)} failed runs from half of that"
+        if seeds
+        else f"More than a thousand seeds would tell its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
+    )
+    untried = (
+        f"Not tried there yet: {', '.join(variants)}." if variants else "The usual remedies are all in this sweep."
+    )
+    sentence = (
+        f"The cell that fails most is “{study.cells[worst].label}”, {k} of {n} ({rate(k, n)}). "
+        f"{_helped(analysis, worst, recipe)}{untried} {enough} (Fisher's exact test, power 80 %)."
+    )
+    return sentence, _sweep_file(sweep, recipe, variants, seeds or _ENOUGH_TO_BEGIN)
+
+
+def _worst(analysis: Analysis) -> int | None:
+    """The cell with the largest share of failed runs; None where none failed."""
+    table = analysis.cells[analysis.cells["failed"] > 0]
+    if table.empty:
+        return None
+    share = table["failed"] / table["finished"]
+    return int(table.loc[share.idxmax(), "cell"])
+
+
+def _remedies(recipe: Recipe) -> Changes:
+    """What could help, the likeliest first: the settings that differ, by name."""
+    changes: dict[str, dict[str, Scalar]] = {}
+    if not recipe.bias_correction and recipe.optimizer == "adamw":
+        changes["bias correction"] = {"bias_correction": True}
+    if recipe.warmup_ratio < _LONGEST_WARMUP:
+        changes["longer warm-up"] = {"warmup_ratio": _LONGEST_WARMUP}
+    changes["half the rate"] = {"lr": float(f"{recipe.lr / 2:.6g}")}
+    if recipe.max_steps is None:
+        changes["more epochs"] = {"epochs": 2 * recipe.epochs}
+    return changes
+
+
+def _helped(analysis: Analysis, worst: int, recipe: Recipe) -> str:
+    """What this sweep's own cells say that differ from the worst in one setting alone."""
+    counts = analysis.cells.set_index("cell")
+    k, n = int(counts.loc[worst, "failed"]), int(counts.loc[worst, "finished"])
+    settings = []
+    for index, cell in enumerate(analysis.study.sweeps[0].cells):
+        differing = [name for name in Recipe.model_fields if getattr(cell.recipe, name) != getattr(recipe, name)]
+        if len(differing) != 1 or not counts.loc[index, "finished"]:
+            continue
+        other = int(counts.loc[index, "failed"]), int(counts.loc[index, "finished"])
+        if other[0] * n < k * other[1] and proportions.fisher(k, n, *other) < 0.05:
+            name = differing[0]
+            settings.append(f"{name.replace('_', ' ')} {show(getattr(cell.recipe, name))} ({other[0]} of {other[1]})")
+    return f"All else equal fewer fail in this sweep with {', '.join(settings)}. " if settings else ""
+
+
+# ---------------------------------------------------------------------------------------------------------- as a file
+
+
+def _sweep_file(sweep: Sweep, recipe: Recipe, variants: Changes, seeds: int) -> str:
+    """The text of the sweep: the recipe as it is beside its variants."""
+    changed = dict.fromkeys(key for change in variants.values() for key in change)
+    fixed = {name: value for name, value in recipe.model_dump(exclude_defaults=True).items() if name not in changed}
+    lines = [f"title: {_yaml(f'{sweep.title}: remedies at its worst cell')}"]
+    lines += [f"stand_in: {_yaml(sweep.stand_in)}"] if sweep.stand_in else []
+    lines += [f"{name}: {_yaml(value)}" for name, value in fixed.items()]
+    lines.append("recipes:")
+    bundles: Changes = {"as it is": {}} | dict(variants)
+    for name, change in bundles.items():
+        settings = {key: change.get(key, getattr(recipe, key)) for key in changed}
+        lines.append(f"  {name}: {_yaml(settings)}")
+    lines.append(f"seeds: 1..{seeds}")
+    return "\n".join(lines) + "\n"
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, Mapping):
+        if list(value) == ["name"] and _PLAIN.fullmatch(str(value["name"])):
+            return str(value["name"])
+        return "{" + ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, str):
+        escapes = {"\\": "\\\\", '"': '\\"', "<": "\\u003c", "`": "\\u0060"}  # it stands in Markdown too
+        return '"' + "".join(escapes.get(char, char) for char in value) + '"'
+    return "null" if value is None else show(value)

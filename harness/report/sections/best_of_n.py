@@ -1,0 +1,106 @@
+"""What does reporting the best of several seeds make of a score?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.analysis.analyze import Analysis
+from harness.report.formatting import Row, integer, interval, score
+from harness.report.section import FigureSpec, Section
+from harness.report.table import Column, TableSpec, number, one_row_per_cell, with_interval
+
+_SHOWN = (1, 2, 3, 5, 10, 20, 50)  # numbers of seeds that have a column; the file has all
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """What reporting the best seed instead of the mean makes of the scores."""
+    table = analysis.best_of_n
+    if not len(table):
+        return []
+    by_cell = table.groupby("cell")["expected"].agg(["first", "last"])
+    gain = (by_cell["last"] - by_cell["first"]).abs()
+    widest = gain.idxmax()
+    n = int(table[table["cell"] == widest]["n"].max())
+    if n < 2:
+        return []
+    text = (
+        f"Reporting the best of {n} seeds instead of one run changes the score by {score(gain[widest])}, from "
+        f"{score(by_cell['first'][widest])} to {score(by_cell['last'][widest])}, at "
+        f"{analysis.study.cells[widest].label}."
+    )
+    return [text, *_too_high(analysis)]
+
+
+def _too_high(analysis: Analysis) -> list[str]:
+    high = analysis.selection.dropna(subset=["too_high"])
+    clean = high[(analysis.cells["failed"].fillna(0) == 0).to_numpy()[high["cell"].astype(int)]]
+    if len(clean):  # where runs fail, the best is more than a lucky one
+        high = clean
+    if not len(high) or not high["too_high"].max() > 0:
+        return []
+    row = high.loc[high["too_high"].idxmax()]
+    source = "on the test set" if row["known_from"] == "test" else "on the half of the dev set that did not pick it"
+    return [
+        f"The picked seed's dev score is too high by up to {score(row['too_high'])} "
+        f"({analysis.study.cells[row['cell']].label}), measured {source}."
+    ]
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _of_best(analysis: Analysis) -> list[Column]:
+    """A column for some numbers of seeds."""
+    table = analysis.best_of_n
+    largest = int(table["n"].max()) if len(table) else 0
+    by_cell = {(row["cell"], row["n"]): row for row in table.to_dict("records")}
+
+    def best(n: int) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            found = by_cell.get((row["cell"], n))
+            if found is None:
+                return "–"
+            return interval({"x": found["expected"], "x_low": found["low"], "x_high": found["high"]}, "x")
+
+        return text
+
+    chosen = [n for n in dict.fromkeys((*_SHOWN, largest)) if n <= largest]
+    return [(f"best of {n}" if n > 1 else "one run", best(n)) for n in chosen]
+
+
+def _of_selection(analysis: Analysis) -> list[Column]:
+    source = {"test": "test set", "halves": "halves of the dev set"}
+    return [
+        ("seeds", number("n", integer)),
+        ("mean", number("mean")),
+        ("best seed", number("best")),
+        ("reported too high by [95 % of splits]", with_interval("too_high")),
+        ("known from", lambda row: source.get(row["known_from"], "–")),
+    ]
+
+
+SECTION = Section(
+    anchor="best",
+    heading="Best of n",
+    question="What does reporting the best of several seeds make of a score?",
+    sentences=sentences,
+    figure=FigureSpec(
+        "variance.best_of_n",
+        "The score to expect if the best of n seeds is reported, with a bootstrap band; n = 1 is the mean. The "
+        "steeper, the more a result depends on how many seeds were tried.",
+    ),
+    tables=(
+        TableSpec(
+            "best_of_n",
+            "Expected best score of n seeds (Dodge et al. 2019) with its bootstrap interval",
+            _of_best,
+            rows=one_row_per_cell,
+        ),
+        TableSpec(
+            "selection",
+            "What picking the best seed by its dev score reports too high",
+            _of_selection,
+            folded=True,
+        ),
+    ),
+)

@@ -1,0 +1,105 @@
+"""How far can the confidence of the answers be believed, and which classes are told apart?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.analysis.analyze import Analysis
+from harness.common.text import count_noun
+from harness.report.formatting import integer, points, score
+from harness.report.section import Section
+from harness.report.table import Column, TableSpec, labels_of_axes, number, with_sd
+
+_MOST_CLASSES = 10  # whose answers have a column each on the page
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """How far confidence and accuracy lie apart, and which classes are never answered."""
+    table, labels = analysis.calibration, [cell.label for cell in analysis.study.cells]
+    if not len(table):
+        return []
+    cells = table.groupby("cell", sort=False)[["ece", "accuracy", "confidence"]].mean()
+    low, high = cells["ece"].idxmin(), cells["ece"].idxmax()
+    over = cells["confidence"][high] - cells["accuracy"][high]
+    side = "above" if over > 0 else "below"
+    where = f"from {score(cells['ece'][low])} ({labels[low]}) to " if len(cells) > 1 else ""
+    at = f" ({labels[high]})" if len(cells) > 1 else ""
+    texts = [
+        f"The expected calibration error, a mean over runs, is {where}{score(cells['ece'][high])}{at}, where the mean "
+        f"confidence lies {points(abs(over))} {side} the accuracy."
+    ]
+    never = analysis.confusion[(analysis.confusion["answered"] == 0) & (analysis.confusion["examples"] > 0)]
+    if len(never):
+        count = never["cell"].nunique()
+        texts.append(f"In {count_noun(count, 'cell')} no run ever answers some class that the dev set has.")
+    return texts
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _by_cell(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell; the file has every run."""
+    grouped = table.groupby("cell", sort=False)
+    values = grouped[["accuracy", "confidence", "ece", "brier"]]
+    return values.mean().join(values.std().add_suffix("_sd")).join(grouped["ece"].agg(["size", "max"])).reset_index()
+
+
+def _of_calibration(analysis: Analysis) -> list[Column]:
+    return [
+        ("runs", number("size", integer)),
+        ("accuracy", number("accuracy")),
+        ("mean confidence", number("confidence")),
+        ("ECE ± sd", with_sd("ece")),
+        ("highest ECE", number("max")),
+        ("Brier score ± sd", with_sd("brier")),
+    ]
+
+
+def _labels_of_classes(analysis: Analysis) -> list[Column]:
+    return [*labels_of_axes(analysis), ("class", lambda row: str(row["label"]))]
+
+
+def _of_confusion(analysis: Analysis) -> list[Column]:
+    names = map(str, analysis.confusion.columns)
+    answers = [name for name in names if name.startswith("as_") and not name.endswith("_sd")]
+    return [
+        ("runs", number("runs", integer)),
+        *(
+            (f"answered {name.removeprefix('as_')}", number(name, integer))
+            for name in (answers if len(answers) <= _MOST_CLASSES else ())
+        ),
+        ("precision ± sd", with_sd("precision")),
+        ("recall ± sd", with_sd("recall")),
+    ]
+
+
+SECTION = Section(
+    anchor="classes",
+    heading="Classes and calibration",
+    question="How far can the confidence of the answers be believed, and which classes are told apart?",
+    sentences=sentences,
+    tables=(
+        TableSpec(
+            "calibration",
+            "Calibration on the dev set: means over the runs of a cell",
+            _of_calibration,
+            rows=_by_cell,
+        ),
+        TableSpec(
+            "confusion",
+            "What the examples of each class were answered as, summed over the runs of a cell; sd over the runs",
+            _of_confusion,
+            _labels_of_classes,
+            folded=True,
+        ),
+    ),
+    glossary=(
+        (
+            "ECE, Brier score",
+            "Expected calibration error: how far the confidence in an answer lies from the share of right answers at "
+            "that confidence, in 15 bins of equal width (Guo et al. 2017). Brier score: squared errors of the "
+            "probabilities, summed over the classes (0 to 2).",
+        ),
+    ),
+)

@@ -1,0 +1,17 @@
+"""How did the runs train?"""
+
+from __future__ import annotations
+
+from harness.report.section import FigureSpec, Section
+
+SECTION = Section(
+    anchor="curves",
+    heading="Curves",
+    question="How did the runs train?",
+    figure=FigureSpec(
+        "curves.curves",
+        "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
+        "majority's score and the labels' entropy (of a regression their variance): a run whose loss stays there has "
+        "learned nothing.",
+    ),
+)

@@ -1,0 +1,161 @@
+"""How early can it be told that a run will fail?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.analyze import Analysis
+from harness.analysis.diagnosis import LOST
+from harness.analysis.early_warning import CAUGHT, FALSE_ALARMS, Kept
+from harness.common.text import count_noun
+from harness.report.formatting import integer, percent, points, rate, unknown
+from harness.report.section import FigureSpec, Section
+from harness.report.table import Column, TableSpec, k_of_n, number, with_interval
+
+_WELL = 0.9  # of pairs in the right order
+_WITHIN_CELLS = 0.7  # of them, from which on a signal tells runs of one recipe apart
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """The first rule that tells lost runs, what it would have saved, and what it would have changed."""
+    diagnosis = analysis.diagnosis
+    if diagnosis.early_warning.empty:
+        return [] if not diagnosis.recorded else [_why_not(analysis)]
+    rule, measured = diagnosis.rule, diagnosis.early_warning
+    aim = f"at least {percent(CAUGHT)} of the lost runs with at most {percent(FALSE_ALARMS)} false alarms"
+    if rule is None:
+        none = f"No rule of one signal tells {aim}, on cells that it was not learned from, before the end."
+        return [none, *_within_recipes(measured)]
+    return [_rule(rule, aim, measured), _stopping(analysis), *_within_recipes(measured)]
+
+
+def _rule(kept: Kept, aim: str, measured: pd.DataFrame) -> str:
+    direction = "above" if kept.rule.sign > 0 else "below"
+    same = (measured["share"] == kept.rule.share) & (measured["signal"] == kept.rule.signal)
+    return (
+        f"The first rule that tells {aim}, on cells that it was not learned from: {kept.rule.signal} {direction} "
+        f"{kept.rule.threshold:.3g} at {percent(kept.rule.share, 1)} of a run. It caught "
+        f"{_share(kept.caught, kept.lost)} of the lost runs, with {_share(kept.false, kept.others)} false alarms; "
+        f"chosen as the first of many on these runs, it will do a little worse on others. "
+        f"{_within_cells(measured[same]['within'].iloc[0])}"
+    )
+
+
+def _within_cells(share: float) -> str:
+    if unknown(share):
+        return "Within cells it is not known how well it tells runs apart, for none has both."
+    end = "." if share >= _WITHIN_CELLS else ": it tells recipes apart more than runs of one recipe."
+    return f"Of pairs of runs of one cell the signal puts {percent(share)} in the right order there{end}"
+
+
+def _stopping(analysis: Analysis) -> str:
+    """What stopping by the rule would have saved, and changed."""
+    table = analysis.diagnosis.stopping
+    runs = analysis.runs[(analysis.runs["status"] == "finished")]
+    seconds = pd.to_numeric(runs["lane_seconds"]).astype(float)
+    of_cell = seconds.groupby(runs["cell"]).sum()
+    saved = float((table["saved"] * table["cell"].map(of_cell)).sum() / seconds.sum()) if seconds.sum() else np.nan
+    changed = table[table["failed_after"] != table["failed"]]
+    changes = f"the count of failed runs would change in {count_noun(len(changed), 'cell')}" if len(changed) else ""
+    shift = (table["mean_after"] - table["mean"]).dropna()
+    effect = (
+        f"the mean score of what is left lies {points(float(shift.max()))} above that of all runs at most"
+        if len(shift) and shift.max() > 0
+        else ""
+    )
+    consequences = "; ".join(part for part in (changes, effect) if part) or "no cell's numbers would change"
+    stopped, wrongly = int(table["stopped"].sum()), int(table["wrongly"].sum())
+    return (
+        f"Stopping by it would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved {percent(saved)} of "
+        f"the training time; {consequences}. A study's own runs are never stopped by it."
+    )
+
+
+def _share(k: int, n: int) -> str:
+    """`19 of 48 (40 % [27, 54])`."""
+    return f"{k} of {n} ({rate(k, n)})"
+
+
+def _within_recipes(measured: pd.DataFrame) -> list[str]:
+    """From when on a signal tells runs of one recipe apart, to the end."""
+    since: dict[str, float] = {}
+    for name, of_signal in measured.groupby("signal", sort=False):
+        poor = np.flatnonzero(~(of_signal["within"] >= _WELL).to_numpy())
+        position = int(poor[-1]) + 1 if len(poor) else 0
+        if position < len(of_signal) - 1:
+            since[str(name)] = float(of_signal["share"].iloc[position])
+    if not since:
+        return []
+    first = min(since, key=lambda name: since[name])
+    return [
+        f"Among runs of one recipe the earliest to tell is the {first}: from {percent(since[first], 1)} of training "
+        f"on it puts at least {percent(_WELL)} of pairs in the right order."
+    ]
+
+
+def _why_not(analysis: Analysis) -> str:
+    lost = analysis.runs["verdict"].isin(LOST)
+    if not lost.any():
+        return "All runs learned: there is nothing to tell apart early."
+    if not (analysis.runs["verdict"] == "ok").any():
+        return "No run learned: there is nothing to tell apart early."
+    return "Telling lost runs early is judged on cells left out, and takes two cells or more."
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _of_signals(analysis: Analysis) -> list[Column]:
+    return [
+        ("training done", number("share", lambda value: percent(value, 1))),
+        ("AUC [95 %]", with_interval("auc")),
+        ("AUC within cells", number("within")),
+        ("caught", k_of_n("caught", "lost")),
+        ("false alarms", k_of_n("false", "others")),
+    ]
+
+
+def _of_stopping(analysis: Analysis) -> list[Column]:
+    return [
+        ("runs", number("runs", integer)),
+        ("stopped", number("stopped", integer)),
+        ("wrongly", number("wrongly", integer)),
+        ("failed", number("failed", integer)),
+        ("failed or stopped", number("failed_after", integer)),
+        ("mean", number("mean")),
+        ("mean of those left", number("mean_after")),
+        ("time saved", number("saved", percent)),
+    ]
+
+
+SECTION = Section(
+    anchor="early",
+    heading="How early it can be told",
+    question="How early can it be told that a run will fail, and what would stopping it change?",
+    sentences=sentences,
+    figure=FigureSpec(
+        "diagnosis.early_warning",
+        "Left how well a signal puts lost runs (failed or at chance) before others: 1 always, 0.5 never; bands are "
+        "95 % intervals over cells. Right what a rule on it catches; dots where it gave at most 1 % false alarms. All "
+        "on cells that nothing was learned from; the dashed line is the first rule that holds.",
+    ),
+    tables=(
+        TableSpec("stopping", "What stopping runs by the rule would have changed", _of_stopping),
+        TableSpec(
+            "early_warning",
+            "How well each signal tells lost runs at each point of training, by leave-one-cell-out",
+            _of_signals,
+            lambda analysis: [("signal", lambda row: row["signal"])],
+            folded=True,
+        ),
+    ),
+    glossary=(
+        ("lost", "A run that failed or ended at chance: what early warning is about."),
+        (
+            "AUC",
+            "Area under the ROC curve: the share of pairs of a lost and another run that a signal puts in the right "
+            "order. Which order is right is learned from cells that neither of the two belongs to.",
+        ),
+    ),
+)

@@ -1,0 +1,178 @@
+"""How often do runs fail, where, and how sure are the differences?"""
+
+from __future__ import annotations
+
+from harness.analysis.analyze import Analysis
+from harness.report.formatting import against, interval, p_value, percent, rate, score
+from harness.report.section import FigureSpec, Section
+from harness.report.table import (
+    Column,
+    TableSpec,
+    k_of_n,
+    labels_of_arms,
+    labels_of_pairs,
+    number,
+    with_interval,
+)
+from harness.report.wording import capitalized, p_clause, run_count
+
+_MOST_NAMED = 3  # comparisons, in a sentence
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """How sure the differences in failing are, and how much hangs on the definition."""
+    if not analysis.cells["judged"].sum():
+        return []
+    return [*_differences(analysis), *_by_other_definitions(analysis)]
+
+
+def _differences(analysis: Analysis) -> list[str]:
+    tested = analysis.contrasts[analysis.contrasts["p"].notna()]
+    sure = tested["p_holm"] < 0.05
+    texts = [
+        f"{capitalized(against(row['axis'], row['value'], row['reference']))}: the failure rate differs by "
+        f"{interval(row, 'difference', percent)}, all else equal (Cochran-Mantel-Haenszel, Holm-adjusted "
+        f"{p_clause(row['p_holm'])})."
+        for row in tested[sure].to_dict("records")
+    ]
+    rest = tested[~sure]
+    if len(rest) > _MOST_NAMED:
+        texts.append(
+            f"For {len(rest)} of {len(tested)} comparisons of failing by axis the data do not show a difference "
+            "(Holm-adjusted p of 0.05 or more); that is no proof of none."
+        )
+    elif len(rest):
+        named = "; ".join(
+            f"{against(row['axis'], row['value'], row['reference'])}, {interval(row, 'difference', percent)}"
+            for row in rest.to_dict("records")
+        )
+        texts.append(
+            f"No difference in failing is shown, which is no proof of none, for {named} (all else equal; each interval "
+            "by itself, Holm-adjusted p of 0.05 or more)."
+        )
+    return texts
+
+
+def _by_other_definitions(analysis: Analysis) -> list[str]:
+    definitions = analysis.definitions
+    words = {
+        "binomial": "not above the majority at 5 %",
+        "entropy": f"with the training loss at the labels' {_floor(analysis)}",
+        "threshold": f"worse than {score(analysis.threshold)}",
+    }
+    counts = []
+    for name, text in words.items():
+        if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():
+            k, n = (int(definitions[f"{name}_{part}"].sum()) for part in ("failed", "of"))
+            counts.append(f"{k} of {n} {text}")
+    if not counts:
+        return []
+    k, n = (int(definitions[f"majority_{part}"].sum()) for part in ("failed", "of"))
+    return [f"By the definition {k} of {run_count(n)} failed; by others {', '.join(counts)}."]
+
+
+def _floor(analysis: Analysis) -> str:
+    """What the training loss of a run that learned nothing stays at: of labels, or of a regression."""
+    return "variance" if analysis.runs["label_variance"].notna().any() else "entropy"
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _of_arms(analysis: Analysis) -> list[Column]:
+    return [
+        ("failed", k_of_n("failed", "judged")),
+        ("rate [95 %]", lambda row: rate(row["failed"], row["judged"])),
+        ("mean score", number("mean")),
+        ("mean training loss", number("loss")),
+    ]
+
+
+def _labels_of_contrasts(analysis: Analysis) -> list[Column]:
+    return [("compared", lambda row: against(row["axis"], row["value"], row["reference"]))]
+
+
+def _of_contrasts(analysis: Analysis) -> list[Column]:
+    return [
+        ("failed", k_of_n("failed", "judged")),
+        ("against", k_of_n("reference_failed", "reference_judged")),
+        ("risk difference [95 %]", with_interval("difference", percent)),
+        ("odds ratio [95 %]", with_interval("odds_ratio")),
+        ("strata (informative)", lambda row: f"{row['strata']} ({row['informative']})"),
+        ("CMH p", number("p", p_value)),
+        ("p, Holm", number("p_holm", p_value)),
+        ("Fisher p, pooled", number("fisher", p_value)),
+    ]
+
+
+def _of_pairs(analysis: Analysis) -> list[Column]:
+    return [
+        ("failed", k_of_n("failed", "judged")),
+        ("against", k_of_n("reference_failed", "reference_judged")),
+        ("risk difference [95 %]", with_interval("difference", percent)),
+        ("odds ratio [95 %]", with_interval("odds_ratio")),
+        ("Fisher p", number("fisher", p_value)),
+        ("p, Holm", number("p_holm", p_value)),
+    ]
+
+
+def _of_definitions(analysis: Analysis) -> list[Column]:
+    names = {
+        "majority": "at or below the majority",
+        "binomial": "not above it at 5 %",
+        "entropy": f"loss at {_floor(analysis)}",
+    }
+    if analysis.threshold is not None:
+        side = "below" if analysis.study.higher_is_better else "above"
+        names["threshold"] = f"{side} {score(analysis.threshold)}"
+    return [(words, k_of_n(f"{name}_failed", f"{name}_of")) for name, words in names.items()]
+
+
+def _of_never_failed(analysis: Analysis) -> list[Column]:
+    return [
+        ("runs", number("judged", lambda value: f"0 of {value} failed")),
+        ("rate at most, exact", number("exact", lambda value: percent(value, 1))),
+        ("rule of three", number("rule_of_three", lambda value: percent(value, 1))),
+    ]
+
+
+SECTION = Section(
+    anchor="failing",
+    heading="Failure rates",
+    question="How often do runs fail, where, and how sure are the differences?",
+    sentences=sentences,
+    figure=FigureSpec(
+        "scores.failure_rates",
+        "The mark is the failed share of a cell's finished runs, the bar its 95 % Wilson interval: with few seeds even "
+        "0 failed leaves room for a high rate. Crashed and missing runs stand beside the count.",
+    ),
+    tables=(
+        TableSpec("arms", "Pooled over the other axes", _of_arms, labels_of_arms),
+        TableSpec(
+            "contrasts",
+            "Failing by axis, each value against the first, stratified by all other settings (Mantel-Haenszel; "
+            "Cochran-Mantel-Haenszel test)",
+            _of_contrasts,
+            _labels_of_contrasts,
+        ),
+        TableSpec(
+            "pair_failures",
+            "Failing, cell against cell (Newcombe's and exact intervals, Fisher's exact test)",
+            _of_pairs,
+            labels_of_pairs,
+            folded=True,
+        ),
+        TableSpec(
+            "definitions",
+            "Failed runs under other definitions of failing, of the runs for which each can be told",
+            _of_definitions,
+            folded=True,
+        ),
+        TableSpec(
+            "never_failed",
+            "Where no run failed: the highest rate that 95 % confidence leaves room for (one-sided)",
+            _of_never_failed,
+            folded=True,
+        ),
+    ),
+)

@@ -1,0 +1,122 @@
+"""Which part of the seed makes the spread: the head, the order of the data or dropout?"""
+
+from __future__ import annotations
+
+from harness.analysis.analyze import Analysis
+from harness.report.formatting import Row, integer, p_value, percent, unknown
+from harness.report.section import Section
+from harness.report.table import Column, TableSpec, labels_of_axes, number, with_bounds
+from harness.report.wording import capitalized
+
+_MOST_SENTENCES = 6
+_PARTS = {"init": "the head's initialisation", "order": "the order of the data", "dropout": "dropout"}
+
+
+def largest_parts(analysis: Analysis) -> list[str]:
+    """For each cell whose seed parts are crossed, the part that makes most of the variance of score and failing."""
+    table, texts = analysis.seed_factors, []
+    for cell, of_cell in table[table["reason"] == ""].groupby("cell", sort=False):
+        where = f"at {analysis.study.cells[int(cell)].label}, " if len(analysis.study.cells) > 1 else ""
+        for of, words in (("score", "the variance of the score"), ("failing", "the variance of failing (0 or 1)")):
+            parts = of_cell[(of_cell["of"] == of) & of_cell["share"].notna()]
+            single = parts[~parts["term"].str.contains("×")]
+            if not len(single):
+                continue
+            top = single.loc[single["share"].idxmax()]
+            bounds = [percent(top[name]).removesuffix(" %") for name in ("low", "high")]
+            rest = float(parts["share"].sum() - single["share"].sum())
+            texts.append(
+                f"{where}of the parts of the seed {_part(top['term'])} alone makes the largest part of {words}, "
+                f"{percent(top['share'])} [{', '.join(bounds)}]; {percent(rest)} is parts together, and what is left."
+            )
+    return texts
+
+
+def _part(term: str) -> str:
+    """Names of seed parts in words: `the order of the data`."""
+    return " with ".join(_PARTS.get(part, part) for part in term.replace("_seed", "").split(" + "))
+
+
+def _of_components(analysis: Analysis) -> list[str]:
+    """Which seed part makes the spread, where the parts are crossed."""
+    table = analysis.seed_factors
+    if not len(table):
+        together = (
+            "One integer drives head, order and dropout of each run: their parts in the spread cannot be told apart. "
+            "Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
+        )
+        return [together] if analysis.study.sweeps else []
+    lacking = [f"Variance components are not known: {why}." for why in sorted(set(table["reason"]) - {""})]
+    return [*map(capitalized, largest_parts(analysis)[:_MOST_SENTENCES]), *lacking]
+
+
+def same_seeds(analysis: Analysis) -> list[str]:
+    """Whether the same seeds do badly in several cells."""
+    texts = []
+    for row in analysis.diagnosis.shared_seeds.to_dict("records"):
+        if unknown(row["correlation"]):
+            continue
+        what = {"score": "scores", "failing": "failing"}[row["of"]]
+        p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
+        correlation = f"{row['correlation']:.2f}".replace("-", "−")
+        verdict = "the same seeds tend to do badly" if row["p"] < 0.05 else "no sign that the same seeds do badly"
+        texts.append(
+            f"{what.capitalize()} across cells: {verdict} (mean rank correlation {correlation} over "
+            f"{row['cells']} cells and {row['seeds']} seeds; permutation test, one-sided, {p})."
+        )
+    return texts
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """Which part of the seed makes the spread, and whether the same seeds do badly everywhere."""
+    return [*_of_components(analysis), *same_seeds(analysis)]
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def _labels_of_components(analysis: Analysis) -> list[Column]:
+    def part(row: Row) -> str:
+        return str(row["reason"] or row["term"].replace("_seed", ""))
+
+    return [*labels_of_axes(analysis), ("of", lambda row: row["of"]), ("part", part)]
+
+
+def _columns(analysis: Analysis) -> list[Column]:
+    return [
+        ("runs", number("runs", integer)),
+        ("variance", number("variance", lambda value: "–" if unknown(value) else f"{value:.3g}".replace("-", "−"))),
+        ("share [95 %]", with_bounds("share", percent)),
+    ]
+
+
+def _of_shared_seeds(analysis: Analysis) -> list[Column]:
+    return [
+        ("cells", number("cells", integer)),
+        ("seeds", number("seeds", integer)),
+        ("mean rank correlation", number("correlation")),
+        ("p, permutation", number("p", p_value)),
+    ]
+
+
+SECTION = Section(
+    anchor="seeds",
+    heading="Which part of the seed",
+    question="Which part of the seed makes the spread: the head, the order of the data or dropout?",
+    sentences=sentences,
+    tables=(
+        TableSpec(
+            "seed_factors",
+            "Variance components of the crossed seed parts (random-effects analysis of variance)",
+            _columns,
+            _labels_of_components,
+        ),
+        TableSpec(
+            "shared_seeds",
+            "Whether the same seeds do badly in different cells (those whose runs differ)",
+            _of_shared_seeds,
+            lambda analysis: [("of", lambda row: row["of"])],
+            folded=True,
+        ),
+    ),
+)
