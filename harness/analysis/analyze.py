@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from harness.analysis.cells import cells, runs
+from harness.analysis.baselines import baselines
+from harness.analysis.cells import cells
 from harness.analysis.dev_answers import (
-    answers,
-    baselines,
+    DevAnswers,
     calibration,
     confusion,
     flips,
     noise_floor,
     pair_noise,
+    read_answers,
     scores,
 )
 from harness.analysis.diagnosis import Diagnosis, diagnose
-from harness.analysis.drivers import against_the_paper, drivers_of_failing, drivers_of_score, effects_on_failing
+from harness.analysis.drivers import drivers_of_failing, drivers_of_score, effects_on_failing
 from harness.analysis.failures import arms, contrasts, definitions, never_failed, pair_failures
+from harness.analysis.published import against_the_paper
 from harness.analysis.seeds import best_of_n, budget, needed, seed_factors, selection
 from harness.analysis.spread_and_level import level, pair_levels, pair_spreads, pooled_level, profile, spread
+from harness.analysis.verdicts import runs
 from harness.common.forked import Beside
 from harness.records.study import Study
 
 MOST_RESAMPLED = 200  # cells whose dev answers are resampled: of ten thousand it would take half an hour
+
+Answered = Sequence[DevAnswers | None]  # of each cell
+# The tables of an analysis by what they are made from; each is called as the function that makes it.
+_FROM_SCORES: tuple[Callable[[Study], pd.DataFrame], ...] = (
+    cells, arms, contrasts, pair_failures, spread, pair_spreads, level, pooled_level, pair_levels, profile, best_of_n,
+    budget, never_failed, needed, seed_factors, drivers_of_score, drivers_of_failing, effects_on_failing,
+    against_the_paper,
+)  # fmt: skip
+_FROM_ANSWERS: tuple[Callable[[Study, Answered], pd.DataFrame], ...] = (flips, calibration, confusion, baselines)
+_RESAMPLED: tuple[Callable[[Study, Answered], pd.DataFrame], ...] = (noise_floor, pair_noise, selection)
 
 
 @dataclass(frozen=True)
@@ -85,49 +99,20 @@ class Analysis:
 
 def analyse(study: Study, threshold: float | None = None) -> Analysis:
     """Make every table of a study; a score worse than `threshold` fails in `definitions`, beside our own."""
-    others = Beside(lambda: _of_scores(study, threshold))
+    others = Beside(lambda: _from_scores(study, threshold))
     try:
         read = study.read_once()  # by the answers, the scores and the diagnosis
-        kept = answers(read)
-        resampled = [found if index < MOST_RESAMPLED else None for index, found in enumerate(kept)]
+        all_answers = read_answers(read)
+        resampled = [part if index < MOST_RESAMPLED else None for index, part in enumerate(all_answers)]
         judged = runs(study)
-        own: dict[str, Any] = {
-            "noise_floor": noise_floor(study, resampled),
-            "pair_noise": pair_noise(study, resampled),
-            "flips": flips(study, kept),
-            "scores": scores(read, kept),
-            "calibration": calibration(study, kept),
-            "confusion": confusion(study, kept),
-            "selection": selection(study, resampled),
-            "baselines": baselines(study, kept),
-            "diagnosis": diagnose(read, judged),
-        }
-        return Analysis(study=study, threshold=threshold, runs=judged, **own, **others.result())
+        tables: dict[str, Any] = {make.__name__: make(study, resampled) for make in _RESAMPLED}
+        tables |= {make.__name__: make(study, all_answers) for make in _FROM_ANSWERS}
+        tables |= {"scores": scores(read, all_answers), "diagnosis": diagnose(read, judged)}
+        return Analysis(study=study, threshold=threshold, runs=judged, **tables, **others.result())
     finally:
         others.stop()
 
 
-def _of_scores(study: Study, threshold: float | None) -> dict[str, pd.DataFrame]:
+def _from_scores(study: Study, threshold: float | None) -> dict[str, pd.DataFrame]:
     """The tables that need no arrays, by their names in `Analysis`."""
-    return {
-        "cells": cells(study),
-        "definitions": definitions(study, threshold),
-        "arms": arms(study),
-        "contrasts": contrasts(study),
-        "pair_failures": pair_failures(study),
-        "spread": spread(study),
-        "pair_spreads": pair_spreads(study),
-        "level": level(study),
-        "pooled_level": pooled_level(study),
-        "pair_levels": pair_levels(study),
-        "profile": profile(study),
-        "best_of_n": best_of_n(study),
-        "budget": budget(study),
-        "never_failed": never_failed(study),
-        "needed": needed(study),
-        "seed_factors": seed_factors(study),
-        "drivers_of_score": drivers_of_score(study),
-        "drivers_of_failing": drivers_of_failing(study),
-        "effects_on_failing": effects_on_failing(study),
-        "against_the_paper": against_the_paper(study),
-    }
+    return {"definitions": definitions(study, threshold)} | {make.__name__: make(study) for make in _FROM_SCORES}

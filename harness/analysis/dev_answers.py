@@ -8,22 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import (
-    NAN,
-    by_cell,
-    cell_groups,
-    cell_scores,
-    failure_counts,
-    finished_runs,
-    pairs,
-    spread_out,
-    with_axes,
-)
+from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failure_counts, spread_out, with_axes
+from harness.analysis.comparisons import pairs
+from harness.analysis.verdicts import finished_runs
 from harness.common import metrics
-from harness.records.record import Baseline
 from harness.records.study import Study
-from harness.stats import bootstrap, dev_noise
 from harness.stats import calibration as calibrating
+from harness.stats import dev_noise
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import Estimate
 
@@ -41,11 +32,11 @@ class DevAnswers:
     @property
     def correct(self) -> np.ndarray:
         """Which answers are right [R, N]."""
-        found: np.ndarray = self.logits.argmax(axis=2) == self.labels
-        return found
+        correct: np.ndarray = self.logits.argmax(axis=2) == self.labels
+        return correct
 
 
-def answers(study: Study) -> list[DevAnswers | None]:
+def read_answers(study: Study) -> list[DevAnswers | None]:
     """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
 
     Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
@@ -53,22 +44,22 @@ def answers(study: Study) -> list[DevAnswers | None]:
     if not study.sweeps:
         return [None] * len(study.cells)
     table = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
-    found: list[DevAnswers | None] = []
-    for here in cell_groups(table, len(study.cells)):
-        rows = sorted(int(row) for row in here.index)  # resampling draws by place: their order is not to matter
-        kept = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
-        kept = [(row, one) for row, one in kept if one.labels.dtype.kind == "i" and not one.sentences.size]
-        if not kept:
-            found.append(None)
+    by_cell: list[DevAnswers | None] = []
+    for of_cell in cell_groups(table, len(study.cells)):
+        rows = sorted(int(row) for row in of_cell.index)  # resampling draws by position: their order is not to matter
+        curves = [(row, arrays) for row in rows if (arrays := study.curves(row)) is not None]
+        curves = [(row, own) for row, own in curves if own.labels.dtype.kind == "i" and not own.sentences.size]
+        if not curves:
+            by_cell.append(None)
             continue
-        labels = kept[0][1].labels
-        same = [(row, arrays) for row, arrays in kept if np.array_equal(arrays.labels, labels)]
+        labels = curves[0][1].labels
+        same = [(row, arrays) for row, arrays in curves if np.array_equal(arrays.labels, labels)]
         logits = np.stack([arrays.logits for _, arrays in same])
-        found.append(DevAnswers(logits, labels, tuple(row for row, _ in same)))
-    return found
+        by_cell.append(DevAnswers(logits, labels, tuple(row for row, _ in same)))
+    return by_cell
 
 
-def noise_floor(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """How much of each cell's spread over seeds the finite dev set makes, and how far its runs agree.
 
     Columns: `cell`, one per axis, `runs`, `examples`, `known_from` (`answers`: the dev logits that the records keep;
@@ -84,11 +75,11 @@ def noise_floor(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame
     rows: list[dict[str, object]] = []
     counted = study.runs[finished_runs(study.runs) & study.runs["correct"].notna()]
     sizes = by_cell(counted, "dev_examples", len(study.cells))
-    for index, (scores, examples, found) in enumerate(zip(cell_scores(study), sizes, kept, strict=True)):
+    for index, (scores, examples, answers) in enumerate(zip(cell_scores(study), sizes, answered, strict=True)):
         row: dict[str, object] = {"cell": index, "runs": 0, "examples": None, "known_from": ""}
-        if found is not None:
-            floor = dev_noise.floor(found.correct, rng("floor"))
-            agree = dev_noise.agreement(found.logits, found.labels)
+        if answers is not None:
+            floor = dev_noise.floor(answers.correct, rng("floor"))
+            agree = dev_noise.agreement(answers.logits, answers.labels)
             row |= {"runs": floor.runs, "examples": floor.examples, "known_from": "answers", "accuracy": floor.mean}
             row |= {name: getattr(floor, name) for name in of_floor}
             row |= {name: getattr(agree, name) for name in of_agreement}
@@ -106,7 +97,7 @@ def noise_floor(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame
     return with_axes(study, table)
 
 
-def pair_noise(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
 
     Columns: `reference`, `cell`, `seeds` (`the same` where every seed was trained in both and is drawn for both at
@@ -115,23 +106,23 @@ def pair_noise(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     for a, b in pairs(study):
-        first, second = kept[a], kept[b]
+        first, second = answered[a], answered[b]
         if first is None or second is None or not np.array_equal(first.labels, second.labels):
             continue
         parts = ["seed", "init_seed", "order_seed", "dropout_seed"]
         seeds = [study.runs.loc[list(cell.rows), parts].sort_values(parts) for cell in (first, second)]
         same = np.array_equal(seeds[0].to_numpy(), seeds[1].to_numpy())
-        one, other = (
+        reference, compared = (
             cell.correct[[cell.rows.index(row) for row in order.index]]
             for cell, order in zip((first, second), seeds, strict=True)
         )
-        found = Estimate(*dev_noise.difference(other, one, rng(f"noise {a} {b}"), paired_seeds=same))
+        estimate = Estimate(*dev_noise.difference(compared, reference, rng(f"noise {a} {b}"), paired_seeds=same))
         row: dict[str, object] = {"reference": a, "cell": b, "seeds": "the same" if same else "each its own"}
-        rows.append(row | spread_out("difference", found))
+        rows.append(row | spread_out("difference", estimate))
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 
 
-def calibration(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def calibration(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """How far the confidence of each run can be believed, from the dev logits that its record keeps.
 
     Columns: `cell`, one per axis, `trial`, `seed`, `accuracy`, `confidence` (mean probability of the answered class),
@@ -140,20 +131,20 @@ def calibration(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame
     rows: list[tuple[object, ...]] = []
     columns = ["cell", "trial", "seed", "accuracy", "confidence", "ece", "brier"]
     trials, seeds = study.runs["trial"].to_dict(), study.runs["seed"].to_dict()  # by label, as `rows` are
-    for index, found in ((index, found) for index, found in enumerate(kept) if found is not None):
-        chances = calibrating.probabilities(found.logits)
+    for index, answers in ((index, answers) for index, answers in enumerate(answered) if answers is not None):
+        chances = calibrating.probabilities(answers.logits)
         each = (
-            (chances.argmax(axis=2) == found.labels).mean(axis=1),
+            (chances.argmax(axis=2) == answers.labels).mean(axis=1),
             chances.max(axis=2).mean(axis=1),
-            calibrating.expected_errors(chances, found.labels),
-            calibrating.briers(chances, found.labels),
+            calibrating.expected_errors(chances, answers.labels),
+            calibrating.briers(chances, answers.labels),
         )
-        for row, *numbers_of_run in zip(found.rows, *(values.tolist() for values in each), strict=True):
+        for row, *numbers_of_run in zip(answers.rows, *(values.tolist() for values in each), strict=True):
             rows.append((index, trials[row], seeds[row], *numbers_of_run))
     return with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
-def scores(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """What the dev logits that the records keep are worth by every metric that fits them: mean and sd over the runs.
 
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
@@ -166,20 +157,20 @@ def scores(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     table = (
         study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
     )
-    for index, (found, here) in enumerate(zip(kept, cell_groups(table, len(study.cells)), strict=True)):
+    for index, (answers, of_cell) in enumerate(zip(answered, cell_groups(table, len(study.cells)), strict=True)):
         each: list[dict[str, float]] = []
-        if found is not None:
-            chances = calibrating.probabilities(found.logits)
-            errors = calibrating.expected_errors(chances, found.labels).tolist()
+        if answers is not None:
+            chances = calibrating.probabilities(answers.logits)
+            errors = calibrating.expected_errors(chances, answers.labels).tolist()
             each = [
-                {**metrics.every_score(logits, found.labels), "ece": error}
-                for logits, error in zip(found.logits, errors, strict=True)
+                {**metrics.every_score(logits, answers.labels), "ece": error}
+                for logits, error in zip(answers.logits, errors, strict=True)
             ]
-        elif set(here["metric"]) <= others:
-            arrays = [one for row in here.index if (one := study.curves(int(row))) is not None and one.labels.size]
+        elif set(of_cell["metric"]) <= others:
+            arrays = [own for row in of_cell.index if (own := study.curves(int(row))) is not None and own.labels.size]
             each = [
-                metrics.every_score(one.logits, one.labels, one.sentences if one.sentences.size else None)
-                for one in arrays
+                metrics.every_score(own.logits, own.labels, own.sentences if own.sentences.size else None)
+                for own in arrays
             ]
         if each:
             by_run = pd.DataFrame(each)
@@ -188,11 +179,11 @@ def scores(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
             rows.append({"cell": index, "runs": len(each)} | means)
     known = (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, metrics.ENTITIES, "entity_precision", "entity_recall")
     names = [f"{name}{end}" for name in known for end in ("", "_sd")]
-    found_names = [name for name in names if any(name in row for row in rows)]
-    return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *found_names]))
+    columns = [name for name in names if any(name in row for row in rows)]
+    return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *columns]))
 
 
-def confusion(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def confusion(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """Which classes the runs of each cell tell apart, summed over its runs; one row a class.
 
     Columns: `cell`, one per axis, `label` (its index), `runs`, `examples` (of that class, times runs), `answered` (how
@@ -201,12 +192,12 @@ def confusion(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     of the count in a single run.
     """
     rows: list[dict[str, object]] = []
-    for index, found in enumerate(kept):
-        if found is None:
+    for index, answers in enumerate(answered):
+        if answers is None:
             continue
-        runs, _, classes = found.logits.shape
-        places = found.labels * classes + found.logits.argmax(axis=2) + classes**2 * np.arange(runs)[:, None]
-        tables = np.bincount(places.ravel(), minlength=runs * classes**2).reshape(runs, classes, classes)
+        runs, _, classes = answers.logits.shape
+        outcomes = answers.labels * classes + answers.logits.argmax(axis=2) + classes**2 * np.arange(runs)[:, None]
+        tables = np.bincount(outcomes.ravel(), minlength=runs * classes**2).reshape(runs, classes, classes)
         total = tables.sum(axis=0)  # [C, C], rows are labels, columns answers
         for label in range(classes):
             row: dict[str, object] = {"cell": index, "label": label, "runs": runs, "examples": int(total[label].sum())}
@@ -227,74 +218,7 @@ def confusion(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
     return with_axes(study, table)
 
 
-def baselines(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
-    """The cells beside the simple classifiers that the study asks for, trained on the same data.
-
-    Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
-    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (BCa over
-    the runs), `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
-    examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
-    the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
-    not known, as for a regression. Empty without baselines of the cells' data.
-    """
-    rows: list[dict[str, object]] = []
-    done = study.runs[finished_runs(study.runs)]
-    hashes = [set(here["data_sha256"].dropna()) for here in cell_groups(done, len(study.cells))]
-    scores, counts = cell_scores(study), failure_counts(study)
-    for task, metric, data in dict.fromkeys((one.task, one.metric, one.data_sha256) for one in study.baselines):
-        here = [one for one in study.baselines if (one.task, one.metric, one.data_sha256) == (task, metric, data)]
-        same_metric = set(done["metric"].dropna()) <= {metric}
-        cells = [index for index, found in enumerate(hashes) if found == {data} and same_metric]
-        best = max(here, key=lambda one: float(np.mean(one.scores)))
-        for index in cells:
-            found, (failed, judged) = kept[index], counts[index]
-            row: dict[str, object] = {
-                "task": task,
-                "what": study.cells[index].label,
-                "cell": index,
-                "settings": "",
-                "against": "",
-            }
-            row |= {"failed": failed, "judged": judged} | _of_runs(scores[index])
-            if found is not None:
-                row |= _on_the_dev_set(found.correct) | {"against": best.name}
-                right = _right(best)
-                if right.shape[1] == found.correct.shape[1]:
-                    # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
-                    other = right if best.seeds else np.repeat(right, len(found.correct), axis=0)
-                    found_difference = dev_noise.difference(found.correct, other, rng("baselines"), paired_seeds=False)
-                    row |= spread_out("difference", Estimate(*found_difference))
-            rows.append(row)
-        for one in here if cells else ():
-            row = {"task": task, "what": one.name, "cell": None, "settings": one.settings, "against": ""}
-            row |= {"failed": sum(one.failed), "judged": len(one.failed)} | _of_runs(np.array(one.scores))
-            row |= {} if one.seeds else {"sd": 0.0}
-            rows.append(row | (_on_the_dev_set(_right(one)) if one.answers else {}))
-    columns = ["task", "what", "cell", "settings", "runs", "failed", "judged", "mean", "mean_low", "mean_high", "sd"]
-    columns += ["accuracy", "dev_low", "dev_high", "against", "difference", "difference_low", "difference_high"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["cell"] = pd.array(table["cell"].tolist(), dtype="Int64")
-    return table
-
-
-def _right(one: Baseline) -> np.ndarray:
-    """Which answers of a baseline are right [R, N]; none for a regression."""
-    right: np.ndarray = np.array(one.answers, dtype=int).reshape(len(one.answers), -1) == np.array(one.labels)
-    return right
-
-
-def _of_runs(scores: np.ndarray) -> dict[str, object]:
-    value, low, high = (float(bound[0]) for bound in bootstrap.bootstrap([scores], "mean", rng("mean")))
-    sd = scores.std(ddof=1) if len(scores) > 1 else NAN
-    return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
-
-
-def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:
-    low, high = dev_noise.example_interval(correct, rng("examples"))
-    return {"accuracy": correct.mean(), "dev_low": low, "dev_high": high}
-
-
-def flips(study: Study, kept: Sequence[DevAnswers | None], most: int = 20) -> pd.DataFrame:
+def flips(study: Study, answered: Sequence[DevAnswers | None], most: int = 20) -> pd.DataFrame:
     """The dev examples whose answer depends most on the seed, by the mean churn within cells.
 
     Columns: `example` (its place in the dev set), `label`, `right`, `runs` (over these cells), `churn` (probability
@@ -303,11 +227,11 @@ def flips(study: Study, kept: Sequence[DevAnswers | None], most: int = 20) -> pd
     are not kept or the cells have different dev sets.
     """
     counts = failure_counts(study)
-    several = [(answer, counts[index][0]) for index, answer in enumerate(kept) if answer and len(answer.rows) > 1]
-    found = [answer for answer, failed in several if not failed] or [answer for answer, _ in several]
-    if not found or any(not np.array_equal(answer.labels, found[0].labels) for answer in found):
+    several = [(answer, counts[index][0]) for index, answer in enumerate(answered) if answer and len(answer.rows) > 1]
+    chosen = [answer for answer, failed in several if not failed] or [answer for answer, _ in several]
+    if not chosen or any(not np.array_equal(answer.labels, chosen[0].labels) for answer in chosen):
         return pd.DataFrame(columns=["example", "label", "right", "runs", "churn"])
-    each = [dev_noise.flips(answer.logits, answer.labels).sort_values("example") for answer in found]
+    each = [dev_noise.flips(answer.logits, answer.labels).sort_values("example") for answer in chosen]
     table = pd.DataFrame(
         {
             "example": each[0]["example"].to_numpy(),

@@ -5,25 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import (
+from harness.analysis.cells import count_by_cell, failure_counts, object_columns, spread_out, with_axes
+from harness.analysis.comparisons import axes_by_weight, by_others, holm, other_axes, pairs, phrase
+from harness.analysis.verdicts import (
     LEVEL,
     above_majority_p,
-    axes_by_weight,
-    by_others,
-    count_by_cell,
     failed_runs,
-    failure_counts,
     finished_runs,
     flat_losses,
-    holm,
     judged_runs,
-    object_columns,
-    other_axes,
-    pairs,
-    phrase,
-    spread_out,
     untrained_loss,
-    with_axes,
 )
 from harness.common.text import Scalar
 from harness.records.study import Study, numbers
@@ -56,13 +47,13 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
         known["threshold"] = scores.notna() | diverged
         fails["threshold"] = (scores < threshold if study.higher_is_better else scores > threshold) | diverged
     size = len(study.cells)
-    found: dict[str, object] = {"cell": range(size)}
+    columns: dict[str, object] = {"cell": range(size)}
     for name, of in known.items():
-        found |= {
+        columns |= {
             f"{name}_failed": count_by_cell(done, fails[name] & of, size),
             f"{name}_of": count_by_cell(done, of, size),
         }
-    return with_axes(study, pd.DataFrame(found))
+    return with_axes(study, pd.DataFrame(columns))
 
 
 def arms(study: Study) -> pd.DataFrame:
@@ -76,22 +67,22 @@ def arms(study: Study) -> pd.DataFrame:
     rows = []
     for axis in axes_by_weight(study):
         settings: list[set[tuple[tuple[str, Scalar], ...]]] = []
-        found: list[dict[str, object]] = []
+        of_axis: list[dict[str, object]] = []
         for value in study.values(axis):
             members = [index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value]
             settings.append({other_axes(study.cells[index], axis) for index in members})
-            here = study.runs[study.runs["cell"].isin(members)]
-            done = here[finished_runs(here)]
+            pooled = study.runs[study.runs["cell"].isin(members)]
+            done = pooled[finished_runs(pooled)]
             loss = numbers(done, "final_train_loss")
             failed, judged = int(failed_runs(done).sum()), int(judged_runs(done).sum())
             low, high = proportions.wilson(failed, judged)
-            found.append(
-                {"axis": axis, "value": value, "phrase": phrase(axis, value), "planned": len(here)}
+            of_axis.append(
+                {"axis": axis, "value": value, "phrase": phrase(axis, value), "planned": len(pooled)}
                 | {"finished": len(done), "judged": judged, "failed": failed, "failed_low": low, "failed_high": high}
                 | {"mean": numbers(done, "final_score").mean()}
                 | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
             )
-        rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in found]
+        rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in of_axis]
     columns = ["axis", "value", "phrase", "planned", "finished", "judged", "failed", "failed_low", "failed_high"]
     columns += ["mean", "loss", "loss_min", "loss_max", "balanced"]
     return object_columns(pd.DataFrame(rows, columns=columns), rows, "value")

@@ -12,7 +12,7 @@ from itertools import chain, islice, zip_longest
 import numpy as np
 
 from harness.analysis import diagnosis, early_warning
-from harness.analysis.cells import verdicts
+from harness.analysis.verdicts import verdicts
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial
 from harness.records import early_signals

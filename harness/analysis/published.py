@@ -18,6 +18,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.analysis.cells import cell_groups
+from harness.analysis.verdicts import finished_runs
+from harness.records.study import Study, numbers
+
 Verdict = Literal["agrees", "differs", "not comparable"]
 Checkpoint = Literal["final", "best"]
 NAN = float("nan")
@@ -350,3 +354,23 @@ def _why_none(published: Published, here: Sequence[Own], stand_in: str | None) -
         nearest = min(apart, key=lambda cell: len(apart[cell]))
         why = f"no cell with this recipe; the nearest, cell {nearest}, differs in {', '.join(apart[nearest])}"
     return why + ("; the published numbers are unchecked" if published.status == "unchecked" else "")
+
+
+def against_the_paper(study: Study) -> pd.DataFrame:
+    """The published numbers that speak of this study's task, each beside the cell that repeats it."""
+    own = []
+    for sweep in study.sweeps if len(study.sweeps) == 1 and not study.imports else ():
+        groups = cell_groups(study.runs, len(study.cells))
+        for index, (cell, here) in enumerate(zip(sweep.cells, groups, strict=True)):
+            done = here[finished_runs(here)]
+            fields = cell.recipe.model_dump(exclude={"task", "model"}, exclude_defaults=True)
+            final, best = (numbers(done, name).to_numpy() for name in ("final_score", "best_score"))
+            metrics = set(done["metric"].dropna())
+            role = dict(cell.axes).get("recipe")
+            own.append(
+                Own(
+                    index, cell.recipe.task.name, cell.recipe.model.name, fields, final, best,
+                    metric=metrics.pop() if len(metrics) == 1 else None, role=role if isinstance(role, str) else None,
+                )
+            )  # fmt: skip
+    return compare_study(own, study.stand_in)

@@ -6,29 +6,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.analysis.cells import (
-    NAN,
-    cell_groups,
-    cell_scores,
-    count_by_cell,
-    failed_runs,
-    failure_counts,
-    finished_runs,
-    judged_runs,
-    pairs,
-    spread_out,
-    with_axes,
-)
+from harness.analysis.cells import NAN, cell_groups, cell_scores, count_by_cell, failure_counts, spread_out, with_axes
+from harness.analysis.comparisons import pairs
 from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
 from harness.stats import dev_noise, seed_budget, variance_components
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import Estimate
 
 BUDGETS = (5, 10, 15, 25, 50, 100, 200)  # seeds a cell, at which the seed budget is told
-
-
-# ------------------------------------------------------------------------------------------- best of n, seed budget
 
 
 def best_of_n(study: Study) -> pd.DataFrame:
@@ -40,15 +27,15 @@ def best_of_n(study: Study) -> pd.DataFrame:
     tables = []
     for index, scores in enumerate(cell_scores(study)):
         if len(scores):
-            found = seed_budget.expected_best(scores, study.higher_is_better, rng("best"))
-            columns = {name: getattr(found, name) for name in ("n", "expected", "low", "high", "unbiased")}
+            best = seed_budget.expected_best(scores, study.higher_is_better, rng("best"))
+            columns = {name: getattr(best, name) for name in ("n", "expected", "low", "high", "unbiased")}
             tables.append(pd.DataFrame({"cell": index, **columns}))
     names = ["cell", "n", "expected", "low", "high", "unbiased"]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
     return with_axes(study, table)
 
 
-def selection(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
+def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """What picking the best of a cell's seeds by its dev score reports too high.
 
     Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high` with its bounds, and
@@ -62,15 +49,15 @@ def selection(study: Study, kept: Sequence[DevAnswers | None]) -> pd.DataFrame:
         cell_groups(done[done["test_score"].notna()], len(study.cells)) if done["test_score"].notna().any() else None
     )
     rows: list[dict[str, object]] = []
-    for index, (scores, found) in enumerate(zip(cell_scores(study), kept, strict=True)):
+    for index, (scores, answers) in enumerate(zip(cell_scores(study), answered, strict=True)):
         row: dict[str, object] = {"cell": index, "n": len(scores), "known_from": ""}
         row |= {"mean": scores.mean(), "best": sign * (sign * scores).max()} if len(scores) else {}
         if tested is not None and len(tested[index]) == len(scores) > 1:
             dev, test = numbers(tested[index], "final_score"), numbers(tested[index], "test_score")
             gap = (dev - test)[dev == row["best"]].mean() - (dev - test).mean()  # of several best: their mean
             row |= {"too_high": sign * gap, "known_from": "test"}
-        elif found is not None and len(found.rows) > 1:
-            estimate = Estimate(*dev_noise.optimism(found.correct, rng("halves")))
+        elif answers is not None and len(answers.rows) > 1:
+            estimate = Estimate(*dev_noise.optimism(answers.correct, rng("halves")))
             row |= spread_out("too_high", estimate) | {"known_from": "halves"}
         rows.append(row)
     columns = ["cell", "n", "mean", "best", "too_high", "too_high_low", "too_high_high", "known_from"]
@@ -117,9 +104,6 @@ def needed(study: Study) -> pd.DataFrame:
     return table
 
 
-# ----------------------------------------------------------------------------------------------------- what drives it
-
-
 def seed_factors(study: Study) -> pd.DataFrame:
     """Where a cell's seed parts are crossed: the share of each, and of their interactions, in score and in failing.
 
@@ -130,26 +114,21 @@ def seed_factors(study: Study) -> pd.DataFrame:
     parts = study.runs[["init_seed", "order_seed", "dropout_seed"]]
     together = parts.eq(parts["init_seed"], axis=0).all(axis=1) | parts.isna().all(axis=1)
     groups = [] if together.all() else cell_groups(study.runs, len(study.cells))
-    for index, here in enumerate(groups):
-        levels = variance_components.crossed(here[["init_seed", "order_seed", "dropout_seed"]])
+    for index, of_cell in enumerate(groups):
+        levels = variance_components.crossed(of_cell[["init_seed", "order_seed", "dropout_seed"]])
         if levels is None:
             continue
-        judged = judged_runs(here)
-        for of, y in (("score", numbers(here, "final_score")), ("failing", failed_runs(here).astype(float))):
-            found = variance_components.variance_components(levels, y.where(judged).to_numpy(), rng("components"))
-            table = found.table.rename(columns={"share_low": "low", "share_high": "high"})
-            if found.reason:
+        judged = judged_runs(of_cell)
+        for of, y in (("score", numbers(of_cell, "final_score")), ("failing", failed_runs(of_cell).astype(float))):
+            components = variance_components.variance_components(levels, y.where(judged).to_numpy(), rng("components"))
+            table = components.table.rename(columns={"share_low": "low", "share_high": "high"})
+            if components.reason:
                 table = pd.DataFrame([{"term": ""}])
             table.insert(0, "cell", index)
             table.insert(1, "of", of)
             table.insert(2, "runs", int(y.where(judged).notna().sum()))
-            table["reason"] = found.reason
+            table["reason"] = components.reason
             tables.append(table)
     columns = ["cell", "of", "runs", "term", "variance", "share", "low", "high", "reason"]
     joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
     return with_axes(study, joined.reindex(columns=columns))
-
-
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
-    """By cell, so that the first value of a factor is that of the first cell, in whatever order the rows are."""
-    return table.sort_values("cell", kind="stable")

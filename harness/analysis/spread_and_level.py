@@ -5,32 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import (
-    MOST_VALUES,
-    NAN,
-    axes_by_weight,
-    by_cell,
-    cell_scores,
-    count_by_cell,
-    failed_runs,
-    finished_runs,
-    holm,
-    judged_runs,
-    main_axis,
-    object_columns,
-    pairs,
-    spread_out,
-    with_axes,
-)
+from harness.analysis.cells import NAN, by_cell, cell_scores, count_by_cell, object_columns, spread_out, with_axes
+from harness.analysis.comparisons import MOST_VALUES, axes_by_weight, holm, main_axis, pairs
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study
 from harness.stats import bootstrap, two_samples
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import Estimate
 
 THRESHOLDS = 101  # points of a performance profile
-
-
-# ------------------------------------------------------------------------------------------------------ spread, level
 
 
 def spread(study: Study) -> pd.DataFrame:
@@ -49,22 +32,22 @@ def spread(study: Study) -> pd.DataFrame:
     }
     sd, low, high = bootstrap.bootstrap(scores, "sd", rng("sd"))
     rows = []
-    for index, here in enumerate(scores):
-        known = judged[index] == len(here)
-        total = _squares(here)
+    for index, of_cell in enumerate(scores):
+        known = judged[index] == len(of_cell)
+        total = _squares(of_cell)
         within = {name: _squares(part[index]) / total if known and total else NAN for name, part in parts.items()}
-        row: dict[str, object] = {"cell": index, "scored": len(here)}
+        row: dict[str, object] = {"cell": index, "scored": len(of_cell)}
         row |= {"failed": len(parts["failed"][index]) if known else None}
         row |= {"sd": sd[index], "sd_low": low[index], "sd_high": high[index]}
-        row |= {"iqr": float(bootstrap.iqr(here)), "mad": float(bootstrap.mad(here))}
+        row |= {"iqr": float(bootstrap.iqr(of_cell)), "mad": float(bootstrap.mad(of_cell))}
         row |= {"between": max(1 - within["ok"] - within["failed"], 0.0) if known and total else NAN}
         row |= {f"within_{name}": share for name, share in within.items()}
         for name, part in parts.items():
             row[f"{name}_sd"] = part[index].std(ddof=1) if known and len(part[index]) > 1 else NAN
         rows.append(row)
-    found = pd.DataFrame(rows)
-    found["failed"] = pd.array(found["failed"].tolist(), dtype="Int64")
-    return with_axes(study, found)
+    spreads = pd.DataFrame(rows)
+    spreads["failed"] = pd.array(spreads["failed"].tolist(), dtype="Int64")
+    return with_axes(study, spreads)
 
 
 def _squares(scores: np.ndarray) -> float:
@@ -78,7 +61,7 @@ def level(study: Study) -> pd.DataFrame:
     Columns: `cell`, one per axis, `scored`, and for each of `mean`, `median`, `iqm` the value, `_low` and `_high`.
     """
     scores = cell_scores(study)
-    table = pd.DataFrame({"cell": range(len(scores)), "scored": [len(found) for found in scores]})
+    table = pd.DataFrame({"cell": range(len(scores)), "scored": [len(values) for values in scores]})
     for name in ("mean", "median", "iqm"):
         table[name], table[f"{name}_low"], table[f"{name}_high"] = bootstrap.bootstrap(scores, name, rng(name))
     return with_axes(study, table)
@@ -121,7 +104,7 @@ def pair_spreads(study: Study) -> pd.DataFrame:
     rows = []
     for a, b in pairs(study):
         test = two_samples.compare_spread(scores[a], scores[b], rng(f"spread {a} {b}"))
-        sds = [found.std(ddof=1) if len(found) > 1 else NAN for found in (scores[a], scores[b])]
+        sds = [values.std(ddof=1) if len(values) > 1 else NAN for values in (scores[a], scores[b])]
         rows.append(
             {"reference": a, "cell": b, "reference_sd": sds[0], "sd": sds[1]}
             | spread_out("ratio", test.ratio)
@@ -146,7 +129,7 @@ def pair_levels(study: Study) -> pd.DataFrame:
         better = test.improvement
         if sign < 0:
             better = Estimate(1 - better.value, 1 - better.high, 1 - better.low)
-        means = [found.mean() if len(found) else NAN for found in (scores[a], scores[b])]
+        means = [values.mean() if len(values) else NAN for values in (scores[a], scores[b])]
         rows.append(
             {"reference": a, "cell": b, "reference_mean": means[0], "mean": means[1]}
             | spread_out("difference", test.difference)

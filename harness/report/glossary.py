@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.cells import NEAR_ENTROPY
+from harness.analysis.verdicts import NEAR_ENTROPY
 from harness.report.contents import SECTIONS
 from harness.report.formatting import percent
 from harness.report.section import Term

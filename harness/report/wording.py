@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
-from harness.analysis.cells import main_axis
+from harness.analysis.comparisons import main_axis
 from harness.common.text import count_noun
 from harness.records.study import SOURCE
 

@@ -13,7 +13,16 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.analysis import analyze, dev_answers, drivers, failures, spread_and_level
+from harness.analysis import (
+    analyze,
+    comparisons,
+    dev_answers,
+    drivers,
+    failures,
+    published,
+    spread_and_level,
+    verdicts,
+)
 from harness.analysis import cells as cells_module
 from harness.analysis import seeds as seeds_module
 from harness.analysis.analyze import analyse
@@ -100,7 +109,7 @@ def test_no_rate_without_a_majority(tmp_path):
     assert [None if value is pd.NA else value for value in cells["failed"]] == [None, 0, 1]
     assert cells["failed_low"].isna().tolist() == [True, True, False]
     assert cells["mean"].tolist()[0] == pytest.approx(0.55)
-    assert list(cells_module.runs(study)["verdict"]) == ["unjudged", "unjudged", "", "", "failed"]
+    assert list(verdicts.runs(study)["verdict"]) == ["unjudged", "unjudged", "", "", "failed"]
 
 
 def test_at_chance_needs_both_the_count_and_the_loss(tmp_path):
@@ -109,20 +118,20 @@ def test_at_chance_needs_both_the_count_and_the_loss(tmp_path):
     entropy = math.log(2)
     runs = [Run(216, entropy), Run(217, entropy), Run(216, 0.94 * entropy), Run(216, 0.96 * entropy), Run(200, entropy)]
     study = one_cell(tmp_path, [*runs, Run(diverged=True), Run(crashed="x"), None])
-    assert list(cells_module.at_chance(study.runs)) == [True, False, False, True, False, False, False, False]
+    assert list(verdicts.at_chance(study.runs)) == [True, False, False, True, False, False, False, False]
     words = ["at chance", "ok", "ok", "at chance", "failed", "diverged", "", ""]
-    assert list(cells_module.runs(study)["verdict"]) == words
+    assert list(verdicts.runs(study)["verdict"]) == words
     assert "verdict" not in study.runs  # what was given is not changed
 
 
 def test_a_regression_that_was_not_trained_is_at_chance(tmp_path):
     study = one_cell(tmp_path, [Run(score=0.05), Run(score=0.05, loss=2.0), Run(score=0.5, loss=2.0), Run(score=-0.1)],
                      metric="pearson")  # fmt: skip
-    assert not cells_module.at_chance(study.runs).any()  # early records don't know the labels' variance
+    assert not verdicts.at_chance(study.runs).any()  # early records don't know the labels' variance
     runs = study.runs.assign(label_variance=2.0)
-    assert cells_module.at_chance(runs).tolist() == [False, True, False, False]  # 0.3 is a low loss; 0.5 is no luck
+    assert verdicts.at_chance(runs).tolist() == [False, True, False, False]  # 0.3 is a low loss; 0.5 is no luck
     expected = [stats.pearsonr(*correlated(r, 400), alternative="greater").pvalue for r in (0.05, 0.5, -0.1)]
-    assert cells_module.above_majority_p(runs)[[0, 2, 3]].tolist() == pytest.approx(expected, rel=1e-6)
+    assert verdicts.above_majority_p(runs)[[0, 2, 3]].tolist() == pytest.approx(expected, rel=1e-6)
     table = failures.definitions(dataclasses.replace(study, runs=runs))
     assert table[["binomial_failed", "binomial_of", "entropy_failed", "entropy_of"]].to_numpy().tolist() == [
         [3, 4, 2, 4]
@@ -139,12 +148,12 @@ def correlated(r, n):
 
 def test_a_regression_is_judged_by_its_sign(tmp_path):
     study = one_cell(tmp_path, [Run(score=0.7), Run(score=-0.1)], metric="pearson")
-    assert not cells_module.at_chance(study.runs).any()
+    assert not verdicts.at_chance(study.runs).any()
     assert cells_module.cells(study)["failed"].tolist() == [1]
     row = failures.definitions(study, 0.0).iloc[0]
     assert (row["majority_failed"], row["majority_of"], row["binomial_of"], row["entropy_of"]) == (1, 2, 0, 0)
     assert (row["threshold_failed"], row["threshold_of"]) == (1, 2)
-    assert dev_answers.answers(study) == [None]
+    assert dev_answers.read_answers(study) == [None]
     floor = dev_answers.noise_floor(study, [None])
     assert list(floor["known_from"]) == [""]
     assert floor[["accuracy", "binomial", "observed", "training_high"]].isna().all(axis=None)
@@ -290,30 +299,30 @@ def cells_of(*axes: tuple[str, list]) -> list:
     ],
 )
 def test_the_main_axis_of_a_sweep(tmp_path, text, axis):
-    assert cells_module.main_axis(study_of(tmp_path, HEAD + text + "seeds: 1\n", {})) == axis
+    assert comparisons.main_axis(study_of(tmp_path, HEAD + text + "seeds: 1\n", {})) == axis
 
 
 def test_the_main_axis_of_an_import_and_of_two_studies(tmp_path):
     cells = cells_of(("dataset", ["mnli", "rte"]), ("method", ["a", "b", "c"]))
     rows = [row for cell in range(6) for row in imported_runs([0.5 + cell / 100, 0.6], cell)]
     study = import_of(tmp_path / "a", cells, rows)
-    assert cells_module.main_axis(study) == "method"
-    assert cells_module.pairs(study) == [(0, 1), (0, 2), (3, 4), (3, 5)]
+    assert comparisons.main_axis(study) == "method"
+    assert comparisons.pairs(study) == [(0, 1), (0, 2), (3, 4), (3, 5)]
     other = import_of(tmp_path / "b", cells[:2], [*imported_runs([0.5]), *imported_runs([0.6], 1)], name="ours")
     both = joined(study, other)
-    assert cells_module.axes_by_weight(both) == [SOURCE, "method", "dataset"]
-    assert cells_module.main_axis(both) == SOURCE
-    assert cells_module.pairs(both) == [(0, 6), (1, 7)]
+    assert comparisons.axes_by_weight(both) == [SOURCE, "method", "dataset"]
+    assert comparisons.main_axis(both) == SOURCE
+    assert comparisons.pairs(both) == [(0, 6), (1, 7)]
     one = import_of(tmp_path / "c", [(("dataset", "rte"), ("method", "a"))], imported_runs([0.5]))
-    assert cells_module.main_axis(one) is None  # axes of one value compare nothing
-    assert cells_module.pairs(one) == []
+    assert comparisons.main_axis(one) is None  # axes of one value compare nothing
+    assert comparisons.pairs(one) == []
 
 
 def test_with_too_many_pairs_there_are_none(tmp_path):
     cells = cells_of(("k", list(range(151))), ("method", ["a", "b", "c"]))
     study = import_of(tmp_path, cells, [row for cell in range(453) for row in imported_runs([0.5], cell)])
-    assert cells_module.pairs(study) == []
-    assert len(cells_module.pairs(dataclasses.replace(study, cells=study.cells[:450]))) == cells_module.MOST_PAIRS
+    assert comparisons.pairs(study) == []
+    assert len(comparisons.pairs(dataclasses.replace(study, cells=study.cells[:450]))) == comparisons.MOST_PAIRS
     for table in (failures.pair_failures(study), spread_and_level.pair_levels(study), seeds_module.needed(study)):
         assert not len(table)
 
@@ -480,7 +489,7 @@ def test_the_noise_floor_of_made_up_answers(tmp_path):
     made = rng.random((6, 400)) < rng.beta(4, 1, 400)
     study = one_cell(tmp_path, [Run(int(answers.sum())) for answers in made])
     study = with_answers(study, dict(enumerate(made)), np.repeat([0, 1], 200))
-    found = dev_answers.answers(study)[0]
+    found = dev_answers.read_answers(study)[0]
     assert found is not None
     assert (found.correct == made).all()
     row = dev_answers.noise_floor(study, [found]).iloc[0]
@@ -503,14 +512,14 @@ def test_pairs_are_compared_on_the_same_examples_and_seeds(tmp_path):
     text = HEAD + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..3\n"
     runs = {0: [Run(300), Run(320), Run(340)], 1: [Run(380), Run(390), Run(370)], 2: [Run(300), None, Run(320)]}
     study = study_of(tmp_path, text, runs | {3: [Run(300), Run(310), Run(320)]})
-    table = dev_answers.pair_noise(study, dev_answers.answers(study))
+    table = dev_answers.pair_noise(study, dev_answers.read_answers(study))
     assert [tuple(row) for row in table[["reference", "cell", "seeds"]].to_numpy()] == [
         (0, 1, "the same"),
         (2, 3, "each its own"),
     ]
     assert list(table["difference"]) == pytest.approx([60 / 400, 0], abs=1e-12)
     # Answers are nested (example i is right below the count), so by hand: a resample moves both means alike.
-    cells = [answer.correct for answer in dev_answers.answers(study)[:2]]
+    cells = [answer.correct for answer in dev_answers.read_answers(study)[:2]]
     rng = np.random.default_rng(1)
     drawn = []
     for _ in range(2000):
@@ -525,7 +534,7 @@ def test_the_noise_floor_from_counts_alone(tmp_path):
     rows += imported_runs([0.7, 0.75], 1)
     rows += imported_runs([0.7, 0.75], 2, correct=[280, 150], dev_examples=[400, 200])
     study = import_of(tmp_path, [(("k", k),) for k in range(3)], rows)
-    table = dev_answers.noise_floor(study, dev_answers.answers(study))
+    table = dev_answers.noise_floor(study, dev_answers.read_answers(study))
     assert list(table["known_from"]) == ["counts", "", ""]  # not known; of two sizes
     row = table.iloc[0]
     assert (row["runs"], row["examples"]) == (3, 400)
@@ -546,33 +555,33 @@ def test_the_examples_that_flip(tmp_path):
     right[5, 7] = False
     labels = np.tile([0, 1], 5)
     study = with_answers(study, dict(enumerate(right)), labels)
-    table = dev_answers.flips(study, dev_answers.answers(study))
+    table = dev_answers.flips(study, dev_answers.read_answers(study))
     assert table.to_dict("list") == {
         "example": [3, 7], "label": [1, 1], "right": [5, 7], "runs": [8, 8],
         "churn": [pytest.approx((4 / 6 + 3 / 6) / 2), pytest.approx(3 / 6 / 2)],
     }  # fmt: skip
-    assert len(dev_answers.flips(study, dev_answers.answers(study), most=1)) == 1
+    assert len(dev_answers.flips(study, dev_answers.read_answers(study), most=1)) == 1
 
 
 def test_flips_are_of_cells_in_which_no_run_failed(tmp_path):
     text = HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..2\n"
     study = study_of(tmp_path, text, {0: [Run(200), Run(300)], 1: [Run(300), Run(301)]})
-    table = dev_answers.flips(study, dev_answers.answers(study))
+    table = dev_answers.flips(study, dev_answers.read_answers(study))
     assert table["example"].tolist() == [300]  # the one example by which the two runs of cell 1 differ
     both = study_of(tmp_path / "b", text, {0: [Run(200), Run(203)], 1: [Run(200), Run(202)]})
-    assert dev_answers.flips(both, dev_answers.answers(both))["example"].tolist() == [200, 201, 202]
+    assert dev_answers.flips(both, dev_answers.read_answers(both))["example"].tolist() == [200, 201, 202]
     assert dev_answers.flips(both, [None, None]).empty
 
 
 def test_diverged_runs_and_other_dev_sets_answer_nothing(tmp_path):
     study = one_cell(tmp_path, [Run(diverged=True), Run(300), Run(crashed="x"), Run(310), None])
-    found = dev_answers.answers(study)[0]
+    found = dev_answers.read_answers(study)[0]
     assert found is not None
     assert found.rows == (1, 3)
     other = study.curves(3)
     shorter = dataclasses.replace(other, logits=other.logits[:9], labels=other.labels[:9])
     mixed = dataclasses.replace(study, load=lambda row: shorter if row == 3 else study.load(row))
-    assert dev_answers.answers(mixed)[0].rows == (1,)
+    assert dev_answers.read_answers(mixed)[0].rows == (1,)
 
 
 # ------------------------------------------------------------------------------------------- best of n, seed budget
@@ -619,7 +628,7 @@ def test_selection_by_halves_of_the_dev_set(tmp_path):
     # Each of two runs is right on its own half of the examples: the picked one is the better the worse it is elsewhere.
     right = np.stack([np.arange(8) < 4, np.arange(8) >= 4])
     study = with_answers(one_cell(tmp_path, [Run(300), Run(300)]), dict(enumerate(right)), np.zeros(8, np.int64))
-    kept = dev_answers.answers(study)
+    kept = dev_answers.read_answers(study)
     row = seeds_module.selection(study, kept).iloc[0]
     # By enumeration: of 70 splits into halves, the picked run's lead is |right of 4 - 2| / 2 on either side.
     splits = [abs(sum(i < 4 for i in half) - 2) / 2 for half in itertools.combinations(range(8), 4)]
@@ -764,16 +773,16 @@ def test_against_the_paper(tmp_path):
     head = "task: rte\nmodel: bert-large-uncased\ntoken_type_ids: off\n"
     text = head + "lr: 2e-5\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..4\n"
     study = study_of(tmp_path / "a", text, {0: [Run(200), Run(210), Run(250), Run(260)]})
-    table = drivers.against_the_paper(study)
+    table = published.against_the_paper(study)
     assert set(table["task"]) == {"rte"}
     own = table[(table["recipe"] == "Devlin") & (table["version"] == "v1")].iloc[0]
     assert own["cell"] == 0, own["why"]
     assert own["mean"] == pytest.approx(0.575)
     assert own["verdict"] in ("agrees", "differs")
     assert table[table["recipe"] == "Mixout"]["verdict"].tolist() == ["not comparable"]
-    assert drivers.against_the_paper(one_cell(tmp_path / "b", [Run(300)])).empty
+    assert published.against_the_paper(one_cell(tmp_path / "b", [Run(300)])).empty
     both = joined(study, study_of(tmp_path / "c", text, {}, "other"))
-    assert drivers.against_the_paper(both).empty  # of two studies, none is told apart yet
+    assert published.against_the_paper(both).empty  # of two studies, none is told apart yet
 
 
 # -------------------------------------------------------------------------------------------------------------- laws

@@ -11,13 +11,13 @@ from diagnosed_runs import FINE, GONE, RUNS, TEXT
 from made_runs import HEAD, Run, study_of
 from scipy import stats
 
-from harness.analysis import cells, diagnosis
+from harness.analysis import diagnosis, verdicts
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 
 
 def diagnosed(folder: Path, runs: Mapping[int, list[Run | None]] = RUNS, text: str = TEXT) -> diagnosis.Diagnosis:
     study = study_of(folder, text, runs)
-    return diagnosis.diagnose(study, cells.runs(study))
+    return diagnosis.diagnose(study, verdicts.runs(study))
 
 
 def test_kinds_of_runs(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_kinds_of_runs(tmp_path: Path) -> None:
 def test_a_regression_cannot_be_told_by_entropy(tmp_path: Path) -> None:
     runs = {0: [Run(score=0.0), Run(score=0.5)]}
     study = study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 1\nseeds: 1..2\n", runs, metric="pearson")
-    found = diagnosis.diagnose(study, cells.runs(study))
+    found = diagnosis.diagnose(study, verdicts.runs(study))
     assert found.kinds[["not_told", "ok"]].to_numpy().tolist() == [[1, 1]]
 
 
@@ -207,5 +207,5 @@ def test_nothing_finished(tmp_path: Path) -> None:
 def test_the_order_of_the_records_decides_nothing(tmp_path: Path) -> None:
     one = study_of(tmp_path / "one", TEXT, RUNS)
     other = study_of(tmp_path / "other", TEXT, RUNS, backwards=True)
-    for name, table in diagnosis.diagnose(one, cells.runs(one)).tables.items():
-        pd.testing.assert_frame_equal(table, diagnosis.diagnose(other, cells.runs(other)).tables[name])
+    for name, table in diagnosis.diagnose(one, verdicts.runs(one)).tables.items():
+        pd.testing.assert_frame_equal(table, diagnosis.diagnose(other, verdicts.runs(other)).tables[name])

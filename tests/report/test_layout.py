@@ -5,8 +5,7 @@ import pytest
 from drawn_figures import marks
 from made_runs import HEAD, Run, study_of
 
-from harness.analysis import cells as cells_module
-from harness.analysis import spread_and_level
+from harness.analysis import spread_and_level, verdicts
 from harness.records.study import Axes, Study, StudyCell
 from harness.report.figures import scores
 from harness.report.figures.layout import Layout, layout
@@ -37,9 +36,7 @@ def test_layouts(tmp_path, axes, expected):
     runs = {cell: [Run(300 + cell), Run(200, 0.693)] for cell in range(16)}
     made = study_of(tmp_path, HEAD + axes + "seeds: 1..2\n", runs)
     assert layout(made) == expected
-    figure = scores.spread(
-        SimpleNamespace(study=made, runs=cells_module.runs(made), level=spread_and_level.level(made))
-    )
+    figure = scores.spread(SimpleNamespace(study=made, runs=verdicts.runs(made), level=spread_and_level.level(made)))
     figure.draw_without_rendering()
     assert marks(figure) == 3 * len(made.cells)
 

@@ -18,6 +18,7 @@ from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.records.study import joined, of_sweep
 from harness.report import page as report
+from harness.report import run_tables
 from harness.report.contents import SECTIONS, TABLES
 from harness.report.run_tables import error_line, seed_name, seeds_crossed
 
@@ -304,7 +305,7 @@ def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, plain):
 
 
 def test_very_many_runs_are_cut_on_the_page(tmp_path, plain, monkeypatch):
-    monkeypatch.setattr(report, "MOST_RUNS", 5)
+    monkeypatch.setattr(run_tables, "MOST_RUNS", 5)
     runs = {0: [*(Run(300 + i) for i in range(8)), Run(200), Run(crashed="x")]}
     result = report.write(study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..10\n", runs), tmp_path / "out")
     page = result.page.read_text()

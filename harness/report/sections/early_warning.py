@@ -67,8 +67,8 @@ def _stopping(analysis: Analysis) -> str:
     consequences = "; ".join(part for part in (changes, effect) if part) or "no cell's numbers would change"
     stopped, wrongly = int(table["stopped"].sum()), int(table["wrongly"].sum())
     return (
-        f"Stopping by it would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved {percent(saved)} of "
-        f"the training time; {consequences}. A study's own runs are never stopped by it."
+        f"Stopping by it would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved "
+        f"{percent(saved)} of the training time; {consequences}. A study's own runs are never stopped by it."
     )
 
 

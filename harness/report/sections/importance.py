@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
-from harness.analysis.cells import axes_by_weight
+from harness.analysis.comparisons import axes_by_weight
 from harness.common.text import show
 from harness.report.formatting import Row, decimals, integer, p_value, percent, unknown
 from harness.report.section import FigureSpec, Section

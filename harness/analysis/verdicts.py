@@ -1,0 +1,84 @@
+"""Which runs finished, failed, or were hardly trained: the verdict on each run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.common import metrics
+from harness.records.study import Study, numbers
+
+LEVEL = 0.05  # one-sided, for "not above the majority"
+NEAR_ENTROPY = 0.95  # a training loss of this share of the labels' entropy has learned next to nothing
+
+
+def finished_runs(table: pd.DataFrame) -> pd.Series:
+    """Runs that came to their end, as a mask [runs]."""
+    return table["status"] == "finished"
+
+
+def judged_runs(table: pd.DataFrame) -> pd.Series:
+    """Finished runs whose outcome is known: all of a sweep's, those of an import that came with a majority."""
+    return finished_runs(table) & table["outcome"].notna()
+
+
+def failed_runs(table: pd.DataFrame) -> pd.Series:
+    """Finished runs that failed, as a mask [runs]."""
+    return finished_runs(table) & (table["outcome"] == "failed")
+
+
+def at_chance(table: pd.DataFrame) -> pd.Series:
+    """Which finished runs are above the majority by count, yet not told from it: not trained, though not failed.
+
+    True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
+    regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
+    the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known. Of
+    a token task the loss alone tells: the words of a sentence are no independent examples, and a fresh head finds some
+    entity by luck.
+    """
+    untold = (above_majority_p(table) > LEVEL) | (table["metric"] == metrics.ENTITIES)
+    return finished_runs(table) & (table["outcome"] == "ok") & untold & flat_losses(table)
+
+
+def above_majority_p(table: pd.DataFrame) -> pd.Series:
+    """The p value of so many right answers or more, were the run no better than the majority; NaN where not known."""
+    right, examples = numbers(table, "correct"), numbers(table, "dev_examples")
+    share = numbers(table, "majority_correct") / examples
+    by_count = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
+    r, free = numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
+    with np.errstate(divide="ignore"):  # a correlation of 1
+        return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
+
+
+def untrained_loss(table: pd.DataFrame) -> pd.Series:
+    """The training loss of what knows the labels' frequencies and no more: their entropy, or their variance."""
+    return numbers(table, "label_entropy").fillna(numbers(table, "label_variance"))
+
+
+def flat_losses(table: pd.DataFrame) -> pd.Series:
+    """Runs whose training loss stayed near that of an untrained classifier, as a mask [runs]."""
+    return numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
+
+
+def runs(study: Study) -> pd.DataFrame:
+    """`study.runs` with the column `verdict` added."""
+    table = study.runs.copy()
+    table["verdict"] = verdicts(table)
+    return table
+
+
+def verdicts(table: pd.DataFrame) -> pd.Series:
+    """The verdict on each run of a table with the columns of `Study.runs`.
+
+    `ok`, `failed`, `diverged` (failed, without a score), `at chance`, `unjudged` (finished, but whether it failed is
+    not known) or, for a run that is not finished, an empty text.
+    """
+    verdict = pd.Series("", index=table.index, dtype=object)
+    done = finished_runs(table)
+    verdict[done] = "unjudged"
+    verdict[done & (table["outcome"] == "ok")] = "ok"
+    verdict[at_chance(table)] = "at chance"
+    verdict[failed_runs(table)] = "failed"
+    verdict[done & table["final_score"].isna()] = "diverged"
+    return verdict
