@@ -1,11 +1,11 @@
 """Shared by the tests that cut a run and go on with it."""
 
-from collections.abc import Callable
-
 from driving import same_arrays
 
 from harness.records.record import Environment
-from harness.training import loop
+from harness.training.callbacks import Callback
+from harness.training.outcome import LaneResult
+from harness.training.run import TrainingRun
 
 HERE = Environment(
     device="cpu", device_name="a processor", threads=1, pack_size=2, harness="0", commit=None, python="3", torch="2",
@@ -17,17 +17,17 @@ class CutError(BaseException):
     """Stands for what ends a process; no Exception, which would end its trials too."""
 
 
-def cut(at: int) -> Callable[[int, int], None]:
+def cut(at: int) -> Callback:
     """Cut a run after that update."""
 
-    def progress(step: int, steps: int) -> None:
-        if step == at:
+    def stop(run: TrainingRun) -> None:
+        if run.updates == at:
             raise CutError
 
-    return progress
+    return stop
 
 
-def same(found: list[loop.LaneResult], wanted: list[loop.LaneResult]) -> bool:
+def same(found: list[LaneResult], wanted: list[LaneResult]) -> bool:
     """Bit for bit: every array and all that was measured but times, memory and by what means a step was computed."""
     changing = {"wall_seconds", "lane_seconds", "peak_memory_bytes", "step_mode", "step_mode_reason"}
     return all(

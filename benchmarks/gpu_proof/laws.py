@@ -14,7 +14,7 @@ from .speed import capturing, release, say
 
 if TYPE_CHECKING:
     from harness.config.trials import Trial
-    from harness.training.loop import LaneResult
+    from harness.training.outcome import LaneResult
 
 
 def laws(request: Request, journal: Journal) -> None:
@@ -71,12 +71,13 @@ def _law(journal: Journal, what: str, ours: Sequence[LaneResult], theirs: Sequen
 
 def _train(request: Request, trials: Sequence[Trial]) -> list[LaneResult]:
     from harness.training import loop
+    from harness.training.callbacks import report_progress
 
     def progress(step: int, _: int) -> None:
         request.check_time()
 
     request.check_time(1.0)
-    found = loop.train(trials, device=request.device, threads=request.threads, progress=progress)
+    found = loop.train(trials, device=request.device, threads=request.threads, callbacks=[report_progress(progress)])
     release()
     say(f"{trials[0].recipe.precision}, {len(trials)} lanes: {found[0].measured.weights_sha256[:12]}")
     return found

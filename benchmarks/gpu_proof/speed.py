@@ -13,12 +13,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.speed import work
 
 from .kit import Journal, OutOfTime, Request, wait_for
 from .models import name_of, words_of
+
+if TYPE_CHECKING:
+    from harness.training.run import TrainingRun
 
 _ROWS = work.RTE  # training and dev pairs of RTE, from which the updates of a trial follow
 _EPOCHS = 3
@@ -231,31 +234,32 @@ def attempt(measure: Callable[[], Pace]) -> Pace | str:
 
 
 def pack_pace(folder: Path, lanes: int, request: Request, *, compiled: bool = False) -> Pace:
-    """How fast a pack trains, by `loop.train` itself, which is left after an evaluation."""
+    """How fast a pack trains, by `train` itself, which is left after an evaluation."""
     import torch
 
     from benchmarks.speed.loop import synchronise
-    from harness.training import loop as train
+    from harness.training.loop import train
 
     marks: dict[int, float] = {}
     way = [""]
     began = time.perf_counter()
 
-    def progress(step: int, _: int) -> None:
+    def watch(run: TrainingRun) -> None:
         request.check_time()
+        step = run.updates
         if step in (_WARM, _WARM + _TIMED, _EVALUATED):
             synchronise(request.device)
             marks[step] = time.perf_counter()
         if step == _EVALUATED:
-            way[0] = way_of_steps()
+            way[0] = way_of_steps(run)
             raise _EnoughError
 
     with suppress(_EnoughError):
-        train.train(
+        train(
             work.trials(folder, lanes),
             device=request.device,
             threads=request.threads,
-            progress=progress,
+            callbacks=[watch],
             compiled=compiled,
         )
     update = (marks[_WARM + _TIMED] - marks[_WARM]) / _TIMED
@@ -315,13 +319,10 @@ def trainer_pace(folder: Path, request: Request) -> Pace:
     return Pace((marks[1] - marks[0]) / _TIMED, evaluation)
 
 
-def way_of_steps() -> str:
-    """Whether the steps of the run that is alive are captured, and why not; nothing where nothing is said of it."""
-    for one in gc.get_objects():
-        if type(one).__name__ == "_Run" and type(one).__module__ == "harness.training.loop":
-            reason = one.step_mode_reason
-            return str(one.step_mode) + (f" ({reason})" if reason else "")
-    return ""
+def way_of_steps(run: TrainingRun) -> str:
+    """How a run's steps reach the device, and why not as it was asked for or tried."""
+    reason = run.replayer.reason
+    return run.replayer.step_mode + (f" ({reason})" if reason else "")
 
 
 @contextmanager
@@ -445,7 +446,8 @@ def _profile(bench: Bench, load: Load, lanes: int) -> None:
     """Which kernels the updates of a pack spend their time in, for the log alone."""
     from torch.profiler import ProfilerActivity, profile
 
-    from harness.training import loop as train
+    from harness.training.callbacks import report_progress
+    from harness.training.loop import train
 
     def progress(step: int, _: int) -> None:
         bench.request.check_time()
@@ -458,9 +460,9 @@ def _profile(bench: Bench, load: Load, lanes: int) -> None:
     for captured in (True, False):
         profiler = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
         with capturing(captured), suppress(_EnoughError):
-            train.train(
+            train(
                 work.trials(bench.folder(load), lanes), device=bench.request.device, threads=bench.request.threads,
-                progress=progress,
+                callbacks=[report_progress(progress)],
             )  # fmt: skip
         print(
             f"---- two updates of {lanes} lanes, {load.words}, {'as it is' if captured else 'not captured'}", flush=True

@@ -20,7 +20,8 @@ import torch
 
 from harness.config.trials import Trial
 from harness.execution import lanes_memory
-from harness.training import loop as train
+from harness.training.callbacks import report_progress
+from harness.training.loop import train
 
 from . import work
 from .loop import Loop, synchronise
@@ -36,7 +37,7 @@ class _EnoughError(Exception):
 
 
 def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int, *, record: bool = True) -> float:
-    """Seconds of a step of a pack, by `loop.train` itself, which is left after so many."""
+    """Seconds of a step of a pack, by `train` itself, which is left after so many."""
     marks = []
 
     def progress(step: int, _: int) -> None:
@@ -47,7 +48,7 @@ def pack_seconds(pack: Sequence[Trial], device: str, threads: int, steps: int, *
             raise _EnoughError
 
     with suppress(_EnoughError):
-        train.train(pack, device=device, threads=threads, progress=progress, record=record)
+        train(pack, device=device, threads=threads, callbacks=[report_progress(progress)], record=record)
     if len(marks) < 2:
         raise ValueError(f"a trial has fewer than {_WARM + steps} steps")
     return (marks[1] - marks[0]) / steps
@@ -135,7 +136,7 @@ def trials(folder: Path, device: str, threads: int, number: int) -> dict[str, ob
     while left:
         pack = left[:most]
         try:
-            results = train.train(pack, device=device, threads=threads)
+            results = train(pack, device=device, threads=threads)
         except RuntimeError as error:
             _unless_too_large(error)
             if most == 1:
@@ -162,7 +163,9 @@ def peak(folder: Path, device: str, threads: int, lanes: int) -> dict[str, objec
             synchronise(device)
             marks.append((step, time.perf_counter()))
 
-    (first, *_) = train.train(work.trials(folder, lanes), device=device, threads=threads, progress=progress)
+    (first, *_) = train(
+        work.trials(folder, lanes), device=device, threads=threads, callbacks=[report_progress(progress)]
+    )
     (start, began), (end, ended) = marks[0], marks[-1]
     seconds = (ended - began) / max(1, end - start) / lanes
     if device == "cuda":

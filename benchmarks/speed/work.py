@@ -139,10 +139,10 @@ def build(home: Path, name: str, precision: str, sizes: tuple[int, int], epochs:
 
 def write(folder: Path, recipe: Recipe) -> Path:
     """Keep a recipe, and the same work for who knows nothing of the harness: `plain.json`, and arrays of token ids."""
-    from harness.training import loop
+    from harness.training.prepare import load_task
 
     folder.mkdir(parents=True, exist_ok=True)
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
     arrays = {}
     for name, split in (("train", task.train), ("dev", task.validation)):
         width = split.input_ids.shape[1]

@@ -12,7 +12,8 @@ from harness.execution import lanes_memory, machine
 from harness.models import saved, token_hash
 from harness.records.record import Surface
 from harness.records.store import Store
-from harness.training import loop
+from harness.training import probes
+from harness.training.prepare import load_network, load_task
 
 POINTS = 21  # of each side of the grid
 EXAMPLES = 128  # of the training data, over which the loss is taken
@@ -74,10 +75,10 @@ def compute(
     ends = [np.concatenate([value.ravel() for value in saved.weights(store, one.id).values()]) for one in trials]
     trial = trials[0]
     device = "cuda" if machine.detect_hardware().gpus else "cpu"
-    start = loop.start(trial)
+    start = probes.starting_weights(trial)
     places, grid, (along, across) = plane(start, *ends)
     points = [(x, y) for y in grid[1] for x in grid[0]]
-    losses, norms = loop.losses_at(
+    losses, norms = probes.losses_at(
         trial,
         ((start + x * along + y * across).astype(np.float32) for x, y in points),
         EXAMPLES,
@@ -105,11 +106,11 @@ def _check_inputs(store: Store, trial: Trial) -> None:
     record, recipe = store.load(trial.id), trial.recipe
     if record is None or record.measured is None:
         return
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
     here = {
         "data": (record.measured.data_sha256, task.sha256),
         "tokenizer": (record.measured.tokens_sha256, token_hash.tokens_sha256(task)),
-        "pretrained weights": (record.measured.model_sha256, loop.network(recipe, task).sha256),
+        "pretrained weights": (record.measured.model_sha256, load_network(recipe, task).sha256),
     }
     for name, (then, now) in here.items():
         if then not in (None, now):

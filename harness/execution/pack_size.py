@@ -34,28 +34,30 @@ def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float
     Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
     What was found is kept in the user's cache.
     """
-    from harness.training import loop
+    from harness.training.numerics import versions
+    from harness.training.prepare import load_network, load_task
+    from harness.training.probes import seconds_per_lane_step
 
     hub.trust_remote_code(place.trusts_remote_code)
     recipe = trial.recipe
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
     rows = recipe.batch_size * recipe.forward_passes
     padding = (recipe.padding, recipe.pad_to_multiple_of)
     step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
     shape = (*step, task.train.input_ids.shape[1], recipe.peft_config)
-    config: Any = loop.network(recipe, task).module.config
-    device = (device_name(place.device), place.threads, harness.__version__, loop.versions())
+    config: Any = load_network(recipe, task).module.config
+    device = (device_name(place.device), place.threads, harness.__version__, versions())
     key = json.dumps([device, shape, config.to_json_string()])
     path = user_cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return min(most, int(json.loads(path.read_text())["lanes"]))
-    best, steps = loop.lane_step(trial, 1, place.device, place.threads)
+    best, steps = seconds_per_lane_step(trial, 1, place.device, place.threads)
     if best * steps * epochs < _MEASURING_PAYS:
         return usual
     found, times = 1, {1: best}
     while 2 * found <= most:
         try:
-            times[2 * found], _ = loop.lane_step(trial, 2 * found, place.device, place.threads)
+            times[2 * found], _ = seconds_per_lane_step(trial, 2 * found, place.device, place.threads)
         except RuntimeError as error:
             if not NO_MEMORY.search(f"{type(error).__name__}: {error}"):
                 raise

@@ -36,13 +36,14 @@ def distinct(trials: Iterable[Trial]) -> tuple[Trial, ...]:
 
 def look(trial: Trial, *, trusts_remote_code: bool) -> Preflight:
     """Set a trial's data and model up here, where a pack of it will find them again."""
-    from harness.training import fitting, loop
+    from harness.training import fitting
+    from harness.training.prepare import load_network, load_task
 
     hub.trust_remote_code(trusts_remote_code)
     recipe = trial.recipe
     try:
-        task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
-        network = loop.network(recipe, task)
+        task = load_task(recipe.task, recipe.model, recipe.max_length)
+        network = load_network(recipe, task)
         fitting.check(network, task, recipe.model.name)
     except HarnessError as error:
         return Preflight((error.rule, str(error.got), error.allowed, error.fix))

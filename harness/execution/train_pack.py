@@ -117,11 +117,20 @@ def train_pack(
 ) -> list[Result]:
     """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
 
-    `progress`, `signals` and `evaluated` are called as `loop.train` says. Raises `saved.UnkeptError` where weights
-    that are to be kept can't be written.
+    `progress(updates, steps)` is called after every update, `signals` and `evaluated` as `ReportSignals` and
+    `ReportEvaluations` say. Raises `UnkeptError` where weights that are to be kept can't be written.
     """
-    from harness.training import loop
+    from harness.training.callbacks import Callback, ReportEvaluations, ReportSignals, report_progress
+    from harness.training.loop import train
+    from harness.training.prepare import load_task
 
+    callbacks: list[Callback] = []
+    if signals is not None:
+        callbacks.append(ReportSignals(signals))
+    if evaluated is not None and place.tells_scores:
+        callbacks.append(ReportEvaluations(evaluated))
+    if progress is not None:
+        callbacks.append(report_progress(progress))
     hub.trust_remote_code(place.trusts_remote_code)
     if place.device.startswith("cuda"):
         _free_memory()
@@ -129,15 +138,13 @@ def train_pack(
     environment = _environment(place, len(trials), trials[0].recipe.precision)
     checkpoint = None if place.checkpoints is None else place.checkpoints.of(trials, environment)
     try:
-        results = loop.train(
+        results = train(
             trials,
             device=place.device,
             threads=place.threads,
-            progress=progress,
             checkpoint=checkpoint,
+            callbacks=callbacks,
             record=place.record,
-            signals=signals,
-            evaluated=evaluated if place.tells_scores else None,
             compiled=place.compiled,
         )
     finally:
@@ -145,7 +152,7 @@ def train_pack(
             checkpoint.returned()
     if place.keeping is not None:
         recipe = trials[0].recipe
-        task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+        task = load_task(recipe.task, recipe.model, recipe.max_length)
         ends = [(trial.cell, found.measured.final_score) for trial, found in zip(trials, results, strict=True)]
         for lane in place.keeping.chosen(ends):
             found = results[lane]
@@ -159,10 +166,10 @@ def train_pack(
 def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
     import torch
 
-    from harness.training import loop
+    from harness.training import numerics
     from harness.training.compiled import compiler
 
-    deterministic, matmul_precision = loop.numerics(place.device, place.threads, precision)
+    deterministic, matmul_precision = numerics.settings_in_force(place.device, place.threads, precision)
     return Environment(
         device=place.device,
         device_name=device_name(place.device),
@@ -177,7 +184,7 @@ def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
         matmul_precision=matmul_precision,
         kernels=torch.backends.cpu.get_cpu_capability(),
         compiler=compiler(place.device) if place.compiled else None,
-        **loop.versions(),
+        **numerics.versions(),
     )
 
 

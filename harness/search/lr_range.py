@@ -114,7 +114,7 @@ def find(
             allowed=f"1 to {len(sweep.seeds)}",
             fix="change --seeds",
         )
-    from harness.training import loop
+    from harness.training import probes
 
     device = "cuda" if machine.detect_hardware().gpus else "cpu"
     pack = [Trial(recipe=recipe, seeds=one, cell=0) for one in sweep.seeds[:seeds]]
@@ -127,7 +127,7 @@ def find(
             if progress is not None:
                 progress(start * steps + step * lanes, len(pack) * steps)
 
-        rates, losses = loop.lr_range(part, low, high, device=device, threads=threads, progress=follow)
+        rates, losses = probes.lr_range(part, low, high, device=device, threads=threads, progress=follow)
         curves += [curve(one.seeds.seed, rates, losses[:, lane]) for lane, one in enumerate(part)]
     tested = rates_tested(sweep, store, trials)
     suggestions = [rate for one in curves for rate in (one.steepest, one.tenth) if rate is not None]

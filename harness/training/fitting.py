@@ -9,7 +9,7 @@ from harness.common.errors import HarnessError
 from harness.data import vocabulary
 from harness.data.tokenization import Task, TokenizedSplit
 from harness.models.pretrained import Network
-from harness.training import lanes
+from harness.training.forward import word_embedding
 
 
 def check(network: Network, task: Task, model: str, more: Sequence[TokenizedSplit] = ()) -> None:
@@ -24,7 +24,7 @@ def check(network: Network, task: Task, model: str, more: Sequence[TokenizedSpli
             fix=f"lower max_length to {limit}",
         )
     config: Any = network.module.config
-    embeddings = lanes.embedding(network.module).num_embeddings
+    embeddings = word_embedding(network.module).num_embeddings
     if getattr(config, "vocab_size", None) is not None:  # else characters are hashed to embeddings
         largest = max(int(split.input_ids.max()) for split in splits)
         vocabulary.check_ids(largest, embeddings, task.vocabulary or largest + 1, model)

@@ -13,7 +13,9 @@ from torch import Tensor
 from harness.config.recipe import Recipe
 from harness.config.schedules import correction, factor
 from harness.training import fused
-from harness.training.lanes import Parts, depth
+from harness.training.lanes import Lanes
+from harness.training.parts import Parts, depth
+from harness.training.remedies.remedy import Remedy
 from harness.training.transfer import ALIGNED, lane_rows, to_device
 
 # Of each lane, by slot: the factor on the rate, 0 where it is frozen, and how many updates it had with this one.
@@ -38,10 +40,11 @@ class LaneOptimizer(ABC):
         recipes: Sequence[Recipe],
         total_steps: int,
         parts: Parts | None = None,
+        remedies: Sequence[Remedy] = (),
     ) -> None:
         """Take `weights` [L, P], changed in place, and `decayed` [P], 1 where weight decay applies and 0 elsewhere.
 
-        `parts` are needed where a recipe tells layers or parameters apart.
+        `parts` are needed where layers or parameters are told apart: by the recipe, or by one of the `remedies`.
         """
         self.weights, self.decayed, self.recipes, self.total_steps = weights, decayed, recipes, total_steps
         self.done = 0
@@ -51,9 +54,13 @@ class LaneOptimizer(ABC):
         self.moved: tuple[Tensor, Tensor] | None = None
         self._parts = parts
         self._decays = any(recipe.weight_decay > 0 for recipe in recipes)
-        self._layered = any(
-            recipe.layerwise_lr_decay != 1 or recipe.freeze_steps or recipe.unfreeze_every for recipe in recipes
-        )
+        self._layered = any(remedy.overrides("scale_rate") or remedy.overrides("first_update") for remedy in remedies)
+        if self._layered:  # by lane and slot
+            depths = [depth(slot) for slot in range(self._known.count)]
+            lanes = range(len(recipes))
+            self._scales = [[math.prod(r.scale_rate(lane, d) for r in remedies) for d in depths] for lane in lanes]
+            self._begins = [[max(r.first_update(lane, d) for r in remedies) for d in depths] for lane in lanes]
+        self._pulling = [remedy for remedy in remedies if remedy.overrides("pull")]
         # On a CPU the dozen operations of an update run over one stretch of the weights after the other, which stays
         # in the cache; stretches end at a vector's end, so that they change no bit.
         on_cpu = weights.device.type == "cpu"
@@ -88,7 +95,7 @@ class LaneOptimizer(ABC):
 
     def step(self, gradient: Tensor) -> Tensor:
         """One update by `gradient` [L, P] (spent in it); returns its global norm before clipping, [L]."""
-        layers = [self._layers(recipe) for recipe in self.recipes] if self._layered else None
+        layers = [self._layers(lane) for lane in range(len(self.recipes))] if self._layered else None
         if layers and any(0.0 in factors for factors, _ in layers):
             # As if they had no gradient: no part in the norm, and moments that stay 0.
             gradient.mul_(self._over([[float(factor > 0) for factor in factors] for factors, _ in layers]))
@@ -106,9 +113,9 @@ class LaneOptimizer(ABC):
         clip = (self._lanes(limits) / (seen[:, None] + 1e-6)).clamp(max=1.0)
         rates = self.rates()
         self._update(gradient, clip, rates, layers)
-        for lane, (rate, recipe) in enumerate(zip(rates, self.recipes, strict=True)):
-            if recipe.pretrained_decay > 0:
-                self._towards_pretrained(lane, rate * recipe.pretrained_decay, layers[lane][0] if layers else None)
+        scales = None if layers is None else [by_slot for by_slot, _ in layers]
+        for remedy in self._pulling:
+            remedy.pull(self.weights, rates, scales, self._stretches())
         self.done += 1
         return norms
 
@@ -116,15 +123,13 @@ class LaneOptimizer(ABC):
     def _update(self, gradient: Tensor, clip: Tensor, rates: list[float], layers: Layers | None) -> None:
         """Change the weights by a gradient that is to be multiplied by `clip` [L, 1]."""
 
-    def _layers(self, recipe: Recipe) -> tuple[list[float], list[int]]:
+    def _layers(self, lane: int) -> tuple[list[float], list[int]]:
         """By slot: the factor on this update's rate, 0 where it is frozen, and its updates with this one."""
-        factors, counts = [], []
-        for slot in range(self._known.count):
-            below = depth(slot)
-            start = below * recipe.unfreeze_every if recipe.unfreeze_every else recipe.freeze_steps if below else 0
-            factors.append(recipe.layerwise_lr_decay**below if self.done >= start else 0.0)
-            counts.append(max(1, self.done + 1 - start))
-        return factors, counts
+        scales, counts = [], []
+        for scale, begin in zip(self._scales[lane], self._begins[lane], strict=True):
+            scales.append(scale if self.done >= begin else 0.0)
+            counts.append(max(1, self.done + 1 - begin))
+        return scales, counts
 
     @property
     def _known(self) -> Parts:
@@ -132,7 +137,7 @@ class LaneOptimizer(ABC):
         return self._parts
 
     def _over(self, table: Sequence[Sequence[float]], here: slice = slice(None)) -> Tensor:
-        return self._known.over(table, here, self.weights.dtype)
+        return self._known.spread(table, here, self.weights.dtype)
 
     def _clip_tensors(self, gradient: Tensor, limit: float) -> None:
         norms = self._tensor_norms(gradient)
@@ -146,19 +151,6 @@ class LaneOptimizer(ABC):
         """One value a parameter, over its numbers [P]."""
         sizes = torch.tensor(self._known.sizes, device=values.device)
         return torch.repeat_interleave(values, sizes, output_size=self.weights.shape[1])
-
-    def _towards_pretrained(self, lane: int, rate: float, factors: list[float] | None) -> None:
-        """w ← w − rate · (w − w0) where weight decay applies and the start was pretrained.
-
-        Decoupled from the gradient, after the update, as this AdamW's weight decay (prior weight decay: Wiese et al.
-        2017; L2-SP: Li et al. 2018).
-        """
-        parts, weights = self._known, self.weights[lane]
-        first = parts.first_pretrained(self.recipes[lane])
-        by_slot = [rate * (factors[slot] if factors else 1.0) if slot >= first else 0.0 for slot in range(parts.count)]
-        for here in self._stretches():
-            share = self._over([by_slot], here)[0].mul_(self.decayed[here])
-            weights[here].addcmul_(weights[here] - parts.pretrained[here], share, value=-1)
 
 
 class LaneAdamW(LaneOptimizer):
@@ -182,7 +174,7 @@ class LaneAdamW(LaneOptimizer):
             type(self) is LaneAdamW
             and here.type == "cuda"
             and not self._layered
-            and not any(recipe.pretrained_decay for recipe in recipes)
+            and not self._pulling
             and fused.works(here.index or 0)
         )
 
@@ -355,17 +347,17 @@ class LaneAdafactor(LaneOptimizer):
         return update.div_((size / self._MOST).clamp_(min=1.0).view(-1, *[1] * len(shape)))
 
 
-def lane_optimizer(
-    weights: Tensor, decayed: Tensor, recipes: Sequence[Recipe], total_steps: int, parts: Parts
-) -> LaneOptimizer:
-    """The optimizer of a pack's recipes, which name the same."""
+def lane_optimizer(lanes: Lanes, remedies: Sequence[Remedy]) -> LaneOptimizer:
+    """The optimizer that the recipes of the lanes name, with what the remedies change of rates and updates."""
     kinds: dict[str, Callable[..., LaneOptimizer]] = {
         "adamw": LaneAdamW,
         "sgd": LaneSGD,
         "lamb": LaneLAMB,
         "adafactor": LaneAdafactor,
     }
-    return kinds[recipes[0].optimizer](weights, decayed, recipes, total_steps, parts)
+    pack = lanes.pack
+    kind = kinds[pack.recipe.optimizer]
+    return kind(lanes.weights, lanes.decayed(), pack.recipes, pack.total_steps, lanes.parts, remedies)
 
 
 def _norms(values: Tensor) -> Tensor:

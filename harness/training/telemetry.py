@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from harness.models import masks
 from harness.records.record import Recording
-from harness.training import lanes as remedies
 from harness.training.optimizers import LaneOptimizer
+from harness.training.parts import slots as slots_of
 from harness.training.transfer import to_device
 
 # Of so many updates at most, evenly over a run; a run of a few hundred is recorded whole.
@@ -33,7 +33,7 @@ def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
     """The part of the network that each parameter belongs to: `embeddings`, `1 attention`, `1 feed-forward`, `2
     attention`, …, `pooler`, `head`; the lowest layer is 1. `names` are in the module's order.
     """
-    slots = remedies.slots(names, head)
+    slots = slots_of(names, head)
     found = []
     for name, slot in slots.items():
         if name in head:
@@ -45,7 +45,7 @@ def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
     return found
 
 
-class Recorder:
+class Telemetry:
     """The recordings of a pack, on its device until they are asked for; R updates, G groups, E evaluations."""
 
     def __init__(self, names: Sequence[str], head: Collection[str], sizes: Sequence[int], steps: int) -> None:

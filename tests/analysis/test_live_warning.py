@@ -16,7 +16,9 @@ from harness.records import early_signals, heartbeat
 from harness.records.record import Environment
 from harness.records.store import Store
 from harness.training import loop
+from harness.training.callbacks import Callback, ReportSignals, report_progress
 from harness.training.checkpoints import Checkpoints
+from harness.training.outcome import LaneResult
 
 Make = Callable[..., Trial]
 TEXT = HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 5\nseeds: 1..4\n"
@@ -36,9 +38,9 @@ def lessons_of(folder: Path, runs: Mapping[int, list[Run | None]]) -> tuple[live
 # ------------------------------------------------------------------------------------------------- a run's own signals
 
 
-def live(pack: list[Trial], **how: object) -> tuple[list[np.ndarray], list[loop.LaneResult]]:
+def live(pack: list[Trial], *others: Callback, **how: object) -> tuple[list[np.ndarray], list[LaneResult]]:
     seen: list[np.ndarray] = []
-    return seen, loop.train(pack, signals=seen.append, **how)  # type: ignore[arg-type]
+    return seen, loop.train(pack, callbacks=[ReportSignals(seen.append), *others], **how)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("epochs", [2, 7])  # 16 updates, and 56: more than there are shares
@@ -84,7 +86,7 @@ def test_a_run_that_goes_on_has_its_earlier_signals(trial: Make, tmp_path: Path)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        live(pack, checkpoint=Checkpoints(tmp_path, 0).of(pack, environment), progress=cut)
+        live(pack, report_progress(cut), checkpoint=Checkpoints(tmp_path, 0).of(pack, environment))
     again, _ = live(pack, checkpoint=Checkpoints(tmp_path, 0).of(pack, environment))
     assert len(again) == 6
     for told, wanted in zip(again, whole[10:], strict=True):

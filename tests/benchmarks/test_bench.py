@@ -15,6 +15,7 @@ from benchmarks.speed import __main__ as command
 from benchmarks.speed import tables, work
 from benchmarks.speed.processes import NotMeasured, pool, run, together
 from benchmarks.speed.results import Bar, Results, Row, Table, machine_name, markdown, merged, paired, save, slug
+from harness.training.prepare import load_task
 
 
 def test_the_operations_of_a_step_counted_by_hand() -> None:
@@ -49,9 +50,8 @@ def test_texts_are_as_long_as_rte_s(tmp_path: Path) -> None:
 def test_the_contenders_train_on_what_the_harness_trains_on(tmp_path: Path) -> None:
     folder = work.build(tmp_path, "tiny", "float32", (20, 10), 1)
     recipe = work.recipe(folder)
-    from harness.training import loop
 
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
     with np.load(folder / "data.npz") as arrays:
         assert np.array_equal(arrays["train_ids"], task.train.input_ids)
         assert np.array_equal(arrays["dev_mask"].sum(1), task.validation.lengths)

@@ -26,9 +26,10 @@ from harness.config.trials import expand
 from harness.data import tasks
 from harness.execution import driver, in_process, machine
 from harness.execution.machine import Machine
+from harness.models import pretrained
 from harness.records.store import Store
 from harness.report import page as reports
-from harness.training import loop
+from harness.training import prepare
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 HEAD = "task: embedded\nmodel: embedded\nmax_length: 16\n"
@@ -577,8 +578,8 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
         ("verify", "tiny", "--retrain", 1),
     ):
         assert "a model's own Python code runs only where it is trusted: got" in refused(*words)
-        loop.models._networks.cache_clear()  # it was loaded by the sweep
-        loop._prepared.cache_clear()
+        pretrained._networks.cache_clear()  # it was loaded by the sweep
+        prepare.tokenized_task.cache_clear()
     # What the code is for is not asked for here, so that none runs; the flag ends with its command.
     run("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2", "--trust-remote-code")
     refused("sweep", "tiny", "--in-process")

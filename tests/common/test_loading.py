@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.models import pretrained
-from harness.training.loop import stream
+from harness.training.numerics import stream
 
 Weights = dict[str, Tensor]
 

@@ -17,7 +17,7 @@ from harness.config.trials import Sweep
 from harness.execution import driver, train_pack, verify
 from harness.execution.driver import Options
 from harness.records.store import Store
-from harness.training import loop
+from harness.training import numerics
 
 ROOT = Path(__file__).parents[2]
 CUDA = ("nvidia-", "cuda-", "triton")
@@ -78,7 +78,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_installed_is_named_as_in_a_record() -> None:
-    assert tested_versions.installed() == loop.versions()
+    assert tested_versions.installed() == numerics.versions()
 
 
 @pytest.mark.usefixtures("made_up")

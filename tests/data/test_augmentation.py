@@ -12,6 +12,7 @@ import pytest
 import torch
 from cut_runs import HERE, CutError, cut, same
 from driving import same_arrays
+from training_runs import begin, remedy
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import Recipe, TaskFiles, TaskSpec, WordList
@@ -21,8 +22,11 @@ from harness.data.augmentation import Synonyms, changed
 from harness.execution import driver, duration, rerun, verify
 from harness.execution.packing import STEP_OVERHEAD, Job
 from harness.records.store import Store
-from harness.training import loop
+from harness.training import loop, replayer
+from harness.training.batches import Batch
 from harness.training.checkpoints import Checkpoints
+from harness.training.loop import update
+from harness.training.remedies.text_augmentation import TextAugmentation
 
 Make = Callable[..., Trial]
 KNOWN = Synonyms({"good": ("fine", "not bad"), "red": ("crimson",), "He": ("she",)}, "")
@@ -240,26 +244,26 @@ def test_lanes_with_copies_keep_the_laws(
         assert same(loop.train(trials[::-1]), wanted[::-1])
         for at in (1, 9):
             with pytest.raises(CutError):
-                loop.train(trials, progress=cut(at), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+                loop.train(trials, callbacks=[cut(at)], checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
         assert same(loop.train(trials, checkpoint=Checkpoints(tmp_path, math.inf).of(trials, HERE)), wanted)
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     assert same(loop.train(trials), wanted)
 
 
 def test_lanes_that_draw_the_same_texts_share_them(trial: Make) -> None:
     trials = [trial(seed, augment="swap", lr=lr) for seed in (1, 2) for lr in (1e-3, 1e-2)]
-    run = loop._Run(trials, torch.device("cpu"))
+    run = begin(trials)
     assert len(run.training) == 60 * 3  # the examples, and a copy of them for each seed
-    run.update(0)
-    rows = run._rows(run.order)
+    update(run, 0)
+    rows = remedy(run, TextAugmentation).change_batch(Batch(run.batches.order, run.lanes.all, 0), run.training).rows
     assert torch.equal(rows[0], rows[1])
     assert rows[0].sort().values.tolist() == list(range(120))
     assert rows[2].sort().values.tolist() == [*range(60), *range(120, 180)]
 
 
 def test_a_copy_is_cut_at_the_longest_example(trial: Make, words: WordList) -> None:
-    run = loop._Run([trial(1, augment="insert", augment_rate=1.0, synonyms=words)], torch.device("cpu"))
-    width = run.task.train.input_ids.shape[1]
+    run = begin([trial(1, augment="insert", augment_rate=1.0, synonyms=words)])
+    width = run.pack.task.train.input_ids.shape[1]
     assert run.split.input_ids.shape == (120, width)
     assert run.split.lengths.max() == width
     assert (run.split.lengths[60:] >= run.split.lengths[:60]).all()

@@ -17,7 +17,8 @@ from harness.data import summary, vocabulary
 from harness.execution import driver
 from harness.models import pretrained
 from harness.records.store import Store
-from harness.training import fitting, loop
+from harness.training import fitting
+from harness.training.prepare import load_task
 
 FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -120,7 +121,7 @@ def test_texts_without_a_token_are_refused(
     spec = ModelSpec(name="drops", folder=str(folder))
     task = texts(["xyz", "zyx", "yyz", "a xyz"])
     with pytest.raises(HarnessError, match=r"got 75 % unknown tokens \(\[UNK\]\) with the tokenizer of drops"):
-        loop.prepared(task, spec, 128)
+        load_task(task, spec, 128)
     assert summary.describe(task, pretrained.tokenizer(spec), 128).train.unknown == 0.75
 
 
@@ -131,11 +132,11 @@ def test_most_tokens_unknown_is_refused_unless_the_task_says_so(
     task = texts(["a x y", "b y z", "c z x", "d x a"])
     share = 2 / 3 * 3 / 4 + 1 / 3 * 1 / 4
     with pytest.raises(HarnessError) as caught:
-        loop.prepared(task, bert, 128)
+        load_task(task, bert, 128)
     assert f"got {100 * share:.3g} % unknown tokens ([UNK]) with the tokenizer of tiny-bert" in str(caught.value)
     assert "--set task.allow_unknown=on" in str(caught.value)
     allowed = task.model_copy(update={"allow_unknown": True})
-    assert loop.prepared(allowed, bert, 128).unknown_share == pytest.approx(share)
+    assert load_task(allowed, bert, 128).unknown_share == pytest.approx(share)
     assert trial(task=task).id == trial(task=allowed).id
     sweep = of(trial(task=task, batch_size=2, epochs=1))
     store = Store(tmp_path / "results")
@@ -183,7 +184,7 @@ def test_data_says_the_share(texts: Callable[[list[str]], TaskSpec], bert: Model
 def test_a_token_without_an_embedding_is_refused(build: Callable[..., Path], data: TaskSpec, tmp_path: Path) -> None:
     """The tokenizer has 20 tokens, the model 12: training ended in an IndexError."""
     spec = ModelSpec(name="small", folder=str(build("bert", vocab_size=12)))
-    task = loop.prepared(data, spec, 128)
+    task = load_task(data, spec, 128)
     with pytest.raises(HarnessError) as caught:
         fitting.check(pretrained.network(spec, 2), task, spec.name)
     largest = int(task.train.input_ids.max())

@@ -15,7 +15,8 @@ from harness.config.trials import Sweep, Trial
 from harness.execution import loss_surface
 from harness.models import pretrained, saved
 from harness.records.store import Store
-from harness.training import loop
+from harness.training import probes
+from harness.training.prepare import load_task
 
 Make = Callable[..., Trial]
 
@@ -55,12 +56,12 @@ def test_three_points_on_a_line_have_no_plane() -> None:
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
 def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) -> None:
     one = trial(3, padding=padding, dropout=0.3, mixout=0.2, neftune_alpha=9.0, r_drop=5.0)
-    start = loop.start(one)
+    start = probes.starting_weights(one)
     points = [start, start * 1.1]
-    losses, norms = loop.losses_at(one, points, 20, lanes=2, device="cpu", threads=1)
+    losses, norms = probes.losses_at(one, points, 20, lanes=2, device="cpu", threads=1)
     network = pretrained.network(one.recipe.model, 2)
     network.module.eval()
-    split = loop.prepared(one.recipe.task, one.recipe.model, one.recipe.max_length).train
+    split = load_task(one.recipe.task, one.recipe.model, one.recipe.max_length).train
     ids, lengths = torch.from_numpy(split.input_ids[:20]), torch.from_numpy(split.lengths[:20])
     given = network.inputs(ids, lengths, None)
     for point, loss, norm in zip(points, losses, norms, strict=True):
@@ -84,11 +85,11 @@ def test_the_surface_is_that_of_the_kept_weights(
     sweep, store, (one, other) = kept
     steps: list[tuple[int, int]] = []
     built: list[int] = []
-    run = loop._Run
+    real = probes.set_up
     monkeypatch.setattr(
-        loop, "_Run", lambda trials, *rest, **how: built.append(len(trials)) or run(trials, *rest, **how)
+        probes, "set_up", lambda trials, *rest, **how: built.append(len(trials)) or real(trials, *rest, **how)
     )
-    monkeypatch.setattr(loss_surface.machine, "pack_size", lambda *_: 4)
+    monkeypatch.setattr(loss_surface.lanes_memory, "pack_size", lambda *_: 4)
     found = loss_surface.compute(sweep, store, (one.id, other.id), progress=lambda done, of: steps.append((done, of)))
     assert steps == [(4, 9), (8, 9), (9, 9)]
     assert built == [1, 4]  # for the start, and for all points
@@ -96,12 +97,12 @@ def test_the_surface_is_that_of_the_kept_weights(
     again = store.surface()
     assert again is not None
     assert all(np.array_equal(getattr(again, name), value) for name, value in vars(found).items())
-    start = loop.start(one)
+    start = probes.starting_weights(one)
     ends = [np.concatenate([v.ravel() for v in saved.weights(store, t.id).values()]) for t in (one, other)]
     places, grid, (along, across) = loss_surface.plane(start, *ends)
     np.testing.assert_allclose(found.places, places)
     point = (start + grid[0][2] * along + grid[1][1] * across).astype(np.float32)
-    losses, norms = loop.losses_at(one, [point], loss_surface.EXAMPLES, lanes=1, device="cpu", threads=1)
+    losses, norms = probes.losses_at(one, [point], loss_surface.EXAMPLES, lanes=1, device="cpu", threads=1)
     assert found.loss[1, 2] == losses[0]
     assert found.gradient_norm[1, 2] == norms[0]
 

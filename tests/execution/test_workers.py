@@ -12,7 +12,7 @@ from harness.common import hub
 from harness.config.trials import Trial
 from harness.execution import in_process, pack_size, train_pack
 from harness.execution.train_pack import Code, WorkerSetup
-from harness.training import loop
+from harness.training import probes
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[int, float
             raise RuntimeError("CUDA error: out of memory")
         return times[lanes], 100
 
-    monkeypatch.setattr(loop, "lane_step", step)
+    monkeypatch.setattr(probes, "seconds_per_lane_step", step)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return times
 
@@ -157,6 +157,6 @@ def test_little_work_is_not_measured(
 
 
 def test_a_measured_step_is_a_real_one(trial: Callable[..., Trial]) -> None:
-    seconds, steps = loop.lane_step(trial(), 2, "cpu", 1)
+    seconds, steps = probes.seconds_per_lane_step(trial(), 2, "cpu", 1)
     assert 0 < seconds < 60
     assert steps == 8

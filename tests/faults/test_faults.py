@@ -25,6 +25,7 @@ from harness.execution.pool import Running
 from harness.records.store import Store
 from harness.training import loop
 from harness.training.checkpoints import Checkpoints
+from harness.training.run import TrainingRun
 
 IN_PROCESS, RAY = ("--in-process", "--pack", 2), ("--workers", 2, "--pack", 2)
 
@@ -94,14 +95,14 @@ def test_a_worker_that_hangs_is_killed_and_its_pack_trained_again(bench: Bench) 
 
 def updates(run: Callable[[], object]) -> int:
     """How many updates this process trains meanwhile."""
-    real, count = loop._Run.update, itertools.count()
+    real, count = loop.update, itertools.count()
 
-    def update(run: loop._Run, step: int) -> None:
+    def counted(run: TrainingRun, step: int) -> None:
         next(count)
         real(run, step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "update", update)
+        patch.setattr(loop, "update", counted)
         run()
     return next(count)
 

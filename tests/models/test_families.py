@@ -19,6 +19,8 @@ from harness.models import logits_check, masks, pretrained
 from harness.models.logits_check import ModelRefusedError
 from harness.records.store import Store
 from harness.training import loop
+from harness.training.numerics import stream
+from harness.training.prepare import load_network, load_task
 
 Make = Callable[..., Trial]
 STEPS = 12
@@ -29,8 +31,8 @@ def plain_losses(trial: Trial, rates: np.ndarray) -> list[float]:
     from transformers import AutoModelForSequenceClassification
 
     recipe, folder = trial.recipe, trial.recipe.model.folder
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
-    start = loop.network(recipe, task).initialised(loop.stream("init", trial.seeds.init_seed))
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
+    start = load_network(recipe, task).initialised(stream("init", trial.seeds.init_seed))
     with torch.random.fork_rng(devices=[]):
         model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32)
     model.load_state_dict(model.state_dict() | start)
@@ -39,7 +41,7 @@ def plain_losses(trial: Trial, rates: np.ndarray) -> list[float]:
     mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
     labels = torch.from_numpy(task.train.labels)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    order = loop.stream("order", trial.seeds.order_seed)
+    order = stream("order", trial.seeds.order_seed)
     batches: list[torch.Tensor] = []
     while len(batches) < STEPS:
         batches += torch.split(torch.randperm(len(labels), generator=order), recipe.batch_size)

@@ -14,6 +14,7 @@ import transformers
 from driving import same_arrays
 from torch import Tensor
 from torch.func import functional_call, vmap
+from training_runs import begin
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import Method, ModelSpec, Recipe
@@ -24,9 +25,12 @@ from harness.execution.driver import Options
 from harness.models import methods, pretrained
 from harness.records.record import Environment
 from harness.records.store import Store
-from harness.training import loop, replay
+from harness.training import loop, replay, replayer
 from harness.training.checkpoints import Checkpoints
-from harness.training.loop import stream
+from harness.training.loop import update
+from harness.training.numerics import stream
+from harness.training.outcome import LaneResult
+from harness.training.run import TrainingRun
 
 Make = Callable[..., Trial]
 Build = Callable[..., Path]
@@ -50,7 +54,7 @@ def words(fields: dict[str, object]) -> str:
     return "-".join(map(str, fields.values()))
 
 
-def same(a: loop.LaneResult, b: loop.LaneResult) -> bool:
+def same(a: LaneResult, b: LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
     return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
@@ -120,14 +124,14 @@ def test_what_is_trained_is_stacked_and_changes_and_the_rest_stays(
     network = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config)
     full = pretrained.network(trials[0].recipe.model, 2)
     before = {name: value.clone() for name, value in network.module.named_parameters()}
-    run = loop._Run(trials, torch.device("cpu"))
-    assert run.weights.shape == (2, trained + HEAD)
-    start = {name: value.detach().clone() for name, value in run.views.items()}
+    run = begin(trials)
+    assert run.lanes.weights.shape == (2, trained + HEAD)
+    start = {name: value.detach().clone() for name, value in run.lanes.views.items()}
     for step in range(3):
-        run.update(step)
+        update(run, step)
     unread = ("position_embeddings.weight", "token_type_embeddings.weight")  # in part
-    moved = {name for name, value in run.views.items() if not torch.equal(value, start[name])}
-    assert moved >= {name for name in run.views if not name.endswith(unread)}
+    moved = {name for name, value in run.lanes.views.items() if not torch.equal(value, start[name])}
+    assert moved >= {name for name in run.lanes.views if not name.endswith(unread)}
     assert all(torch.equal(value, before[name]) for name, value in network.module.named_parameters())
     everything = sum(value.numel() for value in full.module.parameters())
     measured = loop.train(trials[:1])[0].measured
@@ -143,8 +147,8 @@ def test_the_frozen_values_are_there_once(trial: Make, fields: dict[str, object]
     frozen = [value for name, value in network.module.named_parameters() if name not in network.pretrained]
     assert frozen
     assert {value.data_ptr() for value in frozen} <= where
-    run = loop._Run([trial(seed, **fields) for seed in range(1, 9)], torch.device("cpu"))
-    shared = run._shared(8)
+    run = begin([trial(seed, **fields) for seed in range(1, 9)])
+    shared = run.loss_and_gradient.forward.shared(8)
     assert len(shared) == 2 * 6 + 1  # the layers' products and the pooler's
     for name, value in shared.items():
         assert value.shape[0] == 8
@@ -451,7 +455,7 @@ def test_a_lane_is_bit_equal_alone_in_any_place_and_recorded(
         assert all(same(one, together[place]) for place, one in zip(places, found, strict=True))
     assert len({result.measured.weights_sha256 for result in together}) == len(trials)
     if padding == "dataset":
-        monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+        monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
         made = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings
         made.clear()
         assert all(same(*pair) for pair in zip(loop.train(trials), together, strict=True))
@@ -465,7 +469,7 @@ def test_alpha_differs_from_lane_to_lane(trial: Make, monkeypatch: pytest.Monkey
     alone = [loop.train([one])[0] for one in trials]
     assert len({result.measured.weights_sha256 for result in alone}) == 3
     pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings.clear()
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     assert all(same(*pair) for pair in zip(loop.train(trials), alone, strict=True))
     monkeypatch.setattr(replay, "record", pytest.fail)  # the same recording serves other scales
     assert all(same(*pair) for pair in zip(loop.train(trials[::-1]), alone[::-1], strict=True))
@@ -481,7 +485,7 @@ def test_lanes_of_decoders_keep_to_themselves(
     assert same(loop.train(trials[1:2])[0], together[1])
     assert same(loop.train(trials[::-1])[2], together[0])
     if method == "lora":
-        monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+        monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
         assert all(same(*pair) for pair in zip(loop.train(trials), together, strict=True))
 
 
@@ -503,24 +507,24 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits(trial: Make, tmp_path: Path
         torch="2", transformers="5",
     )  # fmt: skip
 
-    def cut(step: int, steps: int) -> None:
-        if step == 7:
+    def cut(run: TrainingRun) -> None:
+        if run.updates == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loop.train(trials, progress=cut, checkpoint=Checkpoints(tmp_path, 0).of(trials, surroundings))
+        loop.train(trials, callbacks=[cut], checkpoint=Checkpoints(tmp_path, 0).of(trials, surroundings))
     steps: list[int] = []
     kept = Checkpoints(tmp_path, math.inf).of(trials, surroundings)
-    found = loop.train(trials, progress=lambda step, _: steps.append(step), checkpoint=kept)
+    found = loop.train(trials, callbacks=[lambda run: steps.append(run.updates)], checkpoint=kept)
     assert steps == list(range(8, 17))
     assert all(same(*pair) for pair in zip(found, loop.train(trials), strict=True))
 
 
 @pytest.mark.parametrize("fields", METHODS, ids=words)
 def test_scales_and_biases_are_not_decayed(trial: Make, fields: dict[str, object]) -> None:
-    run = loop._Run([trial(1, **fields)], torch.device("cpu"))
-    parts = torch.split(run.optimizer.decayed, [view.numel() for view in run.views.values()])
-    for name, part in zip(run.views, parts, strict=True):
+    run = begin([trial(1, **fields)])
+    parts = torch.split(run.optimizer.decayed, [view.numel() for view in run.lanes.views.values()])
+    for name, part in zip(run.lanes.views, parts, strict=True):
         free = name.endswith("bias") or "LayerNorm" in name or "ia3" in name
         assert part.unique().tolist() == [0.0 if free else 1.0], name
 

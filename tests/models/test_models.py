@@ -15,7 +15,7 @@ from harness.common import hub, loading
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.models import pretrained
-from harness.training.loop import stream
+from harness.training.numerics import stream
 
 KINDS = ("bert", "roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2")
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from training_runs import begin
 
 from harness.config.recipe import Method, ModelSpec
 from harness.config.trials import Trial
 from harness.models import methods, normalisation, pretrained
-from harness.training import lanes, loop
+from harness.training.parts import slots as slots_of
 
 SIZES = {
     "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
@@ -86,17 +87,17 @@ def test_a_familys_own_classes_are_neither_decayed_nor_drawn_as_nothing(
 ) -> None:
     """Both have normalisations of their own classes, whose scales were set to 0 and decayed."""
     spec = ModelSpec(name=kind, folder=str(build(kind, **changes)))
-    run = loop._Run([trial(1, model=spec, reinit_layers=1)], torch.device("cpu"), record=False)
-    decayed = dict(zip(run.views, torch.split(run._decayed(), list(run.parts.sizes)), strict=True))
-    scales = normalisation.scales(run.module)
-    slots = lanes.slots(list(run.views), run.network.head)
+    run = begin([trial(1, model=spec, reinit_layers=1)], record=False)
+    decayed = dict(zip(run.lanes.views, torch.split(run.lanes.decayed(), list(run.lanes.parts.sizes)), strict=True))
+    scales = normalisation.scales(run.lanes.module)
+    slots = slots_of(list(run.lanes.views), run.lanes.network.head)
     drawn = [name for name in scales if slots[name] == 2]
     assert drawn
     for name in drawn:
-        assert bool((run.views[name] == 1).all())
+        assert bool((run.lanes.views[name] == 1).all())
     for name in scales:
         assert not decayed[name].any()
-    assert decayed[next(name for name in run.views if name.endswith("query.weight") or "in_proj" in name)].all()
+    assert decayed[next(name for name in run.lanes.views if name.endswith("query.weight") or "in_proj" in name)].all()
 
 
 def test_a_scale_to_which_1_is_added_is_drawn_as_0() -> None:

@@ -17,20 +17,22 @@ from harness.config.trials import Trial, expand, where
 from harness.models import pretrained
 from harness.records.store import Store
 from harness.search import lr_range
-from harness.training import loop
+from harness.training import loop, probes
+from harness.training.numerics import stream
+from harness.training.prepare import load_task
 
 pytestmark = pytest.mark.usefixtures("cpu_only")
 
 
 def test_the_rates_rise_by_one_factor_a_step_and_drive_every_lane(trial) -> None:
     pack = [trial(seed, epochs=2) for seed in (1, 2, 3)]
-    rates, losses = loop.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)
+    rates, losses = probes.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)
     assert (rates[0], rates.shape, losses.shape) == (1e-5, (16,), (16, 3))
     np.testing.assert_allclose(rates[1:] / rates[:-1], (1e4) ** (1 / 15), rtol=1e-12)
     assert rates[-1] == pytest.approx(1e-1)
-    alone = loop.lr_range(pack[1:2], 1e-5, 1e-1, device="cpu", threads=1)[1]
+    alone = probes.lr_range(pack[1:2], 1e-5, 1e-1, device="cpu", threads=1)[1]
     assert np.array_equal(alone[:, 0], losses[:, 1])  # bit for bit, whatever the pack
-    other = loop.lr_range([trial(2, epochs=2, lr=9.0, warmup_ratio=0.9)], 1e-5, 1e-1, device="cpu", threads=1)[1]
+    other = probes.lr_range([trial(2, epochs=2, lr=9.0, warmup_ratio=0.9)], 1e-5, 1e-1, device="cpu", threads=1)[1]
     assert np.array_equal(other, alone)  # the recipe's own rate and warm-up are not used
     assert not np.array_equal(losses[:, 0], losses[:, 1])
 
@@ -38,16 +40,16 @@ def test_the_rates_rise_by_one_factor_a_step_and_drive_every_lane(trial) -> None
 def plain_range(given: Trial, rates: np.ndarray) -> list[float]:
     """Losses of a loop as people write it, an epoch without dropout, with torch's Adam."""
     recipe = given.recipe
-    task = loop.prepared(recipe.task, recipe.model, recipe.max_length)
+    task = load_task(recipe.task, recipe.model, recipe.max_length)
     network = pretrained.network(recipe.model, task.num_labels)
     module = copy.deepcopy(network.module).eval().requires_grad_(True)
-    module.load_state_dict(module.state_dict() | network.initialised(loop.stream("init", given.seeds.init_seed)))
+    module.load_state_dict(module.state_dict() | network.initialised(stream("init", given.seeds.init_seed)))
     # Its eps is added to the corrected root of v: as small here, the two forms agree.
     optimizer = torch.optim.Adam(module.parameters(), lr=1.0, eps=1e-12)
     ids, lengths = torch.from_numpy(task.train.input_ids), torch.from_numpy(task.train.lengths)
     labels = torch.from_numpy(task.train.labels)
     losses = []
-    order = torch.randperm(len(labels), generator=loop.stream("order", given.seeds.order_seed))
+    order = torch.randperm(len(labels), generator=stream("order", given.seeds.order_seed))
     for rate, rows in zip(rates, order.split(recipe.batch_size), strict=True):
         mask = (torch.arange(ids.shape[1]) < lengths[rows][:, None]).long()
         loss = F.cross_entropy(module(input_ids=ids[rows], attention_mask=mask).logits, labels[rows])
@@ -61,13 +63,13 @@ def plain_range(given: Trial, rates: np.ndarray) -> list[float]:
 
 def test_a_range_test_equals_a_plain_loop(trial) -> None:
     given = trial(3, epochs=1, dropout=0.0, weight_decay=0.0, max_grad_norm=None, eps=1e-12)
-    rates, losses = loop.lr_range([given], 1e-5, 1e-2, device="cpu", threads=1)
+    rates, losses = probes.lr_range([given], 1e-5, 1e-2, device="cpu", threads=1)
     np.testing.assert_allclose(losses[:, 0], plain_range(given, rates), rtol=2e-5)
 
 
 def test_a_range_test_leaves_training_as_it_was(trial) -> None:
     before = loop.train([trial(1, epochs=1)])[0]
-    loop.lr_range([trial(1, epochs=1)], 1e-5, 1e-1, device="cpu", threads=1)
+    probes.lr_range([trial(1, epochs=1)], 1e-5, 1e-1, device="cpu", threads=1)
     after = loop.train([trial(1, epochs=1)])[0]
     assert before.measured.weights_sha256 == after.measured.weights_sha256
     assert before.curves.lr.max() <= 1e-3

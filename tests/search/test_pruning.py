@@ -29,6 +29,7 @@ from harness.records.store import Store
 from harness.report import search_page
 from harness.search import pruning, search
 from harness.training import loop
+from harness.training.callbacks import ReportEvaluations
 
 HERE = Options(in_process=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -85,7 +86,7 @@ def test_a_recipe_with_a_run_that_may_rise_late_is_not_asked_about(trial) -> Non
 def test_evaluations_are_told_as_the_results_say_and_change_none(trial, fields) -> None:
     pack = [trial(seed, epochs=6, lr=lr, **fields) for seed, lr in ((1, 1e-2), (2, 1.0), (3, 1e-3))]
     told: list[Evaluation] = []
-    found = loop.train(pack, evaluated=told.append)
+    found = loop.train(pack, callbacks=[ReportEvaluations(told.append)])
     without = loop.train(pack)
     assert [one.measured.weights_sha256 for one in found] == [one.measured.weights_sha256 for one in without]
     assert [one.last for one in told] == [False] * (len(told) - 1) + [True]
@@ -106,12 +107,12 @@ def test_evaluations_are_told_as_the_results_say_and_change_none(trial, fields) 
 
 def test_a_lane_that_diverges_counts_as_the_majority_and_of_numbers_any_correlation_has_risen(trial, numbers) -> None:
     told: list[Evaluation] = []
-    found = loop.train([trial(1, lr=1e30), trial(2, lr=1e-2)], evaluated=told.append)
+    found = loop.train([trial(1, lr=1e30), trial(2, lr=1e-2)], callbacks=[ReportEvaluations(told.append)])
     assert found[0].measured.final_score is None
     assert (told[-1].scores[0], bool(told[-1].risen[0])) == (0.5, False)
     assert told[-1].scores[1] == found[1].measured.final_score
     told.clear()
-    (one,) = loop.train([trial(1, task=numbers, lr=1e-2)], evaluated=told.append)
+    (one,) = loop.train([trial(1, task=numbers, lr=1e-2)], callbacks=[ReportEvaluations(told.append)])
     assert [(float(each.scores[0]), bool(each.risen[0])) for each in told] == [
         (score, score > 0) for score in one.curves.dev_score.tolist()
     ]

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from training_runs import begin
 
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution import driver, train_pack
@@ -30,6 +31,9 @@ from harness.records.record import Environment
 from harness.records.store import Store
 from harness.training import checkpoints, loop
 from harness.training.checkpoints import Checkpoint, Checkpoints
+from harness.training.loop import update
+from harness.training.outcome import LaneResult
+from harness.training.run import TrainingRun
 
 Make = Callable[..., Trial]
 STEPS = 16  # two epochs of eight updates
@@ -40,13 +44,13 @@ pytestmark = pytest.mark.usefixtures("cpu_only")
 def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that are trained, as they are."""
     found: list[int] = []
-    real = loop._Run.update
+    real = loop.update
 
-    def update(run: loop._Run, step: int) -> None:
+    def counted(run: TrainingRun, step: int) -> None:
         found.append(step)
         real(run, step)
 
-    monkeypatch.setattr(loop._Run, "update", update)
+    monkeypatch.setattr(loop, "update", counted)
     return found
 
 
@@ -61,7 +65,7 @@ def test_a_run_cut_at_any_updates_goes_on_to_the_same_bits(trial: Make, tmp_path
     ]  # fmt: skip
 
     @cache
-    def whole(lanes: tuple[int, ...], padding: str, every: int | None) -> tuple[list[Trial], list[loop.LaneResult]]:
+    def whole(lanes: tuple[int, ...], padding: str, every: int | None) -> tuple[list[Trial], list[LaneResult]]:
         trials = [trial(lane, padding=padding, eval_steps=every, **changes[lane]) for lane in lanes]
         return trials, loop.train(trials)
 
@@ -75,7 +79,7 @@ def test_a_run_cut_at_any_updates_goes_on_to_the_same_bits(trial: Make, tmp_path
         updates.clear()
         for at in sorted(cuts):
             with pytest.raises(CutError):
-                loop.train(trials, progress=cut(at), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+                loop.train(trials, callbacks=[cut(at)], checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
         found = loop.train(trials, checkpoint=Checkpoints(tmp_path, math.inf).of(trials, HERE))
         assert same(found, wanted)
         assert updates == list(range(STEPS))  # each once
@@ -90,16 +94,16 @@ def test_a_run_cut_after_each_update_gives_the_same_bits(trial: Make, tmp_path: 
     wanted = loop.train(trials)
     for at in range(1, STEPS + 1):
         with pytest.raises(CutError):
-            loop.train(trials, progress=cut(at), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+            loop.train(trials, callbacks=[cut(at)], checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
     assert same(loop.train(trials, checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE)), wanted)
 
 
 def test_all_the_time_trained_is_counted_once(trial: Make, tmp_path: Path) -> None:
     trials = [trial(1)]
     own = Checkpoints(tmp_path, math.inf).of(trials, HERE)
-    run = loop._Run(trials, torch.device("cpu"))
+    run = begin(trials)
     assert own.read(run.made_of_sha256()) is None
-    run.update(0)
+    update(run, 0)
     own.write(run.state(), 1000.0)
     started = time.monotonic()
     found = loop.train(trials, checkpoint=own)[0].measured
@@ -113,7 +117,7 @@ def test_a_state_is_written_when_its_minutes_are_over(
     """A clock that moves a minute an update, and two while a state is written."""
     now, written = 0.0, []
 
-    def progress(step: int, steps: int) -> None:
+    def minute(run: TrainingRun) -> None:
         nonlocal now
         now += 60
 
@@ -125,7 +129,7 @@ def test_a_state_is_written_when_its_minutes_are_over(
 
     monkeypatch.setattr("harness.training.checkpoints.time.monotonic", lambda: now)
     monkeypatch.setattr("safetensors.torch.save_file", write)
-    loop.train([trial(1)], progress=progress, checkpoint=Checkpoints(tmp_path, 5).of([trial(1)], HERE))
+    loop.train([trial(1)], callbacks=[minute], checkpoint=Checkpoints(tmp_path, 5).of([trial(1)], HERE))
     assert written == [6, 11, 16]
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
@@ -138,7 +142,7 @@ def kept(trial: Make, tmp_path: Path) -> tuple[list[Trial], Path]:
     """A pack and its checkpoint after five updates."""
     trials = [trial(1, lr=5e-3), trial(2)]
     with pytest.raises(CutError):
-        loop.train(trials, progress=cut(5), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+        loop.train(trials, callbacks=[cut(5)], checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
     (path,) = tmp_path.iterdir()
     return trials, path
 
@@ -147,7 +151,7 @@ def test_nothing_but_the_same_pack_in_the_same_surroundings_goes_on(
     kept: tuple[list[Trial], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials, path = kept
-    whole, made_of = path.read_bytes(), loop._Run(trials, torch.device("cpu")).made_of_sha256()
+    whole, made_of = path.read_bytes(), begin(trials).made_of_sha256()
 
     def read(trials: list[Trial], environment: Environment = HERE, made_of: str = made_of) -> bool:
         ids = tuple(one.id for one in trials)
@@ -173,16 +177,16 @@ def test_nothing_but_the_same_pack_in_the_same_surroundings_goes_on(
 
 
 def test_what_a_run_is_made_of_is_told_by_tokens_and_settings(trial: Make) -> None:
-    run = loop._Run([trial(1)], torch.device("cpu"))
+    run = begin([trial(1)])
     own = run.made_of_sha256()
-    assert own == loop._Run([trial(2)], torch.device("cpu")).made_of_sha256()
-    assert own != loop._Run([trial(1)], torch.device("cpu"), record=False).made_of_sha256()  # lacks its arrays
-    run.task.train.input_ids[0, 1] += 1  # as another vocabulary would
+    assert own == begin([trial(2)]).made_of_sha256()
+    assert own != begin([trial(1)], record=False).made_of_sha256()  # lacks its arrays
+    run.pack.task.train.input_ids[0, 1] += 1  # as another vocabulary would
     assert run.made_of_sha256() != own
-    run.task.train.input_ids[0, 1] -= 1
-    run.module.config.layer_norm_eps *= 2
+    run.pack.task.train.input_ids[0, 1] -= 1
+    run.lanes.module.config.layer_norm_eps *= 2
     assert run.made_of_sha256() != own
-    run.module.config.layer_norm_eps /= 2
+    run.lanes.module.config.layer_norm_eps /= 2
     assert run.made_of_sha256() == own
 
 
@@ -202,7 +206,7 @@ def test_a_file_that_is_damaged_or_foreign_is_ignored_and_removed(
     # In the file's head, digits of the seconds among it, and in the values.
     damaged += [flipped(int(place)) for place in (*draw.integers(0, start, 80), *draw.integers(start, len(whole), 80))]
     own = Checkpoints(path.parent, math.inf).of(trials, HERE)
-    made_of = loop._Run(trials, torch.device("cpu")).made_of_sha256()
+    made_of = begin(trials).made_of_sha256()
     for bad in damaged:
         path.write_bytes(bad)
         assert own.read(made_of) is None
@@ -250,14 +254,14 @@ def test_a_full_disk_stops_no_training_and_spoils_no_checkpoint(
 
 def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """End the process that trains after so many updates from now."""
-    real, left = loop._Run.update, iter(range(steps))
+    real, left = loop.update, iter(range(steps))
 
-    def update(run: loop._Run, step: int) -> None:
+    def limited(run: TrainingRun, step: int) -> None:
         if next(left, None) is None:
             raise CutError
         real(run, step)
 
-    monkeypatch.setattr(loop._Run, "update", update)
+    monkeypatch.setattr(loop, "update", limited)
 
 
 def quiet(progress: driver.Progress) -> None:
@@ -412,16 +416,16 @@ def test_a_pack_that_is_halved_begins_anew(
     tiny_sweep: Sweep, tmp_path: Path, updates: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Too large for the memory in its third update; its checkpoint goes, and none is left at the end."""
-    real = loop._Run.update
+    real = loop.update
     small, whole, seen = Store(tmp_path / "small"), Store(tmp_path / "whole"), []
 
-    def update(run: loop._Run, step: int) -> None:
-        if len(run.recipes) > 3 and step == 2:
+    def filling(run: TrainingRun, step: int) -> None:
+        if len(run.pack.recipes) > 3 and step == 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         real(run, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "update", update)
+        patch.setattr(loop, "update", filling)
         options = Options(in_process=True, pack=6, checkpoint_minutes=0)
         ended = driver.run(
             tiny_sweep, small, options, lambda p: seen.append(len(list(small.folder.glob("checkpoints/*"))))

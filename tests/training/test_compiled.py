@@ -12,7 +12,8 @@ from torch import Tensor, fx
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Trial
 from harness.models import pretrained
-from harness.training import compiled, loop
+from harness.training import compiled, loop, replayer
+from harness.training.outcome import LaneResult
 
 Make = Callable[..., Trial]
 needs_compiler = pytest.mark.skipif(compiled.compiler("cpu") == compiled.NO_COMPILER, reason="needs a C++ compiler")
@@ -24,7 +25,7 @@ def spec(build: Callable[..., Path]) -> ModelSpec:
     return ModelSpec(name="bert", folder=str(build("bert")))
 
 
-def same(a: loop.LaneResult, b: loop.LaneResult) -> bool:
+def same(a: LaneResult, b: LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
     return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
@@ -40,7 +41,7 @@ def compile_as(monkeypatch: pytest.MonkeyPatch, made: Callable[[fx.GraphModule],
 
 
 @pytest.fixture(scope="module")
-def real(trial: Make, build: Callable[..., Path], pytestconfig: pytest.Config) -> dict[str, list[loop.LaneResult]]:
+def real(trial: Make, build: Callable[..., Path], pytestconfig: pytest.Config) -> dict[str, list[LaneResult]]:
     """Packs of three lanes, trained plainly and with one compiled step, whose kernels the next test run finds again."""
     model = ModelSpec(name="bert", folder=str(build("bert", num_hidden_layers=1)))
 
@@ -60,7 +61,7 @@ def real(trial: Make, build: Callable[..., Path], pytestconfig: pytest.Config) -
 
 
 @needs_compiler
-def test_a_compiled_lane_is_the_plain_one_within_rounding_and_says_so(real: dict[str, list[loop.LaneResult]]) -> None:
+def test_a_compiled_lane_is_the_plain_one_within_rounding_and_says_so(real: dict[str, list[LaneResult]]) -> None:
     plain, first = real["plain"][0], real["first"][0]
     assert (first.measured.step_mode, first.measured.step_mode_reason) == ("compiled", None)
     assert plain.measured.step_mode != "compiled"
@@ -71,7 +72,7 @@ def test_a_compiled_lane_is_the_plain_one_within_rounding_and_says_so(real: dict
 
 
 @needs_compiler
-def test_a_compiled_lane_depends_on_its_own_trial_alone(real: dict[str, list[loop.LaneResult]]) -> None:
+def test_a_compiled_lane_depends_on_its_own_trial_alone(real: dict[str, list[LaneResult]]) -> None:
     first = real["first"][0]
     assert same(first, real["again"][0])
     assert same(first, real["last"][0])  # in another place, beside a lane that diverges
@@ -83,7 +84,7 @@ def test_only_whole_batches_are_compiled_whatever_was_trained_before(
 ) -> None:
     plain = loop.train([trial(1, model=spec)])
     compile_as(monkeypatch, interpreted)
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     fused = loop.train([trial(1, model=spec)], compiled=True)
     known = pretrained.network(spec, 2).compiled
     assert [type(step) for step in known.values()] == [compiled.Compiled]

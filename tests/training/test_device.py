@@ -12,6 +12,7 @@ import pytest
 import torch
 from cut_runs import HERE, CutError, cut, same
 from kept_runs import logits, sweep_of, trained
+from training_runs import begin
 
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import Trial
@@ -21,8 +22,13 @@ from harness.models import pretrained, saved
 from harness.models.predict import Served
 from harness.pretraining import pretrain
 from harness.pretraining.settings import Settings
-from harness.training import loop
+from harness.training import loop, probes, replayer
+from harness.training.callbacks import ReportSignals
 from harness.training.checkpoints import Checkpoints
+from harness.training.loop import update
+from harness.training.outcome import LaneResult
+from harness.training.prepare import load_network, load_task
+from harness.training.remedies import dropout
 
 Make = Callable[..., Trial]
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -41,7 +47,7 @@ def apart() -> Iterator[object]:
     pretrained._networks.cache_clear()
 
 
-def close(there: list[loop.LaneResult], here: list[loop.LaneResult]) -> None:
+def close(there: list[LaneResult], here: list[LaneResult]) -> None:
     for a, b in zip(there, here, strict=True):
         np.testing.assert_allclose(a.curves.train_loss, b.curves.train_loss, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2, atol=2e-4)
@@ -92,7 +98,7 @@ RECIPES: dict[str, dict[str, object]] = {
 def test_a_recipe_gives_what_it_gives_on_the_cpu(
     trial: Make, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_counts", lambda device: True)  # so that both drop the same numbers
+    monkeypatch.setattr(dropout, "from_counter", lambda device: True)  # so that both drop the same numbers
     pack = [trial(seed, epochs=1, **changes) for seed in (1, 2)]
     there = loop.train(pack, device=DEVICE)
     pretrained._networks.cache_clear()
@@ -147,11 +153,11 @@ def test_other_kinds_of_task_train(trial: Make, tagged: TaskSpec, numbers: TaskS
 @pytest.mark.skipif(DEVICE == "cuda", reason="a real device does not count")
 def test_between_evaluations_the_host_reads_nothing(trial: Make, apart: object) -> None:
     """Else it waits for the device at each step, and neither has work while the other does its own."""
-    run = loop._Run([trial(1, epochs=2), trial(2, epochs=2)], torch.device(DEVICE))
-    run.update(0)
+    run = begin([trial(1, epochs=2), trial(2, epochs=2)], DEVICE)
+    update(run, 0)
     before = apart.reads
     for step in range(1, 7):
-        run.update(step)
+        update(run, step)
     assert apart.reads == before
 
 
@@ -162,7 +168,12 @@ def test_a_run_goes_on_from_its_checkpoint(trial: Make, tmp_path: Path) -> None:
     ]
     whole = loop.train(pack, device=DEVICE)
     with pytest.raises(CutError):
-        loop.train(pack, device=DEVICE, progress=cut(11), checkpoint=Checkpoints(tmp_path, 0).of(pack, HERE))
+        loop.train(
+            pack,
+            device=DEVICE,
+            callbacks=[cut(11)],
+            checkpoint=Checkpoints(tmp_path, 0).of(pack, HERE),
+        )
     assert same(loop.train(pack, device=DEVICE, checkpoint=Checkpoints(tmp_path, 0).of(pack, HERE)), whole)
 
 
@@ -176,17 +187,17 @@ def test_a_lane_of_a_pack_depends_on_no_other(trial: Make) -> None:
 def test_what_is_measured_beside_training(trial: Make) -> None:
     pack = [trial(1, dropout=0.0), trial(2, dropout=0.0)]
     told: list[np.ndarray] = []
-    results = loop.train(pack, device=DEVICE, signals=told.append)
+    results = loop.train(pack, device=DEVICE, callbacks=[ReportSignals(told.append)])
     weights = [one.weights for one in results]
-    _, losses = loop.lr_range(pack, 1e-5, 1e-1, device=DEVICE, threads=1)
-    surface, norms = loop.losses_at(pack[0], weights, 20, lanes=len(weights), device=DEVICE, threads=1)
-    assert loop.lane_step(pack[0], 2, DEVICE, 1)[1] == 8
+    _, losses = probes.lr_range(pack, 1e-5, 1e-1, device=DEVICE, threads=1)
+    surface, norms = probes.losses_at(pack[0], weights, 20, lanes=len(weights), device=DEVICE, threads=1)
+    assert probes.seconds_per_lane_step(pack[0], 2, DEVICE, 1)[1] == 8
     pretrained._networks.cache_clear()
     here: list[np.ndarray] = []
-    loop.train(pack, signals=here.append)
+    loop.train(pack, callbacks=[ReportSignals(here.append)])
     np.testing.assert_allclose(told[-1], here[-1], rtol=1e-2, atol=1e-4)
-    np.testing.assert_allclose(losses, loop.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)[1], rtol=1e-3)
-    on_cpu = loop.losses_at(pack[0], weights, 20, lanes=len(weights), device="cpu", threads=1)
+    np.testing.assert_allclose(losses, probes.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)[1], rtol=1e-3)
+    on_cpu = probes.losses_at(pack[0], weights, 20, lanes=len(weights), device="cpu", threads=1)
     np.testing.assert_allclose((surface, norms), on_cpu, rtol=1e-3)
 
 
@@ -215,15 +226,15 @@ def test_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective:
 
 def test_played_back_a_run_is_the_same(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is recorded of a device that is not there has all tensors as constants, which must not be played."""
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 1)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 1)
     pack = [trial(1, epochs=1), trial(2, epochs=1, dropout=0.3)]
     played = loop.train(pack, device=DEVICE)
     recipe = pack[0].recipe
-    recordings = loop.network(recipe, loop.prepared(recipe.task, recipe.model, recipe.max_length)).recordings
+    recordings = load_network(recipe, load_task(recipe.task, recipe.model, recipe.max_length)).recordings
     assert recordings
     assert all((one is not None) == (DEVICE == "cuda") for one in recordings.values())
     pretrained._networks.cache_clear()
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 10**9)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 10**9)
     before = [replace(one, measured=one.measured.model_copy(update=AS_IT_IS)) for one in played]
     again = loop.train(pack, device=DEVICE)
     assert same(before, [replace(one, measured=one.measured.model_copy(update=AS_IT_IS)) for one in again])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from training_runs import advance, begin, remedy
 
 from harness.common import errors
 from harness.config import recipe_rules, sweep_file
@@ -14,6 +15,11 @@ from harness.config.keys import all_keys
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Trial
 from harness.training import loop
+from harness.training.loop import update
+from harness.training.numerics import stream
+from harness.training.prepare import load_network
+from harness.training.remedies import dropout
+from harness.training.remedies.dropout import Masks
 
 RATES = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.125, "classifier_dropout": 0.5}
 
@@ -38,10 +44,10 @@ def test_counted_masks_are_the_same_numbers_against_each_place_s_rate(
     trial: Callable[..., Trial], uneven: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU, where no streams are kept: equal rates are the same dropout, and others each their share."""
-    monkeypatch.setattr(loop, "_counts", lambda device: True)
+    monkeypatch.setattr(dropout, "from_counter", lambda device: True)
     own, same, other = loop.train([trial(1, dropout="model"), trial(1, dropout=0.1), trial(1, dropout=0.3)])
     assert own.measured.weights_sha256 == same.measured.weights_sha256 != other.measured.weights_sha256
-    masks = loop._Masks(["model", 0.25], [1, 1], torch.device("cpu"))
+    masks = Masks(["model", 0.25], [1, 1], torch.device("cpu"))
     sites = [(4000, 0.25), (4000, 0.125), (4000, 0.5)]
     drawn = masks.draw([0, 1], sites, 3, 0, whole=True)
     assert torch.equal(drawn[0, :4000], drawn[1, :4000])
@@ -56,16 +62,16 @@ def test_each_place_has_its_own_rate(
     padding: str, trial: Callable[..., Trial], uneven: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the first step applies, by transformers' own calls: after an evaluation too, where a model asks for none."""
-    run = loop._Run([trial(1, model=uneven, dropout="model", padding=padding)], torch.device("cpu"), record=False)
-    run.recording = False
-    for step in range(run.epoch_steps + 1):  # the last one after an evaluation
-        run.sites.clear()
-        run.update(step)
-    (sites, *_) = run.sites.values()
+    run = begin([trial(1, model=uneven, dropout="model", padding=padding)], record=False, replay=False)
+    drops = remedy(run, dropout.Dropout)
+    for step in range(run.pack.epoch_steps + 1):  # the last one after an evaluation
+        drops.sites.clear()
+        advance(run, step)
+    (sites, *_) = drops.sites.values()
     rates = [rate for _, rate in sites]
     # Embeddings; of each layer attention, its output and the feed-forward's; the classifier.
     assert rates == [0.25, 0.125, 0.25, 0.25, 0.125, 0.25, 0.25, 0.5]
-    masks = run.masks.draw([0], [(4000, rate) for rate in rates], 0, 0, whole=True)[0]  # [draws]
+    masks = drops.masks.draw([0], [(4000, rate) for rate in rates], 0, 0, whole=True)[0]  # [draws]
     for part, rate in zip(masks.split(4000), rates, strict=True):
         assert part.unique().tolist() == pytest.approx([0.0, 1 / (1 - rate)])
         assert (part == 0).float().mean().item() == pytest.approx(rate, abs=4 * (rate * (1 - rate) / 4000) ** 0.5)
@@ -76,26 +82,26 @@ def test_a_lane_with_its_own_rates_is_transformers(
 ) -> None:
     """The first loss is that of the model in training with the lane's masks put in at each place's rate."""
     one = trial(3, model=uneven, dropout="model")
-    run = loop._Run([one], torch.device("cpu"), record=False)
-    run.update(0)
-    order = torch.randperm(len(run.training), generator=loop.stream("order", 3))[:8]
-    bits = iter(loop.stream("dropout", 3) for _ in range(1))
-    (sites, *_) = run.sites.values()
+    run = begin([one], record=False)
+    update(run, 0)
+    order = torch.randperm(len(run.training), generator=stream("order", 3))[:8]
+    bits = iter(stream("dropout", 3) for _ in range(1))
+    (sites, *_) = remedy(run, dropout.Dropout).sites.values()
     draws = sum(count for count, _ in sites)
     drawn = torch.empty((draws + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=next(bits))
     left = [drawn.view(torch.int16)[:draws]]
 
-    def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    def dropped(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
         assert training
         own, left[0] = left[0][: x.numel()], left[0][x.numel() :]
         return x * (own >= round(p * 65536) - 32768).view(x.shape) / (1 - p)
 
-    network = loop.network(one.recipe, run.task)
+    network = load_network(one.recipe, run.pack.task)
     module = network.module.train()
     inputs = network.inputs(run.training.input_ids[order], run.training.lengths[order], None)
     with monkeypatch.context() as patched, torch.no_grad():
-        patched.setattr(F, "dropout", dropout)
-        parameters = network.initialised(loop.stream("init", 3))
+        patched.setattr(F, "dropout", dropped)
+        parameters = network.initialised(stream("init", 3))
         logits = torch.func.functional_call(module, parameters, kwargs=inputs).logits
     loss = F.cross_entropy(logits, run.training.labels[order])
     assert loss.item() == pytest.approx(run.log.losses[0].item(), rel=1e-6)

@@ -15,18 +15,26 @@ import transformers
 from driving import same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from training_runs import advance, begin, remedy
 
 from harness.common import metrics
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
 from harness.config.trials import Trial
+from harness.data import tasks
 from harness.models import pretrained
 from harness.training import loop
+from harness.training.forward import Forward, IndexedEmbedding
+from harness.training.loop import update
+from harness.training.numerics import stream
+from harness.training.outcome import LaneResult, failure_reason, lane_results
+from harness.training.prepare import load_task
+from harness.training.remedies.dropout import Dropout, Masks
 
 Make = Callable[..., Trial]
 
 
-def same(a: loop.LaneResult, b: loop.LaneResult) -> bool:
+def same(a: LaneResult, b: LaneResult) -> bool:
     """Bit for bit: every array and the hash of the weights."""
     return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
@@ -80,15 +88,15 @@ def test_lanes_of_every_family_keep_to_themselves(trial: Make, build: Callable[.
 def plain(given: Trial) -> tuple[list[float], list[float], np.ndarray]:
     """A loop as people write it, apart from the engine: losses, gradient norms and final logits, without dropout."""
     r = given.recipe
-    task = loop.prepared(r.task, r.model, r.max_length)
+    task = load_task(r.task, r.model, r.max_length)
     network = pretrained.network(r.model, max(2, task.num_labels))  # a regression's second output is not read
     module = copy.deepcopy(network.module).eval().requires_grad_(True)
-    head = network.initialised(loop.stream("init", given.seeds.init_seed))
+    head = network.initialised(stream("init", given.seeds.init_seed))
     module.load_state_dict(module.state_dict() | head)
     data = {name: torch.from_numpy(getattr(task.train, name)) for name in ("input_ids", "lengths", "labels")}
     first = {name: torch.zeros_like(value) for name, value in module.named_parameters()}
     second = copy.deepcopy(first)
-    order = loop.stream("order", given.seeds.order_seed)
+    order = stream("order", given.seeds.order_seed)
     total = math.ceil(len(data["labels"]) / r.batch_size) * r.epochs
     losses, norms = [], []
 
@@ -143,9 +151,9 @@ def test_padding_to_a_multiple_changes_bits_alone(trial: Make, tagged: TaskSpec,
             one.model_copy(update={"recipe": one.recipe.model_copy(update={"pad_to_multiple_of": 8})}) for one in bare
         ]
         assert bare[0].recipe.shape != wide[0].recipe.shape
-        run = loop._Run(wide, torch.device("cpu"))
+        run = begin(wide)
         assert run.training.input_ids.shape[1] == 16
-        assert {run.training.width(torch.tensor([row])) for row in range(20)} <= {8, 16}
+        assert {run.training.width_of(torch.tensor([row])) for row in range(20)} <= {8, 16}
         for one, other in zip(loop.train(bare), loop.train(wide), strict=True):
             np.testing.assert_allclose(one.curves.train_loss, other.curves.train_loss, rtol=1e-4)
             np.testing.assert_allclose(one.curves.logits, other.curves.logits, atol=1e-4)
@@ -154,8 +162,8 @@ def test_padding_to_a_multiple_changes_bits_alone(trial: Make, tagged: TaskSpec,
 
 def test_padding_to_a_multiple_ends_where_the_model_does(trial: Make) -> None:
     """The tiny model reads 32 tokens."""
-    run = loop._Run([trial(1, pad_to_multiple_of=50)], torch.device("cpu"))
-    assert run.training.input_ids.shape[1] == run.network.positions == 32
+    run = begin([trial(1, pad_to_multiple_of=50)])
+    assert run.training.input_ids.shape[1] == run.lanes.network.positions == 32
 
 
 def test_what_is_kept_of_a_run(trial: Make) -> None:
@@ -195,26 +203,27 @@ def test_outcomes_of_runs_that_fail(trial: Make) -> None:
 
 
 def test_a_run_that_was_well_above_the_majority_and_ended_below_collapsed(trial: Make) -> None:
-    run = loop._Run([trial()], torch.device("cpu"))  # 30 dev examples, 15 the majority: luck ends at 19.5
+    run = begin([trial()])  # 30 dev examples, 15 the majority: luck ends at 19.5
     below = metrics.Score(0.5, 15, True, True)
 
     def reason(*before: int) -> str | None:
-        return run._reason([*(metrics.Score(right / 30, right, False, False) for right in before), below])
+        scores = [*(metrics.Score(right / 30, right, False, False) for right in before), below]
+        return failure_reason(scores, run.majority, len(run.validation))
 
     assert reason(20, 16) == "collapsed"
     assert reason(19, 16) == "constant"
-    assert run._reason([replace(below, constant=False)]) is None
+    assert failure_reason([replace(below, constant=False)], run.majority, len(run.validation)) is None
 
 
 def test_each_seed_drives_its_own_part(trial: Make) -> None:
     """Head, order and dropout follow their seeds and nothing else."""
     cases = [trial(1), trial(1, init_seed=2), trial(1, order_seed=2), trial(1, dropout_seed=2)]
-    run = loop._Run(cases, torch.device("cpu"))
-    start = run.weights.clone()
+    run = begin(cases)
+    start = run.lanes.weights.clone()
     assert [torch.equal(start[0], lane) for lane in start] == [True, False, True, True]
-    run.update(0)
-    assert [torch.equal(run.order[0], lane) for lane in run.order] == [True, True, False, True]
-    streams = [loop._Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")) for t in cases]
+    update(run, 0)
+    assert [torch.equal(run.batches.order[0], lane) for lane in run.batches.order] == [True, True, False, True]
+    streams = [Masks([0.5], [t.seeds.dropout_seed], torch.device("cpu")) for t in cases]
     masks = [one.draw([0], [(100, 0.1)], 0, 0, whole=False) for one in streams]
     assert [torch.equal(masks[0], mask) for mask in masks] == [True, True, True, False]
     results = loop.train(cases)
@@ -222,18 +231,18 @@ def test_each_seed_drives_its_own_part(trial: Make) -> None:
 
 
 def test_every_epoch_shows_every_example_once_in_another_order(trial: Make) -> None:
-    run = loop._Run([trial(3)], torch.device("cpu"))
+    run = begin([trial(3)])
     seen = []
-    for step in range(run.steps):
-        run.update(step)
-        if step % run.epoch_steps == 0:
-            seen.append(run.order[0].tolist())
+    for step in range(run.pack.total_steps):
+        update(run, step)
+        if step % run.pack.epoch_steps == 0:
+            seen.append(run.batches.order[0].tolist())
     assert [sorted(order) for order in seen] == [list(range(60))] * 2
     assert seen[0] != seen[1]
 
 
 def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
-    masks = loop._Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
+    masks = Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
     kept = masks.draw([0, 1, 2], [(600_000, 0.1), (400_000, 0.1)], 0, 0, whole=False)
     shares = (kept > 0).float().mean(dim=1).tolist()
     assert shares == pytest.approx([0.9, 1.0, 0.5], abs=0.002)  # 4 standard errors of the last
@@ -249,11 +258,11 @@ def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
 
 def test_dropout_stands_wherever_the_model_has_it(trial: Make) -> None:
     """In training the pool of a lane is used up exactly: embeddings, 2 layers × (attention, 2 hidden), classifier."""
-    run = loop._Run([trial(1)], torch.device("cpu"))
-    run.update(0)
+    run = begin([trial(1)])
+    update(run, 0)
     batch, width, hidden, heads = 8, run.training.input_ids.shape[1], 16, 2
     layer = heads * width * width + 2 * width * hidden
-    ((at, sites),) = run.sites.items()
+    ((at, sites),) = remedy(run, Dropout).sites.items()
     assert at == (batch, width)
     assert sum(count for count, _ in sites) == batch * (width * hidden + 2 * layer + hidden)
 
@@ -276,22 +285,22 @@ def test_bf16_is_autocasts_in_every_linear_layer(trial: Make, build: Callable[..
     """
     changes = {"num_key_value_heads": 1} if kind in ("llama", "qwen2") else {}
     model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **changes)))
-    run = loop._Run([trial(1, model=model, precision="bf16")], torch.device("cpu"), record=False)
+    run = begin([trial(1, model=model, precision="bf16")], record=False)
     types: dict[str, torch.dtype] = {}
     linear = (torch.nn.Linear, transformers.pytorch_utils.Conv1D)
     hooks = [
         part.register_forward_hook(lambda _part, _given, found, name=name: types.update({name: found.dtype}))
-        for name, part in run.module.named_modules()
+        for name, part in run.lanes.module.named_modules()
         if isinstance(part, linear)
     ]
-    ours = run._evaluate(run.lanes, run.validation)[0]
+    ours = run.evaluator(run.lanes.weights, run.validation, 0)[0][0]
     found = dict(types)
     types.clear()
     rows, width = torch.arange(len(run.validation)), run.validation.input_ids.shape[1]
-    lane = {name: view[0] for name, view in run.views.items()}
+    lane = {name: view[0] for name, view in run.lanes.views.items()}
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        given = run._inputs(run.validation, rows, width)
-        theirs = torch.func.functional_call(run.module, lane, args=(), kwargs=given).logits.float().numpy()
+        given = run.validation.inputs(rows, width)
+        theirs = torch.func.functional_call(run.lanes.module, lane, args=(), kwargs=given).logits.float().numpy()
     for hook in hooks:
         hook.remove()
     assert found == types
@@ -323,13 +332,13 @@ def test_a_regression_equals_a_plain_loop(trial: Make, numbers: TaskSpec, accumu
 
 def test_a_regression_that_answers_one_number_failed(trial: Make, numbers: TaskSpec) -> None:
     """A model that is the same everywhere has no correlation: 0, not NaN, and a reason."""
-    run = loop._Run([trial(1, task=numbers)], torch.device("cpu"))
+    run = begin([trial(1, task=numbers)])
     with torch.no_grad():
-        run.weights.zero_()
-    for step in range(run.steps):
+        run.lanes.weights.zero_()
+    for step in range(run.pack.total_steps):
         run.optimizer.range_test = lambda step: 0.0
-        run.update(step)
-    (result,) = run.results(1.0)
+        advance(run, step)
+    (result,) = lane_results(run, 1.0)
     assert np.ptp(result.curves.logits) == 0
     assert (result.measured.final_score, result.measured.outcome, result.measured.reason) == (0.0, "failed", "constant")
     assert np.isfinite(result.curves.dev_score).all()
@@ -384,13 +393,13 @@ def test_a_token_task_equals_transformers_own_loss(
 ) -> None:
     """Steps of the model as transformers has it: the mean over the labelled tokens of each batch."""
     one = trial(4, task=tagged, dropout=0.0, epochs=1, lr=1e-9, **changes)
-    run = loop._Run([one], torch.device("cpu"))
+    run = begin([one])
     module = transformers.AutoModelForTokenClassification.from_pretrained(str(bert.folder), num_labels=5).eval()
-    module.load_state_dict({name: view[0].detach().clone() for name, view in run.views.items()})
-    split = run.task.train
-    for step in range(run.steps):
-        run.update(step)
-        rows = run.order[0, step * 8 : step * 8 + 8].numpy()
+    module.load_state_dict({name: view[0].detach().clone() for name, view in run.lanes.views.items()})
+    split = run.pack.task.train
+    for step in range(run.pack.total_steps):
+        update(run, step)
+        rows = run.batches.order[0, step * 8 : step * 8 + 8].numpy()
         mask = torch.arange(split.input_ids.shape[1]) < torch.from_numpy(split.lengths[rows])[:, None]
         given = {"input_ids": torch.from_numpy(split.input_ids[rows]), "attention_mask": mask.long()}
         loss = module(**given, labels=torch.from_numpy(split.labels[rows])).loss
@@ -404,7 +413,7 @@ def test_a_token_task_equals_transformers_own_loss(
 def test_what_is_kept_of_a_token_task(trial: Make, tagged: TaskSpec) -> None:
     found, failed = loop.train([trial(1, task=tagged, lr=1e-2, epochs=12), trial(1, task=tagged, lr=1e-9, epochs=12)])
     curves, measured = found.curves, found.measured
-    dev = loop.tasks.load(tagged).validation
+    dev = tasks.load(tagged).validation
     assert dev.words is not None
     assert curves.sentences.tolist() == [len(words) for words in dev.words]
     assert curves.labels.tolist() == dev.labels[dev.labels >= 0].tolist()
@@ -501,11 +510,10 @@ def test_threads_and_global_generators_are_left_as_they_were(trial: Make) -> Non
 
 def test_words_looked_up_by_indexing_train_the_same(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = [trial(1), trial(2)]
-    as_it_is = loop._Run(pack, torch.device("cpu"))
-    as_it_is.update(0)
-    monkeypatch.setattr(loop._Run, "_few_words", lambda self, words: True)
-    indexed = loop._Run(pack, torch.device("cpu"))
-    indexed.recording = False
-    indexed.update(0)
-    torch.testing.assert_close(indexed.gradient, as_it_is.gradient)
-    assert indexed.gradient.abs().sum() > 0
+    as_it_is = begin(pack)
+    update(as_it_is, 0)
+    monkeypatch.setattr(Forward, "looked_up", lambda self, words: IndexedEmbedding())
+    indexed = begin(pack, replay=False)
+    update(indexed, 0)
+    torch.testing.assert_close(indexed.lanes.gradient, as_it_is.lanes.gradient)
+    assert indexed.lanes.gradient.abs().sum() > 0

@@ -8,8 +8,8 @@ import torch
 
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.schedules import warmup_linear
-from harness.training.lanes import Parts
 from harness.training.optimizers import LaneAdafactor, LaneAdamW
+from harness.training.parts import Parts
 
 
 def recipe(**fields: object) -> Recipe:

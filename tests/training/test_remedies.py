@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
+from training_runs import advance, begin, remedy
 from transformers.optimization import Adafactor
 
 from harness.common.errors import HarnessError
@@ -26,9 +28,21 @@ from harness.config.schedules import factor
 from harness.config.trials import Trial
 from harness.data import tasks
 from harness.models import pretrained as models
-from harness.training import lanes as remedies
-from harness.training import loop
+from harness.training import loop, replayer
+from harness.training.batches import Batch
+from harness.training.callbacks import report_progress
 from harness.training.checkpoints import Checkpoints
+from harness.training.forward import word_embedding
+from harness.training.loop import update
+from harness.training.numerics import stream
+from harness.training.outcome import LaneResult, lane_results
+from harness.training.parts import slots
+from harness.training.prepare import load_task
+from harness.training.remedies.dropout import Dropout, Masks, NoDropout
+from harness.training.remedies.mixout import Mixout
+from harness.training.remedies.mixup import Mixup
+from harness.training.remedies.neftune import Neftune
+from harness.training.run import TrainingRun
 
 Make = Callable[..., Trial]
 Fields = dict[str, object]
@@ -88,8 +102,8 @@ def start(one: Trial) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     r = one.recipe
     network = models.network(r.model, 2)
     module = copy.deepcopy(network.module).eval().requires_grad_(True)
-    values = network.initialised(loop.stream("init", one.seeds.init_seed))
-    generator = loop.stream("reinit", one.seeds.init_seed)
+    values = network.initialised(stream("init", one.seeds.init_seed))
+    generator = stream("reinit", one.seeds.init_seed)
     for name, value in values.items():
         fresh = r.reinit_layers and ("pooler" in name or 0 < below(name) <= r.reinit_layers)
         if fresh and value.dim() > 1:
@@ -123,7 +137,7 @@ def mixed(
 def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
     """A loop as people write it with torch's and transformers' own tools; losses, norms, final logits."""
     r = one.recipe
-    task = loop.prepared(r.task, r.model, r.max_length)
+    task = load_task(r.task, r.model, r.max_length)
     module, pretrained = start(one)
     names = dict(module.named_parameters())
     data = {name: torch.from_numpy(getattr(task.train, name)) for name in ("input_ids", "lengths", "labels")}
@@ -137,8 +151,8 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
         [{"params": [v], "weight_decay": r.weight_decay * decays(name)} for name, v in names.items()],
         lr=r.lr, scale_parameter=False, relative_step=False, warmup_init=False,
     )  # fmt: skip
-    order, mixing = loop.stream("order", one.seeds.order_seed), loop.stream("mixout", one.seeds.dropout_seed)
-    pairing, noising = (loop.stream(purpose, one.seeds.dropout_seed) for purpose in ("mixup", "neftune"))
+    order, mixing = stream("order", one.seeds.order_seed), stream("mixout", one.seeds.dropout_seed)
+    pairing, noising = (stream(purpose, one.seeds.dropout_seed) for purpose in ("mixup", "neftune"))
     an_epoch = math.ceil(len(data["labels"]) / r.batch_size)
     total = r.max_steps or an_epoch * r.epochs
     counted = torch.bincount(data["labels"])
@@ -208,7 +222,7 @@ def plain(one: Trial) -> tuple[list[float], list[float], np.ndarray]:
                 counts[name] += 1
                 with torch.no_grad():
                     if r.optimizer in ("adamw", "lamb"):
-                        update(r, name, value, first[name], second[name], counts[name], lr)
+                        step_of(r, name, value, first[name], second[name], counts[name], lr)
                     own = lr * r.layerwise_lr_decay ** below(name) * decays(name)
                     fresh = "classifier" in name or (r.reinit_layers and below(name) <= r.reinit_layers)
                     if not fresh:
@@ -228,7 +242,7 @@ def decays(name: str) -> bool:
     return not (name.endswith("bias") or "LayerNorm.weight" in name)
 
 
-def update(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.Tensor, t: int, lr: float) -> None:
+def step_of(r: Recipe, name: str, value: torch.Tensor, m: torch.Tensor, v: torch.Tensor, t: int, lr: float) -> None:
     """The paper's AdamW of one parameter, or LAMB's algorithm 2."""
     assert value.grad is not None
     m.mul_(r.beta1).add_(value.grad, alpha=1 - r.beta1)
@@ -305,14 +319,17 @@ kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps", "pad
 
 def test_mixup_draws_its_shares_from_a_beta_distribution(trial: Make) -> None:
     """Of mean 1/2 and variance 1 / (4 (2α + 1)); a batch is mixed with all of itself, λ once a batch and lane."""
-    recipes = [trial(mixup=alpha).recipe for alpha in (0.2, 1.0, 4.0)]
-    mixup = remedies.Mixup(recipes, [loop.stream("mixup", seed) for seed in (1, 2, 2)])
+    run = begin([trial(seed, mixup=alpha) for seed, alpha in ((1, 0.2), (2, 1.0), (2, 4.0))])
+    mixup = remedy(run, Mixup)
     rows = torch.arange(30).view(3, 10)
-    drawn = [mixup.draw(rows) for _ in range(4000)]
-    assert all(torch.equal(one.others.sort(dim=1).values, rows) for one in drawn)
-    first = torch.stack([one.others[0] for one in drawn])
+    others, shares_drawn = [], []
+    for _ in range(4000):
+        others.append(mixup.change_batch(Batch(rows, [0, 1, 2], 0), run.training).also_read["mixup"])
+        shares_drawn.append(mixup.shares)
+    assert all(torch.equal(one.sort(dim=1).values, rows) for one in others)
+    first = torch.stack([one[0] for one in others])
     assert (first == rows[0]).float().mean().item() == pytest.approx(0.1, abs=0.006)  # 4 standard errors
-    shares = torch.stack([one.shares for one in drawn])
+    shares = torch.stack(shares_drawn)
     assert shares.mean(dim=0).tolist() == pytest.approx([0.5] * 3, abs=4 * math.sqrt(0.18 / 4000))
     assert shares.var(dim=0).tolist() == pytest.approx([1 / (4 * (2 * a + 1)) for a in (0.2, 1.0, 4.0)], rel=0.06)
 
@@ -333,23 +350,32 @@ def test_lanes_of_other_mixtures_are_bit_equal_alone_and_in_a_pack(trial: Make) 
 def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
     """An example mixed with itself is itself."""
     model = ModelSpec(name=f"m-{kind}", folder=str(build(kind)))
-    run = loop._Run([trial(1, model=model, dropout=0.0)], torch.device("cpu"))
-    with torch.no_grad():
-        run.weights.mul_(8)  # a fresh model hardly looks at the words
     rows = torch.arange(8)[None]
-    itself, other = (remedies.Mixture(others, torch.tensor([0.25])) for others in (rows, rows.flip(1)))
     found = []
-    for mixture in (None, itself, other):
-        given = run._for_step(run.lanes, rows, [0], run.training.input_ids.shape[1], mixture, 0)
-        found.append(run._losses(run.lanes, *given).item())
+    for others in (None, rows, rows.flip(1)):
+        run = begin([trial(1, model=model, dropout=0.0, mixup=0.0 if others is None else 0.4)])
+        with torch.no_grad():
+            run.lanes.weights.mul_(8)  # a fresh model hardly looks at the words
+        batch = Batch(rows, [0], 0)
+        if others is not None:
+            remedy(run, Mixup).shares = torch.tensor([0.25])
+            batch = replace(batch, also_read={"mixup": others})
+        found.append(loss_of(run, batch))
     assert found[1] == pytest.approx(found[0], rel=1e-5)
     assert found[2] != pytest.approx(found[0], rel=1e-5)
 
 
+def loss_of(run: TrainingRun, batch: Batch) -> float:
+    """The loss of the only lane's batch, summed, where nothing is drawn for it."""
+    arguments = run.lanes.trained_arguments(run.lanes.weights)
+    return run.loss_and_gradient.at_one_width(arguments, batch, 1, add=False).item()
+
+
 def test_noise_is_uniform_up_to_its_bound_and_spares_padding(trial: Make) -> None:
     """±α/√(l·D): variance a third of its square, and so a norm of about α/√3 for a text of any length."""
-    recipes = [trial(neftune_alpha=alpha).recipe for alpha in (5.0, 10.0, 5.0)]
-    noise = remedies.Noise(recipes, [loop.stream("neftune", seed) for seed in (1, 1, 2)], 64)
+    run = begin([trial(seed, neftune_alpha=alpha) for seed, alpha in ((1, 5.0), (1, 10.0), (2, 5.0))])
+    recipes, noise = run.pack.recipes, remedy(run, Neftune)
+    noise.size = 64
     lengths = torch.tensor([[4, 25, 100]] * 3)
     drawn = noise.draw([0, 1, 2], lengths, 100)
     assert drawn.shape == (3, 3, 100, 64)
@@ -370,24 +396,27 @@ def test_noise_is_uniform_up_to_its_bound_and_spares_padding(trial: Make) -> Non
 @pytest.mark.parametrize(
     "kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2", "prompt"]
 )
-def test_noise_moves_the_words_that_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
+def test_noise_moves_the_words_that_every_family_reads(
+    trial: Make, build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """A noise that is another word less the own one is the other word."""
     sizes: Fields = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
     sizes |= {"initializer_range": 0.3}  # a fresh model hardly looks at the words
     model = ModelSpec(name=f"n-{kind}", folder=str(build("bert" if kind == "prompt" else kind, **sizes)))
     method = {"method": "prompt", "virtual_tokens": 3} if kind == "prompt" else {}
-    run = loop._Run([trial(1, model=model, dropout=0.0, **method)], torch.device("cpu"))
-    embedding = remedies.embedding(run.module)
-    name = next(name for name, value in run.module.named_parameters() if value is embedding.weight)
-    weights = run.views[name][0] if name in run.views else embedding.weight
-    inputs, labels, _ = run._for_step(run.lanes, torch.arange(8)[None], [0], 12, None, 0)
-    other = inputs["input_ids"].clone()
-    other[..., run.network.virtual + 1] = 11
-    noise = {"noise": (weights[other] - weights[inputs["input_ids"]]).detach()}
-    found = [
-        run._losses(run.lanes, given, labels, more).item()
-        for given, more in ((inputs, {}), (inputs, noise), (inputs | {"input_ids": other}, {}))
-    ]
+    plain_run, run = (begin([trial(1, model=model, dropout=0.0, neftune_alpha=a, **method)]) for a in (0.0, 1.0))
+    embedding = word_embedding(run.lanes.module)
+    name = next(name for name, value in run.lanes.module.named_parameters() if value is embedding.weight)
+    weights = run.lanes.views[name][0] if name in run.lanes.views else embedding.weight
+    batch = Batch(torch.arange(8)[None], [0], 0)
+    words = run.training.inputs(batch.rows, run.training.width)["input_ids"]
+    other = words.clone()
+    other[..., run.lanes.network.virtual + 1] = 11
+    noise = (weights[other] - weights[words]).detach()
+    monkeypatch.setattr(Neftune, "step_inputs", lambda self, reading: {"noise": noise})
+    found = [loss_of(plain_run, batch), loss_of(run, batch)]
+    plain_run.training.input_ids[:, 1] = 11
+    found.append(loss_of(plain_run, batch))
     assert found[1] == pytest.approx(found[2], rel=1e-5)
     assert found[1] != pytest.approx(found[0], rel=1e-5)
 
@@ -425,9 +454,9 @@ def test_r_drop_is_its_definition(
     task = {"numbers": numbers, "words": tagged}.get(kind, uneven)
     soft: Fields = {"label_smoothing": 0.1, "class_weights": True} if kind == "soft" else {}
     one = trial(4, task=task, dropout=0.3, r_drop=0.7, max_grad_norm=None, lr=1e-2, **layout, **soft)
-    run = loop._Run([trial(5, **one.recipe.model_dump() | {"r_drop": 5.0}), one], torch.device("cpu"))
+    run = begin([trial(5, **one.recipe.model_dump() | {"r_drop": 5.0}), one])
     with torch.no_grad():
-        run.weights.mul_(4)  # a fresh model's answers hardly differ
+        run.lanes.weights.mul_(4)  # a fresh model's answers hardly differ
     stepping, gradients = run.optimizer.step, []
 
     def seeing(gradient: torch.Tensor) -> torch.Tensor:
@@ -435,13 +464,13 @@ def test_r_drop_is_its_definition(
         return stepping(gradient)
 
     monkeypatch.setattr(run.optimizer, "step", seeing)
-    split, module = run.task.train, copy.deepcopy(run.network.module).requires_grad_(True)
-    masks = loop._Masks([0.3], [one.seeds.dropout_seed], torch.device("cpu"))
-    rows_of_all = torch.randperm(len(split.labels), generator=loop.stream("order", one.seeds.order_seed))
+    split, module = run.pack.task.train, copy.deepcopy(run.lanes.network.module).requires_grad_(True)
+    masks = Masks([0.3], [one.seeds.dropout_seed], torch.device("cpu"))
+    rows_of_all = torch.randperm(len(split.labels), generator=stream("order", one.seeds.order_seed))
     labels, lengths = torch.from_numpy(split.labels), torch.from_numpy(split.lengths)
     weight = len(labels) / (2 * torch.bincount(labels)) if kind == "soft" else None
     for step, rows in enumerate(rows_of_all.split(8)[:3]):
-        module.load_state_dict({name: view[1].detach().clone() for name, view in run.views.items()})
+        module.load_state_dict({name: view[1].detach().clone() for name, view in run.lanes.views.items()})
         parts = [(part, split.input_ids.shape[1]) for part in rows.split(8 // one.recipe.gradient_accumulation)]
         if one.recipe.padding == "batch":
             ordered = [part[torch.argsort(lengths[part], stable=True)] for part, _ in parts]
@@ -452,7 +481,7 @@ def test_r_drop_is_its_definition(
         for part, width in parts:
             mask = (torch.arange(width) < lengths[part, None]).long()
             given = {"input_ids": torch.from_numpy(split.input_ids[part][:, :width]), "attention_mask": mask}
-            with torch.no_grad(), loop._NoDropout() as counted:
+            with torch.no_grad(), NoDropout() as counted:
                 module(**given)
             (pool,) = masks.draw([0], [(2 * size, rate) for size, rate in counted.sites], 0, 0, whole=False)
             logits = []
@@ -479,7 +508,7 @@ def test_r_drop_is_its_definition(
             torch.cat([one.flatten() for one in torch.autograd.grad(of / count, parameters, retain_graph=True)])
             for of in (loss + 0.7 * apart, loss)
         )
-        run.update(step)
+        update(run, step)
         assert run.log.losses[step][1].item() == pytest.approx((loss / count).item(), rel=1e-5)  # without the term
         scale = whole.norm().item()
         torch.testing.assert_close(gradients[step], whole, rtol=0, atol=1e-5 * scale)
@@ -512,15 +541,12 @@ def test_lanes_of_other_noise_and_r_drop_are_bit_equal_alone_and_in_a_pack(
 
 
 def test_noise_and_second_passes_are_for_training_alone(trial: Make) -> None:
-    plain_run, run = (
-        loop._Run([trial(1, **fields)], torch.device("cpu")) for fields in ({}, {"neftune_alpha": 9.0, "r_drop": 1.0})
-    )
-    assert run.noise is not None
-    before = run.noise.streams[0].get_state()
-    answers = [one._evaluate(one.lanes, one.validation) for one in (plain_run, run, run)]
+    plain_run, run = (begin([trial(1, **fields)]) for fields in ({}, {"neftune_alpha": 9.0, "r_drop": 1.0}))
+    before = remedy(run, Neftune).streams[0].get_state()
+    answers = [one.evaluator(one.lanes.weights, one.validation, 0)[0] for one in (plain_run, run, run)]
     np.testing.assert_array_equal(answers[1], answers[0])
     np.testing.assert_array_equal(answers[2], answers[0])
-    assert torch.equal(run.noise.streams[0].get_state(), before)
+    assert torch.equal(remedy(run, Neftune).streams[0].get_state(), before)
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
@@ -555,15 +581,15 @@ def at(r: Recipe, step: int) -> float:
 
 
 def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -> None:
-    run = loop._Run([trial(1, task=uneven, oversample=True)], torch.device("cpu"))
-    counts = np.bincount(run.task.train.labels).tolist()
+    run = begin([trial(1, task=uneven, oversample=True)])
+    counts = np.bincount(run.pack.task.train.labels).tolist()
     assert counts == [30, 10]
-    assert run.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.task.train.labels, run.recipe)
+    assert run.pack.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.pack.task.train.labels, run.pack.recipe)
     orders = []
     for epoch in range(2):
-        run.update(epoch * run.epoch_steps)
-        orders.append(run.order[0].tolist())
-        assert np.bincount(run.task.train.labels[orders[-1]]).tolist() == [30, 30]
+        update(run, epoch * run.pack.epoch_steps)
+        orders.append(run.batches.order[0].tolist())
+        assert np.bincount(run.pack.task.train.labels[orders[-1]]).tolist() == [30, 30]
         assert set(orders[-1]) == set(range(40))  # nothing is left out
     assert sorted(orders[0]) != sorted(orders[1])
 
@@ -571,7 +597,7 @@ def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -
 @pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
 def test_every_family_has_its_layers_in_their_places(trial: Make, build: Callable[..., Path], kind: str) -> None:
     network = models.network(ModelSpec(name=f"r-{kind}", folder=str(build(kind))), 2)
-    found = remedies.slots(list(network.pretrained), network.head)
+    found = slots(list(network.pretrained), network.head)
     layers = 1 if kind == "albert" else 2  # whose layers share their weights
     assert sorted({*found.values()} - {1}) == [0, *range(2, layers + 3)]
     for name, slot in found.items():
@@ -627,18 +653,18 @@ def test_a_lane_stops_by_itself_where_its_dev_curve_says(trial: Make, on: str) -
     assert stopped.measured.final_score == whole.curves.dev_score[end]
     assert stopped.measured.kept_step is whole.measured.stopped_step is None
     # The weights are those of a run that ends there: the same schedule, cut.
-    run = loop._Run([trial(2, **common)], torch.device("cpu"))
+    run = begin([trial(2, **common)])
     hashes = {}
     for number in range(step):
-        run.update(number)
+        advance(run, number)
         hashes[number + 1] = (
-            run.results(0.0)[0].measured.weights_sha256 if number + 1 in (step, kept_step(best)) else ""
+            lane_results(run, 0.0)[0].measured.weights_sha256 if number + 1 in (step, kept_step(best)) else ""
         )
     assert stopped.measured.weights_sha256 == hashes[step]
     assert best.measured.weights_sha256 == hashes[kept_step(best)]
 
 
-def kept_step(result: loop.LaneResult) -> int:
+def kept_step(result: LaneResult) -> int:
     assert result.measured.kept_step is not None
     return result.measured.kept_step
 
@@ -646,7 +672,7 @@ def kept_step(result: loop.LaneResult) -> int:
 def test_a_pack_whose_lanes_all_stopped_ends(trial: Make) -> None:
     seen: list[int] = []
     trials = [trial(seed, lr=1e-9, early_stopping_patience=1, epochs=9, early_stopping_on="score") for seed in (1, 2)]
-    results = loop.train(trials, progress=lambda step, steps: seen.append(step))
+    results = loop.train(trials, callbacks=[report_progress(lambda step, steps: seen.append(step))])
     assert [result.measured.stopped_step for result in results] == [16, 16]
     assert seen[-1] == 16
 
@@ -680,36 +706,37 @@ def test_packs_keep_the_laws(
     assert same(loop.train(trials[-1:]), wanted[-1:])
     for at in (1, 4, 6, 8):
         with pytest.raises(CutError):
-            loop.train(trials, progress=cut(at), checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
+            loop.train(trials, callbacks=[cut(at)], checkpoint=Checkpoints(tmp_path, 0).of(trials, HERE))
     assert same(loop.train(trials, checkpoint=Checkpoints(tmp_path, math.inf).of(trials, HERE)), wanted)
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     assert same(loop.train(trials), wanted)
 
 
 def test_the_head_and_the_other_streams_are_those_of_the_same_seed_without(trial: Make) -> None:
-    run = loop._Run([trial(1), trial(1, reinit_layers=1, mixout=0.5)], torch.device("cpu"))
-    for name, view in run.views.items():
+    run = begin([trial(1), trial(1, reinit_layers=1, mixout=0.5)])
+    for name, view in run.lanes.views.items():
         fresh = ("layer.1" in name or "pooler" in name) and view[0].dim() > 1  # a fresh model's biases are 0 anyhow
         assert torch.equal(view[0], view[1]) != fresh, name
-    run.update(0)
-    assert torch.equal(run.order[0], run.order[1])
-    assert torch.equal(*(one.get_state() for one in run.masks.streams))
+    update(run, 0)
+    assert torch.equal(run.batches.order[0], run.batches.order[1])
+    assert torch.equal(*(one.get_state() for one in remedy(run, Dropout).streams))
 
 
 def test_mixout_keeps_the_mean_and_its_rate(trial: Make) -> None:
-    run = loop._Run([trial(1, mixout=0.3)], torch.device("cpu"))
+    run = begin([trial(1, mixout=0.3)])
     with torch.no_grad():
-        run.weights.add_(1.0)  # away from the pretrained values
-        mixed, shares = torch.zeros_like(run.weights), []
+        run.lanes.weights.add_(1.0)  # away from the pretrained values
+        mixout, shares = remedy(run, Mixout), []
         for _ in range(50):
-            run.mixout.mix(run.weights, mixed)
-            shares.append(float((run.mixout.factors[0] == 0).float().mean()))
+            mixout.weights_for_step(run.lanes.weights)
+            shares.append(float((mixout.factors[0] == 0).float().mean()))
+    parts = run.lanes.parts
     linear = sum(
-        size for size, columns, slot in zip(run.parts.sizes, run.parts.columns, run.parts.slots, strict=True)
+        size for size, columns, slot in zip(parts.sizes, parts.columns, parts.slots, strict=True)
         if columns and slot
     )  # fmt: skip
     # 480 columns a draw, 50 draws: 4 standard errors of a share of 0.3, columns of unequal length counted in.
-    assert np.mean(shares) * run.weights.shape[1] / linear == pytest.approx(0.3, abs=0.02)
+    assert np.mean(shares) * run.lanes.weights.shape[1] / linear == pytest.approx(0.3, abs=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals

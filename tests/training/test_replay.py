@@ -11,7 +11,7 @@ from torch.func import vmap
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Trial
 from harness.models import pretrained
-from harness.training import loop, replay
+from harness.training import loop, replay, replayer
 
 KINDS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2")
 
@@ -136,11 +136,11 @@ def test_training_with_recordings_gives_the_same_bits(
     changes = [{"dropout": 0.3}, {"lr": 1e-2}, {"lr": 1e30}]  # the last diverges
     pack = [trial(seed, model=spec, eval_batch_size=10, **changes[seed]) for seed in range(lanes)]
     plain = loop.train(pack)
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     recorded = loop.train(pack)
     known = pretrained.network(spec, 2).recordings
     whats = {key[0] for key, play in known.items() if play is not None}  # type: ignore[index]
-    assert whats == {"step masks scales", "logits and vectors"}
+    assert whats == {"step dropout dropout.masks dropout.scale", "logits and vectors"}
     for one, other in zip(plain, recorded, strict=True):
         assert one.measured.weights_sha256 == other.measured.weights_sha256
         for name, value in one.curves.arrays.items():
@@ -161,7 +161,7 @@ def test_other_recipes_are_recorded_apart(
     spec = ModelSpec(name="bert", folder=str(build("bert")))
     packs = [[trial(seed, model=spec, **extra) for seed in (1, 2)] for extra in ({}, fields)]
     plain = [loop.train(pack) for pack in packs]
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 0)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     for pack, expected in zip(packs + packs, plain + plain, strict=True):
         for one, other in zip(loop.train(pack), expected, strict=True):
             assert one.measured.weights_sha256 == other.measured.weights_sha256
@@ -172,7 +172,7 @@ def test_other_recipes_are_recorded_apart(
         if play is not None
         for word in key[0].split()  # type: ignore[index]
     }
-    for word, name in (("others", "mixup"), ("noise", "neftune_alpha"), ("alphas", "r_drop")):
+    for word, name in (("mixup.words", "mixup"), ("neftune.noise", "neftune_alpha"), ("r_drop.alpha", "r_drop")):
         assert (word in recorded) == (name in fields)
 
 
@@ -180,14 +180,14 @@ def test_what_is_called_seldom_is_not_recorded(
     trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = ModelSpec(name="bert", folder=str(build("bert")))
-    monkeypatch.setattr(loop, "_RECORDING_PAYS", 33)
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 33)
     known = pretrained.network(spec, 2).recordings
     loop.train([trial(1, model=spec)])  # 14 full batches
     assert not known
     loop.train([trial(2, model=spec)])
     assert not known
     loop.train([trial(3, model=spec)])
-    assert {key[0] for key in known} == {"step masks scales"}  # type: ignore[index]
+    assert {key[0] for key in known} == {"step dropout dropout.masks dropout.scale"}  # type: ignore[index]
 
 
 def test_a_copy_of_what_no_argument_decides_is_a_constant() -> None:

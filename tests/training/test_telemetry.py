@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from driving import same_arrays
+from training_runs import begin
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
@@ -16,12 +17,14 @@ from harness.config.trials import Trial
 from harness.models import pretrained
 from harness.records.record import Curves, Recording
 from harness.training import loop, telemetry
+from harness.training.loop import update
+from harness.training.outcome import LaneResult
 
 Make = Callable[..., Trial]
 KINDS = ("bert", "roberta", "distilbert", "albert", "electra", "deberta-v2", "gpt2", "llama")
 
 
-def recorded(found: loop.LaneResult) -> Recording:
+def recorded(found: LaneResult) -> Recording:
     assert found.curves.recording is not None
     return found.curves.recording
 
@@ -48,7 +51,7 @@ def test_every_parameter_belongs_to_a_part(build: Callable[..., Path], kind: str
 
 def test_a_part_in_two_stretches_is_one() -> None:
     names = ["m.embed.weight", "m.layers.0.self_attn.w", "m.layers.0.mlp.w", "m.layers.0.input_layernorm.w", "score.w"]
-    recorder = telemetry.Recorder(names, ["score.w"], [2, 1, 2, 1, 1], steps=1)
+    recorder = telemetry.Telemetry(names, ["score.w"], [2, 1, 2, 1, 1], steps=1)
     gradient = torch.tensor([[3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 0.5]])
     weights = torch.zeros(1, 7)
     with recorder.update(1, weights, gradient):
@@ -75,15 +78,15 @@ def test_the_parts_make_the_whole_and_the_updates_the_way(trial: Make) -> None:
 
 def test_update_and_weight_norms_are_those_of_the_weights(trial: Make) -> None:
     pack = [trial(1), trial(2, lr=1e-2)]
-    run = loop._Run(pack, torch.device("cpu"), record=True)
+    run = begin(pack, record=True)
     before = []
     for step in range(4):
-        before.append(run.weights.clone())
-        run.update(step)
-    before.append(run.weights.clone())
+        before.append(run.lanes.weights.clone())
+        update(run, step)
+    before.append(run.lanes.weights.clone())
     for lane in range(2):
-        assert run.recorder is not None
-        found = run.recorder.of(lane, 4, 0)
+        assert run.telemetry is not None
+        found = run.telemetry.of(lane, 4, 0)
         for step in range(4):
             change = before[step + 1][lane].double() - before[step][lane].double()
             assert found.update_norm[step] == pytest.approx(float(change.norm()), rel=1e-5)
@@ -123,10 +126,12 @@ def test_a_run_that_stops_early_is_recorded_to_there(trial: Make) -> None:
 
 
 def test_a_long_run_is_recorded_evenly() -> None:
-    recorder = telemetry.Recorder(["x.weight"], [], [1], steps=1201)
+    recorder = telemetry.Telemetry(["x.weight"], [], [1], steps=1201)
     due = [update for update in range(1, 1202) if recorder.due(update)]
     assert due == list(range(1, 1202, 3))
-    assert [u for u in range(1, 501) if telemetry.Recorder(["x.weight"], [], [1], steps=500).due(u)] == [*range(1, 501)]
+    assert [u for u in range(1, 501) if telemetry.Telemetry(["x.weight"], [], [1], steps=500).due(u)] == [
+        *range(1, 501)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "gpt2", "llama"])

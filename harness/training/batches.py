@@ -1,0 +1,137 @@
+"""Which examples a lane reads at each update, and how they lie on the device."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.data.examples import NO_LABEL
+from harness.data.tokenization import TokenizedSplit
+from harness.models.pretrained import Network
+from harness.training.pack import TrainingPack
+from harness.training.transfer import to_device
+
+if TYPE_CHECKING:
+    from harness.training.remedies.remedy import Remedy
+
+_WIDTH_STEP = 4  # to which widths are rounded up under `padding: batch`, so that lanes often share one
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some lanes' examples, by their rows in the training split.
+
+    `also_read` has the rows of further texts that each example is read with, by the remedy that reads them.
+    """
+
+    rows: Tensor  # [l, b], on the CPU
+    lanes: list[int]  # l of the pack's lanes
+    update: int  # updates done before it
+    call: int = 0  # tells the forward passes of one update apart
+    also_read: Mapping[str, Tensor] = field(default_factory=dict)  # [l, b] each
+
+    def split(self, size: int) -> list[Batch]:
+        """The batch in parts of `size` examples a lane, numbered by `call`."""
+        parts = torch.split(self.rows, size, dim=1)
+        others = {name: torch.split(rows, size, dim=1) for name, rows in self.also_read.items()}
+        return [
+            replace(self, rows=rows, call=number, also_read={name: cut[number] for name, cut in others.items()})
+            for number, rows in enumerate(parts)
+        ]
+
+    def repeat(self, times: int) -> Batch:
+        """The batch with all of its examples so many times, [l, times · b]."""
+        also_read = {name: rows.repeat(1, times) for name, rows in self.also_read.items()}
+        return replace(self, rows=self.rows.repeat(1, times), also_read=also_read)
+
+
+class DeviceSplit:
+    """A split on the device, padded to a multiple of some tokens that is no more than the model reads."""
+
+    def __init__(self, split: TokenizedSplit, pack: TrainingPack, network: Network) -> None:
+        """Move the split of N examples, T tokens wide, to the pack's device."""
+        recipe, width = pack.recipe, split.input_ids.shape[1]
+        self.network, self.device, self._has_types = network, pack.device, recipe.token_type_ids
+        multiple = recipe.pad_to_multiple_of
+        more = min(math.ceil(width / multiple) * multiple, network.positions or sys.maxsize) - width
+        fill = {"input_ids": pack.task.pad_token_id, "token_type_ids": 0}
+        fill |= {} if split.sentences is None else {"labels": NO_LABEL}
+
+        def moved(name: str) -> Tensor:
+            values = torch.from_numpy(getattr(split, name))
+            return (F.pad(values, (0, more), value=fill[name]) if name in fill else values).to(pack.device)
+
+        self.input_ids, self.token_type_ids = moved("input_ids"), moved("token_type_ids")  # [N, T]
+        self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
+        self.labels = moved("labels")  # [N], or of a token task [N, T]
+        self.multiple = multiple if multiple > 1 else _WIDTH_STEP
+        words = split.sentences
+        # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example counts as one word.
+        self.begins = torch.from_numpy(
+            np.append(0, np.cumsum(np.ones(len(self.lengths), int) if words is None else words))
+        )
+
+    def __len__(self) -> int:
+        """The number of examples, N."""
+        return len(self.lengths)
+
+    @property
+    def width(self) -> int:
+        """Tokens of the widest batch, T."""
+        return int(self.input_ids.shape[1])
+
+    def width_of(self, rows: Tensor) -> int:
+        """The longest text of these rows, rounded up to a width that batches share."""
+        longest = int(self.lengths[rows].max())
+        return min(self.width, math.ceil(longest / self.multiple) * self.multiple)
+
+    def inputs(self, rows: Tensor, width: int, lengths: Tensor | None = None) -> dict[str, Tensor]:
+        """The network's keyword arguments for rows [..., b] at a width, [..., b, width].
+
+        Args:
+            rows: on the CPU.
+            width: tokens that are read of each text.
+            lengths: real tokens of each row [..., b], on the CPU; its own where not given.
+        """
+        lengths = to_device(self.lengths[rows] if lengths is None else lengths, self.device)
+        rows = to_device(rows, self.device)
+        types = self.token_type_ids[rows, :width] if self._has_types else None
+        return self.network.inputs(self.input_ids[rows, :width], lengths, types)
+
+    def labels_of(self, rows: Tensor) -> Tensor:
+        """The labels of rows [..., b], on the device."""
+        return self.labels[to_device(rows, self.device)]
+
+
+class Batches:
+    """The order in which each lane reads the training split, epoch by epoch, each from a stream of its own."""
+
+    def __init__(self, pack: TrainingPack, split: TokenizedSplit, remedies: Sequence[Remedy]) -> None:
+        """Read the task's training examples; `split` has what the remedies put behind them too."""
+        self._pack, self._remedies = pack, remedies
+        self._labels = torch.from_numpy(split.labels)
+        self.streams = pack.streams("order", "order_seed")
+        self.order = torch.empty(len(pack.trials), 0, dtype=torch.int64)  # [L, N], of the epoch that is read
+
+    def draw(self, step: int) -> Batch:
+        """The batch of an update, counted from 0; the first of an epoch draws its order."""
+        place, size = step % self._pack.epoch_steps, self._pack.recipe.batch_size
+        if place == 0:
+            self.order = torch.stack([self._epoch(generator) for generator in self.streams])
+        rows = self.order[:, place * size : (place + 1) * size]  # [L, B]
+        return Batch(rows, list(range(len(rows))), step)
+
+    def _epoch(self, generator: torch.Generator) -> Tensor:
+        """The order of an epoch's examples, [N]."""
+        rows = torch.arange(len(self._pack.task.train.labels))
+        for remedy in self._remedies:
+            rows = remedy.change_epoch(rows, self._labels, generator)
+        return rows[torch.randperm(len(rows), generator=generator)]

@@ -1,0 +1,100 @@
+"""Logits of every lane's weights on a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vmap
+
+from harness.data.examples import NO_LABEL
+from harness.data.tokenization import Task
+from harness.training import telemetry
+from harness.training.batches import DeviceSplit
+from harness.training.forward import Forward
+from harness.training.lanes import Lanes
+from harness.training.replay import Function
+from harness.training.replayer import Replayer
+
+
+class Evaluator:
+    """The network in evaluation mode over a split, all lanes at once; played back from a recording where that pays."""
+
+    def __init__(self, lanes: Lanes, forward: Forward, replayer: Replayer) -> None:
+        """Evaluate at the widths and in the batches of the pack's recipe."""
+        self.lanes, self.pack, self.forward, self.replayer = lanes, lanes.pack, forward, replayer
+
+    @torch.no_grad()
+    def __call__(
+        self, weights: Tensor, data: DeviceSplit, updates: int, *, with_vectors: bool = False
+    ) -> tuple[np.ndarray, Tensor | None]:
+        """The logits of weights [L, P] on a split, and the vectors that the head reads.
+
+        Args:
+            weights: of all lanes.
+            data: the split of N examples; of a token task N counts words, each by its first token.
+            updates: updates done, from which it follows how many evaluations are to come.
+            with_vectors: whether to give the vectors of the first examples.
+
+        Returns:
+            Logits [L, N, C] float32, and vectors [L, n, H]; None where they are not asked for or not known.
+        """
+        self.forward.module.eval()
+        arguments, recipe = self.lanes.arguments(weights), self.pack.recipe
+        trim = recipe.padding == "batch"
+        # Sorting by length makes trimmed batches short; it is the same order for every lane.
+        order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
+        logits = np.empty((len(self.lanes), int(data.begins[-1]), self.pack.task.num_labels), dtype=np.float32)
+        batches = torch.split(order, recipe.eval_batch_size)
+        evaluations_left = (self.pack.total_steps - updates) // (recipe.eval_steps or self.pack.epoch_steps)
+        calls_left = evaluations_left * (1 if trim else len(batches))
+        vectors: list[Tensor] = []
+        for rows in batches:
+            inputs = data.inputs(rows, data.width_of(rows) if trim else data.width)
+            of_batch, *read = self.replayer.call(
+                "logits and vectors" if with_vectors else "logits",
+                self._function(list(arguments), list(inputs), with_vectors),
+                arguments,
+                list(inputs.values()),
+                calls_left,
+            )  # [L, B, C], [L, B, H]
+            places = rows
+            if self.pack.is_token_task:  # [L, B, T, C]
+                labels = data.labels[rows.to(self.pack.device), : of_batch.shape[2]]
+                of_batch = of_batch[:, labels != NO_LABEL]
+                places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
+            logits[:, places.numpy()] = of_batch.cpu().numpy()
+            vectors += [values[:, rows < telemetry.MOST_VECTORS] for values in read]
+        return logits, torch.cat(vectors, dim=1) if vectors else None
+
+    def _function(self, parameters: list[str], names: list[str], with_vectors: bool) -> Function:
+        """What gives the logits, and vectors, from the lanes' arguments and the network's inputs."""
+        answer = self._with_vectors if with_vectors else self._logits
+
+        def forward(given: Sequence[Tensor]) -> list[Tensor]:
+            views = dict(zip(parameters, given, strict=False))
+            inputs = dict(zip(names, given[len(parameters) :], strict=True))
+            if not (shared := self.forward.shared(len(self.lanes))):
+                return list(vmap(answer, in_dims=(0, None))(views, inputs))
+            each = {name: value.expand(len(self.lanes), *value.shape) for name, value in inputs.items()}
+            return list(vmap(answer)(views | shared, each))
+
+        return forward
+
+    def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        return (self.forward.logits(view, inputs),)
+
+    def _with_vectors(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The logits [B, C], and the vectors [B, H] that the head reads."""
+        with telemetry.vectors(self.forward.module, self.forward.network.causal) as vectors:
+            return self.forward.logits(view, inputs), *vectors
+
+
+def dev_loss(task: Task, logits: np.ndarray) -> float:
+    """The mean loss of logits [N, C] on the dev set, nats; of a regression the mean squared error."""
+    values, labels = torch.from_numpy(logits), torch.from_numpy(task.validation.targets)
+    loss = F.mse_loss(values[:, 0], labels) if task.label_names is None else F.cross_entropy(values, labels)
+    return float(loss)
