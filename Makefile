@@ -1,7 +1,7 @@
 # make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
 # make search SWEEP=search_rte       look for a good and stable recipe
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
-# make test | check | faults | bench | bench-scale | examples | newest | lock | gpu-proof OUT=dir
+# make test | check | docs | faults | bench | bench-scale | examples | newest | lock | gpu-proof OUT=dir
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale examples gpu-proof pretrain newest lock clean
+.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale examples gpu-proof pretrain docs newest lock clean
 
 sweep search plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
@@ -55,6 +55,17 @@ gpu-proof: $(READY)
 pretrain: $(READY)
 	$(BIN)/harness pretrain build/embedded-model
 
+# The documentation, as pages to open in build/site: a broken link fails, and nothing is fetched but, once, mkdocs.
+docs: $(READY) .venv-docs/.ready
+	$(BIN)/python docs/build.py build/docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
+	@echo "Documentation: build/site/index.html"
+
+.venv-docs/.ready: locks/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install $(PIP_SAYS) --requirement locks/docs.txt
+	@touch $@
+
 # Into .venv-newest goes the newest of what pyproject's ranges allow, and the tests are run with that.
 newest: $(READY)
 	$(BIN)/python locks/lock.py build/newest --upgrade
@@ -81,4 +92,4 @@ $(READY): pyproject.toml locks/cpu.txt locks/cuda.txt
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-newest build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-newest .venv-docs build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

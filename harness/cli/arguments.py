@@ -5,13 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import math
-import os
 import re
 import shlex
-import shutil
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -21,28 +17,9 @@ from harness.config.recipe import ModelSpec, Recipe, TaskFiles
 from harness.config.sweep_file import task_of
 from harness.config.trials import Sweep, Trial, expand, where
 from harness.execution import machine
+from harness.execution.lookup import is_results, named_sweep, planned, program, sweep_file, sweep_names
 from harness.models import saved
-from harness.records.imported import is_imported, of_import
 from harness.records.store import Store
-from harness.records.study import Study, of_sweep
-
-if TYPE_CHECKING:
-    pass
-
-
-def sweep_file(sweep: str) -> Path:
-    """The YAML file that a name or a path means."""
-    path = Path(sweep)
-    if path.suffix in (".yaml", ".yml"):
-        return path
-    named = Path("sweeps") / f"{sweep}.yaml"
-    if not named.is_file():
-        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml"))) or "none here"
-        raise HarnessError(
-            "a sweep is a name under sweeps/ or a path to a YAML file", got=f"'{sweep}'", allowed=known,
-            fix="name one of these, or run it where sweeps/ lies",
-        )  # fmt: skip
-    return named
 
 
 def seconds_of(text: str) -> float:
@@ -60,52 +37,8 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
-def is_results(sweep: str) -> bool:
-    """Whether a results folder is meant, and not a sweep that a folder without a plan happens to be called like."""
-    named = (Path("sweeps") / f"{sweep}.yaml").is_file() and not (Path(sweep) / "plan.json").is_file()
-    return bool(sweep) and Path(sweep).is_dir() and not named
-
-
-def planned(sweep: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Sweep, Store]:
-    """A sweep as its results folder has it, with the settings it was started with; else as its file says."""
-    if is_results(sweep):
-        store = Store(Path(sweep))
-        kept = store.load_plan()
-        if kept is None:
-            raise HarnessError(
-                "a results folder has a plan.json",
-                got=sweep,
-                allowed="results/<sweep>@<profile>",
-                fix="name that folder",
-            )
-        return kept, store
-    path = sweep_file(sweep)
-    if profile is None:  # the profile that was run, rather than the one this machine would choose
-        folders = sorted(results.glob(f"{glob.escape(path.stem)}@*"))
-        run = [Store(folder) for folder in folders if (folder / "plan.json").is_file()]
-        plans = [(plan, store) for store in run if (plan := store.load_plan()) is not None]
-        if len(plans) == 1 and not overrides:
-            return plans[0]
-        if len(plans) == 1:
-            profile = plans[0][0].profile
-        if len(plans) > 1:
-            raise HarnessError(
-                f"one profile of {path.stem} is meant", got="none named, and several were run",
-                allowed=", ".join(plan.profile for plan, _ in plans), fix="name one with --profile",
-            )  # fmt: skip
-    resolved, _ = machine.resolve(path, profile, overrides)
-    store = Store(results / resolved.folder_name)
-    kept = None if overrides else store.load_plan()
-    if kept is None and resolved.search is not None:
-        raise HarnessError(
-            "a search has trials once it was begun", got=f"{path.name}, of which {store.folder} has none",
-            allowed="a search that was begun, without --set", fix=f"`harness search {sweep}` begins it",
-        )  # fmt: skip
-    return kept or resolved, store
-
-
 def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[Sweep, Store]:
-    """As `_planned`; a plan.json that is damaged is a finding, as long as something else says what was planned."""
+    """As `planned`; a plan.json that is damaged is a finding, as long as something else says what was planned."""
     from harness.execution import verify as verifying
 
     try:
@@ -129,19 +62,6 @@ def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[S
         return meant, store
 
 
-def study_of(name: str, profile: str | None, overrides: list[str], results: Path) -> tuple[Study, Path]:
-    """What a word of `report` names, and its results folder: an import, a folder, or a sweep."""
-    file = Path(name) if name.endswith((".yaml", ".yml")) else Path("sweeps") / f"{name}.yaml"
-    for folder in (Path(name), results / name):
-        if is_imported(folder) and not (file.is_file() and folder != Path(name)):
-            return of_import(folder), folder
-    if not is_results(name) and not file.is_file() and is_results(str(results / name)):
-        name = str(results / name)
-    resolved, store = planned(name, profile, overrides, results)
-    path = None if is_results(name) else sweep_file(name)
-    return of_sweep(resolved, store, rerun_words(path, name, resolved, store.folder.parent)), store.folder
-
-
 NO_MODEL = "none"
 
 
@@ -152,11 +72,11 @@ def recipes_of_data(
     from harness.data import glue
 
     first, *rest = words
-    is_sweep = first.endswith((".yaml", ".yml")) or (Path("sweeps") / f"{first}.yaml").is_file()
+    is_sweep = first.endswith((".yaml", ".yml")) or named_sweep(first) is not None
     named = is_sweep or first in glue.NAMES
     paths = rest if named else words
     if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
-        known = ", ".join(sorted(file.stem for file in Path("sweeps").glob("*.yaml")))
+        known = ", ".join(sweep_names())
         raise HarnessError(
             "data are a task's or a sweep's, or a folder with train and dev files, or these two files",
             got=" ".join(words),
@@ -258,20 +178,10 @@ def _span(sweep: Sweep) -> str:
 # ----------------------------------------------------------------------------------------------------- commands to type
 
 
-def rerun_words(path: Path | None, given: str, sweep: Sweep, results: Path) -> str:
-    """The beginning of a rerun command that finds this sweep again."""
-    words = [program(), "rerun", given, "--profile", sweep.profile]
-    if path is None:
-        words = [program(), "rerun", given]
-    elif results != Path("results"):
-        words += ["--results", str(results)]
-    return shlex.join(words)
-
-
 def sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
     """The command that trains what is missing, with what was set when the sweep was begun; None where none is known."""
     if is_results(given):
-        if not (Path("sweeps") / f"{sweep.name}.yaml").is_file() or store.folder.resolve().name != sweep.folder_name:
+        if named_sweep(sweep.name) is None or store.folder.resolve().name != sweep.folder_name:
             return None
         given = sweep.name
     words = [program(), "search" if sweep.search else "sweep", given, "--profile", sweep.profile]
@@ -285,11 +195,3 @@ def sweep_words(given: str, sweep: Sweep, store: Store) -> str | None:
 
         words += searching.switches(sweep, store)
     return shlex.join(words)
-
-
-def program() -> str:
-    """What to type for `harness` here: under make the virtual environment is not on the PATH."""
-    called = Path(sys.argv[0])
-    if called.name != "harness" or not called.is_file() or shutil.which("harness"):
-        return "harness"
-    return os.path.relpath(called)

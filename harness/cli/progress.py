@@ -14,9 +14,9 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from harness.common import tested_versions
-from harness.common.text import count_noun
 from harness.config.trials import Sweep
-from harness.execution import driver
+from harness.execution import driver, follow
+from harness.execution.follow import duration
 
 
 def print_json(value: dict[str, object]) -> None:
@@ -43,15 +43,6 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
 
 
-def duration(seconds: float) -> str:
-    """A time in the unit that people would say it in."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"
-
-
 def size_of(count: int) -> str:
     """A size in MiB or GiB."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
@@ -69,7 +60,7 @@ def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
             def live_line(progress: driver.Progress) -> None:
                 while progress.messages:
                     live.console.print(progress.messages.pop(0), soft_wrap=True)
-                live.update(Text(_line(progress)))
+                live.update(Text(follow.line(progress)))
 
             yield live_line
         return
@@ -83,18 +74,9 @@ def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
         state = (progress.finished, progress.crashed)
         if state != last or time.monotonic() - when > 60:
             last, when = state, time.monotonic()
-            print(_line(progress), file=out.file, flush=True)
+            print(follow.line(progress), file=out.file, flush=True)
 
     yield plain_line
-
-
-def _line(progress: driver.Progress) -> str:
-    crashed = f", {progress.crashed} crashed" if progress.crashed else ""
-    left = ", estimating the time left …" if progress.estimating else ""
-    left = left if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"
-    on = f" ({progress.lanes} training on {count_noun(progress.workers, 'worker')})" if progress.lanes else ""
-    done = f"{progress.finished}/{progress.planned} finished, {progress.failed} of them failed to learn"
-    return f"{done}{crashed}{left}{on}"
 
 
 @contextmanager

@@ -79,24 +79,24 @@ def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited:
     """Say how a sweep ended: counts over the plan, and what to do about the rest."""
     nothing = "nothing was missing" if not ended.missing and not limited else "none trained now"
     trained = nothing if not ended.trained_now else f"{ended.trained_now} trained now"
-    out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed to learn.")
+    out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed.")
     if ended.crashed:
         out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.")
     if ended.missing and limited:
-        out.print(f"{ended.missing} of the plan are missing: without --only and --max-trials it trains them all.")
+        out.print(f"{ended.missing} of the plan are missing: re-run without --only and --max-trials to train them.")
     elif ended.missing:
-        out.print(f"{ended.missing} are missing: the same command trains them.")
+        out.print(f"{ended.missing} are missing: re-run the same command to train them.")
 
 
 def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:
-    """What of the weights that were asked for lies there, and how to get the rest."""
+    """Which of the requested weights are saved, and how to get the rest."""
     if keep == "none":
         return
     there, lacking = saved.kept(store), keep_weights.unkept(sweep, store, keep)
-    out.print(Text(f"Models: {count_noun(len(there), 'trial')} kept in {store.folder / 'models'}"), soft_wrap=True)
+    out.print(Text(f"Models: {count_noun(len(there), 'trial')} saved in {store.folder / 'models'}"), soft_wrap=True)
     if lacking:
         others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        said = f"Trained before without --keep: {lacking[0]}{others}; to keep one: {again} --trial {lacking[0]} --keep"
+        said = f"Trained without --keep: {lacking[0]}{others}; to save its weights: {again} --trial {lacking[0]} --keep"
         out.print(Text(said), soft_wrap=True)
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.arguments import program
-from harness.cli.progress import duration, plain
+from harness.cli.progress import plain
 from harness.common.text import count_noun, show
 from harness.config.recipe import MOST
+from harness.execution.follow import duration
+from harness.execution.lookup import program
 
 if TYPE_CHECKING:
     from harness.analysis import status
@@ -43,7 +44,7 @@ def standing_parts(
     rest = "".join(f", {n} {name}" for n, name in ((total.crashed, "crashed"), (total.missing, "missing")) if n)
     training = f" ({total.training} training now)" if total.training else ""
     parts.append(Text(
-        f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed to learn{rest}{training}."
+        f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed{rest}{training}."
     ))  # fmt: skip
     if stopped:
         from harness.report import search_page
@@ -78,7 +79,7 @@ def standing_parts(
 def _state(now: status.Status) -> str:
     silent = "" if now.silent_seconds is None else f"last sign of life {duration(now.silent_seconds)} ago"
     if now.state == "running":
-        said = f"Running ({now.holder}); {silent or 'it has not said yet how far it is'}."
+        said = f"Running ({now.holder}); {silent or 'no progress reported yet'}."
         if now.elsewhere and (now.silent_seconds or 0) > _LONG_SILENT_SECONDS:
             said += f" If that machine is down for good, remove {now.folder / '.lock'}."
         return said
@@ -102,7 +103,7 @@ def _next(now: status.Status, words: str | None, left: int) -> list[tuple[str, s
     retried = now.total.crashed and not now.sweep.search  # a search tries other recipes instead
     if now.state == "running":
         after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if retried else []
-        return [*after, ("To stop it", "Ctrl-C where it runs; the same command goes on")]
+        return [*after, ("To stop it", "Ctrl-C where it runs; re-run the same command to resume")]
     found = []
     if left:
         found.append(("Train what is missing", begin))
@@ -142,10 +143,10 @@ def _pack_table(now: status.Status) -> list[Text | Table]:
         first = (str(number), f"{100 * pack.share:.0f} %", steps, pace, duration(pack.seconds))
         seeds: dict[int, list[str]] = defaultdict(list)
         for trial, lost in zip(pack.trials, pack.lost, strict=True):
-            seeds[trial.cell].append(f"{trial.seeds.seed}{' (looks lost)' if lost else ''}")
+            seeds[trial.cell].append(f"{trial.seeds.seed}{' (at risk)' if lost else ''}")
         what = [
             f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}"
-            for cell, of in sorted(seeds.items(), key=lambda one: not any("lost" in seed for seed in one[1]))
+            for cell, of in sorted(seeds.items(), key=lambda one: not any("at risk" in seed for seed in one[1]))
         ]
         if len(what) > 4:
             what[3:] = [f"… and {count_noun(len(what) - 3, 'more cell')}"]

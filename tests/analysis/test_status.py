@@ -19,8 +19,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.analysis import status
-from harness.cli import app as cli
 from harness.cli import status_views
+from harness.cli import sweep_commands as cli
 from harness.cli.app import app
 from harness.config.trials import expand
 from harness.execution import machine
@@ -128,11 +128,11 @@ def test_the_states_and_the_last_sign_of_life(made):
     assert "Not running.\n" in run("made").stdout
     with store.locked():
         assert "Running (process" in run("made").stdout
-        assert "it has not said yet how far it is" in run("made").stdout
+        assert "no progress reported yet" in run("made").stdout
         beat(store, packs_of(sweep, 0.25, 0.5))
         assert any(f"last sign of life {age} s ago" in run("made").stdout for age in (7, 8, 9))
         beat(store, packs_of(sweep, 0.25, 0.5), pid=1)  # an earlier driver's, which was killed
-        assert "it has not said yet how far it is" in run("made").stdout
+        assert "no progress reported yet" in run("made").stdout
         assert shown("made")["packs"] == []
     beat(store, packs_of(sweep, 0.25, 0.5))
     said = run("made").stdout
@@ -285,7 +285,7 @@ def test_marked_lanes_are_not_among_the_cells_that_are_cut_short(here):
     beat(store, [pack | {"trials": ids, "signals": [good] * 5 + [bad]}])
     with store.locked():
         (line,) = (line for line in run("made").stdout.splitlines() if line.startswith("   1  50 %"))
-    assert line.rstrip().endswith("lr 6e-5: seed 5 (looks lost)")
+    assert line.rstrip().endswith("lr 6e-5: seed 5 (at risk)")
 
 
 def test_why_no_lane_is_marked_is_one_line(here):

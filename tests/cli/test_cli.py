@@ -152,7 +152,8 @@ def test_bad_input_is_one_line_and_exit_2(here):
     (here / "folder").mkdir()
     (here / "folder.yaml").mkdir()
     (here / "file").write_text("")
-    assert "got 'smal'; allowed: small;" in refused("plan", "smal")
+    assert "got 'smal'; allowed: " in refused("plan", "smal")
+    assert "did you mean 'small'?" in refused("plan", "smal")
     for words in (
         ("plan", "folder"), ("plan", "folder.yaml"), ("plan", "absent.yaml"), ("plan", ""), ("plan", "."),
         ("plan", "small", "--profile", "large"), ("plan", "small", "--set", "lr"), ("plan", "small", "--set", "rate=3"),
@@ -481,14 +482,14 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
 
 def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
     said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "best").stdout
-    assert "Models: 2 trials kept in results/tiny@default/models" in said
+    assert "Models: 2 trials saved in results/tiny@default/models" in said
     folder = here / "results" / "tiny@default"
     plan = [trial.id for trial in expand(Store(folder).load_plan())]
     kept = sorted(path.name for path in (folder / "models").iterdir())
     lacking = next(one for one in plan if one not in kept)
     said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "all").stdout
     wanted = f"harness rerun tiny --profile default --trial {lacking} --keep"
-    assert f"Trained before without --keep: {lacking} (and 1 more); to keep one: {wanted}" in said
+    assert f"Trained without --keep: {lacking} (and 1 more); to save its weights: {wanted}" in said
     again = json.loads(run(*wanted.split()[1:], "--json").stdout)
     assert (again["verdict"], again["kept"]) == ("identical", f"results/tiny@default/models/{lacking}")
 
@@ -539,10 +540,10 @@ def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
 
 
 def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkeypatch):
-    monkeypatch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+    monkeypatch.setattr(reports, "write", lambda study, folder, threshold=None: SimpleNamespace(page=folder))
     said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
     assert "1 of 2 trials finished (1 trained now)" in said
-    assert "1 of the plan are missing: without --only and --max-trials it trains them all." in said
+    assert "1 of the plan are missing: re-run without --only and --max-trials to train them." in said
     assert [cell["missing"] for cell in json.loads(run("status", "tiny", "--json").stdout)["cells"]] == [1, 0]
     said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
     assert "1 of 2 trials finished (none trained now)" in said
@@ -558,12 +559,12 @@ def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkey
     assert {text: arguments.seconds_of(text) for text in known} == known
     said = run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "0.001s", code=1).stdout
     assert "the time limit leaves 3 trials missing" in said
-    assert "3 are missing: the same command trains them." in said
+    assert "3 are missing: re-run the same command to train them." in said
     run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "1h")
 
 
 def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+    monkeypatch.setattr(reports, "write", lambda study, folder, threshold=None: SimpleNamespace(page=folder))
     text = tiny.read_text()
     folder = Path(re.search(r'"folder": "([^"]*)"', text)[1])
     own = tmp_path / "own"
@@ -594,7 +595,7 @@ def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypat
             return Path.touch, (tmp_path / "ran",)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reports, "write", lambda study, folder: SimpleNamespace(page=folder))
+        patch.setattr(reports, "write", lambda study, folder, threshold=None: SimpleNamespace(page=folder))
         run("sweep", "tiny", "--in-process")
     chosen = expand(load(tiny))[1]
     arrays = here / "results" / "tiny@default" / "trials" / f"{chosen.id}.npz"
@@ -686,7 +687,7 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     )
     stopped = python(code, here, *words)
     assert (stopped.returncode, stopped.stderr) == (130, "")
-    assert stopped.stdout.splitlines()[-1] == "Stopped after step 9 of 20; the same command goes on from there."
+    assert stopped.stdout.splitlines()[-1] == "Stopped after step 9 of 20; re-run the same command to resume."
     lines = run(*words).stdout.splitlines()
     assert lines[0].startswith("10/20 steps, loss ")
     assert lines[0].endswith(" left")
@@ -728,5 +729,5 @@ def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
 @pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
 def test_pretrain_refuses_what_it_does_not_know(here, option, value):
     assert refused("pretrain", "mine", option, value).startswith(
-        f"harness: {option} is one of two: got {value}; allowed: "
+        f"harness: {option} must be one of two: got {value}; allowed: "
     )

@@ -1,0 +1,259 @@
+"""Commands that read results: report, diagnosis, import and export."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from harness import api
+from harness.cli.arguments import sweep_words
+from harness.cli.options import AsJson, Overrides, ProfileName, Results, StartedSweep, Threads
+from harness.cli.progress import plain, print_json, step_progress
+from harness.common.errors import HarnessError
+from harness.common.text import count_noun
+from harness.execution.lookup import named_sweep, planned, program
+from harness.records.store import Store
+from harness.records.study import Study, joined
+
+
+def report(
+    names: Annotated[
+        list[str], typer.Argument(metavar="SWEEP|DIR…", help="A sweep, results folder or import; or two, side by side.")
+    ],
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    threshold: Annotated[
+        float | None, typer.Option(help="Also count runs with a score worse than this as failed, in a column beside.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the report: page, tables and figures of a sweep or import, complete or not; of two, side by side."""
+    from harness.report import page as reports
+
+    if len(names) > 2:
+        raise HarnessError(
+            "a report is of one study, or of two side by side",
+            got=f"{len(names)} names",
+            allowed="one or two",
+            fix="report them two by two",
+        )
+    opened = [api.open(name, set=overrides, profile=profile, results=results) for name in names]
+    study, folder = opened[0].study, Path(str(opened[0].folder))
+    if len(opened) == 2:
+        study = joined(study, opened[1].study)
+        folder = results / re.sub(r"[^\w@.=-]+", "-", re.sub(r"[()]", "", study.name))
+    made = reports.write(study, folder / "report", threshold)
+    summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
+    if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
+        from harness.report import search_page
+        from harness.search import search as searching
+
+        given_up = searching.stopped(study.sweeps[0], Store(folder))
+        found = search_page.write_report(study.sweeps[0], Store(folder), given_up)
+        summary |= {"search": found.summary}
+        pages.append(f"Search: {found.page}")
+    if as_json:
+        print_json(summary)
+        return
+    for page in pages:
+        Console(highlight=False).print(page, soft_wrap=True)
+
+
+def diagnose(
+    sweep: StartedSweep,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    surface: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--surface", metavar="TRIAL TRIAL", help="Also draw the loss surface through two saved trials of one cell."
+        ),
+    ] = None,
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Explain why runs fail and how early that could be predicted; part of the report."""
+    from harness.report import diagnosis
+    from harness.report import page as reports
+    from harness.report.next_experiment import next_sweep
+
+    opened = api.open(sweep, set=overrides, profile=profile, results=results)
+    study, folder = opened.study, Path(str(opened.folder))
+    _refuse_nothing_to_tell(study, sweep, folder)
+    if surface is not None:
+        from harness.execution import loss_surface as surfaces
+
+        with step_progress(Console(highlight=False, stderr=as_json), "points") as progress:
+            found = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
+        study = replace(study, surface=found)
+    made = reports.write(study, folder / "report")
+    if as_json:
+        print_json(diagnosis.summary(made.analysis, str(made.page)))
+        return
+    out = Console(highlight=False)
+    for sentence in diagnosis.sentences(made.analysis):
+        out.print(Text(plain(sentence)), soft_wrap=True)
+    proposed = next_sweep(made.analysis)
+    if proposed is not None:
+        out.print(Text(plain(f"Next: {proposed[0]}")), soft_wrap=True)
+        out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
+    out.print(f"Report: {made.page}", soft_wrap=True)
+
+
+def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
+    """Raise HarnessError where a diagnosis of what was `given` has nothing to look at."""
+    judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
+    name = study.name
+    if not any((kept := study.curves(int(row))) is not None and kept.recording for row in judged.index):
+        texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
+        if not study.sweeps:
+            got, fix = f"{name}, which was imported", f"`harness report {name}` says what its columns allow"
+        elif not texts:
+            got, fix = f"{name}, a token task, which nothing is recorded of", "see its report"
+        elif judged.empty:
+            words = sweep_words(given, study.sweeps[0], Store(folder)) or "the command that began it"
+            got, fix = f"0 finished runs of {name}", f"`{words}` trains what is missing"
+        else:
+            got = f"{count_noun(len(judged), 'finished run')} of {name}, none recorded"
+            fix = "train them again in another --results folder; their results will be the same"
+        raise HarnessError(
+            "a diagnosis reads what was recorded while runs trained",
+            got=got,
+            allowed="runs of a sweep without `record: off`, trained by this version",
+            fix=fix,
+        )
+    failed = int((judged["outcome"] == "failed").sum())
+    if failed in (0, len(judged)):
+        raise HarnessError(
+            "a diagnosis tells failed runs from others",
+            got=f"{count_noun(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
+            allowed="a sweep with both",
+            fix="add a recipe that "
+            + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
+        )
+
+
+def export(
+    sweep: StartedSweep,
+    to: Annotated[Literal["mlflow", "tensorboard", "wandb"], typer.Option("--to", help="The kind of tracking store.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="The folder to write; default: in the results folder.")
+    ] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option("--uri", help="MLflow only: a server, database or file: store; default: SQLite in that folder."),
+    ] = None,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Copy the records into MLflow, TensorBoard or W&B (offline); run it again to bring the copy up to date."""
+    from harness.records import export as tracking
+
+    resolved, store = planned(sweep, profile, [], results)
+    messages = Console(highlight=False)
+    with step_progress(messages, "runs") as progress:
+        done = tracking.export(resolved, store, to, out, uri, progress)
+    messages.print(
+        Text(f"{done.written} runs written, {done.replaced} replaced, {done.left} there already: {done.place}"),
+        soft_wrap=True,
+    )
+    messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
+    if done.needs is not None:
+        messages.print(Text(f"which needs the interface installed: {done.needs}"), soft_wrap=True)
+
+
+def import_runs(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Tables (CSV, JSON, Parquet), stores or folders of other tools, or an MLflow server.",
+        ),
+    ],
+    metric: Annotated[str, typer.Option("--metric", metavar="COL", help="Column of the final scores.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the results folder to write.")],
+    seed: Annotated[str | None, typer.Option("--seed", metavar="COL", help="Column of the seeds.")] = None,
+    seed_from: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Instead of --seed: read it from a run's folder or name, as 'seed(\\d+)'."),
+    ] = None,
+    cell: Annotated[
+        list[str], typer.Option("--cell", metavar="COL,…", help="Columns that distinguish the recipes; may repeat.")
+    ] = [],
+    conditions: Annotated[
+        list[str],
+        typer.Option("--where", metavar="COL=VALUE,…", help="Only these rows; COL!=VALUE excludes; may repeat."),
+    ] = [],
+    state: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COL|none", help="Column that says which runs crashed or never ended; default: found by its values."
+        ),
+    ] = None,
+    majority: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER|COL", help="The majority classifier's score: a run at or below it failed."),
+    ] = None,
+    higher_is_better: Annotated[bool, typer.Option("--higher-is-better/--lower-is-better")] = True,
+    unit: Annotated[
+        str | None, typer.Option(metavar="percent|fraction|other", help="Unit of the scores, where it is ambiguous.")
+    ] = None,
+    nan: Annotated[
+        str | None, typer.Option(metavar="missing|diverged", help="What an empty, NaN or infinite score means.")
+    ] = None,
+    aggregate: Annotated[
+        str | None,
+        typer.Option(metavar="mean|median|min|max|first|last", help="How several rows of one seed are combined."),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="1..20", help="The planned seeds: a cell's seeds without a row count as missing."),
+    ] = None,
+    examples: Annotated[
+        str | None,
+        typer.Option(metavar="N|COL", help="Number of dev examples, if the score is the share of right answers."),
+    ] = None,
+    test: Annotated[str | None, typer.Option(metavar="COL", help="Column of the test scores.")] = None,
+    best: Annotated[str | None, typer.Option(metavar="COL", help="Column of the best scores during training.")] = None,
+    loss: Annotated[str | None, typer.Option(metavar="COL", help="Column of the final training losses.")] = None,
+    results: Results = Path("results"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another import of that name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import runs of other training code from tables, stores or folders, to report on with `harness report NAME`."""
+    from harness.records.importing.options import ImportOptions
+    from harness.records.importing.runs import import_runs as read_and_write
+
+    if named_sweep(name) is not None:
+        raise HarnessError(
+            "an import must not have the name of a sweep", got=f"{name}",
+            allowed="a name that no sweep has", fix="choose another --as",
+        )  # fmt: skip
+    options = ImportOptions(
+        sources=tuple(files), seed=seed, metric=metric, name=name, cell=tuple(cell), where=tuple(conditions),
+        majority=majority, higher_is_better=higher_is_better, nan=nan, aggregate=aggregate, seeds=seeds,
+        examples=examples, test=test, best=best, loss=loss, seed_from=seed_from, state=state, unit=unit,
+    )  # fmt: skip
+    folder, found = read_and_write(options, results, overwrite=overwrite)
+    if as_json:
+        print_json({"name": name, "folder": str(folder), **found.counts})
+        return
+    counts = found.counts
+    out = Console(highlight=False)
+    out.print(
+        f"{count_noun(counts['cells'], 'cell')}, {count_noun(counts['runs'], 'run')}: {counts['finished']} finished "
+        f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."
+    )
+    for note in found.imported.notes:
+        out.print(Text(note), soft_wrap=True)
+    again = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+    out.print(Text(f"Report it: {program()} report {name}{again}"), soft_wrap=True)

@@ -1,0 +1,415 @@
+"""Commands that plan, train, watch and check a sweep."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from harness import api
+from harness.cli.arguments import one_trial, planned_to_verify, seconds_of, sweep_words
+from harness.cli.options import (
+    Address,
+    AsJson,
+    CheckpointMinutes,
+    Compiled,
+    HangMinutes,
+    InProcess,
+    Lanes,
+    Notice,
+    Overrides,
+    ProfileName,
+    Results,
+    StartedSweep,
+    SweepName,
+    Threads,
+    TimeLimit,
+    TrialId,
+    Trust,
+    Where,
+    Workers,
+    WorkersPerGpu,
+)
+from harness.cli.progress import (
+    plain,
+    print_headline,
+    print_json,
+    print_untested,
+    size_of,
+    step_progress,
+    sweep_progress,
+)
+from harness.cli.run_views import (
+    cell_table,
+    print_checked,
+    print_comparison,
+    print_ended,
+    print_kept,
+    print_plan_of_search,
+    print_retrained,
+)
+from harness.cli.status_views import print_standing, standing_parts
+from harness.common import hub
+from harness.common.errors import HarnessError
+from harness.common.spare_process import SpareProcess
+from harness.common.text import count_noun
+from harness.config.keys import all_keys
+from harness.config.trials import Sweep, Trial, expand
+from harness.execution import driver, gate, inputs, lanes_memory, machine
+from harness.execution import rerun as rerunning
+from harness.execution.duration import estimate
+from harness.execution.follow import duration
+from harness.execution.lookup import planned, rerun_words, sweep_file
+from harness.models import saved
+from harness.records.store import Store
+
+if TYPE_CHECKING:
+    from harness.analysis.search_ranking import StoppedRecipe
+
+# How often `status --watch` looks, and how often it prints where there is no terminal.
+_LOOK_SECONDS, _BLOCK_SECONDS = 2.0, 30.0
+
+
+def plan(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show cells, trials, what is finished, crashed or missing, and an estimate of time and memory; train nothing.
+
+    It refuses what training would refuse, as far as that is known without asking the hub.
+    """
+    hub.trust_remote_code(trust_remote_code)
+    loaded = api.load_sweep(sweep, set=overrides, profile=profile)
+    resolved, reason = loaded.sweep, loaded.reason
+    store = Store(results / resolved.folder_name)
+    notes = inputs.planned(resolved)
+    if resolved.search is not None:
+        from harness.search import search as searching
+
+        searching.check(resolved, store)
+        gate.check_planned(resolved, {})
+        print_plan_of_search(resolved, store, reason, as_json=as_json)
+        return
+    records = store.records(resolved)
+    gate.refuse_orphans(resolved, store, records)
+    gate.check_planned(resolved, records)
+    ended = driver.count(expand(resolved), records)
+    counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
+    here = machine.detect_hardware()
+    workers = len(here.gpus) or here.cores
+    expected = estimate(resolved, records, workers)
+    if as_json:
+        names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
+        reckoned = {
+            "seconds_left": expected.seconds, "seconds_between": expected.between and list(expected.between),
+            "seconds_from": expected.basis, "lane_bytes": expected.memory,
+        }  # fmt: skip
+        told = {"notes": list(notes)}
+        print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
+        return
+    out = Console(highlight=False)
+    print_headline(out, resolved, reason)
+    out.print(cell_table(resolved, records))
+    cells, seeds = count_noun(len(resolved.cells), "cell"), count_noun(len(resolved.seeds), "seed")
+    out.print(f"{cells} × {seeds} = {count_noun(ended.planned, 'trial')}: "
+              f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
+    took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
+    if expected.between is not None:
+        took = "between " + " and ".join(map(duration, expected.between))
+    device = count_noun(workers, "GPU" if here.gpus else "core")
+    out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
+    size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
+    lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
+    out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
+    for note in notes:
+        out.print(Text(plain(note)), soft_wrap=True)
+
+
+def sweep(
+    sweep: SweepName,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    address: Address = None,
+    in_process: InProcess = False,
+    workers: Workers = None,
+    threads: Threads = 1,
+    pack: Lanes = None,
+    retry_crashed: Annotated[bool, typer.Option("--retry-crashed", help="Also train crashed trials again.")] = False,
+    notice: Notice = 20.0,
+    hang_minutes: HangMinutes = 30.0,
+    checkpoint_minutes: CheckpointMinutes = None,
+    only: Annotated[
+        list[str],
+        typer.Option("--only", metavar="KEY=VALUE", help="Train only matching trials, as lr=2e-5; may repeat."),
+    ] = [],
+    max_trials: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Run at most N more trials, one seed of every cell first.")
+    ] = None,
+    time_limit: TimeLimit = None,
+    workers_per_gpu: WorkersPerGpu = 1,
+    compiled: Compiled = None,
+    keep: Annotated[
+        saved.Which,
+        typer.Option("--keep", help="Save the weights of each cell's best trial, or of all, as model folders."),
+    ] = "none",
+    trust_remote_code: Trust = False,
+) -> None:
+    """Train what is missing, then write the report; stop it at any time and re-run the same command to resume.
+
+    Ctrl-C once lets running packs finish, twice leaves at once. Exit 0: all that was asked for is finished (the whole
+    plan, or what --only and --max-trials leave of it); 1: some of it crashed or is missing.
+    """
+    hub.trust_remote_code(trust_remote_code)
+    seconds = None if time_limit is None else seconds_of(time_limit)
+    loaded = api.load_sweep(sweep, set=overrides, profile=profile)
+    api.refuse_search(loaded)
+    resolved, reason = loaded.sweep, loaded.reason
+    store = Store(results / resolved.folder_name)
+    if resolved.baselines:
+        from harness.execution import baselines
+
+        baselines.check(resolved)
+    out = Console(highlight=False)
+    print_headline(out, resolved, reason)
+    print_untested(out)
+    options = driver.Options(
+        in_process, address, workers, threads, pack, retry_crashed, notice, hang_minutes, checkpoint_minutes,
+        only=tuple(only), max_trials=max_trials, time_limit=seconds,
+        workers_per_gpu=workers_per_gpu, keep=keep, compiled=compiled,
+    )  # fmt: skip
+    with SpareProcess("harness.report.of_sweep") as reporting:
+        with sweep_progress(out) as follow:
+
+            def show(progress: driver.Progress) -> None:
+                if progress.lanes and not in_process:  # the imports of the report take seconds while workers train
+                    reporting.start()
+                follow(progress)
+
+            try:
+                ended = driver.run(resolved, store, options, show)
+            except KeyboardInterrupt:
+                kept = driver.ended(resolved, store)
+                finished = f"{kept.finished} of {kept.planned} trials are kept"
+                out.print(f"\nStopped: {finished}; re-run the same command to resume.")
+                raise
+        print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
+        if resolved.baselines:
+            baselines.train(resolved, store, out.print)
+        again = rerun_words(sweep_file(sweep), sweep, resolved, results)
+        print_kept(out, resolved, store, keep, again)
+        page = reporting.call("write", resolved, store.folder, again)
+        out.print(f"Report: {page}", soft_wrap=True)
+    if ended.left:
+        raise typer.Exit(1)
+
+
+def status(
+    sweep: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep, or its results folder.")],
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    watch: Annotated[bool, typer.Option("--watch", help="Update until the sweep ends; Ctrl-C to leave.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a sweep is, from any terminal, while it runs or afterwards."""
+    from harness.analysis import status as standing
+
+    if watch and as_json:
+        raise HarnessError(
+            "--json and --watch exclude each other", got="both", allowed="one of the two", fix="leave one out"
+        )
+    resolved, store = planned(sweep, profile, [], results)
+    look = standing.Watch(resolved, store).look
+    if as_json:
+        print_json(look().as_json() | {"stopped": [asdict(one) for one in _stopped(resolved, store)]})
+        return
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    words = sweep_words(sweep, resolved, store)
+    if watch and out.is_terminal:
+        with Live(console=out, auto_refresh=False) as live:
+            while (now := look()).state == "running":
+                live.update(Group(*standing_parts(now, words, most_cells=20)), refresh=True)
+                time.sleep(_LOOK_SECONDS)
+            live.update(Group(*standing_parts(now, words, most_cells=20)), refresh=True)
+        return
+    printed = -math.inf
+    while watch and (now := look()).state == "running":
+        if time.monotonic() - printed >= _BLOCK_SECONDS:
+            printed = time.monotonic()
+            print_standing(out, standing_parts(now, words))
+            out.print()
+            sys.stdout.flush()
+        time.sleep(_LOOK_SECONDS)
+    print_standing(out, standing_parts(look(), words, stopped=_stopped(resolved, store)))
+
+
+def _stopped(sweep: Sweep, store: Store) -> tuple[StoppedRecipe, ...]:
+    """The recipes of a search that were given up; none of a sweep."""
+    if sweep.search is None:
+        return ()
+    from harness.search import search as searching
+
+    return searching.stopped(sweep, store)
+
+
+def rerun(
+    sweep: SweepName,
+    trial: TrialId = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="The trial's seed.")] = None,
+    conditions: Where = [],
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Largest difference that counts as equal within tolerance, where rounding can explain it."),
+    ] = rerunning.TOLERANCE,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Save its weights as a model folder, if they equal the record's.")
+    ] = False,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train one trial again and compare it with its record, step by step; never overwrites.
+
+    It says identical (bit for bit), equal within tolerance or different. Equal within tolerance is a difference that
+    rounding can explain: no larger than --tolerance, with the same outcome, the same inputs, and a device, machine,
+    thread count, kind of kernels or version of torch that is known to be another. Where these are the same, bits are
+    the same too, so that any difference is one. The default tolerance is ten times what AVX2 kernels in place of
+    AVX-512 made of stable runs (1e-4); in unstable ones rounding itself grows beyond any tolerance.
+    """
+    hub.trust_remote_code(trust_remote_code)
+    resolved, store = planned(sweep, profile, overrides, results)
+    chosen = one_trial(resolved, trial, seed, conditions)
+    messages = Console(highlight=False, stderr=as_json)
+    print_untested(messages)
+    label = resolved.cells[chosen.cell].label
+    messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
+    with step_progress(messages, "steps") as progress:
+        if keep:
+            with driver.keeping_one(resolved, store) as shelf:
+                found = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
+                if found.verdict == "identical":
+                    shelf.publish([found.again])
+        else:
+            found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    kept = store.folder / "models" / found.trial if keep and found.verdict == "identical" else None
+    if as_json:
+        verdict = {"trial": found.trial, "verdict": found.verdict}
+        verdict |= {"kept": str(kept)} if kept else {}
+        print_json(
+            verdict
+            | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step}
+            | {"reasons": list(found.reasons)}
+        )
+    else:
+        print_comparison(messages, found)
+        if keep:
+            said = f"Model: {kept}" if kept else "Its weights are not the record's and were not kept."
+            messages.print(Text(said), soft_wrap=True)
+    if found.verdict != "identical":
+        raise typer.Exit(1)
+
+
+def verify(
+    sweep: StartedSweep,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    retrain: Annotated[
+        int | None,
+        typer.Option("--retrain", metavar="K", min=1, help="Train K finished trials again, drawn at random."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Seed of the draw of --retrain; default: a fresh one, printed.")
+    ] = None,
+    trust_remote_code: Trust = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every record and its arrays, and optionally train some again to compare bit for bit; change nothing.
+
+    --retrain compares as `harness rerun` does, at its default tolerance.
+    """
+    from harness.execution import verify as verifying
+
+    hub.trust_remote_code(trust_remote_code)
+    if seed is not None and retrain is None:
+        raise HarnessError(
+            "--seed needs --retrain, whose draw it seeds", got="--seed alone",
+            allowed="--retrain K --seed S", fix="add --retrain or leave --seed out",
+        )  # fmt: skip
+    resolved, store = planned_to_verify(sweep, profile, results)
+    out = Console(highlight=False)
+    messages = Console(highlight=False, stderr=as_json)
+    with step_progress(messages, "records") as follow:
+        checked = verifying.check(resolved, store, follow if messages.is_terminal else None)
+    if not as_json:
+        print_checked(out, resolved, checked)
+    chosen: tuple[Trial, ...] = ()
+    if retrain is not None:
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        chosen = verifying.draw(checked.repeatable, retrain, seed)
+        print_untested(messages)
+        messages.print(f"Training {len(chosen)} of {len(checked.repeatable)} finished trials again (--seed {seed}).")
+    problems, again = list(checked.problems), []
+    for number, trial in enumerate(chosen, 1):
+        label = resolved.cells[trial.cell].label
+        said = f"{number} of {len(chosen)}: {trial.id} ({label}, seed {trial.seeds.seed})"
+        messages.print(Text(said), soft_wrap=True)
+        with step_progress(messages, "steps") as progress:
+            found = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
+        if isinstance(found, rerunning.RerunComparison):
+            again.append(found)
+        else:
+            problems.append(found)
+        if not as_json:
+            print_retrained(out, found)
+    counts = Counter(found.verdict for found in again)
+    if as_json:
+        print_json({
+            "sweep": resolved.name, "profile": resolved.profile, "planned": checked.planned,
+            "finished": checked.finished, "crashed": checked.crashed, "missing": checked.missing,
+            "problems": [asdict(found) for found in problems], "notes": [asdict(found) for found in checked.notes],
+            "retrained": [
+                {"trial": found.trial, "verdict": found.verdict, "max_difference": found.max_difference,
+                 "first_differing_step": found.first_differing_step, "reasons": list(found.reasons)}
+                for found in again
+            ],
+            "seed": seed,
+        })  # fmt: skip
+    elif retrain is not None:
+        unable = len(chosen) - len(again)
+        out.print(
+            f"Retrained {len(chosen)} (--seed {seed}): {counts['identical']} identical, {counts['within_tolerance']} "
+            f"within tolerance, {counts['different']} different{f', {unable} could not be trained' if unable else ''}.",
+            soft_wrap=True,
+        )
+    if problems or counts["different"]:
+        raise typer.Exit(1)
+
+
+def keys(as_json: AsJson = False) -> None:
+    """List every key of a sweep file: its default, and what it takes as one value or as a list, which is an axis."""
+    if as_json:
+        print_json({"keys": [one._asdict() for one in all_keys()]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("key", "default", "takes"):
+        table.add_column(name)
+    for one in all_keys():
+        table.add_row(Text(one.name), Text(one.default or "(needed)"), Text(one.takes))
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
