@@ -355,9 +355,9 @@ def _maker(name: str) -> Callable[..., object]:
 
 def glossary() -> str:
     """The report's own glossary."""
-    from harness.report.page import GLOSSARY
+    from harness.report.glossary import glossary as report_glossary
 
-    terms = "\n\n".join(f"**{term}**\n\n{text}" for term, text in GLOSSARY)
+    terms = "\n\n".join(f"**{term}**\n\n{text}" for term, text in report_glossary())
     return f"# Glossary\n\nThe words of the report, as each page explains them at its end.\n\n{terms}\n"
 
 

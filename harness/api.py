@@ -338,12 +338,12 @@ class Results:
         """One row per planned run; see the reference of the table `runs` for its columns.
 
         Among them are `trial` (its id), one column per axis, `seed`, `status` (finished, crashed, missing), `verdict`
-        (ok, failed, diverged, near chance), `final_score`, `best_score`, `final_train_loss`, `majority_score` and
+        (ok, failed, diverged, at chance), `final_score`, `best_score`, `final_train_loss`, `majority_score` and
         `command` (trains it again). Counts are `Int64` and texts `string`, so that what is not known is `<NA>`.
         """
-        from harness.analysis import cells
+        from harness.analysis import verdicts
 
-        return typed(cells.runs(self.study), self.study.axes)
+        return typed(verdicts.runs(self.study), self.study.axes)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
