@@ -12,15 +12,10 @@ PAGE = ROOT / "ARCHITECTURE.md"
 BEGIN, END = "<!-- wings: made by docs/wings.py -->\n", "<!-- end of wings -->\n"
 
 
-def wings() -> dict[str, tuple[str, int, int]]:
-    """Each wing's one line, number of files and number of lines."""
-    found = {}
-    for folder in sorted((ROOT / "harness").iterdir()):
-        if (init := folder / "__init__.py").is_file():
-            files = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
-            line = (ast.get_docstring(ast.parse(init.read_text())) or "").splitlines()[0]
-            found[folder.name] = (line, len(files), sum(len(path.read_text().splitlines()) for path in files))
-    return found
+def wings() -> dict[str, str]:
+    """Each wing's one line, from its `__init__`."""
+    inits = sorted((ROOT / "harness").glob("*/__init__.py"))
+    return {path.parent.name: (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0] for path in inits}
 
 
 def imports(names: set[str]) -> dict[str, set[str]]:
@@ -45,8 +40,7 @@ def picture() -> str:
     parts = wings()
     reads = imports(set(parts))
     lines = ["```mermaid", "graph BT"]
-    for name, (line, files, length) in parts.items():
-        lines.append(f'    {name}["<b>{name}/</b> {files} files, {round(length, -2):,} lines<br/>{line.rstrip(".")}"]')
+    lines += [f'    {name}["<b>{name}/</b><br/>{line.rstrip(".")}"]' for name, line in parts.items()]
     for name in parts:
         through = set().union(*(reachable(reads, other) for other in reads[name])) if reads[name] else set()
         lines += [f"    {other} --> {name}" for other in sorted(reads[name] - through)]

@@ -2,6 +2,8 @@
 
 import ast
 import graphlib
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -84,6 +86,11 @@ def imported(name: str) -> tuple[set[str], set[str]]:
 
 def test_every_module_lies_in_a_wing() -> None:
     assert {name.partition(".")[0] for name in modules()} - {"__init__", "__main__", "api"} == set(WINGS)
+
+
+def test_the_picture_in_architecture_md_is_the_codes() -> None:
+    script = PACKAGE.parent / "docs" / "wings.py"
+    subprocess.run([sys.executable, str(script), "--check"], check=True)
 
 
 def test_a_wing_imports_earlier_wings_only() -> None:
