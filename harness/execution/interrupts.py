@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from harness.common.text import count_noun
-from harness.training.checkpoints import StateKept
+from harness.training.checkpoints import StopTraining
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM was received: what was trained is kept, the rest is missing."""
 
 
-class TimeUp(StateKept):
+class TimeUp(StopTraining):
     """The time limit is over; no Exception, which would be kept as a trial's error."""
 
 

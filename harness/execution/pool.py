@@ -14,7 +14,7 @@ from harness.config.trials import Trial
 from harness.execution.packing import Job
 from harness.execution.preflight import Preflight
 from harness.execution.train_pack import NO_MEMORY, REFUSED, Result, WorkerSetup
-from harness.training.checkpoints import StateKept
+from harness.training.checkpoints import StopTraining
 
 _UNKEPT = re.compile(r"^(?:[\w.]+\.)?UnkeptError: (.+)$", re.MULTILINE)
 
@@ -81,7 +81,7 @@ class LeftError(Exception):
     """A pack is left in mid-training, as `Pool.leave` asked."""
 
 
-class PutOffError(LeftError, StateKept):
+class PutOffError(LeftError, StopTraining):
     """A pack is left in mid-training and its state is kept, as `Pool.leave` asked."""
 
 

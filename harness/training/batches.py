@@ -123,10 +123,10 @@ class Batches:
 
     def draw(self, step: int) -> Batch:
         """The batch of an update, counted from 0; the first of an epoch draws its order."""
-        place, size = step % self._pack.epoch_steps, self._pack.recipe.batch_size
-        if place == 0:
+        number, size = step % self._pack.epoch_steps, self._pack.recipe.batch_size
+        if number == 0:
             self.order = torch.stack([self._epoch(generator) for generator in self.streams])
-        rows = self.order[:, place * size : (place + 1) * size]  # [L, B]
+        rows = self.order[:, number * size : (number + 1) * size]  # [L, B]
         return Batch(rows, list(range(len(rows))), step)
 
     def _epoch(self, generator: torch.Generator) -> Tensor:

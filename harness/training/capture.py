@@ -78,7 +78,7 @@ def _checked(
     with torch.cuda.stream(stream):
         others = [_others(given, fixed, turn) for turn in (1, 2)]
         expected = [_fingerprints([*function(values), *written]) for values in others]
-        arguments = [one if one.data_ptr() in fixed else one.clone() for one in given]
+        arguments = [tensor if tensor.data_ptr() in fixed else tensor.clone() for tensor in given]
     torch.cuda.synchronize()
     gc.collect()
     torch.cuda.empty_cache()
@@ -87,8 +87,8 @@ def _checked(
         results = function(arguments)
     captured = Capture(arguments, results, graph)
     for turn, (values, wanted) in enumerate(zip(others, expected, strict=True), 1):
-        for one in written:
-            one.zero_()
+        for tensor in written:
+            tensor.zero_()
         replayed = _fingerprints([*captured(values), *written])
         for number, (a, b) in enumerate(zip(replayed, wanted, strict=True)):
             if not torch.equal(a, b):
@@ -98,7 +98,10 @@ def _checked(
 
 def _others(given: Sequence[Tensor], fixed: Collection[int], turn: int) -> list[Tensor]:
     """Other values of the same layout and range."""
-    return [one if one.data_ptr() in fixed or not one.dim() else torch.roll(one, turn, dims=-1) for one in given]
+    return [
+        tensor if tensor.data_ptr() in fixed or not tensor.dim() else torch.roll(tensor, turn, dims=-1)
+        for tensor in given
+    ]
 
 
 def _fingerprints(values: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
-"""The state of a pack in training, kept on the disk: a pack that was killed goes on from there.
+"""Checkpoints: the state of a pack in training on the disk, from which a pack that was killed is resumed.
 
-A result never depends on it: a checkpoint serves the pack that wrote it, where all that decides a bit is as it was.
+A result never depends on one: it serves only the pack that wrote it, where all that decides a bit is as it was.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _KEY = "harness"
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
-class StateKept(BaseException):
-    """Raised by a pack's `progress`: its training ends there and, where it has a checkpoint, goes on another time."""
+class StopTraining(BaseException):
+    """Raised by a callback: training ends there and, where there is a checkpoint, is resumed from it another time."""
 
 
 class _Writer(BaseModel):
-    """Who may go on from a checkpoint: the same trials in the same order, computed in the same way."""
+    """Who may resume from a checkpoint: the same trials in the same order, computed in the same way."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,11 +63,11 @@ class Checkpoints:
     """The checkpoints of a sweep's packs: `<hash of the trials' ids>.safetensors` in a folder beside their records.
 
     A node of a cluster that does not see the folder keeps them among its temporary files under the same name: a pack
-    that is tried again there goes on, on another node or in a later sweep's packing it begins anew.
+    that is tried again there is resumed; on another node, or packed otherwise by a later sweep, it starts over.
     """
 
     folder: Path
-    minutes: float  # between two of a pack; infinite: go on from what there is and write none
+    minutes: float  # between two of a pack; infinite: resume from what there is and write none
 
     def of(self, trials: Sequence[Trial], environment: Environment) -> Checkpoint:
         """The checkpoint of a pack that is about to be trained."""
@@ -86,12 +86,12 @@ class Checkpoints:
         headers = [(path, header) for path in files if (header := _header(path))]
         packs: dict[Path, tuple[Trial, ...]] = {}
         taken: set[str] = set()
-        for path, header in sorted(headers, key=lambda found: (-found[1].seconds, found[0])):
+        for path, header in sorted(headers, key=lambda item: (-item[1].seconds, item[0])):
             ids = header.writer.trials
             alone = len({*taken, *ids}) == len(taken) + len(ids)
             if path.name == _name(ids) and alone and known.keys() >= set(ids):
                 taken.update(ids)
-                packs[path] = tuple(known[one] for one in ids)
+                packs[path] = tuple(known[trial] for trial in ids)
         for path in files:
             if path not in packs:
                 path.unlink()
@@ -123,10 +123,12 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def read(self, made_of_sha256: str) -> tuple[Mapping[str, Tensor], float] | None:
-        """The state to go on from and the seconds trained so far; None where training begins anew.
+        """The state to resume from and the seconds trained so far; None where training starts over.
 
-        `made_of_sha256` tells what the run is made of beside its recipes. A file that is cut short, changed, of
-        another pack or computed in another way is removed.
+        A file that is cut short, changed, of another pack or computed in another way is removed.
+
+        Args:
+            made_of_sha256: a hash of what the run is made of beside its recipes.
         """
         self._writer = _Writer(
             trials=self._trials, environment=self._environment, code_sha256=_code(), made_of_sha256=made_of_sha256
@@ -149,11 +151,11 @@ class Checkpoint:
 
     def write(self, state: Mapping[str, Tensor], seconds: float) -> None:
         """Keep a state whole in the place of the one before; a disk that can't take it stops no training."""
-        here = {name: value.cpu().contiguous() for name, value in state.items()}
-        header = _Header(writer=self._writer, seconds=seconds, crc32=crc32(here, seconds))
+        on_cpu = {name: value.cpu().contiguous() for name, value in state.items()}
+        header = _Header(writer=self._writer, seconds=seconds, crc32=crc32(on_cpu, seconds))
         with suppress(OSError, safetensors.SafetensorError):
             self.path.parent.mkdir(mode=0o700, exist_ok=True)
-            save(self.path, here, header)
+            save(self.path, on_cpu, header)
         self._last = time.monotonic()
 
     def returned(self) -> None:
@@ -198,18 +200,18 @@ def _header(path: Path) -> _Header | None:
 
 
 def _remove(path: Path) -> None:
-    for one in (path, *path.parent.glob(f".{path.name}.*.tmp")):
+    for file in (path, *path.parent.glob(f".{path.name}.*.tmp")):
         with suppress(OSError):
-            one.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
 
 def crc32(state: Mapping[str, Tensor], seconds: float) -> int:
     """A checksum over names, types, shapes and values."""
-    found = zlib.crc32(repr(seconds).encode())
+    checksum = zlib.crc32(repr(seconds).encode())
     for name, value in sorted(state.items()):
-        found = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), found)
-        found = zlib.crc32(value.numpy().data, found)
-    return found
+        checksum = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), checksum)
+        checksum = zlib.crc32(value.numpy().data, checksum)
+    return checksum
 
 
 @lru_cache(maxsize=1)

@@ -91,7 +91,7 @@ def _kernel() -> Any:
         lane = tl.program_id(1)
         at = block * BLOCK + tl.arange(0, BLOCK)
         inside = at < size
-        here = lane.to(tl.int64) * stride + at
+        address = lane.to(tl.int64) * stride + at
         clip = tl.load(settings + lane)
         beta1 = tl.load(settings + lanes + lane)
         rest1 = tl.load(settings + 2 * lanes + lane)
@@ -100,15 +100,15 @@ def _kernel() -> Any:
         eps = tl.load(settings + 5 * lanes + lane)
         step = tl.load(settings + 6 * lanes + lane)
         decay = tl.load(settings + 7 * lanes + lane)
-        w = tl.load(weights + here, mask=inside, other=0.0)
-        g = tl.load(gradient + here, mask=inside, other=0.0) * clip
-        m = tl.load(first + here, mask=inside, other=0.0) * beta1 + g * rest1
-        v = tl.load(second + here, mask=inside, other=0.0) * beta2 + g * g * rest2
+        w = tl.load(weights + address, mask=inside, other=0.0)
+        g = tl.load(gradient + address, mask=inside, other=0.0) * clip
+        m = tl.load(first + address, mask=inside, other=0.0) * beta1 + g * rest1
+        v = tl.load(second + address, mask=inside, other=0.0) * beta2 + g * g * rest2
         new = w - tl.div_rn(m, tl.sqrt_rn(v) + eps) * step
         new = new - new * tl.load(decayed + at, mask=inside, other=0.0) * decay
-        tl.store(weights + here, new, mask=inside)
-        tl.store(first + here, m, mask=inside)
-        tl.store(second + here, v, mask=inside)
+        tl.store(weights + address, new, mask=inside)
+        tl.store(first + address, m, mask=inside)
+        tl.store(second + address, v, mask=inside)
         move = tl.where(inside, new - w, 0.0)
         tl.store(sums + lane * sums_stride + block, tl.sum(w * w, axis=0))
         tl.store(sums + (lanes + lane) * sums_stride + block, tl.sum(move * move, axis=0))

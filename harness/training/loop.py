@@ -14,7 +14,7 @@ import torch
 
 from harness.config.trials import Trial
 from harness.training.callbacks import Callback
-from harness.training.checkpoints import Checkpoint, StateKept
+from harness.training.checkpoints import Checkpoint, StopTraining
 from harness.training.numerics import deterministic_numerics
 from harness.training.outcome import LaneResult, lane_results
 from harness.training.run import TrainingRun, set_up
@@ -37,7 +37,8 @@ def train(
         pack: trials that share their recipes' `shape`.
         device: `cpu` or a CUDA device.
         threads: CPU threads that torch computes with; a part of what decides the last bits.
-        checkpoint: training goes on from it, and is saved in it when it is due and where a callback raises StateKept.
+        checkpoint: training is resumed from it, and saved in it when that is due and where a callback raises
+                StopTraining.
         callbacks: called after every update (progress, early-warning signals, a pruner).
         record: whether the results have what the diagnosis reads.
         compiled: whether the steps of whole batches are compiled, which changes their last bits.
@@ -66,7 +67,7 @@ def train(
             try:
                 for callback in callbacks:
                     callback(run)
-            except StateKept:
+            except StopTraining:
                 if checkpoint is not None:
                     checkpoint.write(run.state(), time.monotonic() - started)
                 raise

@@ -136,8 +136,8 @@ class LaneOptimizer(ABC):
         assert self._parts is not None, "a recipe that tells layers apart needs parts"
         return self._parts
 
-    def _over(self, table: Sequence[Sequence[float]], here: slice = slice(None)) -> Tensor:
-        return self._known.spread(table, here, self.weights.dtype)
+    def _over(self, table: Sequence[Sequence[float]], columns: slice = slice(None)) -> Tensor:
+        return self._known.spread(table, columns, self.weights.dtype)
 
     def _clip_tensors(self, gradient: Tensor, limit: float) -> None:
         norms = self._tensor_norms(gradient)
@@ -169,13 +169,13 @@ class LaneAdamW(LaneOptimizer):
         self._rest1 = self._lanes([1 - r.beta1 for r in recipes])
         self._rest2 = self._lanes([1 - r.beta2 for r in recipes])
         self._eps = self._lanes([r.eps for r in recipes])
-        here = self.weights.device
+        device = self.weights.device
         self._fused = (
             type(self) is LaneAdamW
-            and here.type == "cuda"
+            and device.type == "cuda"
             and not self._layered
             and not self._pulling
-            and fused.works(here.index or 0)
+            and fused.works(device.index or 0)
         )
 
     @property
@@ -206,19 +206,19 @@ class LaneAdamW(LaneOptimizer):
             # The first update of a layer has the correction of a first update.
             whole = correction(count, r)
             ratios.append([f * (correction(t, r) / whole) for f, t in zip(by_slot, counts, strict=True)])
-        for here in self._stretches():
-            w, g, m, v = (x[:, here] for x in (self.weights, gradient, self.first, self.second))  # [L, width]
+        for columns in self._stretches():
+            w, g, m, v = (x[:, columns] for x in (self.weights, gradient, self.first, self.second))  # [L, width]
             g.mul_(clip)
             m.mul_(self._beta1).addcmul_(g, self._rest1)
             v.mul_(self._beta2).addcmul_(g.mul_(g), self._rest2)  # the gradient is spent
             denominator = torch.sqrt(v, out=g).add_(self._eps)
             update = torch.div(m, denominator, out=denominator)
             if layers:
-                update.mul_(self._over(ratios, here))  # by exactly 1 in lanes without
+                update.mul_(self._over(ratios, columns))  # by exactly 1 in lanes without
             w.addcmul_(update, step, value=-1)
             if self._decays:
-                decayed = w * self.decayed[here]
-                w.addcmul_(decayed.mul_(self._over(factors, here)) if layers else decayed, decay, value=-1)
+                decayed = w * self.decayed[columns]
+                w.addcmul_(decayed.mul_(self._over(factors, columns)) if layers else decayed, decay, value=-1)
 
 
 class LaneSGD(LaneOptimizer):
@@ -235,16 +235,16 @@ class LaneSGD(LaneOptimizer):
 
     def _update(self, gradient: Tensor, clip: Tensor, rates: list[float], layers: Layers | None) -> None:
         step = self._lanes(rates)
-        factors = [one[0] for one in layers] if layers else []
-        trained = [[float(f > 0) for f in one] for one in factors]
-        for here in self._stretches():
-            w, g, b = (x[:, here] for x in (self.weights, gradient, self.first))  # [L, width]
+        factors = [of_lane[0] for of_lane in layers] if layers else []
+        trained = [[float(f > 0) for f in of_lane] for of_lane in factors]
+        for columns in self._stretches():
+            w, g, b = (x[:, columns] for x in (self.weights, gradient, self.first))  # [L, width]
             g.mul_(clip)
             if self._decays:
-                decayed = w * self.decayed[here]
-                g.addcmul_(decayed.mul_(self._over(trained, here)) if layers else decayed, self._weight_decay)
+                decayed = w * self.decayed[columns]
+                g.addcmul_(decayed.mul_(self._over(trained, columns)) if layers else decayed, self._weight_decay)
             b.mul_(self._momentum).add_(g)
-            w.addcmul_(b * self._over(factors, here) if layers else b, step, value=-1)
+            w.addcmul_(b * self._over(factors, columns) if layers else b, step, value=-1)
 
 
 class LaneLAMB(LaneAdamW):
@@ -259,8 +259,10 @@ class LaneLAMB(LaneAdamW):
         self.second.mul_(self._beta2).addcmul_(gradient.mul_(gradient), self._rest2)  # the gradient is spent
         for lane, (rate, r) in enumerate(zip(rates, self.recipes, strict=True)):
             factors, counts = layers[lane] if layers else ([1.0], [self.done + 1])
-            one, two = ([1 - beta**t if r.bias_correction else 1.0 for t in counts] for beta in (r.beta1, r.beta2))
-            first, second = ((self._over([c])[0] if layers else c[0]) for c in (one, two))
+            rests1, rests2 = (
+                [1 - beta**t if r.bias_correction else 1.0 for t in counts] for beta in (r.beta1, r.beta2)
+            )
+            first, second = ((self._over([c])[0] if layers else c[0]) for c in (rests1, rests2))
             w, u = self.weights[lane], gradient[lane]
             torch.sqrt(self.second[lane] / second, out=u).add_(r.eps)
             torch.div(self.first[lane] / first, u, out=u)
@@ -287,10 +289,10 @@ class LaneAdafactor(LaneOptimizer):
 
     def _prepare(self) -> None:
         groups: dict[tuple[int, ...], list[int]] = {}  # shape -> its parameters, which are computed together
-        for place, value in enumerate(self._known.values):
-            groups.setdefault(tuple(value.shape), []).append(place)
+        for number, value in enumerate(self._known.values):
+            groups.setdefault(tuple(value.shape), []).append(number)
         self._groups = list(groups.items())
-        sizes = [len(places) * self._moments(shape) for shape, places in self._groups]
+        sizes = [len(numbers) * self._moments(shape) for shape, numbers in self._groups]
         # Group by group, of the matrices' rows and then of their columns.
         self.second = self.weights.new_zeros(len(self.weights), sum(sizes))
         self._seconds = [torch.split(second, sizes) for second in self.second]
@@ -312,13 +314,13 @@ class LaneAdafactor(LaneOptimizer):
             factors, counts = layers[lane] if layers else ([1.0], [self.done + 1])
             betas = [1 - count**self._DECAY_RATE for count in counts]
             parts = torch.split(gradient[lane], list(self._known.sizes))
-            found: list[Tensor] = [gradient[lane]] * len(parts)
-            for (shape, places), second in zip(self._groups, self._seconds[lane], strict=True):
-                own = [betas[self._known.slots[place]] if layers else betas[0] for place in places]
-                update = self._direction(torch.stack([parts[place] for place in places]), shape, second, own)
-                for place, one in zip(places, update, strict=True):
-                    found[place] = one.reshape(-1)
-            update, w = torch.cat(found), self.weights[lane]
+            updates: list[Tensor] = [gradient[lane]] * len(parts)
+            for (shape, numbers), second in zip(self._groups, self._seconds[lane], strict=True):
+                own = [betas[self._known.slots[number]] if layers else betas[0] for number in numbers]
+                update = self._direction(torch.stack([parts[number] for number in numbers]), shape, second, own)
+                for number, of_parameter in zip(numbers, update, strict=True):
+                    updates[number] = of_parameter.reshape(-1)
+            update, w = torch.cat(updates), self.weights[lane]
             over = self._over([factors])[0] if layers else None
             if r.weight_decay:
                 w.addcmul_(w, self.decayed if over is None else self.decayed * over, value=-rate * r.weight_decay)
@@ -327,17 +329,17 @@ class LaneAdafactor(LaneOptimizer):
     def _direction(self, g: Tensor, shape: tuple[int, ...], second: Tensor, betas: list[float]) -> Tensor:
         """What parameters of one shape move by at a rate of 1, [G, *shape], of their gradients [G, numel]."""
         count, g = len(betas), g.view(-1, *shape)
-        kept, rest = (g.new_tensor(values)[:, None] for values in (betas, [1 - beta for beta in betas]))  # [G, 1]
+        decay, rest = (g.new_tensor(values)[:, None] for values in (betas, [1 - beta for beta in betas]))  # [G, 1]
         squares = g.square().add_(self._EPS)
         if len(shape) < 2:
             second = second.view(count, -1)
-            second.mul_(kept).add_(squares.view(count, -1) * rest)
+            second.mul_(decay).add_(squares.view(count, -1) * rest)
             update = second.rsqrt().view(g.shape).mul_(g)
         else:
             outer = count * math.prod(shape[:-1])
             rows, columns = second[:outer].view(count, -1), second[outer:].view(count, -1)
-            rows.mul_(kept).add_(squares.mean(dim=-1).view(count, -1) * rest)
-            columns.mul_(kept).add_(squares.mean(dim=-2).view(count, -1) * rest)
+            rows.mul_(decay).add_(squares.mean(dim=-1).view(count, -1) * rest)
+            columns.mul_(decay).add_(squares.mean(dim=-2).view(count, -1) * rest)
             by_row = rows.view(count, *shape[:-1])
             scale = (by_row / by_row.mean(dim=-1, keepdim=True)).rsqrt_()[..., None]  # [G, …, r, 1]
             update = scale * columns.view(count, *shape[:-2], 1, shape[-1]).rsqrt()  # [G, …, r, c]

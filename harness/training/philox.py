@@ -49,8 +49,8 @@ def keep_by_torch(seeds: Tensor, cuts: Tensor, update: int, call: int, counters:
     packed = constant
     for number, word in enumerate(words):
         for half in (0, 1):
-            kept = (word >> 16 * half & 0xFFFF) >= cuts[:, None]
-            packed = packed | kept.long() << 8 * (2 * number + half)
+            keeps = (word >> 16 * half & 0xFFFF) >= cuts[:, None]
+            packed = packed | keeps.long() << 8 * (2 * number + half)
     return packed
 
 

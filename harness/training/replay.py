@@ -42,7 +42,7 @@ _VIEWS = (
 
 def layout(arguments: Sequence[Tensor]) -> Layout:
     """What a recording depends on beside the function: shape, strides, offset, type and device of each argument."""
-    return tuple((*_place(one), one.dtype, one.device) for one in arguments)
+    return tuple((*_place(argument), argument.dtype, argument.device) for argument in arguments)
 
 
 def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
@@ -59,8 +59,8 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
 
         def play(given: Sequence[Tensor]) -> list[Tensor]:
             with torch.inference_mode():
-                found: list[Tensor] = graph(*given)
-            return found
+                results: list[Tensor] = graph(*given)
+            return results
 
         others = with_other_values(arguments)
         once, again = function(others), play(others)
@@ -72,7 +72,7 @@ def record(function: Function, arguments: Sequence[Tensor]) -> Function | None:
 
 def with_other_values(arguments: Sequence[Tensor]) -> list[Tensor]:
     """Arguments of the same layout with other values, to check a recording with."""
-    return [_other(one) for one in arguments]
+    return [_other(argument) for argument in arguments]
 
 
 def _other(tensor: Tensor) -> Tensor:
@@ -96,29 +96,29 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: dict[str, Tensor] = {}
         self.copies = WeakTensorKeyDictionary()  # of what doesn't follow from the arguments
         self.filled: set[int] = set()  # memory that what follows from the arguments was written to
-        for number, one in enumerate(arguments):
-            self._know(one, self.graph.placeholder(f"given_{number}"))
+        for number, argument in enumerate(arguments):
+            self._know(argument, self.graph.placeholder(f"given_{number}"))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operation and write it down."""
         if func is _aten._local_scalar_dense.default:
             raise ValueError("what follows a number that the host reads depends on it")
         kwargs = kwargs or {}
-        found = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         if func is _aten._to_copy.default and not self._given(args[0]):
             # The same at every call, and a graph of a GPU can't wait for the host's memory: a constant from here on.
-            self.copies[found] = True
-            return found
+            self.copies[result] = True
+            return result
         if func._schema.is_mutable:
-            self._written([one for one in args if isinstance(one, Tensor)])
+            self._written([tensor for tensor in args if isinstance(tensor, Tensor)])
         node = self.graph.call_function(func, tree_map(self._named, tuple(args)), tree_map(self._named, kwargs))
-        if isinstance(found, Tensor):
-            self._know(found, node)
+        if isinstance(result, Tensor):
+            self._know(result, node)
         else:
-            for number, one in enumerate(found or ()):
-                if isinstance(one, Tensor):
-                    self._know(one, self.graph.call_function(operator.getitem, (node, number)))
-        return found
+            for number, tensor in enumerate(result or ()):
+                if isinstance(tensor, Tensor):
+                    self._know(tensor, self.graph.call_function(operator.getitem, (node, number)))
+        return result
 
     def of(self, results: Sequence[Tensor], *, simplified: bool = True) -> fx.GraphModule:
         """What gives such results from other arguments.
@@ -126,7 +126,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Simplified, its views say where in an argument's memory they lie; a compiler that moves arguments needs them as
         they were.
         """
-        self.graph.output([self._named(one) for one in results])
+        self.graph.output([self._named(tensor) for tensor in results])
         if simplified:
             _simplify(self.graph)
         return fx.GraphModule(self.constants, self.graph)
@@ -138,25 +138,25 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _written(self, tensors: Sequence[Tensor]) -> None:
         """Take note of an operation that writes to one of these what follows from the others."""
-        if any(one in self.copies for one in tensors):
+        if any(tensor in self.copies for tensor in tensors):
             raise ValueError("what was taken for a constant is written to")
-        if any(self._given(one) for one in tensors):
-            self.filled.update(_memory(one) for one in tensors)
+        if any(self._given(tensor) for tensor in tensors):
+            self.filled.update(_memory(tensor) for tensor in tensors)
 
     def _know(self, tensor: Tensor, node: fx.Node) -> None:
         node.meta["place"] = _place(tensor)
         node.meta["given"] = node.op == "placeholder" or any(map(_follows, node.all_input_nodes))
         self.nodes[tensor] = node
 
-    def _named(self, one: Any) -> Any:
-        if not isinstance(one, Tensor):
-            return one
-        if one not in self.nodes:
+    def _named(self, tensor: Any) -> Any:
+        if not isinstance(tensor, Tensor):
+            return tensor
+        if tensor not in self.nodes:
             name = f"constant_{len(self.constants)}"
-            self.constants[name] = one
+            self.constants[name] = tensor
             with self.graph.inserting_before(next(iter(self.graph.nodes))):
-                self._know(one, self.graph.get_attr(name))
-        return self.nodes[one]
+                self._know(tensor, self.graph.get_attr(name))
+        return self.nodes[tensor]
 
 
 def _memory(tensor: Tensor) -> int:
@@ -183,16 +183,16 @@ def _simplify(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.op != "call_function" or node.target not in _VIEWS or not isinstance(node.args[0], fx.Node):
             continue
-        root, place = roots.get(node.args[0], node.args[0]), node.meta["place"]
-        if place == root.meta["place"]:
+        root, lies = roots.get(node.args[0], node.args[0]), node.meta["place"]
+        if lies == root.meta["place"]:
             view = root
-        elif (root, place) in views:
-            view = views[root, place]
+        elif (root, lies) in views:
+            view = views[root, lies]
         else:
             with graph.inserting_before(node):
-                view = graph.call_function(_aten.as_strided.default, (root, *place))
-            view.meta["place"] = place
-            views[root, place] = view
+                view = graph.call_function(_aten.as_strided.default, (root, *lies))
+            view.meta["place"] = lies
+            views[root, lies] = view
         node.replace_all_uses_with(view)
         roots[node] = roots[view] = root
     graph.eliminate_dead_code()

@@ -108,7 +108,7 @@ class LossAndGradient:
             for width, lanes in groups.items():
                 whole = len(lanes) == count
                 views = arguments if whole else {name: view[lanes] for name, view in arguments.items()}
-                also_read = {name: part[lanes, :, place] for place, name in enumerate(batch.also_read, start=1)}
+                also_read = {name: part[lanes, :, number] for number, name in enumerate(batch.also_read, start=1)}
                 own = replace(batch, rows=part[lanes, :, 0], lanes=lanes, call=number, also_read=also_read)
                 loss = self._losses(views, *self._read(views, own, width, all_lanes=False)) / size  # [lanes]
                 losses[lanes] += loss.detach()

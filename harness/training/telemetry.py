@@ -34,15 +34,15 @@ def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
     attention`, …, `pooler`, `head`; the lowest layer is 1. `names` are in the module's order.
     """
     slots = slots_of(names, head)
-    found = []
+    parts = []
     for name, slot in slots.items():
         if name in head:
-            found.append("head")
+            parts.append("head")
         elif (match := _LAYER.search(name)) is None:
-            found.append("pooler" if slot == 1 else "embeddings")
+            parts.append("pooler" if slot == 1 else "embeddings")
         else:
-            found.append(f"{int(match[1]) + 1} {'attention' if _ATTENTION.search(match[2]) else 'feed-forward'}")
-    return found
+            parts.append(f"{int(match[1]) + 1} {'attention' if _ATTENTION.search(match[2]) else 'feed-forward'}")
+    return parts
 
 
 class Telemetry:
@@ -57,11 +57,11 @@ class Telemetry:
         self._stretches: list[tuple[int, int, int]] = []
         start = 0
         for name, size in zip(of, sizes, strict=True):
-            place = self.layers.index(name)
-            if self._stretches and self._stretches[-1][0] == place:
-                self._stretches[-1] = place, self._stretches[-1][1], start + size
+            group = self.layers.index(name)
+            if self._stretches and self._stretches[-1][0] == group:
+                self._stretches[-1] = group, self._stretches[-1][1], start + size
             else:
-                self._stretches.append((place, start, start + size))
+                self._stretches.append((group, start, start + size))
             start += size
         self.updates: list[int] = []  # R, counted from 1
         self.layer_norms: list[Tensor] = []  # R × [L, G]
@@ -108,9 +108,9 @@ class Telemetry:
         norms = _norms(self._sliced[1])  # [L, stretches]
         if len(self._stretches) == len(self.layers):
             return norms
-        places = to_device(torch.tensor([place for place, _, _ in self._stretches]), values.device)
+        of_stretches = to_device(torch.tensor([group for group, _, _ in self._stretches]), values.device)
         squares = torch.zeros(len(values), len(self.layers), dtype=torch.float64, device=values.device)
-        return squares.index_add_(1, places, norms.double().square()).sqrt().float()
+        return squares.index_add_(1, of_stretches, norms.double().square()).sqrt().float()
 
     def evaluation(self, logits: np.ndarray, vectors: Tensor | None) -> None:
         """Record what logits [L, N, C] predict, and the spread of the vectors [L, n, H] that the head reads; None where
@@ -142,7 +142,7 @@ class Telemetry:
     def of(self, lane: int, steps: int, evaluations: int) -> Recording:
         """What was recorded of a lane in its first `steps` updates and `evaluations`."""
         count = sum(update <= steps for update in self.updates)
-        vectors = np.array([found[min(lane, len(found) - 1)] for found in self.vectors[:evaluations]])
+        vectors = np.array([of_lanes[min(lane, len(of_lanes) - 1)] for of_lanes in self.vectors[:evaluations]])
         vectors = vectors.reshape(-1, 2)  # [E, 2], also where there is none
         if not self._fetched or len(self._fetched[0]) != len(self.updates):
             norms = (self.layer_norms, self.update_norms, self.weight_norms)
@@ -154,7 +154,7 @@ class Telemetry:
             layer_norm=layer_norm,
             update_norm=update_norm,
             weight_norm=weight_norm,
-            predicted=np.array([found[lane] for found in self.predicted[:evaluations]], dtype=np.int32),
+            predicted=np.array([of_lanes[lane] for of_lanes in self.predicted[:evaluations]], dtype=np.int32),
             cls_rank=vectors[:, 0],
             cls_cosine=vectors[:, 1],
         )
@@ -162,7 +162,7 @@ class Telemetry:
 
 def _norms(values: Sequence[Sequence[Tensor]]) -> Tensor:
     """The Euclidean norm of each of L × K vectors, [L, K]; each by itself, so that the others change no bit of it."""
-    return torch.stack(torch._foreach_norm([one for row in values for one in row])).view(len(values), -1)
+    return torch.stack(torch._foreach_norm([vector for row in values for vector in row])).view(len(values), -1)
 
 
 def _histograms(logits: np.ndarray) -> np.ndarray:
@@ -205,19 +205,19 @@ def vectors(module: nn.Module, causal: bool) -> Iterator[list[Tensor]]:
 
     That is the last layer's vector of the first position, or of the last real one in a decoder.
     """
-    found: list[Tensor] = []
+    read: list[Tensor] = []
 
     def keep(encoder: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         hidden: Tensor = output[0]  # [B, T, H]
         if not causal:
-            found.append(hidden[:, 0])
+            read.append(hidden[:, 0])
             return
         real = masks.lengths_of(kwargs["attention_mask"])
-        found.append(hidden.gather(1, (real - 1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0])
+        read.append(hidden.gather(1, (real - 1)[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0])
 
     encoder: Any = module
     handle = encoder.base_model.register_forward_hook(keep, with_kwargs=True)
     try:
-        yield found
+        yield read
     finally:
         handle.remove()

@@ -109,8 +109,8 @@ class _ApplyMasks(TorchFunctionMode):
             mask = self.masks[self.used : self.used + x.numel()].view(x.shape)
             self.used += x.numel()
             # Never in bf16, where the scale would be rounded; as a rule it is added to float32 next.
-            kept = x.float() * mask
-            return kept * self.scale if mask.dtype == torch.bool else kept
+            masked = x.float() * mask
+            return masked * self.scale if mask.dtype == torch.bool else masked
         return func(*args, **(kwargs or {}))
 
 
@@ -155,21 +155,21 @@ class Masks:
                 chosen = to_device(torch.tensor(lanes), self.device)
                 keys, limits = keys[chosen], limits[chosen]
             return philox.keep(keys, limits, update, call, draws, out)
-        kept = torch.empty(len(lanes), draws)
+        masks = torch.empty(len(lanes), draws)
         bits = torch.empty((draws + 3) // 4, dtype=torch.int64)
         for row, lane in enumerate(lanes):
             bits.random_(-(2**63), None, generator=self.streams[lane])
             drawn, cut = bits.view(torch.int16)[:draws], self.cuts[lane]
             if cut is not None:
-                torch.ge(drawn, cut - 32768, out=kept[row])
+                torch.ge(drawn, cut - 32768, out=masks[row])
                 continue
             start = 0
             for count, rate in sites:
                 site, own = slice(start, start + count), round(rate * _PARTS)
-                torch.ge(drawn[site], own - 32768, out=kept[row, site])
-                kept[row, site].mul_(_scale(own))
+                torch.ge(drawn[site], own - 32768, out=masks[row, site])
+                masks[row, site].mul_(_scale(own))
                 start += count
-        return kept.mul_(self.scales[lanes, None])
+        return masks.mul_(self.scales[lanes, None])
 
     def _counted_by_site(self, lanes: Sequence[int], sites: Sequence[Site], update: int, call: int) -> Tensor:
         """Scaled masks [l, draws] where lanes leave each place its rate: the same numbers against several cuts."""
@@ -184,8 +184,8 @@ class Masks:
                 limits = torch.where(by_site, cut, self.limits[chosen])
                 scales = torch.where(by_site, _scale(cut), self.scales[chosen])
                 known[cut] = philox.keep(keys, limits, update, call, draws), scales[:, None]
-            kept, scale = known[cut]
-            torch.mul(kept[:, start : start + count], scale, out=masks[:, start : start + count])
+            keeps, scale = known[cut]
+            torch.mul(keeps[:, start : start + count], scale, out=masks[:, start : start + count])
             start += count
         return masks
 

@@ -55,9 +55,9 @@ class Mixout(Remedy):
             cut = round(self.pack.recipes[lane].mixout * 65536)
             bits = torch.empty((self.drawn + 3) // 4, dtype=torch.int64, device=weights.device)
             bits.random_(-(2**63), None, generator=self.streams[lane])
-            kept = torch.ge(bits.view(torch.int16)[: self.drawn], cut - 32768).float().mul_(65536 / (65536 - cut))
+            scale = torch.ge(bits.view(torch.int16)[: self.drawn], cut - 32768).float().mul_(65536 / (65536 - cut))
             left = (self._decision < 0) | (self.parts.slot < self.first_pretrained[lane])
-            factor = kept[self._decision.clamp(min=0)].masked_fill_(left, 1.0)
+            factor = scale[self._decision.clamp(min=0)].masked_fill_(left, 1.0)
             # Kept: w0 + (w − w0)/(1−p) = (w − p·w0)/(1−p). Replaced: w0.
             moved = pretrained + factor * (weights[lane] - pretrained)
             self.mixed[lane].copy_(torch.where(left, weights[lane], moved))

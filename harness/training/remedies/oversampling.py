@@ -26,5 +26,5 @@ class Oversampling(Remedy):
         of_rows = labels[rows]
         classes = [rows[of_rows == label] for label in torch.unique(of_rows)]
         most = max(map(len, classes))
-        more = [one[torch.randint(len(one), (most - len(one),), generator=generator)] for one in classes]
+        more = [own[torch.randint(len(own), (most - len(own),), generator=generator)] for own in classes]
         return torch.cat([*classes, *more])

@@ -47,7 +47,7 @@ class TextAugmentation(Remedy):
         """The examples, then the copies of each lane that has texts of its own."""
         blocks: dict[tuple[object, ...], int] = {}  # what decides a lane's texts -> its place among the copies
         copies: list[tuple[Rows, str | None]] = []
-        places = []
+        of_lanes = []
         for trial in self.pack.trials:
             key = (augmentation.settings(trial.recipe), trial.seeds.order_seed)
             if key not in blocks:
@@ -56,9 +56,9 @@ class TextAugmentation(Remedy):
                 copies.append(
                     augmentation.copies(raw, trial.recipe, trial.seeds.order_seed, str(self.pack.device))
                 )  # fmt: skip
-            places.append(blocks[key])
-        self.behind = torch.tensor(places)[:, None] * (self.examples * self.pack.recipe.copies)
-        self.words = [copies[place][1] for place in places]
+            of_lanes.append(blocks[key])
+        self.behind = torch.tensor(of_lanes)[:, None] * (self.examples * self.pack.recipe.copies)
+        self.words = [copies[block][1] for block in of_lanes]
         return tokenization.with_copies(
             self.pack.task, [rows for rows, _ in copies], pretrained.tokenizer(self.pack.recipe.model)
         )
