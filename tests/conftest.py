@@ -49,6 +49,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
 
 
 @pytest.fixture(scope="session")
+def uneven(tmp_path_factory: pytest.TempPathFactory, data: TaskSpec) -> TaskSpec:
+    """The small task with two thirds of its `yes` left out, so that classes are not equal."""
+    assert data.files is not None
+    head, *rows = Path(data.files.train).read_text().splitlines()
+    left = [row for place, row in enumerate(rows) if row.endswith("no") or place % 6 == 1]
+    train_file = tmp_path_factory.mktemp("uneven") / "train.tsv"
+    train_file.write_text("\n".join([head, *left]) + "\n")
+    return TaskSpec(name="uneven", files=TaskFiles(train=str(train_file), validation=data.files.validation))
+
+
+@pytest.fixture(scope="session")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
     """Sentences whose words are tagged, 40 of training, 20 of dev and 10 of test: `red` and `blue` begin a colour,
     which `good` goes on with; `old` is a time.

@@ -3,46 +3,29 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import transformers
 from cut_runs import HERE, CutError, cut, same
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.func import functional_call
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.overrides import TorchFunctionMode
-from training_runs import advance, begin, remedy
+from training_runs import rate
 from transformers.optimization import Adafactor
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, Recipe, TaskFiles, TaskSpec
-from harness.config.schedules import factor
 from harness.config.trials import Trial
-from harness.data import tasks
 from harness.models import pretrained as models
 from harness.training import loop, replayer
-from harness.training.batches import Batch
-from harness.training.callbacks import report_progress
 from harness.training.checkpoints import Checkpoints
-from harness.training.forward import word_embedding
-from harness.training.loop import update
 from harness.training.numerics import stream
-from harness.training.outcome import LaneResult, lane_results
-from harness.training.parts import slots
 from harness.training.prepare import load_task
-from harness.training.remedies.dropout import Dropout, Masks, NoDropout
-from harness.training.remedies.mixout import Mixout
-from harness.training.remedies.mixup import Mixup
-from harness.training.remedies.neftune import Neftune
-from harness.training.run import TrainingRun
 
 Make = Callable[..., Trial]
 Fields = dict[str, object]
@@ -67,34 +50,12 @@ PACKS: list[Fields] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def uneven(tmp_path_factory: pytest.TempPathFactory, data: TaskSpec) -> TaskSpec:
-    """The small task with two thirds of its `yes` left out, so that classes are not equal."""
-    assert data.files is not None
-    head, *rows = Path(data.files.train).read_text().splitlines()
-    left = [row for place, row in enumerate(rows) if row.endswith("no") or place % 6 == 1]
-    train_file = tmp_path_factory.mktemp("uneven") / "train.tsv"
-    train_file.write_text("\n".join([head, *left]) + "\n")
-    return TaskSpec(name="uneven", files=TaskFiles(train=str(train_file), validation=data.files.validation))
-
-
 # --------------------------------------------------------------------------------------- against their definitions
 
 
 def below(name: str) -> int:
     """Layers below the head of a parameter of the BERT of two layers."""
     return 3 if "embeddings" in name else 2 if "layer.0" in name else 1 if "layer.1" in name else 0
-
-
-def rate(r: Recipe, step: int, total: int) -> float:
-    """As transformers' schedules give it."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=r.lr)
-    more = {"power": r.schedule_power, "lr_end": r.schedule_end} if r.schedule == "polynomial" else {}
-    name = "constant_with_warmup" if r.schedule == "constant" else r.schedule
-    schedule = transformers.get_scheduler(
-        name, optimizer, int(r.warmup_ratio * total), total, scheduler_specific_kwargs=more
-    )
-    return r.lr * float(schedule.lr_lambdas[0](step))
 
 
 def start(one: Trial) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
@@ -317,364 +278,7 @@ shared = {
 kept = {"lr", "weight_decay", "warmup_ratio", "max_grad_norm", "max_steps", "padding"}  # no remedies of this module
 
 
-def test_mixup_draws_its_shares_from_a_beta_distribution(trial: Make) -> None:
-    """Of mean 1/2 and variance 1 / (4 (2α + 1)); a batch is mixed with all of itself, λ once a batch and lane."""
-    run = begin([trial(seed, mixup=alpha) for seed, alpha in ((1, 0.2), (2, 1.0), (2, 4.0))])
-    mixup = remedy(run, Mixup)
-    rows = torch.arange(30).view(3, 10)
-    others, shares_drawn = [], []
-    for _ in range(4000):
-        others.append(mixup.change_batch(Batch(rows, [0, 1, 2], 0), run.training).also_read["mixup"])
-        shares_drawn.append(mixup.shares)
-    assert all(torch.equal(one.sort(dim=1).values, rows) for one in others)
-    first = torch.stack([one[0] for one in others])
-    assert (first == rows[0]).float().mean().item() == pytest.approx(0.1, abs=0.006)  # 4 standard errors
-    shares = torch.stack(shares_drawn)
-    assert shares.mean(dim=0).tolist() == pytest.approx([0.5] * 3, abs=4 * math.sqrt(0.18 / 4000))
-    assert shares.var(dim=0).tolist() == pytest.approx([1 / (4 * (2 * a + 1)) for a in (0.2, 1.0, 4.0)], rel=0.06)
-
-
-def test_lanes_of_other_mixtures_are_bit_equal_alone_and_in_a_pack(trial: Make) -> None:
-    lanes: list[Fields] = [{"mixup": 0.2}, {"mixup": 4.0, "mixout": 0.5}, {"mixup": 1.0, "dropout": 0.0, "lr": 1e30}]
-    for common in ({}, {"padding": "batch"}, {"method": "lora"}, {"method": "prompt", "virtual_tokens": 3}):
-        kept = [lane for lane in lanes if "mixout" not in lane or "method" not in common]
-        trials = [trial(place, **lane, **common) for place, lane in enumerate(kept)]
-        wanted = loop.train(trials)
-        for place in range(len(trials)):
-            assert same(loop.train(trials[place : place + 1]), wanted[place : place + 1])
-    (without,) = loop.train([trial(0, method="prompt", virtual_tokens=3)])
-    assert not np.array_equal(without.curves.train_loss, wanted[0].curves.train_loss)
-
-
-@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
-def test_mixup_reads_what_every_family_reads(trial: Make, build: Callable[..., Path], kind: str) -> None:
-    """An example mixed with itself is itself."""
-    model = ModelSpec(name=f"m-{kind}", folder=str(build(kind)))
-    rows = torch.arange(8)[None]
-    found = []
-    for others in (None, rows, rows.flip(1)):
-        run = begin([trial(1, model=model, dropout=0.0, mixup=0.0 if others is None else 0.4)])
-        with torch.no_grad():
-            run.lanes.weights.mul_(8)  # a fresh model hardly looks at the words
-        batch = Batch(rows, [0], 0)
-        if others is not None:
-            remedy(run, Mixup).shares = torch.tensor([0.25])
-            batch = replace(batch, also_read={"mixup": others})
-        found.append(loss_of(run, batch))
-    assert found[1] == pytest.approx(found[0], rel=1e-5)
-    assert found[2] != pytest.approx(found[0], rel=1e-5)
-
-
-def loss_of(run: TrainingRun, batch: Batch) -> float:
-    """The loss of the only lane's batch, summed, where nothing is drawn for it."""
-    arguments = run.lanes.trained_arguments(run.lanes.weights)
-    return run.loss_and_gradient.at_one_width(arguments, batch, 1, add=False).item()
-
-
-def test_noise_is_uniform_up_to_its_bound_and_spares_padding(trial: Make) -> None:
-    """±α/√(l·D): variance a third of its square, and so a norm of about α/√3 for a text of any length."""
-    run = begin([trial(seed, neftune_alpha=alpha) for seed, alpha in ((1, 5.0), (1, 10.0), (2, 5.0))])
-    recipes, noise = run.pack.recipes, remedy(run, Neftune)
-    noise.size = 64
-    lengths = torch.tensor([[4, 25, 100]] * 3)
-    drawn = noise.draw([0, 1, 2], lengths, 100)
-    assert drawn.shape == (3, 3, 100, 64)
-    for own, recipe in zip(drawn, recipes, strict=True):
-        for of_text, length in zip(own, (4, 25, 100), strict=True):
-            count, bound = length * 64, recipe.neftune_alpha / math.sqrt(length * 64)
-            real = of_text[:length].double()
-            assert 0.98 * bound < real.abs().max().item() <= bound * (1 + 1e-6)
-            assert real.mean().item() == pytest.approx(0, abs=4 * bound / math.sqrt(3 * count))
-            assert real.var().item() == pytest.approx(bound**2 / 3, rel=4 * math.sqrt(0.8 / count))
-            assert real.norm().item() == pytest.approx(recipe.neftune_alpha / math.sqrt(3), rel=0.15)
-            assert not of_text[length:].any()
-    assert torch.equal(2 * drawn[0], drawn[1])  # the same stream, twice as loud
-    assert not torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(noise.draw([0], lengths[:1], 100)[0], drawn[0])  # the next step draws anew
-
-
-@pytest.mark.parametrize(
-    "kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2", "gpt2", "prompt"]
-)
-def test_noise_moves_the_words_that_every_family_reads(
-    trial: Make, build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    """A noise that is another word less the own one is the other word."""
-    sizes: Fields = {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else {}
-    sizes |= {"initializer_range": 0.3}  # a fresh model hardly looks at the words
-    model = ModelSpec(name=f"n-{kind}", folder=str(build("bert" if kind == "prompt" else kind, **sizes)))
-    method = {"method": "prompt", "virtual_tokens": 3} if kind == "prompt" else {}
-    plain_run, run = (begin([trial(1, model=model, dropout=0.0, neftune_alpha=a, **method)]) for a in (0.0, 1.0))
-    embedding = word_embedding(run.lanes.module)
-    name = next(name for name, value in run.lanes.module.named_parameters() if value is embedding.weight)
-    weights = run.lanes.views[name][0] if name in run.lanes.views else embedding.weight
-    batch = Batch(torch.arange(8)[None], [0], 0)
-    words = run.training.inputs(batch.rows, run.training.width)["input_ids"]
-    other = words.clone()
-    other[..., run.lanes.network.virtual + 1] = 11
-    noise = (weights[other] - weights[words]).detach()
-    monkeypatch.setattr(Neftune, "step_inputs", lambda self, reading: {"noise": noise})
-    found = [loss_of(plain_run, batch), loss_of(run, batch)]
-    plain_run.training.input_ids[:, 1] = 11
-    found.append(loss_of(plain_run, batch))
-    assert found[1] == pytest.approx(found[2], rel=1e-5)
-    assert found[1] != pytest.approx(found[0], rel=1e-5)
-
-
-class OnePass(TorchFunctionMode):
-    """The first or the second of two passes through a batch: its half of what was drawn for each place of dropout."""
-
-    def __init__(self, pool: torch.Tensor, which: int) -> None:
-        super().__init__()
-        self.pool, self.which, self.used = pool, which, 0
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is not F.dropout:
-            return func(*args, **(kwargs or {}))
-        count = 2 * args[0].numel()
-        both = self.pool[self.used : self.used + count].view(2, *args[0].shape)
-        self.used += count
-        return args[0] * both[self.which]
-
-
-@pytest.mark.parametrize("kind", ["classes", "soft", "numbers", "words"])
-@pytest.mark.parametrize("layout", [{}, {"padding": "batch", "gradient_accumulation": 2}], ids=str)
-def test_r_drop_is_its_definition(
-    trial: Make,
-    uneven: TaskSpec,
-    numbers: TaskSpec,
-    tagged: TaskSpec,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    layout: Fields,
-) -> None:
-    """Two passes by torch alone: ½ (CE₁ + CE₂) + α · ½ (KL(p‖q) + KL(q‖p)), a batch's mean, as in the method's code."""
-    task = {"numbers": numbers, "words": tagged}.get(kind, uneven)
-    soft: Fields = {"label_smoothing": 0.1, "class_weights": True} if kind == "soft" else {}
-    one = trial(4, task=task, dropout=0.3, r_drop=0.7, max_grad_norm=None, lr=1e-2, **layout, **soft)
-    run = begin([trial(5, **one.recipe.model_dump() | {"r_drop": 5.0}), one])
-    with torch.no_grad():
-        run.lanes.weights.mul_(4)  # a fresh model's answers hardly differ
-    stepping, gradients = run.optimizer.step, []
-
-    def seeing(gradient: torch.Tensor) -> torch.Tensor:
-        gradients.append(gradient[1].clone())
-        return stepping(gradient)
-
-    monkeypatch.setattr(run.optimizer, "step", seeing)
-    split, module = run.pack.task.train, copy.deepcopy(run.lanes.network.module).requires_grad_(True)
-    masks = Masks([0.3], [one.seeds.dropout_seed], torch.device("cpu"))
-    rows_of_all = torch.randperm(len(split.labels), generator=stream("order", one.seeds.order_seed))
-    labels, lengths = torch.from_numpy(split.labels), torch.from_numpy(split.lengths)
-    weight = len(labels) / (2 * torch.bincount(labels)) if kind == "soft" else None
-    for step, rows in enumerate(rows_of_all.split(8)[:3]):
-        module.load_state_dict({name: view[1].detach().clone() for name, view in run.lanes.views.items()})
-        parts = [(part, split.input_ids.shape[1]) for part in rows.split(8 // one.recipe.gradient_accumulation)]
-        if one.recipe.padding == "batch":
-            ordered = [part[torch.argsort(lengths[part], stable=True)] for part, _ in parts]
-            halves = [half for part in ordered for half in part.split(math.ceil(len(part) / 2))]
-            longest = split.input_ids.shape[1]
-            parts = [(half, min(longest, math.ceil(int(lengths[half].max()) / 4) * 4)) for half in halves]
-        loss, apart, count = torch.zeros(()), torch.zeros(()), 0
-        for part, width in parts:
-            mask = (torch.arange(width) < lengths[part, None]).long()
-            given = {"input_ids": torch.from_numpy(split.input_ids[part][:, :width]), "attention_mask": mask}
-            with torch.no_grad(), NoDropout() as counted:
-                module(**given)
-            (pool,) = masks.draw([0], [(2 * size, rate) for size, rate in counted.sites], 0, 0, whole=False)
-            logits = []
-            for which in (0, 1):
-                with OnePass(pool, which):
-                    logits.append(module(**given).logits)
-            own = labels[part]
-            if kind == "words":
-                own = own[:, :width]
-                logits, own = [one[own != -100] for one in logits], own[own != -100]
-            count += len(own)
-            if kind == "numbers":
-                first, second = (one[:, 0] for one in logits)
-                loss = loss + ((first - own) ** 2 + (second - own) ** 2).sum() / 2
-                apart = apart + ((first - second) ** 2).sum()
-                continue
-            smoothing = one.recipe.label_smoothing
-            for answers, others in (logits, logits[::-1]):
-                loss = loss + F.cross_entropy(answers, own, weight, reduction="sum", label_smoothing=smoothing) / 2
-                divergence = F.kl_div(F.log_softmax(answers, -1), F.softmax(others, -1), reduction="sum")
-                apart = apart + divergence / 2
-        parameters = list(module.parameters())
-        whole, alone = (
-            torch.cat([one.flatten() for one in torch.autograd.grad(of / count, parameters, retain_graph=True)])
-            for of in (loss + 0.7 * apart, loss)
-        )
-        update(run, step)
-        assert run.log.losses[step][1].item() == pytest.approx((loss / count).item(), rel=1e-5)  # without the term
-        scale = whole.norm().item()
-        torch.testing.assert_close(gradients[step], whole, rtol=0, atol=1e-5 * scale)
-        assert (whole - alone).norm().item() > 0.01 * scale
-
-
-@pytest.mark.parametrize(
-    "common",
-    [{}, {"padding": "batch"}, {"method": "lora"}, {"method": "prompt", "virtual_tokens": 3}, {"words": True}],
-    ids=str,
-)
-def test_lanes_of_other_noise_and_r_drop_are_bit_equal_alone_and_in_a_pack(
-    trial: Make, tagged: TaskSpec, common: Fields
-) -> None:
-    common = {"task": tagged} if "words" in common else common
-    lanes: list[Fields] = [
-        {"neftune_alpha": 1.0, "r_drop": 0.5}, {"neftune_alpha": 20.0, "r_drop": 5.0, "dropout": 0.4},
-        {"neftune_alpha": 5.0, "r_drop": 1.0, "lr": 1e30},
-    ]  # fmt: skip
-    trials = [trial(place, **(common | lane)) for place, lane in enumerate(lanes)]
-    wanted = loop.train(trials)
-    assert same(loop.train(trials), wanted)
-    assert same(loop.train(trials[::-1]), wanted[::-1])
-    for place in range(len(trials)):
-        assert same(loop.train(trials[place : place + 1]), wanted[place : place + 1])
-    assert len({trial(**fields).recipe.shape for fields in ({}, {"neftune_alpha": 1.0}, {"r_drop": 1.0})}) == 3
-    for name in ("neftune_alpha", "r_drop"):
-        (changed,) = loop.train([trial(0, **(common | lanes[0] | {name: 2.0}))])
-        assert changed.measured.weights_sha256 != wanted[0].measured.weights_sha256
-
-
-def test_noise_and_second_passes_are_for_training_alone(trial: Make) -> None:
-    plain_run, run = (begin([trial(1, **fields)]) for fields in ({}, {"neftune_alpha": 9.0, "r_drop": 1.0}))
-    before = remedy(run, Neftune).streams[0].get_state()
-    answers = [one.evaluator(one.lanes.weights, one.validation, 0)[0] for one in (plain_run, run, run)]
-    np.testing.assert_array_equal(answers[1], answers[0])
-    np.testing.assert_array_equal(answers[2], answers[0])
-    assert torch.equal(remedy(run, Neftune).streams[0].get_state(), before)
-
-
-@pytest.mark.parametrize("padding", ["dataset", "batch"])
-def test_gradient_accumulation_is_the_large_batch(trial: Make, padding: str) -> None:
-    """But for the order in which the gradients are summed.
-
-    A sum of n float32 terms in another order differs by at most n · 2⁻²⁴ of the sum of their sizes: 60 examples of
-    some 10 tokens give 600 · 6e-8 = 4e-5 for a step's gradient, and the loss of the next few follows it.
-    """
-    whole, parts = (
-        loop.train([trial(3, dropout=0.0, padding=padding, gradient_accumulation=n, epochs=1)])[0].curves
-        for n in (1, 4)
-    )
-    np.testing.assert_allclose(parts.grad_norm, whole.grad_norm, rtol=4e-5 * 8)
-    np.testing.assert_allclose(parts.train_loss, whole.train_loss, rtol=4e-5)
-    assert not np.array_equal(parts.grad_norm, whole.grad_norm)
-
-
-def test_schedules_are_those_of_transformers(trial: Make) -> None:
-    for fields in (
-        {"schedule": "constant"}, {"schedule": "cosine"}, {"schedule": "inverse_sqrt"}, {"schedule": "linear"},
-        {"schedule": "polynomial", "schedule_power": 3.0, "schedule_end": 1e-5},
-    ):  # fmt: skip
-        for warmup in (0.0, 0.1, 1.0):
-            r = trial(1, warmup_ratio=warmup, **fields).recipe
-            ours, theirs = ([f(r, step) for step in range(50)] for f in (at, lambda r, step: rate(r, step, 50)))
-            assert ours == pytest.approx(theirs, rel=1e-12, abs=1e-18), (fields, warmup)
-
-
-def at(r: Recipe, step: int) -> float:
-    return r.lr * factor(step, 50, r)
-
-
-def test_an_oversampled_epoch_has_equal_classes(trial: Make, uneven: TaskSpec) -> None:
-    run = begin([trial(1, task=uneven, oversample=True)])
-    counts = np.bincount(run.pack.task.train.labels).tolist()
-    assert counts == [30, 10]
-    assert run.pack.epoch_steps == math.ceil(60 / 8) == tasks.epoch_steps(run.pack.task.train.labels, run.pack.recipe)
-    orders = []
-    for epoch in range(2):
-        update(run, epoch * run.pack.epoch_steps)
-        orders.append(run.batches.order[0].tolist())
-        assert np.bincount(run.pack.task.train.labels[orders[-1]]).tolist() == [30, 30]
-        assert set(orders[-1]) == set(range(40))  # nothing is left out
-    assert sorted(orders[0]) != sorted(orders[1])
-
-
-@pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta", "deberta-v2"])
-def test_every_family_has_its_layers_in_their_places(trial: Make, build: Callable[..., Path], kind: str) -> None:
-    network = models.network(ModelSpec(name=f"r-{kind}", folder=str(build(kind))), 2)
-    found = slots(list(network.pretrained), network.head)
-    layers = 1 if kind == "albert" else 2  # whose layers share their weights
-    assert sorted({*found.values()} - {1}) == [0, *range(2, layers + 3)]
-    for name, slot in found.items():
-        assert (slot == 0) == (name in network.head), name
-        assert (slot == layers + 2) == ("embed" in name), name
-        if slot == 2 and layers == 2:
-            assert ".1." in name
-    assert {name for name, slot in found.items() if slot == 1} <= {
-        "albert.pooler.weight", "albert.pooler.bias", "deberta.encoder.LayerNorm.weight",
-        "deberta.encoder.LayerNorm.bias",
-    }  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------- evaluation, stopping, keeping
-
-
-def test_evaluations_a_fraction_of_an_epoch(trial: Make, uneven: TaskSpec) -> None:
-    """Of an epoch's 8 updates (5 for the smaller task), int(8 · 0.3) = 2, and each epoch's end."""
-    found = loop.train([trial(1, eval_every=0.3)])[0].curves.eval_step
-    assert found.tolist() == [2, 4, 6, 8, 10, 12, 14, 16]
-    found = loop.train([trial(1, task=uneven, eval_every=0.5)])[0].curves.eval_step
-    assert found.tolist() == [2, 4, 5, 7, 9, 10]
-    cut_short = loop.train([trial(1, max_steps=11)])[0]
-    assert cut_short.curves.eval_step.tolist() == [8, 11]
-    assert cut_short.measured.steps == len(cut_short.curves.train_loss) == 11
-
-
-@pytest.mark.parametrize("on", ["loss", "score"])
-def test_a_lane_stops_by_itself_where_its_dev_curve_says(trial: Make, on: str) -> None:
-    """The evaluations of the same run without stopping tell when it stops and which is the best."""
-    common = {"eval_every": 0.25, "epochs": 6, "lr": 2e-2}
-    lanes = [{}, {"early_stopping_patience": 3, "early_stopping_on": on}]
-    lanes.append(lanes[1] | {"keep_best": True})
-    whole, stopped, best = loop.train([trial(2, **common, **lane) for lane in lanes])
-    values = whole.curves.dev_score if on == "score" else -whole.curves.dev_loss
-    top, since, end = -math.inf, 0, -1
-    for value in values:
-        end += 1
-        top, since = (value, 0) if value > top else (top, since + 1)
-        if since == 3:
-            break
-    step = int(whole.curves.eval_step[end])
-    assert since == 3
-    assert step < whole.measured.steps
-    for found in (stopped, best):
-        assert (found.measured.stopped_step, found.measured.steps) == (step, step)
-        for name in ("train_loss", "grad_norm", "lr"):
-            np.testing.assert_array_equal(getattr(found.curves, name), getattr(whole.curves, name)[:step])
-        np.testing.assert_array_equal(found.curves.dev_loss, whole.curves.dev_loss[: end + 1])
-    kept = int(np.argmax(values[: end + 1]))
-    assert best.measured.kept_step == whole.curves.eval_step[kept]
-    assert best.measured.final_score == whole.curves.dev_score[kept]
-    assert stopped.measured.final_score == whole.curves.dev_score[end]
-    assert stopped.measured.kept_step is whole.measured.stopped_step is None
-    # The weights are those of a run that ends there: the same schedule, cut.
-    run = begin([trial(2, **common)])
-    hashes = {}
-    for number in range(step):
-        advance(run, number)
-        hashes[number + 1] = (
-            lane_results(run, 0.0)[0].measured.weights_sha256 if number + 1 in (step, kept_step(best)) else ""
-        )
-    assert stopped.measured.weights_sha256 == hashes[step]
-    assert best.measured.weights_sha256 == hashes[kept_step(best)]
-
-
-def kept_step(result: LaneResult) -> int:
-    assert result.measured.kept_step is not None
-    return result.measured.kept_step
-
-
-def test_a_pack_whose_lanes_all_stopped_ends(trial: Make) -> None:
-    seen: list[int] = []
-    trials = [trial(seed, lr=1e-9, early_stopping_patience=1, epochs=9, early_stopping_on="score") for seed in (1, 2)]
-    results = loop.train(trials, callbacks=[report_progress(lambda step, steps: seen.append(step))])
-    assert [result.measured.stopped_step for result in results] == [16, 16]
-    assert seen[-1] == 16
 
 
 # ------------------------------------------------------------------------------------------------ the engine's laws
@@ -710,33 +314,6 @@ def test_packs_keep_the_laws(
     assert same(loop.train(trials, checkpoint=Checkpoints(tmp_path, math.inf).of(trials, HERE)), wanted)
     monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     assert same(loop.train(trials), wanted)
-
-
-def test_the_head_and_the_other_streams_are_those_of_the_same_seed_without(trial: Make) -> None:
-    run = begin([trial(1), trial(1, reinit_layers=1, mixout=0.5)])
-    for name, view in run.lanes.views.items():
-        fresh = ("layer.1" in name or "pooler" in name) and view[0].dim() > 1  # a fresh model's biases are 0 anyhow
-        assert torch.equal(view[0], view[1]) != fresh, name
-    update(run, 0)
-    assert torch.equal(run.batches.order[0], run.batches.order[1])
-    assert torch.equal(*(one.get_state() for one in remedy(run, Dropout).streams))
-
-
-def test_mixout_keeps_the_mean_and_its_rate(trial: Make) -> None:
-    run = begin([trial(1, mixout=0.3)])
-    with torch.no_grad():
-        run.lanes.weights.add_(1.0)  # away from the pretrained values
-        mixout, shares = remedy(run, Mixout), []
-        for _ in range(50):
-            mixout.weights_for_step(run.lanes.weights)
-            shares.append(float((mixout.factors[0] == 0).float().mean()))
-    parts = run.lanes.parts
-    linear = sum(
-        size for size, columns, slot in zip(parts.sizes, parts.columns, parts.slots, strict=True)
-        if columns and slot
-    )  # fmt: skip
-    # 480 columns a draw, 50 draws: 4 standard errors of a share of 0.3, columns of unequal length counted in.
-    assert np.mean(shares) * run.lanes.weights.shape[1] / linear == pytest.approx(0.3, abs=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals

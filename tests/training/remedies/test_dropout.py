@@ -1,8 +1,9 @@
-"""`dropout: model` leaves each place at the rate that the model's configuration gives it."""
+"""Masks drop at their rate; `dropout: model` leaves each place at the rate that the model's configuration gives it."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -146,3 +147,29 @@ def test_a_search_goes_over_numbers_or_chooses(tmp_path: Path) -> None:
 def test_the_agreement_of_two_passes_goes_with_a_models_own_rates(trial: Callable[..., Trial]) -> None:
     fields = trial().recipe.model_dump(exclude_defaults=True) | {"dropout": "model", "r_drop": 1.0}
     recipe_rules._check(Recipe(**fields))
+
+
+def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
+    masks = Masks([0.1, 0.0, 0.5], [1, 1, 2], torch.device("cpu"))
+    kept = masks.draw([0, 1, 2], [(600_000, 0.1), (400_000, 0.1)], 0, 0, whole=False)
+    shares = (kept > 0).float().mean(dim=1).tolist()
+    assert shares == pytest.approx([0.9, 1.0, 0.5], abs=0.002)  # 4 standard errors of the last
+    assert kept.mean(dim=1).tolist() == pytest.approx([1.0, 1.0, 1.0], abs=0.005)
+    assert [one.unique().tolist() for one in kept] == [[0.0, masks.scales[0]], [1.0], [0.0, masks.scales[2]]]
+    assert masks.scales[0].item() == pytest.approx(1 / 0.9, rel=1e-4)
+    neighbours = np.corrcoef(kept[0, :-1].numpy(), kept[0, 1:].numpy())[0, 1]
+    assert abs(neighbours) < 0.005
+    assert not torch.equal(
+        masks.draw([2], [(1000, 0.1)], 1, 0, whole=False), kept[2:, :1000]
+    )  # the next step draws anew
+
+
+def test_dropout_stands_wherever_the_model_has_it(trial: Callable[..., Trial]) -> None:
+    """In training the pool of a lane is used up exactly: embeddings, 2 layers × (attention, 2 hidden), classifier."""
+    run = begin([trial(1)])
+    update(run, 0)
+    batch, width, hidden, heads = 8, run.training.input_ids.shape[1], 16, 2
+    layer = heads * width * width + 2 * width * hidden
+    ((at, sites),) = remedy(run, dropout.Dropout).sites.items()
+    assert at == (batch, width)
+    assert sum(count for count, _ in sites) == batch * (width * hidden + 2 * layer + hidden)
