@@ -326,7 +326,8 @@ def tables() -> str:
         if one.name in ("study", "threshold", "diagnosis"):
             continue
         function = _maker(one.name)
-        parts.append(f"## {one.name}\n\n{docstring(function.__doc__)}\n")
+        more = RUNS if one.name == "runs" else ""
+        parts.append(f"## {one.name}\n\n{docstring(function.__doc__)}{more}\n")
     return "\n".join(parts)
 
 
@@ -336,6 +337,14 @@ TABLES = """\
 A report writes each of these as `report/tables/<name>.csv`, and most also as Markdown and LaTeX; in Python they are
 attributes of `results.analysis`. Scores and rates are fractions. `_low` and `_high` are the ends of a 95 % interval.
 Empty means not known.
+"""
+
+
+RUNS = """
+
+Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
+`attempts`, `error`, every field of [Measured](records.md#measured) and of [Environment](records.md#environment),
+`command` (trains it again) and `verdict`.
 """
 
 

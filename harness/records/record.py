@@ -31,15 +31,15 @@ class Environment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    device: str
-    device_name: str
-    threads: int
-    pack_size: int
-    harness: str
-    commit: str | None
-    python: str
-    torch: str
-    transformers: str
+    device: str = Field(description="cpu, or cuda with its number")
+    device_name: str = Field(description="the processor's or GPU's name")
+    threads: int = Field(description="CPU threads of the worker")
+    pack_size: int = Field(description="lanes of the pack: on a GPU the last bits may depend on it")
+    harness: str = Field(description="its version")
+    commit: str | None = Field(description="of the harness; None where it does not run from a repository")
+    python: str = Field(description="its version")
+    torch: str = Field(description="its version, with the build")
+    transformers: str = Field(description="its version")
     # Not in the first records: None there means not known.
     dirty_diff_sha256: str | None = Field(default=None, description="of the package's uncommitted changes; None: none")
     driver: str | None = Field(default=None, description="NVIDIA's; None on a CPU")
@@ -69,40 +69,46 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    outcome: Outcome
-    reason: Reason | None
-    metric: str
-    final_score: float | None
-    best_score: float | None
-    best_step: int | None
-    majority_score: float
+    outcome: Outcome = Field(
+        description="failed: the final score is at or below the majority, or there is none as the run diverged"
+    )
+    reason: Reason | None = Field(
+        description="of a failed run: constant (one class predicted), diverged, collapsed (was above the majority)"
+    )
+    metric: str = Field(description="what the scores are")
+    final_score: float | None = Field(
+        description="on the dev set, of the weights that are the result; None: the run diverged"
+    )
+    best_score: float | None = Field(description="the best of all evaluations on the dev set")
+    best_step: int | None = Field(description="updates made when it was reached")
+    majority_score: float = Field(description="of the majority classifier on the dev set")
     correct: int | None = Field(description="right answers on the dev set at the end; None for a regression")
-    majority_correct: int | None
-    dev_examples: int
-    train_examples: int
-    steps: int
+    majority_correct: int | None = Field(description="its right answers on the dev set; None for a regression")
+    dev_examples: int = Field(description="size of the dev set")
+    train_examples: int = Field(description="size of the training set")
+    steps: int = Field(description="updates made")
     final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
-    final_dev_loss: float | None
+    final_dev_loss: float | None = Field(description="mean over the dev set, of the weights that are the result, nats")
     label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
-    diverged_step: int | None
+    diverged_step: int | None = Field(description="first update whose loss or gradient was not finite")
     weights_sha256: str = Field(description="over the trained parameters")
-    data_sha256: str
-    model_sha256: str
+    data_sha256: str = Field(description="of the texts and labels of train, dev and test")
+    model_sha256: str = Field(description="of all pretrained weights, trained or not")
     parameters: int = Field(description="trained or not, with the parts that the method put in")
     wall_seconds: float = Field(description="of the pack, start to end")
     lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(description="of the pack: on a GPU what torch allocated, else the process")
     # Not in the first records: None there means neither.
     stopped_step: int | None = Field(default=None, description="after which it stopped early; `steps` counts to there")
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
     # Not in the first records, whose parameters were all trained: None there.
-    trained_parameters: int | None = None
+    trained_parameters: int | None = Field(default=None, description="of them trained")
     augmentation_sha256: str | None = Field(
         default=None, description="of the words or translators that changed the training texts; None where none did"
     )
     # Not in the first records, and None where there is no test split.
     test_score: float | None = Field(default=None, description="of the same weights, on examples that chose nothing")
-    test_examples: int | None = None
+    test_examples: int | None = Field(default=None, description="size of the test set")
     # Not in the first records: None there.
     label_variance: float | None = Field(
         default=None, description="of a regression's training labels: the loss of always answering their mean"
@@ -133,17 +139,21 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
-    id: str
-    sweep: str
-    profile: str
-    trial: Trial
-    status: Literal["finished", "crashed"]
-    attempts: int = Field(ge=1)
-    started_utc: str
-    environment: Environment | None
-    measured: Measured | None
-    arrays_sha256: str | None
-    error: str | None
+    id: str = Field(
+        description="the trial's: a readable slug and eight hex digits over every field that decides the result"
+    )
+    sweep: str = Field(description="name of the sweep")
+    profile: str = Field(description="name of its profile")
+    trial: Trial = Field(description="the recipe with every setting, and the seeds")
+    status: Literal["finished", "crashed"] = Field(description="what happened to the process")
+    attempts: int = Field(ge=1, description="how often it was trained, with crashes")
+    started_utc: str = Field(description="when its pack began, ISO 8601")
+    environment: Environment | None = Field(
+        description="where it was trained; None where it crashed before that was known"
+    )
+    measured: Measured | None = Field(description="what came out; None of a crashed trial")
+    arrays_sha256: str | None = Field(description="of its .npz file; None where it has none")
+    error: str | None = Field(description="the traceback of a crashed trial")
 
 
 class Baseline(BaseModel):
