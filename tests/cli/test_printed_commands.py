@@ -26,7 +26,8 @@ from harness.execution.machine import Machine
 from harness.records.store import Store
 
 ROOT = Path(harness.__file__).parents[1]
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GROUP: Any = typer.main.get_command(app)
+COMMANDS: dict[str, Any] = GROUP.commands
 UNKNOWN = "0"  # what stands for a value that is not known before the message is printed
 
 
@@ -89,12 +90,17 @@ def parsed(command: str) -> None:
     words = shlex.split(command.replace("[…]", "…"))
     assert words[0].endswith("harness"), command
     name, given = words[1], words[2:]
+    if name.startswith("--"):
+        assert name in {option for one in GROUP.params for option in one.opts}, command
+        return
     assert name in COMMANDS, command
-    known = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)}
+    known = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)} | {"--help"}
     for word in given:
         if word.startswith("--"):
             assert word.partition("=")[0] in known, f"{command}: {word}"
-    whole = not any(re.search(r"[…$]", word) or word in (UNKNOWN, "K", "S", "N") for word in given)
+    whole = "--help" not in given and not any(
+        re.search(r"[…$]", word) or word in (UNKNOWN, "K", "S", "N") for word in given
+    )
     needed = sum(one.required and one.param_type_name == "argument" for one in COMMANDS[name].params)
     if whole and len([word for word in given if not word.startswith("--")]) >= needed:
         COMMANDS[name].make_context(name, [*given])  # raises a UsageError

@@ -69,6 +69,14 @@ def test_a_lock_pins_what_the_ranges_ask_for(kind: str) -> None:
             assert version in one.specifier, f"{one} in pyproject.toml, {version} in locks/{kind}.txt: run `make lock`"
 
 
+def test_the_documentations_lock_pins_what_its_group_asks_for() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    locked = pins("docs")
+    for one in map(Requirement, groups["docs"]):
+        assert locked[canonicalize_name(one.name)] in one.specifier, f"{one}: run `make lock`"
+    assert not set(locked) & {"torch", "transformers", "ray"}, "the documentation is built without the harness"
+
+
 # ---------------------------------------------------------------------------------------------------- what is told
 
 
