@@ -338,7 +338,7 @@ class Results:
         """One row per planned run; see the reference of the table `runs` for its columns.
 
         Among them are `trial` (its id), one column per axis, `seed`, `status` (finished, crashed, missing), `verdict`
-        (ok, failed, diverged, at chance), `final_score`, `best_score`, `final_train_loss`, `majority_score` and
+        (ok, failed, diverged, near chance), `final_score`, `best_score`, `final_train_loss`, `majority_score` and
         `command` (trains it again). Counts are `Int64` and texts `string`, so that what is not known is `<NA>`.
         """
         from harness.analysis import verdicts

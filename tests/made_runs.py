@@ -249,7 +249,7 @@ MOSBACH = (
     + HEAD
     + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: [3, 10]\nseeds: 1..3\n"
 )
-# lr 1e-5 trains; lr 2e-5 without correction fails, once at chance and once diverging; with it two runs are lacking.
+# lr 1e-5 trains; lr 2e-5 without correction fails, once near chance and once diverging; with it two runs are lacking.
 MOSBACH_RUNS: dict[int, list[Run | None]] = {
     0: [Run(310), Run(320), Run(330)],
     1: [Run(330), Run(340), Run(350)],

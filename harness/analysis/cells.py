@@ -83,7 +83,7 @@ def cells(study: Study) -> pd.DataFrame:
     Columns: `cell` (index), one per axis; `planned`, `finished`, `crashed`, `missing`; `judged` (finished, and whether
     it failed is known); `scored` (finished with a score: a run that diverged has none); `failed` of `judged` (NA where
     runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (Wilson) and `exact_low`,
-    `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `at_chance`; `mean`,
+    `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `near_chance`; `mean`,
     `sd` (n - 1), `min`, `median`, `max` of the final score over the scored; `best_mean` of the best score; `loss` (mean
     of the last epoch's training loss, nats); `majority`; and where there is a test split, `tested` (runs with a score
     on it), `test_mean` and `test_sd`. NaN where not known.
@@ -107,7 +107,7 @@ def cells(study: Study) -> pd.DataFrame:
     columns |= {
         reason: count_by_cell(done, done["reason"] == reason, size) for reason in ("constant", "diverged", "collapsed")
     }
-    columns |= {"at_chance": count_by_cell(done, done["verdict"] == "at chance", size), "mean": _means(scores)}
+    columns |= {"near_chance": count_by_cell(done, done["verdict"] == "near chance", size), "mean": _means(scores)}
     columns["sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in scores]
     columns["min"] = [values[0] if len(values) else NAN for values in scores]
     columns["median"] = [np.median(values) if len(values) else NAN for values in scores]

@@ -100,8 +100,8 @@ def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataF
 def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
 
-    Columns: `reference`, `cell`, `seeds` (`the same` where every seed was trained in both and is drawn for both at
-    once, else `each its own`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
+    Columns: `reference`, `cell`, `seeds` (`paired` where every seed was trained in both and is drawn for both at
+    once, else `unpaired`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
     `_high` (multi-bootstrap). Pairs whose answers are not kept, or are of different examples, are left out.
     """
     rows: list[dict[str, object]] = []
@@ -117,7 +117,7 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
             for cell, order in zip((first, second), seeds, strict=True)
         )
         estimate = Estimate(*dev_noise.difference(compared, reference, rng(f"noise {a} {b}"), paired_seeds=same))
-        row: dict[str, object] = {"reference": a, "cell": b, "seeds": "the same" if same else "each its own"}
+        row: dict[str, object] = {"reference": a, "cell": b, "seeds": "paired" if same else "unpaired"}
         rows.append(row | spread_out("difference", estimate))
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
 

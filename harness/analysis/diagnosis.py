@@ -28,8 +28,8 @@ PLACES = 100  # of a run, at which the gradients of runs of any length are compa
 FEWEST = 3  # runs that learn, of which a cell's own median is the reference
 _PERMUTATIONS = 4_999
 # The verdicts of runs that are lost.
-LOST = ("failed", "diverged", "at chance")
-KINDS = ("ok", "at chance", "not optimised", "not generalised", "diverged", "not told")
+LOST = ("failed", "diverged", "near chance")
+KINDS = ("ok", "near chance", "not optimised", "not generalised", "diverged", "not told")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Every table of it, and of the figures what they draw; `lost` runs are those that failed or ended at chance."""
+    """Every table of it, and of the figures what they draw; `lost` runs are those that failed or ended near chance."""
 
     finished: int
     recorded: int
@@ -159,7 +159,7 @@ def _kinds(study: Study, fates: pd.DataFrame, recorded: np.ndarray) -> pd.DataFr
     rows = []
     for index in range(len(study.cells)):
         here = fates[fates["cell"] == index]
-        failed = here[~here["kind"].isin(["ok", "at chance"])]
+        failed = here[~here["kind"].isin(["ok", "near chance"])]
         known = failed[failed.index.isin(recorded)]
         counts = {kind.replace(" ", "_"): int((here["kind"] == kind).sum()) for kind in KINDS}
         rows.append(

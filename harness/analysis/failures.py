@@ -25,7 +25,7 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
     """How many runs of each cell fail under each definition, `<definition>_failed` of `<definition>_of` known.
 
     `majority`: at or below the majority (the definition of this project); `binomial`: right answers not above the
-    majority at 5 % (one-sided, as `at_chance`); `entropy`: training loss of the last epoch at 0.95 of the labels'
+    majority at 5 % (one-sided, as `near_chance`); `entropy`: training loss of the last epoch at 0.95 of the labels'
     entropy or more, of a regression of their variance; `threshold`: final score worse than `threshold`. A run that
     diverged failed under all of them.
     """

@@ -28,7 +28,7 @@ def failed_runs(table: pd.DataFrame) -> pd.Series:
     return finished_runs(table) & (table["outcome"] == "failed")
 
 
-def at_chance(table: pd.DataFrame) -> pd.Series:
+def near_chance(table: pd.DataFrame) -> pd.Series:
     """Which finished runs are above the majority by count, yet not told from it: not trained, though not failed.
 
     True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
@@ -71,14 +71,14 @@ def runs(study: Study) -> pd.DataFrame:
 def verdicts(table: pd.DataFrame) -> pd.Series:
     """The verdict on each run of a table with the columns of `Study.runs`.
 
-    `ok`, `failed`, `diverged` (failed, without a score), `at chance`, `unjudged` (finished, but whether it failed is
+    `ok`, `failed`, `diverged` (failed, without a score), `near chance`, `unjudged` (finished, but whether it failed is
     not known) or, for a run that is not finished, an empty text.
     """
     verdict = pd.Series("", index=table.index, dtype=object)
     done = finished_runs(table)
     verdict[done] = "unjudged"
     verdict[done & (table["outcome"] == "ok")] = "ok"
-    verdict[at_chance(table)] = "at chance"
+    verdict[near_chance(table)] = "near chance"
     verdict[failed_runs(table)] = "failed"
     verdict[done & table["final_score"].isna()] = "diverged"
     return verdict

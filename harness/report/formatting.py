@@ -55,9 +55,9 @@ def p_value(value: float | None) -> str:
 
 
 def rate(k: int, n: int) -> str:
-    """A failure rate as people read it, `63 % [46, 78]` with Wilson's 95 % interval; `not known` for n = 0."""
+    """A failure rate as people read it, `63 % [46, 78]` with Wilson's 95 % interval; `unknown` for n = 0."""
     if n == 0:
-        return "not known"
+        return "unknown"
     low, high = proportions.wilson(k, n)
     return f"{100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
@@ -71,9 +71,9 @@ def interval(row: Row, name: str, form: Callable[[float | None], str] = score) -
     return form(value) + bounds
 
 
-def against(axis: str, value: object, reference: object) -> str:
-    """What is compared on an axis: `lr 3e-5 against 2e-5`."""
-    return f"{axis.replace('_', ' ')} {show(value)} against {show(reference)}"
+def versus(axis: str, value: object, reference: object) -> str:
+    """What is compared on an axis: `lr 3e-5 vs. 2e-5`."""
+    return f"{axis.replace('_', ' ')} {show(value)} vs. {show(reference)}"
 
 
 def integer(value: object) -> str:

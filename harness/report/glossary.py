@@ -12,21 +12,22 @@ _COMMON: tuple[Term, ...] = (
         "failed",
         "A finished run whose final dev score is at or below that of always answering the majority class, compared "
         "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
-        "Reasons, where they can be told: constant (one class predicted), diverged, collapsed (was above the "
+        "Reasons, where known: constant (one class predicted), diverged, collapsed (was above the "
         "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
         "correlation is at or below 0.",
     ),
     (
-        "at chance",
+        "near chance",
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
-        f"test) and whose training loss in the last epoch is at least {percent(NEAR_ENTROPY)} of the labels' "
-        "entropy: not failed by the definition, and plainly not trained. Of a regression: a correlation not above 0 at "
-        "5 % (t-test), and the labels' variance; of a token task that loss alone. It is marked, and not counted as "
+        f"test) and whose training loss in the last epoch is at least {percent(NEAR_ENTROPY)} of the label "
+        "entropy: not counted as failed, but hardly trained. Of a regression: a correlation not above 0 at "
+        "5 % (t-test), and the label variance; of a token task that loss alone. It is marked, and not counted as "
         "failed.",
     ),
     (
-        "rate [95 %]",
-        "Failed of finished runs with Wilson's interval. Rates pooled over an axis mix the settings of the others; "
+        "failure rate [95 %]",
+        "Failed runs as a share of finished runs, with Wilson's interval. Rates pooled over an axis mix the settings "
+        "of the others; "
         "the Cochran-Mantel-Haenszel test keeps those apart (its informative strata are those in which some, not all, "
         "runs failed).",
     ),
@@ -39,9 +40,9 @@ _COMMON: tuple[Term, ...] = (
     ),
     (
         "p, Holm",
-        "Adjusted for the number of comparisons in its table. A large p is no proof that there is no difference.",
+        "p, adjusted for the number of comparisons in its table. A large p does not prove that there is no difference.",
     ),
-    ("crashed, missing", "What happened to the process, not to the science: missing data, outside every rate."),
+    ("crashed, missing", "The process ended or never ran: missing data, excluded from every rate."),
 )
 
 

@@ -40,15 +40,17 @@ def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
         name: remedies[name] for name in remedies if recipe.model_copy(update=dict(remedies[name])) not in tried
     }
     enough = (
-        f"{seeds} seeds a cell tell {percent(k / n)} failed runs from half of that"
+        f"{seeds} seeds per cell distinguish a failure rate of {percent(k / n)} from half of that"
         if seeds
-        else f"More than a thousand seeds would tell its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
+        else f"More than 1,000 seeds would distinguish its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
     )
     untried = (
-        f"Not tried there yet: {', '.join(variants)}." if variants else "The usual remedies are all in this sweep."
+        f"Not tried there yet: {', '.join(variants)}."
+        if variants
+        else "This sweep already tries all the usual remedies."
     )
     sentence = (
-        f"The cell that fails most is “{study.cells[worst].label}”, {k} of {n} ({rate(k, n)}). "
+        f"The cell that fails most often is “{study.cells[worst].label}”: {k} of {n} ({rate(k, n)}). "
         f"{_helped(analysis, worst, recipe)}{untried} {enough} (Fisher's exact test, power 80 %)."
     )
     return sentence, _sweep_file(sweep, recipe, variants, seeds or _ENOUGH_TO_BEGIN)
@@ -89,7 +91,7 @@ def _helped(analysis: Analysis, worst: int, recipe: Recipe) -> str:
         if other[0] * n < k * other[1] and proportions.fisher(k, n, *other) < 0.05:
             name = differing[0]
             settings.append(f"{name.replace('_', ' ')} {show(getattr(cell.recipe, name))} ({other[0]} of {other[1]})")
-    return f"All else equal fewer fail in this sweep with {', '.join(settings)}. " if settings else ""
+    return f"All else equal, fewer runs fail in this sweep with {', '.join(settings)}. " if settings else ""
 
 
 # ---------------------------------------------------------------------------------------------------------- as a file

@@ -34,9 +34,9 @@ def multiplicity(analysis: Analysis) -> str:
     if not n:
         return "No hypothesis was tested."
     return (
-        f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failing by axis and by pairs of cells, "
-        "spread and level by pairs); “p, Holm” is adjusted within its table. Runs of different cells share their "
-        "seeds, which the tests leave aside."
+        f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failure rates by axis and by pair of "
+        "cells, spread and mean by pair); “p, Holm” is adjusted within its table. Runs of different cells share their "
+        "seeds, which the tests ignore."
     )
 
 
@@ -44,13 +44,15 @@ def multiplicity(analysis: Analysis) -> str:
 
 
 def incomplete(runs: pd.DataFrame) -> str:
-    """`of the 72 planned runs 12 are missing and 2 crashed`; empty for a complete study."""
+    """`12 of the 72 planned runs are missing and 2 crashed`; empty for a complete study."""
     missing, crashed = (int((runs["status"] == status).sum()) for status in ("missing", "crashed"))
     if not missing and not crashed:
         return ""
-    parts = [f"{missing} {'is' if missing == 1 else 'are'} missing"] if missing else []
-    parts += [f"{crashed} crashed"] if crashed else []
-    return f"of the {run_count(len(runs), 'planned ')} {' and '.join(parts)}"
+    planned = f" of the {run_count(len(runs), 'planned ')}"
+    if not missing:
+        return f"{crashed}{planned} crashed"
+    text = f"{missing}{planned} {'is' if missing == 1 else 'are'} missing"
+    return f"{text} and {crashed} crashed" if crashed else text
 
 
 def how_often(analysis: Analysis) -> str:
@@ -61,13 +63,13 @@ def how_often(analysis: Analysis) -> str:
     gaps = incomplete(analysis.runs)
     tail = f"; {gaps}." if gaps else "."
     if 0 < judged < finished:
-        tail = f"; whether {run_count(finished - judged, 'more finished ')} failed is not known{tail}"
+        tail = f"; for {run_count(finished - judged, 'more finished ')} it is not known whether they failed{tail}"
     if finished == 0:
-        return f"nothing is known yet: {gaps}."
+        return f"no run has finished yet: {gaps}."
     if judged == 0:
         return (
-            f"whether any of {run_count(finished, 'finished ')} failed is not known: the score of the majority class "
-            f"was not given{tail}"
+            f"it is not known whether any of {run_count(finished, 'finished ')} failed: no majority-class score was "
+            f"given{tail}"
         )
     pair = main_arms(analysis)
     if failed == 0:
@@ -75,9 +77,9 @@ def how_often(analysis: Analysis) -> str:
     if len(pair) == 2 and (pair["judged"] > 0).all():
         return _of_two_arms(analysis, pair) + tail
     only = pair[pair["judged"] > 0]
-    lacking = "".join(f"; none {row['phrase']} is finished" for _, row in pair[pair["judged"] == 0].iterrows())
+    lacking = "".join(f"; no run {row['phrase']} has finished" for _, row in pair[pair["judged"] == 0].iterrows())
     which = f"{run_count(judged)} {only.iloc[0]['phrase']}" if len(pair) == 2 else run_count(judged, "finished ")
-    return f"of {which} {failed} failed ({rate(failed, judged)}){lacking}{tail}"
+    return f"{failed} of {which} failed ({rate(failed, judged)}){lacking}{tail}"
 
 
 def _none_failed(pair: pd.DataFrame, judged: int) -> str:
@@ -85,8 +87,8 @@ def _none_failed(pair: pd.DataFrame, judged: int) -> str:
     split = [f"{row['judged']} {row['phrase']}" for _, row in pair.iterrows()]
     which = f" ({' and '.join(split)})" if split else ""
     return (
-        f"0 of {run_count(judged, 'finished ')}{which} failed; "
-        f"the rate over these settings may still be up to {upper:.0f} % (95 % confidence)"
+        f"0 of {run_count(judged, 'finished ')}{which} failed, which is compatible with a failure rate of up to "
+        f"{upper:.0f} % (95 % CI)"
     )
 
 
@@ -96,8 +98,8 @@ def _of_two_arms(analysis: Analysis, pair: pd.DataFrame) -> str:
     p = proportions.fisher(first["failed"], first["judged"], second["failed"], second["judged"])
     caveat = "" if first["balanced"] else _in_common(analysis, str(first["axis"]))
     return (
-        f"of {run_count(first['judged'])} {first['phrase']} {first['failed']} failed ({rates[0]}), "
-        f"of {second['judged']} {second_arm(second)} {second['failed']} "
+        f"{first['failed']} of {run_count(first['judged'])} {first['phrase']} failed ({rates[0]}), "
+        f"compared with {second['failed']} of {second['judged']} {second_arm(second)} "
         f"({rates[1]}; Fisher's exact {p_clause(p)}{caveat})"
     )
 
@@ -106,11 +108,11 @@ def _in_common(analysis: Analysis, axis: str) -> str:
     """What of an unbalanced comparison can be compared all else equal."""
     row = analysis.contrasts[analysis.contrasts["axis"] == axis].iloc[0]
     if not row["strata"]:
-        return ", though not over the same other settings; they have none in common"
-    settings = "the one setting" if row["strata"] == 1 else f"the {row['strata']} settings"
+        return ", but the other settings differ too and none is shared"
+    settings = "the one shared setting" if row["strata"] == 1 else f"the {row['strata']} shared settings"
     return (
-        f", though not over the same other settings; over {settings} that both have {row['reference_failed']} of "
-        f"{row['reference_judged']} against {row['failed']} of {row['judged']}"
+        f", but the other settings differ too; in {settings} {row['reference_failed']} of {row['reference_judged']} "
+        f"compared with {row['failed']} of {row['judged']}"
     )
 
 
@@ -123,16 +125,16 @@ def where(analysis: Analysis) -> str:
     finished, judged, scored = (int(cells[name].sum()) for name in ("finished", "judged", "scored"))
     failed = int(cells["failed"].fillna(0).sum())
     if finished == 0:
-        return "how often and where runs fail stands here once some are finished."
+        return "failure rates appear here once runs have finished."
     clauses = []
     if judged and failed == judged == finished:
-        clauses.append("no run learned more than the majority class, so a small spread here is failing, not stability")
+        clauses.append("no run did better than the majority class, so a small spread here means failure, not stability")
     elif failed and len(cells) > 1:
         clauses.append(_worst(analysis))
     if scored == 0:
-        clauses.append("no run has a score, for all of them diverged")
+        clauses.append("no run has a score because all of them diverged")
     elif cells["scored"].max() == 1:
-        clauses.append("one seed a cell does not show the spread over seeds")
+        clauses.append("one seed per cell cannot show the spread over seeds")
     elif not failed and len(cells) > 1:
         widest = cells["sd"].idxmax()
         clauses.append(
@@ -140,11 +142,10 @@ def where(analysis: Analysis) -> str:
         )
     if scored and (failed < judged or judged < finished):
         clauses.append(_best(analysis))
-    chance = int(cells["at_chance"].sum())
+    chance = int(cells["near_chance"].sum())
     if chance:
         clauses.append(
-            f"{'one more run' if chance == 1 else f'{chance} more runs'} ended at chance, not failed by the definition "
-            "and not trained either"
+            f"{'one more run is' if chance == 1 else f'{chance} more runs are'} near chance, but not counted as failed"
         )
     return "; ".join(clauses) + "."
 
@@ -175,10 +176,10 @@ def _best(analysis: Analysis) -> str:
     if noise is not None and not noise.tells:
         losses = dev_set.losses(analysis)
         return (
-            f"{noise.examples} dev examples do not tell the cell means apart "
+            f"{noise.examples} dev examples cannot distinguish the cell means "
             f"({noise.lowest:.3f} to {noise.highest:.3f})" + (f", {losses}" if losses else "")
         )
-    return f"the best mean score, {level}, is that of {analysis.study.cells[best].label}" + _epochs(analysis)
+    return f"the best mean score is {level}, at {analysis.study.cells[best].label}" + _epochs(analysis)
 
 
 def _epochs(analysis: Analysis) -> str:
@@ -200,7 +201,7 @@ def _epochs(analysis: Analysis) -> str:
     if not gains:
         return ""
     return (
-        f"; {many} epochs have a higher mean than {few} in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
+        f"; {many} epochs give a higher mean than {few} in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
     )
 
 
@@ -227,7 +228,7 @@ def _fewer_failures(analysis: Analysis, axis: str) -> list[str]:
         if (clear & side).any()
     ]
     reference = f"{axis} “{show(analysis.study.values(axis)[0])}” ({k} of {n} failed)"
-    return [_compared(reference, parts, len(rows) - int(clear.sum()), "failing")]
+    return [_compared(reference, parts, len(rows) - int(clear.sum()), "failure rate")]
 
 
 def _better_means(analysis: Analysis, axis: str) -> list[str]:
@@ -246,7 +247,7 @@ def _better_means(analysis: Analysis, axis: str) -> list[str]:
         if (clear & side).any()
     ]
     reference = f"{axis} “{show(study.values(axis)[0])}” (mean {score(float(pairs['reference_mean'].iloc[0]))})"
-    return [_compared(reference, parts, len(pairs) - int(clear.sum()), "the mean")]
+    return [_compared(reference, parts, len(pairs) - int(clear.sum()), "mean")]
 
 
 def _listed(rows: pd.DataFrame, number: Callable[[Any], str]) -> str:
@@ -260,5 +261,5 @@ def _compared(reference: str, parts: list[str], rest: int, of: str) -> str:
             others = "the other" if rest == 1 else f"the other {rest}"
         else:
             others = "both" if rest == 2 else f"all {rest}"
-        parts = [*parts, f"for {others} no difference in {of} is shown"]
-    return f"against the {reference} {'; '.join(parts)} (Holm-adjusted p < 0.05)."
+        parts = [*parts, f"no significant difference in {of} for {others}"]
+    return f"compared with the {reference}: {'; '.join(parts)} (Holm-adjusted p < 0.05)."

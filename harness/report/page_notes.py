@@ -34,8 +34,8 @@ def _not_resampled(study: Study) -> Iterator[str]:
     """What the page leaves out of very many cells whose answers are kept."""
     if len(study.cells) > MOST_RESAMPLED and study.sweeps:
         yield (
-            "Dev-set sampling noise and selection bias are told by resampling the answers of the first "
-            f"{MOST_RESAMPLED} of {len(study.cells):,} cells alone."
+            "Dev-set sampling noise and selection bias are estimated by resampling the answers of only the first "
+            f"{MOST_RESAMPLED} of {len(study.cells):,} cells."
         )
 
 
@@ -52,9 +52,9 @@ def _last_bits(study: Study) -> Iterator[str]:
     corrected = [recipe.bias_correction for recipe in _recipes(study) if recipe.optimizer in ("adamw", "lamb")]
     if not all(corrected):
         yield (
-            "Without bias correction a single result hangs on the last bits: at rates where runs fail, rounding grows "
-            "tenfold within 20 updates. On another kind of machine such a run may end elsewhere. Failure rates carry "
-            "over, single scores do not."
+            "Without bias correction a single result depends on the last bits: at learning rates where runs fail, "
+            "rounding errors grow tenfold within 20 updates, so such a run may end differently on another kind of "
+            "machine. Failure rates carry over; single scores do not."
         )
 
 
@@ -69,9 +69,9 @@ def completeness(study: Study) -> str:
         size += f", {count_noun(len(study.runs), 'run')}"
     text = f"Planned: {size}; {states}."
     if study.unreadable:
-        text += f" {study.unreadable} of the missing left a record that cannot be read."
+        text += f" {study.unreadable} of the missing runs left an unreadable record."
     if counts["finished"] < len(study.runs):
-        text += " Rates are over the finished runs; a crashed or missing run is missing data, never a failed run."
+        text += " Rates are over finished runs; crashed and missing runs are missing data and never count as failed."
     return text
 
 
@@ -81,8 +81,8 @@ def about_scores(study: Study) -> str:
     named = " / ".join(metrics).replace("_", " ")
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
-    tested = " Test scores are of the same weights, on examples that chose nothing."
+    tested = " Test scores come from the same weights, on examples that were never used for selection."
     return (
-        f"Scores are the dev {named} at the end of training, as fractions; “best mean” alone is over each run's best "
+        f"Scores are dev {named} at the end of training, as fractions; only “best mean” uses each run's best "
         f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"
     )

@@ -24,7 +24,7 @@ from harness.stats import proportions
 
 SHOWN = 20  # recipes in the Markdown; the CSV has them all
 CAPTIONS = {
-    "history": "Each recipe with its seeds, in the order of the search; diamonds are the same recipe on fresh seeds.",
+    "history": "Each recipe with its seeds, in the order tried; diamonds are the same recipe on fresh seeds.",
     "slices": "The objective along each field by itself; other fields differ between the marks.",
     "parallel": "Each line is a recipe; the best quarter is drawn strong.",
     "front": "Up and to the left is better; the line joins the recipes that no other one beats in both.",
@@ -99,7 +99,7 @@ def sentences(
     missing = int(ranked["planned"].sum()) - finished - crashed - sum(one.runs for one in stopped)
     lost += f", {missing} missing" if missing else ""
     said = [f"{len(ranked)} different recipes were tried over {seeds} seeds each: {finished} runs finished{lost}; "
-            f"{failed} failed to learn."]  # fmt: skip
+            f"{failed} failed."]  # fmt: skip
     if stopped:
         said.append(" ".join([*given_up(stopped), _saved(stopped, trained)]))
     known = ranked[ranked["rank"] > 0]
@@ -112,7 +112,7 @@ def sentences(
     )
     confirmed = known[known["fresh"].notna()]
     if len(confirmed) and not unknown(best["fresh"]):
-        said.append(_hope(best, words))
+        said.append(_on_fresh_seeds(best, words))
     if len(confirmed) > 1:
         top = confirmed.loc[confirmed["fresh"].idxmax()]
         mean = float(confirmed["too_high"].mean())
@@ -123,20 +123,22 @@ def sentences(
         )
     if not len(confirmed):
         said.append(
-            "It was picked for these seeds' scores, and nothing was tried on fresh seeds yet: expect less of it."
+            "It was selected by the scores of these seeds and has not been tried on fresh seeds yet: expect a lower "
+            "score."
         )
     some = int((known["failed"] > 0).sum())
     order = "They come after the others. " if search.failing != "ignore" and some else ""
     upper = proportions.wilson(0, seeds)[1]
     said.append(
         f"Of {len(known)} ranked recipes {some} had a failed run. {order}A recipe without one is not proven safe: "
-        f"0 failed of {seeds} leaves room for a rate of up to {percent(upper)} (95 %)."
+        f"0 failures in {count_noun(seeds, 'seed')} is compatible with a failure rate of up to {percent(upper)} "
+        "(95 % CI)."
     )
     told = shares.dropna(subset=["value"])
     if len(told):
         top = told.loc[told["value"].idxmax()]
         said.append(
-            f"In this space the {words} hangs most on {top['field'].replace('_', ' ')} "
+            f"In this space the strongest predictor of the {words} is {top['field'].replace('_', ' ')} "
             f"({percent(top['value'])} of the variance between recipes, by functional ANOVA)."
         )
     return tuple(said)
@@ -156,10 +158,10 @@ def given_up(stopped: Sequence[StoppedRecipe]) -> tuple[str, ...]:
         )
         name = some[0].rule.partition(":")[0]
         said.append(
-            f"{begin} by the {name}: {UNSEEN}, so where {'it' if one else 'they'} would have ended isn't known."
+            f"{begin} by the {name}: {UNSEEN}, so how {'it' if one else 'they'} would have ended is unknown."
             if by_pruner
-            else f"{begin}, when all runs looked lost by what runs of other recipes had done: that "
-            f"{'it' if one else 'they'} would have failed is predicted, not seen."
+            else f"{begin}, when all runs were at risk judging by runs of other recipes: that "
+            f"{'it' if one else 'they'} would have failed is predicted, not observed."
         )
     return tuple(said)
 
@@ -167,18 +169,18 @@ def given_up(stopped: Sequence[StoppedRecipe]) -> tuple[str, ...]:
 def _saved(stopped: Sequence[StoppedRecipe], trained: float) -> str:
     saved = sum(one.saved for one in stopped)
     whole = trained + saved + sum(one.seconds for one in stopped)
-    return f"At the pace until then that saved {percent(saved / whole)} of the search's training time."
+    return f"At the pace until then this saved {percent(saved / whole)} of the search's training time."
 
 
-def _hope(best: pd.Series, words: str) -> str:
+def _on_fresh_seeds(best: pd.Series, words: str) -> str:
     """What fresh seeds say of the recipe that the search took for the best."""
     seen = "" if unknown(best["fresh_low"]) else f" [{score(best['fresh_low'])}, {score(best['fresh_high'])}]"
     fresh = int(best["fresh_finished"])
     failed = _failing(best["fresh_failed"], fresh)
     verdict = (
-        f"the search was too hopeful by {score(best['too_high'])}"
+        f"the search overestimated it by {score(best['too_high'])}"
         if best["too_high"] > 0
-        else "no less than the search had promised"
+        else "no lower than the search had estimated"
     )
     return f"On {fresh} fresh seeds its {words} is {score(best['fresh'])}{seen}, {failed}: {verdict}."
 
@@ -206,7 +208,7 @@ def best_table(sweep: Sweep, ranked: pd.DataFrame) -> TextTable:
         "fresh seeds",
         "failed there",
     )
-    header += ("too high by",)
+    header += ("overestimated by",)
     rows = []
     for _, row in ranked.head(SHOWN).iterrows():
         fresh, there, high = "–", "–", "–"

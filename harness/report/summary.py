@@ -13,7 +13,7 @@ from harness.report.files import json_rows, json_value
 
 _OF_CELLS = (
     "planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high", "mean", "sd", "min", "median",
-    "max", "judged", "scored", "at_chance", "best_mean", "loss", "majority",
+    "max", "judged", "scored", "near_chance", "best_mean", "loss", "majority",
 )  # fmt: skip
 _OF_TESTED = ("tested", "test_mean", "test_sd")
 

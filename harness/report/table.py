@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.analyze import Analysis
 from harness.common.text import Scalar, name_cell, show
 from harness.records.study import Study
-from harness.report.formatting import Row, against, interval, score, unknown
+from harness.report.formatting import Row, interval, score, unknown, versus
 
 MOST_ROWS = 200  # of a table on the page; its file has them all
 
@@ -85,18 +85,18 @@ def labels_of_arms(analysis: Analysis) -> list[Column]:
 
 
 def labels_of_pairs(analysis: Analysis) -> list[Column]:
-    """Where a pair of cells stands, and what of it is compared: `bias correction on against off`."""
+    """Where a pair of cells stands, and what of it is compared: `bias correction on vs. off`."""
     study = analysis.study
 
     def compared(row: Row) -> str:
-        return against(*_differing(study, row))
+        return versus(*_differing(study, row))
 
     def shared(row: Row) -> str:
         name = _differing(study, row)[0]
         axes = [pair for pair in study.cells[row["cell"]].axes if pair[0] != name]
         return name_cell(axes) if axes else "–"
 
-    return [("at", shared), ("compared", compared)]
+    return [("setting", shared), ("comparison", compared)]
 
 
 def _differing(study: Study, row: Row) -> tuple[str, Scalar, Scalar]:

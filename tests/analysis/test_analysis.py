@@ -78,7 +78,7 @@ def test_cells_by_hand(mosbach):
     assert list(cells["failed"]) == [0, 0, 0, 0, 3, 2, 0, 0]
     assert list(cells["diverged"]) == [0, 0, 0, 0, 0, 1, 0, 0]
     assert list(cells["constant"]) == [0, 0, 0, 0, 3, 1, 0, 0]
-    assert list(cells["at_chance"]) == [0, 0, 0, 0, 0, 1, 0, 0]
+    assert list(cells["near_chance"]) == [0, 0, 0, 0, 0, 1, 0, 0]
     first = cells.iloc[0]
     assert (first["mean"], first["sd"]) == (pytest.approx(0.8), pytest.approx(0.025))
     assert (first["min"], first["median"], first["max"]) == (0.775, 0.8, 0.825)
@@ -112,24 +112,24 @@ def test_no_rate_without_a_majority(tmp_path):
     assert list(verdicts.runs(study)["verdict"]) == ["unjudged", "unjudged", "", "", "failed"]
 
 
-def test_at_chance_needs_both_the_count_and_the_loss(tmp_path):
+def test_near_chance_needs_both_the_count_and_the_loss(tmp_path):
     # 216 of 400 is the largest count that is not above one half at 5 %: P(X >= 217) = 0.0495 < 0.05 < P(X >= 216).
     assert stats.binom.sf(216, 400, 0.5) < 0.05 < stats.binom.sf(215, 400, 0.5)
     entropy = math.log(2)
     runs = [Run(216, entropy), Run(217, entropy), Run(216, 0.94 * entropy), Run(216, 0.96 * entropy), Run(200, entropy)]
     study = one_cell(tmp_path, [*runs, Run(diverged=True), Run(crashed="x"), None])
-    assert list(verdicts.at_chance(study.runs)) == [True, False, False, True, False, False, False, False]
-    words = ["at chance", "ok", "ok", "at chance", "failed", "diverged", "", ""]
+    assert list(verdicts.near_chance(study.runs)) == [True, False, False, True, False, False, False, False]
+    words = ["near chance", "ok", "ok", "near chance", "failed", "diverged", "", ""]
     assert list(verdicts.runs(study)["verdict"]) == words
     assert "verdict" not in study.runs  # what was given is not changed
 
 
-def test_a_regression_that_was_not_trained_is_at_chance(tmp_path):
+def test_a_regression_that_was_not_trained_is_near_chance(tmp_path):
     study = one_cell(tmp_path, [Run(score=0.05), Run(score=0.05, loss=2.0), Run(score=0.5, loss=2.0), Run(score=-0.1)],
                      metric="pearson")  # fmt: skip
-    assert not verdicts.at_chance(study.runs).any()  # early records don't know the labels' variance
+    assert not verdicts.near_chance(study.runs).any()  # early records don't know the labels' variance
     runs = study.runs.assign(label_variance=2.0)
-    assert verdicts.at_chance(runs).tolist() == [False, True, False, False]  # 0.3 is a low loss; 0.5 is no luck
+    assert verdicts.near_chance(runs).tolist() == [False, True, False, False]  # 0.3 is a low loss; 0.5 is no luck
     expected = [stats.pearsonr(*correlated(r, 400), alternative="greater").pvalue for r in (0.05, 0.5, -0.1)]
     assert verdicts.above_majority_p(runs)[[0, 2, 3]].tolist() == pytest.approx(expected, rel=1e-6)
     table = failures.definitions(dataclasses.replace(study, runs=runs))
@@ -148,7 +148,7 @@ def correlated(r, n):
 
 def test_a_regression_is_judged_by_its_sign(tmp_path):
     study = one_cell(tmp_path, [Run(score=0.7), Run(score=-0.1)], metric="pearson")
-    assert not verdicts.at_chance(study.runs).any()
+    assert not verdicts.near_chance(study.runs).any()
     assert cells_module.cells(study)["failed"].tolist() == [1]
     row = failures.definitions(study, 0.0).iloc[0]
     assert (row["majority_failed"], row["majority_of"], row["binomial_of"], row["entropy_of"]) == (1, 2, 0, 0)
@@ -514,8 +514,8 @@ def test_pairs_are_compared_on_the_same_examples_and_seeds(tmp_path):
     study = study_of(tmp_path, text, runs | {3: [Run(300), Run(310), Run(320)]})
     table = dev_answers.pair_noise(study, dev_answers.read_answers(study))
     assert [tuple(row) for row in table[["reference", "cell", "seeds"]].to_numpy()] == [
-        (0, 1, "the same"),
-        (2, 3, "each its own"),
+        (0, 1, "paired"),
+        (2, 3, "unpaired"),
     ]
     assert list(table["difference"]) == pytest.approx([60 / 400, 0], abs=1e-12)
     # Answers are nested (example i is right below the count), so by hand: a resample moves both means alike.

@@ -30,7 +30,7 @@ def test_kinds_of_runs(tmp_path: Path) -> None:
     assert table["diverged"].tolist() == [0, 0, 1, 0]
     assert table["failed_recorded"].tolist() == [2, 0, 4, 0]
     assert (found.finished, found.recorded) == (14, 14)
-    counted = table[["ok", "at_chance", "not_optimised", "not_generalised", "diverged", "not_told"]].sum(axis=1)
+    counted = table[["ok", "near_chance", "not_optimised", "not_generalised", "diverged", "not_told"]].sum(axis=1)
     assert counted.tolist() == table["finished"].tolist()
 
 

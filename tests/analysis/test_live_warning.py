@@ -157,7 +157,7 @@ def test_where_no_signal_tells_that_is_said(tmp_path: Path) -> None:
     assert lessons.rule(2) == "no one signal tells 50 % of the lost runs with at most 1 % false alarms"
 
 
-def test_a_run_at_chance_is_lost_though_it_has_not_failed(tmp_path: Path) -> None:
+def test_a_run_near_chance_is_lost_though_it_has_not_failed(tmp_path: Path) -> None:
     chance = Run(201, loss=0.69, gradients=(1e-4, 1e-4))
     lessons, _, _ = lessons_of(tmp_path, {0: [FINE, chance], 1: [FINE, FINE]})
     assert lessons.lost.tolist() == [False, False, True, False]  # the first of each cell, then the second

@@ -107,14 +107,14 @@ def test_what_fresh_seeds_say_and_how_hopeful_the_search_was(tmp_path) -> None:
     assert (second["fresh_failed"], second["fresh_finished"]) == (1, 8)
     assert table["fresh"].iloc[2:].isna().all()
     said = " ".join(search_page.sentences(sweep, table, search_ranking.drivers(table, sweep.search)))
-    assert "5 different recipes were tried over 4 seeds each: 20 runs finished; 5 failed to learn." in said
+    assert "5 different recipes were tried over 4 seeds each: 20 runs finished; 5 failed." in said
     assert "The best of the search is lr 3e-4, epochs 2: mean 0.838 over its 4 seeds, 0 of 4 failed" in said
     assert "On 8 fresh seeds its mean is 0.787 [" in said or "On 8 fresh seeds its mean is 0.788 [" in said
-    assert "the search was too hopeful by 0.050" in said
+    assert "the search overestimated it by 0.050" in said
     assert "Over the 2 recipes that were tried again" in said
     assert "on fresh seeds the best is lr 1e-4, epochs 2 with 0.806, 1 of 8 failed" in said
     assert "Of 5 ranked recipes 2 had a failed run. They come after the others." in said
-    assert "0 failed of 4 leaves room for a rate of up to 49 % (95 %)" in said
+    assert "0 failures in 4 seeds is compatible with a failure rate of up to 49 % (95 % CI)" in said
     rows = {row[0]: row for row in search_page.best_table(sweep, table).rows}
     assert rows["2"][-2:] == ("1/8", "0.019")
 

@@ -461,7 +461,7 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
     trained, untrained = found["cells"]
     assert trained["mean"] > 0.9
     assert trained["test_mean"] > 0.8
-    assert untrained["failed"] + untrained["at_chance"] == 2  # what a fresh head finds by luck is not called trained
+    assert untrained["failed"] + untrained["near_chance"] == 2  # what a fresh head finds by luck is not called trained
     assert found["majority"] == 0
     by_other_scores = found["tables"]["scores"][0]
     assert by_other_scores["f1_entity"] == pytest.approx(trained["mean"])
@@ -469,7 +469,7 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
     assert not {"calibration", "confusion", "flips"} & {name for name, rows in found["tables"].items() if rows}
     page = (here / "results" / "colours@default" / "report" / "report.md").read_text()
     assert "| runs | accuracy of words ± sd | entity F1 ± sd | precision ± sd | recall ± sd |" in page
-    assert "What needs one answer an example is not shown for token tasks" in page
+    assert "Analyses that need one answer per example are not shown for token" in page
     assert "Calibration on the dev set" not in page
     run("verify", "colours")
     assert "identical" in run("rerun", "colours", "--seed", 2, "--where", "lr=1e-2").stdout

@@ -277,9 +277,9 @@ def test_cells_and_baselines_stand_in_one_table(tmp_path):
     said = baselines_section.sentences(found)
     assert said[0].startswith(
         "The best cell, bias correction off (mean 0.790 of 4 runs), is 0.090 above the best baseline, tfidf_logistic "
-        "(0.700); the difference in accuracy over seeds and the same dev examples is 9.0 points ["
+        "(0.700); the difference in accuracy over seeds and dev examples is 9.0 points ["
     )
-    assert said[0].endswith("]: fine-tuning beats it (the best cell was picked on these examples, which flatters it).")
+    assert said[0].endswith("]: fine-tuning beats it (the best cell was selected on these examples, which favours it).")
     assert said[0] in opening.answer(found)
     assert said[1:] == [
         "1 of 2 cells have a mean at or below tfidf_logistic's.",
@@ -294,10 +294,9 @@ def test_what_no_seed_changes_counts_as_the_same_run_with_each(tmp_path):
     assert row["difference_low"] < 0 < row["difference_high"]
     said = baselines_section.sentences(found)
     assert "equals the best baseline, tfidf_logistic" in said[0]
-    assert "fine-tuning is not told from it" in said[0]
+    assert "fine-tuning cannot be distinguished from it" in said[0]
     assert said[-1] == (
-        "Of the baselines that the sweep asks for majority is not trained on these data yet: the next `harness sweep` "
-        "does it."
+        "Not trained on these data yet: 1 baseline (majority). The next `harness sweep` trains what is missing."
     )
 
 
@@ -308,8 +307,8 @@ def test_baselines_of_other_data_or_another_metric_are_not_compared(tmp_path):
         assert not len(found.baselines)
         said = baselines_section.sentences(found)
         assert said == [
-            "Of the baselines that the sweep asks for majority, tfidf_logistic, tfidf_lightgbm are not trained on "
-            "these data yet: the next `harness sweep` does it."
+            "Not trained on these data yet: 3 baselines (majority, tfidf_logistic, tfidf_lightgbm). The next "
+            "`harness sweep` trains what is missing."
         ]
 
 
@@ -319,7 +318,7 @@ def test_a_sweep_that_asks_for_none_says_nothing_of_them(tmp_path, monkeypatch):
     written = [page.write(study, tmp_path / study.sweeps[0].name / str(place)) for place, study in
                enumerate((plain, asking))]  # fmt: skip
     texts = [(one.folder / "report.md").read_text() for one in written]
-    assert ["Against simple baselines" in text for text in texts] == [False, True]
+    assert ["Simple baselines" in text for text in texts] == [False, True]
     assert [(one.folder / "tables" / "baselines.csv").exists() for one in written] == [False, True]
     assert "baselines" not in written[0].summary
     rows = json.loads(json.dumps(written[1].summary["baselines"], allow_nan=False))

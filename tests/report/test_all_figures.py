@@ -153,7 +153,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
     }
     base = pd.DataFrame({"cell": range(cells)} | names)
     count = (score.reshape(cells, seeds) <= 0.5).sum(axis=1)
-    table = base.assign(planned=seeds, finished=seeds, crashed=0, missing=0, judged=seeds, at_chance=0)
+    table = base.assign(planned=seeds, finished=seeds, crashed=0, missing=0, judged=seeds, near_chance=0)
     table = table.assign(failed=pd.array(count.tolist(), dtype="Int64"), failed_low=0.0, failed_high=1.0)
     floor = base.assign(runs=seeds, examples=300, known_from="counts", binomial=0.02, observed=0.01, training=np.nan)
 

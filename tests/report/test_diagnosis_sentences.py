@@ -21,13 +21,13 @@ def analysed(folder: Path, runs: Mapping[int, list[Run | None]] = RUNS, text: st
 def test_the_failed_runs_are_put_into_words(tmp_path: Path) -> None:
     first, second = reasons.sentences(analysed(tmp_path))
     assert first == (
-        "6 of 14 finished runs failed: 4 without having fitted the training data (loss in the last epoch above half of "
-        "the labels' entropy: optimisation failed); 1 with the training data fitted, and no better than the majority "
-        "on the dev set (generalisation failed); 1 diverged."
+        "6 of 14 finished runs failed: 4 did not fit the training data (loss in the last epoch above half of the label "
+        "entropy: optimisation failed); 1 fitted the training data but was no better than the majority on the dev set "
+        "(generalisation failed); 1 diverged."
     )
     assert second == (
         "Vanishing gradients: in 4 of 6 recorded failed runs the gradient norm of at least half of the 2 layers fell "
-        "below 10 % of the median of runs that learn, and stayed there to the end; by update 51 in the median (51 to "
+        "below 10 % of the median of runs that learn and stayed there to the end; by update 51 in the median (51 to "
         "51), in 2 layers in the median."
     )
 
@@ -36,7 +36,7 @@ def test_the_failed_runs_are_put_into_words(tmp_path: Path) -> None:
     ("runs", "said"),
     [
         ({0: [FINE, FINE]}, ["No run failed, so there is nothing to explain."]),
-        ({0: [Run(205, loss=0.69), FINE]}, ["No run failed, so there is nothing to explain; 1 run ended at chance."]),
+        ({0: [Run(205, loss=0.69), FINE]}, ["No run failed, so there is nothing to explain; 1 run is near chance."]),
         ({}, []),
     ],
 )
@@ -48,10 +48,10 @@ def test_what_is_not_known_is_said_to_be(tmp_path: Path) -> None:
     words = diagnosis.sentences(analysed(tmp_path, {0: [Run(300), Run(200, loss=0.69)]}))
     assert any("How the failed runs trained was not recorded" in sentence for sentence in words)
     words = diagnosis.sentences(analysed(tmp_path / "all", {0: [GONE, GONE]}))
-    assert any("No run learned, so that there is nothing to hold" in sentence for sentence in words)
-    assert any("No run learned: there is nothing to tell apart early" in sentence for sentence in words)
+    assert any("No run learned, so there is no reference for" in sentence for sentence in words)
+    assert any("No run learned, so there is nothing to compare" in sentence for sentence in words)
     words = diagnosis.sentences(analysed(tmp_path / "one", {0: [GONE, FINE]}))
-    assert any("takes two cells or more" in sentence for sentence in words)
+    assert any("needs at least two cells" in sentence for sentence in words)
     words = diagnosis.sentences(analysed(tmp_path / "fits", {0: [SMALL, FINE, FINE, FINE]}))
     assert any("Vanishing gradients: in none of 1 recorded failed run" in sentence for sentence in words)
 
@@ -59,9 +59,9 @@ def test_what_is_not_known_is_said_to_be(tmp_path: Path) -> None:
 def test_gradients_and_sizes_in_words(tmp_path: Path) -> None:
     found = analysed(tmp_path)
     (said,) = gradients.sentences(found)
-    assert "at 51 % of training the median gradient of 2 runs that failed or ended at chance lies 4.0 orders" in said
-    assert "below that of 2 others, in the cells with both outcomes (0.0001 against 1)" in said
-    assert "At the end it is 4.0 in “embeddings” and 0.0 in “head”" in said
+    assert "at 51 % of training the median gradient of 2 runs that failed or ended near chance is 4.0 orders" in said
+    assert "below that of 2 others, in the cells with both outcomes (0.0001 vs. 1)" in said
+    assert "At the end the difference is 4.0 in “embeddings” and 0.0 in “head”" in said
     (said,) = update_sizes.sentences(found)
     assert re.search(r"largest effective update is 6\.5\d times .* at update 11 of 100; with it, 1\.00 times", said)
 
@@ -71,9 +71,11 @@ def test_the_rule_in_words(tmp_path: Path) -> None:
     found = analysed(tmp_path, runs)
     rule, stopping, within = early_warning.sentences(found)
     assert within.startswith(
-        "Among runs of one recipe the earliest to tell is the training loss: from 2.5 % of training"
+        "Among runs of one recipe the earliest signal is the training loss: from 2.5 % of training"
     )
-    assert "caught 7 of 7 (100 % [65, 100]) of the lost runs, with 0 of 9 (0 % [0, 30]) false alarms" in rule
-    assert "Of pairs of runs of one cell the signal puts 100 % in the right order there." in rule
-    assert stopping.startswith("Stopping by it would have ended 7 runs (0 wrongly) and saved 43 % of the training time")
-    assert "the mean score of what is left lies 12.5 points above that of all runs at most" in stopping
+    assert "caught 7 of 7 (100 % [65, 100]) of those runs, with 0 of 9 (0 % [0, 30]) false alarms" in rule
+    assert "The signal orders 100 % of pairs of runs within a cell correctly." in rule
+    assert stopping.startswith(
+        "Stopping by this rule would have ended 7 runs (0 wrongly) and saved 43 % of the training time"
+    )
+    assert "the mean score of the remaining runs would be at most 12.5 points above that of all runs" in stopping

@@ -6,7 +6,7 @@ def test_gradients_have_a_panel_for_parts_from_the_input_up(drawings):
     titles = [ax.get_title() for ax in drawings["gradient_norms"].axes]
     assert titles == ["embeddings", "layer 1 of 2", "layer 2 of 2", "pooler", "head"]
     said = words(drawings["gradient_norms"])
-    assert "failed or at chance (n = 2): median" in said
+    assert "failed or near chance (n = 2): median" in said
     assert "others (n = 2): median" in said
     assert "cells with both outcomes" in said
     for ax in drawings["gradient_norms"].axes:

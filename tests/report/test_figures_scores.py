@@ -9,7 +9,7 @@ def test_every_finished_run_is_a_mark(drawings):
     assert "✕3" in words(drawings["spread"])
     assert words(drawings["spread"]).count("n=3") == 6
     assert "diverged run (failed, no score)" in words(drawings["spread"])
-    assert "at chance (not failed, not trained)" in words(drawings["spread"])
+    assert "near chance (not counted as failed)" in words(drawings["spread"])
 
 
 def test_the_mean_has_its_interval(mosbach, drawings):
@@ -66,7 +66,7 @@ def test_losses_over_orders_of_magnitude_get_logarithms_and_say_that_lower_is_be
 def test_failure_rates_say_counts_and_what_is_lacking(drawings):
     said = words(drawings["failure_rates"])
     assert "3/3" in said
-    assert "2/3, 1 at chance" in said
+    assert "2/3, 1 near chance" in said
     assert "0/1 (+1 crashed, 1 missing)" in said
     assert "2e-5 · off · 10" in said
 

@@ -30,9 +30,9 @@ def test_the_next_sweep_loads_and_holds_what_was_not_tried(tmp_path: Path) -> No
     assert list(named) == ["as it is", "longer warm-up", "more epochs"]  # correction and half the rate were tried
     assert named["longer warm-up"] == worst.model_copy(update={"warmup_ratio": 0.3})
     assert named["more epochs"] == worst.model_copy(update={"epochs": 10})
-    assert "“lr 2e-5, bias correction off”, 4 of 4 (100 % [51, 100])" in sentence
+    assert "“lr 2e-5, bias correction off”: 4 of 4 (100 % [51, 100])" in sentence
     assert "Not tried there yet: longer warm-up, more epochs." in sentence
-    assert f"{len(sweep.seeds)} seeds a cell tell 100 % failed runs from half of that" in sentence
+    assert f"{len(sweep.seeds)} seeds per cell distinguish a failure rate of 100 % from half of that" in sentence
 
 
 def test_the_next_sweep_keeps_everything_else_of_the_recipe(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_what_already_helped_is_said(tmp_path: Path) -> None:
     proposed = next_sweep(analysed(tmp_path, {0: [Run(200)] * 8, 1: [Run(300)] * 8}, text))
     assert proposed is not None
     assert proposed[0].startswith(
-        "The cell that fails most is “bias correction off”, 8 of 8 (100 % [68, 100]). All else equal fewer fail in "
-        "this sweep with bias correction on (0 of 8). Not tried there yet: "
+        "The cell that fails most often is “bias correction off”: 8 of 8 (100 % [68, 100]). All else equal, fewer runs "
+        "fail in this sweep with bias correction on (0 of 8). Not tried there yet: "
     )
 
 

@@ -34,24 +34,25 @@ def everything(found: Analysis) -> list[str]:
 def test_the_answer_of_the_study(mosbach):
     said = opening.answer(mosbach)
     assert said[:2] == [
-        "Of 12 runs without bias correction 5 failed (42 % [19, 68]), of 10 with it 0 (0 % [0, 28]; Fisher's exact "
-        "p = 0.04); of the 24 planned runs 1 is missing and 1 crashed.",
-        "The failure rate is highest at lr 2e-5, bias correction off, epochs 3 (3 of 3); the best mean score, 0.880 "
-        "(sd 0.005, n = 3), is that of lr 2e-5, bias correction on, epochs 10; 10 epochs have a higher mean than 3 in "
-        "4 of 4 settings; one more run ended at chance, not failed by the definition and not trained either.",
+        "5 of 12 runs without bias correction failed (42 % [19, 68]), compared with 0 of 10 with it (0 % [0, 28]; "
+        "Fisher's exact p = 0.04); 1 of the 24 planned runs is missing and 1 crashed.",
+        "The failure rate is highest at lr 2e-5, bias correction off, epochs 3 (3 of 3); the best mean score is "
+        "0.880 (sd 0.005, n = 3), at lr 2e-5, bias correction on, epochs 10; 10 epochs give a higher mean than 3 in "
+        "4 of 4 settings; one more run is near chance, but not counted as failed.",
     ]
     assert said[2] == (
-        "Failing hangs most on lr (59 % of the explained χ²); bias correction × lr accounts for 37 % of the variance "
+        "The strongest predictor of failure is lr (59 % of the explained χ²); bias correction × lr accounts for 37 % "
+        "of the variance "
         "of the score, seeds within cells for 1 %."
     )
-    assert said[-1] == "3 seeds a cell cannot tell 0 % from 56 %: the interval of 0 failed in 3 is 0–56 %."
+    assert said[-1] == "0 failures in 3 seeds is compatible with a failure rate of up to 56 % (95 % CI)."
 
 
 def test_nothing_trained(tmp_path):
     found = found_of(tmp_path, MOSBACH, {})
     assert opening.answer(found) == [
-        "Nothing is known yet: of the 24 planned runs 24 are missing.",
-        "How often and where runs fail stands here once some are finished.",
+        "No run has finished yet: 24 of the 24 planned runs are missing.",
+        "Failure rates appear here once runs have finished.",
     ]
     for make in (failures.sentences, spread.sentences, dev_set.sentences, best_of_n.sentences, seed_budget.sentences):
         assert make(found) == []
@@ -60,44 +61,44 @@ def test_nothing_trained(tmp_path):
 
 def test_all_crashed(tmp_path):
     found = found_of(tmp_path, ONE.format(2), {0: [Run(crashed="x")] * 2})
-    assert opening.answer(found)[0] == "Nothing is known yet: of the 2 planned runs 2 crashed."
+    assert opening.answer(found)[0] == "No run has finished yet: 2 of the 2 planned runs crashed."
 
 
 def test_no_failure_still_leaves_room(tmp_path):
     runs = {0: [Run(300 + 2 * i) for i in range(5)], 1: [Run(370 + i) for i in range(5)]}
     first, second, *rest = opening.answer(found_of(tmp_path, ARMS.format(5), runs))
     assert first == (
-        "0 of 10 finished runs (5 without bias correction and 5 with bias correction) failed; the rate over these "
-        "settings may still be up to 28 % (95 % confidence)."
+        "0 of 10 finished runs (5 without bias correction and 5 with bias correction) failed, which is "
+        "compatible with a failure rate of up to 28 % (95 % CI)."
     )
     z = stats.norm.ppf(0.975)
     assert z**2 / (10 + z**2) == pytest.approx(0.28, abs=0.005)  # Wilson's upper end of 0 in 10
     assert second == (
-        "The spread is widest at bias correction off (sd 0.008); the best mean score, 0.930 (sd 0.004, n = 5), is that "
-        "of bias correction on."
+        "The spread is widest at bias correction off (sd 0.008); the best mean score is 0.930 (sd 0.004, n = 5), at "
+        "bias correction on."
     )
-    assert rest[-1] == "5 seeds a cell cannot tell 0 % from 43 %: the interval of 0 failed in 5 is 0–43 %."
+    assert rest[-1] == "0 failures in 5 seeds is compatible with a failure rate of up to 43 % (95 % CI)."
 
 
 def test_all_fail(tmp_path):
     found = found_of(tmp_path, ARMS.format(4), {0: [Run(200, 0.693)] * 4, 1: [Run(200, 0.693)] * 4})
     first, second, *_ = opening.answer(found)
     assert first == (
-        "Of 4 runs without bias correction 4 failed (100 % [51, 100]), of 4 with it 4 (100 % [51, 100]; Fisher's exact "
-        "p = 1)."
+        "4 of 4 runs without bias correction failed (100 % [51, 100]), compared with 4 of 4 with it (100 % [51, 100]; "
+        "Fisher's exact p = 1)."
     )
-    assert second == "No run learned more than the majority class, so a small spread here is failing, not stability."
+    assert second == "No run did better than the majority class, so a small spread here means failure, not stability."
     assert spread.sentences(found) == [
-        "In 2 of 2 cells every run failed (bias correction off; bias correction on): a small sd there is failing, not "
-        "stability."
+        "In 2 of 2 cells every run failed (bias correction off; bias correction on): a small sd there means "
+        "failure, not stability."
     ]
     assert "stable" not in " ".join(everything(found))
 
 
 def test_all_diverged(tmp_path):
     first, second, *_ = opening.answer(found_of(tmp_path, ONE.format(2), {0: [Run(diverged=True)] * 2}))
-    assert first == "Of 2 finished runs 2 failed (100 % [34, 100])."
-    assert second.endswith("no run has a score, for all of them diverged.")
+    assert first == "2 of 2 finished runs failed (100 % [34, 100])."
+    assert second.endswith("no run has a score because all of them diverged.")
 
 
 def test_one_seed_shows_no_spread(tmp_path):
@@ -105,32 +106,33 @@ def test_one_seed_shows_no_spread(tmp_path):
     found = found_of(tmp_path, text, {0: [Run(200)], 1: [Run(330)]})
     first, second, *rest = opening.answer(found)
     assert first == (
-        "Of 1 run with lr 1e-5 1 failed (100 % [21, 100]), of 1 with lr 2e-5 0 (0 % [0, 79]; Fisher's exact p = 1)."
+        "1 of 1 run with lr 1e-5 failed (100 % [21, 100]), compared with 0 of 1 with lr 2e-5 (0 % [0, 79]; Fisher's "
+        "exact p = 1)."
     )
     assert second == (
-        "The failure rate is highest at lr 1e-5 (1 of 1); one seed a cell does not show the spread over seeds; the "
-        "best mean score, 0.825 (n = 1), is that of lr 2e-5."
+        "The failure rate is highest at lr 1e-5 (1 of 1); one seed per cell cannot show the spread over seeds; the "
+        "best mean score is 0.825 (n = 1), at lr 2e-5."
     )
-    assert rest == ["1 seed a cell cannot tell 0 % from 79 %: the interval of 0 failed in 1 is 0–79 %."]
+    assert rest == ["0 failures in 1 seed is compatible with a failure rate of up to 79 % (95 % CI)."]
     assert best_of_n.sentences(found) == []
     assert level.sentences(found) == [
-        "No pair of cells has two scores on both sides that spread: their means cannot be compared."
+        "No pair of cells has two differing scores on both sides, so their means cannot be compared."
     ]
 
 
 def test_no_axes(tmp_path):
     found = found_of(tmp_path, ONE.format(3), {0: [Run(200), Run(320), Run(340)]})
     first, second, *_ = opening.answer(found)
-    assert first == "Of 3 finished runs 1 failed (33 % [6, 79])."
+    assert first == "1 of 3 finished runs failed (33 % [6, 79])."
     assert second == "The mean score is 0.717 (sd 0.189, n = 3), from 0.500 to 0.850."
     assert level.sentences(found) == []
-    assert importance.sentences(found) == ["Nothing varies but the seed, so there is nothing to rank."]
+    assert importance.sentences(found) == ["Only the seed varies, so there is nothing to rank."]
 
 
 def test_one_run(tmp_path):
     said = opening.answer(found_of(tmp_path, ONE.format(1), {0: [Run(300)]}))
-    assert said[0].startswith("0 of 1 finished run failed; the rate over these settings may still be up to 79 %")
-    assert said[1] == "One seed a cell does not show the spread over seeds; the mean score is 0.750 (n = 1)."
+    assert said[0].startswith("0 of 1 finished run failed, which is compatible with a failure rate of up to 79 %")
+    assert said[1] == "One seed per cell cannot show the spread over seeds; the mean score is 0.750 (n = 1)."
 
 
 def test_named_recipes(tmp_path):
@@ -138,22 +140,22 @@ def test_named_recipes(tmp_path):
     runs = {0: [Run(200)] * 3 + [Run(320)], 1: [Run(350)] * 4}
     found = found_of(tmp_path, HEAD + "lr: 2e-5\nseeds: 1..4\n" + text, runs)
     assert opening.answer(found)[0] == (
-        "Of 4 runs of the recipe usual 3 failed (75 % [30, 95]), of 4 of the recipe recommended 0 (0 % [0, 49]; "
-        "Fisher's exact p = 0.14)."
+        "3 of 4 runs of the recipe usual failed (75 % [30, 95]), compared with 0 of 4 of the recipe recommended "
+        "(0 % [0, 49]; Fisher's exact p = 0.14)."
     )
 
 
 def test_one_arm_not_yet_trained(tmp_path):
     found = found_of(tmp_path, ARMS.format(2), {0: [Run(200), Run(300)]})
     assert opening.answer(found)[0] == (
-        "Of 2 runs without bias correction 1 failed (50 % [9, 91]); none with bias correction is finished; of the 4 "
-        "planned runs 2 are missing."
+        "1 of 2 runs without bias correction failed (50 % [9, 91]); no run with bias correction has finished; 2 of the "
+        "4 planned runs are missing."
     )
 
 
 def test_one_planned_run_is_missing(tmp_path):
     found = found_of(tmp_path, ONE.format(1), {})
-    assert opening.answer(found)[0] == "Nothing is known yet: of the 1 planned run 1 is missing."
+    assert opening.answer(found)[0] == "No run has finished yet: 1 of the 1 planned run is missing."
 
 
 def test_the_worst_cells_are_named_by_what_they_share(tmp_path):
@@ -170,13 +172,13 @@ def test_an_unbalanced_comparison_says_so(tmp_path):
     text = UNBALANCED + "exclude:\n  - {lr: 3e-5, bias_correction: on}\n"
     found = found_of(tmp_path, text, {cell: [Run(300), Run(200, 0.693)] for cell in range(5)})
     assert (
-        "though not over the same other settings; over the 2 settings that both have 2 of 4 against 2 of 4)."
+        "but the other settings differ too; in the 2 shared settings 2 of 4 compared with 2 of 4)."
         in opening.answer(found)[0]
     )
     text = UNBALANCED.replace("[1e-5, 2e-5, 3e-5]", "[1e-5, 2e-5]")
     text += "exclude:\n  - {lr: 2e-5, bias_correction: on}\n  - {lr: 1e-5, bias_correction: off}\n"
     apart = found_of(tmp_path / "b", text, {cell: [Run(300), Run(200, 0.693)] for cell in range(2)})
-    assert "though not over the same other settings; they have none in common)." in opening.answer(apart)[0]
+    assert "but the other settings differ too and none is shared)." in opening.answer(apart)[0]
 
 
 # --------------------------------------------------------------------------------------------------- what is not known
@@ -187,36 +189,40 @@ def test_an_import_without_a_majority_claims_nothing_of_failing(tmp_path):
     found = analyse(import_of(tmp_path, [(("method", "a"),), (("method", "b"),)], rows))
     first, second, *rest = opening.answer(found)
     assert first == (
-        "Whether any of 7 finished runs failed is not known: the score of the majority class was not given; of the 8 "
-        "planned runs 1 is missing."
+        "It is not known whether any of 7 finished runs failed: no majority-class score was given; 1 of the 8 planned "
+        "runs is missing."
     )
-    assert second == "The spread is widest at method a (sd 0.076); the best mean score, 0.738 (sd 0.048, n = 4), is " \
-        "that of method b."  # fmt: skip
+    assert second == (
+        "The spread is widest at method a (sd 0.076); the best mean score is 0.738 (sd 0.048, n = 4), at method b."
+    )
     assert rest == []
     assert failures.sentences(found) == []
     assert spread.sentences(found) == []
     assert not any("failed in" in sentence or "% [" in sentence for sentence in everything(found))
-    assert "What drives failing cannot be told: whether runs failed is not known." in importance.sentences(found)
+    assert "Predictors of failure cannot be determined: whether runs failed is not known." in importance.sentences(
+        found
+    )
     assert seed_parts.sentences(found) == []
 
 
 def test_what_is_judged_in_part_says_the_rest(tmp_path):
     rows = [*imported_runs([0.4, 0.6], outcome=["failed", "ok"]), *imported_runs([0.7, 0.8, 0.9], 1)]
     found = analyse(import_of(tmp_path, [(("dataset", "a"),), (("dataset", "b"),)], rows))
-    assert opening.answer(found)[0].endswith("; whether 3 more finished runs failed is not known.")
+    assert opening.answer(found)[0].endswith("; for 3 more finished runs it is not known whether they failed.")
     rows[1]["outcome"] = "failed"
     second = opening.answer(analyse(import_of(tmp_path, [(("dataset", "a"),), (("dataset", "b"),)], rows)))[1]
-    assert "no run learned more" not in second.lower()
-    assert "best mean score, 0.800 (sd 0.100, n = 3), is that of dataset b" in second
+    assert "no run did better" not in second.lower()
+    assert "best mean score is 0.800 (sd 0.100, n = 3), at dataset b" in second
 
 
 def test_lower_is_better(tmp_path):
     rows = [*imported_runs([3.0, 3.5, 4.0]), *imported_runs([1.0, 1.5, 1.25], 1)]
     study = import_of(tmp_path, [(("method", "a"),), (("method", "b"),)], rows, higher_is_better=False)
     found = analyse(study)
-    assert "the best mean score, 1.250 (sd 0.250, n = 3), is that of method b." in opening.answer(found)[1]
+    assert "the best mean score is 1.250 (sd 0.250, n = 3), at method b." in opening.answer(found)[1]
     assert best_of_n.sentences(found) == [
-        "Reporting the best of 3 seeds instead of one run changes the score by 0.333, from 3.500 to 3.167, at method a."
+        "Reporting the best of 3 seeds instead of a single run changes the score by 0.333, from 3.500 to 3.167, at "
+        "method a."
     ]
 
 
@@ -233,8 +239,8 @@ def test_named_recipes_are_held_against_the_first(tmp_path):
     runs = {0: bad, 1: bad, 2: good, 3: good, 4: bad, 5: [*bad[:6], *good[:2]]}  # recipe by recipe, two rates each
     (said,) = opening.helped(analyse(study_of(tmp_path, RECIPES.format(lr="[1e-5, 2e-5]"), by_recipe(runs))))
     assert said == (
-        "against the recipe “usual” (16 of 16 failed) fewer runs fail with corrected (0 of 16); for the other no "
-        "difference in failing is shown (Holm-adjusted p < 0.05)."
+        "compared with the recipe “usual” (16 of 16 failed): fewer runs fail with corrected (0 of 16); no significant "
+        "difference in failure rate for the other (Holm-adjusted p < 0.05)."
     )
 
 
@@ -248,11 +254,12 @@ def test_where_none_fails_the_means_are_compared(tmp_path):
     found = analyse(study_of(tmp_path, RECIPES.format(lr="1e-5"), {0: low, 1: high, 2: low}))
     failing, means = opening.helped(found)
     assert failing == (
-        "against the recipe “usual” (0 of 8 failed) for both no difference in failing is shown (Holm-adjusted "
-        "p < 0.05)."
+        "compared with the recipe “usual” (0 of 8 failed): no significant difference in failure rate for both "
+        "(Holm-adjusted p < 0.05)."
     )
     assert means == (
-        "against the recipe “usual” (mean 0.651) the mean score is better with corrected (0.851); for the other no "
-        "difference in the mean is shown (Holm-adjusted p < 0.05)."
+        "compared with the recipe “usual” (mean 0.651): the mean score is better with corrected (0.851); no "
+        "significant "
+        "difference in mean for the other (Holm-adjusted p < 0.05)."
     )
     assert opening.helped(analyse(study_of(tmp_path / "two", ARMS.format(8), {0: low, 1: high}))) == []

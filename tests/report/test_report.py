@@ -79,7 +79,7 @@ def test_test_scores_stand_beside_those_of_the_dev_set(tmp_path, plain):
     assert "| best mean | tested | test mean | test sd | crashed |" in page
     assert "| 0.785 | 3/3 | 0.750 | 0.050 | 0 |" in page
     assert "| 1/2 | 0.500 | – | 0 | 1 |" in page
-    assert "Test scores are of the same weights, on examples that chose nothing." in page
+    assert "Test scores come from the same weights, on examples that were never used for selection." in page
     picked = made.summary["tables"]["selection"][0]
     assert picked["known_from"] == "test"  # dev 0.75, 0.775, 0.8; the best has 0.05 more than its test score
     assert picked["too_high"] == pytest.approx(0.05 - (0.05 - 0.025 + 0.05) / 3)
@@ -99,7 +99,7 @@ def test_all_files_are_there_and_nothing_else(written):
     folder = written[1].folder
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     tables = {path.stem for path in (folder / "tables").iterdir()} - {"runs", "profile"}
-    # One integer drives all parts; no baselines were asked for, and nothing was recorded.
+    # One integer seeds all parts; no baselines were asked for, and nothing was recorded.
     assert tables == {spec.name for spec in TABLES} - {
         "seed_factors",
         "baselines",
@@ -186,7 +186,7 @@ def test_runs_has_a_row_for_each_planned_trial(written):
     sweep, result = written
     table = pd.read_csv(result.folder / "tables" / "runs.csv", keep_default_na=False)
     assert list(table["trial"]) == [trial.id for trial in expand(sweep)]
-    assert table["verdict"].value_counts().to_dict() == {"ok": 16, "failed": 4, "": 2, "at chance": 1, "diverged": 1}
+    assert table["verdict"].value_counts().to_dict() == {"ok": 16, "failed": 4, "": 2, "near chance": 1, "diverged": 1}
     assert table["status"].value_counts().to_dict() == {"finished": 22, "crashed": 1, "missing": 1}
     assert set(table["steps"]) == {"60", "200", ""}  # whole, though some are missing
 
@@ -217,7 +217,7 @@ def test_the_summary_has_every_table(written):
     assert tables["cells"][0]["bias_correction"] is False
     assert tables["seed_factors"] == []
     assert tables["contrasts"][1]["odds_ratio"] == "inf"  # JSON has no word for it
-    assert [row["verdict"] for row in tables["runs"]].count("at chance") == 1
+    assert [row["verdict"] for row in tables["runs"]].count("near chance") == 1
     assert type(tables["cells"][0]["finished"]) is int
 
 
@@ -261,7 +261,7 @@ def test_a_threshold_is_one_more_definition(tmp_path, plain):
     study = study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(340)]})
     text = (report.write(study, tmp_path / "out", 0.8).folder / "report.md").read_text()
     assert "| below 0.800 |" in text
-    assert "1 of 2 worse than 0.800" in text
+    assert "1 of 2 (worse than 0.800)" in text
 
 
 EDGES = {
@@ -291,7 +291,7 @@ def test_edges(tmp_path, name):
     if name == "four axes":
         assert ">none</td>" in page
     if name == "nothing":
-        assert "Nothing is finished yet." in page
+        assert "No run has finished yet." in page
         assert not list((result.folder / "figures").glob("performance_profile.*"))
 
 
@@ -301,7 +301,7 @@ def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, plain):
     store.path(expand(sweep)[0].id).write_text('{"cut sh')
     text = holds(report.write(of_sweep(sweep, store), tmp_path / "out"))
     assert "Planned: 1 cell × 2 seeds = 2; 1 finished, 0 crashed, 1 missing." in text
-    assert "1 of the missing left a record that cannot be read." in text
+    assert "1 of the missing runs left an unreadable record." in text
 
 
 def test_very_many_runs_are_cut_on_the_page(tmp_path, plain, monkeypatch):
@@ -309,7 +309,7 @@ def test_very_many_runs_are_cut_on_the_page(tmp_path, plain, monkeypatch):
     runs = {0: [*(Run(300 + i) for i in range(8)), Run(200), Run(crashed="x")]}
     result = report.write(study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..10\n", runs), tmp_path / "out")
     page = result.page.read_text()
-    assert "The first 5 runs, those that went wrong before the others; 5 more are in" in page
+    assert "The first 5 runs, failed ones first; 5 more are in" in page
     assert page.count("<tr data-verdict=") == 5
     assert page.count('<tr data-verdict="failed">') == page.count('<tr data-verdict="crashed">') == 1
     assert len(pd.read_csv(result.folder / "tables" / "runs.csv")) == 10
@@ -331,13 +331,13 @@ def import_rows(**columns) -> list[dict[str, object]]:
 def test_an_import_without_a_majority(tmp_path):
     result = report.write(import_of(tmp_path, CELLS, import_rows()), tmp_path / "out")
     text = holds(result)
-    assert "Whether any of 12 finished runs failed is not known" in text
+    assert "It is not known whether any of 12 finished runs failed" in text
     assert "Scores are the column acc; higher is better." in text
     assert "Read by hand." in text
     assert "| imported by | harness import theirs.csv |" in text
     assert "| file theirs.csv | SHA-256 0123456789abcdef |" in text
-    assert "One integer drives" not in text
-    assert "to train it again" not in text.split("## Failed runs")[1].split("##")[0]
+    assert "One integer seeds" not in text
+    assert "| rerun |" not in text.split("## Failed runs")[1].split("##")[0]
     found = strict(result)
     assert (found["sweep"], found["profile"], found["majority"]) == ("theirs", None, None)
     assert all(cell["failed"] is None for cell in found["cells"])
@@ -355,7 +355,7 @@ def test_an_import_with_a_majority_and_counts(tmp_path, plain):
         majority_correct=[[212] * 4] * 4,
     )  # fmt: skip
     text = holds(report.write(import_of(tmp_path, CELLS, rows), tmp_path / "out"))
-    assert "Of 6 runs with dataset rte 2 failed" in text or "Of 6 runs with method a 2 failed" in text
+    assert "2 of 6 runs with dataset rte failed" in text or "2 of 6 runs with method a failed" in text
     assert "Only scores and numbers of examples are known" in text
     assert "## Failed runs\n\n| dataset | method | seed | verdict |" in text
 
@@ -367,8 +367,8 @@ def test_a_report_of_two_studies(tmp_path):
     result = report.write(joined(first, second), tmp_path / "out")
     said = holds(result)
     assert said.startswith("# Bias correction and rate against The same on another day (embedded stand-in, not BERT on")
-    assert "Of 22 runs of a@default 5 failed" in said
-    assert "sweep b@default against a@default" in said
+    assert "5 of 22 runs of a@default failed" in said
+    assert "sweep b@default vs. a@default" in said
     found = strict(result)
     assert (found["sweep"], found["profile"]) == ("a@default--b@default", None)
     assert found["cells"][0]["axes"] == {"sweep": "a@default", "lr": 1e-5, "bias_correction": False, "epochs": 3}
@@ -472,7 +472,7 @@ def test_a_recorded_study_has_its_diagnosis_on_the_page(tmp_path):
     page, figures = made.page.read_text(), {path.stem for path in (made.folder / "figures").iterdir()}
     assert figures >= {"gradient_norms", "step_size_factor", "loss_vs_score", "early_warning"}
     Reader(page).check()
-    for heading in ("Why runs fail", "Gradients by layer", "How early it can be told", "The next experiment"):
+    for heading in ("Why runs fail", "Gradients by layer", "Early warning", "The next experiment"):
         assert f">{heading}</h2>" in page
     text = (made.folder / "report.md").read_text()
     proposed = text.split("```yaml\n")[1].split("```")[0]

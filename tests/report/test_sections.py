@@ -35,16 +35,16 @@ def everything(found: Analysis) -> list[str]:
 def test_failing_says_what_differs_and_what_may_not(mosbach):
     said = failures.sentences(mosbach)
     assert said[0] == (
-        "Bias correction on against off: the failure rate differs by −33 % [−62, −5], all else equal "
+        "Bias correction on vs. off: the failure rate differs by −33 % [−62, −5], all else equal "
         "(Cochran-Mantel-Haenszel, Holm-adjusted p = 0.045)."
     )
     assert said[2] == (
-        "No difference in failing is shown, which is no proof of none, for epochs 10 against 3, −10 % [−28, 9] (all "
-        "else equal; each interval by itself, Holm-adjusted p of 0.05 or more)."
+        "No significant difference in failure rate for epochs 10 vs. 3, −10 % [−28, 9] (all else equal; each interval "
+        "on its own, Holm-adjusted p of 0.05 or more)."
     )
     assert said[3] == (
-        "By the definition 5 of 22 runs failed; by others 6 of 22 not above the majority at 5 %, 6 of 22 with the "
-        "training loss at the labels' entropy."
+        "By the definition used here 5 of 22 runs failed; by others 6 of 22 (not significantly above the majority at "
+        "5 %), 6 of 22 (training loss still at the label entropy)."
     )
     assert len(said) == 4
 
@@ -52,10 +52,10 @@ def test_failing_says_what_differs_and_what_may_not(mosbach):
 def test_failing_with_a_threshold_and_one_comparison(tmp_path):
     found = found_of(tmp_path, ARMS.format(2), {0: [Run(200, 0.1), Run(300)], 1: [Run(310), Run(320)]}, 0.78)
     assert failures.sentences(found) == [
-        "No difference in failing is shown, which is no proof of none, for bias correction on against off, −50 % "
-        "[−100, 19] (all else equal; each interval by itself, Holm-adjusted p of 0.05 or more).",
-        "By the definition 1 of 4 runs failed; by others 1 of 4 not above the majority at 5 %, 0 of 4 with the "
-        "training loss at the labels' entropy, 3 of 4 worse than 0.780.",
+        "No significant difference in failure rate for bias correction on vs. off, −50 % [−100, 19] (all else equal; "
+        "each interval on its own, Holm-adjusted p of 0.05 or more).",
+        "By the definition used here 1 of 4 runs failed; by others 1 of 4 (not significantly above the majority at "
+        "5 %), 0 of 4 (training loss still at the label entropy), 3 of 4 (worse than 0.780).",
     ]
 
 
@@ -63,8 +63,7 @@ def test_many_comparisons_that_show_nothing_are_counted(tmp_path):
     text = ONE.format(2).replace("lr: 1e-5", "lr: [1e-5, 2e-5, 3e-5, 4e-5, 5e-5]")
     found = found_of(tmp_path, text, {0: [Run(200), Run(300)], **{cell: [Run(310), Run(320)] for cell in range(1, 5)}})
     assert failures.sentences(found)[0] == (
-        "For 4 of 4 comparisons of failing by axis the data do not show a difference (Holm-adjusted p of 0.05 or "
-        "more); that is no proof of none."
+        "No significant difference in failure rate in 4 of 4 comparisons by axis (Holm-adjusted p of 0.05 or more)."
     )
 
 
@@ -72,7 +71,7 @@ def test_spread_between_failed_and_successful(tmp_path):
     found = found_of(tmp_path, ONE.format(5), {0: [Run(200), Run(200), Run(340), Run(342), Run(344)]})
     assert spread.sentences(found) == [
         "In 1 cell most of the variance lies between failed and successful runs (100 % of it at the only recipe; "
-        "the successful alone have sd 0.005)."
+        "the successful runs alone have sd 0.005)."
     ]
     one = found_of(tmp_path / "b", ONE.format(2), {0: [Run(200), Run(340)]})
     assert spread.sentences(one)[0].endswith("(100 % of it at the only recipe).")  # one success has no sd
@@ -80,20 +79,20 @@ def test_spread_between_failed_and_successful(tmp_path):
 
 def test_levels(tmp_path, mosbach):
     assert level.sentences(mosbach) == [
-        "Of 3 pairs of cells that differ in bias correction alone, the mean score differs in 1 after Holm's adjustment "
-        "(Welch)."
+        "Of 3 pairs of cells that differ only in bias correction, the mean score differs significantly in 1 (Welch, "
+        "Holm-adjusted)."
     ]
     found = found_of(tmp_path, ARMS.format(3), {0: [Run(300), Run(301), Run(302)], 1: [Run(303), Run(290), Run(320)]})
     assert level.sentences(found) == [
-        "Of 1 pair of cells that differ in bias correction alone, the mean score differs in 0 after Holm's adjustment "
-        "(Welch)."
+        "Of 1 pair of cells that differ only in bias correction, the mean score differs significantly in 0 (Welch, "
+        "Holm-adjusted)."
     ]
     first = study_of(tmp_path / "a", ONE.format(3), {0: [Run(300), Run(301), Run(302)]}, "a")
     second = study_of(tmp_path / "b", ONE.format(3), {0: [Run(200), Run(300), Run(302)]}, "b")
     both = analyse(joined(first, second))
-    assert "that differ in the study alone" in level.sentences(both)[0]
+    assert "that differ only in the study" in level.sentences(both)[0]
     assert opening.answer(both)[0].startswith(
-        "Of 3 runs of a@default 0 failed (0 % [0, 56]), of 3 of b@default 1 (33 %"
+        "0 of 3 runs of a@default failed (0 % [0, 56]), compared with 1 of 3 of b@default (33 %"
     )
 
 
@@ -108,16 +107,16 @@ def test_277_examples_do_not_tell_but_losses_do(tmp_path):
     assert sample.needed == pytest.approx(1.96 * math.sqrt(2) * sample.error)
     assert not sample.tells
     note = " ".join(dev_set.sentences(found))
-    assert "277 examples do not tell 0.500 from 0.534, and the means do not rank the recipes." in note
+    assert "277 examples cannot distinguish 0.500 from 0.534, and the means do not rank the recipes." in note
     assert (
-        "Mean training loss in the last epoch 0.682 without bias correction, 0.412 with it (no two runs overlap: the "
-        "losses tell the arms apart)." in note
+        "Mean training loss in the last epoch 0.682 without bias correction, 0.412 with it (no two runs "
+        "overlap)." in note
     )
     first, second, *_ = opening.answer(found)
-    assert first.startswith("Of 2 runs without bias correction 2 failed")
-    assert "277 dev examples do not tell the cell means apart (0.500 to 0.534), mean training loss" in second
+    assert first.startswith("2 of 2 runs without bias correction failed")
+    assert "277 dev examples cannot distinguish the cell means (0.500 to 0.534), mean training loss" in second
     # The two runs with correction are above by count; their losses say that they trained.
-    assert not found.cells["at_chance"].any()
+    assert not found.cells["near_chance"].any()
 
 
 def test_losses_that_overlap_say_so(tmp_path):
@@ -139,10 +138,10 @@ def test_counts_alone_leave_the_spread_unsplit(tmp_path):
     rows = imported_runs([0.7, 0.75, 0.8], correct=[280, 300, 320], dev_examples=[400] * 3)
     said = dev_set.sentences(analyse(import_of(tmp_path, [()], rows)))
     assert said[0].startswith(
-        "One accuracy near 0.75 on 400 dev examples has a sampling error (one standard deviation) "
+        "A single accuracy near 0.75 on 400 dev examples has a sampling error (one standard deviation) "
     )
     assert "of 2.2 points; two single runs must differ by about 6.0 points" in said[0]
-    assert said[1].startswith("Only scores and numbers of examples are known, not the single answers:")
+    assert said[1].startswith("Only scores and numbers of examples are known, not single answers, so training noise")
     assert len(said) == 2
 
 
@@ -164,32 +163,34 @@ def test_the_share_of_the_dev_set_is_said_of_cells_without_failures(tmp_path):
     assert share > 0.5  # every answer is a coin of its own
     said = opening.answer(found)
     assert (
-        f"In the 2 cells where no run failed the finite dev set of 400 examples makes {100 * share:.0f} % of the "
-        "variance over seeds (median): most of what is left of the spread is noise of measuring." in said
+        f"In the 2 cells where no run failed the finite dev set of 400 examples accounts for {100 * share:.0f} % of "
+        "the variance over seeds (median): most of the remaining spread is dev-set sampling noise." in said
     )
     widest = dev_set.sentences(found)[-3]
     assert widest.startswith("At bias correction ")
-    assert ", the widest cell without a failed run, accuracies spread by " in widest
+    assert ", the cell with the widest spread and no failed run, accuracies have a standard deviation of " in widest
     failed = study_of(tmp_path / "b", ARMS.format(6), {cell: [Run(200), *of[1:]] for cell, of in runs.items()})
     assert not any("no run failed" in sentence for sentence in opening.answer(analyse(failed)))
 
 
 def test_few_seeds(tmp_path):
-    few = "{0} seeds a cell cannot tell 0 % from {1} %: the interval of 0 failed in {0} is 0–{1} %."
+    few = "0 failures in {0} seeds is compatible with a failure rate of up to {1} % (95 % CI)."
     for n, upper in ((2, 66), (5, 43), (9, 30)):
         found = found_of(tmp_path / str(n), ONE.format(n), {0: [Run(300 + i) for i in range(n)]})
         assert opening.answer(found)[-1] == few.format(n, upper)
         assert seed_budget.sentences(found)[0] == few.format(n, upper)
     found = found_of(tmp_path, ONE.format(10), {0: [Run(300 + i) for i in range(10)]})
-    assert not any("cannot tell" in sentence for sentence in everything(found))
+    assert not any(sentence.startswith("0 failures") for sentence in everything(found))
 
 
 def test_best_of_n(tmp_path):
     rows = imported_runs([0.7, 0.9, 0.8], test_score=[0.68, 0.80, 0.77])
     assert best_of_n.sentences(analyse(import_of(tmp_path, [()], rows))) == [
-        "Reporting the best of 3 seeds instead of one run changes the score by 0.067, from 0.800 to 0.867, at the only "
+        "Reporting the best of 3 seeds instead of a single run changes the score by 0.067, from 0.800 to 0.867, at the "
+        "only "
         "recipe.",
-        "The picked seed's dev score is too high by up to 0.050 (the only recipe), measured on the test set.",
+        "Selection bias: the selected seed's dev score is too high by up to 0.050 (the only recipe), measured on the "
+        "test set.",
     ]
     rows = imported_runs([0.7, 0.9, 0.8], test_score=[0.6, 0.9, 0.8])
     assert len(best_of_n.sentences(analyse(import_of(tmp_path, [()], rows)))) == 1  # it was not too high
@@ -202,9 +203,9 @@ def test_the_budget_names_the_next_pair(tmp_path):
     assert row["for_failure"] > 10
     said = seed_budget.sentences(found)
     assert said[0] == (
-        "The failure rates of 0 of 1 pair of cells are told apart by the seeds there are; the next, bias correction "
-        f"on, would take {row['for_failure']} seeds a cell (10 now) (power 80 %, 5 %, would further runs fall out as "
-        "these did)."
+        "The failure rates of 0 of 1 pair of cells can be distinguished with the present seeds; the next, bias "
+        f"correction on, would need {row['for_failure']} seeds per cell (10 now) (power 80 %, 5 % level, if further "
+        "runs behave like these)."
     )
     assert said[1].startswith("The means of ")
 
@@ -213,33 +214,35 @@ def test_drivers_are_named_only_where_they_show(tmp_path, mosbach):
     assert importance.sentences(mosbach) == [opening.answer(mosbach)[2]]
     text = HEAD + "lr: [1e-5, 2e-5]\nepochs: [3, 4]\nseeds: 1..4\n"
     same = found_of(tmp_path, text, {cell: [Run(300), Run(310), Run(305), Run(315)] for cell in range(4)})
-    assert importance.sentences(same) == ["What drives failing cannot be told: 0 of 16 runs failed."]
-    assert not any("accounts for" in sentence for sentence in opening.answer(same))
+    assert importance.sentences(same) == ["Predictors of failure cannot be determined: 0 of 16 runs failed."]
+    assert not any("of the variance of the score" in sentence for sentence in opening.answer(same))
     failed = found_of(tmp_path / "b", text, {cell: [Run(200, 0.69)] * 4 for cell in range(4)})
-    assert importance.sentences(failed) == ["What drives failing cannot be told: 16 of 16 runs failed."]
+    assert importance.sentences(failed) == ["Predictors of failure cannot be determined: 16 of 16 runs failed."]
 
 
 def test_seed_parts(tmp_path, mosbach):
     assert seed_parts.sentences(mosbach)[0].startswith(
-        "One integer drives head, order and dropout of each run: their parts"
+        "One integer seeds head, data order and dropout of each run, so their"
     )
     text = HEAD + "lr: 1e-5\nepochs: 3\nseeds: [1]\ninit_seed: [1, 2, 3, 4]\norder_seed: [1, 2, 3]\n"
     sweep = sweep_of(tmp_path, text)
     runs = [Run(280 + 20 * seeds.init_seed + seeds.order_seed * seeds.init_seed % 3) for seeds in sweep.seeds]
     found = analyse(of_sweep(sweep, store_of(tmp_path, sweep, {0: list(runs)})))
     said = seed_parts.sentences(found)
-    assert said[0].startswith("Of the parts of the seed the head's initialisation alone makes the largest part of the ")
+    assert said[0].startswith("The head's initialisation is the seed component with the largest share of the ")
     assert "[" in said[0]
     assert "–" not in said[0].split("[")[1]  # the interval is known
-    assert "Variance components are not known: every run has the same outcome." in said  # of failing
+    assert "Variance components are unknown: every run has the same outcome." in said  # of failing
     lacking = analyse(of_sweep(sweep, store_of(tmp_path / "b", sweep, {0: [None, *runs[1:]]})))
     assert seed_parts.sentences(lacking) == [
-        "Variance components are not known: not fully crossed: 1 of 12 combinations are missing."
+        "Variance components are unknown: not fully crossed: 1 of 12 combinations are missing."
     ]
 
 
 def test_multiplicity_counts(tmp_path, mosbach):
-    assert opening.multiplicity(mosbach).startswith(f"{mosbach.comparisons} hypotheses were tested (failing by axis")
+    assert opening.multiplicity(mosbach).startswith(
+        f"{mosbach.comparisons} hypotheses were tested (failure rates by axis"
+    )
     found = found_of(tmp_path, ARMS.format(1), {0: [Run(200)], 1: [Run(300)]})
     n = found.comparisons
     assert opening.multiplicity(found).startswith(f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested")

@@ -91,7 +91,7 @@ def test_what_nowhere_is_known_is_left_out(analyses):
     made = text_tables(analyses["import"])
     assert "at or below the majority" not in made["definitions"].header
     assert "mean training loss" not in made["arms"].header
-    assert "training alone [95 %]" not in made["noise_floor"].header
+    assert "training noise alone [95 %]" not in made["noise_floor"].header
     assert "bootstrap error" not in made["noise_floor"].header
     assert "seed_factors" not in made
 
@@ -99,20 +99,22 @@ def test_what_nowhere_is_known_is_left_out(analyses):
 def test_pairs_say_what_is_compared_and_where(analyses):
     made = text_tables(analyses["import"])["pair_levels"]
     assert [row[:2] for row in made.rows] == [
-        ("dataset a", "method y against x"), ("dataset b", "method y against x"),
+        ("dataset a", "method y vs. x"), ("dataset b", "method y vs. x"),
     ]  # fmt: skip
     two = text_tables(analyses["two"])["pair_failures"]
-    assert two.rows[0][:2] == ("lr 1e-5, bias correction off, epochs 3", "sweep other@default against made@default")
+    assert two.rows[0][:2] == ("lr 1e-5, bias correction off, epochs 3", "sweep other@default vs. made@default")
 
 
 def test_seeds_that_are_needed_are_not_known_from_one_score(analyses):
     table = text_tables(analyses["mosbach"])["needed"]
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
-    assert rows["lr 2e-5, epochs 3"]["to tell the means apart"] == "–"  # one run with correction
-    assert rows["lr 2e-5, epochs 3"]["to tell the rates apart"] == "4"
-    assert rows["lr 1e-5, epochs 3"]["to tell the rates apart"] == "> 1000"  # none failed on either side
+    assert rows["lr 2e-5, epochs 3"]["needed to distinguish the means"] == "–"  # one run with correction
+    assert rows["lr 2e-5, epochs 3"]["needed to distinguish the failure rates"] == "4"
+    assert (
+        rows["lr 1e-5, epochs 3"]["needed to distinguish the failure rates"] == "> 1000"
+    )  # none failed on either side
     imported = text_tables(analyses["import"])["needed"]
-    assert "to tell the rates apart" not in imported.header  # nothing is judged
+    assert "needed to distinguish the failure rates" not in imported.header  # nothing is judged
 
 
 def test_long_tables_are_cut_on_the_page_only():

@@ -215,7 +215,7 @@ def test_a_late_riser_goes_on_to_the_top_and_what_stays_flat_or_behind_is_stoppe
     said = search_page.write_report(again.sweep, store, (flat, behind)).said
     assert said[1].startswith(
         "2 recipes were given up at 50 % to 80 % of their training by the median pruner: stopped, not seen to "
-        "the end, so where they would have ended isn't known. At the pace until then that saved "
+        "the end, so how they would have ended is unknown. At the pace until then this saved "
     )
 
 

@@ -665,8 +665,8 @@ def test_what_was_given_up_is_counted_and_said_to_be_predicted(write, made, tmp_
     )  # none missing
     # Six runs of two seconds, one second, and the three that were saved.
     assert found.said[1] == (
-        "1 recipe was given up at 25 % of its training, when all runs looked lost by what runs of other "
-        "recipes had done: that it would have failed is predicted, not seen. At the pace until then that saved 19 % of "
+        "1 recipe was given up at 25 % of its training, when all runs were at risk judging by runs of other "
+        "recipes: that it would have failed is predicted, not observed. At the pace until then this saved 19 % of "
         "the search's training time."
     )
     assert found.summary["stopped"] == [asdict(stopped[0]) | {"saved_seconds": 3.0}]

@@ -129,15 +129,15 @@ def test_every_run_has_its_row(tmp_path):
     assert table["brier"].tolist() == pytest.approx(squares.tolist())
     said = calibration_section.sentences(found)
     assert said == [
-        "The expected calibration error, a mean over runs, is from 0.004 (lr 2e-5, bias correction on, epochs 10) to "
-        "0.382 (lr 2e-5, bias correction off, epochs 3), where the mean confidence lies 38.2 points above the accuracy."
+        "The expected calibration error (mean over runs) is from 0.004 (lr 2e-5, bias correction on, epochs 10) to "
+        "0.382 (lr 2e-5, bias correction off, epochs 3), where mean confidence is 38.2 points above accuracy."
     ]
 
 
 def test_a_class_that_is_never_answered_is_said(tmp_path):
     found = analyse(study_of(tmp_path, ONE, {0: [Run(200)] * 3}))
     said = calibration_section.sentences(found)
-    assert said[1] == "In 1 cell no run ever answers some class that the dev set has."
+    assert said[1] == "In 1 cell no run ever predicts some class that the dev set contains."
     assert found.confusion["recall"].tolist() == [1, 0]
     assert found.confusion["precision"].isna().tolist() == [False, True]
 

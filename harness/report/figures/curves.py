@@ -66,7 +66,7 @@ def curves(found: Analysis) -> Figure | None:
     """Dev score and training loss against the step, a line a run: left and right, one row for each setting but lr.
 
     Where runs lack curves the row's title says how many have them. The loss is a running mean over a fiftieth of the
-    run's steps. Failed runs are dark red and dashed and end in a cross; runs at chance are dotted and end in a square.
+    run's steps. Failed runs are dark red and dashed and end in a cross; runs near chance are dotted, with a square.
     """
     study = found.study
     coloured = _colour_axis(study)
@@ -140,10 +140,10 @@ def _curve_keys(
         legend_key(setting(axis, value) or "run", colour_of(i), LINES[0], marker_of(i)) for i, value in enumerate(shown)
     ]
     verdicts = {line.verdict for line in lines}
-    for verdict in ("failed", "at chance"):
+    for verdict in ("failed", "near chance"):
         if verdict in verdicts or (verdict == "failed" and "diverged" in verdicts):
             handle = mark_key(verdict)
-            handle.set(linestyle=_DASHED[verdict], color=MARKS[verdict].edge if verdict == "at chance" else FAILED)
+            handle.set(linestyle=_DASHED[verdict], color=MARKS[verdict].edge if verdict == "near chance" else FAILED)
             handles.append(handle)
     regression = done["label_variance"].notna().any()
     words = "always the mean, variance of labels" if regression else "majority class, entropy of labels"
@@ -151,7 +151,7 @@ def _curve_keys(
     return handles
 
 
-_DASHED: dict[str, Dashes] = {"failed": (0, (3, 1.5)), "diverged": (0, (3, 1.5)), "at chance": (0, (1, 1))}
+_DASHED: dict[str, Dashes] = {"failed": (0, (3, 1.5)), "diverged": (0, (3, 1.5)), "near chance": (0, (1, 1))}
 
 
 def _lines(ax: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray, _Line]], many: bool) -> None:
@@ -166,7 +166,7 @@ def _lines(ax: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray, _Line]], many
             )
     for (verdict, hue), runs in alike.items():
         mark = MARKS.get("failed" if verdict == "diverged" else verdict)
-        colour = colour_of(hue) if mark is None else CHANCE if verdict == "at chance" else FAILED
+        colour = colour_of(hue) if mark is None else CHANCE if verdict == "near chance" else FAILED
         style: Any = {"colors": [colour], "linestyles": [_DASHED.get(verdict, LINES[0])], "alpha": 0.75}
         width = 0.7 if mark is None else 0.9
         ax.add_collection(LineCollection(runs, linewidths=width, zorder=2, rasterized=many, **style))

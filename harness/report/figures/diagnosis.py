@@ -65,13 +65,13 @@ def loss_vs_score(found: Analysis) -> Figure | None:
         return None
     axis = layout(study).hue or layout(study).x
     values = study.values(axis)[:MOST_VALUES] if axis else [None]
-    verdicts = [verdict for verdict in ("failed", "at chance") if (shown["verdict"] == verdict).any()]
+    verdicts = [verdict for verdict in ("failed", "near chance") if (shown["verdict"] == verdict).any()]
     handles = [
         legend_key(setting(axis, value) or "run", colour_of(i), marker=MARKERS[i]) for i, value in enumerate(values)
     ]
     handles += [mark_key(verdict) for verdict in verdicts]
     handles.append(legend_key("majority class", INK, MAJORITY, lw=0.9))
-    handles += [legend_key("half of the labels' entropy", FAINT, LINES[2], lw=0.9)] if relative else []
+    handles += [legend_key("half of the label entropy", FAINT, LINES[2], lw=0.9)] if relative else []
     left_out = len(table) - len(shown)
     what = "final score against training loss" + (f", {left_out} diverged left out" if left_out else "")
     figure = empty_figure(study, what, 2.9, handles)
@@ -92,7 +92,7 @@ def loss_vs_score(found: Analysis) -> Figure | None:
         ax.axvline(0.5, color=FAINT, lw=0.9, ls=LINES[2], zorder=1.5)
     ax.set_xlim(left=0)
     plain_numbers(ax.yaxis)
-    ax.set_xlabel("training loss in the last epoch" + (" / entropy of the labels" if relative else ""))
+    ax.set_xlabel("training loss in the last epoch" + (" / label entropy" if relative else ""))
     ax.set_ylabel(score_label(study, 2.5))
     return figure
 
@@ -117,7 +117,7 @@ def gradient_norms(found: Analysis) -> Figure | None:
     chosen = np.isin(norms.rows, found.diagnosis.compared)
     lost = norms.lost
     titles = _parts_shown(norms.layers, norms.parts)
-    both = (("others", HUES[0], LINES[0], chosen & ~lost), ("failed or at chance", FAILED, LINES[1], chosen & lost))
+    both = (("others", HUES[0], LINES[0], chosen & ~lost), ("failed or near chance", FAILED, LINES[1], chosen & lost))
     kinds = [kind for kind in both if kind[3].any()]
     handles: list[Artist] = [
         legend_key(f"{name} (n = {which.sum():,}): median", colour, line, lw=1.6) for name, colour, line, which in kinds
@@ -179,7 +179,7 @@ def step_size_factor(found: Analysis) -> Figure | None:
         lines.setdefault(tuple(size.round(9).tolist()), (words, size))
     drawn = list(lines.values())[:MOST_VALUES]
     handles = [legend_key(words, colour_of(i), LINES[i]) for i, (words, _) in enumerate(drawn)]
-    figure = empty_figure(study, "size of an update without bias correction", 2.3, handles)
+    figure = empty_figure(study, "update magnitude without bias correction", 2.3, handles)
     left, right = figure.subplots(1, 2)
     for (beta1, beta2), factor in factors.items():
         x = np.arange(1, len(factor) + 1)
@@ -213,7 +213,7 @@ def early_warning(found: Analysis) -> Figure | None:
     names = list(dict.fromkeys(table["signal"]))
     handles: list[Artist] = [legend_key(name, colour_of(i), LINES[i]) for i, name in enumerate(names)]
     handles.append(legend_key("at most 1 % false alarms", FAINT, LINES[0], marker="o", ms=3))
-    figure = empty_figure(study, "how early a lost run can be told", 2.4, handles)
+    figure = empty_figure(study, "early warning of failed and near-chance runs", 2.4, handles)
     left, right = figure.subplots(1, 2)
     for i, name in enumerate(names):
         here = table[table["signal"] == name]
@@ -234,7 +234,7 @@ def early_warning(found: Analysis) -> Figure | None:
     left.set_ylim(0, 1.02)
     right.set_ylim(-2, 102)
     left.set(xlabel="training done, %", ylabel="area under the ROC curve")
-    right.set(xlabel="training done, %", ylabel="lost runs told by a rule, %")
+    right.set(xlabel="training done, %", ylabel="caught by a rule, %")
     for ax in (left, right):
         ax.set_xlim(0, 100)
     return figure

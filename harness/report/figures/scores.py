@@ -271,7 +271,7 @@ def _spread_keys(plan: Plan, verdicts: Sequence[str]) -> list[Line2D]:
 def failure_rates(found: Analysis) -> Figure | None:
     """Each cell's share of failed runs with its 95 % Wilson interval, k/n in figures, and what is missing beside it.
 
-    One row a cell in the study's order, so that any axes fit; runs at chance are named beside the count and not in it.
+    One row a cell in the study's order, so that any axes fit; runs near chance are named beside the count.
     """
     study = found.study
     cells = without_axes(study, found.cells)
@@ -300,7 +300,7 @@ def failure_rates(found: Analysis) -> Figure | None:
             ax.scatter([share], [row], s=40 if k else 22, marker=marker, color=fill, edgecolors=edge, zorder=3)
         gone = [f"{cell[name]} {name}" for name in ("crashed", "missing") if cell[name]]
         gone += [f"{done - n} not judged"] if done > n else []
-        chance = f", {cell['at_chance']} at chance" if cell["at_chance"] else ""
+        chance = f", {cell['near_chance']} near chance" if cell["near_chance"] else ""
         notes.append(f"{k}/{n}{chance}" + (f" (+{', '.join(gone)})" if gone else ""))
     partly = (cells["judged"] < cells["finished"]).any()
     row_labels(ax, study, list(cells["cell"]), notes, "failed/judged" if partly else "failed/finished")

@@ -77,7 +77,7 @@ def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarr
     handles: list[Artist] = [
         *_recipe_keys(),
         legend_key("single seed", FAINT, marker="."),
-        legend_key("highest so far", INK, LINES[0]),
+        legend_key("best so far", INK, LINES[0]),
     ]
     confirmed = ordered[ordered["fresh"].notna()]
     if len(confirmed):
@@ -94,7 +94,7 @@ def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarr
     ax.vlines(places, confirmed["fresh_low"], confirmed["fresh_high"], color=HUES[1], linewidth=1.1, zorder=4)
     ax.scatter(places, confirmed["fresh"], s=26, marker="D", facecolors="none", edgecolors=HUES[1], zorder=5)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="recipe, as asked", ylabel=score_label(study))
+    ax.set(xlabel="recipe, in the order tried", ylabel=score_label(study))
     return figure
 
 
@@ -178,7 +178,7 @@ def search_front(study: Study, known: pd.DataFrame) -> Figure:
     """The objective against the share of failed runs, and the recipes that no other beats in both."""
     front = known[known["front"]].assign(rate=known["failed"] / known["finished"]).sort_values("rate")
     handles: list[Artist] = [*_recipe_keys(), legend_key("not beaten in both", INK, LINES[0], marker="o", mfc="none")]
-    figure = empty_figure(study, "score against failing", 2.5, handles)
+    figure = empty_figure(study, "score vs. failure rate", 2.5, handles)
     ax = figure.subplots()
     rates = (known["failed"] / known["finished"]).to_numpy(dtype=float)
     _recipes(ax, 100 * rates, known)
@@ -192,7 +192,7 @@ def search_front(study: Study, known: pd.DataFrame) -> Figure:
 def search_importance(study: Study, shares: pd.DataFrame) -> Figure:
     """How much each searched field moves the objective and the failing by itself, by functional ANOVA."""
     rows = max(3, len(shares))
-    figure = empty_figure(study, "what moves the objective and the failing", 0.7 + 0.21 * rows)
+    figure = empty_figure(study, "importance for the objective and the failure rate", 0.7 + 0.21 * rows)
     nothing, notes = pd.Series(np.nan, index=shares.index), pd.Series("not known", index=shares.index)
     for ax, column, title in zip(figure.subplots(1, 2), ("value", "failed"), ("objective", "failed runs"), strict=True):
         ax.set_title(title)

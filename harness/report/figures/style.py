@@ -289,11 +289,11 @@ class Mark:
     size: float
 
 
-# White edges keep marks apart where they lie close; a run at chance is hollow, which survives grey printing.
+# White edges keep marks apart where they lie close; a run near chance is hollow, which survives grey printing.
 MARKS = {
     "failed": Mark("failed run", "X", FAILED, "white", 26),
     "diverged": Mark("diverged run (failed, no score)", "v", FAILED, "white", 34),
-    "at chance": Mark("at chance (not failed, not trained)", "s", "white", CHANCE, 13),
+    "near chance": Mark("near chance (not counted as failed)", "s", "white", CHANCE, 13),
 }
 
 

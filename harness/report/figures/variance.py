@@ -240,7 +240,7 @@ def seed_budget(found: Analysis) -> Figure | None:
         legend_key(cut(name, 7.5, 2.2), colour_of(i), LINES[i], MARKERS[i], ms=4 if few else 4.5)
         for i, name in enumerate(names)
     ]
-    handles.append(legend_key("mark: seeds there are now", FAINT, marker="o", mfc="none", ms=4))
+    handles.append(legend_key("mark: present number of seeds", FAINT, marker="o", mfc="none", ms=4))
     what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 2.7, handles)
     left, right = figure.subplots(1, 2)
@@ -268,7 +268,7 @@ def seed_budget(found: Analysis) -> Figure | None:
         ax.set_yscale("log")
         _doubling(ax.xaxis, known["n"])
         _doubling(ax.yaxis, unit * known[side])
-        ax.set_xlabel("seeds a cell")
+        ax.set_xlabel("seeds per cell")
         ax.set_ylabel(label)
         flat = int((budget[side] == 0).groupby(budget["cell"]).any().sum())
         if flat:  # logarithms have no place for them

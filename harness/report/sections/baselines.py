@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.common.text import count_noun
 from harness.report.formatting import Row, points, score, unknown
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, k_of_n, number, with_interval
@@ -37,10 +38,10 @@ def _of_task(table: pd.DataFrame, start: str) -> list[str]:
     )
     low, high = top["difference_low"], top["difference_high"]
     if not unknown(low):
-        side = "beats it" if low > 0 else "falls short of it" if high < 0 else "is not told from it"
+        side = "beats it" if low > 0 else "falls short of it" if high < 0 else "cannot be distinguished from it"
         bounds = f"{points(top['difference'])} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
-        text += f"; the difference in accuracy over seeds and the same dev examples is {bounds}: fine-tuning {side}"
-        text += " (the best cell was picked on these examples, which flatters it)" if len(cells) > 1 else ""
+        text += f"; the difference in accuracy over seeds and dev examples is {bounds}: fine-tuning {side}"
+        text += " (the best cell was selected on these examples, which favours it)" if len(cells) > 1 else ""
     below = int((cells["mean"] <= other["mean"]).sum())
     if below == 0 or below == len(cells):
         return [f"{text}."]
@@ -54,8 +55,8 @@ def _not_trained_yet(analysis: Analysis) -> list[str]:
     if not lacking:
         return []
     return [
-        f"Of the baselines that the sweep asks for {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not "
-        "trained on these data yet: the next `harness sweep` does it."
+        f"Not trained on these data yet: {count_noun(len(lacking), 'baseline')} ({', '.join(lacking)}). "
+        "The next `harness sweep` trains what is missing."
     ]
 
 
@@ -78,7 +79,7 @@ def _columns(analysis: Analysis) -> list[Column]:
         ("mean [95 % over seeds]", with_interval("mean")),
         ("sd", number("sd")),
         ("accuracy [95 % over dev examples]", with_interval("dev")),
-        ("accuracy above the best baseline [95 %]", with_interval("difference")),
+        ("accuracy minus the best baseline's [95 %]", with_interval("difference")),
     ]
 
 
@@ -88,13 +89,13 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
 
 SECTION = Section(
     anchor="baselines",
-    heading="Against simple baselines",
+    heading="Simple baselines",
     question="Does fine-tuning beat simple classifiers on the same data?",
     sentences=sentences,
     tables=(
         TableSpec(
             "baselines",
-            "The cells beside simple classifiers on the same splits; differences over seeds and the same dev examples",
+            "The cells beside simple classifiers on the same splits; differences over seeds and shared dev examples",
             _columns,
             _labels,
             rows=_named,

@@ -24,7 +24,7 @@ def sentences(analysis: Analysis) -> list[str]:
     if n < 2:
         return []
     text = (
-        f"Reporting the best of {n} seeds instead of one run changes the score by {score(gain[widest])}, from "
+        f"Reporting the best of {n} seeds instead of a single run changes the score by {score(gain[widest])}, from "
         f"{score(by_cell['first'][widest])} to {score(by_cell['last'][widest])}, at "
         f"{analysis.study.cells[widest].label}."
     )
@@ -34,14 +34,18 @@ def sentences(analysis: Analysis) -> list[str]:
 def _too_high(analysis: Analysis) -> list[str]:
     high = analysis.selection.dropna(subset=["too_high"])
     clean = high[(analysis.cells["failed"].fillna(0) == 0).to_numpy()[high["cell"].astype(int)]]
-    if len(clean):  # where runs fail, the best is more than a lucky one
+    if len(clean):  # where runs fail, the best differs by more than luck
         high = clean
     if not len(high) or not high["too_high"].max() > 0:
         return []
     row = high.loc[high["too_high"].idxmax()]
-    source = "on the test set" if row["known_from"] == "test" else "on the half of the dev set that did not pick it"
+    source = (
+        "on the test set"
+        if row["known_from"] == "test"
+        else "on the half of the dev set that was not used for selection"
+    )
     return [
-        f"The picked seed's dev score is too high by up to {score(row['too_high'])} "
+        f"Selection bias: the selected seed's dev score is too high by up to {score(row['too_high'])} "
         f"({analysis.study.cells[row['cell']].label}), measured {source}."
     ]
 
@@ -74,14 +78,14 @@ def _of_selection(analysis: Analysis) -> list[Column]:
         ("seeds", number("n", integer)),
         ("mean", number("mean")),
         ("best seed", number("best")),
-        ("reported too high by [95 % of splits]", with_interval("too_high")),
-        ("known from", lambda row: source.get(row["known_from"], "–")),
+        ("selection bias [95 % of splits]", with_interval("too_high")),
+        ("estimated from", lambda row: source.get(row["known_from"], "–")),
     ]
 
 
 SECTION = Section(
     anchor="best",
-    heading="Best of n",
+    heading="Best of n seeds",
     question="What does reporting the best of several seeds make of a score?",
     sentences=sentences,
     figure=FigureSpec(
@@ -98,7 +102,7 @@ SECTION = Section(
         ),
         TableSpec(
             "selection",
-            "What picking the best seed by its dev score reports too high",
+            "Selection bias of picking the best seed by its dev score",
             _of_selection,
             folded=True,
         ),

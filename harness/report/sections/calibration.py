@@ -1,4 +1,4 @@
-"""How far can the confidence of the answers be believed, and which classes are told apart?"""
+"""How far can the confidence of the answers be believed, and which classes are recognised?"""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def sentences(analysis: Analysis) -> list[str]:
     where = f"from {score(cells['ece'][low])} ({labels[low]}) to " if len(cells) > 1 else ""
     at = f" ({labels[high]})" if len(cells) > 1 else ""
     texts = [
-        f"The expected calibration error, a mean over runs, is {where}{score(cells['ece'][high])}{at}, where the mean "
-        f"confidence lies {points(abs(over))} {side} the accuracy."
+        f"The expected calibration error (mean over runs) is {where}{score(cells['ece'][high])}{at}, where mean "
+        f"confidence is {points(abs(over))} {side} accuracy."
     ]
     never = analysis.confusion[(analysis.confusion["answered"] == 0) & (analysis.confusion["examples"] > 0)]
     if len(never):
         count = never["cell"].nunique()
-        texts.append(f"In {count_noun(count, 'cell')} no run ever answers some class that the dev set has.")
+        texts.append(f"In {count_noun(count, 'cell')} no run ever predicts some class that the dev set contains.")
     return texts
 
 
@@ -66,7 +66,7 @@ def _of_confusion(analysis: Analysis) -> list[Column]:
     return [
         ("runs", number("runs", integer)),
         *(
-            (f"answered {name.removeprefix('as_')}", number(name, integer))
+            (f"predicted {name.removeprefix('as_')}", number(name, integer))
             for name in (answers if len(answers) <= _MOST_CLASSES else ())
         ),
         ("precision ± sd", with_sd("precision")),
@@ -77,18 +77,18 @@ def _of_confusion(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="classes",
     heading="Classes and calibration",
-    question="How far can the confidence of the answers be believed, and which classes are told apart?",
+    question="How far can the confidence of the answers be believed, and which classes are recognised?",
     sentences=sentences,
     tables=(
         TableSpec(
             "calibration",
-            "Calibration on the dev set: means over the runs of a cell",
+            "Calibration on the dev set: mean ± sd over the runs of a cell",
             _of_calibration,
             rows=_by_cell,
         ),
         TableSpec(
             "confusion",
-            "What the examples of each class were answered as, summed over the runs of a cell; sd over the runs",
+            "What the examples of each class were predicted as, summed over the runs of a cell; ± sd over the runs",
             _of_confusion,
             _labels_of_classes,
             folded=True,

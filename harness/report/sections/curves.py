@@ -6,12 +6,12 @@ from harness.report.section import FigureSpec, Section
 
 SECTION = Section(
     anchor="curves",
-    heading="Curves",
+    heading="Learning curves",
     question="How did the runs train?",
     figure=FigureSpec(
         "curves.curves",
-        "Left the dev score, right the training loss (running mean), one line a run. The dashed lines are the "
-        "majority's score and the labels' entropy (of a regression their variance): a run whose loss stays there has "
-        "learned nothing.",
+        "Left the dev score, right the training loss (running mean), one line per run. The dashed lines are the "
+        "majority's score and the label entropy (for a regression the label variance): a run whose loss stays there "
+        "has learned nothing.",
     ),
 )

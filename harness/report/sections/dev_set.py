@@ -58,7 +58,7 @@ def losses(analysis: Analysis) -> str:
     first, second = (row for _, row in pair.iterrows())
     low, high = (first, second) if first["loss"] < second["loss"] else (second, first)
     apart = low["loss_max"] < high["loss_min"]
-    verdict = "no two runs overlap: the losses tell the arms apart" if apart else "single runs overlap"
+    verdict = "no two runs overlap" if apart else "single runs overlap"
     return (
         f"mean training loss in the last epoch {first['loss']:.3f} {first['phrase']}, "
         f"{second['loss']:.3f} {second_arm(second)} ({verdict})"
@@ -75,9 +75,9 @@ def in_short(analysis: Analysis) -> str:
     where = "cells where no run failed" if len(table) > 1 else "cell where no run failed"
     return (
         f"in the {len(table) if len(table) > 1 else ''} {where} ".replace("  ", " ")
-        + f"the finite dev set{examples} makes {percent(share)} of the variance over seeds"
+        + f"the finite dev set{examples} accounts for {percent(share)} of the variance over seeds"
         + (" (median)" if len(table) > 1 else "")
-        + (": most of what is left of the spread is noise of measuring" if share > 0.5 else "")
+        + (": most of the remaining spread is dev-set sampling noise" if share > 0.5 else "")
         + "."
     )
 
@@ -107,18 +107,19 @@ def _error_of_one(analysis: Analysis) -> list[str]:
         unknown_error = "The sampling error of this metric on a finite dev set has no simple formula and is not given."
         return [unknown_error] if analysis.cells["scored"].sum() else []
     texts = [
-        f"One accuracy near {sample.near:.2f} on {sample.examples} dev examples has a sampling error (one standard "
-        f"deviation) of {points(sample.error)}; two single runs must differ by about {points(sample.needed)} "
-        "before 95 % confidence tells them apart, were their errors independent (runs on the same examples share "
-        "part of theirs, and a mean over seeds averages training noise, not the choice of examples)."
+        f"A single accuracy near {sample.near:.2f} on {sample.examples} dev examples has a sampling error (one "
+        f"standard "
+        f"deviation) of {points(sample.error)}; two single runs must differ by about {points(sample.needed)} to be "
+        "distinguishable at 95 % confidence, if their errors are independent (runs share their dev examples and so "
+        "part of the error; averaging over seeds reduces training noise, not the error from the choice of examples)."
     ]
     gap = sample.highest - sample.lowest
     if gap > 0 and sample.tells:
-        texts.append(f"The largest difference between cell means is {points(gap)}, beyond that.")
+        texts.append(f"The largest difference between cell means is {points(gap)}, more than that.")
     elif gap > 0:
         texts.append(
-            f"The largest difference between cell means is {points(gap)}, within that: {sample.examples} examples "
-            f"do not tell {sample.lowest:.3f} from {sample.highest:.3f}, and the means do not rank the recipes."
+            f"The largest difference between cell means is {points(gap)}, less than that: {sample.examples} examples "
+            f"cannot distinguish {sample.lowest:.3f} from {sample.highest:.3f}, and the means do not rank the recipes."
         )
     return texts
 
@@ -127,8 +128,8 @@ def _not_told_apart(analysis: Analysis) -> list[str]:
     if not (analysis.noise_floor["known_from"] == "counts").any():
         return []
     return [
-        "Only scores and numbers of examples are known, not the single answers: how much of the spread is training "
-        "and how much the choice of dev examples cannot be told apart."
+        "Only scores and numbers of examples are known, not single answers, so training noise and the choice of dev "
+        "examples cannot be separated."
     ]
 
 
@@ -138,9 +139,9 @@ def _widest(analysis: Analysis) -> list[str]:
     for row in _without_failures(analysis).nlargest(1, "observed").to_dict("records"):
         low, high = (100 * row[f"training_{end}"] for end in ("low", "high"))
         texts.append(
-            f"At {analysis.study.cells[row['cell']].label}, the widest cell without a failed run, accuracies spread by "
-            f"{points(row['observed'])} over {row['runs']} seeds; an infinite dev set would leave "
-            f"{points(row['training'])} [{low:.1f}, {high:.1f}] of that, and two runs disagree on "
+            f"At {analysis.study.cells[row['cell']].label}, the cell with the widest spread and no failed run, "
+            f"accuracies have a standard deviation of {points(row['observed'])} over {row['runs']} seeds; with an "
+            f"infinite dev set it would be {points(row['training'])} [{low:.1f}, {high:.1f}]. Two runs disagree on "
             f"{percent(row['disagreement'], 1)} of the examples."
         )
     return texts
@@ -152,8 +153,8 @@ def _pairs(analysis: Analysis) -> list[str]:
         return []
     sure = (table["difference_low"] > 0) | (table["difference_high"] < 0)
     return [
-        f"With the choice of dev examples counted in, {int(sure.sum())} of {count_noun(len(table), 'pair')} of cells "
-        f"that differ in {main_axis_name(analysis)} alone differ in accuracy (95 %, each pair by itself)."
+        f"Accounting for the choice of dev examples, {int(sure.sum())} of {count_noun(len(table), 'pair')} of cells "
+        f"that differ only in {main_axis_name(analysis)} differ in accuracy (95 %, each pair on its own)."
     ]
 
 
@@ -178,15 +179,15 @@ def _of_noise(analysis: Analysis) -> list[Column]:
         ("sd over seeds", _in_points("observed")),
         ("binomial error", _in_points("binomial")),
         ("bootstrap error", _in_points("example_bootstrap")),
-        ("training alone [95 %]", _training),
-        ("share of the dev set", number("dev_share", percent)),
+        ("training noise alone [95 %]", _training),
+        ("dev-set share", number("dev_share", percent)),
         ("error of the mean", _in_points("mean_error")),
-        ("of it seeds", _in_points("seed_error")),
-        ("of it examples", _in_points("example_error")),
+        ("due to seeds", _in_points("seed_error")),
+        ("due to examples", _in_points("example_error")),
         ("Fleiss κ", number("fleiss_kappa")),
         ("disagreement", number("disagreement", lambda value: percent(value, 1))),
         ("JS divergence", number("jensen_shannon")),
-        ("accuracy of the vote", number("voted")),
+        ("majority-vote accuracy", number("voted")),
     ]
 
 
@@ -209,31 +210,31 @@ def _of_flips(analysis: Analysis) -> list[Column]:
 
 SECTION = Section(
     anchor="noise",
-    heading="What the dev set can tell",
-    question="How much of the spread is the dev set's sampling noise, and which differences can it tell?",
+    heading="Dev-set sampling noise",
+    question="How much of the spread is dev-set sampling noise, and which differences are larger?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.noise_floor",
         "Dots are the spread of the accuracies over seeds; the bar is the error that a dev set of this size gives any "
-        "single accuracy; diamonds are what of the spread an infinite dev set would leave, with an interval. A spread "
+        "single accuracy; diamonds are the spread that an infinite dev set would leave, with an interval. A spread "
         "below the bar does not mean stability: the runs share their examples.",
     ),
     tables=(
         TableSpec(
             "noise_floor",
-            "Spread and errors of the accuracy in percentage points, and how far the runs of a cell agree",
+            "Spread and errors of the accuracy in percentage points, and agreement between the runs of a cell",
             _of_noise,
         ),
         TableSpec(
             "pair_noise",
-            "Accuracy, cell against cell, seeds and dev examples drawn anew together (multi-bootstrap)",
+            "Accuracy, pair by pair, with seeds and dev examples resampled together (multi-bootstrap)",
             _of_pairs,
             _labels_of_pairs,
             folded=True,
         ),
         TableSpec(
             "flips",
-            "The examples that flip most: churn is how often two runs of one cell disagree (examples count from 0)",
+            "Dev examples that flip most: churn is how often two runs of a cell disagree (examples counted from 0)",
             _of_flips,
             lambda analysis: [],
             folded=True,

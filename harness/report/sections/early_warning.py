@@ -18,14 +18,16 @@ _WITHIN_CELLS = 0.7  # of them, from which on a signal tells runs of one recipe 
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """The first rule that tells lost runs, what it would have saved, and what it would have changed."""
+    """The first rule that detects runs that end failed or near chance, what it would have saved and changed."""
     diagnosis = analysis.diagnosis
     if diagnosis.early_warning.empty:
         return [] if not diagnosis.recorded else [_why_not(analysis)]
     rule, measured = diagnosis.rule, diagnosis.early_warning
-    aim = f"at least {percent(CAUGHT)} of the lost runs with at most {percent(FALSE_ALARMS)} false alarms"
+    aim = (
+        f"{percent(CAUGHT)} of the runs that fail or end near chance with at most {percent(FALSE_ALARMS)} false alarms"
+    )
     if rule is None:
-        none = f"No rule of one signal tells {aim}, on cells that it was not learned from, before the end."
+        none = f"No rule on one signal detects at least {aim}, on cells it was not fitted to, before the end."
         return [none, *_within_recipes(measured)]
     return [_rule(rule, aim, measured), _stopping(analysis), *_within_recipes(measured)]
 
@@ -34,19 +36,19 @@ def _rule(kept: Kept, aim: str, measured: pd.DataFrame) -> str:
     direction = "above" if kept.rule.sign > 0 else "below"
     same = (measured["share"] == kept.rule.share) & (measured["signal"] == kept.rule.signal)
     return (
-        f"The first rule that tells {aim}, on cells that it was not learned from: {kept.rule.signal} {direction} "
+        f"The first rule that detects at least {aim}, on cells it was not fitted to: {kept.rule.signal} {direction} "
         f"{kept.rule.threshold:.3g} at {percent(kept.rule.share, 1)} of a run. It caught "
-        f"{_share(kept.caught, kept.lost)} of the lost runs, with {_share(kept.false, kept.others)} false alarms; "
-        f"chosen as the first of many on these runs, it will do a little worse on others. "
+        f"{_share(kept.caught, kept.lost)} of those runs, with {_share(kept.false, kept.others)} false alarms; "
+        f"as the first of many rules tried on these runs, it will do a little worse on others. "
         f"{_within_cells(measured[same]['within'].iloc[0])}"
     )
 
 
 def _within_cells(share: float) -> str:
     if unknown(share):
-        return "Within cells it is not known how well it tells runs apart, for none has both."
-    end = "." if share >= _WITHIN_CELLS else ": it tells recipes apart more than runs of one recipe."
-    return f"Of pairs of runs of one cell the signal puts {percent(share)} in the right order there{end}"
+        return "How well it separates runs within a cell is unknown, as no cell has both outcomes."
+    end = "." if share >= _WITHIN_CELLS else ": it separates recipes more than runs of one recipe."
+    return f"The signal orders {percent(share)} of pairs of runs within a cell correctly{end}"
 
 
 def _stopping(analysis: Analysis) -> str:
@@ -57,17 +59,17 @@ def _stopping(analysis: Analysis) -> str:
     of_cell = seconds.groupby(runs["cell"]).sum()
     saved = float((table["saved"] * table["cell"].map(of_cell)).sum() / seconds.sum()) if seconds.sum() else np.nan
     changed = table[table["failed_after"] != table["failed"]]
-    changes = f"the count of failed runs would change in {count_noun(len(changed), 'cell')}" if len(changed) else ""
+    changes = f"the number of failed runs would change in {count_noun(len(changed), 'cell')}" if len(changed) else ""
     shift = (table["mean_after"] - table["mean"]).dropna()
     effect = (
-        f"the mean score of what is left lies {points(float(shift.max()))} above that of all runs at most"
+        f"the mean score of the remaining runs would be at most {points(float(shift.max()))} above that of all runs"
         if len(shift) and shift.max() > 0
         else ""
     )
     consequences = "; ".join(part for part in (changes, effect) if part) or "no cell's numbers would change"
     stopped, wrongly = int(table["stopped"].sum()), int(table["wrongly"].sum())
     return (
-        f"Stopping by it would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved "
+        f"Stopping by this rule would have ended {count_noun(stopped, 'run')} ({wrongly} wrongly) and saved "
         f"{percent(saved)} of the training time; {consequences}. A study's own runs are never stopped by it."
     )
 
@@ -89,18 +91,18 @@ def _within_recipes(measured: pd.DataFrame) -> list[str]:
         return []
     first = min(since, key=lambda name: since[name])
     return [
-        f"Among runs of one recipe the earliest to tell is the {first}: from {percent(since[first], 1)} of training "
-        f"on it puts at least {percent(_WELL)} of pairs in the right order."
+        f"Among runs of one recipe the earliest signal is the {first}: from {percent(since[first], 1)} of training "
+        f"on it orders at least {percent(_WELL)} of pairs correctly."
     ]
 
 
 def _why_not(analysis: Analysis) -> str:
     lost = analysis.runs["verdict"].isin(LOST)
     if not lost.any():
-        return "All runs learned: there is nothing to tell apart early."
+        return "All runs learned, so there is nothing to warn of."
     if not (analysis.runs["verdict"] == "ok").any():
-        return "No run learned: there is nothing to tell apart early."
-    return "Telling lost runs early is judged on cells left out, and takes two cells or more."
+        return "No run learned, so there is nothing to compare."
+    return "Early warning is evaluated on held-out cells and needs at least two cells."
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -124,38 +126,38 @@ def _of_stopping(analysis: Analysis) -> list[Column]:
         ("failed", number("failed", integer)),
         ("failed or stopped", number("failed_after", integer)),
         ("mean", number("mean")),
-        ("mean of those left", number("mean_after")),
+        ("mean of the rest", number("mean_after")),
         ("time saved", number("saved", percent)),
     ]
 
 
 SECTION = Section(
     anchor="early",
-    heading="How early it can be told",
-    question="How early can it be told that a run will fail, and what would stopping it change?",
+    heading="Early warning",
+    question="How early can a failure be detected, and what would stopping the run change?",
     sentences=sentences,
     figure=FigureSpec(
         "diagnosis.early_warning",
-        "Left how well a signal puts lost runs (failed or at chance) before others: 1 always, 0.5 never; bands are "
-        "95 % intervals over cells. Right what a rule on it catches; dots where it gave at most 1 % false alarms. All "
-        "on cells that nothing was learned from; the dashed line is the first rule that holds.",
+        "Left how well a signal separates runs that fail or end near chance from others: 1 perfectly, 0.5 not at all; "
+        "bands are 95 % intervals over cells. Right what a rule on it catches; dots where it gave at most 1 % false "
+        "alarms. All on held-out cells; the dashed line is the first rule that meets the target.",
     ),
     tables=(
-        TableSpec("stopping", "What stopping runs by the rule would have changed", _of_stopping),
+        TableSpec("stopping", "Effect of stopping runs by the rule", _of_stopping),
         TableSpec(
             "early_warning",
-            "How well each signal tells lost runs at each point of training, by leave-one-cell-out",
+            "How well each signal detects runs that fail or end near chance, by share of training (leave-one-cell-out)",
             _of_signals,
             lambda analysis: [("signal", lambda row: row["signal"])],
             folded=True,
         ),
     ),
     glossary=(
-        ("lost", "A run that failed or ended at chance: what early warning is about."),
         (
             "AUC",
-            "Area under the ROC curve: the share of pairs of a lost and another run that a signal puts in the right "
-            "order. Which order is right is learned from cells that neither of the two belongs to.",
+            "Area under the ROC curve: of the pairs of a run that failed or ended near chance and another run, the "
+            "share "
+            "that a signal orders correctly. The direction is learned from cells that neither of the two belongs to.",
         ),
     ),
 )

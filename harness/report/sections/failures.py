@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
-from harness.report.formatting import against, interval, p_value, percent, rate, score
+from harness.report.formatting import interval, p_value, percent, rate, score, versus
 from harness.report.section import FigureSpec, Section
 from harness.report.table import (
     Column,
@@ -20,7 +20,7 @@ _MOST_NAMED = 3  # comparisons, in a sentence
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """How sure the differences in failing are, and how much hangs on the definition."""
+    """How sure the differences in failure rate are, and how much depends on the definition."""
     if not analysis.cells["judged"].sum():
         return []
     return [*_differences(analysis), *_by_other_definitions(analysis)]
@@ -30,7 +30,7 @@ def _differences(analysis: Analysis) -> list[str]:
     tested = analysis.contrasts[analysis.contrasts["p"].notna()]
     sure = tested["p_holm"] < 0.05
     texts = [
-        f"{capitalized(against(row['axis'], row['value'], row['reference']))}: the failure rate differs by "
+        f"{capitalized(versus(row['axis'], row['value'], row['reference']))}: the failure rate differs by "
         f"{interval(row, 'difference', percent)}, all else equal (Cochran-Mantel-Haenszel, Holm-adjusted "
         f"{p_clause(row['p_holm'])})."
         for row in tested[sure].to_dict("records")
@@ -38,17 +38,17 @@ def _differences(analysis: Analysis) -> list[str]:
     rest = tested[~sure]
     if len(rest) > _MOST_NAMED:
         texts.append(
-            f"For {len(rest)} of {len(tested)} comparisons of failing by axis the data do not show a difference "
-            "(Holm-adjusted p of 0.05 or more); that is no proof of none."
+            f"No significant difference in failure rate in {len(rest)} of {len(tested)} comparisons by axis "
+            "(Holm-adjusted p of 0.05 or more)."
         )
     elif len(rest):
         named = "; ".join(
-            f"{against(row['axis'], row['value'], row['reference'])}, {interval(row, 'difference', percent)}"
+            f"{versus(row['axis'], row['value'], row['reference'])}, {interval(row, 'difference', percent)}"
             for row in rest.to_dict("records")
         )
         texts.append(
-            f"No difference in failing is shown, which is no proof of none, for {named} (all else equal; each interval "
-            "by itself, Holm-adjusted p of 0.05 or more)."
+            f"No significant difference in failure rate for {named} (all else equal; each interval on its own, "
+            "Holm-adjusted p of 0.05 or more)."
         )
     return texts
 
@@ -56,19 +56,19 @@ def _differences(analysis: Analysis) -> list[str]:
 def _by_other_definitions(analysis: Analysis) -> list[str]:
     definitions = analysis.definitions
     words = {
-        "binomial": "not above the majority at 5 %",
-        "entropy": f"with the training loss at the labels' {_floor(analysis)}",
+        "binomial": "not significantly above the majority at 5 %",
+        "entropy": f"training loss still at the label {_floor(analysis)}",
         "threshold": f"worse than {score(analysis.threshold)}",
     }
     counts = []
     for name, text in words.items():
         if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():
             k, n = (int(definitions[f"{name}_{part}"].sum()) for part in ("failed", "of"))
-            counts.append(f"{k} of {n} {text}")
+            counts.append(f"{k} of {n} ({text})")
     if not counts:
         return []
     k, n = (int(definitions[f"majority_{part}"].sum()) for part in ("failed", "of"))
-    return [f"By the definition {k} of {run_count(n)} failed; by others {', '.join(counts)}."]
+    return [f"By the definition used here {k} of {run_count(n)} failed; by others {', '.join(counts)}."]
 
 
 def _floor(analysis: Analysis) -> str:
@@ -82,20 +82,20 @@ def _floor(analysis: Analysis) -> str:
 def _of_arms(analysis: Analysis) -> list[Column]:
     return [
         ("failed", k_of_n("failed", "judged")),
-        ("rate [95 %]", lambda row: rate(row["failed"], row["judged"])),
+        ("failure rate [95 %]", lambda row: rate(row["failed"], row["judged"])),
         ("mean score", number("mean")),
         ("mean training loss", number("loss")),
     ]
 
 
 def _labels_of_contrasts(analysis: Analysis) -> list[Column]:
-    return [("compared", lambda row: against(row["axis"], row["value"], row["reference"]))]
+    return [("comparison", lambda row: versus(row["axis"], row["value"], row["reference"]))]
 
 
 def _of_contrasts(analysis: Analysis) -> list[Column]:
     return [
         ("failed", k_of_n("failed", "judged")),
-        ("against", k_of_n("reference_failed", "reference_judged")),
+        ("reference", k_of_n("reference_failed", "reference_judged")),
         ("risk difference [95 %]", with_interval("difference", percent)),
         ("odds ratio [95 %]", with_interval("odds_ratio")),
         ("strata (informative)", lambda row: f"{row['strata']} ({row['informative']})"),
@@ -108,7 +108,7 @@ def _of_contrasts(analysis: Analysis) -> list[Column]:
 def _of_pairs(analysis: Analysis) -> list[Column]:
     return [
         ("failed", k_of_n("failed", "judged")),
-        ("against", k_of_n("reference_failed", "reference_judged")),
+        ("reference", k_of_n("reference_failed", "reference_judged")),
         ("risk difference [95 %]", with_interval("difference", percent)),
         ("odds ratio [95 %]", with_interval("odds_ratio")),
         ("Fisher p", number("fisher", p_value)),
@@ -119,8 +119,8 @@ def _of_pairs(analysis: Analysis) -> list[Column]:
 def _of_definitions(analysis: Analysis) -> list[Column]:
     names = {
         "majority": "at or below the majority",
-        "binomial": "not above it at 5 %",
-        "entropy": f"loss at {_floor(analysis)}",
+        "binomial": "not significantly above it",
+        "entropy": f"loss at label {_floor(analysis)}",
     }
     if analysis.threshold is not None:
         side = "below" if analysis.study.higher_is_better else "above"
@@ -131,7 +131,7 @@ def _of_definitions(analysis: Analysis) -> list[Column]:
 def _of_never_failed(analysis: Analysis) -> list[Column]:
     return [
         ("runs", number("judged", lambda value: f"0 of {value} failed")),
-        ("rate at most, exact", number("exact", lambda value: percent(value, 1))),
+        ("upper bound, exact", number("exact", lambda value: percent(value, 1))),
         ("rule of three", number("rule_of_three", lambda value: percent(value, 1))),
     ]
 
@@ -144,33 +144,33 @@ SECTION = Section(
     figure=FigureSpec(
         "scores.failure_rates",
         "The mark is the failed share of a cell's finished runs, the bar its 95 % Wilson interval: with few seeds even "
-        "0 failed leaves room for a high rate. Crashed and missing runs stand beside the count.",
+        "0 failures is compatible with a high rate. Crashed and missing runs are given beside the count.",
     ),
     tables=(
         TableSpec("arms", "Pooled over the other axes", _of_arms, labels_of_arms),
         TableSpec(
             "contrasts",
-            "Failing by axis, each value against the first, stratified by all other settings (Mantel-Haenszel; "
+            "Failure rates by axis, each value vs. the first, stratified by all other settings (Mantel-Haenszel; "
             "Cochran-Mantel-Haenszel test)",
             _of_contrasts,
             _labels_of_contrasts,
         ),
         TableSpec(
             "pair_failures",
-            "Failing, cell against cell (Newcombe's and exact intervals, Fisher's exact test)",
+            "Failure rates, pair by pair (Newcombe and exact intervals, Fisher's exact test)",
             _of_pairs,
             labels_of_pairs,
             folded=True,
         ),
         TableSpec(
             "definitions",
-            "Failed runs under other definitions of failing, of the runs for which each can be told",
+            "Failed runs under other definitions of failure, of the runs for which each is known",
             _of_definitions,
             folded=True,
         ),
         TableSpec(
             "never_failed",
-            "Where no run failed: the highest rate that 95 % confidence leaves room for (one-sided)",
+            "Cells without a failure: the highest failure rate compatible with that (95 %, one-sided)",
             _of_never_failed,
             folded=True,
         ),

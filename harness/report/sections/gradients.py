@@ -12,20 +12,21 @@ from harness.report.table import Column, TableSpec, number
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """Where and when the gradients of lost runs and others are farthest apart."""
+    """Where and when the gradients of runs that failed or are near chance differ most from the others'."""
     table = analysis.diagnosis.gradients
     if table.empty:
         return []
     top = table.loc[table["orders"].abs().idxmax()]
     below = "below" if top["orders"] > 0 else "above"
-    where = ", in the cells with both outcomes" if analysis.diagnosis.both else ", whose recipes differ too"
+    where = ", in the cells with both outcomes" if analysis.diagnosis.both else ", in cells with different recipes"
     where = where if len(analysis.study.cells) > 1 else ""
     first, last = table["part"].iloc[0], table["part"].iloc[-1]
     return [
-        f"Farthest apart is the part “{top['part']}”: at {percent(top['at'])} of training the median gradient of "
-        f"{count_noun(int(top['lost']), 'run')} that failed or ended at chance lies {abs(top['orders']):.1f} orders of "
-        f"magnitude {below} that of {count_noun(int(top['others']), 'other')}{where} ({top['lost_norm']:.2g} against "
-        f"{top['others_norm']:.2g}). At the end it is {decimals(table['end_orders'].iloc[0], 1)} in “{first}” and "
+        f"Gradients differ most in “{top['part']}”: at {percent(top['at'])} of training the median gradient of "
+        f"{count_noun(int(top['lost']), 'run')} that failed or ended near chance is {abs(top['orders']):.1f} orders of "
+        f"magnitude {below} that of {count_noun(int(top['others']), 'other')}{where} ({top['lost_norm']:.2g} vs. "
+        f"{top['others_norm']:.2g}). At the end the difference is {decimals(table['end_orders'].iloc[0], 1)} in "
+        f"“{first}” and "
         f"{decimals(table['end_orders'].iloc[-1], 1)} in “{last}”.",
     ]
 
@@ -36,8 +37,8 @@ def _digits(name: str) -> Callable[[Row], str]:
 
 def _columns(analysis: Analysis) -> list[Column]:
     return [
-        ("farthest apart at", number("at", percent)),
-        ("lost runs", _digits("lost_norm")),
+        ("largest difference at", number("at", percent)),
+        ("failed or near chance", _digits("lost_norm")),
         ("others", _digits("others_norm")),
         ("orders of magnitude", number("orders", lambda value: decimals(value, 1))),
         ("at the end", number("end_orders", lambda value: decimals(value, 1))),
@@ -51,13 +52,15 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "diagnosis.gradient_norms",
-        "One thin line a run, on a logarithmic scale; bold the medians, bands the middle half of the runs. Where the "
-        "lost runs' lines fall away from the others' in the lower layers, little of the error reaches them any more.",
+        "One thin line per run, on a logarithmic scale; bold the medians, bands the middle half of the runs. Where the "
+        "lines of failed runs drop below the others' in the lower layers, little of the error signal reaches them.",
     ),
     tables=(
         TableSpec(
             "gradients",
-            "Median gradient norms where lost runs and others are farthest apart, by part of the network",
+            "Median gradient norms of runs that failed or are near chance and of others, where they differ most, by "
+            "part of "
+            "the network",
             _columns,
             lambda analysis: [("part", lambda row: row["part"])],
             folded=True,

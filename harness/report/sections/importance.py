@@ -27,7 +27,9 @@ def _of_failing_most(analysis: Analysis) -> str:
     if len(known) < 2 or known["p"].min() >= 0.05:
         return ""
     top = known.loc[known["share"].idxmax()]
-    return f"failing hangs most on {spaced(top['factor'])} ({percent(top['share'])} of the explained χ²)"
+    return (
+        f"the strongest predictor of failure is {spaced(top['factor'])} ({percent(top['share'])} of the explained χ²)"
+    )
 
 
 def _of_score_most(analysis: Analysis) -> str:
@@ -46,9 +48,9 @@ def _of_score_most(analysis: Analysis) -> str:
 def sentences(analysis: Analysis) -> list[str]:
     """Which settings drive score and failing; what the shares mean."""
     if not axes_by_weight(analysis.study):
-        return ["Nothing varies but the seed, so there is nothing to rank."]
+        return ["Only the seed varies, so there is nothing to rank."]
     if not analysis.cells["finished"].sum():
-        return ["What drives score and failing stands here once runs are finished."]
+        return ["Hyperparameter importance appears here once runs have finished."]
     short, table = in_short(analysis), analysis.drivers_of_failing
     texts = [capitalized(short)] if short else []
     if not len(table) or unknown(table["share"].max()):
@@ -56,7 +58,7 @@ def sentences(analysis: Analysis) -> list[str]:
         why = f"{failed} of {run_count(judged)} failed" if judged else "whether runs failed is not known"
         if 0 < failed < judged:
             why = "; ".join(f"{spaced(row['factor'])} {row['note']}" for row in table.to_dict("records"))
-        texts.append(f"What drives failing cannot be told: {why}.")
+        texts.append(f"Predictors of failure cannot be determined: {why}.")
     return texts
 
 
@@ -97,21 +99,21 @@ def _labels_of_effects(analysis: Analysis) -> list[Column]:
 
 def _of_effects(analysis: Analysis) -> list[Column]:
     return [
-        ("failure rate, adjusted", number("rate", percent)),
-        ("difference to the first [95 %]", with_bounds("difference", percent)),
+        ("adjusted failure rate", number("rate", percent)),
+        ("difference from the first [95 %]", with_bounds("difference", percent)),
     ]
 
 
 SECTION = Section(
     anchor="importance",
-    heading="What drives it",
+    heading="Hyperparameter importance",
     question="Which settings drive the score, and which drive failing?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.importance",
         "Left the share of each setting, and of settings together (×), in the variance of the score; the residual is "
-        "what seeds make within cells. Right its share in explaining which runs fail. Shares are of these settings' "
-        "ranges: a wider range of one would raise its share.",
+        "the variance over seeds within cells. Right its share in explaining which runs fail. Shares hold for these "
+        "ranges of the settings: a wider range of one would raise its share.",
     ),
     tables=(
         TableSpec(
@@ -122,13 +124,13 @@ SECTION = Section(
         ),
         TableSpec(
             "drivers_of_failing",
-            "What drives failing (Firth's penalised logistic regression, likelihood-ratio tests)",
+            "Predictors of failure (Firth's penalised logistic regression, likelihood-ratio tests)",
             _of_failing,
             _labels_of_failing,
         ),
         TableSpec(
             "effects_on_failing",
-            "Averaged marginal effects: the failure rate were every run set to that value",
+            "Average marginal effects: the failure rate if every run had that value",
             _of_effects,
             _labels_of_effects,
             folded=True,

@@ -17,10 +17,10 @@ def sentences(analysis: Analysis) -> list[str]:
     sure = table[table["p_holm"] < 0.05]
     known = int(table["welch"].notna().sum())
     if not known:
-        return ["No pair of cells has two scores on both sides that spread: their means cannot be compared."]
+        return ["No pair of cells has two differing scores on both sides, so their means cannot be compared."]
     return [
-        f"Of {pair_count(known)} that differ in {main_axis_name(analysis)} alone, the mean score differs in "
-        f"{len(sure)} after Holm's adjustment (Welch)."
+        f"Of {pair_count(known)} that differ only in {main_axis_name(analysis)}, the mean score differs significantly "
+        f"in {len(sure)} (Welch, Holm-adjusted)."
     ]
 
 
@@ -39,7 +39,7 @@ def _of_level(analysis: Analysis) -> list[Column]:
 def _of_pairs(analysis: Analysis) -> list[Column]:
     return [
         ("mean", number("mean")),
-        ("against", number("reference_mean")),
+        ("reference", number("reference_mean")),
         ("difference [95 %]", with_interval("difference")),
         ("P(better) [95 %]", with_interval("improvement")),
         ("Hedges' g [95 %]", with_interval("effect")),
@@ -52,26 +52,26 @@ def _of_pairs(analysis: Analysis) -> list[Column]:
 
 SECTION = Section(
     anchor="level",
-    heading="Level",
+    heading="Mean performance",
     question="Which recipe performs best on average?",
     sentences=sentences,
     figure=FigureSpec(
         "scores.performance_profile",
-        "The share of runs whose score is better than τ, with a pointwise 95 % band: the curve that lies higher is the "
-        "better one at that score; where curves cross, it depends on the score asked for.",
+        "The share of runs whose score is better than τ, with a pointwise 95 % band: a higher curve is better at "
+        "that score; where curves cross, the order depends on the score required.",
     ),
     tables=(
-        TableSpec("level", "The level of each cell's scores (BCa bootstrap)", _of_level),
+        TableSpec("level", "Mean, median and interquartile mean of each cell's scores (BCa bootstrap)", _of_level),
         TableSpec(
             "pooled_level",
-            "The level pooled over the other axes (bootstrap within cells)",
+            "The same pooled over the other axes (bootstrap within cells)",
             _of_level,
             labels_of_arms,
             folded=True,
         ),
         TableSpec(
             "pair_levels",
-            "Level, cell against cell; Holm's adjustment is of Welch's p",
+            "Mean scores, pair by pair; “p, Holm” adjusts Welch's p",
             _of_pairs,
             labels_of_pairs,
             folded=True,

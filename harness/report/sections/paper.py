@@ -33,18 +33,18 @@ def _labels(analysis: Analysis) -> list[Column]:
         ("published recipe", lambda row: f"{row['recipe']}, {row['task'].upper()}"),
         ("version", _version),
         ("published mean ± sd", _published),
-        ("here", cell),
+        ("own cell", cell),
         ("mean [95 %] ± sd", _own),
         ("verdict", lambda row: row["verdict"]),
-        ("why", lambda row: row["why"]),
+        ("reason", lambda row: row["why"]),
     ]
 
 
 SECTION = Section(
     anchor="paper",
-    heading="Against the paper",
+    heading="Published results",
     question="Do the numbers agree with the published ones?",
     tables=(
-        TableSpec("against_the_paper", "Numbers of Mosbach et al. (2021), in per cent, 25 runs each", labels=_labels),
+        TableSpec("against_the_paper", "Results of Mosbach et al. (2021), in per cent, 25 runs each", labels=_labels),
     ),
 )

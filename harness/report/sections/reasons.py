@@ -11,14 +11,14 @@ from harness.report.formatting import Row, integer, percent
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number
 
-_LACKING = "was not recorded (a sweep records unless it says `record: off`; results are the same to the bit)"
+_LACKING = "was not recorded (a sweep records unless it says `record: off`; results are bit-identical either way)"
 _KINDS = {
-    "not_optimised": "without having fitted the training data (loss in the last epoch above half of the labels' "
-    "entropy: optimisation failed)",
-    "not_generalised": "with the training data fitted, and no better than the majority on the dev set "
+    "not_optimised": "did not fit the training data (loss in the last epoch above half of the label entropy: "
+    "optimisation failed)",
+    "not_generalised": "fitted the training data but was no better than the majority on the dev set "
     "(generalisation failed)",
     "diverged": "diverged",
-    "not_told": "without it being known which, for the entropy of the labels is not",
+    "not_told": "for an unknown reason, as the label entropy is unknown",
 }
 
 
@@ -30,7 +30,8 @@ def sentences(analysis: Analysis) -> list[str]:
     if not diagnosis.finished:
         return []
     if not failed:
-        chance = f"; {count_noun(int(kinds['at_chance']), 'run')} ended at chance" if kinds["at_chance"] else ""
+        near = int(kinds["near_chance"])
+        chance = f"; {count_noun(near, 'run')} {'is' if near == 1 else 'are'} near chance" if near else ""
         return [f"No run failed, so there is nothing to explain{chance}."]
     parts = [f"{int(kinds[name])} {words}" for name, words in _KINDS.items() if kinds[name]]
     return [
@@ -49,10 +50,10 @@ def _vanishing(analysis: Analysis) -> list[str]:
     if diagnosis.norms is None:
         return [f"{_never_finite(diagnosis.never_finite)}."]
     if not (analysis.runs["verdict"] == "ok").any():
-        return ["No run learned, so that there is nothing to hold the failed runs' gradients against."]
+        return ["No run learned, so there is no reference for the failed runs' gradients."]
     measure = (
         f"the gradient norm of at least half of the {len(diagnosis.norms.layers)} layers fell below "
-        f"{percent(VANISHED)} of the median of runs that learn, and stayed there to the end"
+        f"{percent(VANISHED)} of the median of runs that learn and stayed there to the end"
     )
     without = f" {_never_finite(diagnosis.never_finite)}." if diagnosis.never_finite else ""
     if not vanished:
@@ -65,7 +66,7 @@ def _vanishing(analysis: Analysis) -> list[str]:
 
 def _when_vanished(analysis: Analysis) -> str:
     fates = analysis.diagnosis.fates
-    gone = fates[fates["vanished"].notna() & ~fates["kind"].isin(["ok", "at chance"])]
+    gone = fates[fates["vanished"].notna() & ~fates["kind"].isin(["ok", "near chance"])]
     at, layers = gone["vanished"].astype(float), gone["vanished_layers"].median()
     median = f"by update {at.median():.0f}"
     when = median if len(at) == 1 else f"{median} in the median ({at.min():.0f} to {at.max():.0f})"
@@ -87,11 +88,11 @@ def _columns(analysis: Analysis) -> list[Column]:
     return [
         ("finished", number("finished", integer)),
         ("learned", number("ok", integer)),
-        ("at chance", _count("at_chance")),
+        ("near chance", _count("near_chance")),
         ("failed: not optimised", _count("not_optimised")),
         ("failed: not generalised", _count("not_generalised")),
         ("diverged", _count("diverged")),
-        ("failed: not told", _count("not_told")),
+        ("failed: reason unknown", _count("not_told")),
         ("gradients vanished", _vanished),
     ]
 
@@ -107,16 +108,16 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "diagnosis.loss_vs_score",
-        "One mark a run. Right of the dotted line the training data were not fitted: optimisation failed. A failed run "
-        "left of it fitted them and does not generalise. Runs that learned and lie at different heights left of it "
-        "differ in how they generalise.",
+        "One mark per run. Right of the dotted line the training data were not fitted: optimisation failed. A failed "
+        "run left of it fitted them but does not generalise. Successful runs at different heights left of it "
+        "generalise differently well.",
     ),
-    tables=(TableSpec("kinds", "What became of the runs", _columns),),
+    tables=(TableSpec("kinds", "Outcomes of the runs", _columns),),
     glossary=(
         (
             "not optimised, not generalised",
-            "Of failed runs: with a training loss in the last epoch above half of the labels' entropy the training "
-            "data were not fitted; below it they were, and the run is no better than the majority on the dev set.",
+            "Of failed runs: a training loss in the last epoch above half of the label entropy means that the training "
+            "data were not fitted; below it they were, but the run is no better than the majority on the dev set.",
         ),
     ),
 )

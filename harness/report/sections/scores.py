@@ -19,9 +19,9 @@ def sentences(analysis: Analysis) -> list[str]:
     if "f1_entity" not in set(analysis.runs["metric"].dropna()):
         return []
     return [
-        "The score is the F1 of entities, right in start, end and type; a run failed that found none rightly, as "
-        "always answering O does. What needs one answer an example is not shown for token tasks: the noise of the dev "
-        "set, agreement, flips, confusion, calibration, differences to baselines."
+        "The score is entity F1, where start, end and type must all be right; a run failed if it found no entity "
+        "correctly, as always answering O does. Analyses that need one answer per example are not shown for token "
+        "tasks: dev-set sampling noise, agreement, flips, confusion, calibration, differences from baselines."
     ]
 
 
@@ -36,13 +36,13 @@ def _columns(analysis: Analysis) -> list[Column]:
 
 SECTION = Section(
     anchor="scores",
-    heading="Other scores",
+    heading="Other metrics",
     question="What are the final answers worth by other metrics?",
     sentences=sentences,
     tables=(
         TableSpec(
             "scores",
-            "The final answers on the dev set by other scores: means over the runs of a cell, sd over the runs",
+            "Final answers on the dev set by other metrics: mean ± sd over the runs of a cell",
             _columns,
         ),
     ),

@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
+from harness.common.text import count_noun
 from harness.report.formatting import Row, integer, percent, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_pairs, number, one_row_per_cell
 from harness.report.wording import capitalized, pair_count
 from harness.stats import proportions
 
-FEW_SEEDS = 10  # runs a cell below which the report says what they can't tell
+FEW_SEEDS = 10  # runs a cell, below which the report says which failure rates none of them rules out
 
 
 def few_seeds(analysis: Analysis) -> str:
-    """What so few seeds a cell cannot tell; empty where there are enough of them."""
+    """Which failure rates are compatible with none in so few seeds; empty where there are enough of them."""
     judged = analysis.cells["judged"][analysis.cells["judged"] > 0]
     if not len(judged) or judged.median() >= FEW_SEEDS:
         return ""
     n = int(judged.median())
     upper = 100 * proportions.wilson(0, n)[1]
-    return (
-        f"{n} {'seed' if n == 1 else 'seeds'} a cell cannot tell 0 % from {upper:.0f} %: "
-        f"the interval of 0 failed in {n} is 0–{upper:.0f} %."
-    )
+    return f"0 failures in {count_noun(n, 'seed')} is compatible with a failure rate of up to {upper:.0f} % (95 % CI)."
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -37,16 +35,15 @@ def sentences(analysis: Analysis) -> list[str]:
             continue
         enough = known[known[name] <= known["now"]]
         short = known[known[name] > known["now"]]
-        text = (
-            f"The {test} of {len(enough)} of {pair_count(len(analysis.needed))} are told apart by the seeds there are"
-        )
+        share = f"{len(enough)} of {pair_count(len(analysis.needed))}"
+        text = f"The {test} of {share} can be distinguished with the present seeds"
         if len(short):
             row = short.loc[short[name].astype(int).idxmin()]
             text += (
-                f"; the next, {analysis.study.cells[row['cell']].label}, would take {row[name]} seeds a cell "
+                f"; the next, {analysis.study.cells[row['cell']].label}, would need {row[name]} seeds per cell "
                 f"({row['now']} now)"
             )
-        texts.append(f"{text} (power 80 %, 5 %, would further runs fall out as these did).")
+        texts.append(f"{text} (power 80 %, 5 % level, if further runs behave like these).")
     return texts
 
 
@@ -68,8 +65,8 @@ def _of_needed(analysis: Analysis) -> list[Column]:
 
     return [
         ("runs now", number("now", integer)),
-        ("to tell the means apart", mean),
-        ("to tell the rates apart", failure),
+        ("needed to distinguish the means", mean),
+        ("needed to distinguish the failure rates", failure),
     ]
 
 
@@ -96,19 +93,19 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "variance.seed_budget",
-        "How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, at the spread "
-        "and rate observed; the marks stand at the seeds there are.",
+        "Width of the 95 % intervals of the mean and of the failure rate for other numbers of seeds, at the observed "
+        "spread and rate; the marks show the present number of seeds.",
     ),
     tables=(
         TableSpec(
             "needed",
-            "Seeds a cell for a power of 80 % at 5 %, would further runs fall out as these did",
+            "Seeds per cell for 80 % power at the 5 % level, if further runs behave like these",
             _of_needed,
             labels_of_pairs,
         ),
         TableSpec(
             "budget",
-            "Half-width of the 95 % interval of the mean score · of the failure rate, at other numbers of seeds",
+            "Half-width of the 95 % interval of the mean score · of the failure rate, for other numbers of seeds",
             _of_budget,
             rows=one_row_per_cell,
             folded=True,

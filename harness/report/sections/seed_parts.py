@@ -17,7 +17,7 @@ def largest_parts(analysis: Analysis) -> list[str]:
     table, texts = analysis.seed_factors, []
     for cell, of_cell in table[table["reason"] == ""].groupby("cell", sort=False):
         where = f"at {analysis.study.cells[int(cell)].label}, " if len(analysis.study.cells) > 1 else ""
-        for of, words in (("score", "the variance of the score"), ("failing", "the variance of failing (0 or 1)")):
+        for of, words in (("score", "the variance of the score"), ("failing", "the variance of failure (0 or 1)")):
             parts = of_cell[(of_cell["of"] == of) & of_cell["share"].notna()]
             single = parts[~parts["term"].str.contains("×")]
             if not len(single):
@@ -26,8 +26,9 @@ def largest_parts(analysis: Analysis) -> list[str]:
             bounds = [percent(top[name]).removesuffix(" %") for name in ("low", "high")]
             rest = float(parts["share"].sum() - single["share"].sum())
             texts.append(
-                f"{where}of the parts of the seed {_part(top['term'])} alone makes the largest part of {words}, "
-                f"{percent(top['share'])} [{', '.join(bounds)}]; {percent(rest)} is parts together, and what is left."
+                f"{where}{_part(top['term'])} is the seed component with the largest share of {words}, "
+                f"{percent(top['share'])} [{', '.join(bounds)}]; interactions and the remaining variance make up "
+                f"{percent(rest)}."
             )
     return texts
 
@@ -42,11 +43,11 @@ def _of_components(analysis: Analysis) -> list[str]:
     table = analysis.seed_factors
     if not len(table):
         together = (
-            "One integer drives head, order and dropout of each run: their parts in the spread cannot be told apart. "
+            "One integer seeds head, data order and dropout of each run, so their contributions cannot be separated. "
             "Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
         )
         return [together] if analysis.study.sweeps else []
-    lacking = [f"Variance components are not known: {why}." for why in sorted(set(table["reason"]) - {""})]
+    lacking = [f"Variance components are unknown: {why}." for why in sorted(set(table["reason"]) - {""})]
     return [*map(capitalized, largest_parts(analysis)[:_MOST_SENTENCES]), *lacking]
 
 
@@ -56,7 +57,7 @@ def same_seeds(analysis: Analysis) -> list[str]:
     for row in analysis.diagnosis.shared_seeds.to_dict("records"):
         if unknown(row["correlation"]):
             continue
-        what = {"score": "scores", "failing": "failing"}[row["of"]]
+        what = {"score": "scores", "failing": "failures"}[row["of"]]
         p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
         correlation = f"{row['correlation']:.2f}".replace("-", "−")
         verdict = "the same seeds tend to do badly" if row["p"] < 0.05 else "no sign that the same seeds do badly"
@@ -79,7 +80,7 @@ def _labels_of_components(analysis: Analysis) -> list[Column]:
     def part(row: Row) -> str:
         return str(row["reason"] or row["term"].replace("_seed", ""))
 
-    return [*labels_of_axes(analysis), ("of", lambda row: row["of"]), ("part", part)]
+    return [*labels_of_axes(analysis), ("outcome", lambda row: row["of"]), ("component", part)]
 
 
 def _columns(analysis: Analysis) -> list[Column]:
@@ -101,13 +102,13 @@ def _of_shared_seeds(analysis: Analysis) -> list[Column]:
 
 SECTION = Section(
     anchor="seeds",
-    heading="Which part of the seed",
+    heading="Seed components",
     question="Which part of the seed makes the spread: the head, the order of the data or dropout?",
     sentences=sentences,
     tables=(
         TableSpec(
             "seed_factors",
-            "Variance components of the crossed seed parts (random-effects analysis of variance)",
+            "Variance components of the crossed seed components (random-effects analysis of variance)",
             _columns,
             _labels_of_components,
         ),
@@ -115,7 +116,7 @@ SECTION = Section(
             "shared_seeds",
             "Whether the same seeds do badly in different cells (those whose runs differ)",
             _of_shared_seeds,
-            lambda analysis: [("of", lambda row: row["of"])],
+            lambda analysis: [("outcome", lambda row: row["of"])],
             folded=True,
         ),
     ),

@@ -23,8 +23,8 @@ def _all_failed(analysis: Analysis) -> list[str]:
         return []
     named = "; ".join(labels[index] for index in indices[:4]) + ("; …" if len(indices) > 4 else "")
     return [
-        f"In {len(indices)} of {count_noun(len(cells), 'cell')} every run failed ({named}): a small sd there is "
-        "failing, not stability."
+        f"In {len(indices)} of {count_noun(len(cells), 'cell')} every run failed ({named}): a small sd there "
+        "means failure, not stability."
     ]
 
 
@@ -35,7 +35,7 @@ def _mixed(analysis: Analysis) -> list[str]:
         return []
     widest = mixed["sd"].idxmax()
     ok = table["ok_sd"][widest]
-    alone = "" if unknown(ok) else f"; the successful alone have sd {score(ok)}"
+    alone = "" if unknown(ok) else f"; the successful runs alone have sd {score(ok)}"
     return [
         f"In {count_noun(len(mixed), 'cell')} most of the variance lies between failed and "
         f"successful runs ({percent(table['between'][widest])} of it at {labels[widest]}{alone})."
@@ -50,7 +50,7 @@ def _failed(row: Row) -> str:
 
 
 def _rate(row: Row) -> str:
-    return "not known" if unknown(row["failed"]) else rate(row["failed"], row["judged"])
+    return "unknown" if unknown(row["failed"]) else rate(row["failed"], row["judged"])
 
 
 def _exact(row: Row) -> str:
@@ -68,9 +68,9 @@ def _of_cells(analysis: Analysis) -> list[Column]:
     return [
         ("finished", lambda row: f"{row['finished']}/{row['planned']}"),
         ("failed", _failed),
-        ("rate [95 %]", _rate),
+        ("failure rate [95 %]", _rate),
         ("exact [95 %]", _exact),
-        ("at chance", number("at_chance", integer)),
+        ("near chance", number("near_chance", integer)),
         ("n", number("scored", integer)),
         *((name.replace("_", " "), number(name)) for name in ("mean", "sd", "min", "median", "max", "best_mean")),
         *(_TESTED if "tested" in analysis.cells else ()),
@@ -89,15 +89,15 @@ def _of_spread(analysis: Analysis) -> list[Column]:
         ("between failed and ok", number("between", percent)),
         ("within ok", number("within_ok", percent)),
         ("within failed", number("within_failed", percent)),
-        ("sd of the ok", number("ok_sd")),
-        ("sd of the failed", number("failed_sd")),
+        ("sd of ok runs", number("ok_sd")),
+        ("sd of failed runs", number("failed_sd")),
     ]
 
 
 def _of_pairs(analysis: Analysis) -> list[Column]:
     return [
         ("sd", number("sd")),
-        ("against", number("reference_sd")),
+        ("reference", number("reference_sd")),
         ("ratio [95 %]", with_interval("ratio")),
         ("Levene p", number("levene", p_value)),
         ("Brown-Forsythe p", number("brown_forsythe", p_value)),
@@ -114,25 +114,25 @@ SECTION = Section(
     figure=FigureSpec(
         "scores.spread",
         "Each dot is one run, each box the middle half of a cell's runs (drawn from five scores on); whiskers reach "
-        "the farthest run within 1.5 box heights. Crosses are failed runs, hollow squares runs at chance, triangles "
-        "at the worse edge runs that diverged, diamonds means with their 95 % interval. n counts the scores, × the "
-        "failed.",
+        "the farthest run within 1.5 box heights. Crosses are failed runs, hollow squares runs near chance, triangles "
+        "at the edge diverged runs, diamonds means with their 95 % interval. n counts the scores, × the failures.",
     ),
     tables=(
         TableSpec(
             "cells",
-            "One row a cell; scores are final scores; rates with Wilson's and with Clopper and Pearson's interval",
+            "One row per cell: final scores, and failure rates with Wilson and Clopper-Pearson (exact) intervals",
             _of_cells,
         ),
         TableSpec(
             "spread",
-            "The spread of each cell's scores (BCa bootstrap) and what its variance is made of",
+            "Spread of each cell's scores (BCa bootstrap) and the parts of its variance",
             _of_spread,
             folded=True,
         ),
         TableSpec(
             "pair_spreads",
-            "Spread, cell against cell; p, Holm, is Brown and Forsythe's (Levene's, about the mean, rejects too often "
+            "Spread, pair by pair; “p, Holm” adjusts Brown and Forsythe's p (Levene's, about the mean, rejects too "
+            "often "
             "where scores are skewed)",
             _of_pairs,
             labels_of_pairs,

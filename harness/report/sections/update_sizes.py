@@ -17,8 +17,8 @@ def sentences(analysis: Analysis) -> list[str]:
         return []
     top = without.loc[without["largest"].idxmax()]
     text = (
-        f"Without bias correction the largest effective update is {top['largest']:.2f} times what the learning rate "
-        f"says, at update {top['at']} of {top['updates']}"
+        f"Without bias correction the largest effective update is {top['largest']:.2f} times the nominal "
+        f"learning rate, at update {top['at']} of {top['updates']}"
     )
     return [text + (f"; with it, {having['largest'].max():.2f} times." if len(having) else ".")]
 
@@ -26,27 +26,27 @@ def sentences(analysis: Analysis) -> list[str]:
 def _columns(analysis: Analysis) -> list[Column]:
     return [
         ("updates", number("updates", integer)),
-        ("largest, in learning rates", number("largest", lambda value: f"{value:.2f}")),
+        ("largest, × learning rate", number("largest", lambda value: f"{value:.2f}")),
         ("at update", number("at", integer)),
-        ("largest", number("largest_rate", lambda value: show(float(f"{value:.3g}")))),
+        ("largest, absolute", number("largest_rate", lambda value: show(float(f"{value:.3g}")))),
         ("clipped updates", number("clipped", percent)),
     ]
 
 
 SECTION = Section(
     anchor="updates",
-    heading="Size of the updates",
+    heading="Update magnitudes",
     question="How large are the updates, with and without bias correction?",
     sentences=sentences,
     figure=FigureSpec(
         "diagnosis.step_size_factor",
-        "Left how much larger Adam's update is without bias correction; right what the schedule makes of it, in "
-        "learning rates: a line above 1 is an update larger than the learning rate says.",
+        "Left how much larger Adam's update is without bias correction; right the effective update "
+        "under the schedule, in learning rates: a line above 1 is an update larger than the nominal learning rate.",
     ),
     tables=(
         TableSpec(
             "step_sizes",
-            "The largest effective update by the schedule and bias correction",
+            "Largest effective update under the schedule, with or without bias correction",
             _columns,
             folded=True,
         ),
