@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import json
 import re
-import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -165,8 +164,5 @@ def test_the_notebook_runs_and_shows_what_it_is_committed_with(tmp_path: Path, m
     done = notebook.run(committed)
     assert kinds(done) == kinds(committed)
     assert ["image/png", "text/plain"] in kinds(done)
-    said = json.dumps(done, ensure_ascii=False)
-    assert "identical" in said
-    assert "8 finished" not in said or "0 missing" in said
+    assert "identical" in json.dumps(done)
     assert (tmp_path / "page" / "index.html").is_file()
-    shutil.rmtree(tmp_path / "results")
