@@ -403,13 +403,13 @@ def verify(
 
 
 def keys(as_json: AsJson = False) -> None:
-    """List every key of a sweep file: its default, and what it takes as one value or as a list, which is an axis."""
+    """List every key of a sweep file: its default, what it takes (or a list of that, for an axis) and what it means."""
     if as_json:
-        print_json({"keys": [one._asdict() for one in all_keys()]})
+        print_json({"keys": [key._asdict() for key in all_keys()]})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("key", "default", "takes"):
-        table.add_column(name)
-    for one in all_keys():
-        table.add_row(Text(one.name), Text(one.default or "(needed)"), Text(one.takes))
+    for name in ("key", "default", "takes", "meaning"):
+        table.add_column(name, no_wrap=name == "key")
+    for key in all_keys():
+        table.add_row(Text(key.name), Text(key.default or "(required)"), Text(key.takes), Text(key.description))
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)

@@ -1,17 +1,52 @@
-"""What a user did that can't work, told in one line: what is wrong, what would be allowed, how to mend it."""
+"""What a user did that can't work, told in one line: what is wrong, what is allowed, how to correct it."""
 
 from __future__ import annotations
+
+import errno
 
 from harness.common.text import show
 
 
 class HarnessError(ValueError):
-    """Bad input, said in one line: the rule, the value received, what is allowed and what to do next."""
+    """A user's mistake, told in one line: `lr must be > 0 (got 0)`.
 
-    def __init__(self, rule: str, *, got: object, allowed: str, fix: str) -> None:
-        """Keep the four parts; `str()` of the error is the line a person sees."""
-        self.rule, self.got, self.allowed, self.fix = rule, got, allowed, fix
-        super().__init__(" ".join(f"{rule}: got {got}; allowed: {allowed}; {fix}".split()))
+    Args:
+        problem: What is wrong, in words that stand alone: "lr must be > 0", "cannot read the file x.tsv: no such file".
+        got: The value that was received, where `problem` does not hold it; texts are quoted by `describe_value`.
+        allowed: The values that would do, where `problem` does not say so.
+        fix: What to do next, as a sentence: "Check the path".
+    """
+
+    def __init__(self, problem: str, *, got: object = None, allowed: object = None, fix: str | None = None) -> None:
+        """Keep the parts; `str()` of the error is the line a person reads."""
+        self.problem, self.fix = problem, fix
+        self.got, self.allowed = (None if part is None else str(part) for part in (got, allowed))
+        super().__init__(_one_line(problem, self.got, self.allowed, fix))
+
+    @property
+    def headline(self) -> str:
+        """What is wrong, without what to do: `lr must be > 0 (got 0)`."""
+        return _one_line(self.problem, self.got, None, None)
+
+
+def _one_line(problem: str, got: str | None, allowed: str | None, fix: str | None) -> str:
+    """`problem (got x). Allowed: y. Fix.`; a single sentence has no full stop."""
+    if got is not None and allowed is not None and fix and fix[0].islower():  # a message of the old form
+        return " ".join(f"{problem}: got {got}; allowed: {allowed}; {fix}".split())
+    sentences = [problem if got is None else f"{problem} (got {got})"]
+    sentences += [] if allowed is None else [f"Allowed: {allowed}"]
+    sentences += [] if fix is None else [fix]
+    if len(sentences) > 1:
+        sentences = [text if text.endswith((".", "?", "!", "…")) else f"{text}." for text in sentences]
+    return " ".join(" ".join(sentences).split())
+
+
+def describe_os_error(error: OSError) -> str:
+    """Why the operating system refused, in lower case: `no such file or folder`, `permission denied`."""
+    if error.errno == errno.ENOENT:
+        return "no such file or folder"
+    reason = error.strerror or type(error).__name__
+    return reason[:1].lower() + reason[1:]
 
 
 def describe_value(value: object) -> str:

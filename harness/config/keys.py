@@ -1,56 +1,108 @@
-"""Every key of a sweep file with its type, its default and what it means."""
+"""Every key of a sweep file: what it takes, its default and what it means, from the fields of the models."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, get_args
 
 from pydantic import BaseModel
 
 from harness.common.text import show
 from harness.config.axes import FILTERS
-from harness.config.recipe import BaselineName, ModelSpec, Recipe, TaskSpec
+from harness.config.field_types import field_type
+from harness.config.recipe import BaselineName, ModelSpec, Recipe, TaskFiles, TaskSpec, WordList
+from harness.config.search_space import Pruner, Range, Search
 from harness.config.sweep_file import SWEEP_KEYS
-from harness.config.yaml_reader import field_rule
 
 
 class Key(NamedTuple):
-    """A key of a sweep file, as `harness keys` lists it; `default` is empty where a value must be given."""
+    """A key of a sweep file, as `harness keys` lists it.
+
+    Attributes:
+        name: Its path, as `--set` takes it: `lr`, `task.metric`.
+        takes: The values that it takes: "a number > 0".
+        default: Its default; empty where a value must be given.
+        description: One line that says what it means.
+    """
 
     name: str
     takes: str
     default: str
+    description: str
 
 
 _OF_A_SWEEP = {
-    "title": ("words", "the file's name"),
-    "stand_in": ("words that say what it stands in for", "null"),
-    "min_gpu_gib": ("a number of 0 or more: the GPU that a profile needs", "none"),
-    "recipes": ("{name: {key: value, …}, …}: an axis of bundles", "none"),
-    "seeds": ("1..25, or [1, 2, 3]", ""),
-    "init_seed": ("seeds of the head, or one to hold it", "the seed"),
-    "order_seed": ("seeds of the data's order, or one to hold it", "the seed"),
-    "dropout_seed": ("seeds of dropout, or one to hold it", "the seed"),
-    "baselines": (f"a list of {', '.join(get_args(BaselineName))}", "none"),
-    "record": ("on or off: what `harness diagnose` reads", "on"),
-    "include": ("a list of {axis: value or list}: these cells alone", "all"),
-    "exclude": ("a list of {axis: value or list}: cells to leave out", "none"),
-    "search": ("what `harness search` looks through, as in sweeps/search_rte.yaml", "none"),
-    "profiles": ("{name: {key: value, …}, …}: variants of the file for machines; not with --set", "none"),
+    "title": ("text", "the file's name", "Title of the report."),
+    "stand_in": ("text", "null", "What the sweep stands in for, shown beside every result."),
+    "min_gpu_gib": ("a number >= 0", "none", "GPU memory, GiB, that a machine needs to run this profile by default."),
+    "recipes": ("{name: {key: value, …}, …}", "none", "An axis of named bundles of settings."),
+    "seeds": ("1..25, or [1, 2, 3]", "", "The seeds that every cell is trained with."),
+    "init_seed": ("a seed or a list", "the seed", "Seed of the head's weights; one holds it, a list crosses it."),
+    "order_seed": ("a seed or a list", "the seed", "Seed of the examples' order; one holds it, a list crosses it."),
+    "dropout_seed": ("a seed or a list", "the seed", "Seed of dropout; one holds it, a list crosses it."),
+    "baselines": (
+        f"a list of {', '.join(get_args(BaselineName))}", "none", "Classical baselines to compare the cells with.",
+    ),
+    "record": ("on or off", "on", "Record what `harness diagnose` reads; changes no result."),
+    "include": ("a list of {axis: value or list}", "all", "Train these cells only."),
+    "exclude": ("a list of {axis: value or list}", "none", "Leave these cells out."),
+    "search": ("{space: …, …}", "none", "Search for a recipe instead of listing cells (`harness search`)."),
+    "profiles": ("{name: {key: value, …}, …}", "none", "Variants for other machines; the first is the default."),
+}  # fmt: skip
+
+
+# Keys that hold keys of their own, in a sweep file.
+_INNER: dict[str, type[BaseModel]] = {
+    "task": TaskSpec, "task.files": TaskFiles, "model": ModelSpec, "synonyms": WordList, "translator": ModelSpec,
+    "back_translator": ModelSpec, "search": Search, "search.pruner": Pruner,
+}  # fmt: skip
+
+
+# Fields of a search whose keys have another form than the fields.
+_OF_A_SEARCH = {
+    "space": ("{field: {low: …, high: …}, field: [a, b], …}", "", Search.model_fields["space"].description or ""),
+    "pruner": ("a name, or {name: …, …}", "null", Search.model_fields["pruner"].description or ""),
+    "confirm": ("{best: 3, seeds: 101..108}", "none", "Train the `best` recipes again on fresh seeds."),
 }
 
 
 def all_keys() -> tuple[Key, ...]:
-    """All keys of a sweep file in its order; those of a task and a model by their path, as `--set` takes them."""
-    found = []
+    """All keys of a sweep file in its order, each followed by the keys inside it."""
+    keys: list[Key] = []
     for name in Recipe.model_fields:
-        found.append(_key(Recipe, name, name))
-        inner: dict[str, type[BaseModel]] = {"task": TaskSpec, "model": ModelSpec}
-        if name in inner:
-            found += [_key(inner[name], part, f"{name}.{part}") for part in inner[name].model_fields]
-    return (*found, *(Key(name, *_OF_A_SWEEP[name]) for name in (*SWEEP_KEYS, *FILTERS, "search", "profiles")))
+        keys += [_key(Recipe, name, name), *_keys_in(name)]
+    for name in (*SWEEP_KEYS, *FILTERS, "search", "profiles"):
+        keys += [Key(name, *_OF_A_SWEEP[name]), *_keys_in(name)]
+    return tuple(keys)
+
+
+def _keys_in(outer: str) -> Iterator[Key]:
+    """The keys that a key holds, and theirs."""
+    for field in _INNER[outer].model_fields if outer in _INNER else ():
+        name = f"{outer}.{field}"
+        if outer == "search" and field == "best":  # which stands inside `confirm`
+            continue
+        if outer == "search" and field in _OF_A_SEARCH:
+            yield Key(name, *_OF_A_SEARCH[field])
+        else:
+            yield _key(_INNER[outer], field, name)
+        yield from _keys_in(name)
+    if outer == "search":
+        for field in ("low", "high", "log", "step", "choices", "when"):
+            yield Key(f"search.space.FIELD.{field}", *_OF_A_RANGE[field], Range.model_fields[field].description or "")
+
+
+_OF_A_RANGE = {
+    "low": ("a number", ""),
+    "high": ("a number", ""),
+    "log": ("on or off", "off"),
+    "step": ("a number > 0", "null"),
+    "choices": ("a list", "none"),
+    "when": ("{field: value or list}", "none"),
+}
 
 
 def _key(model: type[BaseModel], field: str, name: str) -> Key:
-    given = model.model_fields[field]
-    default = "" if given.is_required() else "null" if given.default is None else show(given.default)
-    return Key(name, field_rule(model, field)[1], default)
+    info = model.model_fields[field]
+    default = "" if info.is_required() else "null" if info.default is None else show(info.default)
+    return Key(name, field_type(model, field).takes, default, info.description or "")

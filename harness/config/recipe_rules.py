@@ -7,20 +7,31 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.common.errors import HarnessError, describe_value
+from harness.common.errors import HarnessError
 from harness.common.text import show
+from harness.config.field_types import missing_key, unknown_key, wrong_value
 from harness.config.recipe import OF_METHODS, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
-from harness.config.yaml_reader import field_rule, parse_yaml, unknown_key
 
 
 def build_recipe(fields: Mapping[str, Any], where: str) -> Recipe:
-    """A checked recipe from its fields; raises HarnessError with the key that is wrong."""
+    """A checked recipe.
+
+    Args:
+        fields: The values by their keys, as a sweep file gives them.
+        where: What holds them, for the message: "the sweep", "search.space".
+
+    Raises:
+        HarnessError: A key is unknown, missing or has a value that is not allowed, or two of them exclude each other.
+    """
     try:
         recipe = Recipe.model_validate(dict(fields))
     except ValidationError as error:
         raise _explained(error, where) from None
     _check_method(recipe)
-    _check(recipe)
+    _check_task(recipe.task)
+    _check_requirements(recipe)
+    _check_schedule(recipe)
+    _check_evaluations(recipe)
     return recipe
 
 
@@ -29,160 +40,150 @@ def _check_method(recipe: Recipe) -> None:
     for name, methods in OF_METHODS.items():
         value = getattr(recipe, name)
         if not recipe.uses_field(name) and value != Recipe.model_fields[name].default:
+            choices = " or ".join(methods)
             raise HarnessError(
-                f"{name} belongs to the method {' or '.join(methods)}",
-                got=f"{name} {show(value)} with method {recipe.method}",
-                allowed=f"method: {' or '.join(methods)}, or no {name}",
-                fix=f"remove {name} or change the method; `recipes:` bundles settings that go together",
+                f"{name}: {show(value)} requires method: {choices}",
+                got=f"method: {recipe.method}",
+                fix=f"Remove {name} or change the method; `recipes:` bundles settings that belong together",
             )
     if recipe.method == "top_layers" and recipe.top_layers is None:
-        raise HarnessError(
-            "the method top_layers has a number of layers",
-            got="nothing",
-            allowed="top_layers: 1 or more",
-            fix="add top_layers: …",
-        )
+        raise HarnessError("method: top_layers requires the key top_layers (for example: top_layers: 2)")
 
 
 def check_reinit(recipe: Recipe, layers: int) -> None:
-    """Raise HarnessError for more layers to draw afresh than the model has."""
+    """Refuse to reinitialise more layers than the model has (raises HarnessError)."""
     if recipe.reinit_layers > layers:
         raise HarnessError(
-            "reinit_layers is within the model's depth",
-            got=f"{recipe.reinit_layers} of {layers} layers",
-            allowed=f"0 to {layers}",
-            fix="lower reinit_layers",
+            f"reinit_layers must be at most the model's {layers} layers",
+            got=recipe.reinit_layers,
+            fix="Lower reinit_layers",
         )
 
 
 # (field, the setting that it says more about, whether a recipe has that setting)
-_BELONGS: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
-    ("schedule_power", "schedule polynomial", lambda r: r.schedule == "polynomial"),
-    ("schedule_end", "schedule polynomial", lambda r: r.schedule == "polynomial"),
-    ("ema_decay", "averaging ema", lambda r: r.averaging == "ema"),
-    ("average_last", "averaging last", lambda r: r.averaging == "last"),
-    ("momentum", "optimizer sgd", lambda r: r.optimizer == "sgd"),
-    ("clip_per_tensor", "a max_grad_norm", lambda r: r.max_grad_norm is not None),
-    ("bias_correction", "optimizer adamw or lamb", lambda r: r.optimizer in ("adamw", "lamb")),
-    ("beta1", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
-    ("beta2", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
-    ("eps", "optimizer adamw or lamb", lambda r: r.optimizer != "adafactor"),
-    ("augment_rate", "augment swap, delete, insert or synonyms", lambda r: r.augment not in ("none", "backtranslate")),
+_REQUIRES: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
+    ("schedule_power", "schedule: polynomial", lambda r: r.schedule == "polynomial"),
+    ("schedule_end", "schedule: polynomial", lambda r: r.schedule == "polynomial"),
+    ("ema_decay", "averaging: ema", lambda r: r.averaging == "ema"),
+    ("average_last", "averaging: last", lambda r: r.averaging == "last"),
+    ("momentum", "optimizer: sgd", lambda r: r.optimizer == "sgd"),
+    ("clip_per_tensor", "max_grad_norm", lambda r: r.max_grad_norm is not None),
+    ("bias_correction", "optimizer: adamw or lamb", lambda r: r.optimizer in ("adamw", "lamb")),
+    ("beta1", "optimizer: adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("beta2", "optimizer: adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("eps", "optimizer: adamw or lamb", lambda r: r.optimizer != "adafactor"),
+    ("augment_rate", "augment: swap, delete, insert or synonyms", lambda r: r.augment not in ("none", "backtranslate")),
     ("augment_copies", "an augment other than none", lambda r: r.augment != "none"),
-    ("synonyms", "augment synonyms or insert", lambda r: r.augment in ("synonyms", "insert")),
-    ("translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
-    ("back_translator", "augment backtranslate", lambda r: r.augment == "backtranslate"),
+    ("synonyms", "augment: synonyms or insert", lambda r: r.augment in ("synonyms", "insert")),
+    ("translator", "augment: backtranslate", lambda r: r.augment == "backtranslate"),
+    ("back_translator", "augment: backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.selects_checkpoint),
-    ("r_drop", "a dropout above 0", lambda r: r.drops),  # its two passes differ by it
+    ("r_drop", "dropout > 0", lambda r: r.drops),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
-    ("reinit_layers", "method full", lambda r: r.method == "full"),
-    ("mixout", "method full", lambda r: r.method == "full"),
-    ("pretrained_decay", "method full", lambda r: r.method == "full"),
+    ("reinit_layers", "method: full", lambda r: r.method == "full"),
+    ("mixout", "method: full", lambda r: r.method == "full"),
+    ("pretrained_decay", "method: full", lambda r: r.method == "full"),
 )
 
 
-_WORDS = "a .tsv file of your own: word, tab, its synonyms with tabs between"
+_SYNONYMS = "a .tsv file, one word per line: the word, a tab, its synonyms separated by tabs"
 
 
-_NEEDS = (
-    ("synonyms", "synonyms", _WORDS),
-    ("insert", "synonyms", _WORDS),
-    ("backtranslate", "translator", "a folder with a seq2seq model; back_translator: another that leads back"),
+# (augmentation, the key that it needs, what that key takes)
+_AUGMENT_NEEDS = (
+    ("synonyms", "synonyms", _SYNONYMS),
+    ("insert", "synonyms", _SYNONYMS),
+    ("backtranslate", "translator", "the folder of a seq2seq model (back_translator: of the one that translates back)"),
 )
 
 
-_EITHER = (("eval_steps", "eval_every"), ("freeze_steps", "unfreeze_every"))
+_EXCLUSIVE = (("eval_steps", "eval_every"), ("freeze_steps", "unfreeze_every"))
 
 
-def _check(recipe: Recipe) -> None:
-    """Raise HarnessError for fields that make no sense together."""
+def _differs(recipe: Recipe, name: str) -> bool:
+    """Whether a field has another value than its default."""
+    return bool(getattr(recipe, name) != Recipe.model_fields[name].default)
 
-    def given(name: str) -> bool:
-        return bool(getattr(recipe, name) != Recipe.model_fields[name].default)
 
-    if (recipe.task.metric == "f1_entity") != (recipe.task.kind == "tokens") and recipe.task.metric is not None:
-        raise HarnessError(
-            "f1_entity is the metric of token tasks, and their only one",
-            got=f"task.metric={recipe.task.metric} with task.kind={recipe.task.kind}",
-            allowed="kind: tokens without a metric, or kind: texts with another",
-            fix="correct one of the two",
+def _check_task(task: TaskSpec) -> None:
+    """Refuse keys of a task that exclude each other, and files without a dev split."""
+    if (task.metric == "f1_entity") != (task.kind == "tokens") and task.metric is not None:
+        problem = (
+            "metric f1_entity requires task.kind: tokens"
+            if task.kind == "texts"
+            else (f"task.kind: tokens has one metric, f1_entity (got {task.metric})")
         )
-    _check_dev_split(recipe.task)
-    for field in ("text_pair", "quoting") if recipe.task.kind == "tokens" else ():
-        if getattr(recipe.task, field) is not None:
-            raise HarnessError(
-                f"task.{field} is for texts", got="kind: tokens with it", allowed="kind: texts, or none",
-                fix=f"drop task.{field}",
-            )  # fmt: skip
-    for name, setting, fits in _BELONGS:
-        if given(name) and not fits(recipe):
+        raise HarnessError(problem, fix="Change task.metric or task.kind")
+    for field in ("text_pair", "quoting") if task.kind == "tokens" else ():
+        if getattr(task, field) is not None:
+            raise HarnessError(f"task.{field} cannot be used with task.kind: tokens", fix=f"Remove task.{field}")
+    if task.validation is not None and (task.files is None or task.name == "embedded"):
+        raise HarnessError(
+            "task.validation requires task.files: it is the share of your own training file that becomes the dev split",
+            got=f"{show(task.validation)} for '{task.name}'",
+            fix="Remove task.validation, or set task.files",
+        )
+    if task.files is not None and task.files.validation is None and task.validation is None:
+        raise HarnessError(
+            "task.files has a training file but no dev split",
+            fix="Add task.files.validation, or task.validation: 0.1 to split off a tenth of the training file",
+        )
+
+
+def _check_requirements(recipe: Recipe) -> None:
+    """Refuse fields whose companion is missing, and pairs of which only one may be set."""
+    for name, setting, is_met in _REQUIRES:
+        if _differs(recipe, name) and not is_met(recipe):
             value = getattr(recipe, name)
-            said = f"{name} {value.name if isinstance(value, Spec) else show(value)}"
-            raise HarnessError(
-                f"{name} goes with {setting}", got=f"{said} without", allowed=setting, fix=f"drop {name}"
-            )
-    for one, other in _EITHER:
-        if given(one) and given(other):
-            raise HarnessError(
-                f"{one} and {other} exclude each other", got="both", allowed="one of the two", fix=f"drop {other}"
-            )
-    for augment, field, example in _NEEDS:
-        if recipe.augment == augment and not given(field):
-            raise HarnessError(
-                f"augment {augment} needs {field}",
-                got="nothing",
-                allowed=example,
-                fix=f"add {field}: … or drop augment",
-            )
+            text = f"{name}: {value.name if isinstance(value, Spec) else show(value)}"
+            raise HarnessError(f"{text} requires {setting}", fix=f"Remove {name}, or set {setting}")
+    for first, second in _EXCLUSIVE:
+        if _differs(recipe, first) and _differs(recipe, second):
+            raise HarnessError(f"{first} and {second} cannot both be set", fix="Remove one of them")
+    for augment, field, takes in _AUGMENT_NEEDS:
+        if recipe.augment == augment and not _differs(recipe, field):
+            raise HarnessError(f"augment: {augment} requires {field}: {takes}", fix=f"Add {field}, or remove augment")
+
+
+def _check_schedule(recipe: Recipe) -> None:
+    """Refuse a final learning rate above the peak, and micro-batches of unequal size."""
     if recipe.schedule_end >= recipe.lr:
         raise HarnessError(
-            "schedule_end is below lr",
-            got=f"schedule_end {show(recipe.schedule_end)} with lr {show(recipe.lr)}",
-            allowed=f"from 0 to below {show(recipe.lr)}",
-            fix="lower schedule_end",
+            f"schedule_end must be below lr {show(recipe.lr)}", got=show(recipe.schedule_end), fix="Lower schedule_end"
         )
     if recipe.batch_size % recipe.gradient_accumulation:
-        parts = [number for number in range(1, recipe.batch_size + 1) if recipe.batch_size % number == 0]
+        divisors = [number for number in range(1, recipe.batch_size + 1) if recipe.batch_size % number == 0]
         raise HarnessError(
-            "gradient_accumulation cuts a batch into equal parts",
-            got=f"{recipe.gradient_accumulation} parts of batch_size {recipe.batch_size}",
-            allowed=", ".join(map(str, parts[:20])),
-            fix="correct one of the two",
+            f"gradient_accumulation must divide batch_size {recipe.batch_size}",
+            got=recipe.gradient_accumulation,
+            allowed=", ".join(map(str, divisors[:20])),
         )
+
+
+def _check_evaluations(recipe: Recipe) -> None:
+    """Refuse a patience that can never run out, and an average over more epochs than there are."""
     once_an_epoch = recipe.eval_steps is None and recipe.eval_every is None
     patience = recipe.early_stopping_patience
     if patience is not None and once_an_epoch and patience >= recipe.epochs:
         raise HarnessError(
-            "early stopping has more evaluations than its patience",
-            got=f"early_stopping_patience {patience} with {recipe.epochs}, one an epoch",
-            allowed=f"up to {recipe.epochs - 1}" if recipe.epochs > 1 else "two evaluations or more",
-            fix="evaluate more often with eval_every, or lower the patience",
+            f"early_stopping_patience {patience} must be less than the number of evaluations, {recipe.epochs}"
+            " (one per epoch)",
+            fix="Evaluate more often with eval_every" + (", or lower the patience" if recipe.epochs > 1 else ""),
         )
     if recipe.averaging == "last" and recipe.average_last > recipe.epochs:
         raise HarnessError(
-            "average_last counts epochs' ends",
-            got=f"{recipe.average_last} of {recipe.epochs} epochs",
-            allowed=f"1 to {recipe.epochs}",
-            fix="lower average_last",
+            f"average_last must be at most the number of epochs, {recipe.epochs}",
+            got=recipe.average_last,
+            fix="Lower average_last",
         )
 
 
-def _check_dev_split(task: TaskSpec) -> None:
-    """Raise HarnessError for files without a dev split, and for a share of training files that there are none of."""
-    if task.validation is not None and (task.files is None or task.name == "embedded"):
-        raise HarnessError(
-            "task.validation is the share of a training file that is the dev split",
-            got=f"{show(task.validation)} for '{task.name}'{' without files' if task.files is None else ''}",
-            allowed="a task with files of your own",
-            fix="drop task.validation, or give task.files",
-        )
-    if task.files is not None and task.files.validation is None and task.validation is None:
-        raise HarnessError(
-            "a task's files have a dev split",
-            got="task.files.train alone",
-            allowed="a file of it, or a share of the training file",
-            fix="add task.files.validation, or task.validation: 0.1 to split off a tenth",
-        )
+# Of keys that must be given.
+_EXAMPLES = {
+    "task": "rte", "task.name": "reviews", "task.files.train": "train.tsv", "model": "bert-base-uncased",
+    "model.name": "bert-base-uncased", "lr": "2e-5", "epochs": "3", "synonyms.name": "wordnet",
+    "synonyms.file": "words.tsv", "translator.name": "en-de", "back_translator.name": "de-en",
+}  # fmt: skip
 
 
 def _explained(error: ValidationError, where: str) -> HarnessError:
@@ -201,15 +202,6 @@ def _explained(error: ValidationError, where: str) -> HarnessError:
     field = ".".join(path) or where
     if first["type"] == "extra_forbidden":
         return unknown_key(str(first["loc"][-1]), tuple((model or Recipe).model_fields), field)
-    given = first["input"]
     if first["type"] == "missing":
-        axis = "a value, or a list for an axis" if len(path) == 1 else "a value"
-        return HarnessError(f"{where} needs {field}", got="nothing", allowed=axis, fix=f"add {path[-1]}: …")
-    kind, allowed = field_rule(owner, path[-1])
-    fix = f"correct {field} in {where}"
-    if isinstance(given, str) and kind in ("a number", "a whole number"):
-        if isinstance(parse_yaml(given, field), int | float):
-            fix = f"drop the quotes around {field}"
-        elif "," in given:
-            fix = f"write an axis as [{given}]"
-    return HarnessError(f"{field} is {kind}", got=describe_value(given), allowed=allowed, fix=fix)
+        return missing_key(field, f"{path[-1]}: {_EXAMPLES.get(field, '…')}")
+    return wrong_value(owner, path[-1], first["input"], field if where == "the sweep" else f"{field} in {where}")

@@ -11,11 +11,12 @@ from pydantic import ValidationError
 from harness.common.errors import HarnessError, describe_value
 from harness.common.text import Scalar, same_value, show
 from harness.config.axes import FILTERS, read_axis, read_seeds
+from harness.config.field_types import field_type, missing_key, unknown_key, wrong_value
 from harness.config.recipe import BY_NAME, MOST, Recipe, Seeds
 from harness.config.recipe_rules import build_recipe
 from harness.config.search_space import OF_PRUNERS, Pruner, Range, Search
 from harness.config.trials import Cell
-from harness.config.yaml_reader import field_rule, require_mapping, unknown_key
+from harness.config.yaml_reader import require_mapping
 
 # ---------------------------------------------------------------------------------------------------------- searching
 
@@ -32,17 +33,15 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
     for key, value in content.items():
         if key in ("recipes", *FILTERS) or (key in Recipe.model_fields and isinstance(value, list)):
             raise HarnessError(
-                "a search has no cells beside those that it finds",
-                got=f"{key}: {describe_value(value)}",
-                allowed="single values, and ranges and choices in search.space",
-                fix=f"move {key} into search.space" if key in Recipe.model_fields else f"remove {key}",
+                f"{key} cannot be used beside search, which chooses the cells itself",
+                got=describe_value(value),
+                fix=f"Move {key} into search.space" if key in Recipe.model_fields else f"Remove {key}",
             )
     if len(seeds) < 2:
         raise HarnessError(
-            "a search trains every recipe over two seeds or more, or it finds a lucky seed",
+            "a search needs two seeds or more: with one it would pick a lucky seed",
             got=f"{len(seeds)} seed",
-            allowed="2 or more",
-            fix="write seeds: 1..4",
+            fix="Write seeds: 1..4",
         )
     space = _space(given.get("space"), content)
     settings = {key: value for key, value in given.items() if key not in ("space", "confirm", "pruner")}
@@ -53,25 +52,24 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
-        kind, words = field_rule(Search, name)
-        raise HarnessError(
-            f"search.{name} is {kind}", got=describe_value(first["input"]), allowed=words, fix="correct it"
+        raise wrong_value(
+            Search, name, first["input"], f"search.{'confirm.best' if name == 'best' else name}"
         ) from None
     _refuse_sampler(search)
     if search.pruner is not None and search.failing == "objective":
         raise HarnessError(
-            "a pruner compares recipes by one objective", got="pruner with failing: objective",
-            allowed="failing: constraint or ignore", fix="drop one of the two",
-        )  # fmt: skip
+            "search.pruner cannot be used with failing: objective: it compares recipes by one objective",
+            fix="Remove the pruner, or set failing: constraint or ignore",
+        )
     fixed = {key: value for key, value in content.items() if key in Recipe.model_fields}
     ends = [{one.field: (one.values or (one.low, one.high))[place] for one in space} for place in (0, -1)]
     for end in ends:
-        build_recipe(fixed | end, "the space")
+        build_recipe(fixed | end, "search.space")
     for one in space:
         for value in one.choices:
-            build_recipe(fixed | ends[1] | {one.field: value}, "the space")
+            build_recipe(fixed | ends[1] | {one.field: value}, "search.space")
     largest = {one.field: max(one.values or (one.high,), key=_size) for one in space}
-    recipe = build_recipe(fixed | largest, "the space")
+    recipe = build_recipe(fixed | largest, "search.space")
     place = tuple((one.field, getattr(recipe, one.field)) for one in space)
     return search, (Cell(axes=place, recipe=recipe),)
 
@@ -89,24 +87,20 @@ def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
         one = _range(field, value, space)
         if field in content and not one.when:
             raise HarnessError(
-                f"{field} stands in the space or beside it",
-                got="both",
-                allowed="one of the two (a value beside it is for a range with `when`)",
-                fix="remove one",
+                f"{field} stands both in search.space and beside search",
+                fix="Remove one of them (a value beside search is for a range with `when`)",
             )
         if one.when:
             if field not in content and Recipe.model_fields[field].is_required():
                 raise HarnessError(
-                    f"{field} has a value where its condition does not hold", got="none beside search",
-                    allowed=f"{field}: … beside search", fix="add it",
-                )  # fmt: skip
+                    f"{field} has no value for where its `when` does not hold", fix=f"Add {field}: … beside search"
+                )
             one = one.model_copy(update={"otherwise": content.get(field, Recipe.model_fields[field].default)})
         space.append(one)
     if not space:
         raise HarnessError(
-            "a search has a space", got="none", allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}}",
-            fix="add ranges or choices",
-        )  # fmt: skip
+            "search.space is empty (for example: search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}})"
+        )
     return tuple(space)
 
 
@@ -116,30 +110,25 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
     for key in given:
         if key not in _RANGE_KEYS:
             raise unknown_key(key, _RANGE_KEYS, where)
-    kind, _ = field_rule(Recipe, field)
+    kind = field_type(Recipe, field).kind
     when = tuple(
         _condition(where, *pair, before) for pair in require_mapping(given.get("when", {}), f"{where}.when").items()
     )
     if "choices" in given:
         if len(given) > 1 + ("when" in given):
-            raise HarnessError(
-                f"{where} is a range or choices", got="both", allowed="low and high, or choices", fix="drop one"
-            )
+            raise HarnessError(f"{where} cannot have both a range and choices", fix="Keep low and high, or choices")
         if not isinstance(given["choices"], list):
-            raise HarnessError(
-                f"{where}.choices is a list", got=describe_value(given["choices"]), allowed="[a, b]", fix="write it so"
-            )
+            raise HarnessError(f"{where}.choices must be a list", got=describe_value(given["choices"]))
         choices = tuple(name for name, _ in read_axis(field, given["choices"]))
         _refuse_single(where, choices)
         return Range(field=field, choices=choices, when=when)
-    if kind not in ("a number", "a whole number"):
+    if kind not in ("number", "integer"):
         raise HarnessError(
-            f"{where} is chosen from a list",
+            f"{where} must be a list of choices, since {field} is not a number",
             got=describe_value(value),
-            allowed="[a, b]: it is no number",
-            fix="list its values",
+            fix="Write it as [a, b]",
         )
-    whole = kind == "a whole number"
+    whole = kind == "integer"
     numbers: dict[str, Any] = {}
     for key in ("low", "high", "step"):
         number: Any = given.get(key)
@@ -149,35 +138,26 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
         if not good or not math.isfinite(number) or (key == "step" and number <= 0):
             kinds = "a whole number" if whole else "a number"
             raise HarnessError(
-                f"{where}.{key} is {kinds}{' above 0' if key == 'step' else ''}",
+                f"{where}.{key} must be {kinds}{' > 0' if key == 'step' else ''}",
                 got=describe_value(number),
-                allowed="{low: …, high: …}, with log: on or step: … if wanted, or a list of choices",
-                fix=f"correct {key}",
+                fix="A range is {low: …, high: …}, with log: on or step: … if wanted",
             )
         numbers[key] = number if whole else float(number)
     log = given.get("log", False)
     low, high = numbers["low"], numbers["high"]
     if not isinstance(log, bool):
-        raise HarnessError(f"{where}.log is a switch", got=describe_value(log), allowed="on or off", fix="correct it")
+        raise HarnessError(f"{where}.log must be on or off", got=describe_value(log))
     if low > high:
         raise HarnessError(
-            f"{where} goes upwards", got=f"{show(low)} to {show(high)}", allowed="low below high", fix="swap its ends"
+            f"{where}.low must be below high", got=f"low: {show(low)}, high: {show(high)}", fix="Swap them"
         )
     if log and low <= 0:
-        raise HarnessError(
-            f"{where} has a logarithm", got=f"low: {show(low)} with log: on", allowed="low above 0",
-            fix="raise low, or log: off",
-        )  # fmt: skip
+        raise HarnessError(f"{where}.low must be > 0 with log: on", got=show(low), fix="Raise low, or set log: off")
     if log and "step" in numbers:
-        raise HarnessError(
-            f"{where} is in steps or in the logarithm",
-            got="both",
-            allowed="one of them",
-            fix="drop step, or list choices",
-        )
+        raise HarnessError(f"{where} cannot have both step and log: on", fix="Remove step, or list choices")
     if high > low and not whole and "step" in numbers and (high - low) / numbers["step"] > MOST:
         raise HarnessError(
-            f"{where} has at most {MOST} steps", got=show(numbers["step"]), allowed="a larger step", fix="enlarge it"
+            f"{where} can have at most {MOST} steps", got=f"step: {show(numbers['step'])}", fix="Write a larger step"
         )
     found = Range(field=field, low=low, high=high, log=log, step=numbers.get("step"), when=when)
     _refuse_single(where, (low,) if low == high else found.values)
@@ -187,10 +167,8 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
 def _refuse_single(where: str, values: tuple[Scalar, ...] | None) -> None:
     if values is not None and len(values) < 2:
         raise HarnessError(
-            f"{where} has something to search",
-            got=f"a single point, {describe_value(values[0])}",
-            allowed="two values or more",
-            fix="widen it, or set the field beside search",
+            f"{where} has a single value, {describe_value(values[0])}, and nothing to search",
+            fix="Widen it, or set the field beside search",
         )
 
 
@@ -199,11 +177,10 @@ def _condition(where: str, field: str, value: object, before: Sequence[Range]) -
     known = {one.field: one.choices for one in before if one.choices}
     if field not in known or not all(any(same_value(one, choice) for choice in known[field]) for one in wanted):
         raise HarnessError(
-            f"{where}.when names choices that stand before it in the space",
+            f"{where}.when must name choices that stand before it in search.space",
             got=f"{field}: {describe_value(value)}",
-            allowed="; ".join(f"{name}: {', '.join(map(show, values))}" for name, values in known.items())
-            or "none here",
-            fix="correct it, or move it up",
+            allowed="; ".join(f"{name}: {', '.join(map(show, values))}" for name, values in known.items()) or None,
+            fix=None if known else "Move the choices above it",
         )
     return field, wanted
 
@@ -215,15 +192,17 @@ def _confirmed(given: object, seeds: Sequence[Seeds]) -> dict[str, Any]:
     for key in fields:
         if key not in ("best", "seeds"):
             raise unknown_key(key, ("best", "seeds"), "search.confirm")
-    fresh = read_seeds({"seeds": fields.get("seeds")} if "seeds" in fields else {})
+    if "seeds" not in fields:
+        raise missing_key("search.confirm.seeds", "seeds: 101..108")
+    fresh = read_seeds({"seeds": fields["seeds"]})
     used = {seed.seed for seed in seeds} & {seed.seed for seed in fresh}
-    if used or len(fresh) < 2:
+    if used:
         raise HarnessError(
-            "a recipe is confirmed on seeds that the search did not see, two or more",
-            got=f"seeds {', '.join(map(str, sorted(used)))} in both" if used else f"{len(fresh)} seed",
-            allowed="fresh seeds, as 101..108",
-            fix="change search.confirm.seeds",
+            "search.confirm.seeds must be seeds that the search has not used, such as 101..108",
+            got=f"seeds {', '.join(map(str, sorted(used)))}, which it has",
         )
+    if len(fresh) < 2:
+        raise HarnessError("search.confirm.seeds must be two seeds or more, such as 101..108", got=f"{len(fresh)} seed")
     return {"best": fields.get("best", 3), "confirm": fresh}
 
 
@@ -243,9 +222,9 @@ def _pruner(given: object) -> Pruner | None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
-        kind, words = field_rule(Pruner, field)
-        got = "nothing" if first["type"] == "missing" else describe_value(first["input"])
-        raise HarnessError(f"search.pruner.{field} is {kind}", got=got, allowed=words, fix="correct it") from None
+        if first["type"] == "missing":
+            raise missing_key(f"search.pruner.{field}", f"{field}: median") from None
+        raise wrong_value(Pruner, field, first["input"], f"search.pruner.{field}") from None
 
 
 def _refuse_sampler(search: Search) -> None:
@@ -254,21 +233,21 @@ def _refuse_sampler(search: Search) -> None:
         where = f"search.space.{one.field}"
         if search.sampler == "grid" and one.values is None:
             raise HarnessError(
-                "a grid has steps", got=f"{where}, which is continuous", allowed="a step, or a list",
-                fix="list its values, or take another sampler",
-            )  # fmt: skip
+                f"the sampler grid cannot use {where}, which is continuous",
+                fix="Give it a step, list its values, or choose another sampler",
+            )
         if search.sampler in ("grid", "qmc", "cmaes") and one.when:
             raise HarnessError(
-                f"the sampler {search.sampler} takes no conditions", got=f"{where}.when",
-                allowed="tpe, random or nsga2 with it", fix="take one of these, or drop when",
-            )  # fmt: skip
+                f"the sampler {search.sampler} cannot use {where}.when",
+                fix="Choose tpe, random or nsga2, or remove when",
+            )
         if search.sampler == "cmaes" and one.choices:
             raise HarnessError(
-                "the sampler cmaes takes numbers alone", got=f"{where}, a list", allowed="ranges of numbers",
-                fix="take tpe, or fix the field",
-            )  # fmt: skip
+                f"the sampler cmaes cannot use {where}, a list: it takes ranges of numbers only",
+                fix="Choose tpe, or set the field beside search",
+            )
     if search.sampler == "cmaes" and search.failing == "objective":
         raise HarnessError(
-            "the sampler cmaes has one objective", got="failing: objective", allowed="constraint or ignore",
-            fix="take nsga2 or tpe",
-        )  # fmt: skip
+            "the sampler cmaes cannot be used with failing: objective, which adds a second objective",
+            fix="Choose nsga2 or tpe, or set failing: constraint or ignore",
+        )

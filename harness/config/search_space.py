@@ -17,14 +17,19 @@ class Range(Frozen):
     fields named there, which stand before it in the space, have one of the values; elsewhere it stays as it is.
     """
 
-    field: str
-    low: int | float | None = None
-    high: int | float | None = None
-    log: bool = False
-    step: int | float | None = None
-    choices: tuple[Scalar, ...] = ()
-    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = ()
-    otherwise: Scalar = None  # its value where a condition does not hold
+    field: str = Field(description="The recipe's field that is searched.")
+    low: int | float | None = Field(default=None, description="Smallest value.")
+    high: int | float | None = Field(default=None, description="Largest value.")
+    log: bool = Field(default=False, description="Sample evenly in the logarithm.")
+    step: int | float | None = Field(
+        default=None, description="Only low, low + step, low + 2 step, …; null: any value."
+    )
+    choices: tuple[Scalar, ...] = Field(default=(), description="The values to choose from, instead of low and high.")
+    when: tuple[tuple[str, tuple[Scalar, ...]], ...] = Field(
+        default=(),
+        description="Search it only where earlier fields have these values: {field: value or list}.",
+    )
+    otherwise: Scalar = Field(default=None, description="Its value where `when` does not hold.")
 
     @property
     def values(self) -> tuple[Scalar, ...] | None:
@@ -46,14 +51,32 @@ class Pruner(Frozen):
     the runs of `rte_lr`, embedded, that learned, 7 % rose after half of their training and 1 % after three quarters.
     """
 
-    name: Literal["median", "percentile", "successive_halving", "hyperband", "patient"]
-    n_startup_trials: int = Field(default=5, ge=0)  # recipes that must have finished before one is stopped
-    n_warmup_steps: int = Field(default=50, ge=1, le=100)
-    n_majority_steps: int = Field(default=75, ge=1, le=100)
-    interval_steps: int = Field(default=5, ge=1, le=50)  # between two looks
-    percentile: float = Field(default=25.0, gt=0, lt=100)  # the best so many per cent go on
-    reduction_factor: int = Field(default=3, ge=2)  # one of so many goes on
-    patience: int = Field(default=20, ge=1, le=100)  # steps without a better value, then as the median pruner
+    name: Literal["median", "percentile", "successive_halving", "hyperband", "patient"] = Field(
+        description="Optuna's pruner of that name."
+    )
+    n_startup_trials: int = Field(default=5, ge=0, description="Recipes that must have finished before one is stopped.")
+    n_warmup_steps: int = Field(
+        default=50, ge=1, le=100, description="Nothing is stopped before this percentage of the training."
+    )
+    n_majority_steps: int = Field(
+        default=75,
+        ge=1,
+        le=100,
+        description="A run still at the majority classifier is not stopped before this percentage of the training.",
+    )
+    interval_steps: int = Field(default=5, ge=1, le=50, description="Percentage of the training between two checks.")
+    percentile: float = Field(
+        default=25.0, gt=0, lt=100, description="`percentile`: the best this many per cent continue."
+    )
+    reduction_factor: int = Field(
+        default=3, ge=2, description="`successive_halving`, `hyperband`: one in this many continues."
+    )
+    patience: int = Field(
+        default=20,
+        ge=1,
+        le=100,
+        description="`patient`: percentage of the training without improvement before a recipe may be stopped.",
+    )
 
 
 OF_PRUNERS = {
@@ -66,15 +89,29 @@ OF_PRUNERS = {
 class Search(Frozen):
     """How recipes are looked for in a space instead of listed; the sweep's seeds train every one of them."""
 
-    space: tuple[Range, ...]
-    recipes: int = Field(default=40, ge=1, le=MOST)
-    sampler: Literal["tpe", "random", "grid", "qmc", "nsga2", "cmaes"] = "tpe"
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    objective: Literal["mean", "iqm", "lower_quantile", "mean_minus_sd"] = "mean"
-    failing: Literal["constraint", "objective", "ignore"] = "constraint"
-    pruner: Pruner | None = None
-    best: int = Field(default=3, ge=0)  # so many are confirmed, on fresh seeds
-    confirm: tuple[Seeds, ...] = ()
+    space: tuple[Range, ...] = Field(
+        description="The fields to search: {lr: {low: …, high: …, log: on}, batch_size: [16, 32], …}."
+    )
+    recipes: int = Field(default=40, ge=1, le=MOST, description="How many recipes to try.")
+    sampler: Literal["tpe", "random", "grid", "qmc", "nsga2", "cmaes"] = Field(
+        default="tpe", description="How recipes are chosen: Optuna's sampler of that name."
+    )
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the sampler.")
+    objective: Literal["mean", "iqm", "lower_quantile", "mean_minus_sd"] = Field(
+        default="mean",
+        description="What to maximise: the mean over seeds, interquartile mean, lower quartile, or mean minus sd.",
+    )
+    failing: Literal["constraint", "objective", "ignore"] = Field(
+        default="constraint",
+        description="How failed runs count: as a constraint, as a second objective, or not at all.",
+    )
+    pruner: Pruner | None = Field(
+        default=None, description="Stops unpromising recipes in mid-training: a name, or {name: …, …}; null: none."
+    )
+    best: int = Field(
+        default=3, ge=0, description="`confirm.best`: how many of the best recipes are trained again on fresh seeds."
+    )
+    confirm: tuple[Seeds, ...] = Field(default=(), description="`confirm.seeds`: the fresh seeds.")
 
 
 def round_to_range(value: int | float, of: Range) -> int | float:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import yaml
+from pydantic import Field
 
-from harness.common.errors import HarnessError, describe_value
+from harness.common.errors import HarnessError, describe_os_error, describe_value
 from harness.config.axes import FILTERS, read_cells, read_seeds, refuse_many
+from harness.config.field_types import unknown_key
 from harness.config.recipe import (
     BY_NAME,
     SEED_FIELDS,
@@ -25,16 +27,16 @@ from harness.config.recipe import (
 from harness.config.recipe_rules import build_recipe
 from harness.config.search_file import read_search
 from harness.config.trials import Sweep, expand
-from harness.config.yaml_reader import PROSE, parse_yaml, refuse_typographic, require_mapping, unknown_key
+from harness.config.yaml_reader import PROSE, parse_yaml, refuse_typographic, require_mapping
 
 
 class Profile(Frozen):
     """What a sweep file says of one of its profiles: what a machine needs to run it by default."""
 
-    name: str
-    min_gpu_gib: float
-    model: ModelSpec
-    task: TaskSpec
+    name: str = Field(description="The profile's name in the file.")
+    min_gpu_gib: float = Field(description="GPU memory, GiB, that a machine needs to run it by default; 0: none.")
+    model: ModelSpec = Field(description="Its model.")
+    task: TaskSpec = Field(description="Its task (of the first cell).")
 
 
 SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines", "record")
@@ -49,12 +51,10 @@ def read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise HarnessError(
-            "a sweep file can be read", got=f"{path} ({error.strerror})", allowed="a YAML file", fix="check the path"
+            f"cannot read the sweep file {path}: {describe_os_error(error)}", fix="Check the path"
         ) from None
     except UnicodeDecodeError:
-        raise HarnessError(
-            "a sweep file is UTF-8 text", got=f"{path} in another encoding", allowed="UTF-8", fix="save it as UTF-8"
-        ) from None
+        raise HarnessError(f"cannot read the sweep file {path}: it is not UTF-8 text", fix="Save it as UTF-8") from None
     content = require_mapping(parse_yaml(text, str(path)), f"the sweep file {path}")
     for key in content:
         if key not in (*_KEYS, "profiles"):
@@ -69,11 +69,13 @@ def read(path: Path) -> dict[str, Any]:
 def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
     profiles = require_mapping(content.get("profiles", {"default": {}}), "'profiles'")
     if not profiles:
-        raise HarnessError("profiles has entries", got="none", allowed="name: {…}", fix="add one or drop the key")
+        raise HarnessError("profiles is empty", fix="Add a profile, as name: {…}, or remove the key")
     for name in profiles:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
             raise HarnessError(
-                "a profile's name can name a folder", got=f"'{name}'", allowed="letters, digits, _ . -", fix="rename it"
+                "a profile names a folder: its name must consist of letters, digits, _ . and -",
+                got=f"'{name}'",
+                fix="Rename it",
             )
     return profiles
 
@@ -86,12 +88,7 @@ def profiles(path: Path) -> tuple[Profile, ...]:
         sweep = load(path, name)
         gib = _merged(content, name).get("min_gpu_gib", 0)
         if isinstance(gib, bool) or not isinstance(gib, int | float) or not 0 <= gib < float("inf"):
-            raise HarnessError(
-                "min_gpu_gib is a size in GiB",
-                got=describe_value(gib),
-                allowed="a number of 0 or more",
-                fix="correct it",
-            )
+            raise HarnessError("min_gpu_gib must be a number >= 0", got=describe_value(gib))
         recipe = sweep.cells[0].recipe
         found.append(Profile(name=name, min_gpu_gib=float(gib), model=recipe.model, task=recipe.task))
     return tuple(found)
@@ -107,7 +104,7 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     """Apply one `key=value` of the command line; a dot reaches into `task` and `model`."""
     key, equals, text = assignment.partition("=")
     if not equals or not key:
-        raise HarnessError("--set takes key=value", got=f"'{assignment}'", allowed="as lr=2e-5", fix="add the =")
+        raise HarnessError(f"--set {assignment} is not of the form KEY=VALUE (for example: --set lr=2e-5)")
     value = parse_yaml(text, f"the value of --set {key}")
     if key not in PROSE:
         refuse_typographic(yaml.compose(text, yaml.SafeLoader))
@@ -119,19 +116,13 @@ def _set(content: dict[str, Any], assignment: str) -> None:
         return
     if head not in (*BY_NAME, "search"):
         raise HarnessError(
-            "a dot in --set reaches into a field with keys of its own",
+            f"--set cannot reach into '{head}', which has no keys of its own",
             got=f"'{key}'",
             allowed=", ".join(f"{name}.KEY" for name in (*BY_NAME, "search")),
-            fix="name the whole field, or edit the file",
         )
     current = content.get(head)
     if isinstance(current, list):
-        raise HarnessError(
-            f"--set {head}.… changes one {head}",
-            got="an axis of several",
-            allowed=f"a single {head}",
-            fix="edit the file",
-        )
+        raise HarnessError(f"--set cannot reach into {head}, which is an axis of several values", fix="Edit the file")
     as_mapping = current if head == "search" else BY_NAME[head](current)
     inner: dict[str, Any] = dict(require_mapping({} if as_mapping is None else as_mapping, f"{head} in the sweep"))
     *parents, last = rest.split(".")
@@ -153,19 +144,13 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     content = read(path)
     if path.stem.startswith(".") or not path.stem.isprintable():
         raise HarnessError(
-            "a sweep's file name can name a folder",
+            "a sweep's file name must be printable and not begin with a dot",
             got=repr(path.name),
-            allowed="printable letters, the first no dot",
-            fix="rename it",
+            fix="Rename it",
         )
     known = list(_profiles(content))
     if profile is not None and profile not in known:
-        raise HarnessError(
-            f"--profile names a profile of {path.name}",
-            got=f"'{profile}'",
-            allowed=", ".join(known),
-            fix="name one of these",
-        )
+        raise HarnessError(f"{path.name} has no profile '{profile}'", allowed=", ".join(known))
     chosen = profile or known[0]
     merged = _merged(content, chosen)
     for assignment in overrides:
@@ -199,10 +184,7 @@ def task_of(name: str, files: TaskFiles | None, settings: Sequence[str]) -> Task
         content["task"]["files"] = files.model_dump()
     for assignment in settings:
         if not assignment.startswith("task."):
-            raise HarnessError(
-                "--set says how the data are read", got=f"'{assignment}'", allowed="task.KEY=VALUE",
-                fix="leave out what is no setting of the task",
-            )  # fmt: skip
+            raise HarnessError(f"--set {assignment} is not a setting of the task", allowed="task.KEY=VALUE")
         _set(content, assignment)
     return build_recipe(content, "the command line").task
 
@@ -210,28 +192,25 @@ def task_of(name: str, files: TaskFiles | None, settings: Sequence[str]) -> Task
 def _text(content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
-        raise HarnessError(f"{key} is text", got=describe_value(value), allowed="words", fix="put it in quotes")
+        raise HarnessError(f"{key} must be text", got=describe_value(value), fix="Put it in quotes")
     return value
 
 
 def _switch(content: Mapping[str, Any], key: str, *, default: bool) -> bool:
     value = content.get(key, default)
     if not isinstance(value, bool):
-        raise HarnessError(
-            f"{key} is a switch", got=describe_value(value), allowed="on or off", fix="write one of the two"
-        )
+        raise HarnessError(f"{key} must be on or off", got=describe_value(value))
     return value
 
 
 def _baselines(value: object) -> tuple[BaselineName, ...]:
     """The names of what the sweep's cells are compared with, each once."""
     names = value if isinstance(value, list) else [value]
-    for place, name in enumerate(names):
-        if name not in get_args(BaselineName) or name in names[:place]:
+    for index, name in enumerate(names):
+        if name not in get_args(BaselineName):
             raise HarnessError(
-                "baselines is a list of names, each once",
-                got=describe_value(name) + (" a second time" if name in names[:place] else ""),
-                allowed=", ".join(get_args(BaselineName)),
-                fix="write it as baselines: [majority, tfidf_logistic]",
+                f"baselines must be a list of {', '.join(get_args(BaselineName))}", got=describe_value(name)
             )
+        if name in names[:index]:
+            raise HarnessError(f"baselines lists {name} twice", fix="Remove one")
     return tuple(names)

@@ -12,16 +12,17 @@ from pydantic import Field
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar, name_cell, same_value, show
+from harness.config.field_types import unknown_key
 from harness.config.recipe import BY_NAME, SEED_FIELDS, BaselineName, Frozen, Recipe, Seeds, Spec, TaskSpec
 from harness.config.search_space import Search
-from harness.config.yaml_reader import parse_yaml, unknown_key
+from harness.config.yaml_reader import parse_yaml
 
 
 class Cell(Frozen):
     """One recipe of a sweep and where it stands on the sweep's axes, as (axis, value) pairs in the file's order."""
 
-    axes: tuple[tuple[str, Scalar], ...]
-    recipe: Recipe
+    axes: tuple[tuple[str, Scalar], ...] = Field(description="Its (axis, value) pairs, in the file's order.")
+    recipe: Recipe = Field(description="Its hyperparameters.")
 
     @property
     def label(self) -> str:
@@ -32,9 +33,9 @@ class Cell(Frozen):
 class Trial(Frozen):
     """One training run: a recipe and its seeds, and the place of its cell in the sweep."""
 
-    recipe: Recipe
-    seeds: Seeds
-    cell: int = Field(ge=0)
+    recipe: Recipe = Field(description="Its hyperparameters.")
+    seeds: Seeds = Field(description="Its seeds.")
+    cell: int = Field(ge=0, description="The index of its cell in the sweep, from 0.")
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
         """A copy with other fields, without the id of the original."""
@@ -67,16 +68,25 @@ class Sweep(Frozen):
     """A resolved sweep: one profile, its cells in the order of the axes, and the seeds every cell is trained with."""
 
     # They name a folder; a plan.json may be a stranger's.
-    name: str = Field(pattern=r"^[^/\x00]+$")
-    profile: str = Field(pattern=r"^[^/\x00]+$")
-    title: str
-    stand_in: str | None = None
-    source: str | None = None  # the file's text, and what was set beside it, for the report
-    baselines: tuple[BaselineName, ...] = ()  # what the cells are to be compared with; part of no trial
-    cells: tuple[Cell, ...] = Field(min_length=1)
-    seeds: tuple[Seeds, ...] = Field(min_length=1)
-    record: bool = True  # what the diagnosis reads: changes no result
-    search: Search | None = None  # where cells are looked for; before the first, one cell at the space's largest ends
+    name: str = Field(pattern=r"^[^/\x00]+$", description="The file's name without its ending.")
+    profile: str = Field(pattern=r"^[^/\x00]+$", description="The profile's name.")
+    title: str = Field(description="The title of its report.")
+    stand_in: str | None = Field(
+        default=None, description="What it stands in for, said beside every result; null: nothing."
+    )
+    source: str | None = Field(default=None, description="The sweep file's text, and what was set beside it.")
+    baselines: tuple[BaselineName, ...] = Field(
+        default=(), description="Classical baselines to compare the cells with."
+    )
+    cells: tuple[Cell, ...] = Field(
+        min_length=1,
+        description="The recipes, in the order of the axes; of a search, one at the largest values of its space.",
+    )
+    seeds: tuple[Seeds, ...] = Field(min_length=1, description="The seeds that every cell is trained with.")
+    record: bool = Field(
+        default=True, description="Record training curves and statistics for the diagnosis; changes no result."
+    )
+    search: Search | None = Field(default=None, description="What is searched; null: the cells are all there is.")
 
     @property
     def folder_name(self) -> str:
@@ -105,10 +115,9 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
         other = first.setdefault(trial.id, trial)
         if other is not trial:
             raise HarnessError(
-                "every trial stands once in a sweep",
-                got=f"{trial.id} in '{sweep.cells[other.cell].label}' and '{sweep.cells[trial.cell].label}'",
-                allowed="cells that differ",
-                fix="remove one of them",
+                f"'{sweep.cells[other.cell].label}' and '{sweep.cells[trial.cell].label}' are the same training run,"
+                f" {trial.id}",
+                fix="Remove one of them",
             )
     return trials
 
@@ -125,13 +134,11 @@ def where(
         key, equals, text = condition.partition("=")
         known = dict.fromkeys((*sweep.axes, *Recipe.model_fields, *SEED_FIELDS))
         if not equals:
-            raise HarnessError(f"{option} takes key=value", got=f"'{condition}'", allowed="as lr=2e-5", fix="add the =")
+            raise HarnessError(f"{option} {condition} is not of the form KEY=VALUE (for example: {option} lr=2e-5)")
         if key not in known:
             raise unknown_key(key, tuple(known), option)
         if key in wanted or (key == "seed" and seed is not None):
-            raise HarnessError(
-                f"{option} names a key once", got=f"{key} twice", allowed="one value a key", fix="remove one"
-            )
+            raise HarnessError(f"{option} names {key} twice", fix="Remove one")
         wanted[key] = None if text == "none" else parse_yaml(text, f"the value of {option} {key}")
     if seed is not None:
         wanted["seed"] = seed

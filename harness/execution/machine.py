@@ -57,7 +57,7 @@ def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
             hub.check_model(profile.model)
             tasks.check(profile.task)
         except HarnessError as error:
-            why.append(f"{profile.name}: {error.rule}: {error.got}")
+            why.append(f"{profile.name}: {error.headline}")
             continue
         return profile.name, "; ".join(why) or "the largest this machine can run"
     raise HarnessError(

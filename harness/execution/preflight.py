@@ -13,16 +13,16 @@ from harness.data import vocabulary
 
 @dataclass(frozen=True)
 class Preflight:
-    """What setting a trial up gave: why it can't be trained (an error's rule, got, allowed, fix), or what to tell."""
+    """What setting a trial up gave: why it can't be trained (the parts of an error), or what to tell."""
 
-    refused: tuple[str, str, str, str] | None = None
+    refused: tuple[str, str | None, str | None, str | None] | None = None
     notes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raise what was refused."""
         if self.refused is not None:
-            rule, got, allowed, fix = self.refused
-            raise HarnessError(rule, got=got, allowed=allowed, fix=fix)
+            problem, got, allowed, fix = self.refused
+            raise HarnessError(problem, got=got, allowed=allowed, fix=fix)
 
 
 def distinct(trials: Iterable[Trial]) -> tuple[Trial, ...]:
@@ -46,7 +46,7 @@ def look(trial: Trial, *, trusts_remote_code: bool) -> Preflight:
         network = load_network(recipe, task)
         fitting.check(network, task, recipe.model.name)
     except HarnessError as error:
-        return Preflight((error.rule, str(error.got), error.allowed, error.fix))
+        return Preflight((error.problem, error.got, error.allowed, error.fix))
     except Exception:  # it will happen in the pack again, and be kept in the trials' records
         return Preflight()
     share, notes = task.unknown_share, list(network.notes)

@@ -64,8 +64,6 @@ def refused(*words: object) -> str:
     assert result.stderr.startswith("harness: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.output
-    for part in (": got ", "; allowed: "):
-        assert part in result.stderr
     return result.stderr
 
 
@@ -138,9 +136,12 @@ def test_twenty_thousand_trials_are_planned(here):
 
 def test_keys_are_listed_for_people_and_programs():
     shown = run("keys").stdout
-    assert re.search(r"^lr +\(needed\) +above 0 and finite", shown, re.MULTILINE)
+    assert re.search(r"^lr +\(required\) +a number > 0 +Peak learning rate", shown, re.MULTILINE)
     listed = json.loads(run("keys", "--json").stdout)["keys"]
-    assert {"name": "batch_size", "takes": "1 or more", "default": "16"} in listed
+    size = next(key for key in listed if key["name"] == "batch_size")
+    assert size["takes"] == "a whole number >= 1"
+    assert size["default"] == "16"
+    assert size["description"] == "Training examples per update."
     assert len(shown.splitlines()) > len(listed)
 
 
@@ -152,8 +153,7 @@ def test_bad_input_is_one_line_and_exit_2(here):
     (here / "folder").mkdir()
     (here / "folder.yaml").mkdir()
     (here / "file").write_text("")
-    assert "got 'smal'; allowed: " in refused("plan", "smal")
-    assert "did you mean 'small'?" in refused("plan", "smal")
+    assert "unknown sweep 'smal' (did you mean 'small'?)" in refused("plan", "smal")
     for words in (
         ("plan", "folder"), ("plan", "folder.yaml"), ("plan", "absent.yaml"), ("plan", ""), ("plan", "."),
         ("plan", "small", "--profile", "large"), ("plan", "small", "--set", "lr"), ("plan", "small", "--set", "rate=3"),
@@ -586,7 +586,7 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
     refused("sweep", "tiny", "--in-process")
     for key in ("trust_remote_code: true\n", "trust-remote-code: true\n"):
         tiny.write_text(key + text)
-        assert "tiny.yaml knows its keys: got 'trust" in refused("sweep", "tiny", "--in-process")
+        assert "unknown key 'trust" in refused("sweep", "tiny", "--in-process")
 
 
 def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypatch):
@@ -667,10 +667,7 @@ def test_plan_and_report_import_no_torch_and_no_ray(here):
 def test_an_error_of_the_real_command_is_one_line_without_traceback(here):
     ran = python("from harness.cli.app import main; main()", here, "plan", "absent.yaml")
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
-    assert ran.stderr == (
-        "harness: a sweep file can be read: got absent.yaml (No such file or directory); "
-        "allowed: a YAML file; check the path\n"
-    )
+    assert ran.stderr == ("harness: cannot read the sweep file absent.yaml: no such file or folder. Check the path.\n")
 
 
 def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here):
@@ -711,7 +708,7 @@ def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
         "[{name: p0, folder: runs/seed0/last}, {name: p1, folder: runs/seed1/last}]",
     )
     sweep.write_text(sweep.read_text().replace("[runs]", folders[0]))
-    assert "got last twice; allowed: different values; remove one, or name them: {name: …" in refused("plan", sweep)
+    assert "model lists the value last twice. Remove one, or name them: {name: …" in refused("plan", sweep)
     sweep.write_text(sweep.read_text().replace(*folders))
     said = run("plan", "checkpoints").stdout
     assert [line.split()[0] for line in said.splitlines()[2:5]] == ["model", "p0", "p1"]

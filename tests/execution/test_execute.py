@@ -200,10 +200,10 @@ def test_what_is_named_is_trained_and_the_rest_stays_missing(tiny_sweep: Sweep, 
     assert content(store).items() < content(whole).items()
     for only, words in (
         (("lr=3",), r"--only leaves trials of the plan: got lr=3, which none .* lr 1e-3, 0\.01; seed 1 to 3; `harness"),
-        (("seed=1", "seed=2"), "--only names a key once"),
-        (("lr",), "--only takes key=value"),
-        (("rate=3",), "--only knows its keys: got 'rate'"),
-        (("lr=[",), "the value of --only lr parses as YAML"),
+        (("seed=1", "seed=2"), "--only names seed twice"),
+        (("lr",), "--only lr is not of the form KEY=VALUE"),
+        (("rate=3",), "unknown key 'rate' in --only"),
+        (("lr=[",), "the value of --only lr, line 1: not valid YAML"),
     ):
         with pytest.raises(HarnessError, match=words):
             driver.run(tiny_sweep, Store(tmp_path / "none"), replace(HERE, only=only), quiet)

@@ -56,7 +56,7 @@ def refused(sweep: Path, *settings: str, how: tuple[str, ...] = ("--in-process",
 def test_a_plan_refuses_what_a_sweep_refuses(sweep: Path) -> None:
     assert "did you mean 'rte'? Else name one of these" in refused(sweep, "task=RTE")
     assert "did you mean 'sst2'?" in refused(sweep, "task=sst-2")
-    assert "quotes are straight (line 1): got “rte”" in refused(sweep, "task=“rte”")
+    assert "line 1: typographic quotes are not YAML's quotes (got “rte”)" in refused(sweep, "task=“rte”")
     assert "without config.json" in refused(sweep, "model.folder=/nowhere")
     assert "no such file or folder" in refused(sweep, "task.files=/nowhere")
     same = folder(sweep.parent / "same", "text\tlabel\na\tx\nb\ty\n", "text\tlabel\na\tx\nb\tx\n")
@@ -67,7 +67,7 @@ def test_a_plan_refuses_what_a_sweep_refuses(sweep: Path) -> None:
         sweep, "task.metric=pearson", f"task.files={_numbers(sweep)}", "baselines=tfidf_logistic", "batch_size=2"
     )
     sweep.write_text(sweep.read_text().replace("lr: 1e-3", "lr: “1e-3”"))
-    assert "quotes are straight (line 3)" in refused(sweep)
+    assert "line 3: typographic quotes" in refused(sweep)
 
 
 def _numbers(sweep: Path) -> Path:

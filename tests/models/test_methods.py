@@ -583,17 +583,17 @@ SWEEP = "task: rte\nmodel: embedded\nlr: 1e-5\nepochs: 1\nseeds: 1\n"
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("method: lora\nlora_rank: 0", "lora_rank is a whole number: got 0; allowed: 1 or more"),
-        ("method: lora\nlora_alpha: -1", "lora_alpha is a number: got -1"),
-        ("method: LoRA", "method is one of a few words: got 'LoRA'; allowed: full, head, top_layers, lora, prefix"),
-        ("lora_rank: 4", "lora_rank belongs to the method lora: got lora_rank 4 with method full"),
-        ("method: [head, lora]\nlora_targets: query", "got lora_targets query with method head"),
-        ("method: lora\nvirtual_tokens: 5", "virtual_tokens belongs to the method prefix or prompt"),
-        ("method: prefix\nvirtual_tokens: 0", "virtual_tokens is a whole number: got 0; allowed: 1 or more"),
-        ("method: lora\nadapter_size: 8", "adapter_size belongs to the method adapter"),
-        ("method: adapter\nadapter_size: 1", "adapter_size is a whole number: got 1; allowed: 2 or more"),
-        ("method: top_layers", "the method top_layers has a number of layers: got nothing"),
-        ("top_layers: 3", "top_layers belongs to the method top_layers: got top_layers 3 with method full"),
+        ("method: lora\nlora_rank: 0", "lora_rank must be a whole number >= 1 (got 0)"),
+        ("method: lora\nlora_alpha: -1", "lora_alpha must be > 0 (got -1)"),
+        ("method: LoRA", "method must be one of full, head, top_layers, lora, prefix"),
+        ("lora_rank: 4", "lora_rank: 4 requires method: lora (got method: full)"),
+        ("method: [head, lora]\nlora_targets: query", "lora_targets: query requires method: lora (got method: head)"),
+        ("method: lora\nvirtual_tokens: 5", "virtual_tokens: 5 requires method: prefix or prompt"),
+        ("method: prefix\nvirtual_tokens: 0", "virtual_tokens must be a whole number >= 1 (got 0)"),
+        ("method: lora\nadapter_size: 8", "adapter_size: 8 requires method: adapter"),
+        ("method: adapter\nadapter_size: 1", "adapter_size must be a whole number >= 2 (got 1)"),
+        ("method: top_layers", "method: top_layers requires the key top_layers"),
+        ("top_layers: 3", "top_layers: 3 requires method: top_layers (got method: full)"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_line_when_loaded(tmp_path: Path, lines: str, said: str) -> None:

@@ -571,7 +571,7 @@ BAD = {
     "examples 2.5": (GOOD, {"examples": "2.5"}, "--examples is a number of dev examples: got 2.5"),
     "percent": (GOOD.replace("0.5", "53.1"), {"examples": "277"}, "got 53.1 in bad.csv:2; allowed: 0 to 1"),
     "a majority of 527": (GOOD, {"examples": "277", "majority": "527"}, "a majority of 527 and scores up to 0.5"),
-    "a loss of examples": (GOOD, {"examples": "277", "higher_is_better": False}, "--examples with --lower-is-better"),
+    "a loss": (GOOD, {"examples": "277", "higher_is_better": False}, "--examples with --lower-is-better"),
     "name": (GOOD, {"name": "../x"}, "--as names a results folder: got '../x'"),
     "no name": (GOOD, {"name": ""}, "--as names a results folder: got ''"),
     "a name of YAML": (GOOD, {"name": "x.yaml"}, "--as names a results folder: got 'x.yaml'"),

@@ -381,14 +381,14 @@ def test_a_pruner_over_ray_stops_what_falls_behind(write, tmp_path) -> None:
 # ------------------------------------------------------------------------------------------------------ what is said
 
 BAD = {
-    "pruner: best": "search.pruner.name is one of a few words: got 'best'; allowed: median, percentile,",
-    "pruner: 3": "search.pruner is a mapping: got 3",
-    "pruner: {n_warmup_steps: 3}": "search.pruner.name is one of a few words: got nothing",
-    "pruner: {name: median, percentile: 5}": "search.pruner knows its keys: got 'percentile'; allowed: name, n_startup",
-    "pruner: {name: median, warmup: 5}": "search.pruner knows its keys: got 'warmup'",
-    "pruner: {name: hyperband, n_warmup_steps: 101}": "search.pruner.n_warmup_steps is a whole number: got 101",
-    "pruner: {name: percentile, percentile: 0}": "search.pruner.percentile is a number: got 0",
-    "pruner: median, failing: objective": "a pruner compares recipes by one objective: got pruner with failing: obj",
+    "pruner: best": "search.pruner.name must be one of median, percentile, successive_halving,",
+    "pruner: 3": "search.pruner must be a mapping of `key: value` lines .got 3",
+    "pruner: {n_warmup_steps: 3}": "missing required key 'search.pruner.name'",
+    "pruner: {name: median, percentile: 5}": "unknown key 'percentile' in search.pruner.*Allowed: name, n_startup",
+    "pruner: {name: median, warmup: 5}": "unknown key 'warmup' in search.pruner",
+    "pruner: {name: hyperband, n_warmup_steps: 101}": "search.pruner.n_warmup_steps must be a whole number between",
+    "pruner: {name: percentile, percentile: 0}": "search.pruner.percentile must be > 0 and < 100 .got 0",
+    "pruner: median, failing: objective": "search.pruner cannot be used with failing: objective",
 }
 
 

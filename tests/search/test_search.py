@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import time
 import warnings
@@ -410,52 +411,52 @@ def test_the_shipped_search_has_both_profiles_and_stands_for_its_largest_recipe(
 
 
 BAD = {
-    "{}": "a search has a space: got none",
-    "{lr: {low: 1e-3, high: 1e-3}}": "search.space.lr has something to search: got a single point, 1e-3",
-    "{epochs: [3]}": "search.space.epochs has something to search: got a single point, 3",
-    "{lr: {low: 1e-4, high: 1e-5}}": "search.space.lr goes upwards: got 1e-4 to 1e-5",
-    "{weight_decay: {low: 0, high: 1, log: on}}": "search.space.weight_decay has a logarithm: got low: 0 with log: on",
-    "{lr: {low: 1e-4, high: 1e-3, log: 2}}": "search.space.lr.log is a switch: got 2",
-    "{lr: {low: 1e-4}}": "search.space.lr.high is a number: got nothing",
-    "{lr: {low: 1e-4, high: on}}": "search.space.lr.high is a number: got on",
-    "{lr: 3}": "search.space.lr is a mapping: got 3",
-    "{lr: {low: 1e-4, hihg: 1e-3}}": "search.space.lr knows its keys: got 'hihg'.*did you mean 'high'",
-    "{lr: {low: 1e-4, high: 1e-3, choices: [1]}}": "search.space.lr is a range or choices: got both",
-    "{lr: {low: 1e-4, high: 1e-3, log: on, step: 1e-4}}": "search.space.lr is in steps or in the logarithm",
-    "{lr: {low: 1e-4, high: 1e-3, step: 0}}": "search.space.lr.step is a number above 0: got 0",
-    "{rl: {low: 1e-4, high: 1e-3}}": "search.space knows its keys: got 'rl'",
-    "{task: [a, b]}": "search.space knows its keys: got 'task'",
-    "{epochs: {low: 1.5, high: 3}}": "search.space.epochs.low is a whole number: got 1.5",
-    "{lr: [1e-3, 1e-2], epochs: {low: 0, high: 3}}": "epochs is a whole number: got 0; allowed: 1 or more",
-    "{padding: {low: 1, high: 3}}": "search.space.padding is chosen from a list",
-    "{lr: [1e-3, 1e-2], epochs: [1, 2], padding: [dataset, none]}": "padding is one of a few words: got 'none'",
-    "{batch_size: [8, 16]}": "batch_size stands in the space or beside it: got both",
-    "{dropout: {low: 0, high: 0.5, when: {padding: batch}}}": "dropout.when names choices that stand before",
-    "{padding: [dataset, batch], dropout: {low: 0, high: 0.5, when: {padding: x}}}": "allowed: padding: dataset, batch",
-    "{padding: [dataset, batch], lr: {low: 1e-4, high: 1e-3, when: {padding: batch}}}": "lr has a value where",
+    "{}": "search.space is empty",
+    "{lr: {low: 1e-3, high: 1e-3}}": "search.space.lr has a single value, 1e-3, and nothing to search",
+    "{epochs: [3]}": "search.space.epochs has a single value, 3, and nothing to search",
+    "{lr: {low: 1e-4, high: 1e-5}}": "search.space.lr.low must be below high (got low: 1e-4, high: 1e-5)",
+    "{weight_decay: {low: 0, high: 1, log: on}}": "search.space.weight_decay.low must be > 0 with log: on (got 0)",
+    "{lr: {low: 1e-4, high: 1e-3, log: 2}}": "search.space.lr.log must be on or off (got 2)",
+    "{lr: {low: 1e-4}}": "search.space.lr.high must be a number (got nothing)",
+    "{lr: {low: 1e-4, high: on}}": "search.space.lr.high must be a number (got on)",
+    "{lr: 3}": "search.space.lr must be a mapping of `key: value` lines (got 3)",
+    "{lr: {low: 1e-4, hihg: 1e-3}}": "unknown key 'hihg' in search.space.lr (did you mean 'high'?)",
+    "{lr: {low: 1e-4, high: 1e-3, choices: [1]}}": "search.space.lr cannot have both a range and choices",
+    "{lr: {low: 1e-4, high: 1e-3, log: on, step: 1e-4}}": "search.space.lr cannot have both step and log: on",
+    "{lr: {low: 1e-4, high: 1e-3, step: 0}}": "search.space.lr.step must be a number > 0 (got 0)",
+    "{rl: {low: 1e-4, high: 1e-3}}": "unknown key 'rl' in search.space",
+    "{task: [a, b]}": "unknown key 'task' in search.space",
+    "{epochs: {low: 1.5, high: 3}}": "search.space.epochs.low must be a whole number (got 1.5)",
+    "{lr: [1e-3, 1e-2], epochs: {low: 0, high: 3}}": "epochs in search.space must be a whole number >= 1 (got 0)",
+    "{padding: {low: 1, high: 3}}": "search.space.padding must be a list of choices",
+    "{lr: [1e-3, 1e-2], epochs: [1, 2], padding: [dataset, none]}": "padding in search.space must be one of dataset,",
+    "{batch_size: [8, 16]}": "batch_size stands both in search.space and beside search",
+    "{dropout: {low: 0, high: 0.5, when: {padding: batch}}}": "dropout.when must name choices that stand before",
+    "{padding: [dataset, batch], dropout: {low: 0, high: 0.5, when: {padding: x}}}": "Allowed: padding: dataset, batch",
+    "{padding: [dataset, batch], lr: {low: 1e-4, high: 1e-3, when: {padding: batch}}}": "lr has no value for where its",
 }  # fmt: skip
 REST = {
-    "seeds: 1": "a search trains every recipe over two seeds or more.*: got 1 seed",
-    "seeds: 1..2\nwarmup_ratio: [0, 0.1]": "no cells beside those that it finds: got warmup_ratio: .*move warmup_ratio",
-    "seeds: 1..2\nlr: [1e-3, 1e-2]": "no cells beside those that it finds: got lr: ",
-    "seeds: 1..2\nrecipes: {a: {beta2: 0.9}}": "no cells beside those that it finds: got recipes: ",
-    "seeds: 1..2\nexclude: [{lr: 1}]": "no cells beside those that it finds: got exclude: ",
+    "seeds: 1": "a search needs two seeds or more: with one it would pick a lucky seed (got 1 seed)",
+    "seeds: 1..2\nwarmup_ratio: [0, 0.1]": "warmup_ratio cannot be used beside search",
+    "seeds: 1..2\nlr: [1e-3, 1e-2]": "lr cannot be used beside search",
+    "seeds: 1..2\nrecipes: {a: {beta2: 0.9}}": "recipes cannot be used beside search",
+    "seeds: 1..2\nexclude: [{lr: 1}]": "exclude cannot be used beside search",
 }
 MORE = {
-    "recipes: 0": "search.recipes is a whole number: got 0",
-    "recipes: few": "search.recipes is a whole number: got 'few'",
-    "sampler: bayes": "search.sampler is one of a few words: got 'bayes'; allowed: tpe, random, grid",
-    "objective: max": "search.objective is one of a few words: got 'max'",
-    "failing: fine": "search.failing is one of a few words",
-    "trials: 3": "search knows its keys: got 'trials'",
-    "sampler: grid": "a grid has steps: got search.space.lr, which is continuous",
-    "sampler: cmaes": "the sampler cmaes takes numbers alone: got search.space.bias_correction, a list",
-    "confirm: 3": "search.confirm is a mapping: got 3",
-    "confirm: {best: 2}": "a sweep has seeds",
-    "confirm: {best: 2, seeds: 2..5}": "seeds that the search did not see.*got seeds 2 in both",
-    "confirm: {best: 2, seeds: 9}": "two or more: got 1 seed",
-    "confirm: {best: -1, seeds: 8..9}": "search.best is a whole number: got -1",
-    "confirm: {most: 2, seeds: 8..9}": "search.confirm knows its keys: got 'most'",
+    "recipes: 0": "search.recipes must be a whole number between 1 and 100000 (got 0)",
+    "recipes: few": "search.recipes must be a whole number between 1 and 100000 (got 'few')",
+    "sampler: bayes": "search.sampler must be one of tpe, random, grid, qmc, nsga2, cmaes (got 'bayes')",
+    "objective: max": "search.objective must be one of",
+    "failing: fine": "search.failing must be one of",
+    "trials: 3": "unknown key 'trials' in search (did you mean 'recipes'?)",
+    "sampler: grid": "the sampler grid cannot use search.space.lr, which is continuous",
+    "sampler: cmaes": "the sampler cmaes cannot use search.space.bias_correction, a list",
+    "confirm: 3": "search.confirm must be a mapping of `key: value` lines (got 3)",
+    "confirm: {best: 2}": "missing required key 'search.confirm.seeds' (for example: seeds: 101..108)",
+    "confirm: {best: 2, seeds: 2..5}": "that the search has not used, such as 101..108 (got seeds 2, which it has)",
+    "confirm: {best: 2, seeds: 9}": "search.confirm.seeds must be two seeds or more, such as 101..108 (got 1 seed)",
+    "confirm: {best: -1, seeds: 8..9}": "search.confirm.best must be a whole number >= 0 (got -1)",
+    "confirm: {most: 2, seeds: 8..9}": "unknown key 'most' in search.confirm",
 }
 
 
@@ -464,7 +465,7 @@ def test_a_search_that_makes_no_sense_is_refused_in_one_line(write) -> None:
     cases += [({"rest": rest}, said) for rest, said in REST.items()]
     cases += [({"more": more}, said) for more, said in MORE.items()]
     for given, said in cases:
-        with pytest.raises(HarnessError, match=said) as caught:
+        with pytest.raises(HarnessError, match=re.escape(said)) as caught:
             load(write(**given))
         assert "\n" not in str(caught.value)
         for leak in ("None", "True", "False", "Input", "pydantic"):

@@ -320,7 +320,7 @@ def test_packs_keep_the_laws(
 
 
 def test_what_does_not_fit_model_or_data_is_refused(trial: Make, build: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match="reinit_layers is within the model's depth: got 3 of 2 layers"):
+    with pytest.raises(HarnessError, match=r"reinit_layers must be at most the model's 2 layers \(got 3"):
         loop.train([trial(reinit_layers=3)])
     with pytest.raises(
         HarnessError, match="max_steps ends training within its epochs: got max_steps 17; allowed: 1 to 16"

@@ -175,5 +175,5 @@ def test_the_switch_is_read_and_refused(tmp_path: Path) -> None:
     path.write_text(text)
     assert load(path).record
     path.write_text(text + "record: some\n")
-    with pytest.raises(HarnessError, match="record is a switch: got 'some'; allowed: on or off"):
+    with pytest.raises(HarnessError, match=r"record must be on or off \(got 'some'"):
         load(path)

@@ -114,8 +114,8 @@ def test_the_words_and_the_ids(tmp_path: Path, trial: Callable[..., Trial]) -> N
     assert trial(dropout=0).id == trial(dropout=0.0).id
     assert trial(dropout="model").id not in (trial().id, trial(dropout=0.0).id)
     keys = {key.name: key for key in all_keys()}
-    assert keys["dropout"].takes == "from 0 to below 1, or model"
-    assert keys["class_weights"].takes == "on or off, or balanced"
+    assert keys["dropout"].takes == "a number >= 0 and < 1, or model"
+    assert keys["class_weights"].takes == "on, off or balanced"
     path = tmp_path / "own.yaml"
     lines = "task: embedded\nmodel: embedded\nlr: 1e-4\nepochs: 1\nseeds: 1..2\n"
     path.write_text(lines + "dropout: [0.0, 0.1, model]\nclass_weights: [off, on, balanced]\n")
