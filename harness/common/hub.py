@@ -93,13 +93,10 @@ def missing(kind: Kind, name: str, key: str | None = None, reason: str = "the hu
     or task.files where it is not given.
     """
     key = key or {"model": "model.folder", "dataset": "task.files"}[kind]
+    state = "it is incomplete" if cached(kind, name.split(" ")[0]) else "it is not"
     return HarnessError(
-        f"the {kind} '{name}' is in this machine's cache or can be fetched from the hub",
-        got=f"nothing cached, and {reason}"
-        if not cached(kind, name.split(" ")[0])
-        else f"a cache that does not serve, and {reason}",
-        allowed=f"a cached {kind}, a machine that reaches the hub, or local files",
-        fix=f"point at local files with --set {key}=DIR",
+        f"cannot find the {kind} '{name}': {state} in this machine's cache, and {reason}",
+        fix=f"Use local files with --set {key}=DIR, or a machine that reaches the hub",
     )
 
 
@@ -182,10 +179,8 @@ def trusts_remote_code() -> bool:
 def custom_code(spec: Pretrained) -> HarnessError:
     """Make the error for a model with code of its own where that is not trusted."""
     return HarnessError(
-        "a model's own Python code runs only where it is trusted",
-        got=f"{location(spec)}, which brings code (auto_map)",
-        allowed="models that transformers itself knows, or --trust-remote-code",
-        fix="read its .py files, then add --trust-remote-code, or name another model",
+        f"{location(spec)} brings Python code of its own (auto_map), which is not trusted",
+        fix="Read its .py files, then add --trust-remote-code, or use another model",
     )
 
 
@@ -211,10 +206,8 @@ def check_model(spec: Pretrained, key: str = "model.folder") -> None:
             raise missing("model", spec.name, key)
     elif not (Path(location(spec)) / "config.json").is_file():
         raise HarnessError(
-            "a model folder holds config.json, weights and a tokenizer",
-            got=f"{location(spec)} without config.json",
-            allowed="a folder written by save_pretrained",
-            fix=f"point at it with --set {key}=DIR",
+            f"{location(spec)} is not a model folder: it has no config.json",
+            fix=f"Name a folder that save_pretrained has written, with --set {key}=DIR",
         )
     elif not _trusted and _brings_code(Path(location(spec))):
         raise custom_code(spec)

@@ -44,20 +44,18 @@ def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str 
         raise
     except ImportError as error:  # a tokenizer's own needs: MeCab for Japanese
         raise HarnessError(
-            f"the {what} of '{spec.name}' finds the packages that it needs",
+            f"cannot load the {what} of '{spec.name}': a package that it needs is missing",
             got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
-            allowed="all of them installed",
-            fix="install it; for Japanese: pip install 'stability-harness[japanese]'",
+            fix="Install it; for Japanese: pip install 'stability-harness[japanese]'",
         ) from None
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):
             raise hub.custom_code(spec) from None
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise HarnessError(
-            f"the {what} of '{spec.name}' can be loaded",
-            got=reason[:200],
+            f"cannot load the {what} of '{spec.name}': {reason[:200].rstrip('.')}",
             allowed=kind,
-            fix="check the name, or name a complete folder with --set",
+            fix="Check the name, or name a complete folder with --set",
         ) from None
 
 
@@ -114,36 +112,35 @@ def check(name: str, module: nn.Module, info: Mapping[str, Any]) -> None:
     def of_encoder(key: str) -> bool:
         return (bare or key.startswith(encoder)) and _POOLER.search(key.removeprefix(encoder)) is None
 
-    allowed = "all but the head and a pooler, which each trial draws"
-    _refuse(name, f"the checkpoint of '{name}' has the whole encoder", module, info, of_encoder, allowed)
+    allowed = "a checkpoint without the head and a pooler, which each trial initialises"
+    _refuse(name, module, info, of_encoder, allowed)
 
 
 def check_whole(name: str, module: nn.Module, info: Mapping[str, Any]) -> None:
     """Raise HarnessError for a checkpoint of the model `name` that lacks anything: it is to be used as it is."""
-    _refuse(name, f"the checkpoint of '{name}' is whole", module, info, lambda key: True, "all weights of the network")
+    _refuse(name, module, info, lambda key: True, None)
 
 
 def _refuse(
-    name: str, rule: str, module: nn.Module, info: Mapping[str, Any], needed: Callable[[str], bool], allowed: str
+    name: str, module: nn.Module, info: Mapping[str, Any], needed: Callable[[str], bool], allowed: str | None
 ) -> None:
     wrong = [(key, *shapes) for key, *shapes in sorted(info["mismatched_keys"]) if needed(key)]
     if wrong:
-        key, there, said = wrong[0]
+        key, actual, expected = wrong[0]
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise HarnessError(
-            f"the weights of '{name}' have the shapes that its configuration says",
-            got=f"{key} {list(there)} where config.json says {list(said)}{more}",
-            allowed="weights and configuration of one model",
-            fix="correct config.json, or name another checkpoint",
+            f"the weights of '{name}' do not fit its config.json: {key} has the shape {list(actual)}, not "
+            f"{list(expected)}{more}",
+            fix="Correct config.json, or use another checkpoint",
         )
     missing = [key for key in sorted(info["missing_keys"]) if needed(key)]
     if missing:
         prefix = _to_strip(missing, info["unexpected_keys"], _prefix(module))
+        count = f"{count_noun(len(missing), 'tensor')} missing of {len(list(module.parameters()))}"
         raise HarnessError(
-            rule,
-            got=f"{count_noun(len(missing), 'tensor')} missing of {len(list(module.parameters()))}: {listed(missing)}",
+            f"the checkpoint of '{name}' is incomplete: {count}: {listed(missing)}",
             allowed=allowed,
-            fix=f"strip the prefix '{prefix}' from its keys" if prefix else "name a complete checkpoint",
+            fix=f"Strip the prefix '{prefix}' from its keys" if prefix else "Use a complete checkpoint",
         )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.common import hub
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.config.recipe import Recipe, WordList
 from harness.data import words
 from harness.data.examples import Raw, Rows
@@ -50,31 +50,30 @@ def read(spec: WordList) -> Synonyms:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        reason = describe_os_error(error) if isinstance(error, OSError) else "it is not UTF-8 text"
         raise HarnessError(
-            "a list of synonyms can be read",
-            got=f"{path} ({reason})",
-            allowed="a .tsv file in UTF-8: word, tab, its synonyms with tabs between",
-            fix="check synonyms; relative paths start at the working directory",
+            f"cannot read the synonyms {path}: {reason}",
+            fix="Check synonyms; relative paths start at the working directory",
         ) from None
     found: dict[str, tuple[str, ...]] = {}
     while lines and not lines[-1].strip():
         lines.pop()
     for number, line in enumerate(lines, 1):
         word, *others = (field.strip() for field in line.rstrip("\r").split("\t"))
-        problem = "the word of a line before" if word in found else "" if word and others and all(others) else "blank"
+        if word in found:
+            problem = f"duplicate word '{word}'"
+        elif word and not others:
+            problem = f"no synonym of '{word}'"
+        else:
+            problem = "" if word and all(others) else "an empty field"
         if problem:
             raise HarnessError(
-                f"a line is a word and its synonyms, each word once ({path}, line {number})",
-                got="no synonym" if problem == "blank" and word and not others else
-                    "an empty field" if problem == "blank" else f"'{word}' a second time",
-                allowed="word, tab, its synonyms with tabs between",
-                fix="mend that line",
-            )  # fmt: skip
+                f"{path}, line {number}: {problem}", fix="A line is a word, a tab, and its synonyms separated by tabs"
+            )
         found[word] = tuple(others)
     if not found:
         raise HarnessError(
-            f"a list of synonyms has words ({path})", got="none", allowed="one line or more", fix="add some"
+            f"{path} has no synonyms", fix="Add a line: a word, a tab, and its synonyms separated by tabs"
         )
     content = "\n".join("\t".join((word, *others)) for word, others in found.items())
     return Synonyms(found, hashlib.sha256(content.encode()).hexdigest())
@@ -99,10 +98,9 @@ def check(recipe: Recipe, raw: Raw) -> str | None:
     known, split = read(recipe.synonyms), _words(raw)[0]
     if not any(known.find(word) for text in (*raw.train.texts, *(raw.train.pairs or ())) for word in split(text)):
         raise HarnessError(
-            f"the list {recipe.synonyms.name} has words of the training texts ({raw.name})",
-            got=f"none of its {len(known.of)}",
-            allowed="words as the texts have them, or in lower case",
-            fix="name another list in synonyms",
+            f"none of the {len(known.of)} words of the synonyms {recipe.synonyms.name} occurs in the training "
+            f"texts of {raw.name}",
+            fix="Use another list, with words as the texts have them or in lower case",
         )
     return known.sha256
 

@@ -35,10 +35,9 @@ def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share
             taken += len(places)
     if not found or len(found) == len(keys):
         raise HarnessError(
-            "task.validation leaves examples for training and for the dev split",
-            got=f"{share:g} of {count_noun(len(keys), 'example')}, {len(groups)} of them different",
-            allowed="enough of each class for both",
-            fix="raise or lower it, or give more examples",
+            f"task.validation {share:g} leaves no examples for {'training' if found else 'the dev split'}",
+            got=f"{count_noun(len(keys), 'example')}, {len(groups)} of them different",
+            fix=f"{'Lower' if found else 'Raise'} it, or give more examples",
         )
     return frozenset(found)
 

@@ -30,12 +30,10 @@ def refuse_id_labels(labels: Sequence[str], source: str) -> None:
     classes = len(set(labels))
     if classes > MOST_FEW and len(labels) < 2 * classes:
         once = sum(count == 1 for count in Counter(labels).values())
+        counts = f"{classes:,} classes for {count_noun(len(labels), 'example')}, {once:,} of them seen once"
         raise HarnessError(
-            f"a class has two training examples or more on average ({source})",
-            got=f"{classes:,} classes for {count_noun(len(labels), 'example')}, {once:,} of them seen "
-            "once, as of an id",
-            allowed=f"at most {len(labels) // 2:,} classes there",
-            fix="name the column of the labels with task.label, or set task.metric=pearson for labels that are numbers",
+            f"{source}: the labels look like ids: {counts}",
+            fix="Name the column of the labels with task.label, or set task.metric=pearson if labels are numbers",
         )
 
 
@@ -50,24 +48,15 @@ def refuse_single(raw: Raw) -> None:
             continue
         name = f"{labels[0]:g}" if raw.label_names is None else raw.label_names[labels[0]]
         examples = f"all {len(rows.texts):,} examples" if len(rows.texts) > 1 else "its only example"
+        problem, consequence = "labels are all", "always answering it is right everywhere"
         if raw.metric == ENTITIES:
-            rule, why = f"a {split} split has entities", "none can be found, and every run would count as failed"
+            problem, consequence = "split has no entities:", "none can be found"
         elif is_regression(raw.metric):
-            rule, why = (
-                f"the {split} labels differ",
-                "no answer correlates with them, and every run would count as failed",
-            )
-        else:
-            rule, why = (
-                f"a {split} split has two classes or more",
-                "always answering it is right everywhere, and every run ",
-            )
-            why += "would count as failed"
+            consequence = "no answer correlates with them"
         raise HarnessError(
-            f"{rule} ({rows.source})",
-            got=f"'{name}' for {examples}: {why}",
-            allowed="examples with different labels",
-            fix="check task.label, or draw the split anew (of the training file: --set task.validation=0.1)",
+            f"{rows.source}: the {split} {problem} '{name}' for {examples}, so {consequence} and every run would "
+            "count as failed",
+            fix="Check task.label, or split again (off the training file: --set task.validation=0.1)",
         )
 
 

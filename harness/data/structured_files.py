@@ -60,15 +60,14 @@ def _is_object(line: str) -> bool:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is no JSON")
+    raise ValueError(f"{name}, which JSON does not have")
 
 
 def _refused(where: str, got: str) -> HarnessError:
     return HarnessError(
-        f"a .json file is a list of objects ({where})",
+        f"{where}: not a JSON list of objects",
         got=got,
-        allowed='[{"text": …, "label": …}, …], an object of columns, or an object a line',
-        fix="mend the file",
+        allowed='[{"text": …, "label": …}, …], an object of columns, or one object per line',
     )
 
 
@@ -110,9 +109,4 @@ def _opened(path: Path) -> Any:
 
 def _unreadable(path: Path, error: Exception) -> HarnessError:
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return HarnessError(
-        "a Parquet file can be read",
-        got=f"{path} ({reason[:120]})",
-        allowed="a whole Parquet file",
-        fix="copy or write it again",
-    )
+    return HarnessError(f"cannot read the Parquet file {path}: {reason[:120]}", fix="Copy or write it again")

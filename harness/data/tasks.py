@@ -42,19 +42,18 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
         tables = _fetch(spec, glue)
     else:
         raise HarnessError(
-            "a task is a GLUE name, embedded, or files of your own",
-            got=f"'{spec.name}' without files",
+            f"unknown task '{spec.name}'{_meant(spec.name)}",
             allowed=", ".join((*GLUE, EMBEDDED)),
-            fix=f"{_meant(spec.name)}name one of these, or give task.files",
+            fix="For data of your own set task.files",
         )
     names = (glue or OWN).names
     return _raw(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
 
 
 def _meant(name: str) -> str:
-    """`did you mean 'rte'? Else `, where a task goes by nearly that name; nothing where none does."""
+    """` (did you mean 'rte'?)` where a task has nearly that name; nothing where none has."""
     near = difflib.get_close_matches(name.strip().strip("“”„‘’\"'").casefold(), (*GLUE, EMBEDDED), n=1, cutoff=0.75)
-    return f"did you mean '{near[0]}'? Else " if near else ""
+    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _held_out(table: TextTable, share: float, seed: int, regression: bool) -> tuple[TextTable, TextTable]:
@@ -114,10 +113,9 @@ def check_batch(batch_size: int, examples: int) -> None:
     """Raise HarnessError for a batch larger than the training set."""
     if batch_size > examples:
         raise HarnessError(
-            "a batch is no larger than the training set",
-            got=f"batch_size {batch_size} for {examples} examples",
-            allowed=f"1 to {examples}",
-            fix="lower batch_size",
+            f"batch_size must be at most the number of training examples, {examples}",
+            got=batch_size,
+            fix="Lower batch_size",
         )
 
 
@@ -141,27 +139,23 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
     check_batch(recipe.batch_size, len(labels))
     if metric == ENTITIES and recipe.augment != "none":
         raise HarnessError(
-            "augment changes texts, whose words have no labels of their own",
-            got=f"augment {recipe.augment} for {recipe.task.name}",
-            allowed="augment: none for a token task",
-            fix="drop augment",
+            "augment cannot be used with a token task: its words have labels, and the copies' words would have none",
+            got=f"augment: {recipe.augment}",
+            fix="Remove augment",
         )
     for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
         if not counts(metric) and getattr(recipe, name):
             raise HarnessError(
-                f"{name} is for classes",
-                got=f"{recipe.task.name}, {'a regression' if is_regression(metric) else 'whose words have labels'}",
-                allowed="a task with classes",
-                fix=f"drop {name}",
+                f"{name} requires a task with classes",
+                got=f"{recipe.task.name}, {'a regression' if is_regression(metric) else 'a token task'}",
+                fix=f"Remove {name}",
             )
     whole = epoch_steps(labels, recipe) * recipe.epochs
     if recipe.max_steps is not None and recipe.max_steps > whole:
         raise HarnessError(
-            "max_steps ends training within its epochs",
-            got=f"max_steps {recipe.max_steps}",
-            allowed=f"1 to {whole}, which {count_noun(recipe.epochs, 'epoch')} "
-            f"{'has' if recipe.epochs == 1 else 'have'}",
-            fix="raise epochs or lower max_steps",
+            f"max_steps must be at most {whole}, the steps of {count_noun(recipe.epochs, 'epoch')}",
+            got=recipe.max_steps,
+            fix="Raise epochs or lower max_steps",
         )
 
 
@@ -177,12 +171,10 @@ def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: TextTable, 
     train = tables[0]
     for table in tables[1:]:
         if (train.pairs is None) != (table.pairs is None):
-            one, other = (train, table) if train.pairs is None else (table, train)
+            single, paired = (train, table) if train.pairs is None else (table, train)
             raise HarnessError(
-                "all splits have a second text, or none",
-                got=f"one in {other.source}, none in {one.source}",
-                allowed="the same columns in all",
-                fix="set task.text_pair, or mend the file",
+                f"{paired.source} has a second text and {single.source} has none",
+                fix="Set task.text_pair, or give all splits the same columns",
             )
     names = None
     if is_regression(metric):
@@ -210,10 +202,8 @@ def _label_names(train: TextTable, known: tuple[str, ...]) -> tuple[str, ...]:
     found = set(train.labels)
     if len(found) == 1:
         raise HarnessError(
-            f"the training split has two classes or more ({train.source})",
-            got=f"'{train.labels[0]}' alone",
-            allowed="at least two labels",
-            fix="check task.label, or give other data",
+            f"{train.source}: the training data have a single label, '{train.labels[0]}'",
+            fix="Check task.label, or give other data",
         )
     if found <= set(known):
         return known
@@ -228,10 +218,10 @@ def _indexes(table: TextTable, names: tuple[str, ...], split: str) -> np.ndarray
         if label not in index:
             shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
             raise HarnessError(
-                f"a {split} label occurs in the training split ({table.source}, {table.unit} {number})",
-                got=f"'{short(label)}'",
+                f"{table.source}, {table.unit} {number}: the {split} label '{short(label)}' does not occur in the "
+                "training data",
                 allowed=shown,
-                fix="mend that row, or set task.metric=pearson for labels that are numbers",
+                fix="Correct that row, or set task.metric=pearson if labels are numbers",
             )
     return np.array([index[label] for label in table.labels], dtype=np.int64)
 
@@ -245,10 +235,9 @@ def _numbers(table: TextTable, metric: Metric) -> np.ndarray:
             value = math.nan
         if not abs(value) <= float(np.finfo(np.float32).max) or "_" in label:  # Python reads 1_0 as 10
             raise HarnessError(
-                f"labels are numbers where the metric is {metric} ({table.source}, {table.unit} {number})",
+                f"{table.source}, {table.unit} {number}: the label must be a finite number for the metric {metric}",
                 got=f"'{short(label)}'",
-                allowed="finite numbers",
-                fix="mend that row, or set task.metric=accuracy for classes",
+                fix="Correct that row, or set task.metric=accuracy if labels are classes",
             )
         values.append(value)
     return np.array(values, dtype=np.float32)
@@ -263,10 +252,8 @@ def _load_embedded(spec: TaskSpec) -> Raw:
 
     if spec.files is not None:
         raise HarnessError(
-            "the task 'embedded' is shipped with the harness",
-            got="task.files with it",
-            allowed="embedded without files",
-            fix="drop task.files, or give your data another task.name",
+            "task.files cannot be used with the task 'embedded', which is shipped with the harness",
+            fix="Remove task.files, or give your data another task.name",
         )
     names = ("not_entailment", "entailment")
     tables = []

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
+from harness.common.text import count_noun
 from harness.config.recipe import TaskFiles, TaskSpec
 from harness.data import structured_files
 from harness.data.glue import GLUE, OWN, Glue
@@ -37,9 +38,9 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
         _refuse_both(spec.validation, files, found["train"], [stem + suffix for stem in stems for suffix in suffixes])
     elif files.validation is None:
         raise HarnessError(
-            "a task has a dev split", got="task.files.train alone", allowed="a file of it, or a share of training",
-            fix="set task.files.validation, or task.validation=0.1 to split off a tenth of the training file",
-        )  # fmt: skip
+            "task.files has a training file but no dev split",
+            fix="Set task.files.validation, or task.validation=0.1 to split off a tenth of the training file",
+        )
     else:
         found["validation"] = _one_of(files.validation, "validation", stems, suffixes)
     if files.test is not None:
@@ -49,10 +50,9 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
         other = names.setdefault(path.resolve(), split)
         if other != split:
             raise HarnessError(
-                f"{other.replace('train', 'training')} and {split} data are two files",
-                got=f"{path} for both",
-                allowed="a file each, or a folder that holds both",
-                fix=f"set task.files.{other} and task.files.{split}"
+                f"{other.replace('train', 'training')} and {split} data cannot be the same file",
+                got=path,
+                fix=f"Set task.files.{other} and task.files.{split}"
                 + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
             )
     return found
@@ -66,10 +66,9 @@ def _refuse_both(share: float, files: TaskFiles, train: Path, names: Sequence[st
         there = [other / name for name in names if (other / name).is_file()]
     if there and there[0].resolve() != train.resolve():
         raise HarnessError(
-            "the dev split is a file, or a share of the training file",
-            got=f"{there[0]} and task.validation={share:g}",
-            allowed="one of the two",
-            fix="leave task.validation out, or name the training file itself with task.files.train",
+            f"task.validation={share:g} cannot be used beside a dev file",
+            got=there[0],
+            fix="Remove task.validation, or name the training file itself with task.files.train",
         )
 
 
@@ -83,10 +82,11 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
     found = [path / name for name in names if (path / name).is_file()]
     if len(found) != 1:
         raise HarnessError(
-            f"a task's folder holds one file of each split ({path})",
-            got=" and ".join(file.name for file in found) or f"no {' or '.join(stems)} file",
-            allowed="one of " + ", ".join(names),
-            fix=f"set task.files.{split} to the file"
+            f"{path} has {' and '.join(file.name for file in found)}: which is the {split} file?"
+            if found
+            else f"{path} has no {' or '.join(stems)} file",
+            allowed=None if found else ", ".join(names),
+            fix=f"Set task.files.{split} to the file"
             + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
         )
     return found[0]
@@ -129,17 +129,15 @@ def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise HarnessError(
-            "a data file's format is told by its ending", got=str(path), allowed=", ".join(SUFFIXES), fix="rename it"
+            f"cannot read {path}: unknown file type '{path.suffix}'", allowed=", ".join(SUFFIXES), fix="Rename it"
         )
     return suffix
 
 
 def _unreadable(path: Path, reason: str) -> HarnessError:
     return HarnessError(
-        "a data file can be read",
-        got=f"{path} ({reason})",
-        allowed="a .tsv, .csv, .jsonl, .json or .parquet file, or a folder with train and validation files",
-        fix="check task.files; relative paths start at the working directory",
+        f"cannot read the data file {path}: {reason}",
+        fix="Check task.files; relative paths start at the working directory",
     )
 
 
@@ -148,21 +146,30 @@ def decoded(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error.strerror or type(error).__name__) from None
+        raise _unreadable(path, describe_os_error(error)) from None
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        refuse("data files are UTF-8 text", path, line, f"byte 0x{content[error.start]:02x}", "UTF-8", "convert it")
+        refuse(f"not UTF-8 text: byte 0x{content[error.start]:02x}", path, line, fix="Convert the file to UTF-8")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        refuse("data files are text", path, line, "a NUL byte", "text without NUL", "save it as plain UTF-8")
+        refuse("not plain text: a NUL byte", path, line, fix="Save the file as UTF-8")
     return text
 
 
-def refuse(rule: str, source: object, line: int, got: str, allowed: str, fix: str, unit: str = "line") -> NoReturn:
-    """Raise the HarnessError of a rule that a line of a file breaks."""
-    raise HarnessError(f"{rule} ({source}, {unit} {line})", got=got, allowed=allowed, fix=fix)
+def refuse(
+    problem: str,
+    source: object,
+    line: int,
+    *,
+    got: str | None = None,
+    allowed: str | None = None,
+    fix: str | None = None,
+    unit: str = "line",
+) -> NoReturn:
+    """Raise the HarnessError of a problem in a line (or row, `unit`) of a file."""
+    raise HarnessError(f"{source}, {unit} {line}: {problem}", got=got, allowed=allowed, fix=fix)
 
 
 def short(value: object) -> str:
@@ -173,9 +180,7 @@ def short(value: object) -> str:
 
 def no_rows(source: str) -> HarnessError:
     """The error of a file without rows."""
-    return HarnessError(
-        f"a data file has rows ({source})", got="none", allowed="one row or more", fix="check that it is the right file"
-    )
+    return HarnessError(f"{source} has no rows", fix="Check that it is the right file")
 
 
 _NumberedRows = list[tuple[int, list[str]]]
@@ -205,12 +210,10 @@ def _split_quoted(text: str, delimiter: str, source: str) -> _NumberedRows:
 
 def _refuse_quotes(source: str, line: int, error: csv.Error) -> NoReturn:
     refuse(
-        "quotes are closed and stand around whole fields",
+        f"wrong quotes: {error}",
         source,
         line,
-        str(error),
-        'fields as "one ""quoted"" word"',
-        "mend the row that starts there, or set task.quoting=none",
+        fix='Quote a field as "one ""quoted"" word", or set task.quoting=none',
     )
 
 
@@ -231,12 +234,12 @@ def _delimiter(suffix: str) -> str:
 def _check_width(row: Sequence[str], width: int, header: bool, source: str, line: int) -> None:
     if len(row) != width:
         refuse(
-            f"every row has as many fields as the {'header' if header else 'first'}",
+            f"{count_noun(len(row), 'field')} instead of {width} as in the {'header' if header else 'first row'}"
+            if any(row)
+            else "a blank line between rows",
             source,
             line,
-            f"{len(row)} field{'s' * (len(row) != 1)}" if any(row) else "a blank line",
-            str(width),
-            "mend that row, or set task.quoting (none or csv) if quotes are read wrongly",
+            fix="Correct that row, or set task.quoting (none or csv) if quotes are read wrongly",
         )
 
 
@@ -277,12 +280,12 @@ def _object(line: str, source: str, number: int) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         problem = getattr(error, "msg", None) or str(error)
     if problem:
-        refuse("every line is a JSON object", source, number, problem, '{"text": …, "label": …}', "mend that line")
+        refuse(f"not a JSON object: {problem}", source, number, allowed='{"text": …, "label": …}')
     return dict(value)
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name}, which is no JSON")
+    raise ValueError(f"{name}, which JSON does not have")
 
 
 # -------------------------------------------------------------------------------------------------------------- columns
@@ -331,15 +334,16 @@ class Columns:
                 return places[0]
             twice = len(places) > 1
             if wanted is None and not twice:
-                got = f"no column {' or '.join(defaults)}"
+                problem = f"no column {' or '.join(defaults)}"
             else:
-                got = f"{'two columns' if twice else 'no column'} {asked[0]}"
+                problem = f"{'two columns' if twice else 'no column'} {asked[0]}"
             allowed = ", ".join(map(short, names)) or "none"
             raise HarnessError(
-                f"the {role} column stands in the data ({source})",
-                got=got,
+                f"{source} has {problem} for task.{role}"
+                if wants is None
+                else f"{source} has {problem} for the {role.replace('_', ' ')}",
                 allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
-                fix="rename one" if twice else wants.option(role) if wants else f"set task.{role}",
+                fix="Rename one" if twice else wants.option(role) if wants else f"Set task.{role}",
             )
 
         text = find("text", spec.text, glue.text, required=True)
@@ -353,10 +357,8 @@ class Columns:
             label = find("label", spec.label, glue.label, required=wants.label) if there else None
         if len({text, pair, label} - {None}) < 1 + (pair is not None) + (label is not None):
             raise HarnessError(
-                f"text, text_pair and label are different columns ({source})",
+                f"{source}: task.text, task.text_pair and task.label must be different columns",
                 got=f"columns {text}, {'none' if pair is None else pair} and {label}",
-                allowed="each column once",
-                fix="correct task.text, task.text_pair or task.label",
             )
         return cls(text, pair, label)
 
@@ -384,10 +386,9 @@ def _layout(
     for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
         if isinstance(wanted, str) or (wanted is None and needs[role]):
             raise HarnessError(
-                f"without a header columns go by their index ({source})",
-                got=f"task.{role}={'nothing' if wanted is None else wanted}",
-                allowed=f"0 to {width - 1}",
-                fix=f"set task.{role} to an index, or task.header=true",
+                f"{source}: task.{role} must be an index from 0 to {width - 1}, since the file has no header",
+                got="nothing" if wanted is None else wanted,
+                fix=f"Set task.{role} to an index, or task.header=true",
             )
     names = [str(index) for index in range(width)]
     return Columns.choose(names, spec, glue, source, True, wants), names, False
@@ -433,22 +434,15 @@ def is_unicode(value: str) -> bool:
 def _refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
     what = "label" if label else "text"
     if value is _MISSING:
-        got = "no such key"
+        problem = f"no key {short(column)}"
     elif value is None or (isinstance(value, str) and not value.strip()):
-        got = f"no {what}"
+        problem = f"no {what} in column {short(column)}"
     elif isinstance(value, str):
-        got = "a character that is none (NUL or half a surrogate pair)"
+        problem = f"the {what} in column {short(column)} has a NUL or half a surrogate pair in it"
     else:
-        got = f"a {type(value).__name__}"
-    refuse(
-        f"every row has its {what} in column {short(column)}",
-        source,
-        number,
-        got,
-        "a word or number" if label else "text that is not blank",
-        "mend or remove that row",
-        unit,
-    )
+        takes = "a word or number" if label else "text"
+        problem = f"the {what} in column {short(column)} must be {takes} (got a {type(value).__name__})"
+    refuse(problem, source, number, fix="Correct or remove that row", unit=unit)
 
 
 # -------------------------------------------------------------------------------------------- row by row, to predict on
@@ -473,7 +467,7 @@ class _Asked:
 
     @staticmethod
     def option(role: str) -> str:
-        return f"name it with --{role.replace('_', '-')}"
+        return f"Name it with --{role.replace('_', '-')}"
 
 
 def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iterator[Line]:
@@ -521,7 +515,7 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
                 blank = blank or number
                 continue
             if blank:
-                refuse("only the last lines are blank", source, blank, "a blank line", "a row", "remove it")
+                refuse("a blank line between rows", source, blank, fix="Remove it")
             yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(_delimiter(suffix))
         return
     reader = csv.reader((text for _, text in lines), delimiter=_delimiter(suffix), strict=True)
@@ -561,10 +555,10 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
                 try:
                     text = content.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    got = f"byte 0x{content[error.start]:02x}"
-                    refuse("data files are UTF-8 text", path, number, got, "UTF-8", "convert it")
+                    byte = f"0x{content[error.start]:02x}"
+                    refuse(f"not UTF-8 text: byte {byte}", path, number, fix="Convert the file to UTF-8")
                 if "\0" in text:
-                    refuse("data files are text", path, number, "a NUL byte", "text without NUL", "save it as UTF-8")
+                    refuse("not plain text: a NUL byte", path, number, fix="Save the file as UTF-8")
                 yield number, text
     except OSError as error:
-        raise _unreadable(path, error.strerror or type(error).__name__) from None
+        raise _unreadable(path, describe_os_error(error)) from None

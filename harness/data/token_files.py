@@ -34,10 +34,11 @@ def load(spec: TaskSpec) -> Raw:
     """A token task's splits: lines of word and tag with blank lines between sentences, or JSON with both as lists."""
     if spec.files is None or spec.name == EMBEDDED:
         raise HarnessError(
-            "a task of the kind tokens has files",
-            got=f"'{spec.name}'" + (" without files" if spec.files is None else ", which is shipped"),
-            allowed="task.files with words and tags, and a name of your own",
-            fix="set task.files, or kind: texts",
+            "task.kind: tokens cannot be used with the task 'embedded', which is shipped with the harness"
+            if spec.files is not None
+            else "task.kind: tokens requires task.files with words and tags",
+            got=f"task.name: {spec.name}",
+            fix="Set task.files and a name of your own, or task.kind: texts",
         )
     found = []
     for path in find(spec, spec.files).values():
@@ -52,10 +53,7 @@ def load(spec: TaskSpec) -> Raw:
         found[:1] = [(source, part) for part in parts]
     types = sorted({tag[2:] for _, _, tags in found[0][1] for tag in tags if tag != "O"})
     if not types:
-        raise HarnessError(
-            f"the training split has entities ({found[0][0]})", got="the tag O alone",
-            allowed="tags B-X and I-X", fix="check task.label, or give other data",
-        )  # fmt: skip
+        raise HarnessError(f"{found[0][0]} has no entities: every tag is O", fix="Check task.label, or give other data")
     names = ("O", *(f"{place}-{one}" for one in types for place in "BI"))
     rows = [_rows(path, sentences, names, split) for (path, sentences), split in zip(found, SPLITS, strict=False)]
     return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
@@ -74,9 +72,10 @@ def _read(path: Path, spec: TaskSpec, bare: bool = False) -> _Sentences:
     suffix, source = path.suffix.lower(), str(path)
     if suffix not in TAGGED_SUFFIXES:
         raise HarnessError(
-            "the format of words and tags is told by the file's ending",
-            got=source, allowed=", ".join(TAGGED_SUFFIXES), fix="rename it",
-        )  # fmt: skip
+            f"cannot read {source}: unknown file type '{suffix}' for words and tags",
+            allowed=", ".join(TAGGED_SUFFIXES),
+            fix="Rename it",
+        )
     found = _read_as(suffix, path, spec, bare)
     if not found:
         raise no_rows(source)
@@ -103,9 +102,9 @@ def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str
         for place, (line, tag) in enumerate(zip(lines, tags, strict=True)):
             if tag not in index:
                 refuse(
-                    f"a {split} label occurs in the training split",
-                    source, line, f"'{short(tag)}'", ", ".join(names[:11]) + (", …" if len(names) > 11 else ""),
-                    "mend that line, or give it to training too",
+                    f"the {split} tag '{short(tag)}' does not occur in the training data", source, line,
+                    allowed=", ".join(names[:11]) + (", …" if len(names) > 11 else ""),
+                    fix="Correct that line, or add such examples to the training data",
                 )  # fmt: skip
             row[place] = index[tag]
     return Rows(
@@ -121,15 +120,15 @@ def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str
 
 def _check(source: str, lines: Sequence[int], tags: Sequence[str]) -> None:
     """Refuse the first tag of a sentence that is not IOB2."""
-    before, fix = "", "mend that line" + (", or set task.header=true" if lines[0] == 1 else "")
+    before, fix = "", "Correct that line" + (", or set task.header=true" if lines[0] == 1 else "")
     for line, tag in zip(lines, tags, strict=True):
         if tag != "O" and not re.fullmatch(r"[BI]-\S+", tag):
-            refuse("tags are O, B-X or I-X", source, line, f"'{short(tag)}'", "IOB2, as B-PER", fix)
+            refuse("an IOB2 tag must be O, B-X or I-X", source, line, got=f"'{short(tag)}'", fix=fix)
         if tag.startswith("I-") and before[2:] != tag[2:]:
             refuse(
-                "an entity begins with B-X and goes on with I-X",
-                source, line, f"'{short(tag)}' {f'after {short(before)!r}' if before else 'first'}",
-                f"'B-{short(tag[2:])}' there (IOB2)", "mend that line, or convert the tags to IOB2",
+                f"'{short(tag)}' cannot {f'follow {short(before)!r}' if before else 'begin a sentence'}: "
+                f"an IOB2 entity must begin with 'B-{short(tag[2:])}'",
+                source, line, fix="Correct that line, or convert the tags to IOB2",
             )  # fmt: skip
         before = tag
 
@@ -139,10 +138,7 @@ def _column(spec: TaskSpec, role: str, default: int, width: int, source: str) ->
     if wanted is None:
         return default
     if not isinstance(wanted, int) or not 0 <= wanted < width:
-        raise HarnessError(
-            f"words and tags go by their column's number ({source})", got=f"task.{role}={wanted}",
-            allowed=f"0 to {width - 1}", fix=f"correct task.{role}",
-        )  # fmt: skip
+        raise HarnessError(f"{source}: task.{role} must be the number of a column, from 0 to {width - 1}", got=wanted)
     return wanted
 
 
@@ -159,12 +155,12 @@ def _read_lines(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentence
         width = width or max(1 if bare else 2, len(fields))
         if len(fields) != width:
             refuse(
-                "every line has a word and its tag, or is blank",
-                source, number, f"{len(fields)} field{'s' * (len(fields) != 1)}", str(width), "mend that line",
+                f"{count_noun(len(fields), 'field')} instead of {width}", source, number,
+                fix="A line is a word and its tag, or blank",
             )  # fmt: skip
         word = fields[_column(spec, "text", 0, width, source)].strip()
         if not word:
-            refuse("every line has a word and its tag, or is blank", source, number, "no word", "a word", "mend it")
+            refuse("a tag without a word", source, number, fix="A line is a word and its tag, or blank")
         if not inside:
             sentences.append(([], [], []))
             inside = True
@@ -200,15 +196,14 @@ def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpe
             found = value.get(key) if isinstance(value, dict) else None
             texts = found if isinstance(found, list) else []
             if not texts or not all(isinstance(one, str) and one.strip() and is_unicode(one) for one in texts):
-                said = f"no such list in {key}" if isinstance(value, dict) else short(value)
+                problem = f"no list of texts in {key}" if isinstance(value, dict) else f"not an object: {short(value)}"
                 refuse(
-                    f"every {unit} is {'a JSON object' if unit == 'line' else 'one'} with lists of words and of tags",
-                    source, number, said, f'{{"{names[0]}": ["…"], "{names[1]}": ["O"]}}', f"mend that {unit}", unit,
+                    problem, source, number, allowed=f'{{"{names[0]}": ["…"], "{names[1]}": ["O"]}}', unit=unit,
                 )  # fmt: skip
             lists.append(texts)
         words, tags = lists if len(keys) > 1 else (*lists, [])
         if len(keys) > 1 and len(words) != len(tags):
-            said = f"{count_noun(len(words), 'word')} and {count_noun(len(tags), 'tag')}"
-            refuse("every word has its tag", source, number, said, "as many of both", f"mend that {unit}", unit)
+            problem = f"{count_noun(len(words), 'word')} but {count_noun(len(tags), 'tag')}"
+            refuse(problem, source, number, fix="Give every word a tag", unit=unit)
         sentences.append(([number] * len(words), words, tags))
     return sentences

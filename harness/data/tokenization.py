@@ -79,16 +79,15 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     pad = tokenizer.pad_token_id
     if pad is None:
         raise HarnessError(
-            "the model's tokeniser has a padding token", got="none", allowed="an encoder's tokeniser", fix="set one"
+            "the model's tokenizer has no padding token", fix="Set one, or use a model whose tokenizer has one"
         )
     room_needed = 1 if raw.train.pairs is None else 2
     special = tokenizer.num_special_tokens_to_add(pair=raw.train.pairs is not None)
     if max_length < special + room_needed:
         raise HarnessError(
-            "max_length leaves room for the texts beside the special tokens",
+            f"max_length must be >= {special + room_needed}, to leave room for the texts beside the special tokens",
             got=max_length,
-            allowed=f"{special + room_needed} or more",
-            fix="raise max_length",
+            fix="Raise max_length",
         )
     if raw.train.words is not None:
         return _tokenise_words(raw, tokenizer, max_length, pad, special)
@@ -174,10 +173,9 @@ def _lengths(ids: list[list[int]], split: str) -> np.ndarray:
     lengths = np.array([len(example) for example in ids], dtype=np.int64)
     if not lengths.all():
         raise HarnessError(
-            "every text gives at least one token",
-            got=f"none for example {int(np.argmin(lengths)) + 1} of the {split} split",
-            allowed="texts in the tokeniser's alphabet",
-            fix="remove it or use another model",
+            f"example {int(np.argmin(lengths)) + 1} of the {split} split gives no token: none of it is in the "
+            "tokenizer's alphabet",
+            fix="Remove it or use another model",
         )
     return lengths
 
@@ -250,10 +248,9 @@ def refuse_unseen(rows: Rows, seen: np.ndarray, tokenizer: Tokenizer, max_length
         f"; {count_noun(too_long, 'sentence')} of that split too long, of up to {longest} tokens" if too_long else ""
     )
     raise HarnessError(
-        f"every word that is scored has a token ({rows.source}, {rows.unit} {rows.numbers[first]})",
-        got=f"{seen[first]} of {words[first]} words within max_length {max_length}{others}",
-        allowed="all of them",
-        fix=(f"raise max_length to {longest}, or part" if too_long else "mend words without letters in")
+        f"{rows.source}, {rows.unit} {rows.numbers[first]}: only {seen[first]} of {words[first]} words have a token "
+        f"within max_length {max_length}{others}",
+        fix=(f"Raise max_length to {longest}, or split" if too_long else "Correct words without letters in")
         + (" the sentences" if lacking.size > 1 else " the sentence"),
     )
 
@@ -271,10 +268,8 @@ def encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[lis
         )
     except NotImplementedError:
         raise HarnessError(
-            "the model's tokeniser says where its tokens stand",
-            got="a slow one, which does not",
-            allowed="a fast tokeniser",
-            fix="use another model",
+            "the model's tokenizer cannot say where its tokens stand in a text: it is a slow one",
+            fix="Use a model with a fast tokenizer",
         ) from None
     assert rows.words is not None
     ids = encoded["input_ids"]

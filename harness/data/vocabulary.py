@@ -31,10 +31,8 @@ def has_files(folder: Path) -> bool:
 def missing(place: str) -> HarnessError:
     """Make the error for a model without a tokenizer: transformers makes an empty one, to which all is unknown."""
     return HarnessError(
-        "a model has its tokenizer beside its weights",
-        got=f"{place} without a vocabulary",
-        allowed="tokenizer.json, vocab.txt, a .model of SentencePiece, …",
-        fix="copy there what the tokenizer's save_pretrained writes",
+        f"{place} has no tokenizer: no tokenizer.json, vocab.txt, SentencePiece model or the like",
+        fix="Copy there what the tokenizer's save_pretrained writes",
     )
 
 
@@ -60,11 +58,9 @@ def check_kind(tokenizer: Any, folder: Path | None) -> None:
     loaded = type(getattr(inner, "model", None)).__name__
     if written is not None and written != loaded:
         raise HarnessError(
-            "transformers loads a model's tokenizer as its tokenizer.json says",
-            got=f"{written} in {folder}/tokenizer.json, loaded as {loaded} by {type(tokenizer).__name__}, which "
-            "would misread the texts",
-            allowed=f"a tokenizer.json of the kind {loaded}",
-            fix="take the tokenizer that the model was pretrained with, or a model that reads this one",
+            f"transformers would misread {folder}/tokenizer.json, a {written} tokenizer: "
+            f"{type(tokenizer).__name__} loads it as {loaded}",
+            fix="Use the tokenizer that the model was pretrained with, or a model that reads this one",
         )
 
 
@@ -117,10 +113,9 @@ def check_share(share: float | None, model: str, *, allowed: bool) -> None:
     """Raise HarnessError where most tokens are unknown, unless the task says that this is `allowed`."""
     if share is not None and share > REFUSE_ABOVE and not allowed:
         raise HarnessError(
-            "the tokenizer knows most of the texts",
-            got=f"{percent(share)} unknown tokens ([UNK]) with the tokenizer of {model}",
-            allowed=f"up to {percent(REFUSE_ABOVE)}",
-            fix="take the tokenizer that the model was pretrained with, or --set task.allow_unknown=on",
+            f"{percent(share)} of the tokens are unknown ([UNK]) to the tokenizer of {model}, more than "
+            f"{percent(REFUSE_ABOVE)}",
+            fix="Use the tokenizer that the model was pretrained with, or --set task.allow_unknown=on",
         )
 
 
@@ -128,8 +123,7 @@ def check_ids(largest: int, embeddings: int, size: int, model: str) -> None:
     """Raise HarnessError for a token id without an embedding; `size` is the tokenizer's."""
     if largest >= embeddings:
         raise HarnessError(
-            "every token of the texts has an embedding in the model",
-            got=f"token id {largest}, from a tokenizer of {size} tokens, with {embeddings} embeddings in {model}",
-            allowed=f"ids up to {embeddings - 1}",
-            fix="take the tokenizer that the model was pretrained with",
+            f"{model} has no embedding for token id {largest}: it has {embeddings} embeddings, its tokenizer "
+            f"{size} tokens",
+            fix="Use the tokenizer that the model was pretrained with",
         )

@@ -18,15 +18,12 @@ def japanese(texts: Sequence[str]) -> bool:
 def check_mecab(task: str, otherwise: str) -> None:
     """Raise HarnessError where MeCab is not installed, which a Japanese task needs, or `otherwise`."""
     if not all(map(importlib.util.find_spec, ("fugashi", "unidic_lite"))):
-        raise lacking(f"the words of a Japanese task ({task}) are found by MeCab", "japanese", otherwise)
+        raise lacking(f"the Japanese task {task} requires MeCab, which is not installed", "japanese", otherwise)
 
 
-def lacking(rule: str, extra: str, otherwise: str) -> HarnessError:
+def lacking(problem: str, extra: str, otherwise: str) -> HarnessError:
     """Make the error for an extra that is not installed."""
-    return HarnessError(
-        rule, got="a Python without it", allowed=f"the extra installed, or {otherwise}",
-        fix=f"pip install 'stability-harness[{extra}]'",
-    )  # fmt: skip
+    return HarnessError(problem, fix=f"Install it (pip install 'stability-harness[{extra}]'), or use {otherwise}")
 
 
 def mecab(blanks: bool = False) -> Split:

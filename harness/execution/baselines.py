@@ -33,7 +33,9 @@ def check(sweep: Sweep) -> None:
     """Raise HarnessError where a baseline that the sweep asks for can't be trained; reads the data, trains nothing."""
     for name in sweep.baselines:
         if name == "tfidf_lightgbm" and importlib.util.find_spec("lightgbm") is None:
-            raise words.lacking("the baseline tfidf_lightgbm has LightGBM", "lightgbm", "another baseline")
+            raise words.lacking(
+                "the baseline tfidf_lightgbm requires LightGBM, which is not installed", "lightgbm", "another baseline"
+            )
         for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if name != "majority" else ():
             raw = tasks.load(spec)
             if not metrics.counts(raw.metric):

@@ -221,9 +221,7 @@ def _top_layers(module: Any, method: Method, head: Collection[str]) -> Trains:
     if len(layers) != depth:
         raise _cannot(method, module, f"{depth} layers that share one set of weights")
     if top > depth:
-        raise HarnessError(
-            "top_layers is within the model's depth", got=top, allowed=f"1 to {depth}", fix="lower top_layers"
-        )
+        raise HarnessError(f"top_layers must be at most the model's {depth} layers", got=top, fix="Lower top_layers")
     names = [name for name, _ in module.named_parameters()]
     last = max(number for number, name in enumerate(names) if name.startswith(f"{path}."))
     # Beside the layers may stand what all of them use, as DeBERTa's relative positions.
@@ -364,10 +362,9 @@ def _prompt(module: Any, method: Method, head: Collection[str]) -> Trains:
     positions = getattr(module.config, "max_position_embeddings", None)
     if positions is not None and method.virtual_tokens > positions - 2:
         raise HarnessError(
-            "virtual_tokens leaves the text room",
-            got=f"{method.virtual_tokens} of {positions} positions",
-            allowed=f"1 to {positions - 2}",
-            fix="lower virtual_tokens",
+            f"virtual_tokens must be at most {positions - 2}, to leave room for the text in {positions} positions",
+            got=method.virtual_tokens,
+            fix="Lower virtual_tokens",
         )
     module.set_input_embeddings(_Prompted(words, method.virtual_tokens))
     return _nothing
@@ -401,10 +398,9 @@ def _layers(module: Any, method: Method) -> tuple[str, nn.ModuleList]:
     family = _FAMILIES.get(module.config.model_type)
     if family is None:
         raise HarnessError(
-            f"the method {method.name} knows the model's family",
-            got=f"a model of the kind '{module.config.model_type}'",
+            f"method: {method.name} does not support models of the type '{module.config.model_type}'",
             allowed=", ".join(_FAMILIES),
-            fix="name lora_targets" if method.name == "lora" else "take another method (lora with lora_targets)",
+            fix="Set lora_targets" if method.name == "lora" else "Use another method (lora with lora_targets)",
         )
     path = f"{module.base_model_prefix}.{family.layers}"
     return path, module.get_submodule(path)
@@ -412,10 +408,8 @@ def _layers(module: Any, method: Method) -> tuple[str, nn.ModuleList]:
 
 def _cannot(method: Method, module: Any, has: str) -> HarnessError:
     return HarnessError(
-        f"the model has what the method {method.name} trains",
-        got=f"a model of the kind '{module.config.model_type}', which has {has}",
-        allowed="another method or model",
-        fix="take full, head, lora or adapter",
+        f"method: {method.name} cannot be used with a model of the type '{module.config.model_type}', which has {has}",
+        fix="Use method: full, head, lora or adapter",
     )
 
 
@@ -454,19 +448,17 @@ def _targets(module: Any, asked: str, head: Collection[str]) -> list[str]:
             # Each once, without the layer's number.
             ends = dict.fromkeys(re.split(r"\.\d+\.", name)[-1].removeprefix("model.") for name in there)
             raise HarnessError(
-                "lora_targets names linear maps of the model",
+                "lora_targets must be names of linear layers of the model, or endings of them, separated by commas",
                 got=f"'{word}'",
                 allowed=", ".join(ends),
-                fix="name these, or the ends of their names, separated by commas",
             )
         found.update(dict.fromkeys(fitting))
     whole = {name.rpartition(".")[0] for name in head}
     pretrained = [name for name in found if name not in whole]
     if not pretrained:
         raise HarnessError(
-            "lora_targets names a map that is pretrained",
-            got=f"'{asked}', whose weights the checkpoint lacks",
-            allowed="a map beside it: what is lacking is drawn and trained whole, by every method",
-            fix="name other maps, or take method: head",
+            f"lora_targets '{asked}' has no pretrained layer: the checkpoint lacks its weights, so every method "
+            "trains it whole",
+            fix="Name other layers, or use method: head",
         )
     return pretrained

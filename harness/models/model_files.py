@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.common import hub
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.config.recipe import ModelSpec
 
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -58,10 +58,8 @@ def check_finite(spec: ModelSpec, key: str = "model.folder") -> None:
         for name, values, bits in tensors:
             if (where := _not_finite(values, bits)) is not None:
                 raise HarnessError(
-                    f"every weight of '{spec.name}' is a finite number",
-                    got=f"{where} in {name} ({path})",
-                    allowed="weights without NaN and infinity",
-                    fix=f"restore the checkpoint, or name another folder with --set {key}=DIR",
+                    f"the weights of '{spec.name}' are not all finite: {where} in {name} ({path})",
+                    fix=f"Restore the checkpoint, or name another folder with --set {key}=DIR",
                 )
 
 
@@ -70,19 +68,15 @@ def check_finite(spec: ModelSpec, key: str = "model.folder") -> None:
 
 def _broken(path: Path, reason: str, key: str) -> HarnessError:
     return HarnessError(
-        "a model folder's files are whole",
-        got=f"{path} ({reason})",
-        allowed="files as save_pretrained wrote them",
-        fix=f"copy or download that file again, or name another folder with --set {key}=DIR",
+        f"cannot read {path}: {reason}", fix=f"Copy or download it again, or name another folder with --set {key}=DIR"
     )
 
 
 def _lacking(folder: Path, what: str, key: str) -> HarnessError:
     return HarnessError(
-        "a model folder holds config.json, weights and a tokenizer",
-        got=f"{folder} without {what}",
-        allowed="a folder written by save_pretrained of a model and of its tokenizer",
-        fix=f"add what is missing, or name another folder with --set {key}=DIR",
+        f"{folder} is not a complete model folder: it lacks {what}",
+        fix="Add what save_pretrained writes of a model and of its tokenizer, or name another folder with --set "
+        f"{key}=DIR",
     )
 
 
@@ -90,7 +84,7 @@ def _json(path: Path, key: str) -> dict[str, Any]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise _broken(path, error.strerror or type(error).__name__, key) from None
+        raise _broken(path, describe_os_error(error), key) from None
     if content.startswith(_POINTER):
         raise _pointer(path, key)
     try:
@@ -98,18 +92,18 @@ def _json(path: Path, key: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise _broken(path, "empty" if not content.strip() else "no JSON object", key)
+        raise _broken(path, "the file is empty" if not content.strip() else "not a JSON object", key)
     return value
 
 
 def _pointer(path: Path, key: str) -> HarnessError:
-    return _broken(path, "a pointer of Git LFS, not the file itself: `git lfs pull` fetches it", key)
+    return _broken(path, "it is a Git LFS pointer, not the file itself (`git lfs pull` fetches it)", key)
 
 
 def _check_config(folder: Path, key: str) -> None:
     config = _json(folder / "config.json", key)
     if not config.get("model_type") and not config.get("auto_map"):
-        raise _broken(folder / "config.json", "no model_type in it", key)
+        raise _broken(folder / "config.json", "it has no model_type", key)
 
 
 def _check_tokenizer(folder: Path, key: str) -> None:
@@ -138,7 +132,7 @@ def _weights(folder: Path, key: str) -> tuple[Path, ...]:
             continue
         parts = _json(index, key).get("weight_map")
         if not isinstance(parts, dict) or not parts or not all(isinstance(one, str) for one in parts.values()):
-            raise _broken(index, "no weight_map in it", key)
+            raise _broken(index, "it has no weight_map", key)
         paths = tuple(folder / part for part in sorted(set(parts.values())))
         if absent := [path.name for path in paths if not path.is_file()]:
             raise _lacking(folder, f"{absent[0]}, which {index.name} names", key)
@@ -169,14 +163,16 @@ def _entries(path: Path, key: str) -> dict[str, tuple[str, int, int]]:
                 entries[name] = (str(entry["dtype"]), 8 + length + int(start), 8 + length + int(stop))
         end = max((stop for _, _, stop in entries.values()), default=8 + length)
     except OSError as error:
-        raise _broken(path, error.strerror or type(error).__name__, key) from None
+        raise _broken(path, describe_os_error(error), key) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         if first == _POINTER:
             raise _pointer(path, key) from None
-        raise _broken(path, f"{size:,} bytes that are no whole safetensors file", key) from None
+        raise _broken(path, f"{size:,} bytes, not a complete safetensors file", key) from None
     if size != end:
         raise _broken(
-            path, f"{size:,} of {end:,} bytes" if size < end else f"{size:,} bytes, {end:,} by its header", key
+            path,
+            f"it has {size:,} of {end:,} bytes" if size < end else f"{size:,} bytes, but {end:,} by its header",
+            key,
         )
     return entries
 
@@ -192,9 +188,9 @@ def _check_pickled(path: Path, key: str) -> None:
             with zipfile.ZipFile(path) as archive:  # its table of contents stands at the end
                 archive.infolist()
         elif start[:1] != pickle.PROTO:
-            raise _broken(path, "no file of torch's", key)
+            raise _broken(path, "not a torch file", key)
     except OSError as error:
-        raise _broken(path, error.strerror or type(error).__name__, key) from None
+        raise _broken(path, describe_os_error(error), key) from None
     except zipfile.BadZipFile:
         raise _broken(path, f"{path.stat().st_size:,} bytes, cut short or damaged", key) from None
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from harness.common import metrics
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.config.recipe import ModelSpec
 from harness.data import tokenization
 from harness.data.examples import NO_LABEL
@@ -75,10 +75,7 @@ class Served:
         self.outputs = len(self.card.label_names or ("number",))
         if self.card.final_score is None:
             raise HarnessError(
-                "a model that is asked has finite weights",
-                got=f"{self.card.trial.id}, which diverged",
-                allowed="a trial with a score",
-                fix="name another one",
+                f"the saved model {self.card.trial.id} diverged: its weights are not finite", fix="Use another one"
             )
         self.network: pretrained.Network | None = None
         if self.card.form == "model":
@@ -91,10 +88,8 @@ class Served:
         )
         if self.network.sha256 != self.card.model_sha256:
             raise HarnessError(
-                "an adapter stands on the weights that it was trained on",
-                got=f"other weights under the name '{self.recipe.model.name}'",
-                allowed="the checkpoint the trial began with",
-                fix="restore it",
+                f"the weights of '{self.recipe.model.name}' are not those that this adapter was trained on",
+                fix="Restore the checkpoint that its trial began with",
             )
         self.module = self.network.module.to(self.device)
         # Adapters that were kept before have no tokenizer of their own.
@@ -122,9 +117,9 @@ class Served:
         for line, tokens in zip(lines, ids, strict=True):
             if not tokens:
                 raise HarnessError(
-                    "every text gives at least one token", got=f"none in line {line.number}",
-                    allowed="texts in the tokeniser's alphabet", fix="remove that row",
-                )  # fmt: skip
+                    f"line {line.number} gives no token: none of it is in the tokenizer's alphabet",
+                    fix="Remove that row",
+                )
         return np.stack(self._answers(ids, segments, batch_size))
 
     def _logits_of_words(self, sentences: Sequence[TaggedSentence], batch_size: int, source: str) -> np.ndarray:
@@ -185,19 +180,18 @@ def run(asked: Asked, progress: Progress | None = None) -> Prediction:
     card = cards[0]
     if any(_learnt(one) != _learnt(card) for one in cards):
         raise HarnessError(
-            "models that answer together learnt the same task", got="several tasks or labels",
-            allowed="the kept seeds of one cell", fix="name them",
-        )  # fmt: skip
+            "models of different tasks or labels cannot predict together", fix="Name the saved models of one cell"
+        )
     if asked.probabilities and card.label_names is None:
         raise HarnessError(
-            "--probabilities are those of classes", got=f"{card.trial.recipe.task.name}, a regression",
-            allowed="a task with classes", fix="leave --probabilities out",
-        )  # fmt: skip
+            "--probabilities requires a task with classes",
+            got=f"{card.trial.recipe.task.name}, a regression",
+            fix="Leave --probabilities out",
+        )
     if asked.out is not None and asked.out.suffix.lower() not in _FORMATS:
         raise HarnessError(
-            "the output's format is told by its ending", got=str(asked.out), allowed=", ".join(_FORMATS),
-            fix="rename it",
-        )  # fmt: skip
+            f"cannot write {asked.out}: unknown file type '{asked.out.suffix}'", allowed=", ".join(_FORMATS)
+        )
     torch.set_num_threads(asked.threads)
     clock = _Clock(progress or (lambda done, total: None))
     tally = _Tally(card, len(asked.folders))
@@ -374,9 +368,9 @@ def _disk(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise HarnessError(
-            "the answers can be written", got=f"{error.filename or path} ({error.strerror})",
-            allowed="a folder of your own with room in it", fix="make room, or name another --out",
-        ) from error  # fmt: skip
+            f"cannot write the predictions to {error.filename or path}: {describe_os_error(error)}",
+            fix="Make room, or name another --out",
+        ) from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common import hub
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Trial
 from harness.records.store import Store
@@ -219,11 +219,10 @@ def read_card(folder: Path) -> Card:
     try:
         return Card.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValidationError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else f"its {CARD} is not one of a saved model"
         raise HarnessError(
-            "a kept model is a folder that `harness sweep --keep` wrote",
-            got=f"{folder} ({getattr(error, 'strerror', None) or f'its {CARD} is none'})",
-            allowed="results/<sweep>@<profile>/models/<trial id>",
-            fix="name one, or keep it with `harness rerun … --keep`",
+            f"{folder} is not a saved model: {reason}",
+            fix="Name a folder results/<sweep>@<profile>/models/<trial id>, or save one with `harness rerun … --keep`",
         ) from None
 
 
@@ -259,10 +258,9 @@ def place(store: Store, trial_id: str) -> Path:
     if not folder.is_dir():
         again = shlex.join(["harness", "rerun", str(store.folder), "--trial", trial_id, "--keep"])
         raise HarnessError(
-            "the weights of the trial are kept",
-            got=f"{trial_id}, of which {store.folder} has none",
-            allowed=", ".join(list(kept(store))[:10]) or "none are kept here",
-            fix=f"`{again}` trains it again and keeps them",
+            f"the weights of trial {trial_id} are not saved in {store.folder}",
+            allowed=", ".join(list(kept(store))[:10]) or None,
+            fix=f"`{again}` trains it again and saves them",
         )
     return folder
 
@@ -288,10 +286,8 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _changed(folder: Path, got: str) -> HarnessError:
+def _changed(folder: Path, problem: str) -> HarnessError:
     return HarnessError(
-        "kept weights are those of their trial's record",
-        got=f"{folder}: {got}",
-        allowed="the files that were written",
-        fix="keep them anew with `harness rerun … --keep`",
+        f"the saved weights in {folder} are not those of their trial's record: {problem}",
+        fix="Save them again with `harness rerun … --keep`",
     )

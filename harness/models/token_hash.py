@@ -157,8 +157,7 @@ def _transformers() -> str | None:
 
 def _changed(recipe: Recipe, before: Known) -> HarnessError:
     return HarnessError(
-        "the tokenizer of a started sweep stays the same",
-        got=f"other tokens for '{recipe.task.name}' from '{recipe.model.name}' than {before.trial} had",
-        allowed="the tokenizer that the finished trials were trained with",
-        fix="restore its files, or name another folder with --results",
+        f"the tokenizer of '{recipe.model.name}' gives other tokens for '{recipe.task.name}' than when "
+        f"{before.trial} was trained",
+        fix="Restore the tokenizer's files, or start a new results folder with --results",
     )

@@ -197,8 +197,8 @@ def test_a_cluster_that_is_not_there_is_refused_before_ray_tries_for_minutes(her
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("max_steps=5000", "max_steps ends training within its epochs: got max_steps 5000; allowed: 1 to 189, which 3"),
-        ("batch_size=2000", "a batch is no larger than the training set: got batch_size 2000 for 1000 examples"),
+        ("max_steps=5000", "max_steps must be at most 189, the steps of 3 epochs (got 5000)"),
+        ("batch_size=2000", "batch_size must be at most the number of training examples, 1000 (got 2000)"),
     ],
 )
 def test_a_plan_refuses_what_its_data_can_not_give_as_training_does(here, setting, said):
@@ -578,7 +578,7 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
         ("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2"),
         ("verify", "tiny", "--retrain", 1),
     ):
-        assert "a model's own Python code runs only where it is trusted: got" in refused(*words)
+        assert "brings Python code of its own (auto_map), which is not trusted" in refused(*words)
         pretrained._networks.cache_clear()  # it was loaded by the sweep
         prepare.tokenized_task.cache_clear()
     # What the code is for is not asked for here, so that none runs; the flag ends with its command.

@@ -152,13 +152,12 @@ def test_missing_names_what_is_missing_and_how_to_point_at_files(tmp_path):
     error = hub.missing("model", "bert-large-uncased")
     assert isinstance(error, HarnessError)
     assert str(error) == (
-        "the model 'bert-large-uncased' is in this machine's cache or can be fetched from the hub: got nothing cached, "
-        "and the hub can't be reached; allowed: a cached model, a machine that reaches the hub, or local files; point "
-        "at local files with --set model.folder=DIR"
+        "cannot find the model 'bert-large-uncased': it is not in this machine's cache, and the hub can't be reached. "
+        "Use local files with --set model.folder=DIR, or a machine that reaches the hub."
     )
     snapshot(tmp_path / ".cache/huggingface/hub", "datasets--nyu-mll--glue")
     error = hub.missing("dataset", "nyu-mll/glue rte", reason="loading it gave ValueError")
-    assert "a cache that does not serve, and loading it gave ValueError" in str(error)
+    assert "it is incomplete in this machine's cache, and loading it gave ValueError" in str(error)
     assert "--set task.files=DIR" in str(error)
 
 
@@ -170,7 +169,7 @@ def test_a_model_is_located_and_checked_without_being_read(tmp_path):
         hub.check_model(ModelSpec(name="org/name"))
     snapshot(tmp_path / ".cache/huggingface/hub", "models--org--name")
     hub.check_model(ModelSpec(name="org/name"))
-    with pytest.raises(HarnessError, match=r"without config\.json"):
+    with pytest.raises(HarnessError, match=r"has no config\.json"):
         hub.check_model(ModelSpec(name="x", folder="~/m"))
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
@@ -179,5 +178,5 @@ def test_a_model_is_located_and_checked_without_being_read(tmp_path):
         (tmp_path / "m" / "config.json").write_bytes(content)
         hub.check_model(ModelSpec(name="x", folder="~/m"))
     (tmp_path / "m" / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["own.Own", null]}}')
-    with pytest.raises(HarnessError, match=r"brings code \(auto_map\)"):
+    with pytest.raises(HarnessError, match=r"brings Python code of its own \(auto_map\)"):
         hub.check_model(ModelSpec(name="x", folder="~/m"))

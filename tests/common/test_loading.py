@@ -45,23 +45,23 @@ def prefixed(prefix: str) -> Callable[[Weights], Weights]:
 def test_a_prefix_before_every_key_is_named(prefix: str, changed: Callable[..., ModelSpec]) -> None:
     with pytest.raises(HarnessError) as caught:
         pretrained.network(changed(prefixed(prefix)), 2)
-    assert "the checkpoint of 'changed' has the whole encoder: got 37 tensors missing of 41" in str(caught.value)
+    assert "the checkpoint of 'changed' is incomplete: 37 tensors missing of 41" in str(caught.value)
     assert "bert.embeddings.LayerNorm.bias" in str(caught.value)
-    assert f"strip the prefix '{prefix}' from its keys" in str(caught.value)
+    assert f"Strip the prefix '{prefix}' from its keys" in str(caught.value)
 
 
 def test_a_layer_that_the_checkpoint_lacks_is_refused(changed: Callable[..., ModelSpec]) -> None:
     spec = changed(lambda weights: {name: value for name, value in weights.items() if ".layer.1." not in name})
     with pytest.raises(HarnessError) as caught:
         pretrained.network(spec, 2)
-    assert "got 16 tensors missing of 41: bert.encoder.layer.1.attention.output.LayerNorm.bias, " in str(caught.value)
-    assert str(caught.value).endswith("name a complete checkpoint")
+    assert "16 tensors missing of 41: bert.encoder.layer.1.attention.output.LayerNorm.bias, " in str(caught.value)
+    assert str(caught.value).endswith("Use a complete checkpoint.")
 
 
 def test_weights_of_another_shape_than_the_configuration_says_are_refused(changed: Callable[..., ModelSpec]) -> None:
     """transformers would draw the embeddings anew, without a word."""
     spec = changed(lambda weights: weights | {name: weights[name][:-4] for name in weights if "word_emb" in name})
-    with pytest.raises(HarnessError, match=r"word_embeddings.weight \[16, 16\] where config.json says \[20, 16\]"):
+    with pytest.raises(HarnessError, match=r"word_embeddings.weight has the shape \[16, 16\], not \[20, 16\]"):
         pretrained.network(spec, 2)
 
 
@@ -122,7 +122,7 @@ def test_of_a_tuned_classifier_the_outputs_alone_are_drawn(
 def test_a_model_that_is_asked_is_whole(changed: Callable[..., ModelSpec]) -> None:
     """Its classifier would be random."""
     spec = changed(dict)
-    with pytest.raises(HarnessError, match="'changed' is whole: got 4 tensors missing of 41: bert"):
+    with pytest.raises(HarnessError, match="'changed' is incomplete: 4 tensors missing of 41: bert"):
         pretrained.kept(Path(str(spec.folder)))
 
 
@@ -130,5 +130,5 @@ def test_pretraining_goes_on_from_a_whole_encoder(changed: Callable[..., ModelSp
     from harness.pretraining import networks
 
     folder = str(changed(prefixed("module.")).folder)
-    with pytest.raises(HarnessError, match=r"strip the prefix 'module\.'"):
+    with pytest.raises(HarnessError, match=r"Strip the prefix 'module\.'"):
         networks.load(folder, causal=False, pairs=False, seed=1)

@@ -83,7 +83,7 @@ def test_it_is_part_of_the_id_and_of_the_record_and_old_ids_stay(tmp_path: Path)
     assert len({plain.id, share.id, other.id}) == 3
     kept = TaskSpec.model_validate_json(other.recipe.task.model_dump_json())
     assert (kept.validation, kept.validation_seed) == (0.1, 7)
-    for setting, said in (("task=rte", "task with files"), ("task.files={train: x}", "dev split")):
+    for setting, said in (("task=rte", "task.validation requires task.files"), ("task.files={train: x}", "dev split")):
         extra = ["task.validation=0.1"] if setting == "task=rte" else []
         with pytest.raises(HarnessError, match=said):
             load(path, None, [setting, *extra])

@@ -142,7 +142,7 @@ def test_the_bars_are_few_and_hold_all(longest):
 
 
 def test_blank_texts_are_still_refused_by_training(odd):
-    with pytest.raises(ValueError, match=r"train.tsv, line 3\): got no text"):
+    with pytest.raises(ValueError, match=r"train.tsv, line 3: no text"):
         tasks.load(odd)
 
 
@@ -206,7 +206,7 @@ def test_the_data_of_a_sweep(odd, bert, tmp_path, monkeypatch):
     Path("mine.yaml").write_text(f"task: {task}\nmodel: nobody/nothing\n{rest}")
     said = json.loads(shown("mine.yaml", "--json").stdout)
     assert said["tasks"][0]["unit"] == "words"
-    assert said["notes"][0].startswith("Tokens are not counted: the model 'nobody/nothing' is in this machine's cache")
+    assert said["notes"][0].startswith("Tokens are not counted: cannot find the model 'nobody/nothing'")
     files = shown("mine.yaml", "train.tsv", "dev.tsv").stdout
     assert "Tokens are not counted" in files
 
@@ -214,10 +214,10 @@ def test_the_data_of_a_sweep(odd, bert, tmp_path, monkeypatch):
 def test_what_is_no_data_is_one_line(odd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, part in (
-        (("nothing",), "got nothing; allowed: cola, sst2"),
+        (("nothing",), "unknown task 'nothing'. Allowed: cola, sst2"),
         (("train.tsv", "dev.tsv", "dev.tsv"), "got train.tsv dev.tsv dev.tsv;"),
-        (("train.tsv",), "training and validation data are two files"),
-        ((".", "--set", "lr=3"), "--set says how the data are read: got 'lr=3'"),
+        (("train.tsv",), "training and validation data cannot be the same file"),
+        ((".", "--set", "lr=3"), "--set lr=3 is not a setting of the task"),
         ((".", "--set", "task.text=review"), "no column review"),
         ((".", "--model", "./nowhere"), "nowhere"),
     ):

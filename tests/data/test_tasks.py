@@ -175,7 +175,9 @@ def test_glue_offline_and_not_cached_is_an_error_before_any_import(monkeypatch):
     monkeypatch.setattr(hub, "prepare", lambda: False)
     monkeypatch.setattr(hub, "cached", lambda *_: False)
     monkeypatch.setitem(sys.modules, "datasets", None)  # an import would raise ImportError
-    with pytest.raises(HarnessError, match=r"'nyu-mll/glue rte'.*nothing cached.*--set task.files=DIR"):
+    with pytest.raises(
+        HarnessError, match=r"'nyu-mll/glue rte': it is not in this machine's cache.*--set task.files=DIR"
+    ):
         tasks.load(spec("rte"))
 
 
@@ -202,9 +204,9 @@ def test_check_says_at_once_what_can_not_be_had(monkeypatch, tmp_path):
     tasks.check(spec("own", files))
     tasks.check(spec("rte", files))
     for bad, match in (
-        (spec("rte"), "nothing cached"),
-        (spec("own"), "without files"),
-        (spec("embedded", files), "drop task.files"),
+        (spec("rte"), "it is not in this machine's cache"),
+        (spec("own"), "unknown task"),
+        (spec("embedded", files), "Remove task.files"),
         (spec("own", tmp_path / "nowhere"), "no such file"),
         (spec("own", files={"train": f"{files}/train.tsv", "validation": f"{files}/test.tsv"}), "test.tsv"),
     ):

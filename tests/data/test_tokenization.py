@@ -27,7 +27,7 @@ def test_labels_stand_on_a_words_first_token(tmp_path):
     assert task.train.targets.tolist() == [1, 2, 0, 1]
     assert (task.num_labels, task.metric) == (3, "f1_entity")
     # What is cut off of a training sentence is left out; a sentence that is scored is refused.
-    with pytest.raises(HarnessError, match=r"dev.jsonl, line 1\): got 2 of 3 words within max_length 7"):
+    with pytest.raises(HarnessError, match=r"dev.jsonl, line 1: only 2 of 3 words have a token within max_length 7"):
         tokenization.tokenise(raw, tokenizer, 7)
     short = folder(tmp_path / "short", content, content.splitlines()[1], "jsonl")
     cut = tokenization.tokenise(tasks.load(spec(files=short, kind="tokens")), tokenizer, 7)
@@ -41,7 +41,7 @@ def test_labels_stand_on_a_words_first_token(tmp_path):
         def __call__(self, *texts, **options):
             raise NotImplementedError
 
-    with pytest.raises(HarnessError, match="says where its tokens stand"):
+    with pytest.raises(HarnessError, match="cannot say where its tokens stand"):
         tokenization.tokenise(raw, Slow(), 128)
 
 
@@ -125,11 +125,11 @@ def test_what_a_tokenizer_can_not_do(tmp_path, tokenizer):
             return {"input_ids": [[5] if text == "a" else [] for text in texts]}
 
     raw = raw_of(tmp_path, "a\tb\t0", "a\tb\t0")
-    with pytest.raises(HarnessError, match="got 4; allowed: 5 or more"):
+    with pytest.raises(HarnessError, match="max_length must be >= 5"):
         tokenization.tokenise(raw, tokenizer, 4)
-    with pytest.raises(HarnessError, match="has a padding token"):
+    with pytest.raises(HarnessError, match="has no padding token"):
         tokenization.tokenise(raw, Silent(None), 128)
-    with pytest.raises(HarnessError, match="none for example 2 of the train split"):
+    with pytest.raises(HarnessError, match="example 2 of the train split gives no token"):
         tokenization.tokenise(raw, Silent(), 128)
 
 

@@ -51,7 +51,7 @@ def test_a_folder_without_a_vocabulary_is_refused(
         shutil.copy(build("bert") / name, folder / name)
         config = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({key: config[key] for key in config if key != "tokenizer_class"}))
-    with pytest.raises(HarnessError, match=r"has its tokenizer beside its weights: got .*bare without a voc"):
+    with pytest.raises(HarnessError, match=r"bare has no tokenizer"):
         pretrained.tokenizer(ModelSpec(name="bare", folder=str(folder)))
 
 
@@ -62,7 +62,9 @@ def test_another_kind_of_tokenizer_than_the_file_says_is_refused(tmp_path: Path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2"}))
     write_tokenizer(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)("good old")["input_ids"] != [2, 13, 17, 3]  # transformers' own
-    with pytest.raises(HarnessError, match=r"got WordLevel in .*tokenizer\.json, loaded as BPE by Qwen2Tokenizer"):
+    with pytest.raises(
+        HarnessError, match=r"would misread .*tokenizer\.json, a WordLevel tokenizer: Qwen2Tokenizer loads it as BPE"
+    ):
         pretrained.tokenizer(ModelSpec(name="words", folder=str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))  # another kind takes what is written
     assert pretrained.tokenizer(ModelSpec(name="words", folder=str(tmp_path)))("good old")["input_ids"] == [
@@ -120,7 +122,7 @@ def test_texts_without_a_token_are_refused(
         file.write_text(file.read_text().replace('"unk_token": "[UNK]"', '"unk_token": null'))
     spec = ModelSpec(name="drops", folder=str(folder))
     task = texts(["xyz", "zyx", "yyz", "a xyz"])
-    with pytest.raises(HarnessError, match=r"got 75 % unknown tokens \(\[UNK\]\) with the tokenizer of drops"):
+    with pytest.raises(HarnessError, match=r"75 % of the tokens are unknown \(\[UNK\]\) to the tokenizer of drops"):
         load_task(task, spec, 128)
     assert summary.describe(task, pretrained.tokenizer(spec), 128).train.unknown == 0.75
 
@@ -133,14 +135,14 @@ def test_most_tokens_unknown_is_refused_unless_the_task_says_so(
     share = 2 / 3 * 3 / 4 + 1 / 3 * 1 / 4
     with pytest.raises(HarnessError) as caught:
         load_task(task, bert, 128)
-    assert f"got {100 * share:.3g} % unknown tokens ([UNK]) with the tokenizer of tiny-bert" in str(caught.value)
+    assert f"{100 * share:.3g} % of the tokens are unknown ([UNK]) to the tokenizer of tiny-bert" in str(caught.value)
     assert "--set task.allow_unknown=on" in str(caught.value)
     allowed = task.model_copy(update={"allow_unknown": True})
     assert load_task(allowed, bert, 128).unknown_share == pytest.approx(share)
     assert trial(task=task).id == trial(task=allowed).id
     sweep = of(trial(task=task, batch_size=2, epochs=1))
     store = Store(tmp_path / "results")
-    with pytest.raises(HarnessError, match="the tokenizer knows most of the texts"):
+    with pytest.raises(HarnessError, match="of the tokens are unknown"):
         driver.run(sweep, store, driver.Options(in_process=True), lambda progress: None)
     assert not list(tmp_path.glob("results/trials/*"))
 
@@ -188,9 +190,8 @@ def test_a_token_without_an_embedding_is_refused(build: Callable[..., Path], dat
     with pytest.raises(HarnessError) as caught:
         fitting.check(pretrained.network(spec, 2), task, spec.name)
     largest = int(task.train.input_ids.max())
-    assert (
-        f"got token id {largest}, from a tokenizer of 20 tokens, with 12 embeddings in small; allowed: ids up to 11"
-        in str(caught.value)
+    assert f"small has no embedding for token id {largest}: it has 12 embeddings, its tokenizer 20 tokens" in str(
+        caught.value
     )
 
 

@@ -608,19 +608,23 @@ def test_settings_that_make_no_sense_are_one_line_when_loaded(tmp_path: Path, li
 @pytest.mark.parametrize(
     ("kind", "fields", "said"),
     [
-        ("bert", {"method": "top_layers", "top_layers": 3}, "depth: got 3; allowed: 1 to 2; lower top_layers"),
+        ("bert", {"method": "top_layers", "top_layers": 3}, "top_layers must be at most the model's 2 layers (got 3)"),
         (
             "bert",
             {"method": "lora", "lora_targets": "query,q_proj"},
-            "got 'q_proj'; allowed: attention.self.query, attention.self.key, attention.self.value, "
-            "attention.output.dense, intermediate.dense, output.dense, bert.pooler.dense; name these",
+            "(got 'q_proj'). Allowed: attention.self.query, attention.self.key, attention.self.value, "
+            "attention.output.dense, intermediate.dense, output.dense, bert.pooler.dense.",
         ),
         ("albert", {"method": "top_layers", "top_layers": 1}, "which has 2 layers that share one set of weights"),
-        ("albert", {"method": "prefix"}, "method prefix trains: got a model of the kind 'albert'"),
+        ("albert", {"method": "prefix"}, "method: prefix cannot be used with a model of the type 'albert'"),
         ("deberta-v2", {"method": "prefix"}, "which has attention that takes no keys and values"),
-        ("deberta", {"method": "adapter"}, "'deberta'; allowed: bert, roberta, xlm-roberta, camembert, electra,"),
-        ("llama", {"method": "bitfit"}, "got a model of the kind 'llama', which has no biases"),
-        ("bert", {"method": "prompt", "virtual_tokens": 31}, "leaves the text room: got 31 of 32 positions"),
+        ("deberta", {"method": "adapter"}, "'deberta'. Allowed: bert, roberta, xlm-roberta, camembert, electra,"),
+        ("llama", {"method": "bitfit"}, "a model of the type 'llama', which has no biases"),
+        (
+            "bert",
+            {"method": "prompt", "virtual_tokens": 31},
+            "virtual_tokens must be at most 30, to leave room for the text in 32 positions (got 31)",
+        ),
     ],
 )
 def test_a_method_that_the_model_cannot_do_is_refused_before_training(
@@ -660,7 +664,7 @@ def test_lora_leaves_a_pooler_without_weights_to_the_head(without_pooler: ModelS
     assert set(found.head) < set(found.pretrained)
     one, other = (network.initialised(torch.Generator().manual_seed(3)) for network in (found, full))
     assert all(torch.equal(one[name], other[name]) for name in full.head)  # one seed, one head
-    with pytest.raises(HarnessError, match=r"got 'pooler\.dense', whose weights the checkpoint lacks"):
+    with pytest.raises(HarnessError, match=r"lora_targets 'pooler\.dense' has no pretrained layer"):
         pretrained.check(without_pooler, Method("lora", lora_targets="pooler.dense"))
 
 

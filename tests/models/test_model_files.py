@@ -46,39 +46,39 @@ def without_tokenizer(folder: Path) -> None:
 
 # What is done to a whole folder, and what the refusal says of it.
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut short": (lambda folder: cut(folder / WEIGHTS), r"model\.safetensors \([\d,]+ of [\d,]+ bytes\)"),
-    "cut in its header": (lambda folder: cut(folder / WEIGHTS, 0.01), "are no whole safetensors file"),
-    "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "0 bytes that are no whole safetensors file"),
+    "cut short": (lambda folder: cut(folder / WEIGHTS), r"model\.safetensors: it has [\d,]+ of [\d,]+ bytes"),
+    "cut in its header": (lambda folder: cut(folder / WEIGHTS, 0.01), "not a complete safetensors file"),
+    "empty": (lambda folder: (folder / WEIGHTS).write_bytes(b""), "0 bytes, not a complete safetensors file"),
     "longer than it says": (
         lambda folder: (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes() + b"xyz"),
-        r"bytes, [\d,]+ by its header",
+        r"bytes, but [\d,]+ by its header",
     ),
-    "another file": (lambda folder: (folder / WEIGHTS).write_text("<html>" * 99), "are no whole safetensors file"),
+    "another file": (lambda folder: (folder / WEIGHTS).write_text("<html>" * 99), "not a complete safetensors file"),
     "a pointer": (
         lambda folder: (folder / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-        "a pointer of Git LFS",
+        "a Git LFS pointer",
     ),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "without weights"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "it lacks weights"),
     "a folder for weights": (
         lambda folder: ((folder / WEIGHTS).unlink(), (folder / WEIGHTS).mkdir()),
-        "without weights",
+        "it lacks weights",
     ),
     "torch's format cut short": (lambda folder: cut(pickled(folder)), "cut short or damaged"),
-    "torch's format, no such": (lambda folder: pickled(folder).write_text("hello"), "no file of torch's"),
+    "torch's format, no such": (lambda folder: pickled(folder).write_text("hello"), "not a torch file"),
     "a part missing": (
         lambda folder: (sharded(folder), (folder / "model-2-of-2.safetensors").unlink()),
-        r"without model-2-of-2\.safetensors, which model\.safetensors\.index\.json names",
+        r"it lacks model-2-of-2\.safetensors, which model\.safetensors\.index\.json names",
     ),
     "a part cut short": (
         lambda folder: (sharded(folder), cut(folder / "model-1-of-2.safetensors")),
         r"model-1-of-2\.s",
     ),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json"),
-    "configuration cut short": (lambda folder: cut(folder / "config.json"), "no JSON object"),
-    "configuration empty": (lambda folder: (folder / "config.json").write_text(""), r"config\.json \(empty\)"),
-    "no kind of model": (lambda folder: (folder / "config.json").write_text("{}"), "no model_type in it"),
-    "no tokenizer": (without_tokenizer, "without a tokenizer's files"),
-    "tokenizer cut short": (lambda folder: cut(folder / "tokenizer.json"), r"tokenizer\.json \(no JSON object\)"),
+    "configuration cut short": (lambda folder: cut(folder / "config.json"), "not a JSON object"),
+    "configuration empty": (lambda folder: (folder / "config.json").write_text(""), r"config\.json: the file is empty"),
+    "no kind of model": (lambda folder: (folder / "config.json").write_text("{}"), "it has no model_type"),
+    "no tokenizer": (without_tokenizer, "it lacks a tokenizer's files"),
+    "tokenizer cut short": (lambda folder: cut(folder / "tokenizer.json"), r"tokenizer\.json: not a JSON object"),
 }
 
 
@@ -120,7 +120,7 @@ def test_a_weight_that_is_not_finite_is_named(copy: ModelSpec, shape: str, value
         pickled(folder, legacy=shape != "torch's")
     model_files.check(copy)
     word = "NaN" if np.isnan(value) else "infinity"
-    assert f"every weight of 'mine' is a finite number: got {word} (1 of 512 numbers) in {name} (" in line(
+    assert f"the weights of 'mine' are not all finite: {word} (1 of 512 numbers) in {name} (" in line(
         copy, model_files.check_finite
     )
 
@@ -135,7 +135,7 @@ def test_weights_of_other_types(copy: ModelSpec, kind: torch.dtype) -> None:
     tensors["embeddings.LayerNorm.bias"][:2] = torch.tensor([float("nan"), float("-inf")])
     save_file(tensors, path)
     found = line(copy, model_files.check_finite)
-    assert "got NaN and infinity (2 of 16 numbers) in embeddings.LayerNorm.bias" in found
+    assert "NaN and infinity (2 of 16 numbers) in embeddings.LayerNorm.bias" in found
 
 
 def test_a_file_of_torchs_that_breaks_when_it_is_read(copy: ModelSpec) -> None:

@@ -115,7 +115,7 @@ def test_the_pad_token_in_a_real_place_gets_a_gradient_in_every_lane(build: Call
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (ModelSpec(name="x", folder="/no/such/folder"), "without config.json"),
+        (ModelSpec(name="x", folder="/no/such/folder"), "has no config.json"),
         (ModelSpec(name="no-such-org/no-such-model"), "model.folder=DIR"),
     ],
 )
@@ -181,7 +181,7 @@ def test_code_that_only_loading_finds_is_one_line_and_no_question(
 
 def test_a_folder_without_weights_is_one_line(build: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((build("bert") / "config.json").read_text())
-    with pytest.raises(HarnessError, match="the weights of 'empty' can be loaded"):
+    with pytest.raises(HarnessError, match="cannot load the weights of 'empty'"):
         pretrained.network(ModelSpec(name="empty", folder=str(tmp_path)), 2)
 
 
