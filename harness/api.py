@@ -184,9 +184,8 @@ def refuse_search(loaded: LoadedSweep) -> None:
     """Raise HarnessError for a file with `search:`, which `harness search` runs."""
     if loaded.sweep.search is not None:
         raise HarnessError(
-            "a sweep must have axes in place of search:", got=f"{loaded.source}, which is a search",
-            allowed="a file without search:", fix=f"use `harness search {shlex.quote(loaded.source)}`",
-        )  # fmt: skip
+            f"{loaded.source} is a search, not a sweep", fix=f"Use `harness search {shlex.quote(loaded.source)}`"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -393,9 +392,8 @@ class Results:
         curves = self.study.curves(row)
         if curves is None:
             raise HarnessError(
-                "curves are kept of finished trials", got=str(trial), allowed="a finished run with its arrays",
-                fix="look at results.runs.status",
-            )  # fmt: skip
+                f"there are no curves of {trial}: they are kept of finished trials", fix="Look at results.runs.status"
+            )
         count = len(curves.train_loss)
         steps: dict[str, Any] = {"step": range(1, count + 1), "train_loss": curves.train_loss}
         steps |= {name: values for name in ("lr", "grad_norm") if len(values := getattr(curves, name)) == count}
@@ -435,9 +433,10 @@ class Results:
         table = table[table["axis"] == axis].drop(columns="axis").reset_index(drop=True)
         if not len(table):
             raise HarnessError(
-                "a comparison must be along an axis with several values", got=f"'{axis}'",
-                allowed=", ".join(self.study.axes) or "none: the study has one recipe", fix="name one of these",
-            )  # fmt: skip
+                f"cannot compare along '{axis}', which is not an axis with several values",
+                allowed=", ".join(self.study.axes) or None,
+                fix=None if self.study.axes else "The study has one recipe",
+            )
         level = self.analysis.pooled_level
         level = level[level["axis"] == axis]
         for prefix, column in (("", "value"), ("reference_", "reference")):
@@ -460,9 +459,8 @@ class Results:
 
         if folder is None and self.folder is None:
             raise HarnessError(
-                "a report of runs that lie in no results folder needs a folder", got="none",
-                allowed="the path of a new folder", fix='for example results.report("page")',
-            )  # fmt: skip
+                'these runs lie in no results folder, so a report needs one (for example: results.report("page"))'
+            )
         target = Path(folder) if folder is not None else Path(str(self.folder)) / "report"
         return page.write(self.study, target, threshold).page
 
@@ -486,9 +484,9 @@ class Results:
 
         if len(self.study.sweeps) != 1 or self.folder is None:
             raise HarnessError(
-                "a rerun needs a sweep", got=f"{self.name}, whose runs were trained elsewhere",
-                allowed="results of harness.run or harness.open", fix="train it where it was trained",
-            )  # fmt: skip
+                f"cannot rerun {self.name}: its runs were not trained by the harness",
+                fix="Use results of harness.run or harness.open",
+            )
         chosen = expand(self.study.sweeps[0])[self._row(trial)]
         arguments = (self.study.sweeps[0], Store(self.folder), chosen, tolerance or rerun.TOLERANCE)
         if not progress:
@@ -504,9 +502,10 @@ class Results:
         if len(matching) != 1:
             listed = ", ".join(ids[row] for row in (matching or range(len(ids)))[:5])
             raise HarnessError(
-                "a trial must be named by its id, or the beginning of it", got=f"'{trial}', which {len(matching)} have",
-                allowed=f"{listed}, …", fix="take it from results.runs.trial",
-            )  # fmt: skip
+                f"{'several trials begin with' if matching else 'no trial has the id'} '{trial}'",
+                allowed=f"{listed}, …",
+                fix="Take an id from results.runs.trial",
+            )
         return matching[0]
 
     def __repr__(self) -> str:
@@ -605,9 +604,9 @@ class Plots:
         figure = makers[name](self._results.analysis)
         if figure is None:
             raise HarnessError(
-                f"the figure {name} needs runs that it can show", got=repr(self._results),
-                allowed="more runs, or such as recorded what it draws", fix="see what the report has in its place",
-            )  # fmt: skip
+                f"{self._results!r} has nothing for the figure {name} to show",
+                fix="See what the report has in its place",
+            )
         follow.show_figures()
         return figure
 

@@ -74,7 +74,7 @@ def test_a_new_sweep_is_written_and_planned(installed: Path, tmp_path: Path) -> 
         env={**os.environ, "PYTHONPATH": str(installed)}, check=False,
     )  # fmt: skip
     assert again.returncode == 2
-    assert again.stderr.startswith("harness: a new sweep needs a new name: got sweeps/reviews_lr.yaml, which exists")
+    assert again.stderr.startswith("harness: sweeps/reviews_lr.yaml exists. Choose another name.")
 
 
 def test_the_version_is_one_and_the_metadata_are_whole(installed: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 import harness
 from harness.cli import model_commands, report_commands, search_commands, start_commands, sweep_commands
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.execution import interrupts
 
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
@@ -30,22 +30,15 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except _UsageError as error:
             words = " ".join(filter(None, ("harness", ctx.invoked_subcommand)))
-            unread = HarnessError(
-                "the command line can be read",
-                got=error.format_message().rstrip("."),
-                allowed=f"what `{words} --help` lists",
-                fix="correct it",
-            )
+            unread = HarnessError(error.format_message().rstrip("."), fix=f"`{words} --help` lists what there is")
             print(f"harness: {unread}", file=sys.stderr)
             raise typer.Exit(2) from None
         except OSError as error:
             if error.filename is None:  # a broken pipe, say: no file's fault
                 raise
             unusable = HarnessError(
-                "the files of a sweep and its results can be read and written",
-                got=f"{error.filename} ({error.strerror})",
-                allowed="a folder of your own with room in it",
-                fix="free it, or name another folder with --results",
+                f"cannot read or write {error.filename}: {describe_os_error(error)}",
+                fix="Free it, make room, or name another folder with --results",
             )
             print(f"harness: {unusable}", file=sys.stderr)
             raise typer.Exit(2) from None

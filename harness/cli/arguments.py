@@ -31,9 +31,7 @@ def seconds_of(text: str) -> float:
         sum(float(part or 0) * unit for part, unit in zip(parts.groups(), (3600, 60, 1), strict=True)) if parts else 0.0
     )
     if not 0 < seconds < math.inf:
-        raise HarnessError(
-            "--time-limit is a time", got=f"'{text}'", allowed="2h, 90m, 1h30m, 30s or 1:30:00", fix="write it so"
-        )
+        raise HarnessError("--time-limit must be a time, such as 2h, 90m, 1h30m, 30s or 1:30:00", got=f"'{text}'")
     return seconds
 
 
@@ -78,10 +76,11 @@ def recipes_of_data(
     if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
         known = ", ".join(sweep_names())
         raise HarnessError(
-            "data are a task's or a sweep's, or a folder with train and dev files, or these two files",
-            got=" ".join(words),
-            allowed="; ".join(filter(None, (", ".join(glue.NAMES), known, "a path"))),
-            fix="name one of these; a task's own files stand after its name",
+            f"unknown data '{' '.join(words)}'",
+            allowed="; ".join(
+                filter(None, (", ".join(glue.NAMES), known, "a folder with train and dev files, or these two files"))
+            ),
+            fix="A task's own files stand after its name",
         )
     files = TaskFiles(train=paths[0], validation=paths[-1]) if paths else None
     changes: dict[str, object] = {} if max_length is None else {"max_length": max_length}
@@ -105,9 +104,8 @@ def one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: lis
     """The one trial that is meant; an ambiguous choice lists what matches."""
     if trial is None and seed is None and not conditions:
         raise HarnessError(
-            "a rerun names its trial", got="neither --trial nor --seed",
-            allowed="--trial ID, or --seed N --where key=value", fix=f"for example --trial {expand(sweep)[0].id}",
-        )  # fmt: skip
+            f"which trial? Neither --trial nor --seed is given (for example: --trial {expand(sweep)[0].id})"
+        )
     matching = [found for found in where(sweep, conditions, seed) if trial is None or found.id.startswith(trial)]
     exact = [found for found in matching if found.id == trial]
     matching = exact or matching
@@ -115,10 +113,10 @@ def one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: lis
         return matching[0]
     ids = ", ".join(found.id for found in matching[:30]) + (", …" if len(matching) > 30 else "")
     raise HarnessError(
-        "one trial is meant", got=f"{len(matching)} that match",
+        f"{len(matching) or 'no'} trials match, one is needed",
         allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
-        fix="add --where key=value or give --trial ID" if matching else "loosen the conditions",
-    )  # fmt: skip
+        fix="Add --where key=value or give --trial ID" if matching else "Loosen the conditions",
+    )
 
 
 def kept_models(
@@ -128,34 +126,35 @@ def kept_models(
     if (Path(run) / saved.CARD).is_file():
         if trial is not None or ensemble:
             raise HarnessError(
-                "a model's folder says it all", got="--trial or --ensemble with it", allowed="one of the two",
-                fix="leave them out, or name the sweep",
-            )  # fmt: skip
+                "--trial and --ensemble cannot be used with a model's folder", fix="Leave them out, or name the sweep"
+            )
         return [Path(run)]
     resolved, store = planned(run, profile, [], results)
     there = saved.kept(store)
     if (trial is None) == (not ensemble):
         some = ", ".join(list(there)[:10]) or f"none are kept; {_keeping(run, resolved, store, 'best')} keeps some"
         raise HarnessError(
-            "predicting names a kept trial, or a cell", got="both" if ensemble else "neither",
-            allowed=f"--trial ID or --ensemble KEY=VALUE; kept are: {some}", fix="name one",
-        )  # fmt: skip
+            "--trial and --ensemble cannot both be given"
+            if ensemble
+            else "which saved model? Neither --trial nor --ensemble is given",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; saved are: {some}",
+        )
     if trial is not None:
         return [saved.place(store, one_trial(resolved, trial, None, []).id)]
     matching = where(resolved, ensemble, option="--ensemble")
     cells = sorted({found.cell for found in matching})
     if len(cells) != 1:
         raise HarnessError(
-            "--ensemble names one cell", got=f"{len(cells)} that match",
+            f"--ensemble must match one cell, it matches {len(cells) or 'none'}",
             allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
-            fix="add --ensemble key=value" if cells else "correct it",
-        )  # fmt: skip
+            fix="Add --ensemble KEY=VALUE" if cells else None,
+        )
     members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
     if len(members) < 2:
         raise HarnessError(
-            "an ensemble has two kept seeds or more", got=f"{len(members)} of {resolved.cells[cells[0]].label}",
-            allowed="the seeds of a sweep that keeps all", fix=f"keep them: {_keeping(run, resolved, store, 'all')}",
-        )  # fmt: skip
+            f"an ensemble needs two saved seeds or more, {resolved.cells[cells[0]].label} has {len(members)}",
+            fix=f"Save them: {_keeping(run, resolved, store, 'all')}",
+        )
     absent = len(matching) - len(members)
     if absent:
         messages.print(

@@ -247,7 +247,7 @@ def pretrain(
         (objective, "objective", ("masked", "causal")), (train_tokenizer, "train-tokenizer", ("WordPiece", "BPE"))
     ):  # fmt: skip
         if value is not None and value not in allowed:
-            raise HarnessError(f"--{name} must be one of two", got=value, allowed=", ".join(allowed), fix="choose one")
+            raise HarnessError(f"--{name} must be one of {', '.join(allowed)}", got=f"'{value}'")
     from harness.pretraining import pretrain as pretraining
     from harness.pretraining.settings import Settings
 

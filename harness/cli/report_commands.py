@@ -40,10 +40,7 @@ def report(
 
     if len(names) > 2:
         raise HarnessError(
-            "a report is of one study, or of two side by side",
-            got=f"{len(names)} names",
-            allowed="one or two",
-            fix="report them two by two",
+            f"cannot report {len(names)} studies together, only one or two", fix="Report them two by two"
         )
     opened = [api.open(name, set=overrides, profile=profile, results=results) for name in names]
     study, folder = opened[0].study, Path(str(opened[0].folder))
@@ -116,29 +113,23 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
     if not any((kept := study.curves(int(row))) is not None and kept.recording for row in judged.index):
         texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
         if not study.sweeps:
-            got, fix = f"{name}, which was imported", f"`harness report {name}` says what its columns allow"
+            got, fix = f"{name} was imported", f"`harness report {name}` says what its columns allow"
         elif not texts:
-            got, fix = f"{name}, a token task, which nothing is recorded of", "see its report"
+            got, fix = f"{name} is a token task, of which nothing is recorded", "See its report"
         elif judged.empty:
             words = sweep_words(given, study.sweeps[0], Store(folder)) or "the command that began it"
-            got, fix = f"0 finished runs of {name}", f"`{words}` trains what is missing"
+            got, fix = f"{name} has no finished runs", f"`{words}` trains what is missing"
         else:
             got = f"{count_noun(len(judged), 'finished run')} of {name}, none recorded"
-            fix = "train them again in another --results folder; their results will be the same"
-        raise HarnessError(
-            "a diagnosis reads what was recorded while runs trained",
-            got=got,
-            allowed="runs of a sweep without `record: off`, trained by this version",
-            fix=fix,
-        )
+            fix = "Train them again in another --results folder; their results will be the same"
+        raise HarnessError(f"nothing to diagnose: {got}", fix=fix)
     failed = int((judged["outcome"] == "failed").sum())
     if failed in (0, len(judged)):
         raise HarnessError(
-            "a diagnosis tells failed runs from others",
-            got=f"{count_noun(len(judged), 'finished run')} of {name}, {'all' if failed else 'none'} of them failed",
-            allowed="a sweep with both",
-            fix="add a recipe that "
-            + ("holds, as a smaller lr" if failed else "fails, as a larger lr; there is nothing to explain here"),
+            f"nothing to explain: {count_noun(len(judged), 'finished run')} of {name}, "
+            f"{'all' if failed else 'none'} of them failed",
+            fix="Add a recipe that "
+            + ("does not fail, such as a smaller lr" if failed else "fails, such as a larger lr"),
         )
 
 
@@ -234,10 +225,7 @@ def import_runs(
     from harness.records.importing.runs import import_runs as read_and_write
 
     if named_sweep(name) is not None:
-        raise HarnessError(
-            "an import must not have the name of a sweep", got=f"{name}",
-            allowed="a name that no sweep has", fix="choose another --as",
-        )  # fmt: skip
+        raise HarnessError(f"--as {name} is the name of a sweep", fix="Choose another")
     options = ImportOptions(
         sources=tuple(files), seed=seed, metric=metric, name=name, cell=tuple(cell), where=tuple(conditions),
         majority=majority, higher_is_better=higher_is_better, nan=nan, aggregate=aggregate, seeds=seeds,

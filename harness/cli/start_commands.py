@@ -22,14 +22,14 @@ def init(
     """Write sweeps/NAME.yaml, a commented sweep that trains as it is, to put your own data and model into."""
     if not re.fullmatch(r"[\w][\w.-]*", name, re.ASCII) or name.endswith((".yaml", ".yml")):
         raise HarnessError(
-            "the name of a sweep must be letters, digits, '_', '-' and '.'", got=f"'{name}'",
-            allowed="for example reviews_lr", fix="choose such a name; .yaml is added to it",
-        )  # fmt: skip
+            "the name of a sweep must be letters, digits, '_', '-' and '.', such as reviews_lr",
+            got=f"'{name}'",
+            fix="Leave .yaml out: it is added" if name.endswith((".yaml", ".yml")) else None,
+        )
     path = Path("sweeps") / f"{name}.yaml"
     if path.exists() or (SHIPPED / path.name).exists():
-        which = f"{path}, which exists" if path.exists() else f"'{name}', which is a shipped sweep"
         raise HarnessError(
-            "a new sweep needs a new name", got=which, allowed="a name that is free", fix="choose another"
+            f"{path} exists" if path.exists() else f"'{name}' is a shipped sweep", fix="Choose another name"
         )
     path.parent.mkdir(exist_ok=True)
     path.write_text(_TEMPLATE.read_text(encoding="utf-8").replace("NAME", name), encoding="utf-8")

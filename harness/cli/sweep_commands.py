@@ -230,9 +230,7 @@ def status(
     from harness.analysis import status as standing
 
     if watch and as_json:
-        raise HarnessError(
-            "--json and --watch exclude each other", got="both", allowed="one of the two", fix="leave one out"
-        )
+        raise HarnessError("--json and --watch cannot be used together", fix="Leave one out")
     resolved, store = planned(sweep, profile, [], results)
     look = standing.Watch(resolved, store).look
     if as_json:
@@ -349,9 +347,8 @@ def verify(
     hub.trust_remote_code(trust_remote_code)
     if seed is not None and retrain is None:
         raise HarnessError(
-            "--seed needs --retrain, whose draw it seeds", got="--seed alone",
-            allowed="--retrain K --seed S", fix="add --retrain or leave --seed out",
-        )  # fmt: skip
+            "--seed requires --retrain: it draws what is trained again", fix="Add --retrain K or leave --seed out"
+        )
     resolved, store = planned_to_verify(sweep, profile, results)
     out = Console(highlight=False)
     messages = Console(highlight=False, stderr=as_json)

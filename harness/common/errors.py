@@ -31,8 +31,6 @@ class HarnessError(ValueError):
 
 def _one_line(problem: str, got: str | None, allowed: str | None, fix: str | None) -> str:
     """`problem (got x). Allowed: y. Fix.`; a single sentence has no full stop."""
-    if got is not None and allowed is not None and fix and fix[0].islower():  # a message of the old form
-        return " ".join(f"{problem}: got {got}; allowed: {allowed}; {fix}".split())
     sentences = [problem if got is None else f"{problem} (got {got})"]
     sentences += [] if allowed is None else [f"Allowed: {allowed}"]
     sentences += [] if fix is None else [fix]

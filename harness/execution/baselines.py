@@ -41,10 +41,10 @@ def check(sweep: Sweep) -> None:
             if not metrics.counts(raw.metric):
                 regression = metrics.is_regression(raw.metric)
                 raise HarnessError(
-                    f"the baseline {name} answers classes",
-                    got=f"the task {spec.name}, {'a regression' if regression else 'of tokens'} ({raw.metric})",
-                    allowed=f"baselines: [majority], which {'predicts the mean' if regression else 'answers O'} there",
-                    fix=f"leave {name} out",
+                    f"the baseline {name} requires a task with classes",
+                    got=f"{spec.name}, {'a regression' if regression else 'a token task'} ({raw.metric})",
+                    fix=f"Leave {name} out; the baseline majority "
+                    f"{'predicts the mean' if regression else 'answers O'} there",
                 )
             if words.japanese(raw.train.texts):
                 words.check_mecab(spec.name, "another baseline")

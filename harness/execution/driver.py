@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.common import tested_versions
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import write_json
 from harness.common.text import count_noun, last_line, show
 from harness.config.recipe import Recipe
@@ -209,8 +209,7 @@ def _matching(sweep: Sweep, only: Sequence[str]) -> tuple[Trial, ...]:
         ]
         seeds = [seeds.seed for seeds in sweep.seeds]
         raise HarnessError(
-            "--only leaves trials of the plan",
-            got=f"{' '.join(only)}, which none of them has",
+            f"--only {' '.join(only)} matches no trial of the plan",
             allowed="; ".join([*axes, f"seed {min(seeds)} to {max(seeds)}"]),
             fix="`harness plan` shows the cells",
         )
@@ -248,10 +247,8 @@ def _refuse_unlocked(store: Store) -> None:
         except FileNotFoundError:  # it ended
             return
         raise HarnessError(
-            "one sweep at a time writes to a results folder",
-            got=f"{store.folder}, in which a sweep lives on {host}",
-            allowed="a folder that no living sweep writes to",
-            fix="wait for it, stop it, or name another --results folder",
+            f"{store.folder} is in use by a sweep on {host}",
+            fix="Wait for it, stop it, or name another --results folder",
         )
 
 
@@ -641,7 +638,7 @@ def _written(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise
     except OSError as error:
-        raise _no_room(f"{error.filename or path} ({error.strerror})") from error
+        raise _no_room(f"{error.filename or path}: {describe_os_error(error)}") from error
 
 
 @contextmanager
@@ -652,12 +649,10 @@ def _weights_written() -> Iterator[None]:
         raise _no_room(str(error)) from error
 
 
-def _no_room(got: str) -> HarnessError:
+def _no_room(problem: str) -> HarnessError:
     return HarnessError(
-        "the results can be written",
-        got=got,
-        allowed="a folder of your own with room in it",
-        fix="make room: what was trained before is kept, and the same command goes on",
+        f"cannot write the results: {problem}",
+        fix="Make room and re-run the same command to resume: what was trained before is kept",
     )
 
 
@@ -689,8 +684,6 @@ def _same_inputs(record: Record, known: dict[tuple[str, str], str]) -> None:
     for (kind, name), digest in _inputs_of(record).items():
         if known.setdefault((kind, name), digest) != digest:
             raise HarnessError(
-                f"the {kind} of a started sweep stay the same",
-                got=f"other {kind} under the name '{name}'",
-                allowed="what the finished trials began with, on every machine",
-                fix="restore them, or name another folder with --results",
+                f"the {kind} '{name}' are not those that the finished trials began with",
+                fix="Restore them, on every machine, or name another folder with --results",
             )

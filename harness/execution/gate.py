@@ -31,10 +31,8 @@ def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) ->
     change = orphaning_change(old, sweep, trained)
     if change is not None:
         raise HarnessError(
-            "an edited sweep keeps its trained trials",
-            got=f"a sweep without {change}, which trained trials in {store.folder} have",
-            allowed="adding values and seeds",
-            fix="put it back, or name another folder with --results",
+            f"the edited sweep has no {change}, which trained trials in {store.folder} have",
+            fix="Put it back (values and seeds may be added), or name another folder with --results",
         )
 
 
@@ -107,18 +105,14 @@ class _Started:
             digest = augmentation.check(recipe, raw)
             if recipe.synonyms and self.words.get(recipe.synonyms.name, digest) != digest:
                 raise HarnessError(
-                    "the synonyms of a started sweep stay the same",
-                    got=f"other words under the name '{recipe.synonyms.name}'",
-                    allowed="the list that the finished trials were trained with",
-                    fix="restore it, or give the new list another name",
+                    f"the synonyms '{recipe.synonyms.name}' are not those that the finished trials were trained with",
+                    fix="Restore the list, or give the new one another name",
                 )
         name = recipes[0].task.name
         if name in self.data and self.data[name][0] != raw.sha256:
             raise HarnessError(
-                "the data of a started sweep stay the same",
-                got=f"other examples than {self.data[name][1]} had",
-                allowed="the same texts and labels in the same order",
-                fix="restore them, or name another folder with --results",
+                f"the data of '{name}' are not those that {self.data[name][1]} was trained with",
+                fix="Restore the same texts and labels in the same order, or name another folder with --results",
             )
 
 

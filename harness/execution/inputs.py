@@ -34,10 +34,8 @@ def check_architectures(recipes: Sequence[Recipe]) -> None:
         # transformers masks its attention, in bf16 under autocast, with the least number of float32: an overflow.
         if recipe.precision == "bf16" and model_shape.family(recipe.model) == "deberta":
             raise HarnessError(
-                "DeBERTa's first version is not trained in bf16",
-                got=f"precision bf16 with {recipe.model.name}",
-                allowed="float32 or tf32 with it",
-                fix="change precision, or take a later version",
+                f"{recipe.model.name} (DeBERTa's first version) cannot be trained with precision: bf16",
+                fix="Use float32 or tf32, or a later version",
             )
 
 

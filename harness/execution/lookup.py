@@ -44,10 +44,10 @@ def sweep_file(sweep: str) -> Path:
     if path is None:
         close = difflib.get_close_matches(sweep, sweep_names(), n=1)
         raise HarnessError(
-            "a sweep must be a name in sweeps/, a shipped one or a path to a YAML file", got=f"'{sweep}'",
-            allowed=", ".join(sweep_names()),
-            fix=f"did you mean '{close[0]}'?" if close else f"begin one with `harness init {shlex.quote(sweep)}`",
-        )  # fmt: skip
+            f"unknown sweep '{sweep}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
+            allowed=f"{', '.join(sweep_names())}, or a path to a YAML file",
+            fix=None if close else f"`harness init {shlex.quote(sweep)}` begins a new one",
+        )
     return path
 
 
@@ -63,12 +63,7 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
         store = Store(Path(sweep))
         kept = store.load_plan()
         if kept is None:
-            raise HarnessError(
-                "a results folder has a plan.json",
-                got=sweep,
-                allowed="results/<sweep>@<profile>",
-                fix="name that folder",
-            )
+            raise HarnessError(f"{sweep} has no plan.json", fix="Name a results folder, results/<sweep>@<profile>")
         return kept, store
     path = sweep_file(sweep)
     if profile is None:  # the profile that was run, rather than the one this machine would choose
@@ -81,17 +76,17 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
             profile = plans[0][0].profile
         if len(plans) > 1:
             raise HarnessError(
-                f"one profile of {path.stem} is meant", got="none named, and several were run",
-                allowed=", ".join(plan.profile for plan, _ in plans), fix="name one with --profile",
-            )  # fmt: skip
+                f"several profiles of {path.stem} have results: {', '.join(plan.profile for plan, _ in plans)}",
+                fix="Name one with --profile",
+            )
     resolved, _ = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     kept = None if overrides else store.load_plan()
     if kept is None and resolved.search is not None:
         raise HarnessError(
-            "a search has trials once it was begun", got=f"{path.name}, of which {store.folder} has none",
-            allowed="a search that was begun, without --set", fix=f"`harness search {sweep}` begins it",
-        )  # fmt: skip
+            f"{path.name} is a search that has not begun: {store.folder} has no trials",
+            fix=f"`harness search {sweep}` begins it (without --set)",
+        )
     return kept or resolved, store
 
 

@@ -35,10 +35,8 @@ def plane(
     height = float(np.linalg.norm(rest))
     if height <= 1e-6 * max(length, float(np.linalg.norm(other))):
         raise HarnessError(
-            "a plane goes through three points that are on no line",
-            got="two trials whose weights lie on one line with the pretrained ones",
-            allowed="two different trials",
-            fix="name another one",
+            "the weights of the two trials lie on one line with the pretrained ones, which spans no plane",
+            fix="Name another trial",
         )
     across = rest / height
     places = np.array([[0.0, 0.0], [length, 0.0], [float(other @ along), height]])
@@ -65,10 +63,9 @@ def compute(
     trials = [_trial(sweep, name) for name in ids]
     if trials[0].cell != trials[1].cell or trials[0].id == trials[1].id:
         raise HarnessError(
-            "a surface is of two trials of one cell",
+            "a loss surface needs two different trials of one cell",
             got=f"{ids[0]} and {ids[1]}",
-            allowed="two ids that differ in the seed alone",
-            fix="name two of one cell, as a failed and a successful one",
+            fix="Name two ids that differ in the seed only, such as a failed and a successful one",
         )
     for one in trials:
         _check_inputs(store, one)
@@ -115,10 +112,10 @@ def _check_inputs(store: Store, trial: Trial) -> None:
     for name, (then, now) in here.items():
         if then not in (None, now):
             raise HarnessError(
-                "a surface is over what its trials were trained with",
-                got=f"another {name} than {trial.id} had" if name == "tokenizer" else f"other {name} than its record's",
-                allowed="the same data, tokenizer and pretrained weights",
-                fix="restore them",
+                f"{trial.id} was trained with another {name} than there is now"
+                if name == "tokenizer"
+                else f"{trial.id} was trained with other {name} than there are now",
+                fix="Restore the data, tokenizer and pretrained weights",
             )
 
 
@@ -126,9 +123,4 @@ def _trial(sweep: Sweep, name: str) -> Trial:
     for trial in expand(sweep):
         if trial.id == name:
             return trial
-    raise HarnessError(
-        "--surface names two trials of the sweep",
-        got=name,
-        allowed="ids as in the report's table of runs",
-        fix="copy them from there",
-    )
+    raise HarnessError(f"the sweep has no trial {name} (--surface)", fix="Copy two ids from the report's table of runs")

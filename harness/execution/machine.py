@@ -61,10 +61,8 @@ def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
             continue
         return profile.name, "; ".join(why) or "the largest this machine can run"
     raise HarnessError(
-        "one of the profiles can run here",
-        got="; ".join(why),
-        allowed=", ".join(p.name for p in found),
-        fix="name one with --profile to see what it lacks",
+        f"this machine can run no profile of {path.name}: {'; '.join(why)}",
+        fix="Name one with --profile to see what it lacks",
     )
 
 

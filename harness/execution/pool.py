@@ -49,7 +49,7 @@ class Done:
     def refused(self) -> HarnessError | None:
         """Why the pack's model can't be trained here or anywhere; None where that was not the error."""
         found = None if self.error is None else REFUSED.search(self.error)
-        return found and HarnessError(**found.groupdict())
+        return found and HarnessError(found[1])
 
 
 @dataclass(frozen=True)

@@ -165,10 +165,9 @@ def _refuse_silent(address: str | None) -> None:
 
 def _unreachable(address: str | None, why: str) -> HarnessError:
     return HarnessError(
-        "the Ray cluster can be reached",
-        got=f"{address}: {why}",
+        f"cannot reach the Ray cluster at {address}: {why}",
         allowed="auto or host:port of a running cluster",
-        fix="start it with `ray start --head`",
+        fix="Start it with `ray start --head`",
     )
 
 
@@ -217,10 +216,9 @@ def refuse_too_many(workers: int | None, devices: int, number: float, kind: str,
     if devices < 1 or (workers or 1) > devices:
         what = "GPUs" if kind == "GPU" else f"cores at {count_noun(threads, 'thread')} a worker"
         raise HarnessError(
-            "each worker has a device of its own",
-            got=f"{count_noun(workers or 1, 'worker')} for {int(number)} {what}",
-            allowed=f"1 to {devices}",
-            fix="lower --workers or --threads",
+            f"cannot run {count_noun(workers or 1, 'worker')} on {int(number)} {what}"
+            + (f": at most {devices}" if devices > 0 else ""),
+            fix="Lower --workers or --threads",
         )
 
 
@@ -383,12 +381,11 @@ class RayPool:
                 return
             late = passed > (limit if self.coming else _PLACED_SECONDS)
             if not self.idle and (late or (self.refused and not self.coming)):
+                none = f"none started within {passed:.0f} s; of {self._has(self.kind):g} {self.kind} {free:g} are free"
                 raise HarnessError(
-                    "the cluster has room for a worker",
-                    got=self.refused
-                    or f"none within {passed:.0f} s: {self._has(self.kind):g} {self.kind}, of which {free:g} free",
-                    allowed=f"{self.need:g} {self.kind} of one node that no other job holds",
-                    fix="see `ray status`; free some, add a node, or lower --threads",
+                    f"the cluster has no room for a worker: {self.refused or none}",
+                    fix=f"A worker needs {self.need:g} {self.kind} of one node that no other job holds: see `ray "
+                    "status`, free some, add a node, or lower --threads",
                 )
             if self.coming:
                 self.ray.wait(list(self.coming), num_returns=1, timeout=0.5)
@@ -449,10 +446,9 @@ class RayPool:
             self.news.append(f"no worker is left{why}: waiting up to {_minutes(self.hang_minutes)} for one")
         if now - self.alone > self.hang_minutes * 60:
             raise HarnessError(
-                "a sweep has a worker",
-                got=self.refused or f"none for {_minutes(self.hang_minutes)}",
-                allowed=f"a node with {self.need:g} {self.kind} that no other job holds",
-                fix="add one with `ray start --address=…`: the same command goes on",
+                f"no worker is left: {self.refused or f'none for {_minutes(self.hang_minutes)}'}",
+                fix=f"Add a node with {self.need:g} {self.kind} by `ray start --address=…` and re-run the same "
+                "command to resume",
             )
 
     # -------------------------------------------------------------------------------------------------- the packs

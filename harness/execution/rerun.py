@@ -58,10 +58,8 @@ def rerun(
     if record is None or record.measured is None or record.environment is None:
         state = "crashed" if record else "missing"
         raise HarnessError(
-            "a rerun compares with a finished trial",
-            got=f"{trial.id}, which is {state}",
-            allowed="a trial with a record and a result",
-            fix="train it with `harness sweep`" + (" --retry-crashed" if record else ""),
+            f"cannot rerun {trial.id}, which is {state}: there is no result to compare with",
+            fix="Train it with `harness sweep`" + (" --retry-crashed" if record else ""),
         )
     device = "cuda" if machine.detect_hardware().gpus and record.environment.device.startswith("cuda") else "cpu"
     compiled = step_compilation.is_compiled(record)

@@ -64,10 +64,8 @@ def unpacked(digest: str, fetch: Callable[[], Files]) -> Path:
     home.mkdir(mode=0o700, exist_ok=True)
     if home.is_symlink() or home.stat().st_uid != os.getuid():
         raise HarnessError(
-            "shipped files go to a folder of one's own",
-            got=f"{home}, which belongs to somebody else",
-            allowed="a folder that this user made",
-            fix="remove it on that node, or set TMPDIR there",
+            f"cannot write shipped files to {home}: the folder belongs to somebody else",
+            fix="Remove it on that node, or set TMPDIR there",
         )
     folder = home / digest
     with (home / f".{digest}.lock").open("w") as lock:

@@ -36,11 +36,9 @@ def chosen(records: Iterable[Record], asked: bool | None) -> bool:
         return with_it > without
     if other := without if asked else with_it:
         raise HarnessError(
-            "all trials of a sweep are trained with compiled steps or all without, as the last bits differ",
-            got=f"{'--compile' if asked else '--no-compile'}, and {count_noun(other, 'trial')} trained "
-            f"{'without' if asked else 'with'} it",
-            allowed="the way the sweep was begun",
-            fix=f"leave out {'--compile' if asked else '--no-compile'}, or name another folder with --results",
+            f"{'--compile' if asked else '--no-compile'} cannot be mixed: {count_noun(other, 'trial')} of this "
+            f"sweep were trained {'without' if asked else 'with'} compiled steps, and the last bits differ",
+            fix=f"Leave out {'--compile' if asked else '--no-compile'}, or name another folder with --results",
         )
     return asked
 

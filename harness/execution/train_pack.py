@@ -33,11 +33,7 @@ Result = tuple[Record, Curves | None]
 NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|STATUS_ALLOC_FAILED")
 
 
-REFUSED = re.compile(
-    r"^(?:[\w.]+\.)?ModelRefusedError: "
-    r"(?P<rule>.+?): got (?P<got>.+?); allowed: (?P<allowed>.+?); (?P<fix>.+)$",
-    re.MULTILINE,
-)
+REFUSED = re.compile(r"^(?:[\w.]+\.)?ModelRefusedError: (.+)$", re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------------- one path to train a pack

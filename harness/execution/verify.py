@@ -100,10 +100,8 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     """
     if not store.folder.is_dir():
         raise HarnessError(
-            "verify reads a results folder",
-            got=f"{store.folder}, which is not there",
-            allowed="the folder of a sweep that was begun",
-            fix="train it with `harness sweep`, or name another --results folder",
+            f"there is no results folder {store.folder}",
+            fix="Train the sweep with `harness sweep`, or name another --results folder",
         )
     plan = plan_of(store)[1]
     problems, notes = [plan] if plan else [], []

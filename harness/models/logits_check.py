@@ -29,7 +29,7 @@ _SHORT, _LONG, _PADDED, _BEYOND = (9, 5), 24, 3, 8
 # A wider window is narrowed for the check alone, in both calls, so that it takes no more than a moment.
 _WIDEST, _NARROW = 300, 16
 _WINDOWS = ("sliding_window", "local_attention", "window_size", "attention_chunk_size")
-_FIX = "use another model; the README lists the families that are tested"
+_FIX = "Use another model; the README lists the families that are tested"
 # What a method puts in changes no logit before training; the others begin near the network, or with a prompt.
 UNCHANGED = ("full", "head", "top_layers", "bitfit", "lora", "ia3")
 
@@ -75,9 +75,7 @@ def reference(network: LogitsComparison) -> Reference:
     except Exception as error:
         raise _refused(
             network.module,
-            "transformers' own code can run the model",
-            f"which fails on short texts ({_reason(error)})",
-            "models that transformers runs",
+            f"transformers' own code fails on short texts ({_reason(error)})",
         ) from error
 
 
@@ -95,9 +93,8 @@ def check(network: LogitsComparison, found: Reference) -> LogitsCheck:
     except Exception as error:
         raise _refused(
             network.module,
-            "the model's code can be trained in lanes",
-            f"whose code fails under torch.vmap ({_reason(error)})",
-            "code that neither branches on the values it computes nor draws random numbers",
+            f"its code fails under torch.vmap ({_reason(error)}), as code does that branches on the values it computes "
+            "or draws random numbers",
         ) from error
     if difference > TOLERANCE:
         raise _differing(network, found, difference)
@@ -109,21 +106,18 @@ def check(network: LogitsComparison, found: Reference) -> LogitsCheck:
 
 def _differing(network: LogitsComparison, found: Reference, difference: float) -> ModelRefusedError:
     """The refusal of a network whose logits differ: padding's fault where transformers' own differ with it."""
-    allowed = f"differences up to {TOLERANCE:.0e}, which is rounding"
     with suppress(Exception):  # it has run before
         padded = max(_difference(found, _plain(network, [text], _PADDED), [text]) for text in found.texts)
         if padded > TOLERANCE:
             return _refused(
                 network.module,
-                "a text's logits do not depend on the padding behind it",
-                f"which reads padding: with it, transformers' own logits differ by {padded:.1e} of the largest",
-                allowed,
+                f"a text's logits depend on the padding behind it: transformers' own differ by {padded:.1e} of the "
+                f"largest, more than {TOLERANCE:g}",
             )
     return _refused(
         network.module,
-        "in lanes the model gives the logits that transformers' own call gives",
-        f"whose logits differ by up to {difference:.1e} of the largest",
-        allowed,
+        f"in lanes its logits differ from those of transformers' own call by up to {difference:.1e} of the largest, "
+        f"more than {TOLERANCE:g}",
     )
 
 
@@ -295,6 +289,5 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {line.partition('. ')[0]}"[:160] if line else type(error).__name__
 
 
-def _refused(module: Any, rule: str, got: str, allowed: str) -> ModelRefusedError:
-    kind = module.config.model_type
-    return ModelRefusedError(rule, got=f"the family '{kind}', {got}", allowed=allowed, fix=_FIX)
+def _refused(module: Any, problem: str) -> ModelRefusedError:
+    return ModelRefusedError(f"models of the type '{module.config.model_type}' cannot be trained: {problem}", fix=_FIX)

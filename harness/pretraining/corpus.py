@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 
 Kind = Literal["WordPiece", "BPE"]
 Documents = Iterator[tuple[str, ...]]  # the sentences of one document after the other
@@ -85,7 +85,7 @@ def sources(paths: Sequence[Path]) -> tuple[TextSource, ...]:
                     digest.update(block)
                     size += len(block)
         except OSError as error:
-            _unreadable(path, error.strerror or type(error).__name__)
+            _unreadable(path, describe_os_error(error))
         if not size:
             _unreadable(path, "it is empty")
         found.append(TextSource(str(path), digest.hexdigest()))
@@ -103,9 +103,9 @@ def documents(path: Path, column: str | None = None) -> Documents:
     if suffix not in (".jsonl", ".tsv", ".csv"):
         if column is not None:
             raise HarnessError(
-                "a column is one of a table", got=f"--column {column} and {path}",
-                allowed=".jsonl, .tsv and .csv files", fix="leave --column out, or rename the file",
-            )  # fmt: skip
+                f"--column {column} cannot be used with {path}, which is not a .jsonl, .tsv or .csv file",
+                fix="Leave --column out, or rename the file",
+            )
         yield from _between_blank_lines(_lines(path))
         return
     column = "text" if column is None else column
@@ -126,13 +126,11 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                problem = f"byte 0x{line[error.start]:02x} in line {number}"
+                problem = f"not UTF-8 text: byte 0x{line[error.start]:02x}"
             if len(line) == _LONGEST_LINE:
-                problem = f"line {number} of {_LONGEST_LINE >> 20} MiB or more"
+                problem = f"a line of {_LONGEST_LINE >> 20} MiB or more"
             if problem:
-                raise HarnessError(
-                    f"texts are UTF-8, in lines ({path})", got=problem, allowed="UTF-8", fix="convert it"
-                )
+                raise HarnessError(f"{path}, line {number}: {problem}", fix="Convert the file to UTF-8 text in lines")
             yield text
 
 
@@ -157,7 +155,7 @@ def _of_objects(path: Path, column: str) -> Iterator[str]:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            _no_table(path, f"line {number} is no JSON object", column)
+            _no_table(path, f"line {number} is not a JSON object", column)
         text = value.get(column)
         if not isinstance(text, str):
             _no_table(path, f"line {number} has {', '.join(map(repr, value)) or 'no key'}", column)
@@ -186,16 +184,14 @@ def _of_rows(path: Path, column: str, suffix: str) -> Iterator[str]:
 
 def _unreadable(path: Path, why: str) -> NoReturn:
     raise HarnessError(
-        "a file of texts can be read", got=f"{path} ({why})", allowed="UTF-8 text, one sentence a line, or a table",
-        fix="check --texts; relative paths start at the working directory",
-    )  # fmt: skip
+        f"cannot read the texts {path}: {why}", fix="Check --texts; relative paths start at the working directory"
+    )
 
 
-def _no_table(path: Path, got: str, column: str) -> NoReturn:
+def _no_table(path: Path, problem: str, column: str) -> NoReturn:
     raise HarnessError(
-        f"every row of a table has its text ({path})", got=got, allowed=f"text in column '{column}'",
-        fix="name the column with --column, or mend the file",
-    )  # fmt: skip
+        f"{path}: {problem}, no text in column '{column}'", fix="Name the column with --column, or correct the file"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- tokenizer
@@ -213,10 +209,7 @@ def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causa
     specials = _CAUSAL_SPECIALS if causal else _MASKED_SPECIALS
     least = len(specials) + (256 if kind == "BPE" else 64)
     if size < least:
-        raise HarnessError(
-            f"a {kind} vocabulary has room for its alphabet", got=f"--vocab-size {size}",
-            allowed=f"{least} or more", fix="give a larger --vocab-size",
-        )  # fmt: skip
+        raise HarnessError(f"--vocab-size must be >= {least}, to leave room for the alphabet of {kind}", got=size)
 
     def sentences() -> Iterator[str]:
         return (sentence for document in texts() for sentence in document)
@@ -300,16 +293,14 @@ def encode(
     unknown, tokens = writer.unknown, writer.tokens
     if not len(train):
         raise HarnessError(
-            "there are sentences to train on", got=f"none, and {len(kept)} held out", allowed="one or more",
-            fix="give more --texts, or a smaller --held-out",
-        )  # fmt: skip
+            f"no sentences to train on: {len(kept)} are held out", fix="Give more --texts, or a smaller --held-out"
+        )
     if unknown > _MOST_UNKNOWN * tokens:
         raise HarnessError(
-            "the tokenizer knows most of the texts", got=f"{unknown / tokens:.0%} unknown tokens",
-            allowed=f"at most {_MOST_UNKNOWN:.0%}",
-            fix="train one on them (--train-tokenizer WordPiece or BPE, a larger --vocab-size), or go on --from "
-            "another model",
-        )  # fmt: skip
+            f"{unknown / tokens:.0%} of the tokens are unknown to the tokenizer, more than {_MOST_UNKNOWN:.0%}",
+            fix="Train one on the texts (--train-tokenizer WordPiece or BPE, a larger --vocab-size), or use "
+            "another model with --from",
+        )
     return Corpus(train, kept, unknown / tokens)
 
 
@@ -328,9 +319,10 @@ class _TokenWriter:
         self._continuing = [number for token, number in tokenizer.get_vocab().items() if token.startswith("##")]
         if words and not (tokenizer.is_fast or self._continuing):
             raise HarnessError(
-                "whole words are masked where the tokenizer tells them", got="a slow one without ## tokens",
-                allowed="a fast tokenizer, or WordPiece", fix="leave --whole-word out",
-            )  # fmt: skip
+                "--whole-word requires a fast tokenizer, or a WordPiece one",
+                got="a slow one without ## tokens",
+                fix="Leave --whole-word out",
+            )
         self._waiting: list[tuple[str, int, bool]] = []
 
     def add(self, sentence: str, document: int, held_out: bool) -> None:

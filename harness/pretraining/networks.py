@@ -182,10 +182,9 @@ def config_of(given: str) -> Any:
         configured, weights = ((place / "config.json").is_file(), any((place / name).is_file() for name in _WEIGHTS))
         if not (configured and weights):
             raise HarnessError(
-                "a model to go on from is a folder with its configuration and weights",
-                got=f"{given} without {'weights' if configured else 'config.json'}",
+                f"{given} has no {'weights' if configured else 'config.json'}",
                 allowed=f"a folder with config.json and {_WEIGHTS[0]} or {_WEIGHTS[2]}",
-                fix="name one written by save_pretrained, or leave --from out to begin from scratch",
+                fix="Name one written by save_pretrained, or leave --from out to begin from scratch",
             )
     hub.check_model(spec)
     hub.prepare()
@@ -207,10 +206,9 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
     config, place = config_of(given), hub.location(spec_of(given))
     if pairs and config.model_type != "bert":
         raise HarnessError(
-            "next-sentence prediction needs a head for it",
-            got=f"{given}, of the kind '{config.model_type}'",
-            allowed="models of the kind 'bert'",
-            fix="leave --next-sentence out",
+            "--next-sentence requires a model of the type 'bert'",
+            got=f"{given} of the type '{config.model_type}'",
+            fix="Leave --next-sentence out",
         )
     known: Any = AutoModelForCausalLM if causal else BertForPreTraining if pairs else AutoModelForMaskedLM
     was = logging.get_verbosity()
@@ -237,10 +235,9 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
         network.config.use_cache = False
         if _looks_ahead(network):
             raise HarnessError(
-                "a causal language model sees no later token",
-                got=f"{given}, of the kind '{config.model_type}', which does",
-                allowed="a decoder, such as GPT-2",
-                fix="leave --objective causal out, or name another --from",
+                f"{given} cannot be trained with --objective causal: a model of the type '{config.model_type}' "
+                "sees later tokens",
+                fix="Leave --objective causal out, or name a decoder such as GPT-2 with --from",
             )
     return network, missing
 
@@ -261,10 +258,9 @@ def tokenizer_of(given: str) -> Any:
 def _unloadable(given: str, error: Exception) -> HarnessError:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return HarnessError(
-        "a model to go on from can be loaded as a language model",
-        got=f"{given}: {reason[:200]}",
-        allowed="a folder written by save_pretrained, of a kind that transformers knows for this --objective",
-        fix="name another --from, or another --objective",
+        f"cannot load {given} as a language model: {reason[:200].rstrip('.')}",
+        allowed="a folder written by save_pretrained, of a type that transformers knows for this --objective",
+        fix="Name another --from, or another --objective",
     )
 
 
@@ -280,15 +276,16 @@ def frame_of(tokenizer: Any, causal: bool) -> Frame:
         start = next((one for one in starts if one is not None), None)
         if end is None or start is None:
             raise HarnessError(
-                "causal language modelling needs a token for the end of a text", got="a tokenizer without one",
-                allowed="an eos_token or a sep_token", fix="go on --from another model, or --train-tokenizer",
-            )  # fmt: skip
+                "the tokenizer has no token for the end of a text (eos_token or sep_token), which --objective "
+                "causal requires",
+                fix="Use another model with --from, or --train-tokenizer",
+            )
         return Frame((start,), (), (end,), end if padding is None else padding)
     if tokenizer.mask_token_id is None or padding is None:
         raise HarnessError(
-            "masked language modelling needs a mask token and a padding token", got="a tokenizer without them",
-            allowed="an encoder's tokenizer, such as BERT's", fix="use --objective causal, or another model",
-        )  # fmt: skip
+            "the tokenizer has no mask token or no padding token, which masked language modelling requires",
+            fix="Use --objective causal, or an encoder such as BERT",
+        )
     probe = tokenizer("a", add_special_tokens=False)["input_ids"]
     one, two = tokenizer("a")["input_ids"], tokenizer("a", "a")["input_ids"]
     count = len(probe)

@@ -22,6 +22,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
+from harness.common.text import count_noun
 from harness.data.embedded.language import SPECIAL_TOKENS, VOCABULARY, dataset, pretraining_pairs
 from harness.models import pretrained
 from harness.pretraining import corpus, networks, objectives, page
@@ -156,9 +157,8 @@ def _own(settings: Settings, scratch: Path) -> _Job:
     around = len(frame.before + frame.after) + (len(frame.between) if settings.next_sentence else 0)
     if longest <= around + 1:
         raise PretrainError(
-            "a row has room for more than its special tokens", got=f"{longest} tokens", allowed=f"{around + 2} or more",
-            fix="give a larger --max-length",
-        )  # fmt: skip
+            f"--max-length must be >= {around + 2}, to leave room beside the special tokens", got=longest
+        )
     found = corpus.encode(
         texts, tokenizer, room=longest - around, held_out=settings.share, by_document=settings.next_sentence,
         words=settings.whole_words, scratch=scratch,
@@ -168,10 +168,11 @@ def _own(settings: Settings, scratch: Path) -> _Job:
     if settings.next_sentence:
         if not len(found.train.followed()):
             raise PretrainError(
-                "a next sentence is of the same document, and any other of another document",
-                got=f"{len(found.train)} sentences in {len(set(found.train.document.tolist()))} documents",
-                allowed="two documents or more, of several sentences, with blank lines between them",
-                fix="leave --next-sentence out",
+                "--next-sentence requires two documents or more, each of several sentences, with blank lines "
+                "between them",
+                got=f"{count_noun(len(found.train), 'sentence')} in "
+                f"{count_noun(len(set(found.train.document.tolist())), 'document')}",
+                fix="Leave --next-sentence out",
             )
         train, held_out = (Pairs(part, part.followed(), frame, longest) for part in (found.train, found.held_out))
         sides = (train, held_out)
@@ -206,9 +207,8 @@ def _longest(settings: Settings) -> int:
     reads = pretrained.longest(networks.config_of(settings.start)) or math.inf
     if settings.max_length is not None and settings.max_length > reads:
         raise PretrainError(
-            "a row is no longer than the model reads", got=f"--max-length {settings.max_length}",
-            allowed=f"at most {reads} for {settings.start}", fix="give a smaller one",
-        )  # fmt: skip
+            f"--max-length must be at most {reads}, what {settings.start} reads", got=settings.max_length
+        )
     return settings.max_length or int(min(LONGEST, reads))
 
 
@@ -325,9 +325,10 @@ def _check_fit(network: Any, tokenizer: Any, start: str) -> None:
     rows = network.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise PretrainError(
-            "every token has an embedding", got=f"a tokenizer of {len(tokenizer)} tokens for {rows} embeddings",
-            allowed="a model folder whose tokenizer is its own", fix=f"look at {start}",
-        )  # fmt: skip
+            f"{start} has no embedding for some tokens: its tokenizer has {len(tokenizer)} tokens, its model "
+            f"{rows} embeddings",
+            fix="Use a model folder with its own tokenizer",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- the folder
@@ -336,15 +337,11 @@ def _check_fit(network: Any, tokenizer: Any, start: str) -> None:
 def _refuse_to_overwrite(out: Path, overwrite: bool) -> None:
     """Refuse a file, and a folder that holds anything unless it may be replaced."""
     if out.exists() and not out.is_dir():
-        raise PretrainError(
-            "the model is written as a folder", got=f"the file {out}", allowed="a folder", fix="move it"
-        )
+        raise PretrainError(f"cannot write the model to {out}: it is a file, not a folder", fix="Move it")
     if not overwrite and out.is_dir() and any(out.iterdir()):
         raise PretrainError(
-            "a model is written once",
-            got=f"{out}, which is not empty",
-            allowed="a new or empty folder",
-            fix="name another folder, or allow it to be overwritten",
+            f"cannot write the model to {out}: the folder is not empty",
+            fix="Name another folder, or allow it to be overwritten",
         )
 
 

@@ -89,31 +89,21 @@ def check(settings: Settings) -> None:
     """Refuse settings that cannot be trained with, before minutes are spent."""
     for name in ("steps", "batch_size", "pairs", "threads", "layers", "hidden", "heads", "max_length", "vocab_size"):
         if (value := getattr(settings, name)) is not None and value < 1:
-            raise PretrainError(f"{name} counts things", got=value, allowed="1 or more", fix=f"give another {name}")
+            raise PretrainError(f"{name} must be a whole number >= 1", got=value)
     if not (math.isfinite(settings.lr) and settings.lr > 0):
-        raise PretrainError(
-            "lr is a step size", got=settings.lr, allowed="a finite number above 0", fix="give e.g. lr 1e-3"
-        )
+        raise PretrainError("lr must be a finite number > 0", got=settings.lr)
     if not 0 <= settings.beta2 < 1:
-        raise PretrainError(
-            "beta2 weighs the past", got=settings.beta2, allowed="at least 0 and below 1", fix="give e.g. beta2 0.98"
-        )
+        raise PretrainError("beta2 must be >= 0 and < 1", got=settings.beta2)
     if not 0 <= settings.warmup_steps < settings.steps:
         raise PretrainError(
-            "the warm-up ends before the training does",
-            got=f"warmup_steps {settings.warmup_steps} of {settings.steps} steps",
-            allowed=f"0 to {settings.steps - 1}",
-            fix="give fewer warmup_steps or more steps",
+            f"warmup_steps must be less than steps, {settings.steps}",
+            got=settings.warmup_steps,
+            fix="Give fewer warmup_steps or more steps",
         )
     if not 0 <= settings.seed < 2**60:  # three streams are made of it, and torch takes 64 bits
-        raise PretrainError(
-            "seed names a random stream", got=settings.seed, allowed="0 to 2**60 - 1", fix="give another seed"
-        )
+        raise PretrainError("seed must be between 0 and 2^60 − 1", got=settings.seed)
     if not 0 <= settings.share < 1:
-        raise PretrainError(
-            "held-out texts are a share of all", got=settings.held_out, allowed="at least 0 and below 1",
-            fix="give e.g. --held-out 0.05",
-        )  # fmt: skip
+        raise PretrainError("--held-out must be >= 0 and < 1", got=settings.held_out)
     _check_together(settings)
 
 
@@ -121,25 +111,21 @@ def _check_together(settings: Settings) -> None:
     """Refuse settings that exclude each other."""
     causal, start, trained = settings.objective == "causal", settings.start, settings.train_tokenizer
     shape = [name for name in ("layers", "hidden", "heads") if getattr(settings, name) is not None]
-    for wrong, rule, got, fix in (
-        (causal and settings.whole_words, "only masked words are masked whole", "--objective causal --whole-word",
-         "leave one of them out"),
-        (causal and settings.next_sentence, "the next sentence is predicted beside masked words",
-         "--objective causal --next-sentence", "leave one of them out"),
-        (start is not None and shape, "a model to go on from has its shape", f"--from with --{', --'.join(shape)}",
-         "leave it out, or --from, to begin from scratch"),
-        (start is not None and trained, "a model to go on from has its tokenizer", "--from with --train-tokenizer",
-         "leave one of them out"),
-        (settings.vocab_size is not None and trained is None, "--vocab-size is of a tokenizer that is trained",
-         "no --train-tokenizer", "add --train-tokenizer WordPiece or BPE"),
-        (settings.column is not None and not settings.texts, "--column is one of tables of texts", "no --texts",
-         "name the file with --texts"),
+    for wrong, problem, fix in (
+        (causal and settings.whole_words, "--whole-word cannot be used with --objective causal",
+         "Leave one of them out"),
+        (causal and settings.next_sentence, "--next-sentence cannot be used with --objective causal",
+         "Leave one of them out"),
+        (start is not None and shape, f"--{', --'.join(shape)} cannot be used with --from: the model has its shape",
+         "Leave it out, or --from, to begin from scratch"),
+        (start is not None and trained, "--train-tokenizer cannot be used with --from: the model has its tokenizer",
+         "Leave one of them out"),
+        (settings.vocab_size is not None and trained is None, "--vocab-size requires --train-tokenizer",
+         "Add --train-tokenizer WordPiece or BPE"),
+        (settings.column is not None and not settings.texts, "--column requires --texts", "Name the file with --texts"),
     ):  # fmt: skip
         if wrong:
-            raise PretrainError(rule, got=got, allowed="one without the other", fix=fix)
+            raise PretrainError(problem, fix=fix)
     size = settings.shape
     if size.hidden % size.heads:
-        raise PretrainError(
-            "the heads share the width equally", got=f"--hidden {size.hidden} --heads {size.heads}",
-            allowed=f"heads that divide {size.hidden}", fix="change one of the two",
-        )  # fmt: skip
+        raise PretrainError(f"--heads must divide --hidden {size.hidden}", got=size.heads)

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
+from harness.common.errors import describe_os_error
 from harness.pretraining.objectives import LanguageScore
 from harness.pretraining.settings import PretrainError, Settings, option
 from harness.training import checkpoints
@@ -151,10 +152,9 @@ class State:
         for name in dict.fromkeys((*was, *now)):
             if was.get(name) != now.get(name):
                 raise PretrainError(
-                    "an unfinished pretraining goes on with what it began with",
-                    got=_given(name, now.get(name)),
-                    allowed=f"{_given(name, was.get(name))}, as in its first {header.step} steps",
-                    fix=f"give it again, or remove {self.path.parent} to begin anew",
+                    f"cannot resume with {_given(name, now.get(name))}: the first {header.step} steps were "
+                    f"trained with {_given(name, was.get(name))}",
+                    fix=f"Give it again, or remove {self.path.parent} to begin anew",
                 )
 
 
@@ -188,10 +188,8 @@ def held(folder: Path, out: Path) -> Iterator[None]:
         if not _taken(stream, folder) or not path.exists():
             stream.seek(0)
             raise PretrainError(
-                "one process at a time pretrains into a folder",
-                got=f"{out}, which {stream.read(200).strip() or 'another one'} writes",
-                allowed="a folder that nobody else writes",
-                fix="wait for it, stop it, or name another folder",
+                f"{out} is in use: {stream.read(200).strip() or 'another process'} writes it",
+                fix="Wait for it, stop it, or name another folder",
             )
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -211,7 +209,8 @@ def _taken(stream: IO[str], folder: Path) -> bool:
         return False
     except OSError as error:
         raise PretrainError(
-            "a model is written where files can be locked", got=f"{folder} ({error.strerror})",
-            allowed="a local disk, or a network's that supports flock", fix="name another folder",
-        ) from None  # fmt: skip
+            f"cannot lock files in {folder}: {describe_os_error(error)}",
+            allowed="a local disk, or a network's that supports flock",
+            fix="Name another folder",
+        ) from None
     return True

@@ -140,9 +140,11 @@ def export(
     """
     if uri is not None and (to != "mlflow" or out is not None):
         raise HarnessError(
-            "--uri names an MLflow server or database", got="--out with it" if to == "mlflow" else f"--to {to}",
-            allowed="--to mlflow without --out", fix="name a folder with --out",
-        )  # fmt: skip
+            "--uri cannot be used with --out"
+            if to == "mlflow"
+            else f"--uri names an MLflow server or database: it cannot be used with --to {to}",
+            fix="Name a folder with --out",
+        )
     folder = (out or store.folder / to).resolve()
     count, total = {"written": 0, "replaced": 0, "left": 0}, len(expand(sweep))
     place = uri or (_database(folder) if to == "mlflow" else str(folder))
@@ -182,15 +184,16 @@ def _said(to: To, place: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise HarnessError(
-            f"an export to {to} finds its package", got=" ".join(str(error).split())[:200],
-            allowed=f"the extra {to} installed", fix=f"pip install 'stability-harness[{to}]'",
-        ) from None  # fmt: skip
+            f"cannot export to {to}: its package is not installed",
+            got=" ".join(str(error).split())[:200],
+            fix=f"Run pip install 'stability-harness[{to}]'",
+        ) from None
     except Exception as error:  # of many libraries, and all mean that the store can't be written
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise HarnessError(
-            f"{to} takes the runs", got=f"{place}: {reason[:200]}", allowed="a folder or server that can be written",
-            fix="correct it: what was exported stays, and the same command goes on",
-        ) from error  # fmt: skip
+            f"cannot write the runs to {to} at {place}: {reason[:200].rstrip('.')}",
+            fix="Correct it and re-run the same command to resume: what was exported stays",
+        ) from error
 
 
 # ---------------------------------------------------------------------------------------------------- the stores

@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from harness.common import files
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.records.curve_files import load_curves
 from harness.records.record import Environment, Measured
 from harness.records.study import TEXTS, Imported, Study, StudyCell, columns
@@ -56,11 +56,9 @@ def of_import(folder: Path) -> Study:
         _hold(found, imported)
         curves = load_curves(folder, len(found))
     except (OSError, ValueError, ValidationError) as error:
+        reason = describe_os_error(error) if isinstance(error, OSError) else "not as `harness import` wrote it"
         raise HarnessError(
-            "imported runs can be read",
-            got=f"{folder} ({getattr(error, 'strerror', None) or 'not as harness import wrote it'})",
-            allowed="a folder with imported.json and runs.csv, as `harness import` writes",
-            fix="import the files again",
+            f"cannot read the imported runs in {folder}: {reason}", fix="Import the files again"
         ) from None
     runs = found.reindex(columns=list(columns()))
     for name in columns():

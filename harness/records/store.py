@@ -26,7 +26,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from harness.common import npz
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import write, write_json
 from harness.config.recipe import SEED_FIELDS
 from harness.config.trials import Sweep, Trial, expand
@@ -130,18 +130,14 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = describe_os_error(error) if isinstance(error, OSError) else "not the plan of a sweep"
             raise HarnessError(
-                "a results folder's plan can be read",
-                got=f"{path} ({getattr(error, 'strerror', None) or 'no plan of a sweep'})",
-                allowed="the plan.json that the sweep wrote",
-                fix="remove it; the next `harness sweep` writes it again",
+                f"cannot read {path}: {reason}", fix="Remove it; the next `harness sweep` writes it again"
             ) from None
         if [trial.id for trial in expand(sweep)] != ids:
             raise HarnessError(
-                "the ids of a plan are those of this version of the harness",
-                got=str(path),
-                allowed="results of the same version",
-                fix="use another --results folder or the version that wrote it",
+                f"{path} was written by another version of the harness: its trials have other ids",
+                fix="Use that version, or another --results folder",
             )
         return sweep
 
@@ -292,19 +288,17 @@ class Store:
                     continue
             except OSError as error:
                 raise HarnessError(
-                    "a results folder is where files can be locked, so that two sweeps don't train the same",
-                    got=f"{self.folder} ({error.strerror})",
+                    f"cannot lock files in {self.folder}, so two sweeps could train the same: "
+                    f"{describe_os_error(error)}",
                     allowed="a local disk, or a network's that supports flock",
-                    fix="name another --results folder",
+                    fix="Name another --results folder",
                 ) from None
             stream.seek(0)
-            said = stream.read(1000).strip() or "another process"
-            remote = f" on {socket.gethostname()} of " not in said
+            holder = stream.read(1000).strip() or "another process"
+            remote = f" on {socket.gethostname()} of " not in holder
             raise HarnessError(
-                "one sweep at a time writes to a results folder",
-                got=f"{self.folder}, in use by {said}{self._last_sign()}",
-                allowed="a folder that no living sweep holds",
-                fix="wait for it, stop it, or name another --results folder"
+                f"{self.folder} is in use by {holder}{self._last_sign()}",
+                fix="Wait for it, stop it, or name another --results folder"
                 + (f"; if that machine is down for good, remove {self.folder / '.lock'}" if remote else ""),
             )
 

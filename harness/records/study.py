@@ -190,13 +190,12 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
     metrics = [sorted(set(study.runs["metric"].dropna())) for study in pair]
     if (metrics[0] != metrics[1] and all(metrics)) or first.higher_is_better != second.higher_is_better:
         raise HarnessError(
-            "two studies side by side have one metric",
+            "cannot report two studies with different metrics side by side",
             got=" and ".join(
-                f"{'/'.join(found) or 'none yet'} ({'higher' if study.higher_is_better else 'lower'} is better)"
-                for study, found in zip(pair, metrics, strict=True)
+                f"{'/'.join(names) or 'none yet'} ({'higher' if study.higher_is_better else 'lower'} is better)"
+                for study, names in zip(pair, metrics, strict=True)
             ),
-            allowed="the same metric in both, better in the same direction",
-            fix="report them one by one",
+            fix="Report them one by one",
         )
     labels = names or (first.name, second.name)
     if labels[0] == labels[1]:

@@ -73,10 +73,11 @@ def one_recipe(sweep: Sweep, trials: Sequence[Trial], epochs: int) -> Recipe:
         ", ".join(f"{axis}={show(dict(sweep.cells[one.cell].axes)[axis])}" for axis in axes) for one in alike.values()
     ]
     raise HarnessError(
-        "a range test is of one recipe, whatever its lr and epochs",
-        got=f"{len(alike)} that differ in {', '.join(axes)}" if alike else "none that matches",
-        allowed="; ".join(left[:20]) or "conditions that a cell of the sweep has",
-        fix="choose one with --where KEY=VALUE" if alike else "loosen --where",
+        f"a range test needs one recipe: {len(alike)} differ in {', '.join(axes)}"
+        if alike
+        else "a range test needs one recipe: none matches",
+        allowed="; ".join(left[:20]) or None,
+        fix="Choose one with --where KEY=VALUE" if alike else "Loosen --where",
     )
 
 
@@ -97,22 +98,16 @@ def find(
     Raises HarnessError for a range upside down, more seeds than the sweep has, and several recipes.
     """
     if not 0 < low < high < math.inf:
-        raise HarnessError(
-            "the range of a range test goes upwards", got=f"--low {show(low)} --high {show(high)}",
-            allowed="0 < low < high", fix="correct them",
-        )  # fmt: skip
+        raise HarnessError("--low must be > 0 and below --high", got=f"--low {show(low)} --high {show(high)}")
     if sweep.search is not None:
         raise HarnessError(
-            "a range test is of one recipe", got=f"{sweep.name}, which searches for one", allowed="a sweep",
-            fix="write its fields as single values, without search:",
-        )  # fmt: skip
+            f"a range test needs one recipe, but {sweep.name} searches for one",
+            fix="Write its fields as single values, without search:",
+        )
     recipe = one_recipe(sweep, trials, epochs)
     if not 1 <= seeds <= len(sweep.seeds):
         raise HarnessError(
-            "a range test takes the sweep's seeds",
-            got=f"{seeds}",
-            allowed=f"1 to {len(sweep.seeds)}",
-            fix="change --seeds",
+            f"--seeds must be between 1 and {len(sweep.seeds)}, the number of the sweep's seeds", got=seeds
         )
     from harness.training import probes
 

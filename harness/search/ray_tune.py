@@ -259,9 +259,9 @@ class TunePool:
         """Let Tune have a pack; raises HarnessError where its run has ended by itself."""
         if self.broken:
             raise HarnessError(
-                "Ray Tune runs the recipes", got=self.broken, allowed="a run that goes on to the search's end",
-                fix="the same command goes on; without --tune it does so by the harness's own queue",
-            )  # fmt: skip
+                f"Ray Tune has stopped: {self.broken}",
+                fix="Re-run the same command to resume; without --tune the harness's own queue runs the recipes",
+            )
         self.given += 1
         self.flights[self.given] = job, time.monotonic()
         try:

@@ -116,15 +116,15 @@ def check(sweep: Sweep, store: Store) -> Search:
     search = sweep.search
     if search is None:
         raise HarnessError(
-            "a search file says where to search", got=f"{sweep.name} without search:",
-            allowed="search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}, …} in the file",
-            fix="add it, or train the sweep with `harness sweep`",
-        )  # fmt: skip
+            f"{sweep.name} has no search: part (for example: search: "
+            f"{{space: {{lr: {{low: 1e-5, high: 1e-3, log: on}}}}}})",
+            fix="Add it, or train the sweep with `harness sweep`",
+        )
     if search.sampler == "cmaes" and find_spec("cmaes") is None:
         raise HarnessError(
-            "the sampler cmaes needs the package cmaes", got="a machine without it",
-            allowed="tpe, random, grid, qmc, nsga2", fix="pip install cmaes, or take one of these",
-        )  # fmt: skip
+            "the sampler cmaes requires the package cmaes, which is not installed",
+            fix="Run pip install cmaes, or use tpe, random, grid, qmc or nsga2",
+        )
     _refuse_changed(sweep, store)
     return search
 
@@ -181,28 +181,27 @@ def _refuse_stopping(sweep: Sweep) -> None:
     assert sweep.search is not None
     if not sweep.record:
         raise HarnessError(
-            "--stop-hopeless goes by what is recorded while runs train", got="record: off",
-            allowed="a search that records", fix="drop one of the two",
-        )  # fmt: skip
+            "--stop-hopeless cannot be used with record: off: it goes by what is recorded while runs train",
+            fix="Leave one of them out",
+        )
     if sweep.search.failing != "constraint":
         raise HarnessError(
-            "--stop-hopeless rules out recipes for failing, though nobody saw them fail",
-            got=f"failing: {sweep.search.failing}", allowed="failing: constraint", fix="drop one of the two",
-        )  # fmt: skip
+            "--stop-hopeless requires failing: constraint: it rules out recipes before their runs are seen to fail",
+            got=f"failing: {sweep.search.failing}",
+            fix="Leave one of them out",
+        )
 
 
 def _refuse_tune(search: Search, in_process: bool) -> None:
     """Refuse what Ray Tune is not used for."""
     if in_process:
-        raise HarnessError(
-            "--tune trains over Ray", got="--in-process with it", allowed="one of the two", fix="leave one out"
-        )
+        raise HarnessError("--tune cannot be used with --in-process: it trains over Ray", fix="Leave one of them out")
     if search.pruner is not None and search.pruner.name != "successive_halving":
         raise HarnessError(
-            "Ray Tune stops recipes by asynchronous successive halving (ASHA)", got=f"pruner: {search.pruner.name}",
-            allowed="pruner: successive_halving, or none: then no recipe is stopped",
-            fix="name that one, or leave --tune out",
-        )  # fmt: skip
+            "--tune stops recipes by asynchronous successive halving (ASHA) only",
+            got=f"pruner: {search.pruner.name}",
+            fix="Set pruner: successive_halving or remove it, or leave --tune out",
+        )
 
 
 def _refuse_changed(sweep: Sweep, store: Store) -> None:
@@ -217,9 +216,10 @@ def _refuse_changed(sweep: Sweep, store: Store) -> None:
     changed += ["seeds"] if kept.seeds != sweep.seeds else []
     if changed:
         raise HarnessError(
-            "a started search keeps its settings", got=f"another {changed[0]} than in {store.folder}",
-            allowed="more recipes, another confirm", fix="put it back, or name another folder with --results",
-        )  # fmt: skip
+            f"cannot resume the search in {store.folder} with another {changed[0]}",
+            allowed="more recipes, or another confirm",
+            fix="Restore it, or name another folder with --results",
+        )
 
 
 @contextmanager

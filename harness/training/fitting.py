@@ -18,10 +18,7 @@ def check(network: Network, task: Task, model: str, more: Sequence[TokenizedSpli
     longest, limit = max(split.input_ids.shape[1] for split in splits), network.positions
     if limit is not None and longest > limit:
         raise HarnessError(
-            "max_length is within what the model can read",
-            got=f"texts of {longest} tokens",
-            allowed=f"up to {limit}",
-            fix=f"lower max_length to {limit}",
+            f"the model reads at most {limit} tokens, the texts have {longest}", fix=f"Lower max_length to {limit}"
         )
     config: Any = network.module.config
     embeddings = word_embedding(network.module).num_embeddings

@@ -173,7 +173,7 @@ def test_json_keeps_its_contract(made):
         "share": 0.25, "seconds": 20.0, "deaths": 0, "steps": 189, "steps_done": 47, "steps_per_second": 47 / 20,
     }  # fmt: skip  # 1000 examples in batches of 16, three epochs
     assert shown("made")["state"] == "lost"
-    assert "allowed: one of the two" in run("made", "--json", "--watch", code=2).stderr
+    assert "--json and --watch cannot be used together" in run("made", "--json", "--watch", code=2).stderr
 
 
 def test_a_pack_that_ended_since_trains_no_more(made):

@@ -190,7 +190,7 @@ def test_a_cluster_that_is_not_there_is_refused_before_ray_tries_for_minutes(her
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     said = refused("sweep", "t.yaml", "--address", f"127.0.0.1:{port}")
-    assert "the Ray cluster can be reached" in said
+    assert "cannot reach the Ray cluster at" in said
     assert "Connection refused" in said
 
 
@@ -281,7 +281,7 @@ def test_the_profile_that_was_run_is_meant(here, monkeypatch):
     store_of(here / "results", load(path, "paper"), {})
     for command in ("report", "rerun"):
         said = refused(command, "small", *(["--seed", 1] if command == "rerun" else []))
-        assert "allowed: embedded, paper; name one with --profile" in said
+        assert "Name one with --profile" in said
     assert meant("small", "--profile", "paper") == ("paper", 100)
     assert meant(made.folder) == ("embedded", 2)
 
@@ -327,10 +327,10 @@ def test_diagnose_says_why_and_writes_the_report(here, plain):
 @pytest.mark.parametrize(
     ("runs", "said"),
     [
-        ({0: [Run(300), Run(200)]}, "2 finished runs of made@default, none recorded; allowed: runs of a sweep without"),
-        ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed; allowed: a sweep with both"),
-        ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed; allowed: a sweep with both"),
-        ({}, "0 finished runs of made@default; allowed: "),
+        ({0: [Run(300), Run(200)]}, "nothing to diagnose: 2 finished runs of made@default, none recorded"),
+        ({0: [FINE, FINE]}, "2 finished runs of made@default, none of them failed"),
+        ({0: [GONE, GONE]}, "2 finished runs of made@default, all of them failed"),
+        ({}, "made@default has no finished runs"),
     ],
 )
 def test_diagnose_refuses_what_tells_nothing(here, runs, said):
@@ -370,9 +370,9 @@ def test_report_of_two_and_of_an_import(here, plain):
         assert (theirs["sweep"], theirs["profile"], len(theirs["cells"])) == ("theirs", None, 1)
         assert (here / "results" / "theirs" / "report" / "index.html").is_file()
     assert len(json.loads(run("report", "one", "theirs", "--json").stdout)["cells"]) == 9
-    assert "got 3 names; allowed: one or two" in refused("report", "one", "two", "theirs")
+    assert "cannot report 3 studies together" in refused("report", "one", "two", "theirs")
     (here / "results" / "theirs" / "imported.json").write_text("{}")
-    assert "imported runs can be read" in refused("report", "theirs")
+    assert "cannot read the imported runs in" in refused("report", "theirs")
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -547,14 +547,14 @@ def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkey
     assert [cell["missing"] for cell in json.loads(run("status", "tiny", "--json").stdout)["cells"]] == [1, 0]
     said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
     assert "1 of 2 trials finished (none trained now)" in said
-    assert "got lr=3, which none of them has; allowed: lr 1e-3, 0.01; seed 1 to 1" in refused(
+    assert "--only lr=3 matches no trial of the plan. Allowed: lr 1e-3, 0.01; seed 1 to 1" in refused(
         "sweep", "tiny", "--in-process", "--only", "lr=3"
     )
     more = ("--set", "seeds=1..3", "--in-process", "--max-trials", 2)
     assert "3 of 6 trials finished (2 trained now)" in run("sweep", "tiny", *more).stdout
     refused("sweep", "tiny", "--max-trials", 0)
     for time_limit in ("0", "0s", "2", "-1h", "90", "1:30", "1:60:00", "", "h", "2h 5", "1e3s", "nan", "9" * 400 + "h"):
-        assert "--time-limit is a time: got '" in refused("sweep", "tiny", f"--time-limit={time_limit}")
+        assert "--time-limit must be a time" in refused("sweep", "tiny", f"--time-limit={time_limit}")
     known = {"2h": 7200, "90m": 5400, "30s": 30, "1h30m": 5400, "1:30:00": 5400, "0.5h": 1800, "1H": 3600}
     assert {text: arguments.seconds_of(text) for text in known} == known
     said = run("sweep", "tiny", "--set", "seeds=1..3", "--in-process", "--time-limit", "0.001s", code=1).stdout
@@ -620,7 +620,7 @@ def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypat
 def test_a_second_sweep_on_the_same_folder_is_refused(here, tiny):
     with Store(here / "results" / "tiny@default").locked():
         said = refused("sweep", "tiny", "--in-process")
-    assert "one sweep at a time writes to a results folder" in said
+    assert " is in use by " in said
     assert f"process {os.getpid()}" in said
     assert json.loads(run("plan", "tiny", "--json").stdout)["missing"] == 2
 
@@ -694,7 +694,7 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     )
     assert lines[7] == "Report: mine/pretrain.md"
     assert (here / "mine" / "model.safetensors").is_file()
-    assert refused(*words).startswith("harness: a model is written once: got mine, which is not empty;")
+    assert refused(*words).startswith("harness: cannot write the model to mine: the folder is not empty")
 
 
 def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
@@ -725,6 +725,4 @@ def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
 
 @pytest.mark.parametrize(("option", "value"), [("--objective", "both"), ("--train-tokenizer", "Unigram")])
 def test_pretrain_refuses_what_it_does_not_know(here, option, value):
-    assert refused("pretrain", "mine", option, value).startswith(
-        f"harness: {option} must be one of two: got {value}; allowed: "
-    )
+    assert refused("pretrain", "mine", option, value).startswith(f"harness: {option} must be one of ")

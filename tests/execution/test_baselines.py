@@ -195,7 +195,9 @@ def test_what_can_not_be_trained_is_refused(asked, tmp_path, monkeypatch):
         return sweep.model_copy(update={"cells": (cell,), "baselines": names})
 
     numbers = TaskSpec(name="x", metric="pearson", files=files(tmp_path / "n", "a\t0.5\nb\t1\n", "a\t0\nb\t1\n"))
-    with pytest.raises(HarnessError, match=r"tfidf_logistic answers classes: got the task x, a regression \(pearson\)"):
+    with pytest.raises(
+        HarnessError, match=r"tfidf_logistic requires a task with classes \(got x, a regression \(pearson\)"
+    ):
         baselines.check(on(numbers, "majority", "tfidf_logistic"))
     baselines.check(on(numbers, "majority"))
     folder = tmp_path / "tagged"

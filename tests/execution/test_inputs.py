@@ -54,7 +54,7 @@ def refused(sweep: Path, *settings: str, how: tuple[str, ...] = ("--in-process",
 
 
 def test_a_plan_refuses_what_a_sweep_refuses(sweep: Path) -> None:
-    assert "did you mean 'rte'? Else name one of these" in refused(sweep, "task=RTE")
+    assert "unknown task 'RTE' (did you mean 'rte'?)" in refused(sweep, "task=RTE")
     assert "did you mean 'sst2'?" in refused(sweep, "task=sst-2")
     assert "line 1: typographic quotes are not YAML's quotes (got “rte”)" in refused(sweep, "task=“rte”")
     assert "without config.json" in refused(sweep, "model.folder=/nowhere")
@@ -63,7 +63,7 @@ def test_a_plan_refuses_what_a_sweep_refuses(sweep: Path) -> None:
     assert "a dev split has two classes or more" in refused(sweep, f"task.files={same}", "batch_size=2")
     empty = folder(sweep.parent / "empty", "", "")
     assert "a data file has rows" in refused(sweep, f"task.files={empty}")
-    assert "the baseline tfidf_logistic answers classes" in refused(
+    assert "the baseline tfidf_logistic requires a task with classes" in refused(
         sweep, "task.metric=pearson", f"task.files={_numbers(sweep)}", "baselines=tfidf_logistic", "batch_size=2"
     )
     sweep.write_text(sweep.read_text().replace("lr: 1e-3", "lr: “1e-3”"))

@@ -112,9 +112,9 @@ def test_trials_that_make_no_surface_are_refused(kept: tuple[Sweep, Store, list[
     sweep, store, (one, other) = kept
     elsewhere = Trial(recipe=sweep.cells[1].recipe, seeds=one.seeds, cell=1)
     for ids, said in (
-        ((one.id, elsewhere.id), "a surface is of two trials of one cell"),
-        ((one.id, one.id), "a surface is of two trials of one cell"),
-        ((one.id, "seed9"), "--surface names two trials of the sweep: got seed9"),
+        ((one.id, elsewhere.id), "a loss surface needs two different trials of one cell"),
+        ((one.id, one.id), "a loss surface needs two different trials of one cell"),
+        ((one.id, "seed9"), "the sweep has no trial seed9"),
     ):
         with pytest.raises(HarnessError, match=said):
             loss_surface.compute(sweep, store, ids)
@@ -126,9 +126,9 @@ def test_trials_that_make_no_surface_are_refused(kept: tuple[Sweep, Store, list[
 @pytest.mark.parametrize(
     ("field", "words"),
     [
-        ("data_sha256", "got other data than its record's"),
+        ("data_sha256", "was trained with other data than there are now"),
         ("tokens_sha256", "got another tokenizer than"),
-        ("model_sha256", "got other pretrained weights than its record's"),
+        ("model_sha256", "was trained with other pretrained weights than there are now"),
     ],
 )
 def test_a_surface_over_other_inputs_than_the_trials_had_is_refused(

@@ -283,10 +283,10 @@ def test_what_the_cluster_lacks_is_said_at_the_start(
     with pytest.raises(HarnessError, match="a worker that did not start: CUDA driver is too old"):
         pool(ray)
     monkeypatch.setattr(ray_workers, "_PLACED_SECONDS", 0.02)
-    with pytest.raises(HarnessError, match=r"none within \d s: 0 CPU, of which 0 free"):
+    with pytest.raises(HarnessError, match=r"none started within \d s; of 0 CPU 0 are free"):
         pool(FakeRay(), hang_minutes=1)
     taken = FakeRay(a=2)
     taken.taken = 2.0
     monkeypatch.setattr(taken, "wait", lambda futures, num_returns, timeout: ([], futures))
-    with pytest.raises(HarnessError, match=r"none within \d s: 2 GPU, of which 0 free"):
+    with pytest.raises(HarnessError, match=r"none started within \d s; of 2 GPU 0 are free"):
         pool(taken, hang_minutes=1)

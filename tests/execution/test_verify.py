@@ -567,11 +567,11 @@ def test_a_sweep_is_named_as_for_the_other_commands(
         problems = of_json(*words, code=1)["problems"]
         assert isinstance(problems, list)
         assert [one["rule"] for one in problems] == ["plan"]
-    assert "a results folder's plan can be read" in command(folder, code=2)
+    assert "plan.json: not the plan of a sweep" in command(folder, code=2)
     (folder / "plan.json").unlink()
     assert of_json("made", code=1)["finished"] == 6
     shutil.rmtree(folder)
-    assert "verify reads a results folder" in command("made", code=2)
+    assert "there is no results folder" in command("made", code=2)
     assert "--retrain" in command("made", "--seed", 1, code=2)
     assert "--retrain" in command("made", "--retrain", 0, code=2)
     assert "got 'absent'" in command("absent", code=2)

@@ -203,8 +203,8 @@ def test_a_worker_elsewhere_with_other_tokens_or_data_is_refused(
     real = train_pack.train_pack
     for field, words in (
         ("tokens_sha256", "gives other tokens for"),
-        ("data_sha256", "the examples of a started sweep stay the same: got other examples under the name 'good'"),
-        ("model_sha256", "the weights of a started sweep stay the same: got other weights under the name 'own'"),
+        ("data_sha256", "the examples 'good' are not those that the finished trials began with"),
+        ("model_sha256", "the weights 'own' are not those that the finished trials began with"),
     ):
 
         def elsewhere(*given: object, field: str = field) -> list[Result]:

@@ -98,8 +98,6 @@ def refusal(*files, **fields) -> str:
         import_runs(asked, Path("results"))
     line = str(caught.value)
     assert "\n" not in line
-    assert ": got " in line
-    assert "; allowed: " in line
     assert not Path("results/refused").exists()
     return line
 
@@ -423,7 +421,7 @@ def test_other_scores_and_losses_come_along():
     for name in ("test_score", "best_score", "final_train_loss"):
         assert math.isnan(found.runs[name][1])
     bad = small((1, 1, 0.5, "x", 0.6, 0.3), columns=columns, name="bad.csv")
-    assert "--test 't' holds numbers: got 'x' in bad.csv:2" in refusal(bad, test="t")
+    assert "--test 't' must hold numbers, such as 0.53 or 1e-5 (got 'x' in bad.csv:2)" in refusal(bad, test="t")
 
 
 @pytest.mark.parametrize(
@@ -513,12 +511,12 @@ def test_bad_mlflow_folders_are_one_line():
     Path("empty").mkdir()
     Path("no.csv").mkdir()
     for name in ("empty", "no.csv"):
-        assert f"{name} (a folder without runs of a tool that is known)" in refusal(name)
+        assert f"cannot read {name}: it holds no runs of a known tool" in refusal(name)
     store = mlruns()
     run = mlrun("mlruns/0", "a" * 32, {"lr": "1", "seed": "1"}, {"acc": "1 abc 3\n"})
-    assert "line 1 is no 'time value step'" in refusal(store)
+    assert "line 1 is not 'time value step'" in refusal(store)
     (run / "metrics" / "acc").write_bytes(b"\xff\xfe")
-    assert "not in UTF-8" in refusal(store)
+    assert "it is not UTF-8 text" in refusal(store)
     (run / "metrics" / "acc").unlink()
     assert "no column" not in refusal(store)
     (run / "meta.yaml").write_text("run_id: a\nlifecycle_stage: deleted\n")
@@ -533,48 +531,48 @@ BAD = {
     "empty": ("", {}, "bad.csv (empty)"),
     "blank": (" \n\n", {}, "bad.csv (empty)"),
     "no rows": ("lr,seed,acc\n", {}, "bad.csv (no rows)"),
-    "no column": ("lr,sed,acc\n1,1,1\n", {}, "--seed names a column of every file: got 'seed', not in bad.csv"),
+    "no column": ("lr,sed,acc\n1,1,1\n", {}, "bad.csv has no column 'seed' for --seed"),
     "a near column": ("lr,seeds,acc\n1,1,1\n", {}, "did you mean 'seeds'?"),
     "twice a column": ("lr,seed,acc,acc\n1,1,1,1\n", {}, "its header has 'acc' 2 times"),
-    "text": ("lr,seed,acc\n1,1,0.5\n1,2,53 %\n", {}, "--metric 'acc' holds numbers: got '53 %' in bad.csv:3"),
+    "text": ("lr,seed,acc\n1,1,0.5\n1,2,53 %\n", {}, "or 1e-5 (got '53 %' in bad.csv:3)"),
     "a truth": ("lr,seed,acc\n1,1,True\n", {}, "got 'True' in bad.csv:2"),
     "an underscore": ("lr,seed,acc\n1,1,1_0\n", {}, "got '1_0' in bad.csv:2"),
     "two rows": ("lr,seed,acc\n1,1,0.5\n1,1,0.5\n", {}, "bad.csv:2 and bad.csv:3 of seed '1'"),
     "NaN": ("lr,seed,acc\n1,1,NaN\n", {}, "1 row of 1 with an empty, NaN or infinite score, first bad.csv:2 ('NaN')"),
-    "no seed": ("lr,seed,acc\n1,,1\n", {}, "a seed is a number or a text of one line: got '' in bad.csv:2"),
+    "no seed": ("lr,seed,acc\n1,,1\n", {}, "a seed must be a number or one line of text (got '' in bad.csv:2)"),
     "an infinite seed": ("lr,seed,acc\n1,inf,1\n", {}, "got 'inf' in bad.csv:2"),
     "a truth as seed": ("lr,seed,acc\n1,true,1\n", {}, "got 'true' in bad.csv:2"),
     "a seed of two lines": ('lr,seed,acc\n1,"a\rb",1\n', {}, "got 'a\\rb' in bad.csv:2"),
     "too few fields": ("lr,seed,acc\n1,1,1\n1,2\n", {}, "line 3 has 2 fields, the header 3"),
     "too many fields": ("lr,seed,acc\n1,1,0,5\n", {}, "line 2 has 4 fields, the header 3"),
     "an open quote": ('lr,seed,acc\n1,1,"0.5\n', {}, "line 2: unexpected end of data"),
-    "another encoding": ("lr,seed,acc\ncaf\xe9,1,1\n".encode("latin-1"), {}, "not in UTF-8"),
-    "UTF-16": (GOOD.encode("utf-16"), {}, "not in UTF-8"),
-    "aggregate": (GOOD, {"aggregate": "mode"}, "--aggregate is one of a few words: got 'mode'"),
-    "nan": (GOOD, {"nan": "zero"}, "--nan is one of a few words: got 'zero'"),
-    "majority": (GOOD, {"majority": "half"}, "--majority names a column of every file: got 'half'"),
-    "majority NaN": (GOOD, {"majority": "nan"}, "--majority names a column of every file: got 'nan'"),
-    "a majority of text": (GOOD.replace("1,1", "x,1"), {"majority": "lr"}, "--majority 'lr' holds numbers: got 'x'"),
-    "where": (GOOD, {"where": ("lr",)}, "--where takes COLUMN=VALUE or COLUMN!=VALUE: got 'lr'"),
-    "where column": (GOOD, {"where": ("x=1",)}, "--where names a column of every file: got 'x'"),
-    "where none": (GOOD, {"where": ("lr=2",)}, "--where lr=2, which leaves none of 1; allowed: 'lr': '1'"),
-    "cell twice": (GOOD, {"cell": ("lr,lr",)}, "--cell names a column once: got 'lr'"),
-    "cell empty": (GOOD, {"cell": ("",)}, "--cell names a column of every file: got ''"),
+    "another encoding": ("lr,seed,acc\ncaf\xe9,1,1\n".encode("latin-1"), {}, "it is not UTF-8 text"),
+    "UTF-16": (GOOD.encode("utf-16"), {}, "it is not UTF-8 text"),
+    "aggregate": (GOOD, {"aggregate": "mode"}, "--aggregate must be one of "),
+    "nan": (GOOD, {"nan": "zero"}, "--nan must be one of "),
+    "majority": (GOOD, {"majority": "half"}, "no column 'half' for --majority"),
+    "majority NaN": (GOOD, {"majority": "nan"}, "no column 'nan' for --majority"),
+    "a majority of text": (GOOD.replace("1,1", "x,1"), {"majority": "lr"}, "such as 0.53 or 1e-5 (got 'x'"),
+    "where": (GOOD, {"where": ("lr",)}, "--where 'lr' is not of the form COLUMN=VALUE"),
+    "where column": (GOOD, {"where": ("x=1",)}, "no column 'x' for --where"),
+    "where none": (GOOD, {"where": ("lr=2",)}, "--where lr=2 leaves none of 1 row. Allowed: 'lr': '1'"),
+    "cell twice": (GOOD, {"cell": ("lr,lr",)}, "--cell names 'lr' twice"),
+    "cell empty": (GOOD, {"cell": ("",)}, "no column '' for --cell"),
     "cell seed": (GOOD, {"cell": ("seed",)}, "--cell 'seed', which is the seed or the score"),
     "cell score": (GOOD, {"cell": ("acc",)}, "--cell 'acc', which is the seed or the score"),
-    "seeds": (GOOD, {"seeds": "5..1"}, "--seeds is the plan: got '5..1'"),
-    "seeds of nothing": (GOOD, {"seeds": ""}, "--seeds is the plan: got ''"),
-    "seeds twice": (GOOD, {"seeds": "1..3,2"}, "--seeds names a seed once"),
-    "very many seeds": (GOOD, {"seeds": "1..999999999999"}, "a plan can be held"),
-    "unplanned": (GOOD, {"seeds": "2..3"}, "every seed of the rows is in the plan: got seed '1' in bad.csv:2"),
-    "examples 0": (GOOD, {"examples": "0"}, "--examples is a number of dev examples: got 0"),
-    "examples 2.5": (GOOD, {"examples": "2.5"}, "--examples is a number of dev examples: got 2.5"),
-    "percent": (GOOD.replace("0.5", "53.1"), {"examples": "277"}, "got 53.1 in bad.csv:2; allowed: 0 to 1"),
-    "a majority of 527": (GOOD, {"examples": "277", "majority": "527"}, "a majority of 527 and scores up to 0.5"),
-    "a loss": (GOOD, {"examples": "277", "higher_is_better": False}, "--examples with --lower-is-better"),
-    "name": (GOOD, {"name": "../x"}, "--as names a results folder: got '../x'"),
-    "no name": (GOOD, {"name": ""}, "--as names a results folder: got ''"),
-    "a name of YAML": (GOOD, {"name": "x.yaml"}, "--as names a results folder: got 'x.yaml'"),
+    "seeds": (GOOD, {"seeds": "5..1"}, "--seeds must be seeds and ranges, such as 1..20 or 1,2,5..9 (got '5..1')"),
+    "seeds of nothing": (GOOD, {"seeds": ""}, "--seeds must be seeds and ranges, such as 1..20 or 1,2,5..9 (got '')"),
+    "seeds twice": (GOOD, {"seeds": "1..3,2"}, "names a seed twice"),
+    "very many seeds": (GOOD, {"seeds": "1..999999999999"}, "plans more than"),
+    "unplanned": (GOOD, {"seeds": "2..3"}, "seed '1' in bad.csv:2 is not in --seeds 2..3"),
+    "examples 0": (GOOD, {"examples": "0"}, "--examples must be the number of dev examples, 1 or more (got 0)"),
+    "examples 2.5": (GOOD, {"examples": "2.5"}, "--examples must be the number of dev examples, 1 or more (got 2.5)"),
+    "percent": (GOOD.replace("0.5", "53.1"), {"examples": "277"}, "shares of right answers (got 53.1 in bad.csv:2)"),
+    "a majority of 527": (GOOD, {"examples": "277", "majority": "527"}, "a majority of 527, but scores up to 0.5"),
+    "a loss": (GOOD, {"examples": "277", "higher_is_better": False}, "cannot be used with --lower-is-better"),
+    "name": (GOOD, {"name": "../x"}, "and not end as a YAML file (got '../x')"),
+    "no name": (GOOD, {"name": ""}, "and not end as a YAML file (got '')"),
+    "a name of YAML": (GOOD, {"name": "x.yaml"}, "and not end as a YAML file (got 'x.yaml')"),
 }  # fmt: skip
 
 
@@ -595,17 +593,17 @@ def test_bad_input_is_one_clear_line(kind):
         (
             "a.jsonl",
             '{"lr": "\\ud800", "seed": 1, "acc": 1}',
-            "the values of 'lr' are text: got '\\ud800' in a.jsonl:1",
+            "'lr' holds text that UTF-8 cannot encode (got '\\ud800' in a.jsonl:1)",
         ),
         ("a.jsonl", '{"lr": 1, "seed": "\\ud800", "acc": 1}', "a seed is a number or a text"),
         ("a.jsonl", '{"lr": 1, "seed": 1, "acc": [1]}', "got '[1]' in a.jsonl:1"),
-        ("a.jsonl", '{"lr": 1, "seed": 1}', "--metric names a column of every file"),
+        ("a.jsonl", '{"lr": 1, "seed": 1}', "for --metric"),
         ("a.parquet", "PAR1 no PAR1", "no Parquet, or damaged"),
         ("a.csv.gz", "no gzip", "not compressed by gzip"),
-        ("a.csv.gz", gzip.compress(GOOD.encode())[:-9], "not compressed by gzip, or cut short"),
+        ("a.csv.gz", gzip.compress(GOOD.encode())[:-9], "it is not gzip, or cut short"),
         ("a.xlsx", "x", "its ending is '.xlsx'"),
         ("runs", "x", "its ending is ''"),
-        ("a.csv", "a;b\n1;2\n", "allowed: 'a;b'"),
+        ("a.csv", "a;b\n1;2\n", "Allowed: 'a;b'"),
         ("a.csv", "lr,seed,acc\n1,1," + "9" * 200_000, "field larger than field limit"),
         ("a.csv", "lr,seed,acc\n1,1,\x1b[31mred\x00\n", "got '\\x1b[31mred\\x00' in a.csv:2"),
     ],
@@ -618,7 +616,7 @@ def test_a_file_is_read_once_and_one_without_a_column_is_named():
     path = text("a.csv", GOOD)
     assert "a.csv twice" in refusal(path, "./a.csv")
     assert "got 'acc', not in b.csv" in refusal(path, text("b.csv", "lr,seed\n1,2\n"))
-    assert "an import reads files" in refusal()
+    assert "no files to import" in refusal()
 
 
 def test_a_folder_is_replaced_by_the_same_command_or_overwrite_alone():
@@ -725,7 +723,7 @@ def test_any_bytes_are_a_study_or_one_line(suffix, raw, packed):
     except HarnessError as error:
         said = str(error)
     assert "\n" not in said
-    assert ": got " in said if said else len(imported.of_import(folder).runs)
+    assert "cannot" in said or "must" in said or "Allowed: " in said if said else len(imported.of_import(folder).runs)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), min_size=1, max_size=4))
@@ -738,7 +736,7 @@ def test_a_damaged_parquet_is_a_study_or_one_line(changes):
         read_runs(ask(text("damaged.parquet", bytes(damaged)), nan="missing", aggregate="last"))
     except HarnessError as error:
         said = str(error)
-    assert not said or ": got " in said
+    assert not said or "cannot" in said or "must" in said or "Allowed: " in said
 
 
 anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=6))
@@ -819,8 +817,6 @@ def test_bad_commands_are_one_line_and_exit_2(words):
     assert result.stdout == ""
     assert result.stderr.startswith("harness: ")
     assert result.stderr.count("\n") == 1
-    assert ": got " in result.stderr
-    assert "; allowed: " in result.stderr
     assert "\u202e" not in result.stderr
     assert not Path("results").exists()
 

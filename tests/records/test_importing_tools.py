@@ -404,12 +404,12 @@ def test_transformers_output_folders(trained):
     assert "1 folder beside the runs hold no output and are left out: lr1e-3-seed4" in notes(found)
     named = of(str(trained), metric="eval_accuracy", seed=None, seed_from=r"lr(?P<lr>[^-]+-\d)-seed(\d+)")
     assert (named.axes, column(named, "seed")) == (("lr",), [1, 2, 3])
-    assert "--seed-from finds a seed in every run's place: got 'lr1e-3-seed1'" in refusal(
+    assert "finds no seed in 'lr1e-3-seed1'" in refusal(
         str(trained), metric="eval_accuracy", cell=(), seed=None, seed_from=r"run(\d+)"
     )
     for pattern, wanted in (("seed", "has the seed in parentheses"), ("(", "is a regular expression")):
         assert wanted in refusal(str(trained), metric="eval_accuracy", cell=(), seed=None, seed_from=pattern)
-    assert "neither --seed nor --seed-from" in refusal(str(trained), seed=None)
+    assert "--seed and --seed-from are both missing" in refusal(str(trained), seed=None)
     # Without the arguments' pickle the model card tells the settings.
     for path in (trained / "lr1e-3-seed1").rglob("training_args.bin"):
         path.unlink()
@@ -561,7 +561,7 @@ def test_other_sqlite_files_and_folders_of_two_tools_are_one_line():
         for file in files:
             (Path(folder) / file).write_text("{}")
     line = refusal("both")
-    assert "a folder holds the runs of one tool: got both: Lightning (1 run), Ray Tune (1 run)" in line
+    assert "both holds runs of several tools: Lightning (1 run), Ray Tune (1 run)" in line
 
 
 def test_imported_curves_are_drawn_in_the_report(monkeypatch):
@@ -571,5 +571,5 @@ def test_imported_curves_are_drawn_in_the_report(monkeypatch):
     written = page.write(found, Path("page"))
     assert any("curves" in path.name for path in written.folder.rglob("*"))
     Path("results/x/curves.npz").write_bytes(b"no curves")
-    with pytest.raises(HarnessError, match="imported runs can be read"):
+    with pytest.raises(HarnessError, match="cannot read the imported runs in"):
         imported.of_import(Path("results/x"))

@@ -321,7 +321,7 @@ def test_a_plan_that_is_none_is_said_in_one_line(sweep, store, content):
         del plan["trials"]
         content = json.dumps(plan).encode()
     path.write_bytes(content)
-    with pytest.raises(HarnessError, match=r"a results folder's plan can be read: got .*; allowed: .*; remove it"):
+    with pytest.raises(HarnessError, match=r"cannot read .*plan\.json: .* Remove it"):
         store.load_plan()
 
 
@@ -407,7 +407,7 @@ def test_one_process_holds_the_folder_until_it_is_killed(store):
                 pass
             said = str(caught.value)
             who = re.escape(f"process {holder.pid} on {socket.gethostname()} of {pwd.getpwuid(os.getuid()).pw_name}")
-            assert re.search(rf"in use by {who} since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00; allowed", said)
+            assert re.search(rf"in use by {who} since 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", said)
             assert "\n" not in said
             assert ".lock" not in said
             (store.folder / "running.json").write_text("{}")

@@ -162,7 +162,7 @@ def test_a_damaged_import_is_one_line(tmp_path, name, content):
     with pytest.raises(HarnessError) as caught:
         of_import(tmp_path / "theirs")
     said = str(caught.value)
-    assert "imported runs can be read: got " in said
+    assert "cannot read the imported runs in " in said
     assert "\n" not in said
     assert caught.value.__cause__ is None
 
@@ -250,7 +250,7 @@ def test_two_of_one_name_are_told_apart(tmp_path):
 def test_two_metrics_cannot_stand_side_by_side(tmp_path):
     one = import_of(tmp_path / "a", [()], imported_runs([0.5]))
     other = import_of(tmp_path / "b", [()], [row | {"metric": "f1"} for row in imported_runs([0.5])], metric="f1")
-    with pytest.raises(HarnessError, match=r"one metric: got acc .* and f1 "):
+    with pytest.raises(HarnessError, match=r"different metrics side by side \(got acc .* and f1 "):
         joined(one, other)
     lower = import_of(tmp_path / "c", [()], imported_runs([0.5]), higher_is_better=False)
     with pytest.raises(HarnessError, match="one metric") as caught:

@@ -164,13 +164,16 @@ def test_the_warning_says_its_evidence_and_its_absence_is_said_too(made) -> None
 def test_several_recipes_are_refused_with_what_tells_them_apart(made) -> None:
     sweep, store = made
     with pytest.raises(
-        HarnessError, match="got 2 that differ in bias_correction; allowed: bias_correction=off; bias_c"
+        HarnessError, match=r"one recipe: 2 differ in bias_correction\. Allowed: bias_correction=off; bias_c"
     ):
         lr_range.one_recipe(sweep, expand(sweep), 1)
-    with pytest.raises(HarnessError, match="got none that matches"):
+    with pytest.raises(HarnessError, match="none matches"):
         lr_range.one_recipe(sweep, [], 1)
     trials = where(sweep, ["bias_correction=on"])
-    for given, said in (({"low": 1e-2, "high": 1e-3}, "goes upwards"), ({"seeds": 9}, "got 9; allowed: 1 to 4")):
+    for given, said in (
+        ({"low": 1e-2, "high": 1e-3}, "--low must be > 0 and below --high"),
+        ({"seeds": 9}, "--seeds must be between 1 and 4"),
+    ):
         with pytest.raises(HarnessError, match=said):
             lr_range.find(sweep, store, trials, **({"seeds": 2, "low": 1e-5, "high": 1e-2} | given))
 

@@ -343,7 +343,7 @@ def test_what_cannot_be_trained_is_refused(trial: Make) -> None:
     with open(f"{folder}long.tsv", "w") as stream:
         stream.write(text + "a " * 60 + "\tyes\n")
     task = TaskSpec(name="long", files=TaskFiles(train=f"{folder}long.tsv", validation=long.files.validation))
-    with pytest.raises(HarnessError, match=r"texts of 62 tokens; allowed: up to 32; lower max_length to 32"):
+    with pytest.raises(HarnessError, match=r"reads at most 32 tokens, the texts have 62. Lower max_length to 32"):
         loop.train([trial(task=task)])
 
 

@@ -25,14 +25,15 @@ def require(column: str, option: str, tables: Sequence[SourceTable]) -> None:
             if storable(column) == column:
                 continue
             raise HarnessError(
-                "a column's name is text", got=quoted(column), allowed="what UTF-8 can hold", fix="rename it"
+                f"the column's name {quoted(column)} holds text that UTF-8 cannot encode", fix="Rename it"
             )
         close = [name for name in table.known if column and name.endswith(f".{column}")]
         close = close or difflib.get_close_matches(column, table.known, 3, 0.6)
         raise HarnessError(
-            f"{option} names a column of every file", got=f"{quoted(column)}, not in {table.label}",
-            allowed=listed(table.known), fix=f"did you mean {listed(close)}?" if close else "name one of these",
-        )  # fmt: skip
+            f"{table.label} has no column {quoted(column)} for {option}"
+            + (f" (did you mean {listed(close)}?)" if close else ""),
+            allowed=listed(table.known),
+        )
 
 
 def wanted(options: ImportOptions) -> set[str]:
@@ -51,18 +52,16 @@ def with_seeds_of_paths(tables: Sequence[SourceTable], pattern: str) -> list[Sou
         expression = re.compile(pattern)
     except re.error as error:
         raise HarnessError(
-            "--seed-from is a regular expression", got=f"{quoted(pattern)} ({error})", allowed="as 'seed(\\d+)'",
-            fix="correct it, in quotes",
-        ) from None  # fmt: skip
+            f"--seed-from {quoted(pattern)} is not a regular expression: {error} (for example: 'seed(\\d+)')"
+        ) from None
     named = expression.groupindex
     group = (
         "seed" if "seed" in named else next((n for n in range(1, expression.groups + 1) if n not in named.values()), 0)
     )
     if not group:
         raise HarnessError(
-            "--seed-from has the seed in parentheses", got=quoted(pattern), allowed="as 'seed(\\d+)'",
-            fix="put parentheses around the seed",
-        )  # fmt: skip
+            f"--seed-from {quoted(pattern)} has no parentheses around the seed (for example: 'seed(\\d+)')"
+        )
     return [_with_seeds(table, expression, group) for table in tables]
 
 
@@ -72,9 +71,9 @@ def _with_seeds(table: SourceTable, expression: re.Pattern[str], group: str | in
     for path, match in zip(paths, matches, strict=True):
         if match is None or match[group] is None:
             raise HarnessError(
-                "--seed-from finds a seed in every run's place", got=f"{quoted(path, 100)} in {table.label}",
-                allowed=f"what {quoted(expression.pattern)} fits", fix="change it, or name the folder of such runs",
-            )  # fmt: skip
+                f"--seed-from {quoted(expression.pattern)} finds no seed in {quoted(path, 100)} of {table.label}",
+                fix="Change it, or name the folder of the runs that have one",
+            )
     columns = {SEED_OF_PATH: [match[group] for match in matches if match]}
     for name in expression.groupindex:
         if name != "seed":
@@ -92,9 +91,7 @@ def cell_columns(given: Sequence[str], tables: Sequence[SourceTable]) -> tuple[s
         require(name, "--cell", tables)
     for name, times in Counter(names).items():
         if times > 1:
-            raise HarnessError(
-                "--cell names a column once", got=quoted(name), allowed="different columns", fix="drop one"
-            )
+            raise HarnessError(f"--cell names {quoted(name)} twice", fix="Remove one")
     return tuple(names)
 
 
@@ -135,11 +132,10 @@ def check_roles(options: ImportOptions, cell: Sequence[str], tables: Sequence[So
     for column in cell:
         if column in (options.seed, options.metric, options.state):
             raise HarnessError(
-                "a column has one part to play",
-                got=f"--cell {quoted(column)}, which is the seed or the score"
+                f"--cell cannot name {quoted(column)}, which is the seed or the score"
                 + (" or the state" if column == options.state else ""),
-                allowed="a setting that tells cells apart", fix="leave it out of --cell",
-            )  # fmt: skip
+                fix="Leave it out of --cell",
+            )
     _check_directions(options, tables)
 
 
@@ -149,8 +145,9 @@ def _check_directions(options: ImportOptions, tables: Sequence[SourceTable]) -> 
         if options.metric in against:
             way, other = ("minimizes", "--lower-is-better") if options.higher_is_better else ("maximizes", "")
             raise HarnessError(
-                "a score is better in the direction that its tool says",
-                got=f"{printable(options.metric)}, which {table.tool} {way} in {table.label}",
-                allowed=other or "--higher-is-better, as is the default",
-                fix="change the direction, or name another --metric",
-            )  # fmt: skip
+                f"{table.tool} {way} {printable(options.metric)} in {table.label}, but "
+                f"{'--higher-is-better' if options.higher_is_better else '--lower-is-better'} is set",
+                fix=f"Set {other}, or name another --metric"
+                if other
+                else "Leave --lower-is-better out, or name another --metric",
+            )

@@ -46,9 +46,9 @@ def conditions(given: Sequence[str], tables: Sequence[SourceTable]) -> list[Cond
         readings = [reading for place, sign in enumerate(text) if sign == "=" for reading in _readings(text, place)]
         if not readings:
             raise HarnessError(
-                "--where takes COLUMN=VALUE or COLUMN!=VALUE", got=quoted(text),
-                allowed="as split=test, split=test,dev or split!=train", fix="add the =",
-            )  # fmt: skip
+                f"--where {quoted(text)} is not of the form COLUMN=VALUE or COLUMN!=VALUE (for example: "
+                "split=test,dev or split!=train)"
+            )
         fitting = [reading for reading in readings if all(reading[0] in table.columns for table in tables)]
         column, negated, values = (fitting or readings)[0]
         require(column, "--where", tables)

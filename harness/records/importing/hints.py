@@ -51,8 +51,8 @@ def hint_for(path: Path) -> str | None:
         return "Sacred: write a CSV, a row a run, from each run.json (status, result) and config.json (seed, settings)"
     databases = [name for name in names if name.endswith((".db", ".sqlite", ".sqlite3"))]
     if databases:
-        return f"name the store itself: {path / databases[0]}"
+        return f"Name the store itself: {path / databases[0]}"
     tables = [name for name in names if Path(name).suffix.lower() in _TABLES]
     if tables:
-        return f"name the files themselves, as {path}/*{Path(tables[0]).suffix}"
+        return f"Name the files themselves, as {path}/*{Path(tables[0]).suffix}"
     return None

@@ -34,16 +34,14 @@ def check_counts(examples: np.ndarray, rows: ImportedRows, score: np.ndarray, si
     """A word on scores times examples; raises HarnessError where a score is no share or `examples` no whole number."""
     wrong = examples[~np.isnan(examples) & ((examples < 1) | (examples != np.floor(examples)) | (examples > 2**53))]
     if len(wrong):
-        raise HarnessError(
-            "--examples is a number of dev examples", got=f"{wrong[0]:g}", allowed="1, 2, 3, …", fix="correct it"
-        )
+        raise HarnessError("--examples must be the number of dev examples, 1 or more", got=f"{wrong[0]:g}")
     outside = np.flatnonzero((score < 0) | (score > 1))
     if len(outside):
         raise HarnessError(
-            "with --examples the score is a share of right answers",
-            got=f"{score[outside[0]]:g} in {rows.places[outside[0]]}", allowed="0 to 1",
-            fix="say --unit percent if the scores are, or leave --examples out",
-        )  # fmt: skip
+            "with --examples scores must be between 0 and 1: shares of right answers",
+            got=f"{score[outside[0]]:g} in {rows.places[outside[0]]}",
+            fix="Set --unit percent if they are in percent, or leave --examples out",
+        )
     words = "Failing is judged in right answers: score × --examples, rounded"
     product = score * size
     # A score of d decimals, times N, is off a whole number by up to N/2 × 10^-d; float32 adds its own.

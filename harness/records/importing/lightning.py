@@ -78,7 +78,7 @@ def _settings(path: Path, digest: Digest) -> dict[str, Scalar]:
     try:
         found = yaml.load(digest.text(path), _HparamsLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        unreadable(path, f"no YAML: {printable(str(error).splitlines()[0])[:100]}", allowed="as Lightning writes it")
+        unreadable(path, f"not YAML: {printable(str(error).splitlines()[0])[:100]}", allowed="as Lightning writes it")
     return flatten({str(name): value for name, value in found.items()}) if isinstance(found, dict) else {}
 
 

@@ -69,11 +69,10 @@ def merge(
         first, other = order[starts[several[0]]], order[starts[several[0]] + 1]
         label = quoted(name_cell(axes[facts.cell[first]]), 100)
         raise HarnessError(
-            "one row is one run of one seed",
-            got=f"{rows.places[first]} and {rows.places[other]} of seed {quoted(rows.values(seed_column)[first])} in "
-            f"{label}, one of {count_noun(len(several), 'such seed')}",
-            allowed=f"different seeds in a cell, or --aggregate {'|'.join(AGGREGATIONS)}",
-            fix="add the column that tells them apart to --cell, choose rows with --where, or name --aggregate",
+            f"two rows are the same seed of the same cell: {rows.places[first]} and {rows.places[other]}, seed "
+            f"{quoted(rows.values(seed_column)[first])} of {label} ({count_noun(len(several), 'such seed')} in all)",
+            fix="Add the column that tells them apart to --cell, choose rows with --where, or set --aggregate "
+            f"{'|'.join(AGGREGATIONS)}",
         )
     members = [order[start:end] for start, end in zip(starts, ends, strict=True)]
     chosen = order[starts]
@@ -100,12 +99,9 @@ def merge(
     if lost.any() and nan is None:
         row = chosen[np.flatnonzero(lost)[0]]
         raise HarnessError(
-            "every score is a number, or --nan says what it means that it is none",
-            got=f"{count_noun(int(lost.sum()), 'row' if len(chosen) == len(order) else 'run')} of "
-            f"{len(chosen)} with an "
-            f"empty, NaN or infinite score, first {rows.places[row]} ({quoted(rows.values(metric)[row])})",
-            allowed="--nan missing (the run is not known) or --nan diverged (it was trained and failed)",
-            fix="choose one of the two",
+            f"{count_noun(int(lost.sum()), 'row' if len(chosen) == len(order) else 'run')} of {len(chosen)} with "
+            f"an empty, NaN or infinite score, first {rows.places[row]} ({quoted(rows.values(metric)[row])})",
+            fix="Set --nan missing (the run is not known) or --nan diverged (it was trained and failed)",
         )
     status = facts.status[chosen].copy()
     status[lost & (nan == "missing")] = "missing"

@@ -105,5 +105,5 @@ def _history(text: str, path: Path) -> Series:
             if parts:
                 points.append((int(parts[2]) if len(parts) > 2 else 0, int(parts[0]), float(parts[1])))
         except (ValueError, IndexError):
-            unreadable(path, f"line {number} is no 'time value step'", allowed="lines as MLflow writes a metric")
+            unreadable(path, f"line {number} is not 'time value step'", allowed="lines as MLflow writes a metric")
     return curve_of(points)

@@ -144,9 +144,10 @@ def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> SourceT
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise HarnessError(
-            "an MLflow server is asked by MLflow's client", got=" ".join(str(error).split())[:200],
-            allowed="the extra mlflow installed", fix="pip install 'stability-harness[mlflow]', or name a file",
-        ) from None  # fmt: skip
+            "cannot read an MLflow server without MLflow's client",
+            got=" ".join(str(error).split())[:200],
+            fix="Run pip install 'stability-harness[mlflow]', or name a file",
+        ) from None
     try:
         return _of_client(MlflowClient(tracking_uri=uri), uri, label, wanted, higher)
     except HarnessError:
@@ -155,7 +156,7 @@ def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> SourceT
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         unreadable(
             without_credentials(uri), without_credentials(printable(reason))[:200],
-            allowed="the address of an MLflow server that answers", fix="check the address, and that the server runs",
+            allowed="the address of an MLflow server that answers", fix="Check the address, and that the server runs",
         )  # fmt: skip
 
 

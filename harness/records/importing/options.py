@@ -76,10 +76,10 @@ def check_name(name: str) -> str:
     """A name that a results folder may have; raises HarnessError for others."""
     if not _NAME.fullmatch(name):
         raise HarnessError(
-            "--as names a results folder", got=quoted(name),
-            allowed="up to 100 letters, digits, '.', '_' and '-', the first a letter or digit, not as a YAML file's",
-            fix="choose such a name",
-        )  # fmt: skip
+            "--as must be up to 100 letters, digits, '.', '_' and '-', begin with a letter or digit and not end "
+            "as a YAML file",
+            got=quoted(name),
+        )
     return name
 
 
@@ -88,19 +88,18 @@ def check(options: ImportOptions) -> None:
     choices = (("--nan", options.nan, NAN_CHOICES), ("--aggregate", options.aggregate, AGGREGATIONS))
     for option, value, allowed in (*choices, ("--unit", options.unit, UNITS)):
         if value is not None and value not in allowed:
-            raise HarnessError(
-                f"{option} is one of a few words", got=quoted(value), allowed=", ".join(allowed), fix="choose one"
-            )
+            raise HarnessError(f"{option} must be one of {', '.join(allowed)}", got=quoted(value))
     if options.examples is not None and not options.higher_is_better:
         raise HarnessError(
-            "--examples says that the score is a share of right answers", got="--examples with --lower-is-better",
-            allowed="either of them", fix="leave one out",
-        )  # fmt: skip
+            "--examples cannot be used with --lower-is-better: it says that the score is a share of right answers",
+            fix="Leave one out",
+        )
     if not options.sources:
-        raise HarnessError("an import reads files", got="none", allowed="one or more", fix="name them")
+        raise HarnessError("no files to import", fix="Name one or more")
     if (options.seed is None) == (options.seed_from is None):
         raise HarnessError(
-            "seeds come from a column or from the names of folders",
-            got="neither --seed nor --seed-from" if options.seed is None else "both --seed and --seed-from",
-            allowed="--seed COLUMN, or --seed-from 'seed(\\d+)'", fix="give one of the two",
-        )  # fmt: skip
+            "--seed and --seed-from are both missing"
+            if options.seed is None
+            else "--seed and --seed-from cannot both be set",
+            fix="Give one of the two: --seed COLUMN, or --seed-from 'seed(\\d+)'",
+        )

@@ -52,7 +52,7 @@ def load(path: Path, label: str, higher_is_better: bool, *, journal: bool) -> So
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         unreadable(
             path, f"Optuna can't read it: {printable(reason)[:200]}", allowed="a storage of the installed Optuna",
-            fix="correct it, or in Python: study.trials_dataframe().to_csv('runs.csv')",
+            fix="Correct it, or in Python: study.trials_dataframe().to_csv('runs.csv')",
         )  # fmt: skip
     if not runs:
         unreadable(path, "no rows", allowed="a storage with trials")

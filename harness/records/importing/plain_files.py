@@ -31,23 +31,23 @@ def load_file(path: Path, label: str, wanted: set[str]) -> SourceTable:
     if inner not in _READERS or (inner == ".parquet" and suffix == ".gz"):
         unreadable(path, f"its ending is {quoted(suffix)}", fix=hint_for(path))
     if not path.is_file():
-        unreadable(path, "no plain file")
+        unreadable(path, "it is not a regular file")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if suffix == ".gz":
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error):
-            unreadable(path, "not compressed by gzip, or cut short")
+            unreadable(path, "it is not gzip, or cut short")
     if not content.strip():
-        unreadable(path, "empty", allowed="a header and rows")
+        unreadable(path, "it is empty", allowed="a header and rows")
     collected = Collector(wanted)
     try:
         _READERS[inner](content, collected)
     except UnfitError as unfit:
         unreadable(path, str(unfit))
     except UnicodeDecodeError:
-        unreadable(path, "not in UTF-8")
+        unreadable(path, "it is not UTF-8 text")
     return collected.table(label, digest, str(path))
 
 

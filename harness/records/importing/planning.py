@@ -57,24 +57,21 @@ def planned_seeds(text: str | None) -> list[str]:
         start, dots, end = (piece.strip() for piece in part.partition(".."))
         whole = all(re.fullmatch(r"-?[0-9]{1,18}", piece) for piece in (start, end))
         if (dots and (not whole or int(start) > int(end))) or not start:
-            raise HarnessError(
-                "--seeds is the plan", got=quoted(text), allowed="seeds and ranges, as 1..20 or 1,2,5..9", fix="so"
-            )
+            raise HarnessError("--seeds must be seeds and ranges, such as 1..20 or 1,2,5..9", got=quoted(text))
         last = int(end) if dots else 0
         if len(found) + (last - int(start) if dots else 0) >= MOST_PLANNED:
             refuse_plan(text)
         found += [str(seed) for seed in range(int(start), last + 1)] if dots else [start]
     if len(set(found)) < len(found):
-        raise HarnessError("--seeds names a seed once", got=quoted(text), allowed="different seeds", fix="drop one")
+        raise HarnessError(f"--seeds {quoted(text)} names a seed twice", fix="Remove one")
     return found
 
 
 def refuse_plan(text: str) -> None:
     """Raise the HarnessError of a plan that is too large."""
     raise HarnessError(
-        "a plan can be held", got=f"--seeds {quoted(text)}", allowed=f"at most {MOST_PLANNED} runs, cells × seeds",
-        fix="narrow --seeds",
-    )  # fmt: skip
+        f"--seeds {quoted(text)} plans more than {MOST_PLANNED} runs (cells × seeds)", fix="Narrow --seeds"
+    )
 
 
 def one_per_cell(given: float | np.ndarray, option: str, cell: np.ndarray, axes: Sequence[Axes]) -> np.ndarray:
@@ -87,9 +84,8 @@ def one_per_cell(given: float | np.ndarray, option: str, cell: np.ndarray, axes:
     if len(differing):
         place = differing[0]
         raise HarnessError(
-            f"{option} is one number in a cell",
+            f"{option} must be the same in all rows of a cell",
             got=f"{low.iloc[place]:g} and {high.iloc[place]:g} in {quoted(name_cell(axes[place]), 100)}",
-            allowed="a column that is the same in all rows of a cell",
-            fix="add the column that it goes with to --cell",
-        )  # fmt: skip
+            fix="Add the column that it depends on to --cell",
+        )
     return np.asarray(low)  # every cell has a row

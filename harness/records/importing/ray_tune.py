@@ -85,7 +85,7 @@ def _logged(folder: Path, trial: _Trial | None, root: Path, digest: Digest) -> L
         params = json.loads(digest.text(folder / "params.json"))
         rows = _rows(folder, digest)
     except (ValueError, RecursionError, csv.Error):
-        unreadable(folder, "its results are no JSON", allowed="as Ray Tune writes them")
+        unreadable(folder, "its results are not JSON", allowed="as Ray Tune writes them")
     curves: dict[str, tuple[list[float], list[float]]] = {}
     last: dict[str, Scalar] = {}
     for place, row in enumerate(rows, start=1):

@@ -79,10 +79,10 @@ class ImportedRows:
                 found[index] = math.inf
             except ValueError:
                 raise HarnessError(
-                    f"{option} {quoted(column)} holds numbers", got=f"{quoted(value)} in {self.places[index]}",
-                    allowed="a number as 0.53 or 1e-5, or nothing",
-                    fix="correct it, or leave the row out with --where",
-                ) from None  # fmt: skip
+                    f"{option} {quoted(column)} must hold numbers, such as 0.53 or 1e-5",
+                    got=f"{quoted(value)} in {self.places[index]}",
+                    fix="Correct it, or leave the row out with --where",
+                ) from None
         found[~np.isfinite(found)] = math.nan
         return found
 
@@ -111,10 +111,9 @@ class ImportedRows:
         for key, value in texts.items():
             if isinstance(value, str) and storable(value) != value:
                 raise HarnessError(
-                    f"the values of {quoted(column)} are text",
-                    got=f"{quoted(value)} in {self.places[keys.index(key)]}", allowed="what UTF-8 can hold",
-                    fix="correct it",
-                )  # fmt: skip
+                    f"{quoted(column)} holds text that UTF-8 cannot encode",
+                    got=f"{quoted(value)} in {self.places[keys.index(key)]}",
+                )
         return [texts[key] for key in keys]
 
     def seeds(self, column: str, planned: Sequence[str]) -> tuple[list[Any], list[Any]]:
@@ -126,11 +125,10 @@ class ImportedRows:
             bad = kind in ("none", "truth", "infinite") or (kind == "text" and not text_of(value).isprintable())
             if bad or (isinstance(seed, str) and storable(seed) != seed):
                 raise HarnessError(
-                    "a seed is a number or a text of one line",
+                    "a seed must be a number or one line of text",
                     got=f"{quoted(value)} in {self.places[index] if index < len(self.places) else '--seeds'}",
-                    allowed="a seed in every row",
-                    fix="name the column of the seeds with --seed, or leave the row out with --where",
-                )  # fmt: skip
+                    fix="Name the column of the seeds with --seed, or leave the row out with --where",
+                )
             found.append(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
         types = {type(seed) for seed in found}
         if str in types:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import count_noun
 from harness.config.recipe import MAX_SEED
 from harness.records import imported, study
@@ -92,18 +92,14 @@ def _refuse_replacing(folder: Path, options: ImportOptions, overwrite: bool) -> 
         if overwrite or before == options.command:
             return
         raise HarnessError(
-            "an import is replaced by the same command alone", got=f"{printable(str(folder))}, imported otherwise",
-            allowed="another name, or the same command", fix="add --overwrite to replace it, or choose another --as",
-        )  # fmt: skip
+            f"{printable(str(folder))} is another import", fix="Add --overwrite to replace it, or choose another --as"
+        )
     left_behind = folder.is_dir() and all(
         path.name in ("runs.csv", "curves.npz") or (path.name.startswith(".") and path.suffix == ".tmp")
         for path in folder.iterdir()
     )  # by an import that was killed
     if not left_behind:
-        raise HarnessError(
-            "--as names a new results folder", got=f"{printable(str(folder))}, which is there and holds no import",
-            allowed="a name that is free, or that of an import", fix="choose another --as",
-        )  # fmt: skip
+        raise HarnessError(f"{printable(str(folder))} exists and is not an import", fix="Choose another --as")
 
 
 def read_runs(options: ImportOptions) -> ImportedRuns:
@@ -123,9 +119,10 @@ def read_runs(options: ImportOptions) -> ImportedRuns:
     rows = every.keep(~summaries)
     if not len(rows.places):
         raise HarnessError(
-            "a table has rows that are runs", got=f"only summaries: {listed(dict.fromkeys(every.values(seed)))}",
-            allowed="a row a seed", fix="name the column of the seeds with --seed",
-        )  # fmt: skip
+            "all rows are summaries, none is a run",
+            got=listed(dict.fromkeys(every.values(seed))),
+            fix="Name the column of the seeds with --seed",
+        )
     held = np.ones(len(rows.places), dtype=bool)
     for condition in which:
         held &= condition.holds(rows.values(condition.column))
@@ -134,10 +131,10 @@ def read_runs(options: ImportOptions) -> ImportedRuns:
         given = " ".join(shlex.join(option_words("where", condition)) for condition in options.where)
         there = {one.column: dict.fromkeys(map(text_of, rows.values(one.column))) for one in which}
         raise HarnessError(
-            "--where leaves at least one row", got=f"{printable(given)}, which leaves none of {len(rows.places)}",
+            f"{printable(given)} leaves none of {count_noun(len(rows.places), 'row')}",
             allowed="; ".join(f"{quoted(name)}: {listed(texts)}" for name, texts in there.items()),
-            fix="loosen the conditions",
-        )  # fmt: skip
+            fix="Loosen the conditions",
+        )
     names = dict.fromkeys(
         [
             *(name for table in tables for name in table.candidates),
@@ -170,9 +167,7 @@ def _tables(options: ImportOptions) -> list[SourceTable]:
         label = name if labels[name] == 1 else f"{name}#{labels[name]}"
         key = _identity(source)
         if key in seen:
-            raise HarnessError(
-                "a file is read once", got=f"{printable(source)} twice", allowed="different files", fix="drop one"
-            )
+            raise HarnessError(f"{printable(source)} is named twice", fix="Remove one")
         seen.add(key)
         tables.append(sources.load(source, label, names, options.higher_is_better))
     return tables
@@ -185,7 +180,7 @@ def _identity(source: str) -> object:
     try:
         status = Path(sources.as_path(source)).stat()
     except (OSError, ValueError) as error:
-        unreadable(source, getattr(error, "strerror", None) or "no name of a file")
+        unreadable(source, describe_os_error(error) if isinstance(error, OSError) else "not a file name")
     return status.st_dev, status.st_ino
 
 
@@ -230,10 +225,10 @@ class _Reading:
         place = {seed: index for index, seed in enumerate(levels)}
         if planned and (outside := sorted(set(seeds) - set(planned))):
             raise HarnessError(
-                "every seed of the rows is in the plan",
-                got=f"seed {quoted(outside[0])} in {rows.places[seeds.index(outside[0])]}, {len(outside)} such in all",
-                allowed=f"--seeds {options.seeds}", fix="widen --seeds, or leave the rows out with --where",
-            )  # fmt: skip
+                f"seed {quoted(outside[0])} in {rows.places[seeds.index(outside[0])]} is not in --seeds "
+                f"{options.seeds} ({len(outside)} such in all)",
+                fix="Widen --seeds, or leave the rows out with --where",
+            )
         scaled = self._scaled(majority)
         score = scaled.numbers["score"]
         floor = None if scaled.majority is None else one_per_cell(scaled.majority, "--majority", cell, axes)
@@ -312,9 +307,10 @@ class _Reading:
         counting = check_counts(size, self.rows, score, size[cell])
         if floor is not None and (((floor < 0) | (floor > 1)) & ~np.isnan(size)).any():
             raise HarnessError(
-                "with --examples the majority is a share of right answers", got=f"{np.nanmax(np.abs(floor)):g}",
-                allowed="0 to 1", fix="give it as a fraction, or leave --examples out",
-            )  # fmt: skip
+                "with --examples the majority must be between 0 and 1: a share of right answers",
+                got=f"{np.nanmax(np.abs(floor)):g}",
+                fix="Give it as a fraction, or leave --examples out",
+            )
         return size, counting
 
     def _notes_on_files(self) -> list[str]:

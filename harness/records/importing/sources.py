@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import count_noun
 from harness.records.importing import (
     lightning,
@@ -78,7 +78,7 @@ def load(source: str, label: str, wanted: set[str], higher_is_better: bool = Tru
         else:
             table = plain_files.load_file(path, label, wanted)
     except OSError as error:
-        unreadable(path, error.strerror or "it can't be read")
+        unreadable(path, describe_os_error(error))
     if not table.places:
         unreadable(path, "no rows", allowed="a header and rows")
     return table
@@ -117,13 +117,13 @@ def _folder(folder: Path, label: str, wanted: set[str], higher_is_better: bool) 
         shown = ", ".join(f"{kind} ({count_noun(len(paths), 'run')})" for kind, paths in found.items())
         first = [str(paths[0].relative_to(folder)) or "." for paths in found.values()]
         raise HarnessError(
-            "a folder holds the runs of one tool", got=f"{printable(str(folder))}: {shown}",
-            allowed="the folder of one of them", fix=f"name one: they lie in {listed(first)}",
-        )  # fmt: skip
+            f"{printable(str(folder))} holds runs of several tools: {shown}",
+            fix=f"Name the folder of one: they lie in {listed(first)}",
+        )
     for kind, _, read in _KINDS:
         if kind in found:
             return read(found[kind], folder, label, higher_is_better)
-    unreadable(folder, "a folder without runs of a tool that is known", fix=hint_for(folder))
+    unreadable(folder, "it holds no runs of a known tool", fix=hint_for(folder))
 
 
 def _runs(folder: Path, depth: int) -> Iterator[tuple[str, Path]]:

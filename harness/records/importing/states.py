@@ -135,7 +135,7 @@ def _choose(
     sure = {name: words for name, words in plain.items() if set(words) - _VERDICTS - {""}}
     for name in telling:
         if name in settings and (name in named or name in sure):
-            _ask(name, telling[name], "which --cell names as a setting")
+            _ask(name, telling[name], "--cell names it as a setting")
     for pool in (named, sure):
         pool = {name: words for name, words in pool.items() if name not in settings}
         if not pool:
@@ -144,10 +144,10 @@ def _choose(
         for other in others:
             if _meanings(pool[other]) != _meanings(pool[first]):
                 raise HarnessError(
-                    "one column tells the states of runs",
-                    got=f"{_shown(first, pool[first])} and {_shown(other, pool[other])}, which differ",
-                    allowed="--state COLUMN, or --state none", fix="name the column with --state",
-                )  # fmt: skip
+                    f"two columns give different states of runs: {_shown(first, pool[first])} and "
+                    f"{_shown(other, pool[other])}",
+                    fix="Name one with --state, or set --state none",
+                )
         unused = [name for name in telling if name not in pool and name not in settings]
         return first, tuple(f"{_shown(name, telling[name])} was not read as states." for name in unused)
     finishing = next((name for name in found if name not in telling and is_named(name)), None)
@@ -156,16 +156,15 @@ def _choose(
         return finishing, tuple(f"{_shown(name, telling[name])} was not read as states." for name in unused)
     for name, words in plain.items():
         if name not in settings:
-            _ask(name, words, "which may be states of runs, where failed means crashed, or how good the runs were")
+            _ask(name, words, "it may be the states of runs, where failed means crashed, or how good the runs were")
     return None, ()
 
 
-def _ask(column: str, words: Sequence[str], what: str) -> None:
+def _ask(column: str, words: Sequence[str], problem: str) -> None:
     raise HarnessError(
-        "a column of states is told from others", got=f"{_shown(column, words)}, {what}",
-        allowed=f"--state {quoted(column)} if it tells which runs crashed, --state none if not",
-        fix="say which with --state",
-    )  # fmt: skip
+        f"cannot tell what {_shown(column, words)} means: {problem}",
+        fix=f"Set --state {quoted(column)} if it says which runs crashed, --state none if not",
+    )
 
 
 def _meanings(words: Sequence[str]) -> list[str]:
@@ -190,14 +189,17 @@ def _read(
         strange = {row: word for row, word in held.items() if word and word not in WORDS}
         if strange and tool is None:
             known = any(word in WORDS for word in held.values())
+            state = (
+                f"{quoted(text_of(values[next(iter(strange))]))} in {count_noun(len(strange), 'row')} of the column "
+                f"{quoted(name)}, which holds {listed(dict.fromkeys(held.values()), 6)}"
+            )
             raise HarnessError(
-                "every state of a run has a known meaning" if known else "--state names a column of states",
-                got=f"{quoted(text_of(values[next(iter(strange))]))} in "
-                f"{count_noun(len(strange), 'row')} of the column "
-                f"{quoted(name)}, which holds {listed(dict.fromkeys(held.values()), 6)}",
+                f"unknown state of a run: {state}"
+                if known
+                else f"--state must name a column of states of runs: {state}",
                 allowed=f"{', '.join(list(WORDS)[:4])}, … as W&B, MLflow, Optuna, Ray Tune and Slurm call them",
-                fix="leave such rows out with --where COLUMN!=VALUE, or say --state none",
-            )  # fmt: skip
+                fix="Leave such rows out with --where COLUMN!=VALUE, or set --state none",
+            )
         for row, word in held.items():
             status[row] = WORDS.get(word, "missing")
             words[row] = f"{printable(name)[:40]}: {printable(text_of(values[row]).strip() or 'none')[:40]}"

@@ -29,9 +29,8 @@ class UnfitError(Exception):
 def unreadable(path: Path | str, why: str, allowed: str | None = None, fix: str | None = None) -> NoReturn:
     """Raise the HarnessError that says why a source of runs can't be read."""
     raise HarnessError(
-        "a file of runs can be read", got=f"{printable(str(path)) or 'an empty name'} ({printable(why)})",
-        allowed=allowed or READABLE, fix=fix or "correct it, or name another file",
-    ) from None  # fmt: skip
+        f"cannot read {printable(str(path)) or 'an empty name'}: {printable(why)}", allowed=allowed or READABLE, fix=fix
+    ) from None
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Digest:
         try:
             return self.read(path).decode("utf-8")
         except UnicodeDecodeError:
-            unreadable(path, "not in UTF-8")
+            unreadable(path, "it is not UTF-8 text")
 
     @property
     def sha256(self) -> str:

@@ -122,7 +122,7 @@ def _object(path: Path, digest: Digest) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        unreadable(path, "no JSON object", allowed="as transformers writes it")
+        unreadable(path, "it is not a JSON object", allowed="as transformers writes it")
     return found
 
 

@@ -71,9 +71,9 @@ def to_one_unit(
     if unit is None and len(set(told.values())) > 1:
         names = " and ".join(f"{quoted(columns[name])} in {_word(one)}" for name, one in told.items())
         raise HarnessError(
-            "all scores have one unit", got=names, allowed="all as fractions, or all in percent",
-            fix="leave one out, convert it, or say --unit percent, fraction or other",
-        )  # fmt: skip
+            f"scores in different units: {names}",
+            fix="Leave one out, convert it, or set --unit percent, fraction or other",
+        )
     level = np.atleast_1d(np.asarray(np.nan if majority is None else majority, dtype=float))
     sizes = np.abs(level[np.isfinite(level)])
     of_majority = sizes.max() if len(sizes) else 0.0
@@ -85,10 +85,9 @@ def to_one_unit(
     if of_majority > 1 and (unit == "fraction" or units["score"] == "fraction"):
         if not _LEAST_PERCENT <= of_majority <= 100:
             raise HarnessError(
-                "scores and majority have one unit",
-                got=f"a majority of {of_majority:g} and scores up to {np.nanmax(np.abs(scores['score'])):g}",
-                allowed="a majority up to 1, or up to 100 in percent",
-                fix="give the majority in the unit of the scores, or say --unit other",
+                f"scores and majority in different units: a majority of {of_majority:g}, but scores up to "
+                f"{np.nanmax(np.abs(scores['score'])):g}",
+                fix="Give the majority in the unit of the scores, or set --unit other",
             )
         note = f"The scores are fractions and the majority, {of_majority:g}, is in percent: it is read as a fraction."
         return Scaled(dict(numbers), None if majority is None else _hundredth(majority), False, 0, (note,))
@@ -125,9 +124,10 @@ def _hold_declared(unit: str | None, column: str, values: np.ndarray, places: Se
     outside = np.flatnonzero(np.isfinite(values) & (np.abs(values) > limit))
     if len(outside):
         raise HarnessError(
-            f"--unit {unit} is what the scores are", got=f"{values[outside[0]]:g} in {quoted(column)}, "
-            f"{places[outside[0]]}", allowed=f"up to {limit:g}", fix="name another --unit",
-        )  # fmt: skip
+            f"with --unit {unit} scores must be at most {limit:g}",
+            got=f"{values[outside[0]]:g} in {quoted(column)}, {places[outside[0]]}",
+            fix="Set another --unit",
+        )
 
 
 def _refuse_mixed(column: str, values: np.ndarray, places: Sequence[str]) -> None:
@@ -135,9 +135,7 @@ def _refuse_mixed(column: str, values: np.ndarray, places: Sequence[str]) -> Non
     small, large = int(np.nanargmin(sizes)), int(np.nanargmax(sizes))
     there = [f" in {places[row]}" if len(values) == len(places) else "" for row in (small, large)]
     raise HarnessError(
-        "all scores of a column have one unit",
-        got=f"{values[small]:g}{there[0]} beside {values[large]:g}{there[1]} of {quoted(column)}: "
-        "percent and fractions mixed?",
-        allowed="fractions up to 1, or percentages up to 100",
-        fix="convert them, or say --unit percent, fraction or other if all of them are that",
+        f"percent and fractions seem to be mixed in {quoted(column)}: {values[small]:g}{there[0]} beside "
+        f"{values[large]:g}{there[1]}",
+        fix="Convert them, or set --unit percent, fraction or other if all of them are that",
     )

@@ -46,10 +46,8 @@ class Mixup(Remedy):
         """Refuse a decoder."""
         if lanes.network.causal:
             raise HarnessError(
-                "mixup goes with an encoder, where all words of both texts are read",
-                got=f"{self.pack.recipe.model.name}, which answers at the first text's last word",
-                allowed="mixup: 0 with a decoder",
-                fix="drop mixup or name another model",
+                f"mixup requires an encoder: {self.pack.recipe.model.name} answers at the first text's last word",
+                fix="Remove mixup or use another model",
             )
 
     def change_batch(self, batch: Batch, data: DeviceSplit) -> Batch:
