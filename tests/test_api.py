@@ -140,7 +140,7 @@ def test_the_values_of_an_axis_are_compared(made: harness.Results) -> None:
     assert row["difference"] < row["difference_high"] < 0
     assert row["mean"] == pytest.approx(made.runs[made.runs.bias_correction]["final_score"].mean())
     assert row["reference_mean"] == pytest.approx(made.runs[~made.runs.bias_correction]["final_score"].mean())
-    with pytest.raises(harness.HarnessError, match="cannot compare along 'epochs', .*Allowed: bias_correction, lr"):
+    with pytest.raises(harness.HarnessError, match=r"cannot compare along 'epochs', .*Allowed: bias_correction, lr"):
         made.compare("epochs")
 
 
