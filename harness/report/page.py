@@ -114,6 +114,7 @@ class FilledSection:
 
     anchor: str
     heading: str
+    question: str
     sentences: tuple[str, ...]
     picture: Picture | None
     reading: str
@@ -193,7 +194,8 @@ def _sections(
         shown, folded = (tuple(tables[spec.name] for spec in specs if spec.folded == side) for side in (False, True))
         if picture or specs or sentences:
             reading = section.figure.reading if picture and section.figure else ""
-            filled.append(FilledSection(section.anchor, section.heading, sentences, picture, reading, shown, folded))
+            named = section.anchor, section.heading, section.question
+            filled.append(FilledSection(*named, sentences, picture, reading, shown, folded))
     return tuple(filled)
 
 

@@ -717,7 +717,7 @@ def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
     found = json.loads(run("report", "checkpoints", "--json").stdout)
     assert [(cell["axes"], cell["finished"]) for cell in found["cells"]] == [({"model": "p0"}, 2), ({"model": "p1"}, 2)]
     page = (here / "results" / "checkpoints@default" / "report" / "report.md").read_text()
-    assert "| model p1 against p0 |" in page
+    assert "| model p1 vs. p0 |" in page
     hashes = {Store(here / "results" / "checkpoints@default").load(trial.id).measured.model_sha256
               for trial in expand(load(sweep, "default"))}  # fmt: skip
     assert len(hashes) == 2  # other weights, so that the comparison is of something

@@ -1,4 +1,4 @@
-"""What does reporting the best of several seeds make of a score?"""
+"""How much does reporting the best of several seeds inflate a score?"""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _of_selection(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="best",
     heading="Best of n seeds",
-    question="What does reporting the best of several seeds make of a score?",
+    question="How much does reporting the best of several seeds inflate a score?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.best_of_n",

@@ -1,4 +1,4 @@
-"""How far can the confidence of the answers be believed, and which classes are recognised?"""
+"""Can the confidence of the answers be trusted, and which classes are recognised?"""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _of_confusion(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="classes",
     heading="Classes and calibration",
-    question="How far can the confidence of the answers be believed, and which classes are recognised?",
+    question="Can the confidence of the answers be trusted, and which classes are recognised?",
     sentences=sentences,
     tables=(
         TableSpec(

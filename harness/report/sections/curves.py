@@ -1,4 +1,4 @@
-"""How did the runs train?"""
+"""How did training progress?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from harness.report.section import FigureSpec, Section
 SECTION = Section(
     anchor="curves",
     heading="Learning curves",
-    question="How did the runs train?",
+    question="How did training progress?",
     figure=FigureSpec(
         "curves.curves",
         "Left the dev score, right the training loss (running mean), one line per run. The dashed lines are the "

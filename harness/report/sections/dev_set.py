@@ -1,4 +1,4 @@
-"""How much of the spread is the dev set's sampling noise, and which differences can it tell?"""
+"""How much of the spread is dev-set sampling noise, and which differences exceed it?"""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _of_flips(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="noise",
     heading="Dev-set sampling noise",
-    question="How much of the spread is dev-set sampling noise, and which differences are larger?",
+    question="How much of the spread is dev-set sampling noise, and which differences exceed it?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.noise_floor",

@@ -1,4 +1,4 @@
-"""How early can it be told that a run will fail?"""
+"""How early can a failure be detected?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which settings drive the score, and which drive failing?"""
+"""Which settings matter for the score, and which for failure?"""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _of_effects(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="importance",
     heading="Hyperparameter importance",
-    question="Which settings drive the score, and which drive failing?",
+    question="Which settings matter for the score, and which for failure?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.importance",

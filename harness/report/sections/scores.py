@@ -1,4 +1,4 @@
-"""What are the answers worth by other metrics?"""
+"""How good are the final answers by other metrics?"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _columns(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="scores",
     heading="Other metrics",
-    question="What are the final answers worth by other metrics?",
+    question="How good are the final answers by other metrics?",
     sentences=sentences,
     tables=(
         TableSpec(

@@ -1,4 +1,4 @@
-"""How many seeds would settle it?"""
+"""How many seeds are needed to distinguish these recipes?"""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _of_budget(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="budget",
     heading="Seed budget",
-    question="How many seeds would settle it?",
+    question="How many seeds are needed to distinguish these recipes?",
     sentences=sentences,
     figure=FigureSpec(
         "variance.seed_budget",

@@ -1,4 +1,4 @@
-"""Which part of the seed makes the spread: the head, the order of the data or dropout?"""
+"""Which part of the seed causes the spread: head initialisation, data order or dropout?"""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _of_shared_seeds(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="seeds",
     heading="Seed components",
-    question="Which part of the seed makes the spread: the head, the order of the data or dropout?",
+    question="Which part of the seed causes the spread: head initialisation, data order or dropout?",
     sentences=sentences,
     tables=(
         TableSpec(
