@@ -54,7 +54,7 @@ def _cell_rows(
     study: Study, cells: Sequence[int], answered: Sequence[DevAnswers | None], best: Baseline
 ) -> list[dict[str, object]]:
     """A row for each cell, with its difference to the best baseline where answers of both are known."""
-    scores, counts, right = cell_scores(study), failure_counts(study), _right(best)
+    scores, counts = cell_scores(study), failure_counts(study)
     rows = []
     for index in cells:
         answers, (failed, judged) = answered[index], counts[index]
@@ -62,6 +62,7 @@ def _cell_rows(
         row |= {"settings": "", "against": "", "failed": failed, "judged": judged} | _of_runs(scores[index])
         if answers is not None:
             row |= _on_the_dev_set(answers.correct) | {"against": best.name}
+            right = _right(best)
             if right.shape[1] == answers.correct.shape[1]:
                 # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
                 other = right if best.seeds else np.repeat(right, len(answers.correct), axis=0)

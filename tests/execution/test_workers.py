@@ -20,7 +20,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Cal
     """A package in a git checkout of its own, and git in it."""
     package = tmp_path / "harness"
     package.mkdir()
-    monkeypatch.setattr(in_process, "__file__", str(package / "workers.py"))
+    (package / "execution").mkdir()
+    monkeypatch.setattr(train_pack, "__file__", str(package / "execution" / "train_pack.py"))
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
 
