@@ -10,7 +10,7 @@ import torch
 
 from harness.common import hub
 from harness.config.trials import Trial
-from harness.execution import in_process, pack_size, train_pack
+from harness.execution import pack_size, train_pack
 from harness.execution.train_pack import Code, WorkerSetup
 from harness.training import probes
 
