@@ -62,13 +62,13 @@ class _Line:
 
 
 @styled
-def curves(found: Analysis) -> Figure | None:
+def curves(analysis: Analysis) -> Figure | None:
     """Dev score and training loss against the step, a line a run: left and right, one row for each setting but lr.
 
     Where runs lack curves the row's title says how many have them. The loss is a running mean over a fiftieth of the
     run's steps. Failed runs are dark red and dashed and end in a cross; runs near chance are dotted, with a square.
     """
-    study = found.study
+    study = analysis.study
     coloured = _colour_axis(study)
     settings = [
         ", ".join(setting(axis, value) for axis, value in cell.axes if axis != coloured) or "all runs"
@@ -78,7 +78,7 @@ def curves(found: Analysis) -> Figure | None:
     rows = {name: place for place, name in enumerate(every[: MOST_ROWS + 2])}
     members = [index for index, name in enumerate(settings) if name in rows]
     colours = axis_values([study.cells[index] for index in members], coloured)
-    table = found.runs[found.runs["cell"].isin(members)]
+    table = analysis.runs[analysis.runs["cell"].isin(members)]
     done = table[table["verdict"] != ""]
     place = [rows[settings[index]] for index in done["cell"]]
     shade = [colours.index(dict(study.cells[index].axes)[coloured]) if coloured else 0 for index in done["cell"]]

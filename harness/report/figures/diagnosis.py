@@ -47,16 +47,16 @@ MOST_TRACES = 300  # runs whose gradients are drawn, of each outcome
 
 
 @styled
-def loss_vs_score(found: Analysis) -> Figure | None:
+def loss_vs_score(analysis: Analysis) -> Figure | None:
     """Final score against final training loss, a mark a run (Figure 8 of Mosbach et al. 2021).
 
     The losses are over the labels' entropy where that is known: at 1 nothing was learned. Runs that diverged have
     neither and are counted in the title.
     """
-    study, fates = found.study, found.diagnosis.fates
+    study, fates = analysis.study, analysis.diagnosis.fates
     if fates.empty:
         return None
-    table = found.runs.loc[fates.index].assign(loss=fates["loss"])
+    table = analysis.runs.loc[fates.index].assign(loss=fates["loss"])
     relative = bool(table["loss"].notna().any())
     table["loss"] = table["loss"] if relative else pd.to_numeric(table["final_train_loss"])
     table["score"] = finite_scores(table)
@@ -106,15 +106,15 @@ def _parts_shown(layers: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
 
 
 @styled
-def gradient_norms(found: Analysis) -> Figure | None:
+def gradient_norms(analysis: Analysis) -> Figure | None:
     """Gradient norms of parts of the network against the step, lost runs against others (Figure 4, ibid.).
 
     Every run is a thin line, the medians of both kinds are bold, bands hold the middle half of the runs.
     """
-    study, norms = found.study, found.diagnosis.norms
-    if norms is None or not found.diagnosis.compared:
+    study, norms = analysis.study, analysis.diagnosis.norms
+    if norms is None or not analysis.diagnosis.compared:
         return None
-    chosen = np.isin(norms.rows, found.diagnosis.compared)
+    chosen = np.isin(norms.rows, analysis.diagnosis.compared)
     lost = norms.lost
     titles = _parts_shown(norms.layers, norms.parts)
     both = (("others", HUES[0], LINES[0], chosen & ~lost), ("failed or near chance", FAILED, LINES[1], chosen & lost))
@@ -123,8 +123,8 @@ def gradient_norms(found: Analysis) -> Figure | None:
         legend_key(f"{name} (n = {which.sum():,}): median", colour, line, lw=1.6) for name, colour, line, which in kinds
     ]
     handles.append(Patch(facecolor="#999999", alpha=0.35, label="middle half of the runs"))
-    of = ", cells with both outcomes" if len(study.cells) > 1 and found.diagnosis.both else ""
-    of += f", {without} without finite ones left out" if (without := found.diagnosis.never_finite) else ""
+    of = ", cells with both outcomes" if len(study.cells) > 1 and analysis.diagnosis.both else ""
+    of += f", {without} without finite ones left out" if (without := analysis.diagnosis.never_finite) else ""
     rows = -(-len(titles) // 3)
     figure = empty_figure(study, f"gradient norms before clipping{of}", 0.4 + rows * 1.55, handles)
     panels = titled_panels(figure, list(titles.values()), 3)
@@ -156,13 +156,13 @@ def gradient_norms(found: Analysis) -> Figure | None:
 
 
 @styled
-def step_size_factor(found: Analysis) -> Figure | None:
+def step_size_factor(analysis: Analysis) -> Figure | None:
     """By how much a missing bias correction enlarges each update (Figure 6, ibid.), and the sizes that come of it.
 
     Left the factor (1 − β1^t) / √(1 − β2^t) for the β in use; right the effective size of each update in learning
     rates, schedule included, one line for each kind of recipe.
     """
-    study, sizes = found.study, found.diagnosis.sizes
+    study, sizes = analysis.study, analysis.diagnosis.sizes
     recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
     if not any(not recipes[cell].bias_correction for cell in sizes):
         return None
@@ -202,12 +202,12 @@ def step_size_factor(found: Analysis) -> Figure | None:
 
 
 @styled
-def early_warning(found: Analysis) -> Figure | None:
+def early_warning(analysis: Analysis) -> Figure | None:
     """How early simple signals tell lost runs: left the area under the ROC curve, right what a rule of each catches.
 
     Both by leave-one-cell-out; right a line is bold where the rule gave at most 1 % false alarms on the left-out cells.
     """
-    study, table = found.study, found.diagnosis.early_warning
+    study, table = analysis.study, analysis.diagnosis.early_warning
     if table.empty or table["auc"].isna().all():
         return None
     names = list(dict.fromkeys(table["signal"]))
@@ -227,7 +227,7 @@ def early_warning(found: Analysis) -> Figure | None:
         right.plot(x, 100 * caught, lw=0.8, alpha=0.6, **look)
         good = (here["false"] <= 0.01 * here["others"].max()).to_numpy()
         right.plot(x[good], 100 * caught[good], "o", ms=2.6, color=colour_of(i), mew=0)
-    rule = found.diagnosis.rule
+    rule = analysis.diagnosis.rule
     if rule is not None:
         right.axvline(100 * rule.rule.share, color=INK, lw=0.9, ls=MAJORITY)
     left.axhline(0.5, color=INK, lw=0.9, ls=MAJORITY)
@@ -241,16 +241,16 @@ def early_warning(found: Analysis) -> Figure | None:
 
 
 @styled
-def loss_surface(found: Analysis) -> Figure | None:
+def loss_surface(analysis: Analysis) -> Figure | None:
     """Training loss and gradient norm over the plane through the pretrained weights and two runs' (Figure 7, ibid.)."""
-    study, surface = found.study, found.study.surface
+    study, surface = analysis.study, analysis.study.surface
     if surface is None:
         return None
-    verdicts = found.runs.set_index("trial")["verdict"].reindex(surface.trials.tolist()).fillna("ok").tolist()
-    cell = found.runs.loc[found.runs["trial"] == str(surface.trials[0]), "cell"]
+    verdicts = analysis.runs.set_index("trial")["verdict"].reindex(surface.trials.tolist()).fillna("ok").tolist()
+    cell = analysis.runs.loc[analysis.runs["trial"] == str(surface.trials[0]), "cell"]
     handles: list[Artist] = [legend_key("pretrained", INK, marker="s", mfc="white", mec=INK)]
     for place, verdict in enumerate(verdicts):
-        name = f"seed {found.runs.set_index('trial')['seed'].reindex([str(surface.trials[place])]).iloc[0]:.0f}"
+        name = f"seed {analysis.runs.set_index('trial')['seed'].reindex([str(surface.trials[place])]).iloc[0]:.0f}"
         colour = FAILED if verdict in MARKS else HUES[0]
         handles.append(
             legend_key(f"{name}: {verdict}", colour, marker="X" if verdict in MARKS else "o", mec="white", ms=6)

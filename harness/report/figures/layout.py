@@ -155,8 +155,8 @@ def jitter(n: int, width: float) -> np.ndarray:
     if n == 1:
         return np.zeros(1)
     bits = (np.arange(1, n + 1)[:, None] >> np.arange(20)) & 1
-    found: np.ndarray = ((bits / 2.0 ** np.arange(1, 21)).sum(axis=1) - 0.5) * width
-    return found
+    offsets: np.ndarray = ((bits / 2.0 ** np.arange(1, 21)).sum(axis=1) - 0.5) * width
+    return offsets
 
 
 # ------------------------------------------------------------------------------------------------------- one row a cell

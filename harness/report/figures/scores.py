@@ -76,15 +76,15 @@ FEWEST_FOR_A_BOX = 5
 
 
 @styled
-def spread(found: Analysis) -> Figure | None:
+def spread(analysis: Analysis) -> Figure | None:
     """Box plots of the final score, one box a cell and one mark a run, with mean, median and the majority's score.
 
     Laid out by `layout`. Below five scores there is no box, only marks and a bar at the median; a run that diverged has
     no score and stands at the edge where scores are worst. The mean has its 95 % interval. Over each box stand the
     number of scored runs and, after a cross, of failed.
     """
-    study = found.study
-    table = found.runs[(found.runs["verdict"] != "") & (found.runs["cell"] < MOST_CELLS)]
+    study = analysis.study
+    table = analysis.runs[(analysis.runs["verdict"] != "") & (analysis.runs["cell"] < MOST_CELLS)]
     if table.empty:
         return None
     plan, columns = _spread_plan(study)
@@ -98,7 +98,7 @@ def spread(found: Analysis) -> Figure | None:
     what += part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 0.45 + rows * panel_height(rows, 1.4, 2.1), handles)
     panels = titled_panels(figure, plan.titles, columns)
-    means = without_axes(study, found.level).set_index("cell")[["mean", "mean_low", "mean_high"]]
+    means = without_axes(study, analysis.level).set_index("cell")[["mean", "mean_low", "mean_high"]]
     groups = {int(index): here for index, here in table.groupby("cell", sort=False)}
     low, high, log = _limits(study, pd.concat([scores, finite_scores(table, "majority_score")]).dropna())
     worst = low if study.higher_is_better else high
@@ -268,13 +268,13 @@ def _spread_keys(plan: Plan, verdicts: Sequence[str]) -> list[Line2D]:
 
 
 @styled
-def failure_rates(found: Analysis) -> Figure | None:
+def failure_rates(analysis: Analysis) -> Figure | None:
     """Each cell's share of failed runs with its 95 % Wilson interval, k/n in figures, and what is missing beside it.
 
     One row a cell in the study's order, so that any axes fit; runs near chance are named beside the count.
     """
-    study = found.study
-    cells = without_axes(study, found.cells)
+    study = analysis.study
+    cells = without_axes(study, analysis.cells)
     if not (cells["judged"] > 0).any():
         return None
     cells = cells.head(MOST_CELLS)
@@ -314,18 +314,18 @@ def failure_rates(found: Analysis) -> Figure | None:
 
 
 @styled
-def performance_profile(found: Analysis) -> Figure | None:
+def performance_profile(analysis: Analysis) -> Figure | None:
     """The share of runs better than τ, one line for each value of the main axis with its 95 % band.
 
     Below the lines every run is a tick at its score; a dashed line is the majority's score where there is one only.
     """
-    study = found.study
-    if found.profile.empty:
+    study = analysis.study
+    if analysis.profile.empty:
         return None
-    lines = _profiles(found.profile)
+    lines = _profiles(analysis.profile)
     axis = _profiled(study, list(lines))
     values = list(lines)[:MOST_VALUES]
-    done = found.runs[found.runs["verdict"] != ""]
+    done = analysis.runs[analysis.runs["verdict"] != ""]
     scores = finite_scores(done).dropna()
     of = [dict(study.cells[index].axes)[axis] if axis else None for index in done.loc[scores.index, "cell"]]
     own = {value: scores[[one == value for one in of]].to_numpy() for value in values}

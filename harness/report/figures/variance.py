@@ -63,14 +63,14 @@ MOST_TERMS = 14
 
 
 @styled
-def noise_floor(found: Analysis) -> Figure | None:
+def noise_floor(analysis: Analysis) -> Figure | None:
     """Each cell's spread over seeds beside the error that a dev set of this size gives any single accuracy.
 
     One row a cell. What an infinite dev set would leave of the spread is shown with its interval where the runs'
     answers are kept; rows that are known from counts alone have hollow dots and say so.
     """
-    study = found.study
-    floor = without_axes(study, found.noise_floor)
+    study = analysis.study
+    floor = without_axes(study, analysis.noise_floor)
     floor = floor[floor["known_from"] != ""]
     if floor.empty:
         return None
@@ -123,14 +123,14 @@ def noise_floor(found: Analysis) -> Figure | None:
 
 
 @styled
-def best_of_n(found: Analysis) -> Figure | None:
+def best_of_n(analysis: Analysis) -> Figure | None:
     """The best score to expect of n seeds, one line a cell with its bootstrap band; n = 1, the diamond, is the mean.
 
     Panels and colours are those of the spread, and the values along x there are kinds of line here; more than eight
     lines a panel become panels of their own.
     """
-    study = found.study
-    table = without_axes(study, found.best_of_n)
+    study = analysis.study
+    table = without_axes(study, analysis.best_of_n)
     table = table[table["cell"] < MOST_CELLS]
     if table.empty:
         return None
@@ -217,14 +217,14 @@ def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
 
 
 @styled
-def seed_budget(found: Analysis) -> Figure | None:
+def seed_budget(analysis: Analysis) -> Figure | None:
     """How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, a line a cell.
 
     Marks stand at the seeds there are. Up to eight cells have a line of their own in the legend; of more, colours tell
     the values of the spread's colours. Both scales are logarithmic: half the width takes four times the seeds.
     """
-    study = found.study
-    budget = without_axes(study, found.budget)
+    study = analysis.study
+    budget = without_axes(study, analysis.budget)
     budget = budget[budget["cell"] < MOST_CELLS]
     sides = ("mean_half_width", "rate_half_width")
     if not (budget[list(sides)] > 0).any(axis=None):
@@ -244,7 +244,7 @@ def seed_budget(found: Analysis) -> Figure | None:
     what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 2.7, handles)
     left, right = figure.subplots(1, 2)
-    points = _accuracies(found)
+    points = _accuracies(analysis)
     mean = "accuracy,\npercentage points" if points else f"\n{literal(metric_name(study))}"
     units = ((100.0 if points else 1.0, f"± of the mean {mean}"), (100.0, "± of the failure rate,\npercentage points"))
     for ax, side, (unit, label) in zip((left, right), sides, units, strict=True):
@@ -262,7 +262,7 @@ def seed_budget(found: Analysis) -> Figure | None:
             }
             ax.scatter(now["n"], unit * now[side], zorder=3, **look)
         if known.empty:
-            _say_instead(ax, _budget_lacks(found, side))
+            _say_instead(ax, _budget_lacks(analysis, side))
             continue
         ax.set_xscale("log")
         ax.set_yscale("log")
@@ -277,9 +277,11 @@ def seed_budget(found: Analysis) -> Figure | None:
     return figure
 
 
-def _accuracies(found: Analysis) -> bool:
+def _accuracies(analysis: Analysis) -> bool:
     """Whether the scores are shares of right answers, whose differences are percentage points."""
-    return bool(set(found.study.runs["metric"].dropna()) == {"accuracy"} and finite_scores(found.runs).abs().max() <= 1)
+    return bool(
+        set(analysis.study.runs["metric"].dropna()) == {"accuracy"} and finite_scores(analysis.runs).abs().max() <= 1
+    )
 
 
 def _doubling(axis: Axis, values: pd.Series) -> None:
@@ -292,10 +294,10 @@ def _doubling(axis: Axis, values: pd.Series) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _budget_lacks(found: Analysis, side: str) -> str:
+def _budget_lacks(analysis: Analysis, side: str) -> str:
     if side == "rate_half_width":
         return "whether runs failed\nis not known"
-    counts = found.runs[found.runs["verdict"] != ""].groupby("cell")["final_score"].count()
+    counts = analysis.runs[analysis.runs["verdict"] != ""].groupby("cell")["final_score"].count()
     return "the scores of a cell\ndo not differ" if (counts > 1).any() else "needs two scores\nin a cell"
 
 
@@ -311,16 +313,16 @@ def _say_instead(ax: Axes, words: str) -> None:
 
 
 @styled
-def importance(found: Analysis) -> Figure | None:
+def importance(analysis: Analysis) -> Figure | None:
     """What drives the score and the failing: shares of settings, with a second look by a random forest, and p.
 
     Left the terms' share in the variance of the score, the residual hatched, open diamonds for functional ANOVA; right
     each setting's share in telling which runs fail. A half that can not be told says why.
     """
-    study = found.study
-    score, failing = found.drivers_of_score, found.drivers_of_failing
+    study = analysis.study
+    score, failing = analysis.drivers_of_score, analysis.drivers_of_failing
     terms = score[(score["term"] != "residual")]
-    no_score, no_failing = _score_lacks(found, terms), _failing_lacks(found)
+    no_score, no_failing = _score_lacks(analysis, terms), _failing_lacks(analysis)
     if no_score and no_failing:
         return None
     leading = terms.sort_values("eta_squared", ascending=False, kind="stable").index[: MOST_TERMS - 1]
@@ -329,8 +331,8 @@ def importance(found: Analysis) -> Figure | None:
     handles: list[Artist] = []
     if not no_score:
         handles.append(legend_key("share by functional ANOVA (single settings)", INK, marker="D", mfc="white", mec=INK))
-    n_left = int((is_finished(found.runs) & found.runs["final_score"].notna()).sum())
-    n_right = int((is_finished(found.runs) & found.runs["outcome"].notna()).sum())
+    n_left = int((is_finished(analysis.runs) & analysis.runs["final_score"].notna()).sum())
+    n_right = int((is_finished(analysis.runs) & analysis.runs["outcome"].notna()).sum())
     rows = max(0 if no_score else len(shown), 0 if no_failing else len(failing_shown), 3)
     what = "what drives the score and the failing"
     what += part_shown(range(len(leading)), range(len(terms)), "terms") if not no_score else ""
@@ -365,24 +367,24 @@ def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _score_lacks(found: Analysis, terms: pd.DataFrame) -> str:
+def _score_lacks(analysis: Analysis, terms: pd.DataFrame) -> str:
     """Why the shares in the score's variance are not known, or nothing."""
     if terms["eta_squared"].notna().any():
         return ""
     if terms.empty:
         return "one recipe only"
-    scores = finite_scores(found.runs[found.runs["verdict"] != ""]).dropna()
+    scores = finite_scores(analysis.runs[analysis.runs["verdict"] != ""]).dropna()
     if scores.nunique() < 2:
         return "no run has a score" if scores.empty else "all scores are equal"
     return _unanimous(terms["note"]) or "not known"
 
 
-def _failing_lacks(found: Analysis) -> str:
+def _failing_lacks(analysis: Analysis) -> str:
     """Why the shares in failing are not known, or nothing."""
-    table = found.drivers_of_failing
+    table = analysis.drivers_of_failing
     if table["share"].notna().any():
         return ""
-    done = found.runs[is_finished(found.runs)]
+    done = analysis.runs[is_finished(analysis.runs)]
     if len(done) and done["outcome"].isna().all():
         return "whether runs failed\nis not known"
     if table.empty:
