@@ -38,7 +38,7 @@ class RunLog:
         }
 
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self.losses = list(state["losses"].to(device, copy=True))
         self.rates = state["rates"].tolist()
         self.norms = list(state["norms"].to(device, copy=True))

@@ -81,7 +81,7 @@ class TrainingRun:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state` of a run that was made of the same."""
+        """Resume from a `state` of a run that was made of the same."""
         device = self.pack.device
         self.lanes.weights.copy_(state["weights"])
         self.batches.order = state["order"].clone()

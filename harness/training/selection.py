@@ -59,7 +59,7 @@ class Selection:
         }
 
     def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""
         self.standing = state["standing"].tolist()
         self.stopped = {lane: update for lane, update in enumerate(state["stopped"].tolist()) if update >= 0}
         for name, weights in state.items():

@@ -131,7 +131,7 @@ class Telemetry:
         }
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
-        """Go on from a `state`, beside which the run's has the `logits` of its evaluations [E, L, N, C]."""
+        """Resume from a `state`, beside which the run's has the `logits` of its evaluations [E, L, N, C]."""
         self.predicted = [_histograms(logits) for logits in state["logits"].numpy()]
         self.updates = state["recorded.updates"].tolist()
         self.layer_norms = list(state["recorded.layer_norms"].to(device, copy=True))

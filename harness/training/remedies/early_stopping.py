@@ -74,7 +74,7 @@ class EarlyStopping(Remedy):
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from them."""
+        """Resume from them."""
         for best, value, since in zip(self.best, state["best"].tolist(), state["since"].tolist(), strict=True):
             best.value, best.since = None if math.isnan(value) else value, since
 

@@ -167,4 +167,4 @@ class Remedy:
         return {}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Resume from a `state`."""

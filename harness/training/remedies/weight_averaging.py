@@ -63,5 +63,5 @@ class WeightAveraging(Remedy):
         return {"rows": self.rows}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from the averages."""
+        """Resume from the averages."""
         self.rows.copy_(state["rows"])
