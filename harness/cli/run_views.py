@@ -79,13 +79,18 @@ def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited:
     """Say how a sweep ended: counts over the plan, and what to do about the rest."""
     nothing = "nothing was missing" if not ended.missing and not limited else "none trained now"
     trained = nothing if not ended.trained_now else f"{ended.trained_now} trained now"
-    out.print(f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed.")
+    out.print(
+        f"{ended.finished} of {ended.planned} trials finished ({trained}); {ended.failed} failed.", soft_wrap=True
+    )
     if ended.crashed:
-        out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.")
+        out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.", soft_wrap=True)
     if ended.missing and limited:
-        out.print(f"{ended.missing} of the plan are missing: re-run without --only and --max-trials to train them.")
+        out.print(
+            f"{ended.missing} of the plan are missing: re-run without --only and --max-trials to train them.",
+            soft_wrap=True,
+        )
     elif ended.missing:
-        out.print(f"{ended.missing} are missing: re-run the same command to train them.")
+        out.print(f"{ended.missing} are missing: re-run the same command to train them.", soft_wrap=True)
 
 
 def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:
