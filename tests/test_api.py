@@ -86,7 +86,7 @@ def test_a_name_that_is_none_is_said_with_what_may_be_meant(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(harness.HarnessError, match=r"unknown sweep 'smok' \(did you mean 'smoke'\?\)"):
         harness.load_sweep("smok")
-    with pytest.raises(harness.HarnessError, match="begin one with `harness init zzz`"):
+    with pytest.raises(harness.HarnessError, match="`harness init zzz` begins a new one"):
         harness.load_sweep("zzz")
     with pytest.raises(harness.HarnessError, match="use `harness search search_rte`"):
         harness.run("search_rte")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.common.errors import HarnessError, describe_os_error
+from harness.common.text import count_noun
 
 Kind = Literal["WordPiece", "BPE"]
 Documents = Iterator[tuple[str, ...]]  # the sentences of one document after the other
@@ -176,7 +177,7 @@ def _of_rows(path: Path, column: str, suffix: str) -> Iterator[str]:
         for number, row in enumerate(rows, 2):
             if any(row):
                 if len(row) <= place:
-                    _no_table(path, f"row {number} has {len(row)} fields", column)
+                    _no_table(path, f"row {number} has {count_noun(len(row), 'field')}", column)
                 yield row[place]
     except csv.Error as error:
         _no_table(path, str(error), column)

@@ -171,7 +171,7 @@ def test_bad_input_is_one_line_and_exit_2(here):
         ("rerun", "small", "--seed", "1", "--where", "lr=1e-5", "--where", "bias_correction=on"),  # missing
     ):  # fmt: skip
         refused(*words)
-    assert "training set" in refused("sweep", "small", "--in-process", "--set", "batch_size=100000")
+    assert "number of training examples" in refused("sweep", "small", "--in-process", "--set", "batch_size=100000")
 
 
 def test_what_the_options_do_not_take_is_exit_2(here):
@@ -439,8 +439,8 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     assert json.loads(record.read_text())["measured"]["weights_sha256"] in records[record].decode()
 
     tiny.write_text(tiny.read_text().replace("[1e-3, 1e-2]", "[1e-3, 3e-2]"))
-    assert "got a sweep without lr 0.01, which trained trials" in refused("sweep", "tiny", "--in-process")
-    assert "got a sweep without lr 0.01, which trained trials" in refused("plan", "tiny")
+    assert "the edited sweep has no lr 0.01, which trained trials" in refused("sweep", "tiny", "--in-process")
+    assert "the edited sweep has no lr 0.01, which trained trials" in refused("plan", "tiny")
     assert "without batch_size 8" in refused(
         "sweep", "tiny", "--in-process", "--set", "lr=[1e-3,1e-2]", "--set", "batch_size=4"
     )

@@ -214,7 +214,7 @@ def test_the_data_of_a_sweep(odd, bert, tmp_path, monkeypatch):
 def test_what_is_no_data_is_one_line(odd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, part in (
-        (("nothing",), "unknown task 'nothing'. Allowed: cola, sst2"),
+        (("nothing",), "unknown data 'nothing'. Allowed: cola, sst2"),
         (("train.tsv", "dev.tsv", "dev.tsv"), "got train.tsv dev.tsv dev.tsv;"),
         (("train.tsv",), "training and validation data cannot be the same file"),
         ((".", "--set", "lr=3"), "--set lr=3 is not a setting of the task"),

@@ -113,13 +113,13 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert not list(store.folder.glob("trials/*"))
     driver.run(tiny_sweep, store, HERE, quiet)
     edited = tiny_sweep.model_copy(update={"cells": tiny_sweep.cells[:1]})
-    with pytest.raises(HarnessError, match=r"a sweep without lr 0\.01, which trained trials"):
+    with pytest.raises(HarnessError, match=r"the edited sweep has no lr 0\.01, which trained trials"):
         driver.run(edited, store, HERE, quiet)
     smaller = tuple(
         cell.model_copy(update={"recipe": cell.recipe.model_copy(update={"batch_size": 4})})
         for cell in tiny_sweep.cells
     )
-    with pytest.raises(HarnessError, match="a sweep without batch_size 8"):
+    with pytest.raises(HarnessError, match="the edited sweep has no batch_size 8"):
         driver.run(tiny_sweep.model_copy(update={"cells": smaller}), store, HERE, quiet)
 
 

@@ -66,7 +66,7 @@ def test_an_edit_that_drops_trained_trials(here: Path, change: str, lost: str) -
     name = file_of(here, TEXT)
     store_of(here / "results", load(here / name), {0: [Run(300), Run(310)], 1: [Run(320), Run(crashed="no")]})
     found = both("the edited sweep has no ", name, "--set", change)
-    assert f"a sweep without {lost.replace('max length', 'max_length')}, which trained trials" in found
+    assert f"the edited sweep has no {lost.replace('max length', 'max_length')}, which trained trials" in found
     result = CliRunner().invoke(app, ["plan", name, "--set", "seeds=1..9", "--results", "elsewhere"])
     assert result.exit_code == 0
 
@@ -86,7 +86,7 @@ def test_other_data_under_one_name(here: Path) -> None:
         ("model.folder=/nonexistent", "/nonexistent is not a model folder"),
         ("task=RTE", "unknown task 'RTE' (did you mean 'rte'?)"),
         ("reinit_layers=13", "reinit_layers"),
-        ("batch_size=2000", "a batch is no larger than the training set"),
+        ("batch_size=2000", "batch_size must be at most the number of training examples"),
         ("max_steps=5000", "max_steps must be at most"),
         ("baselines=[tfidf_logistic]", "the baseline tfidf_logistic requires a task with classes"),
     ],
@@ -123,7 +123,7 @@ def test_what_is_on_the_hub_is_planned_without_it(here: Path, monkeypatch: pytes
     result = CliRunner().invoke(app, ["plan", file_of(here, text)])
     assert result.exit_code == 0, result.output
     # What is known of them without is held all the same.
-    assert "a batch is no larger" in said("plan", "t.yaml", "--set", "batch_size=9000")
+    assert "batch_size must be at most" in said("plan", "t.yaml", "--set", "batch_size=9000")
     assert "reinit_layers" in said("plan", "t.yaml", "--set", "reinit_layers=25")
 
 
@@ -132,7 +132,7 @@ def test_a_models_own_code_is_planned_where_it_is_trusted(here: Path, build: Bui
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "own.Model"}}))
     name = file_of(here, TEXT.replace("model: embedded", f"model: {folder}"))
-    both("a model's own Python code runs only where it is trusted", name)
+    both("brings Python code of its own (auto_map), which is not trusted", name)
     assert CliRunner().invoke(app, ["plan", name, "--trust-remote-code"]).exit_code == 0
     said("plan", name)
 
@@ -151,7 +151,7 @@ def test_a_started_search_under_other_settings(here: Path) -> None:
     assert "with another space" in planned
     assert planned == said("search", name, "--in-process")
     file_of(here, (here / name).read_text().replace("1e-2", "1e-3"))
-    assert "training set" in said("plan", name, "--set", "batch_size=2000", "--results", "elsewhere")
+    assert "number of training examples" in said("plan", name, "--set", "batch_size=2000", "--results", "elsewhere")
 
 
 # ------------------------------------------------------------------------------------------------ words that are cut
@@ -169,7 +169,7 @@ def test_sentences_longer_than_max_length(here: Path, tagged: TaskSpec, bert: Mo
     sizes = [len(sentence.splitlines()) + 2 for sentence in lines if sentence.strip()]  # [CLS] and [SEP]
     longest, too_long = max(sizes), sum(size > 8 for size in sizes)
     name = tagged_file(here, tagged, bert, 8)
-    line = both("every word that is scored has a token", name)
+    line = both("words have a token within", name)
     assert f"6 of {next(size for size in sizes if size > 8) - 2} words within max_length 8" in line
     assert f"{too_long} sentences of that split too long, of up to {longest} tokens" in line
     assert f"raise max_length to {longest}" in line
@@ -190,7 +190,7 @@ def test_one_word_of_a_test_sentence_that_is_cut_is_refused(here: Path, tagged: 
         stream.write("a\tO\n" * 15)
     files = {"train": str(folder), "validation": str(folder), "test": str(folder)}
     name = tagged_file(here, TaskSpec.model_validate(tagged.model_dump() | {"files": files}), bert, 16)
-    line = both("every word that is scored has a token", name)
+    line = both("words have a token within", name)
     assert "test.conll" in line
     assert "14 of 15 words within max_length 16; 1 sentence of that split too long, of up to 17 tokens" in line
 

@@ -338,7 +338,7 @@ def test_columns_are_the_tasks_or_named_and_what_is_not_clean_is_one_line(
     assert "line 3" in refused("text\na\na,b\n")
     assert "quotes are closed" in refused('text\na\n"b\n')
     assert "byte 0xff" in refused(b"text\n\xff\n")
-    assert "a data file has rows" in refused("")
+    assert "has no rows" in refused("")
     assert "every line is a JSON object" in refused('{"text": "a"}\nno\n', "a.jsonl")
     assert "no such key" in refused('{"text": "a"}\n{"txt": "a"}\n', "a.jsonl")
     assert "only the last lines are blank" in refused("text\na\n\nb\n", "a.tsv")

@@ -58,11 +58,11 @@ def test_a_file_is_hashed_by_its_bytes(tmp_path):
         ("a.txt", b"one\nt\xe9\n", None, r"a.txt, line 2: not UTF-8 text: byte 0xe9"),
         ("a.txt", "one\n", "said", r"--column said cannot be used with .*a\.txt"),
         ("a.tsv", "n\tsaid\n1\tone\n", None, r"the columns n, said, no text in column 'text'. Name the col"),
-        ("a.tsv", "n\ttext\n1\n", None, r"got row 2 has 1 fields"),
-        ("a.csv", 'text\n"one\n', None, r"got unexpected end of data"),
-        ("a.jsonl", '{"text": "one"}\n[1]\n', None, r"got line 2 is no JSON object"),
+        ("a.tsv", "n\ttext\n1\n", None, r"row 2 has 1 field"),
+        ("a.csv", 'text\n"one\n', None, r"unexpected end of data"),
+        ("a.jsonl", '{"text": "one"}\n[1]\n', None, r"line 2 is not a JSON object"),
         ("a.jsonl", '{"said": "one"}\n', None, r"line 1 has 'said', no text in column 'text'"),
-        ("a.jsonl", '{"text": 1}\n', None, r"got line 1 has 'text'"),
+        ("a.jsonl", '{"text": 1}\n', None, r"line 1 has 'text'"),
     ],
 )
 def test_what_is_no_text_is_refused_with_its_line(tmp_path, name, content, column, message):
@@ -73,13 +73,13 @@ def test_what_is_no_text_is_refused_with_its_line(tmp_path, name, content, colum
 def test_files_that_are_missing_or_empty_are_refused(tmp_path):
     with pytest.raises(HarnessError, match=r"cannot read the texts .*none\.txt: no such file"):
         sources([tmp_path / "none.txt"])
-    with pytest.raises(HarnessError, match=r"a\.txt \(it is empty\)"):
+    with pytest.raises(HarnessError, match=r"a\.txt: it is empty"):
         sources([written(tmp_path, "a.txt", "")])
 
 
 def test_a_line_without_an_end_is_refused_and_not_read_into_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.pretraining.corpus._LONGEST_LINE", 2**20)
-    with pytest.raises(HarnessError, match="got line 2 of 1 MiB or more"):
+    with pytest.raises(HarnessError, match="line 2: a line of 1 MiB or more"):
         list(documents(written(tmp_path, "a.txt", b"one\n" + b"x" * 2**21)))
 
 

@@ -125,7 +125,7 @@ def test_a_folder_without_weights_is_refused(bert: Path, tmp_path: Path) -> None
     (tmp_path / "config.json").write_text((bert / "config.json").read_text())
     with pytest.raises(HarnessError, match=r"has no weights. Allowed: a fold"):
         config_of(str(tmp_path))
-    with pytest.raises(HarnessError, match=r"got .*absent without config\.json"):
+    with pytest.raises(HarnessError, match=r"absent has no config\.json"):
         config_of(str(tmp_path / "absent"))
 
 
@@ -146,14 +146,14 @@ def test_a_model_of_another_kind_is_refused_where_it_lacks_the_head(bert: Path, 
 def test_weights_that_are_damaged_are_refused(bert: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((bert / "config.json").read_text())
     save_file({"bert.embeddings.word_embeddings.weight": torch.zeros(3, 3)}, tmp_path / "model.safetensors")
-    with pytest.raises(HarnessError, match=r"word_embeddings\.weight \[3, 3\] where config\.json says \[84, 16\]"):
+    with pytest.raises(HarnessError, match=r"word_embeddings\.weight has the shape \[3, 3\], not \[84, 16\]"):
         load(str(tmp_path), causal=False, pairs=False, seed=0)
 
 
 def test_a_tokenizer_without_a_mask_or_an_end_is_refused(bert: Path) -> None:
     tokenizer = build_tokenizer()
     tokenizer.mask_token = None
-    with pytest.raises(HarnessError, match="needs a mask token"):
+    with pytest.raises(HarnessError, match="has no mask token"):
         frame_of(tokenizer, causal=False)
     tokenizer.sep_token = None
     with pytest.raises(HarnessError, match="a token for the end of a text"):

@@ -1,5 +1,6 @@
 """What may be asked of pretraining: one line for what can't be."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,11 @@ TEXTS = (Path("texts.txt"),)
             "--heads must divide --hidden 30 (got 4)",
         ),
         ({"heads": 3}, "--heads must divide --hidden 256 (got 3)"),
-        ({"objective": "causal", "whole_words": True}, "got --objective causal --whole-word; .*leave one of them out"),
-        ({"objective": "causal", "next_sentence": True}, "got --objective causal --next-sentence"),
+        (
+            {"objective": "causal", "whole_words": True},
+            "--whole-word cannot be used with --objective causal",
+        ),
+        ({"objective": "causal", "next_sentence": True}, "--next-sentence cannot be used with --objective causal"),
         (
             {"start": "embedded", "layers": 2, "heads": 2},
             "cannot be used with --from: the model has its shape",
@@ -41,7 +45,7 @@ TEXTS = (Path("texts.txt"),)
     ],
 )
 def test_what_can_not_be_is_refused_in_one_line(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(HarnessError, match=message) as refused:
+    with pytest.raises(HarnessError, match=re.escape(message)) as refused:
         check(Settings().model_copy(update=changes))
     assert "\n" not in str(refused.value)
 

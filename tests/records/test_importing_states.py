@@ -146,7 +146,7 @@ def test_a_parquet_file_has_states_too():
 def test_words_that_may_be_verdicts_are_asked_about_and_two_columns_that_differ_too():
     verdicts = with_states(["ok", "failed", "ok"], "how it went")
     line = refusal(verdicts)
-    assert "the column 'how it went' (ok 2, failed 1), which may be states of runs" in line
+    assert "the column 'how it went' (ok 2, failed 1) means: it may be the states of runs" in line
     assert "--state none" in line
     assert list(of(verdicts, state="none").runs["status"]) == ["finished"] * 3
     assert list(of(verdicts, state="how it went").runs["status"]) == ["finished", "crashed", "finished"]
@@ -173,7 +173,7 @@ def test_a_state_of_unknown_meaning_is_asked_about_and_a_setting_is_none():
     assert "--state must name a column of states of runs: 'Ohio'" in refusal(
         with_states(["Texas", "Ohio"][::-1]), state="State"
     )
-    assert "which --cell names as a setting" in refusal(with_states(["finished", "crashed"]), cell=("State",))
+    assert "--cell names it as a setting" in refusal(with_states(["finished", "crashed"]), cell=("State",))
     pruned = with_states(["complete", "pruned"], "data")
     assert of(pruned, cell=("data",), state="none").axes == ("data",)
     assert "no column 'nope' for --state" in refusal(pruned, state="nope")
@@ -219,7 +219,7 @@ def test_where_leaves_rows_out_by_value():
     assert list(of(name, where=("split!=a=b",)).runs["seed"]) == [0, 1, 2, 4]
     assert list(of(name, where=("seed!=1.0",)).runs["seed"]) == [0, 2, 3, 4]
     assert list(of(name, where=("k!=1", "split=dev")).runs["seed"]) == [0, 4]  # a column k! that is 1
-    assert "'x', not in a.csv" in refusal(name, where=("x!=1",))
+    assert "a.csv has no column 'x' for --where" in refusal(name, where=("x!=1",))
 
 
 # ------------------------------------------------------------------------------------------- sparse tables of a run

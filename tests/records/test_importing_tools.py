@@ -293,7 +293,7 @@ def test_lightnings_sparse_metrics_with_tags_of_python_in_the_settings():
     (empty / "metrics.csv").write_text("a,step\nx,1\n")
     assert "not as Lightning's CSVLogger writes it" in refusal("logs")
     (empty / "hparams.yaml").write_text("a: [\n")
-    assert "no YAML" in refusal("logs")
+    assert "not YAML" in refusal("logs")
 
 
 # ---------------------------------------------------------------------------------------------------- Ray Tune
@@ -534,7 +534,7 @@ def test_wandbs_logs_are_read_without_wandb_across_their_blocks():
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [("a.xlsx", "save the sheet as CSV"), ("a.pkl", "pandas.read_pickle"), ("a.log", "a CSV"), ("a.zip", "unpack"),
-     (".aim/x", "Aim"), (".neptune/x", "Neptune"), ("out/run.json", "Sacred"), ("d/a.csv", "name the files"),
+     (".aim/x", "Aim"), (".neptune/x", "Neptune"), ("out/run.json", "Sacred"), ("d/a.csv", "Name the files"),
      ("d/mlflow.db", "the store itself: d/mlflow.db"), (".dvc/config", "dvc exp show --csv")],
 )  # fmt: skip
 def test_what_cant_be_read_says_how_to_get_a_table_out_of_it(name, wanted):

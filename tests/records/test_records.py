@@ -328,7 +328,7 @@ def test_a_plan_that_is_none_is_said_in_one_line(sweep, store, content):
 def test_a_plan_of_other_ids_is_refused(sweep, store):
     path = store.folder / "plan.json"
     path.write_text(path.read_text().replace("lr1e-5-bc-ep1-seed1-", "lr1e-5-bc-ep1-seed1-0"))
-    with pytest.raises(HarnessError, match="the ids of a plan are those of this version"):
+    with pytest.raises(HarnessError, match="written by another version of the harness"):
         store.load_plan()
 
 
@@ -433,7 +433,7 @@ def test_a_disk_that_cannot_lock_is_refused(store, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", unable)
-    with pytest.raises(HarnessError, match=r"files can be locked.*\(No locks available\)"), store.locked():
+    with pytest.raises(HarnessError, match=r"cannot lock files.*no locks available"), store.locked():
         pass
 
 

@@ -494,7 +494,7 @@ def test_data_that_cannot_be_read_is_refused_before_anything_is_asked(write, tmp
     path.write_text(
         path.read_text().replace("batch_size: 20\n", "").replace("eval_steps: [1, 2]", "batch_size: [8, 999]")
     )
-    with pytest.raises(HarnessError, match="training set"):  # at the space's largest batch
+    with pytest.raises(HarnessError, match="number of training examples"):  # at the space's largest batch
         search.run(load(path), store, HERE, quiet)
     assert not (store.folder / "study.log").exists()
 
