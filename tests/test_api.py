@@ -88,7 +88,7 @@ def test_a_name_that_is_none_is_said_with_what_may_be_meant(tmp_path: Path, monk
         harness.load_sweep("smok")
     with pytest.raises(harness.HarnessError, match="`harness init zzz` begins a new one"):
         harness.load_sweep("zzz")
-    with pytest.raises(harness.HarnessError, match="use `harness search search_rte`"):
+    with pytest.raises(harness.HarnessError, match="Use `harness search search_rte`"):
         harness.run("search_rte")
 
 
@@ -181,7 +181,7 @@ def test_runs_of_other_code_are_read_from_a_table_and_from_a_file(tmp_path: Path
     table.to_csv(tmp_path / "runs.csv", index=False)
     same = harness.read_runs(tmp_path / "runs.csv", cell=["method"], seed="seed", metric="acc", majority=0.5)
     assert same.cells.equals(results.cells)
-    with pytest.raises(harness.HarnessError, match="needs a folder"):
+    with pytest.raises(harness.HarnessError, match="so a report needs one"):
         results.report()
     with pytest.raises(harness.HarnessError, match="whose runs were trained elsewhere"):
         results.rerun("1")

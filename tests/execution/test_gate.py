@@ -170,7 +170,7 @@ def test_sentences_longer_than_max_length(here: Path, tagged: TaskSpec, bert: Mo
     longest, too_long = max(sizes), sum(size > 8 for size in sizes)
     name = tagged_file(here, tagged, bert, 8)
     line = both("words have a token within", name)
-    assert f"6 of {next(size for size in sizes if size > 8) - 2} words within max_length 8" in line
+    assert f"6 of {next(size for size in sizes if size > 8) - 2} words have a token within max_length 8" in line
     assert f"{too_long} sentences of that split too long, of up to {longest} tokens" in line
     assert f"raise max_length to {longest}" in line
     shown = CliRunner().invoke(app, ["data", name])
@@ -192,7 +192,10 @@ def test_one_word_of_a_test_sentence_that_is_cut_is_refused(here: Path, tagged: 
     name = tagged_file(here, TaskSpec.model_validate(tagged.model_dump() | {"files": files}), bert, 16)
     line = both("words have a token within", name)
     assert "test.conll" in line
-    assert "14 of 15 words within max_length 16; 1 sentence of that split too long, of up to 17 tokens" in line
+    assert (
+        "14 of 15 words have a token within max_length 16; 1 sentence of that split too long, of up to 17 tokens"
+        in line
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the gate
@@ -216,5 +219,5 @@ def test_only_the_cells_that_are_asked_for_are_checked(tmp_path: Path, trial: Ca
     )
     half = sweep.model_copy(update={"cells": (sweep.cells[0], lost)})
     gate.check_inputs(half, {}, {0})
-    with pytest.raises(HarnessError, match="a model folder holds"):
+    with pytest.raises(HarnessError, match="is not a model folder"):
         gate.check_inputs(half, {}, {0, 1})

@@ -156,5 +156,5 @@ def test_a_tokenizer_without_a_mask_or_an_end_is_refused(bert: Path) -> None:
     with pytest.raises(HarnessError, match="has no mask token"):
         frame_of(tokenizer, causal=False)
     tokenizer.sep_token = None
-    with pytest.raises(HarnessError, match="a token for the end of a text"):
+    with pytest.raises(HarnessError, match="no token for the end of a text"):
         frame_of(tokenizer, causal=True)

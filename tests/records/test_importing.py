@@ -430,7 +430,7 @@ def test_other_scores_and_losses_come_along():
 def test_repeated_rows_of_a_seed_become_one_run_by_the_named_aggregation(how, score):
     rows = [(1, 1, 0.4), (2, 1, 0.9), (1, 1, 0.8), (1, 1, 0.3)]
     line = refusal(small(*rows))
-    assert "small.csv:2 and small.csv:4 of seed '1' in 'lr 1'" in line
+    assert "small.csv:2 and small.csv:4, seed '1' of 'lr 1'" in line
     assert "--aggregate mean|median|min|max|first|last" in line
     found = simple(small(*rows), aggregate=how)
     assert list(found.runs["final_score"]) == pytest.approx([score, 0.9])
@@ -614,7 +614,7 @@ def test_bad_files_of_each_format_are_one_clear_line(name, content, wanted):
 
 def test_a_file_is_read_once_and_one_without_a_column_is_named():
     path = text("a.csv", GOOD)
-    assert "a.csv twice" in refusal(path, "./a.csv")
+    assert "a.csv is named twice" in refusal(path, "./a.csv")
     assert "got 'acc', not in b.csv" in refusal(path, text("b.csv", "lr,seed\n1,2\n"))
     assert "no files to import" in refusal()
 
@@ -626,7 +626,7 @@ def test_a_folder_is_replaced_by_the_same_command_or_overwrite_alone():
     text("a.csv", GOOD + "1,2,0.6\n")
     import_runs(ask(path, cell=("lr",)), results)  # the file has grown
     assert len(imported.of_import(results / "x").runs) == 2
-    with pytest.raises(HarnessError, match="imported otherwise"):
+    with pytest.raises(HarnessError, match="is another import"):
         import_runs(ask(path, cell=("lr",), majority="0.5"), results)
     assert imported.of_import(results / "x").runs["outcome"].isna().all()
     import_runs(ask(path, cell=("lr",), majority="0.5"), results, overwrite=True)

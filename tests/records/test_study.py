@@ -255,7 +255,7 @@ def test_two_metrics_cannot_stand_side_by_side(tmp_path):
     lower = import_of(tmp_path / "c", [()], imported_runs([0.5]), higher_is_better=False)
     with pytest.raises(HarnessError, match="different metrics") as caught:
         joined(one, lower)
-    assert "got acc (higher is better) and acc (lower is better);" in str(caught.value)
+    assert "(got acc (higher is better) and acc (lower is better))" in str(caught.value)
     nothing = import_of(tmp_path / "d", [()], imported_runs([None]))
     assert len(joined(one, nothing).runs) == 2  # nothing is known of its metric yet
 
