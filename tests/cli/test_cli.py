@@ -510,14 +510,18 @@ def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
         {"label", "confidence", "agreement"}
     ] * 2
 
-    assert f"kept are: {kept[0]}" in refused("predict", "tiny", "texts.csv")
-    assert "got 2 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "epochs=1")
-    assert "got 0 that match" in refused("predict", "tiny", "texts.csv", "--ensemble", "lr=7")
+    assert f"saved are: {kept[0]}" in refused("predict", "tiny", "texts.csv")
+    assert "it matches 2" in refused("predict", "tiny", "texts.csv", "--ensemble", "epochs=1")
+    assert "it matches none" in refused("predict", "tiny", "texts.csv", "--ensemble", "lr=7")
     other = "1e-2" if lr == "1e-3" else "1e-3"
-    assert "got 1 of lr" in refused("predict", "tiny", "texts.csv", "--ensemble", f"lr={other}")
+    assert f"lr {'0.01' if lr == '1e-3' else '1e-3'} has 1" in refused(
+        "predict", "tiny", "texts.csv", "--ensemble", f"lr={other}"
+    )
     left = next(one for one in plan if one not in (*kept, lacking))
     assert f"--trial {left} --keep" in refused("predict", "tiny", "texts.csv", "--trial", left)
-    assert "says it all" in refused("predict", folder / "models" / lacking, "texts.csv", "--trial", lacking)
+    assert "cannot be used with a model's folder" in refused(
+        "predict", folder / "models" / lacking, "texts.csv", "--trial", lacking
+    )
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert "pip install 'stability-harness[wandb]'" in refused("export", "tiny", "--to", "wandb")
 
