@@ -79,5 +79,5 @@ def _absent(look: Callable[[], None]) -> list[str]:
     try:
         look()
     except HarnessError as error:
-        return [f"A sweep could not start here: {error}."]
+        return [f"A sweep could not start here: {str(error).rstrip('.')}."]
     return []
