@@ -215,7 +215,7 @@ def test_what_is_no_data_is_one_line(odd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, part in (
         (("nothing",), "unknown data 'nothing'. Allowed: cola, sst2"),
-        (("train.tsv", "dev.tsv", "dev.tsv"), "got train.tsv dev.tsv dev.tsv;"),
+        (("train.tsv", "dev.tsv", "dev.tsv"), "unknown data 'train.tsv dev.tsv dev.tsv'"),
         (("train.tsv",), "training and validation data cannot be the same file"),
         ((".", "--set", "lr=3"), "--set lr=3 is not a setting of the task"),
         ((".", "--set", "task.text=review"), "no column review"),
