@@ -113,12 +113,12 @@ def resume(home: Path) -> None:
     """What `harness sweep` does where one trial is missing: all but training it, without its report."""
     from harness.config.sweep_file import load
     from harness.config.trials import expand
-    from harness.execution import driver, train_pack
+    from harness.execution import driver, in_process
     from harness.records.store import Store
 
     sweep = load(home / "sweeps" / "scale.yaml", "embedded")
     store = Store(folder_of(home))
-    with mock.patch.object(train_pack, "train_pack", nothing):
+    with mock.patch.object(in_process, "train_pack", nothing):
         ended = driver.run(sweep, store, driver.Options(in_process=True), lambda progress: None)
     assert (ended.trained_now, ended.crashed, ended.missing) == (1, 0, 0), ended
     last = store.path(expand(sweep)[-1].id)
