@@ -18,7 +18,7 @@ TRAINED = (
     *("qwen3", "smollm3", "stablelm", "starcoder2"),
 )
 # Refused before training, and why.
-LANES, PADDING = "code fails under torch.vmap", "which reads padding"
+LANES, PADDING = "code fails under torch.vmap", "depend on the padding behind it"
 REFUSED = {
     **dict.fromkeys(("bart", "mbart", "mvp", "plbart", "mt5", "umt5", "bigbird_pegasus"), LANES),
     **dict.fromkeys(("bloom", "flaubert", "ibert", "longformer", "mra", "phimoe", "xlm", "yoso"), LANES),

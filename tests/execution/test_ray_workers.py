@@ -271,7 +271,7 @@ def test_no_worker_is_said_and_then_an_error(pool: Callable[..., RayPool], monke
     assert made.follow(9) == []
     assert made.follow(9) == ["no worker is left: waiting up to 0.001 minutes for one"]
     time.sleep(0.07)
-    with pytest.raises(HarnessError, match=r"none for 0\.001 minutes; .*the same command goes on"):
+    with pytest.raises(HarnessError, match=r"none for 0\.001 minutes\. .*re-run the same command to resume"):
         made.follow(9)
 
 

@@ -452,8 +452,8 @@ def test_weights_that_were_changed_are_refused(trial: Make, tmp_path: Path) -> N
     (found,) = verify.check(sweep_of(one), store).problems
     assert (found.trial, found.file, found.rule) == (one.id, f"models/{one.id}", "kept weights")
     path.write_bytes(whole[:100])
-    with pytest.raises(HarnessError, match="kept weights are those"):
+    with pytest.raises(HarnessError, match="are not those of their trial's record"):
         saved.weights(store, one.id)
     (path.parent / "harness.json").unlink()
-    with pytest.raises(HarnessError, match="a kept model is a folder"):
+    with pytest.raises(HarnessError, match="is not a saved model"):
         saved.weights(store, one.id)

@@ -633,7 +633,7 @@ def test_a_folder_is_replaced_by_the_same_command_or_overwrite_alone():
     assert imported.of_import(results / "x").runs["outcome"].notna().all()
     (results / "rte").mkdir()
     (results / "rte" / "plan.json").write_text("{}")
-    with pytest.raises(HarnessError, match="holds no import"):
+    with pytest.raises(HarnessError, match="is not an import"):
         import_runs(ask(path, cell=("lr",), name="rte"), results, overwrite=True)
     (results / "rte" / "plan.json").rename(results / "rte" / "runs.csv")  # as an import that was killed leaves it
     import_runs(ask(path, cell=("lr",), name="rte"), results)

@@ -407,7 +407,7 @@ def test_transformers_output_folders(trained):
     assert "finds no seed in 'lr1e-3-seed1'" in refusal(
         str(trained), metric="eval_accuracy", cell=(), seed=None, seed_from=r"run(\d+)"
     )
-    for pattern, wanted in (("seed", "has the seed in parentheses"), ("(", "is a regular expression")):
+    for pattern, wanted in (("seed", "has no parentheses around the seed"), ("(", "is not a regular expression")):
         assert wanted in refusal(str(trained), metric="eval_accuracy", cell=(), seed=None, seed_from=pattern)
     assert "--seed and --seed-from are both missing" in refusal(str(trained), seed=None)
     # Without the arguments' pickle the model card tells the settings.
