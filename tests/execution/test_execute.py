@@ -507,7 +507,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(HarnessError, match=r"trials/.*\.json \(No space left on device\)") as error:
+        with pytest.raises(HarnessError, match=r"trials/.*\.json: no space left on device") as error:
             driver.run(tiny_sweep, store, replace(HERE, pack=2), quiet)
         assert "\n" not in str(error.value)
     kept = content(store)

@@ -281,12 +281,12 @@ def one_line(bench: Bench, words: str) -> None:
 
 
 def test_a_full_disk(bench: Bench, disk: Path) -> None:
-    one_line(bench, "No space left on device")
+    one_line(bench, "no space left on device")
     kept = content(bench.store)
     assert 2 <= len(kept) < len(bench.undisturbed)
     assert kept.items() <= bench.undisturbed.items()
     assert not list(bench.store.folder.rglob("*.tmp"))
-    one_line(bench, "No space left on device")
+    one_line(bench, "no space left on device")
     remount(disk, "size=8m")
     bench.ends_as_undisturbed()
 
