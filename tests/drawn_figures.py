@@ -20,16 +20,18 @@ ALL = [
     "spread",
     "failure_rates",
     "curves",
+    "performance_profile",
     "noise_floor",
     "best_of_n",
     "seed_budget",
     "importance",
-    "performance_profile",
     "loss_vs_score",
     "step_size_factor",
 ]
-# What only recorded runs have; the last of a surface that was asked for.
-RECORDED = ["gradient_norms", "early_warning", "loss_surface"]
+# What only recorded runs have; one of a surface that was asked for.
+RECORDED = ["gradient_norms", "loss_surface", "early_warning"]
+# In the order of the page.
+ORDER = [*ALL[:-1], *RECORDED[:2], ALL[-1], RECORDED[2]]
 DATASETS, METHODS = ("cola", "rte", "sst2"), ("full", "lora")
 GRID: tuple[Axes, ...] = tuple((("dataset", one), ("method", two)) for one in DATASETS for two in METHODS)
 

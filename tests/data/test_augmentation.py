@@ -298,7 +298,7 @@ def test_a_sweep_keeps_to_its_words(trial: Make, tiny_sweep: Sweep, words: WordL
     digests = record.measured.augmentation_sha256[:12], augmentation.read(words).sha256[:12]
     assert again.reasons == ("words or translators of the augmentation: {} then, {} now".format(*digests),)
     with pytest.raises(
-        HarnessError, match="the synonyms 'good' are not those that the finished trials were trained with"
+        HarnessError, match="the synonyms 'words' are not those that the finished trials were trained with"
     ):
         driver.run(sweep, store, here, lambda progress: None)
     edited = record.measured.model_copy(update={"augmentation_sha256": "d" * 64})

@@ -148,12 +148,12 @@ def own_code(build: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_models_own_code_runs_where_it_is_trusted_alone(own_code: Path, tmp_path: Path) -> None:
     spec = ModelSpec(name="own", folder=str(own_code))
     for check in (hub.check_model, pretrained.tokenizer, lambda one: pretrained.network(one, 2)):
-        with pytest.raises(HarnessError, match="brings code") as caught:
+        with pytest.raises(HarnessError, match="brings Python code of its own") as caught:
             check(spec)
         assert "\n" not in str(caught.value)
         assert "--trust-remote-code" in str(caught.value)
     # A name that is a folder of the working directory is read like one on the hub.
-    with pytest.raises(HarnessError, match="brings code"):
+    with pytest.raises(HarnessError, match="brings Python code of its own"):
         loading.loaded("weights", ModelSpec(name=str(own_code)), pytest.fail)
     assert not (tmp_path / "ran").exists()
     hub.trust_remote_code(True)
@@ -174,7 +174,7 @@ def test_code_that_only_loading_finds_is_one_line_and_no_question(
     first = "transformers.PretrainedConfig.get_config_dict"
     monkeypatch.setattr(first, lambda place, **words: real(place, **words) if words else ({}, {}))
     monkeypatch.setattr("builtins.input", pytest.fail)
-    with pytest.raises(HarnessError, match="brings code"):
+    with pytest.raises(HarnessError, match="brings Python code of its own"):
         pretrained.network(ModelSpec(name="unheard", folder=str(own_code)), 2)
     assert not (tmp_path / "ran").exists()
 

@@ -87,7 +87,7 @@ def test_a_package_that_is_not_there_is_one_line(made: tuple[Sweep, Store], monk
             export.export(*made, to)  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match="--uri names"):
         export.export(*made, "wandb", uri="http://localhost")
-    with pytest.raises(HarnessError, match="--uri names"):
+    with pytest.raises(HarnessError, match="--uri cannot be used with --out"):
         export.export(*made, "mlflow", Path("x"), "http://localhost")
 
 

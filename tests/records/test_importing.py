@@ -615,7 +615,7 @@ def test_bad_files_of_each_format_are_one_clear_line(name, content, wanted):
 def test_a_file_is_read_once_and_one_without_a_column_is_named():
     path = text("a.csv", GOOD)
     assert "a.csv is named twice" in refusal(path, "./a.csv")
-    assert "got 'acc', not in b.csv" in refusal(path, text("b.csv", "lr,seed\n1,2\n"))
+    assert "b.csv has no column 'acc' for --metric" in refusal(path, text("b.csv", "lr,seed\n1,2\n"))
     assert "no files to import" in refusal()
 
 

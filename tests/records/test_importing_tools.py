@@ -202,7 +202,7 @@ def test_optunas_sqlite_and_journal_with_every_state():
         assert "stopped early, so missing: pruned 1" in notes(found)
         assert column(of(name, metric="value", cell=()), "status")[-1] == "missing"
         said = refusal(name, metric="value", higher_is_better=False)
-        assert f"value, which Optuna maximizes in {name}" in said
+        assert f"Optuna maximizes value in {name}, but --lower-is-better is set" in said
     assert sorted(path.name for path in Path().iterdir()) == ["journal.log", "results", "study.db"]
 
 

@@ -418,7 +418,7 @@ def test_one_process_holds_the_folder_until_it_is_killed(store):
             said = str(caught.value)
             assert "in use by process 7 on elsewhere of anna since 2025-01-01T00:00:00+00:00, whose last sign" in said
             assert "whose last sign of life is 0 s old" in said
-            assert said.endswith(f"if that machine is down for good, remove {store.folder / '.lock'}")
+            assert said.endswith(f"if that machine is down for good, remove {store.folder / '.lock'}.")
         finally:
             os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
