@@ -30,8 +30,6 @@ ALL = [
 ]
 # What only recorded runs have; one of a surface that was asked for.
 RECORDED = ["gradient_norms", "loss_surface", "early_warning"]
-# In the order of the page.
-ORDER = [*ALL[:-1], *RECORDED[:2], ALL[-1], RECORDED[2]]
 DATASETS, METHODS = ("cola", "rte", "sst2"), ("full", "lora")
 GRID: tuple[Axes, ...] = tuple((("dataset", one), ("method", two)) for one in DATASETS for two in METHODS)
 

@@ -404,7 +404,7 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
     kept = trained(sweep_of(other), tmp_path / "lora")
     card = saved.read_card(folder(kept, other)).model_copy(update={"model_sha256": "0" * 64})
     (folder(kept, other) / "harness.json").write_text(card.model_dump_json())
-    with pytest.raises(HarnessError, match="an adapter stands on the weights"):
+    with pytest.raises(HarnessError, match="are not those that this adapter was trained on"):
         predict.run(replace(one, folders=(folder(kept, other),)))
     renamed = card.model_copy(update={"label_names": ("a", "b")})
     (folder(kept, other) / "harness.json").write_text(renamed.model_dump_json())

@@ -136,6 +136,6 @@ def test_a_thousand_cells_have_a_page_within_limits(tmp_path: Path, monkeypatch:
     text = holds(made)
     assert "= 2000; 1000 finished, 0 crashed, 1000 missing." in text
     assert re.search(r"\b500 of 1000 finished runs .*failed", text)
-    assert "the answers of the first 200 of 1,000 cells alone." in text
+    assert "the answers of only the first 200 of 1,000 cells." in text
     assert made.page.stat().st_size < 20_000_000
     assert len(made.summary["cells"]) == 1000

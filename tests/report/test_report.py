@@ -383,7 +383,7 @@ def test_a_sweep_beside_an_import(tmp_path, plain):
     first = study_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(200)]})
     rows = [row | {"metric": "accuracy"} for row in imported_runs([0.8, 0.9])]
     result = report.write(joined(first, import_of(tmp_path, [(("method", "x"),)], rows)), tmp_path / "out")
-    assert "whether 2 more finished runs failed is not known" in holds(result)
+    assert "for 2 more finished runs it is not known whether they failed" in holds(result)
 
 
 # ----------------------------------------------------------------------------------------- markup in others' texts
