@@ -241,15 +241,15 @@ def test_a_rerun_that_is_ambiguous_lists_the_matching_trials(here):
     (here / "t.yaml").write_text(TWO)
     trials = [trial.id for trial in expand(load(here / "t.yaml"))]
     said = refused("rerun", "t.yaml", "--seed", 2, "--where", "lr=1e-5")
-    assert "got 2 that match" in said
+    assert "2 trials match, one is needed" in said
     assert [one for one in trials if one in said] == [trials[1], trials[3]]
     said = refused("rerun", "t.yaml", "--trial", "lr1e-5-bc")
     assert [one for one in trials if one in said] == trials[2:4]
-    assert "got 0 that match" in refused("rerun", "t.yaml", "--seed", 5)
+    assert "no trials match, one is needed" in refused("rerun", "t.yaml", "--seed", 5)
     assert f"--trial {trials[0]}" in refused("rerun", "t.yaml")
     for words in (("--trial", trials[1]), ("--seed", 2, "--where", "lr=0.00001", "--where", "bias_correction=off")):
         said = refused("rerun", "t.yaml", *words)  # one matches, and has no record
-        assert f"got {trials[1]}, which is missing" in said
+        assert f"cannot rerun {trials[1]}, which is missing" in said
 
 
 def test_the_profile_that_was_run_is_meant(here, monkeypatch):
@@ -346,7 +346,7 @@ def test_diagnose_refuses_what_nothing_is_recorded_of(here):
     assert "made@default is a token task, of which nothing is recorded" in refused("diagnose", "made")
     import_of(here / "results", [(("method", "x"),)], imported_runs([0.5, 0.6]))
     said = refused("diagnose", "theirs")
-    assert "got theirs, which was imported; " in said
+    assert "nothing to diagnose: theirs was imported. " in said
     assert "train them again" not in said
 
 
@@ -441,7 +441,7 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     tiny.write_text(tiny.read_text().replace("[1e-3, 1e-2]", "[1e-3, 3e-2]"))
     assert "the edited sweep has no lr 0.01, which trained trials" in refused("sweep", "tiny", "--in-process")
     assert "the edited sweep has no lr 0.01, which trained trials" in refused("plan", "tiny")
-    assert "without batch_size 8" in refused(
+    assert "has no batch_size 8" in refused(
         "sweep", "tiny", "--in-process", "--set", "lr=[1e-3,1e-2]", "--set", "batch_size=4"
     )
     result = run("sweep", "tiny", "--in-process", "--set", "lr=[1e-3,1e-2]", "--set", "seeds=[1,2]")

@@ -205,7 +205,8 @@ def test_what_can_not_be_trained_is_refused(asked, tmp_path, monkeypatch):
     for name in ("train", "dev"):
         (folder / f"{name}.conll").write_text("a\tO\nb\tB-X\n\nb\tB-X\n")
     tagged = TaskSpec(name="x", kind="tokens", files=TaskFiles(train=str(folder), validation=str(folder)))
-    with pytest.raises(HarnessError, match=r"got the task x, of tokens \(f1_entity\); .* which answers O there"):
+    message = r"requires a task with classes \(got x, a token task \(f1_entity\)\)\. .* majority answers O there"
+    with pytest.raises(HarnessError, match=message):
         baselines.check(on(tagged, "tfidf_logistic"))
     japanese = TaskSpec(name="ja", files=files(tmp_path / "ja", "これ\t0\nそれ\t1\n", "あれ\t0\n"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
         return tiny_sweep.model_copy(update={"cells": (cell,)})
 
     store = Store(tmp_path / "tiny")
-    with pytest.raises(HarnessError, match="batch_size 61 for 60 examples"):
+    with pytest.raises(HarnessError, match=r"at most the number of training examples, 60 \(got 61\)"):
         driver.run(one(batch_size=61), store, HERE, quiet)
     gone = one().cells[0].recipe.model.model_copy(update={"folder": "/no/such"})
     with pytest.raises(HarnessError, match=r"without config\.json"):

@@ -172,7 +172,7 @@ def test_sentences_longer_than_max_length(here: Path, tagged: TaskSpec, bert: Mo
     line = both("words have a token within", name)
     assert f"6 of {next(size for size in sizes if size > 8) - 2} words have a token within max_length 8" in line
     assert f"{too_long} sentences of that split too long, of up to {longest} tokens" in line
-    assert f"raise max_length to {longest}" in line
+    assert f"Raise max_length to {longest}" in line
     shown = CliRunner().invoke(app, ["data", name])
     assert f"{too_long} dev sentences longer than 8 tokens" in shown.output
     assert f"raise max_length to {longest}" in shown.output

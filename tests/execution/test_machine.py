@@ -57,7 +57,7 @@ def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypa
     path.write_text(PROFILES)
     name, reason = machine.choose_profile(path, None)
     assert name == "embedded"
-    assert reason.startswith("paper: the model 'bert-large-uncased'")
+    assert reason.startswith("paper: cannot find the model 'bert-large-uncased'")
 
 
 @pytest.mark.usefixtures("cpu_only")

@@ -74,8 +74,9 @@ def test_the_record_says_how_steps_were_computed_and_a_sweep_goes_on_as_it_was_b
     store.path(second.id).unlink()
     run(sweep, store, AS_BEGUN)
     assert content(store) == before
-    for begun, asked, option in ((store, WITHOUT, "--no-compile, and 2 trials"), (plain, WITH, "--compile, and 2")):
-        with pytest.raises(HarnessError, match=option):
+    mixed = ((store, WITHOUT, "--no-compile"), (plain, WITH, "--compile"))
+    for begun, asked, option in mixed:
+        with pytest.raises(HarnessError, match=f"{option} cannot be mixed: 2 trials"):
             run(sweep, begun, asked)
 
 

@@ -414,7 +414,7 @@ def test_a_damaged_plan_is_found(copied: tuple[Sweep, Store]) -> None:
         assert said(verify.check(sweep, store))[0] == {("plan.json", "plan")}, content[:80]
     path.unlink()
     assert said(verify.check(sweep, store))[0] == {("plan.json", "plan")}
-    with pytest.raises(HarnessError, match="which is not there"):
+    with pytest.raises(HarnessError, match="there is no results folder"):
         verify.check(sweep, Store(store.folder / "absent"))
 
 
@@ -574,4 +574,4 @@ def test_a_sweep_is_named_as_for_the_other_commands(
     assert "there is no results folder" in command("made", code=2)
     assert "--retrain" in command("made", "--seed", 1, code=2)
     assert "--retrain" in command("made", "--retrain", 0, code=2)
-    assert "got 'absent'" in command("absent", code=2)
+    assert "unknown sweep 'absent'" in command("absent", code=2)

@@ -176,7 +176,7 @@ def test_what_tune_is_not_used_for_is_refused_in_one_line(write, tmp_path) -> No
     ("options", "said"),
     [
         (replace(TUNE, workers=3), "cannot run 3 workers on 2 cores at 1 thread a worker: at most 2"),
-        (replace(TUNE, workers=None, threads=3), "got 1 worker for 2 cores at 3 threads a worker"),
+        (replace(TUNE, workers=None, threads=3), "cannot run 1 worker on 2 cores at 3 threads a worker"),
     ],
 )
 def test_workers_that_the_machine_lacks_are_refused(write, tmp_path, options: Options, said: str) -> None:

@@ -322,7 +322,7 @@ def test_packs_keep_the_laws(
 def test_what_does_not_fit_model_or_data_is_refused(trial: Make, build: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"reinit_layers must be at most the model's 2 layers \(got 3"):
         loop.train([trial(reinit_layers=3)])
-    with pytest.raises(HarnessError, match="max_steps must be at most 16, the steps of 1 epoch"):
+    with pytest.raises(HarnessError, match="max_steps must be at most 16, the steps of 2 epochs"):
         loop.train([trial(max_steps=17)])
     with pytest.raises(HarnessError, match=r"mixup requires an encoder: tiny-gpt2 answers at"):
         loop.train([trial(mixup=0.2, model=ModelSpec(name="tiny-gpt2", folder=str(build("gpt2"))))])

@@ -146,7 +146,7 @@ def test_a_search_goes_over_numbers_or_chooses(tmp_path: Path) -> None:
 
 def test_the_agreement_of_two_passes_goes_with_a_models_own_rates(trial: Callable[..., Trial]) -> None:
     fields = trial().recipe.model_dump(exclude_defaults=True) | {"dropout": "model", "r_drop": 1.0}
-    recipe_rules._check(Recipe(**fields))
+    assert recipe_rules.build_recipe(fields, "the sweep") == Recipe(**fields)
 
 
 def test_masks_drop_at_their_rate_and_keep_the_mean() -> None:
