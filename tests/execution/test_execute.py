@@ -108,7 +108,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     with pytest.raises(HarnessError, match=r"at most the number of training examples, 60 \(got 61\)"):
         driver.run(one(batch_size=61), store, HERE, quiet)
     gone = one().cells[0].recipe.model.model_copy(update={"folder": "/no/such"})
-    with pytest.raises(HarnessError, match=r"without config\.json"):
+    with pytest.raises(HarnessError, match=r"it has no config\.json"):
         driver.run(one(model=gone), store, HERE, quiet)
     assert not list(store.folder.glob("trials/*"))
     driver.run(tiny_sweep, store, HERE, quiet)
