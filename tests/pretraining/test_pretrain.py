@@ -393,7 +393,7 @@ def test_a_full_disk_ends_a_run_only_where_it_was_told_to_stop(tmp_path: Path, m
             "all dog runs\n",
             r"--max-length must be >= 4, .*\(got 3\)",
         ),
-        ({"next_sentence": True, "held_out": 0.0}, "all dog runs\nno dog naps\n", r"got 2 sentences in 1 documents"),
+        ({"next_sentence": True, "held_out": 0.0}, "all dog runs\nno dog naps\n", r"got 2 sentences in 1 document\)"),
         ({"start": "embedded", "max_length": 64}, "all dog runs\n", r"--max-length must be at most 32, "),
     ],
 )
