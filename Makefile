@@ -1,7 +1,7 @@
 # make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
 # make search SWEEP=search_rte       look for a good and stable recipe
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
-# make test | check | docs | faults | bench | bench-scale | examples | newest | lock | gpu-proof OUT=dir
+# make test | check | docs | faults | bench | bench-scale | coverage | examples | newest | lock | gpu-proof OUT=dir
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale examples gpu-proof pretrain docs newest lock clean
+.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale coverage examples gpu-proof pretrain docs newest lock clean
 
 sweep search plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
@@ -41,6 +41,10 @@ bench: $(READY)
 # What the harness itself costs with 1,000 and 10,000 made-up trials; ARGS=--large for 100,000 (minutes, 3 GB of disk).
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.scale $(ARGS)
+
+# How often each interval of the report holds the truth, simulated in minutes; ARGS=cells for one family of rows.
+coverage: $(READY)
+	$(BIN)/python -m benchmarks.coverage $(ARGS)
 
 # Trains the shipped sweeps whose reports are committed, and writes these anew; ARGS=rte_lr@embedded for one of them.
 examples: $(READY)

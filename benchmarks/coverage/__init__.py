@@ -1,0 +1,1 @@
+"""Simulated coverage of every interval of the report; see `__main__`."""
