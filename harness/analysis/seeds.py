@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import NAN, cell_groups, cell_scores, count_by_cell, failure_counts, spread_out, with_axes
+from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, spread_out, with_axes
 from harness.analysis.comparisons import pairs
 from harness.analysis.dev_answers import DevAnswers
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
@@ -67,39 +68,51 @@ def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
 def budget(study: Study) -> pd.DataFrame:
     """How sure the mean and the failure rate of each cell are now and would be at other numbers of seeds.
 
-    Columns: `cell`, one per axis, `n`, `now` (whether so many are there), `mean_half_width` (95 %, t, at the observed
-    sd), `rate_half_width` (half of Wilson's interval at the observed rate).
+    Columns: `cell`, one per axis, `n`; `mean_now`, `rate_now` (whether so many are scored, and judged);
+    `mean_half_width` (95 %, t, at the observed sd), `rate_half_width` (half of Wilson's interval at the observed rate),
+    each with `_low` and `_high`, 10th and 90th percentile over what the runs leave possible.
     """
-    planned = count_by_cell(study.runs, study.runs["cell"].notna(), len(study.cells))
-    rows = []
-    for index, (scores, (failed, judged)) in enumerate(zip(cell_scores(study), failure_counts(study), strict=True)):
-        # Scores that are all equal say nothing of how far others would lie.
-        sd = (scores.std(ddof=1) if len(scores) > 1 else NAN) or NAN
-        for n in sorted({*BUDGETS, int(planned[index])}):
-            rate = seed_budget.rate_half_width(failed / judged, n) if judged else NAN
-            rows.append(
-                {"cell": index, "n": n, "now": n == planned[index]}
-                | {"mean_half_width": seed_budget.mean_half_width(sd, n), "rate_half_width": rate}
-            )
-    return with_axes(study, pd.DataFrame(rows))
+    scores, counts = cell_scores(study), np.array(failure_counts(study)).reshape(-1, 2)
+    failed, judged = counts.T
+    scored = np.array([len(values) for values in scores])
+    # Scores that are all equal say nothing of how far others would lie.
+    sd = np.array([(values.std(ddof=1) if len(values) > 1 else NAN) or NAN for values in scores])
+    sizes = [sorted({*BUDGETS, *now}) for now in zip(scored.tolist(), judged.tolist(), strict=True)]
+    cell = np.repeat(np.arange(len(scores)), [len(of_cell) for of_cell in sizes])
+    n = np.array([size for of_cell in sizes for size in of_cell])
+    columns = {"cell": cell, "n": n, "mean_now": n == scored[cell], "rate_now": n == judged[cell]}
+    for name, widths in (
+        ("mean_half_width", seed_budget.mean_half_width(sd[cell], scored[cell], n)),
+        ("rate_half_width", seed_budget.rate_half_width(failed[cell], judged[cell], n)),
+    ):
+        columns |= dict(zip((name, f"{name}_low", f"{name}_high"), widths, strict=True))
+    table = pd.DataFrame(columns)
+    return with_axes(study, table[table["n"] > 0].reset_index(drop=True))
 
 
 def needed(study: Study) -> pd.DataFrame:
-    """Seeds a cell that tell two cells apart with a power of 80 % at 5 %, would their runs fall out as observed.
+    """Seeds a cell that distinguish two cells with a power of 80 % at 5 %, as far as their runs tell.
 
-    Columns: `reference`, `cell`, `now` (the smaller number of scored runs), `for_mean` (Welch's test, simulated from
-    the observed scores), `for_failure` (Fisher's exact test at the observed rates); NA where a thousand do not.
+    Columns: `reference`, `cell`; for the means (`mean_…`: Welch's test) and the failure rates (`failure_…`: Fisher's):
+    `_now` (runs a cell: of the smaller, scored or judged), `_assured` (the power is 80 % on average over the
+    differences that the runs leave possible), `_low` and `_high` (10th and 90th percentile over them). NA is more than
+    a thousand; where `_high` is NA, the runs cannot tell.
     """
     scores = cell_scores(study)
     counts = failure_counts(study)
     rows: list[dict[str, object]] = []
     for a, b in pairs(study):
-        mean = seed_budget.seeds_for_mean(scores[a], scores[b], rng(f"needed {a} {b}"))
-        failure = seed_budget.seeds_for_failure(*counts[a], *counts[b]) if counts[a][1] and counts[b][1] else None
-        row: dict[str, object] = {"reference": a, "cell": b, "now": min(len(scores[a]), len(scores[b]))}
-        rows.append(row | {"for_mean": mean, "for_failure": failure})
-    table = pd.DataFrame(rows, columns=["reference", "cell", "now", "for_mean", "for_failure"])
-    for name in ("for_mean", "for_failure"):
+        row: dict[str, object] = {"reference": a, "cell": b}
+        row |= {"mean_now": min(len(scores[a]), len(scores[b])), "failure_now": min(counts[a][1], counts[b][1])}
+        for name, seeds in (
+            ("mean", seed_budget.needed_for_mean(scores[a], scores[b], rng(f"needed {a} {b}"))),
+            ("failure", seed_budget.needed_for_failure(*counts[a], *counts[b])),
+        ):
+            row |= {f"{name}_low": seeds.low, f"{name}_assured": seeds.assured, f"{name}_high": seeds.high}
+        rows.append(row)
+    ends = [f"{name}_{end}" for name in ("mean", "failure") for end in ("now", "assured", "low", "high")]
+    table = pd.DataFrame(rows, columns=["reference", "cell", *ends])
+    for name in ends:
         table[name] = pd.array(table[name].tolist(), dtype="Int64")
     return table
 

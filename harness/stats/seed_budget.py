@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from harness.stats.bootstrap import DRAWS
-from harness.stats.estimate import NAN, ROUNDING, TAIL
-from harness.stats.proportions import log_choose, score_interval
-from harness.stats.two_samples import welch_errors
+from harness.stats.estimate import NAN, NORMAL_95, ROUNDING, TAIL
+from harness.stats.proportions import log_choose
 
 # --------------------------------------------------------------------------------------------------------- best of n
 
@@ -71,23 +70,78 @@ def expected_best(
 # ------------------------------------------------------------------------------------------------------- seed budgets
 
 
-def mean_half_width(sd: float, n: int) -> float:
-    """Half the width of Student's interval for a mean of n scores with this standard deviation, in its unit.
+POWER, LEVEL, LIMIT = 0.8, 0.05, 1000  # of the tests that seeds are counted for; the most seeds that are looked at
+OPTIMISTIC, PESSIMISTIC = 0.1, 0.9  # shares of what a pilot leaves possible, between which a range is told
+RATES = (np.arange(16) + 0.5) / 16  # quantiles that stand for a rate's distribution
+POSSIBLE = 1000  # pairs of cells drawn for means
 
-    NaN for n < 2 and for a NaN sd. Source: Student (1908).
+Range = tuple[np.ndarray, np.ndarray, np.ndarray]  # a value, and its optimistic and pessimistic ends
+
+
+@dataclass(frozen=True)
+class SeedsNeeded:
+    """How many seeds a cell a test needs for a power of 80 %, as far as a pilot can tell; None is more than `LIMIT`.
+
+    `low` and `high` are the 10th and 90th percentile over the differences that the pilot leaves possible; `assured` is
+    where the power, averaged over them, reaches 80 %. A difference that points the other way than the pilot's, or is
+    none, needs endlessly many. Without `high` the pilot cannot tell.
     """
-    return float(special.stdtrit(n - 1, 1 - TAIL)) * sd / math.sqrt(n) if n >= 2 else NAN
+
+    low: int | None
+    assured: int | None
+    high: int | None
 
 
-def rate_half_width(p: float, n: int) -> float:
-    """Half the width of Wilson's interval for a rate p seen in n trials; p · n need not be whole.
+UNTOLD = SeedsNeeded(None, None, None)
 
-    NaN for n < 1 and for a NaN p. Source: Wilson (1927).
+
+def mean_half_width(sd: np.ndarray, scored: np.ndarray, n: np.ndarray) -> Range:
+    """Half the width of Student's interval for a mean of n scores: at this standard deviation, and at possible ones.
+
+    Args:
+        sd: the standard deviation seen, in the unit of the scores.
+        scored: the number of scores that it was seen in; the possible ones are what its chi-squared distribution
+            leaves, of normal scores.
+        n: the number of scores that the width is asked for. All three are broadcast.
+
+    NaN for n < 2, for scored < 2 and for a NaN sd. Source: Student (1908).
     """
-    if n < 1 or math.isnan(p):
-        return NAN
-    low, high = score_interval(p, n)
-    return (high - low) / 2
+    sd, scored, n = np.broadcast_arrays(np.asarray(sd, dtype=float), np.asarray(scored), np.asarray(n))
+    known = (n >= 2) & (scored >= 2)
+    freedom = np.where(known, scored - 1, 1)
+    one = np.where(known, special.stdtrit(np.where(known, n - 1, 1), 1 - TAIL) / np.sqrt(np.maximum(n, 1)) * sd, NAN)
+    low, high = (one * np.sqrt(freedom / special.chdtri(freedom, share)) for share in (OPTIMISTIC, PESSIMISTIC))
+    return one, low, high
+
+
+def rate_half_width(failed: np.ndarray, judged: np.ndarray, n: np.ndarray) -> Range:
+    """Half the width of Wilson's interval for a rate of n runs: at the rate seen in a pilot, and at possible ones.
+
+    Args:
+        failed: failed runs of the pilot.
+        judged: all of its runs.
+        n: runs that the width is asked for; the share of them that fails need not be whole. All three are broadcast.
+
+    The possible rates have Jeffreys' posterior. NaN for n < 1 and for judged < 1. Source: Wilson (1927).
+    """
+    failed, judged, n = np.broadcast_arrays(*(np.asarray(counts, dtype=float) for counts in (failed, judged, n)))
+    known = (n >= 1) & (judged >= 1)
+    size = np.where(known, n, 1)
+
+    def half(rate: np.ndarray) -> np.ndarray:
+        root = np.sqrt(rate * (1 - rate) / size + NORMAL_95**2 / (4 * size**2))
+        return np.where(known, NORMAL_95 * root / (1 + NORMAL_95**2 / size), NAN)
+
+    possible = _possible_rates(failed[..., None], judged[..., None])  # [..., 16]
+    widths = half(np.moveaxis(possible, -1, 0))
+    low, high = np.quantile(widths, [OPTIMISTIC, PESSIMISTIC], axis=0)
+    seen = half(np.where(judged > 0, failed / np.maximum(judged, 1), 0.0))
+    return seen, np.minimum(low, seen), np.maximum(high, seen)
+
+
+def _possible_rates(failed: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Quantiles of Jeffreys' posterior of a rate; counts are broadcast against `RATES`."""
+    return np.asarray(special.betaincinv(failed + 0.5, judged - failed + 0.5, RATES))
 
 
 @lru_cache(maxsize=2048)
@@ -119,12 +173,15 @@ def _fisher_edge(n: int, level: float) -> np.ndarray:
     return edge
 
 
-def _fisher_power(p1: float, p2: float, n: int, level: float) -> float:
-    """The chance that Fisher's exact test rejects, for n trials with each of two failure rates."""
-    edge, failed = _fisher_edge(n, level), np.arange(n + 1)
-    below = stats.binom.cdf(edge - 1, n, p2)
-    above = stats.binom.sf(n - edge[::-1], n, p2)
-    return float(stats.binom.pmf(failed, n, p1) @ (below + above))
+def _fisher_power(p1: np.ndarray, p2: np.ndarray, n: int, level: float) -> np.ndarray:
+    """The chance that Fisher's test of n against n runs finds fewer failures in 2, for rates p1 [R1] and p2 [R2]."""
+    failed = np.arange(n + 1)
+    ways = log_choose(np.array(n), failed)
+    first, second = (
+        np.exp(ways + special.xlogy(failed, p[:, None]) + special.xlog1py(n - failed, -p[:, None])) for p in (p1, p2)
+    )
+    below = np.concatenate([np.zeros((len(p2), 1)), second.cumsum(axis=1)], axis=1)  # fewer than 0 … n + 1 failed
+    return np.asarray(first @ below[:, _fisher_edge(n, level)].T)  # [R1, R2]
 
 
 def _first(enough: Callable[[int], bool], low: int, high: int) -> int:
@@ -135,30 +192,37 @@ def _first(enough: Callable[[int], bool], low: int, high: int) -> int:
     return high
 
 
-def seeds_for_failure(
-    k1: int, n1: int, k2: int, n2: int, power: float = 0.8, level: float = 0.05, limit: int = 1000
-) -> int | None:
-    """How many seeds a cell needs for Fisher's exact test to tell these two failure rates apart with this power.
-
-    The rates are taken as seen, k1/n1 and k2/n2; the power is exact, summed over all outcomes. It goes up with n like a
-    saw: what comes back is the smallest n from which on it stays up, the next tenth of n (at least ten) having been
-    looked at; one seed less is not enough. None where the rates are equal or not known, and beyond `limit`.
-
-    Source: Fisher (1935); exact power as in Casagrande, Pike and Smith (1978).
-    """
-    if n1 <= 0 or n2 <= 0 or k1 * n2 == k2 * n1:
-        return None
-    p1, p2 = k1 / n1, k2 / n2
-
-    def enough(n: int) -> bool:
-        return _fisher_power(p1, p2, n, level) >= power
-
+def _smallest(enough: Callable[[int], bool], limit: int) -> int | None:
+    """An n up to `limit` that is enough, while n - 1 is not; None where `limit` is not."""
     if limit < 1 or not enough(limit):
         return None
     high = 2
     while high < limit and not enough(high):
         high *= 2
-    found = _first(enough, high // 2 if high > 2 else 0, min(high, limit))
+    return _first(enough, high // 2 if high > 2 else 0, min(high, limit))
+
+
+def seeds_for_failure(
+    k1: int, n1: int, k2: int, n2: int, power: float = POWER, level: float = LEVEL, limit: int = LIMIT
+) -> int | None:
+    """How many seeds a cell needs for Fisher's exact test to tell the rates k1/n1 and k2/n2 apart with this power.
+
+    They are taken as true; the power is exact, summed over all outcomes. It goes up with n like a saw: what comes back
+    is the smallest n from which on it stays up, the next tenth of n (at least ten) having been looked at; one seed less
+    is not enough. None where the rates are equal or not known, and beyond `limit`.
+
+    Source: Fisher (1935); exact power as in Casagrande, Pike and Smith (1978).
+    """
+    if n1 <= 0 or n2 <= 0 or k1 * n2 == k2 * n1:
+        return None
+    p1, p2 = np.array([k1 / n1]), np.array([k2 / n2])
+
+    def enough(n: int) -> bool:
+        return float(_fisher_power(p1, p2, n, level)[0, 0] + _fisher_power(p2, p1, n, level)[0, 0]) >= power
+
+    found = _smallest(enough, limit)
+    if found is None:
+        return None
     ahead = found + 1
     while ahead <= min(limit, found + max(10, found // 10)):
         if not enough(ahead):
@@ -167,57 +231,69 @@ def seeds_for_failure(
     return found
 
 
-def seeds_for_mean(
-    x: np.ndarray,
-    y: np.ndarray,
-    rng: np.random.Generator,
-    power: float = 0.8,
-    level: float = 0.05,
-    limit: int = 1000,
-    simulations: int = 2000,
-) -> int | None:
-    """How many seeds a cell needs for Welch's test to tell the means of scores x [N1] and y [N2] apart with this power.
+@lru_cache(maxsize=4096)
+def needed_for_failure(k1: int, n1: int, k2: int, n2: int) -> SeedsNeeded:
+    """How many seeds a cell needs to tell two failure rates apart, from a pilot with k1 of n1 and k2 of n2 failed.
 
-    Simulated: runs are drawn from the scores seen, with replacement, one more a cell at a time, and the n found by
-    halving is the first at which the share of rejections reaches `power`, to the noise of the simulation (0.9 % at a
-    power of 0.8 and 2,000 simulations). Draws in which neither side varies reject where the means differ. Few scores
-    show too little spread, so that n is rather too small. None where a side has fewer than two scores or the means are
-    equal, and beyond `limit`. Source: Efron and Tibshirani (1993, ch. 25); the test is Welch's (1947).
+    The rates may be all that Jeffreys' posterior leaves possible; what counts is that Fisher's exact test finds the
+    difference in the direction seen. All None where none was seen. Power averaged over a posterior is called assurance:
+    O'Hagan, Stevens and Campbell (2005), Pharmaceutical Statistics 4, 187–201.
+    """
+    if n1 <= 0 or n2 <= 0 or k1 * n2 == k2 * n1:
+        return UNTOLD
+    if k1 * n2 < k2 * n1:
+        return needed_for_failure(k2, n2, k1, n1)
+    p1, p2 = (_possible_rates(np.array(k), np.array(n)) for k, n in ((k1, n1), (k2, n2)))
+    powers: dict[int, np.ndarray] = {}
+
+    def power(n: int) -> np.ndarray:
+        if n not in powers:
+            powers[n] = _fisher_power(p1, p2, n, LEVEL)
+        return powers[n]
+
+    def share(n: int) -> float:
+        return float((power(n) >= POWER).mean())
+
+    return SeedsNeeded(
+        _smallest(lambda n: share(n) >= OPTIMISTIC, LIMIT),
+        _smallest(lambda n: float(power(n).mean()) >= POWER, LIMIT),
+        _smallest(lambda n: share(n) >= PESSIMISTIC, LIMIT),
+    )
+
+
+def needed_for_mean(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> SeedsNeeded:
+    """How many seeds a cell needs to tell two mean scores apart, from a pilot with the scores x [N1] and y [N2].
+
+    Means and standard deviations are drawn from what normal scores leave possible (Jeffreys' prior); what counts is
+    that Welch's test finds the difference in the direction seen. All None where a side has fewer than two scores, none
+    of them varies or the means are equal. The power is a normal one with the correction of Schouten (1999), Statistics
+    in Medicine 18, 87–91; assurance as in `needed_for_failure`.
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
-    if min(len(x), len(y)) < 2:
-        return None
-    middle = (x.mean() + y.mean()) / 2
-    size = max(np.abs(x - middle).max(), np.abs(y - middle).max())
-    if abs(y.mean() - x.mean()) <= ROUNDING * max(np.abs(x).max(), np.abs(y).max()):
-        return None
-    means = [float((scores.mean() - middle) / size) for scores in (x, y)]
-    scores = [(side - middle) / size - mean for side, mean in zip((x, y), means, strict=True)]
-    sums = np.zeros((2, 2, simulations))  # of the two sides, of the draws and their squares
-    low, high = 0, 2
-    while low < limit:
-        high = min(high, limit)
-        drawn = np.stack([side[rng.integers(0, len(side), size=(high - low, simulations))] for side in scores])
-        running = sums[:, :, None] + np.stack([drawn, drawn**2], axis=1).cumsum(axis=2)  # [2, 2, n, simulations]
+    if min(len(x), len(y)) < 2 or max(np.ptp(x), np.ptp(y)) <= ROUNDING * np.abs([*x, *y]).max():
+        return UNTOLD
+    difference, variances = y.mean() - x.mean(), []
+    if abs(difference) <= ROUNDING * np.abs([*x, *y]).max():
+        return UNTOLD
+    possible = np.full(POSSIBLE, abs(difference))
+    for side in (x, y):
+        variance = side.var(ddof=1) * (len(side) - 1) / rng.chisquare(len(side) - 1, POSSIBLE)
+        possible += np.sqrt(variance / len(side)) * rng.standard_normal(POSSIBLE)
+        variances.append(variance)
+    first, second = variances
+    both = first + second
+    corrections = NORMAL_95**2 * (first**2 + second**2) / (2 * both**2)
+    distance = NORMAL_95 + float(special.ndtri(POWER))
+    with np.errstate(divide="ignore"):
+        seeds = np.where(possible > 0, distance**2 * both / possible**2 + corrections, np.inf)
 
-        def enough(n: int, running: np.ndarray = running, before: int = low) -> bool:
-            return n >= 2 and _welch_rejects(running[:, :, n - before - 1], means, n, level) >= power
+    def power(n: int) -> float:
+        errors = np.sqrt(both / np.maximum(n - corrections, ROUNDING))
+        return float(special.ndtr(possible / errors - NORMAL_95).mean())
 
-        if enough(high):
-            return _first(enough, low, high)
-        sums, low, high = running[:, :, -1], high, 2 * high
-    return None
-
-
-def _welch_rejects(sums: np.ndarray, means: Sequence[float], n: int, level: float) -> float:
-    """The share of simulations in which Welch's test of n against n rejects; `sums` [2, 2, R] of scores and squares."""
-    shift, square = sums[:, 0] / n, sums[:, 1] / n
-    variance = square - shift**2
-    variance[variance <= ROUNDING] = 0.0
-    variance *= n / (n - 1)
-    distance = np.abs(shift[1] - shift[0] + means[1] - means[0])
-    error, freedom = welch_errors(variance[0], variance[1], n, n)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(freedom, -distance / error)
-    rejected = np.where(error > 0, p <= level, distance > ROUNDING)
-    return float(rejected.mean())
+    low, high = (float(np.quantile(seeds, share, method="higher")) for share in (OPTIMISTIC, PESSIMISTIC))
+    return SeedsNeeded(
+        max(2, math.ceil(low)) if low <= LIMIT else None,
+        _smallest(lambda n: n >= 2 and power(n) >= POWER, LIMIT),
+        max(2, math.ceil(high)) if high <= LIMIT else None,
+    )

@@ -647,10 +647,10 @@ def test_a_test_score_that_is_not_known_of_every_run_picks_nothing(tmp_path):
 def test_the_budget_is_students_and_wilsons(four):
     table = seeds_module.budget(four)
     scores = scores_of(four, 2)
-    assert list(table[table["cell"] == 2]["n"]) == [5, 8, 10, 15, 25, 50, 100, 200]
-    for n in (8, 25):
+    assert list(table[table["cell"] == 2]["n"]) == [5, 7, 8, 10, 15, 25, 50, 100, 200]  # 7 scored, 8 judged
+    for n in (7, 8, 25):
         row = row_of(table, cell=2, n=n)
-        assert row["now"] == (n == 8)
+        assert (row["mean_now"], row["rate_now"]) == (n == 7, n == 8)
         half = stats.t.ppf(0.975, n - 1) * scores.std(ddof=1) / math.sqrt(n)
         assert row["mean_half_width"] == pytest.approx(half)
     low, high = proportion_confint(5, 8, method="wilson")
@@ -668,21 +668,14 @@ def test_where_no_run_failed(four):
 def test_the_seeds_that_are_needed(four):
     table = seeds_module.needed(four)
     assert list(zip(table["reference"], table["cell"], strict=True)) == [(0, 1), (2, 3)]
-    assert list(table["now"]) == [8, 7]
+    assert list(table["failure_now"]) == [8, 8]
+    assert list(table["mean_now"]) == [8, 7]
     for (_, row), (k1, k2) in zip(table.iterrows(), [(1, 0), (5, 2)], strict=True):
-        n = row["for_failure"]
-
-        def power(n: int, k1: int = k1, k2: int = k2) -> float:
-            outcomes = np.arange(n + 1)
-            chances = np.outer(stats.binom.pmf(outcomes, n, k1 / 8), stats.binom.pmf(outcomes, n, k2 / 8))
-            return sum(chances[a, b] for a in outcomes for b in outcomes
-                       if chances[a, b] > 1e-9 and stats.fisher_exact([[a, n - a], [b, n - b]])[1] <= 0.05)  # fmt: skip
-
-        if n < 40:
-            assert power(n) >= 0.8 > power(n - 1)
-        else:
-            assert seed_budget.seeds_for_failure(k1, 8, k2, 8) == n
-    assert table["for_mean"].notna().all()
+        seeds = seed_budget.needed_for_failure(k1, 8, k2, 8)
+        assert [row[f"failure_{end}"] for end in ("low", "assured", "high")] == [
+            pd.NA if n is None else n for n in (seeds.low, seeds.assured, seeds.high)
+        ]
+    assert table["mean_low"].notna().all()
 
 
 # ----------------------------------------------------------------------------------------------------- what drives it

@@ -38,8 +38,8 @@ def test_the_best_of_n_starts_at_the_mean(mosbach, drawings):
 def test_the_seed_budget_marks_the_seeds_there_are(mosbach, drawings):
     left, right = drawings["seed_budget"].axes
     now = {float(x) for ax in (left, right) for found in ax.findobj(PathCollection) for x, _ in found.get_offsets()}
-    assert now == {3.0}
-    half = mosbach.budget.loc[mosbach.budget["now"], "mean_half_width"]
+    assert now == {1.0, 2.0, 3.0}  # two cells have fewer than the others
+    half = mosbach.budget.loc[mosbach.budget["mean_now"], "mean_half_width"]
     heights = sorted(float(y) for found in left.findobj(PathCollection) for _, y in found.get_offsets())
     assert heights == pytest.approx(sorted(100 * half[half > 0]))
     assert "2e-5 · off · 10" in words(drawings["seed_budget"])  # eight cells have a line of their own

@@ -196,18 +196,53 @@ def test_best_of_n(tmp_path):
     assert len(best_of_n.sentences(analyse(import_of(tmp_path, [()], rows)))) == 1  # it was not too high
 
 
-def test_the_budget_names_the_next_pair(tmp_path):
-    runs = {0: [Run(200)] * 2 + [Run(300 + i) for i in range(8)], 1: [Run(330 + i) for i in range(10)]}
-    found = found_of(tmp_path, ARMS.format(10), runs)
+def failing(failed, n):
+    return [Run(200)] * failed + [Run(300 + 2 * i) for i in range(n - failed)]
+
+
+def test_the_budget_of_one_pair(tmp_path):
+    found = found_of(tmp_path / "a", ARMS.format(10), {0: failing(7, 10), 1: failing(0, 10)})
     row = found.needed.iloc[0]
-    assert row["for_failure"] > 10
-    said = seed_budget.sentences(found)
-    assert said[0] == (
-        "The failure rates of 0 of 1 pair of cells can be distinguished with the present seeds; the next, bias "
-        f"correction on, would need {row['for_failure']} seeds per cell (10 now) (power 80 %, 5 % level, if further "
-        "runs behave like these)."
+    assert row["failure_low"] < row["failure_assured"] < row["failure_high"]
+    assert seed_budget.sentences(found)[0] == (
+        f"Distinguishing the failure rates with a power of 80 % at the 5 % level takes about {row['failure_assured']} "
+        f"seeds per cell ({row['failure_low']} to {row['failure_high']}; 10 now)."
     )
-    assert said[1].startswith("The means of ")
+    assert seed_budget.sentences(found)[1].startswith("Distinguishing the means with ")
+    found = found_of(tmp_path / "b", ARMS.format(10), {0: failing(2, 10), 1: failing(1, 10)})
+    assert seed_budget.sentences(found)[0] == (
+        f"How many seeds would distinguish the failure rates (at best {found.needed.iloc[0]['failure_low']}), 10 runs "
+        "per cell cannot tell: the difference may be too small for 1,000 seeds, or none at all."
+    )
+
+
+def test_the_budget_of_several_pairs_names_the_largest(tmp_path):
+    text = HEAD + "bias_correction: [off, on]\nlr: [1e-5, 2e-5, 3e-5, 4e-5]\nepochs: 3\nseeds: 1..10\n"
+    study = found_of(tmp_path / "none", text, {}).study
+    off = {dict(cell.axes)["lr"]: i for i, cell in enumerate(study.cells) if not dict(cell.axes)["bias_correction"]}
+    on = {dict(cell.axes)["lr"]: i for i, cell in enumerate(study.cells) if dict(cell.axes)["bias_correction"]}
+    counts = {1e-5: (10, 0), 2e-5: (7, 1), 3e-5: (6, 0), 4e-5: (3, 3)}
+    runs = {cell: failing(counts[lr][arm], 10) for arm, of in enumerate((off, on)) for lr, cell in of.items()}
+    found = found_of(tmp_path / "runs", text, runs)
+    table = found.needed.set_index("cell")
+    largest = table.loc[on[2e-5]]
+    assert table.loc[on[3e-5], "failure_assured"] < largest["failure_assured"]
+    assert seed_budget.sentences(found)[0] == (
+        "Of 4 pairs of cells, 1 has enough seeds to distinguish their failure rates (power 80 %, 5 % level); 2 need "
+        f"more, up to {largest['failure_assured']} seeds per cell ({found.study.cells[on[2e-5]].label}: "
+        f"{largest['failure_low']} to {largest['failure_high']}, 10 now); for 1 these runs cannot tell how many it "
+        "takes: the difference may be too small for 1,000 seeds, or none at all."
+    )
+
+
+def test_the_budget_counts_runs_of_each_quantity(tmp_path):
+    diverged = [Run(diverged=True)] * 4
+    found = found_of(tmp_path, ARMS.format(10), {0: diverged + failing(2, 6), 1: failing(0, 10)})
+    row = found.needed.iloc[0]
+    assert (row["mean_now"], row["failure_now"]) == (6, 10)
+    budget = found.budget[found.budget["cell"] == 0].set_index("n")
+    assert list(budget.index[budget["mean_now"]]) == [6]
+    assert list(budget.index[budget["rate_now"]]) == [10]
 
 
 def test_drivers_are_named_only_where_they_show(tmp_path, mosbach):

@@ -108,13 +108,14 @@ def test_pairs_say_what_is_compared_and_where(analyses):
 def test_seeds_that_are_needed_are_not_known_from_one_score(analyses):
     table = text_tables(analyses["mosbach"])["needed"]
     rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
-    assert rows["lr 2e-5, epochs 3"]["needed to distinguish the means"] == "–"  # one run with correction
-    assert rows["lr 2e-5, epochs 3"]["needed to distinguish the failure rates"] == "4"
-    assert (
-        rows["lr 1e-5, epochs 3"]["needed to distinguish the failure rates"] == "> 1000"
-    )  # none failed on either side
+    means, rates = "seeds to distinguish the means", "seeds to distinguish the failure rates"
+    assert rows["lr 2e-5, epochs 3"][means] == "–"  # one run with correction
+    assert rows["lr 2e-5, epochs 3"][rates] == "16 [4, 62]"
+    assert rows["lr 1e-5, epochs 3"][rates] == "cannot tell"  # none failed on either side
+    assert rows["lr 2e-5, epochs 10"][means].startswith("2 [2, ")
     imported = text_tables(analyses["import"])["needed"]
-    assert "needed to distinguish the failure rates" not in imported.header  # nothing is judged
+    assert rates not in imported.header  # nothing is judged
+    assert "judged now" not in imported.header
 
 
 def test_long_tables_are_cut_on_the_page_only():

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from harness.analysis.analyze import Analysis
 
 MOST_TERMS = 14
+MOST_BANDS = 4  # of the seed budget, which lie on each other
 
 
 # ---------------------------------------------------------------------------------------------------------- noise floor
@@ -220,8 +221,9 @@ def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
 def seed_budget(analysis: Analysis) -> Figure | None:
     """How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, a line a cell.
 
-    Marks stand at the seeds there are. Up to eight cells have a line of their own in the legend; of more, colours tell
-    the values of the spread's colours. Both scales are logarithmic: half the width takes four times the seeds.
+    Marks stand at the runs there are; bands of few cells show what these leave possible. Up to eight cells have a line
+    of their own in the legend; of more, colours tell the values of the spread's colours. Both scales are logarithmic:
+    half the width takes four times the seeds.
     """
     study = analysis.study
     budget = without_axes(study, analysis.budget)
@@ -240,7 +242,7 @@ def seed_budget(analysis: Analysis) -> Figure | None:
         legend_key(cut(name, 7.5, 2.2), colour_of(i), LINES[i], MARKERS[i], ms=4 if few else 4.5)
         for i, name in enumerate(names)
     ]
-    handles.append(legend_key("mark: present number of seeds", FAINT, marker="o", mfc="none", ms=4))
+    handles.append(legend_key("mark: present number of runs", FAINT, marker="o", mfc="none", ms=4))
     what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 2.7, handles)
     left, right = figure.subplots(1, 2)
@@ -252,7 +254,10 @@ def seed_budget(analysis: Analysis) -> Figure | None:
         for index, here in known.groupby("cell", sort=False):
             here, kind = here.sort_values("n"), kinds[int(index)]
             ax.plot(here["n"], unit * here[side], color=colour_of(kind), ls=LINES[kind], lw=1.0, alpha=0.9)
-            now = here[here["now"]]
+            if len(study.cells) <= MOST_BANDS:
+                low, high = (unit * here[f"{side}_{end}"] for end in ("low", "high"))
+                ax.fill_between(here["n"], low, high, color=colour_of(kind), alpha=0.12, lw=0)
+            now = here[here[side.replace("half_width", "now")]]
             look: Any = {
                 "s": 20,
                 "marker": marker_of(kind),

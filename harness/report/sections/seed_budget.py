@@ -8,10 +8,12 @@ from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
 from harness.report.formatting import Row, integer, percent, score, unknown
 from harness.report.section import FigureSpec, Section
-from harness.report.table import Column, TableSpec, labels_of_pairs, number, one_row_per_cell
+from harness.report.table import Column, TableSpec, labels_of_pairs, one_row_per_cell
 from harness.report.wording import capitalized, pair_count
 from harness.stats import proportions
 
+FEWEST = {"mean": 2, "failure": 1}  # runs a cell, without which nothing is known of a mean's spread, or of a rate
+UNTOLD = "the difference may be too small for 1,000 seeds, or none at all"
 FEW_SEEDS = 10  # runs a cell, below which the report says which failure rates none of them rules out
 
 
@@ -26,47 +28,79 @@ def few_seeds(analysis: Analysis) -> str:
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """How many seeds would settle it."""
+    """How many seeds would settle it, as far as the runs tell."""
     few = few_seeds(analysis)
-    texts = [capitalized(few)] if few else []
-    for name, test in (("for_failure", "failure rates"), ("for_mean", "means")):
-        known = analysis.needed.dropna(subset=[name])
-        if not len(known):
-            continue
-        enough = known[known[name] <= known["now"]]
-        short = known[known[name] > known["now"]]
-        share = f"{len(enough)} of {pair_count(len(analysis.needed))}"
-        text = f"The {test} of {share} can be distinguished with the present seeds"
-        if len(short):
-            row = short.loc[short[name].astype(int).idxmin()]
-            text += (
-                f"; the next, {analysis.study.cells[row['cell']].label}, would need {row[name]} seeds per cell "
-                f"({row['now']} now)"
-            )
-        texts.append(f"{text} (power 80 %, 5 % level, if further runs behave like these).")
-    return texts
+    needs = [_needs(analysis, name, quantity) for name, quantity in (("failure", "failure rates"), ("mean", "means"))]
+    return [text for text in (capitalized(few), *needs) if text]
+
+
+def _needs(analysis: Analysis, name: str, quantity: str) -> str:
+    """For how many pairs of cells the seeds are enough, for how many they are not, and for how many nobody can tell."""
+    table = analysis.needed
+    known = table[table[f"{name}_now"] >= FEWEST[name]]
+    if known.empty:
+        return ""
+    told = known[known[[f"{name}_assured", f"{name}_high"]].notna().all(axis=1)]
+    more = told[told[f"{name}_assured"] > told[f"{name}_now"]]
+    if len(known) == 1:
+        return _need_of_one(known.iloc[0], name, quantity, told=len(told) == 1)
+    enough = _verb(len(told) - len(more), "has", "have")
+    parts = [
+        f"Of {pair_count(len(known))}, {enough} enough seeds to distinguish their {quantity} (power 80 %, 5 % level)"
+    ]
+    if len(more):
+        row = more.loc[more[f"{name}_assured"].astype(int).idxmax()]
+        parts.append(
+            f"{_verb(len(more), 'needs', 'need')} more, up to {row[f'{name}_assured']} seeds per cell "
+            f"({analysis.study.cells[row['cell']].label}: {_range(row, name)}, {row[f'{name}_now']} now)"
+        )
+    if len(known) > len(told):
+        parts.append(f"for {len(known) - len(told)} these runs cannot tell how many it takes: {UNTOLD}")
+    return f"{'; '.join(parts)}."
+
+
+def _need_of_one(row: Row, name: str, quantity: str, told: bool) -> str:
+    """The same of the only pair."""
+    now = row[f"{name}_now"]
+    if not told:
+        best = "" if unknown(row[f"{name}_low"]) else f" (at best {row[f'{name}_low']})"
+        runs = f"{count_noun(now, 'run')} per cell cannot tell"
+        return f"How many seeds would distinguish the {quantity}{best}, {runs}: {UNTOLD}."
+    takes = f"takes about {row[f'{name}_assured']} seeds per cell ({_range(row, name)}; {now} now)"
+    return f"Distinguishing the {quantity} with a power of 80 % at the 5 % level {takes}."
+
+
+def _range(row: Row, name: str) -> str:
+    return f"{row[f'{name}_low']} to {row[f'{name}_high']}"
+
+
+def _verb(n: int, singular: str, plural: str) -> str:
+    return f"{n} {singular if n == 1 else plural}"
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
 def _of_needed(analysis: Analysis) -> list[Column]:
-    judged = analysis.cells["judged"]
+    def now(name: str) -> Callable[[Row], str]:
+        return lambda row: integer(row[f"{name}_now"] or None)
 
-    def mean(row: Row) -> str:
-        if not unknown(row["for_mean"]):
-            return str(row["for_mean"])
-        return "> 1000" if row["now"] > 1 else "–"  # one score a cell tells no spread
+    def seeds(name: str) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            low, assured, high = (row[f"{name}_{end}"] for end in ("low", "assured", "high"))
+            if row[f"{name}_now"] < FEWEST[name]:
+                return "–"
+            if unknown(assured) or unknown(high):
+                return "cannot tell" if unknown(low) else f"cannot tell (≥ {low})"
+            return f"{assured} [{low}, {high}]"
 
-    def failure(row: Row) -> str:
-        if not unknown(row["for_failure"]):
-            return str(row["for_failure"])
-        return "> 1000" if judged[row["reference"]] and judged[row["cell"]] else "–"
+        return text
 
     return [
-        ("runs now", number("now", integer)),
-        ("needed to distinguish the means", mean),
-        ("needed to distinguish the failure rates", failure),
+        ("scored now", now("mean")),
+        ("seeds to distinguish the means", seeds("mean")),
+        ("judged now", now("failure")),
+        ("seeds to distinguish the failure rates", seeds("failure")),
     ]
 
 
@@ -76,14 +110,15 @@ def _of_budget(analysis: Analysis) -> list[Column]:
 
     def half(n: int) -> Callable[[Row], str]:
         def text(row: Row) -> str:
-            found = by_cell.get((row["cell"], n))
-            if found is None or (unknown(found["mean_half_width"]) and unknown(found["rate_half_width"])):
+            widths = by_cell.get((row["cell"], n))
+            if widths is None or (unknown(widths["mean_half_width"]) and unknown(widths["rate_half_width"])):
                 return "–"
-            return f"{score(found['mean_half_width'])} · {percent(found['rate_half_width'])}"
+            return f"{score(widths['mean_half_width'])} · {percent(widths['rate_half_width'])}"
 
         return text
 
-    return [(f"{n} seeds", half(n)) for n in sorted(set(table["n"]))]
+    of_every_cell = table.groupby("n")["cell"].nunique() == table["cell"].nunique()
+    return [(f"{n} seeds", half(n)) for n in sorted(of_every_cell.index[of_every_cell])]
 
 
 SECTION = Section(
@@ -94,12 +129,14 @@ SECTION = Section(
     figure=FigureSpec(
         "variance.seed_budget",
         "Width of the 95 % intervals of the mean and of the failure rate for other numbers of seeds, at the observed "
-        "spread and rate; the marks show the present number of seeds.",
+        "spread and rate; the marks show the present number of runs. Bands, where there are few cells, reach from the "
+        "10th to the 90th percentile over the spreads and rates that the runs leave possible.",
     ),
     tables=(
         TableSpec(
             "needed",
-            "Seeds per cell for 80 % power at the 5 % level, if further runs behave like these",
+            "Seeds per cell for 80 % power at the 5 % level, on average over the differences that the runs leave "
+            "possible [10th to 90th percentile over them]",
             _of_needed,
             labels_of_pairs,
         ),
