@@ -1,7 +1,7 @@
 # make sweep SWEEP=rte_lr            train what is missing, then draw (plan, report, status, verify: likewise)
 # make search SWEEP=search_rte       look for a good and stable recipe
 # make rerun SWEEP=rte_lr SEED=7 LR=6e-4 BC=off EPOCHS=3      (or TRIAL=<id>)
-# make test | check | docs | faults | bench | bench-scale | coverage | examples | newest | lock | gpu-proof OUT=dir
+# make test | test-fast | check | docs | faults | bench | bench-scale | coverage | examples | newest | lock | gpu-proof OUT=dir
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,7 +13,7 @@ options = $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 where = $(if $(TRIAL),--trial $(TRIAL)) $(if $(SEED),--seed $(SEED)) $(if $(LR),--where lr=$(LR)) \
         $(if $(BC),--where bias_correction=$(BC)) $(if $(EPOCHS),--where epochs=$(EPOCHS))
 
-.PHONY: sweep search plan report status verify rerun test check faults bench bench-scale coverage examples gpu-proof pretrain docs newest lock clean
+.PHONY: sweep search plan report status verify rerun test test-fast durations check faults bench bench-scale coverage examples gpu-proof pretrain docs newest lock clean
 
 sweep search plan report status verify: $(READY)
 	$(named)@$(BIN)/harness $@ $(SWEEP) $(options)
@@ -21,14 +21,26 @@ sweep search plan report status verify: $(READY)
 rerun: $(READY)
 	$(named)@$(BIN)/harness rerun $(SWEEP) $(where) $(options)
 
+# In a process a core, file by file, the longest files first; JOBS=0 for all in one process.
+JOBS ?= logical
+side_by_side := -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest $(side_by_side) $(ARGS)
+
+# Without the tests that take half a second or more: for between two edits.
+test-fast: $(READY)
+	$(BIN)/pytest $(side_by_side) -m "not slow" $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(side_by_side)
+
+# Measures anew which tests are slow, on a machine that does nothing else.
+durations: $(READY)
+	DURATIONS=write $(BIN)/pytest
 
 # Kills, stops, interrupts and starves sweeps for some minutes; each must end with the undisturbed records.
 faults: $(READY)
@@ -74,7 +86,7 @@ docs: $(READY) .venv-docs/.ready
 newest: $(READY)
 	$(BIN)/python locks/lock.py build/newest --upgrade
 	$(call set_up,.venv-newest,build/newest/$(LOCK).txt)
-	.venv-newest/bin/pytest
+	.venv-newest/bin/pytest $(side_by_side)
 
 # ARGS=--upgrade takes the newest, ARGS='--upgrade-package NAME' that of one; else only what the ranges changed changes.
 lock: $(READY)

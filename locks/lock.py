@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.tested import TESTED
+from harness.common.tested_versions import TESTED
 
 # What torch's default build for Linux asks for and its build for CPUs doesn't.
 CUDA = re.compile(r"nvidia-|cuda-|triton==")

@@ -4,6 +4,9 @@ import os
 import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+# Read when torch and numpy are imported. The tests' sums are small: on two threads they mostly wait for each other, and
+# tests that run side by side would take each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import csv
 import random
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from durations import Durations, Measurement
 from hypothesis import settings
 
 from harness.common import tested_versions
@@ -25,9 +29,18 @@ if TYPE_CHECKING:
     from harness.analysis.analyze import Analysis
 
 # The same examples every time, and no limit on how long one takes: a busy machine is no failure.
-settings.register_profile("here", deadline=None, derandomize=True)
-settings.load_profile("here")
+settings.register_profile("always the same", deadline=None, derandomize=True)
+settings.load_profile("always the same")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register what knows how long the tests take."""
+    several = bool(config.getoption("numprocesses", None)) or hasattr(config, "workerinput")
+    config.pluginmanager.register(Durations(longest_first=several))
+    if os.environ.get("DURATIONS") == "write":
+        config.pluginmanager.register(Measurement())
+
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, *"abcdefgh", "good", "bad", "red", "blue", "old", "new", "small"]

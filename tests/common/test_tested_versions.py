@@ -2,6 +2,7 @@
 
 import io
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -52,6 +53,10 @@ def test_both_locks_pin_the_same_but_for_cuda() -> None:
     cpu, cuda = pins("cpu"), pins("cuda")
     assert cpu == {name: version for name, version in cuda.items() if not name.startswith(CUDA)}
     assert {name for name in cuda if name.startswith(CUDA)} >= {"triton", "nvidia-cudnn-cu13"}
+
+
+def test_what_writes_the_locks_finds_what_it_imports() -> None:
+    assert runpy.run_path(str(ROOT / "locks" / "lock.py"))["TESTED"] is tested_versions.TESTED
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
