@@ -1,6 +1,6 @@
-"""Which runs in training look lost: by the rule of `early_warning`, learned from the finished runs of other recipes.
+"""Which runs in training are at risk: by the rule of `early_warning`, learned from the finished runs of other recipes.
 
-It is a forecast: what looks lost has not failed, and nothing here stops it.
+It is a forecast: what is at risk has not failed, and nothing here stops it.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Lessons:
         bad, good = (len(np.unique(cells[which])) for which in (lost, ~lost))
         if bad < 2 or good < 2:  # a rule is tried on cells that it was not learned from
             return (
-                "it takes finished, recorded runs of other recipes, lost ones of two and others of two, and there are "
-                f"lost ones of {bad} and others of {good}"
+                "it takes finished, recorded runs of two other recipes that failed or ended near chance and of two "
+                f"that did not, and there are {bad} and {good}"
             )
         kept = early_warning.first_rule(found, lost, cells)
         if kept is None:
@@ -89,7 +89,7 @@ def spread(finished: Sequence[Trial]) -> list[Trial]:
 
 
 def look_lost(rule: early_warning.Kept | str, signals: np.ndarray) -> list[bool | None]:
-    """Whether lanes look lost by their signals so far [L, T, K]; None where that can't be told (yet)."""
+    """Whether lanes are at risk by their signals so far [L, T, K]; None where that can't be told (yet)."""
     if isinstance(rule, str):
         return [None] * len(signals)
     told, alarms = rule.rule.known(signals), rule.rule.alarms(signals)
@@ -97,12 +97,12 @@ def look_lost(rule: early_warning.Kept | str, signals: np.ndarray) -> list[bool 
 
 
 def words(rules: Sequence[early_warning.Kept | str], lost: Sequence[bool | None]) -> str:
-    """How many lanes look lost and by which rule, or why it can't be told; a rule and a verdict a lane."""
+    """How many lanes are at risk and by which rule, or why it can't be told; a rule and a verdict a lane."""
     lanes, alarms, unknown = len(lost), lost.count(True), lost.count(None)
     learned = [rule for rule in rules if not isinstance(rule, str)]
     if not learned:
         ((why, _),) = Counter(rule for rule in rules if isinstance(rule, str)).most_common(1)
-        return f"Which of {count_noun(lanes, 'training lane')} are lost can't be told yet: {why}."
+        return f"Which of {count_noun(lanes, 'training lane')} are at risk can't be told yet: {why}."
     used = [rule for rule, one in zip(rules, lost, strict=True) if one and not isinstance(rule, str)] or learned
     ((first, _),) = Counter(rule.rule.words for rule in used).most_common(1)
     kept = next(rule for rule in used if rule.rule.words == first)
@@ -110,8 +110,8 @@ def words(rules: Sequence[early_warning.Kept | str], lost: Sequence[bool | None]
     yet = f"; {unknown} can't be told yet" if unknown else ""
     rules = f"{first}, or {count_noun(more, 'other rule')}" if more else first
     return (
-        f"{alarms} of {count_noun(lanes, 'training lane')} look{'s' if alarms == 1 else ''} lost{yet}. "
-        f"Lost: {rules}; of "
-        f"the finished runs of other recipes that tells {kept.caught} of {kept.lost} lost ones, with "
+        f"{alarms} of {count_noun(lanes, 'training lane')} {'is' if alarms == 1 else 'are'} at risk{yet}. "
+        f"At risk: {rules}; of the finished runs of other recipes this flags {kept.caught} of {kept.lost} that failed "
+        "or ended near chance, with "
         f"{count_noun(kept.false, 'false alarm')} among {kept.others}."
     )

@@ -57,7 +57,7 @@ class Pack:
     seconds: float
     deaths: int
     steps: int | None
-    lost: tuple[bool | None, ...]  # by trial: whether it looks lost; None: that can't be told (yet)
+    lost: tuple[bool | None, ...]  # by trial: whether it is at risk; None: that can't be told (yet)
 
     @property
     def steps_done(self) -> int | None:
@@ -84,7 +84,7 @@ class Status:
     cells: tuple[Counts, ...]
     packs: tuple[Pack, ...]
     crashed: tuple[tuple[str, str, int], ...]  # (trial, the last line of its error, attempts)
-    warning: str | None  # how many lanes look lost, or why that can't be told; None where none says how it trains
+    warning: str | None  # how many lanes are at risk, or why that can't be told; None where none says how it trains
 
     @property
     def elsewhere(self) -> bool:
@@ -213,7 +213,7 @@ class Watch:
         return Counts(len(ids), finished, failed, crashed, missing, len(training.intersection(ids)))
 
     def _packs(self, alive: Heartbeat) -> tuple[tuple[Pack, ...], str | None]:
-        """The packs of planned trials that have not all ended since the driver wrote of them, and who looks lost."""
+        """The packs of planned trials that have not all ended since the driver wrote of them, and who is at risk."""
         found: list[tuple[RunningPack, tuple[Trial, ...]]] = []
         for pack in alive.packs:
             trials = tuple(self.trials[one] for one in dict.fromkeys(pack.trials) if one in self.trials)
@@ -239,7 +239,7 @@ class Watch:
         signals: Mapping[str, tuple[tuple[Written, ...], ...]],
         lost: dict[str, bool | None],
     ) -> str:
-        """Say in `lost` which of the training trials look lost, and in words how many; only then is there learning."""
+        """Say in `lost` which of the training trials are at risk, and in words how many; rules are learned here."""
         from harness.analysis import live_warning  # scipy, which a look at a sweep that doesn't train does without
 
         self.lessons = self.lessons or live_warning.Lessons(self.store)

@@ -169,7 +169,8 @@ def _refusals(raw: Raw) -> list[str]:
         try:
             refuse(raw)
         except HarnessError as error:
-            found.append(f"A sweep refuses these data: {error}.")
+            problem = str(error).rstrip(".")  # an error of several sentences ends in a full stop already
+            found.append(f"A sweep refuses these data: {problem}.")
     return found
 
 

@@ -29,7 +29,7 @@ _SHORT, _LONG, _PADDED, _BEYOND = (9, 5), 24, 3, 8
 # A wider window is narrowed for the check alone, in both calls, so that it takes no more than a moment.
 _WIDEST, _NARROW = 300, 16
 _WINDOWS = ("sliding_window", "local_attention", "window_size", "attention_chunk_size")
-_FIX = "Use another model; the README lists the families that are tested"
+_FIX = "Use another model; docs/how-to/own-model.md lists the families that are tested"
 # What a method puts in changes no logit before training; the others begin near the network, or with a prompt.
 UNCHANGED = ("full", "head", "top_layers", "bitfit", "lora", "ia3")
 

@@ -75,9 +75,10 @@ def run(
 ) -> SearchOutcome:
     """Search and confirm; `sweep` is that of a search file, `store` its results folder.
 
-    With `stop_hopeless` a recipe is given up in mid-training when all its runs look lost by the rule that the finished
-    runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off. Never on fresh seeds.
-    Raises as `driver.run`, and HarnessError for settings that differ from those a started search has.
+    With `stop_hopeless` a recipe is given up in mid-training when all its runs are at risk by the rule that the
+    finished runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off.
+    Never on fresh seeds. Raises as `driver.run`, and HarnessError for settings that differ from those a started search
+    has.
     """
     search = check(sweep, store)
     if stop_hopeless:
@@ -298,7 +299,7 @@ class Asking:
         return {one for ids in each if _lack(self.store, ids) for one in ids}
 
     def hopeless(self, running: Running) -> bool:
-        """Whether the pruner stops a recipe, or all its runs look lost; all its seeds must be one pack."""
+        """Whether the pruner stops a recipe, or all its runs are at risk; all its seeds must be one pack."""
         return self._behind(running) or self._lost(running)
 
     def _behind(self, running: Running) -> bool:
@@ -345,7 +346,7 @@ class Asking:
         return {trial.id for trial in job.trials} == set(self._ids(job.trials[0].recipe))
 
     def _lost(self, running: Running) -> bool:
-        """Whether all runs of a recipe look lost by the finished runs of other recipes."""
+        """Whether all runs of a recipe are at risk by the finished runs of other recipes."""
         job, signals = running.job, running.heard.signals
         if not self.stop_hopeless or signals is None or self.looked.get(job) == signals.shape[1]:
             return False
@@ -379,7 +380,7 @@ class Asking:
             found = replace(found, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
         self._given_up[cell.recipe] = found
         self._tell()
-        why = f"{search_ranking.UNSEEN} ({rule})" if by_pruner else f"for all its runs look lost ({rule})"
+        why = f"{search_ranking.UNSEEN} ({rule})" if by_pruner else f"because all its runs are at risk ({rule})"
         return f"{cell.label}: given up at {100 * found.share:.0f} % of its training, {why}"
 
     @property

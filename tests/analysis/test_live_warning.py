@@ -1,4 +1,4 @@
-"""Which training runs look lost: their signals, what is learned from whom, and what is said."""
+"""Which training runs are at risk: their signals, what is learned from whom, and what is said."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ def test_why_nothing_can_be_told(tmp_path: Path, runs: Mapping[int, list[Run | N
     lessons, _, _ = lessons_of(tmp_path, runs)
     said = live_warning.words([lessons.rule(2)] * 2, [None, None])
     assert said == (
-        "Which of 2 training lanes are lost can't be told yet: it takes finished, recorded runs of other recipes, lost "
-        f"ones of two and others of two, and there are lost ones of {lost} and others of {others}."
+        "Which of 2 training lanes are at risk can't be told yet: it takes finished, recorded runs of two other "
+        f"recipes that failed or ended near chance and of two that did not, and there are {lost} and {others}."
     )
 
 
@@ -167,12 +167,13 @@ def test_words_count_lanes_and_say_how_the_rule_did() -> None:
     one = early_warning.Kept(early_warning.Rule("middle gradient", 0.25, -1, -4.5), np.zeros(0), 7, 8, 0, 30)
     other = early_warning.Kept(early_warning.Rule("loss slope", 0.1, 1, 0.0), np.zeros(0), 7, 8, 1, 30)
     assert live_warning.words([one, one, other, "why"], [True, None, False, None]) == (
-        "1 of 4 training lanes looks lost; 2 can't be told yet. Lost: middle gradient below 3.16e-05 at 25 % of a run; "
-        "of the finished runs of other recipes that tells 7 of 8 lost ones, with 0 false alarms among 30."
+        "1 of 4 training lanes is at risk; 2 can't be told yet. At risk: middle gradient below 3.16e-05 at 25 % of a "
+        "run; of the finished runs of other recipes this flags 7 of 8 that failed or ended near chance, with 0 "
+        "false alarms among 30."
     )
     said = live_warning.words([one, one, other], [True, True, True])
     assert said.startswith(
-        "3 of 3 training lanes look lost. Lost: middle gradient below 3.16e-05 at 25 % of a run, or "
+        "3 of 3 training lanes are at risk. At risk: middle gradient below 3.16e-05 at 25 % of a run, or "
     )
     assert "or 1 other rule;" in said
 

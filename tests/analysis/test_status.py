@@ -265,7 +265,7 @@ def test_lanes_that_look_lost_are_marked(here, monkeypatch):
         golden("status_warned.txt", steady(run("made").stdout))
         found = shown("made")
         assert found["packs"][0]["lost"] == [False, True, None, True]
-        assert found["early_warning"].startswith("2 of 4 training lanes look lost; 1 can't be told yet. Lost: ")
+        assert found["early_warning"].startswith("2 of 4 training lanes are at risk; 1 can't be told yet. At risk: ")
         # A trial of another plan among them moves no verdict to another trial.
         trials, lanes = pack["trials"], pack["signals"]
         beat(store, [pack | {"trials": ["elsewhere", *trials[:2]], "signals": [lanes[1], *lanes[:2]]}])
@@ -274,7 +274,7 @@ def test_lanes_that_look_lost_are_marked(here, monkeypatch):
         beat(store, [{name: pack[name] for name in ("trials", "share", "seconds", "deaths")}])
         found = shown("made")
         assert (found["packs"][0]["lost"], found["early_warning"]) == ([None] * 4, None)
-        assert "lost" not in run("made").stdout
+        assert "at risk" not in run("made").stdout
 
 
 def test_marked_lanes_are_not_among_the_cells_that_are_cut_short(here):
@@ -295,8 +295,8 @@ def test_why_no_lane_is_marked_is_one_line(here):
         said = run("made").stdout
     assert found["packs"][0]["lost"] == [None] * 4
     assert found["early_warning"] == (
-        "Which of 4 training lanes are lost can't be told yet: it takes finished, recorded runs of other recipes, lost "
-        "ones of two and others of two, and there are lost ones of 1 and others of 1."
+        "Which of 4 training lanes are at risk can't be told yet: it takes finished, recorded runs of two other "
+        "recipes that failed or ended near chance and of two that did not, and there are 1 and 1."
     )
     assert found["early_warning"] in said.splitlines()
 

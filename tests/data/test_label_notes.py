@@ -27,6 +27,7 @@ def test_a_label_column_of_ids_is_refused(tmp_path: Path, classes: int, each: in
         tasks.load(spec(files=files))
     shown = summary.describe(spec(files=files), None, 128)  # it is there to look at
     assert shown.notes[0].startswith("A sweep refuses these data: ")
+    assert not shown.notes[0].endswith("..")
     assert shown.notes[1] == f"Classes with a single training example: {classes} of {classes} ('0', '1', '2', …)."
 
 

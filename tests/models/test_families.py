@@ -163,7 +163,8 @@ def test_a_sweep_of_a_refused_model_ends_before_any_training(trial: Make, tmp_pa
     )
     store = Store(tmp_path / "results")
     with pytest.raises(
-        HarnessError, match=r"the type 'fnet' cannot be trained: .* the padding behind it.*the README lists"
+        HarnessError,
+        match=r"the type 'fnet' cannot be trained: .* the padding behind it.*own-model.md lists the families",
     ) as caught:
         driver.run(sweep, store, driver.Options(in_process=True), lambda progress: None)
     assert "\n" not in str(caught.value)
