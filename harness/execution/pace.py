@@ -1,7 +1,12 @@
-"""How long a sweep still takes, by its packs' own pace; not said before it is known within a factor of two."""
+"""How long a sweep still takes, by its packs' own pace; not said before it is known within a factor of two.
+
+That bound takes two things for granted: packs of a shape go on as they began, and the arithmetic of a shape that none
+has trained yet is wrong by a factor of three at most (`_ARITHMETIC`).
+"""
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +17,10 @@ from harness.execution.packing import Job
 # A pack's pace is taken for known after so many seconds and changes of its share since its first step, where its first
 # half and its second differ by no more than this factor: the first steps compile, record and allocate.
 _SECONDS, _CHANGES, _STEADY = 5.0, 4, 1.6
-# Of the time left, what may hang on shapes that no pack has trained yet: they are reckoned from their arithmetic, which
-# may be wrong by a factor of three, so that the whole stays within one of two.
-_UNSEEN = 1 / 3
+# Shapes that no pack has trained yet are reckoned from their arithmetic, which may be too low by the first factor;
+# nothing is said where the time left would then be longer by more than the second, which leaves some of the factor of
+# two to the rest.
+_ARITHMETIC, _LONGER = 3.0, 5 / 3
 _MOST_MARKS = 64
 
 
@@ -49,11 +55,11 @@ class Track:
         return (now - began) / (share - first)
 
     def whole(self, now: float) -> float:
-        """What the pack took, as it ended; without the start of a worker's first, which loads what the others use."""
+        """What the pack took, as it ended; a worker's first, which loads and compiles, by its second half."""
         if self.warm or not self.marks or self.marks[0][1] > 0.5:
             return now - self.started
-        began, first = self.marks[0]
-        return (now - began) / (1 - first)
+        middle, half = min(self.marks, key=lambda mark: abs(mark[1] - 0.5))
+        return (now - middle) / (1 - half)
 
 
 def until_evaluated(recipe: Recipe, sizes: tuple[int, int] | None) -> float:
@@ -70,6 +76,15 @@ def until_evaluated(recipe: Recipe, sizes: tuple[int, int] | None) -> float:
     if evaluating < train * recipe.forward_passes / 2:
         return 0.0
     return min(1.0, min(every, epoch) / (recipe.max_steps or epoch * recipe.epochs))
+
+
+def _makespan(running: Sequence[float], waiting: Sequence[float], workers: int) -> float:
+    """Seconds until the last pack ends, each of the waiting ones going to the worker that is free first."""
+    ends = [*running, *[0.0] * max(workers - len(running), 0 if running else 1)]
+    heapq.heapify(ends)
+    for seconds in waiting:
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends)
 
 
 class TimeLeft:
@@ -106,10 +121,10 @@ class TimeLeft:
     def seconds(self, running: Sequence[tuple[Job, float]], queue: Sequence[Job], workers: int) -> float | None:
         """What packs in training (with the share that is done) and waiting ones still take; None while not known.
 
-        The waiting ones are shared out evenly among the workers; no pack ends before its own time is over.
+        The waiting ones go in their order to the worker that is free first, as the driver hands them out.
         """
         paces = self._paces([job for job, _ in running])
-        seen, unseen, longest = 0.0, 0.0, 0.0
+        expected, at_most = [], []  # seconds of each pack, those in training first
         for job, rest in [*((job, 1 - share) for job, share in running), *((job, 1.0) for job in queue)]:
             recipe = job.trials[0].recipe
             pace = paces.get(recipe.shape)
@@ -117,11 +132,12 @@ class TimeLeft:
             if pace is None and (pace := self._reckoned(recipe, paces)) is None:
                 return None
             seconds = rest * pace * job.work
-            seen, unseen = (seen, unseen + seconds) if reckoned else (seen + seconds, unseen)
-            longest = max(longest, seconds)
-        if unseen > _UNSEEN * (seen + unseen):
-            return None
-        return max((seen + unseen) / max(1, workers), longest)
+            expected.append(seconds)
+            at_most.append(_ARITHMETIC * seconds if reckoned else seconds)
+        left, longest = (
+            _makespan(seconds[: len(running)], seconds[len(running) :], workers) for seconds in (expected, at_most)
+        )
+        return left if longest <= _LONGER * left else None
 
     def _paces(self, training: Sequence[Job]) -> dict[object, float]:
         """Seconds a unit of work (`Job.work`) of each known shape: of ended packs, else of those in training."""

@@ -89,19 +89,20 @@ def jobs_of(trial: Make, lengths: list[int], packs: int, lanes: int) -> list[Job
 @settings(max_examples=20)
 @given(
     workers=st.integers(1, 4), load=st.floats(0, 60), slow=st.floats(0, 30), lanes=st.integers(1, 4),
-    packs=st.integers(1, 3), paces=st.lists(st.floats(3, 40), min_size=1, max_size=3),
+    packs=st.integers(1, 3), fastest=st.floats(3, 14), slower=st.lists(st.floats(1, 3), min_size=1, max_size=3),
 )  # fmt: skip
-def test_what_is_said_is_within_a_factor_of_three(
-    trial: Make, workers: int, load: float, slow: float, lanes: int, packs: int, paces: list[float]
+def test_what_is_said_is_within_a_factor_of_two(
+    trial: Make, workers: int, load: float, slow: float, lanes: int, packs: int, fastest: float, slower: list[float]
 ) -> None:
-    """But for the last half minute, in which seconds count; mostly within two, generated worlds reach 2.6."""
+    """But for the last half minute, in which seconds count; the arithmetic of the shapes is wrong by 3 at most."""
+    paces = [fastest * factor for factor in slower]
     lengths = [8 * (number + 1) for number in range(len(paces))]
     world = World(workers, load, slow, {length: pace * length / 8 for length, pace in zip(lengths, paces, strict=True)})
     jobs = jobs_of(trial, lengths, packs, lanes)
     lines, end = said(world, jobs)
     for now, seconds in lines:
         if seconds is not None and end - now > 30:
-            assert (end - now) / 3 - 2 <= seconds <= 3 * (end - now) + 2, (now, seconds, end - now)
+            assert (end - now) / 2 - 2 <= seconds <= 2 * (end - now) + 2, (now, seconds, end - now)
 
 
 def test_a_slow_start_is_held_back_and_is_no_part_of_the_pace(trial: Make) -> None:
@@ -122,7 +123,9 @@ def test_shapes_that_none_has_trained_are_reckoned_and_held_back_while_they_are_
     left.end(short, 10.0, trained=True)
     assert left.seconds([], [short] * 4, 1) == pytest.approx(40.0)
     assert left.seconds([], [short] * 9 + [long], 1) == pytest.approx(90.0 + 40.0)  # four times the tokens
-    assert left.seconds([], [short] * 9 + [long], 2) == pytest.approx(65.0)
+    assert left.seconds([], [short] * 29 + [long], 2) == pytest.approx(180.0)  # 15 and 14 of 10 s, then the long one
+    assert left.seconds([], [long] + [short] * 30, 2) == pytest.approx(170.0)  # the others go round it
+    assert left.seconds([], [short] * 9 + [long], 2) is None  # the long one alone decides when it ends
     assert left.seconds([], [short] * 4 + [long], 1) is None  # half of it would be a guess
     unknown = TimeLeft(lambda recipe: None, sizes)
     unknown.start(short, 0.0)
