@@ -11,13 +11,24 @@ from typing import Literal
 
 import numpy as np
 
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
-
-
 ENTITIES: Metric = "f1_entity"
-
-
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
+# What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
+HEADINGS = {
+    "accuracy": "accuracy",
+    "f1": "F1 of class 1",
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "matthews_correlation": "Matthews",
+    "ece": "ECE",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "f1_entity": "entity F1",
+    "entity_precision": "precision",
+    "entity_recall": "recall",
+}
 
 
 @dataclass(frozen=True)
@@ -300,6 +311,3 @@ def _ratio(covariance: int, variance: int, other: int) -> float:
     if variance == 0 or other == 0:
         return 0.0
     return math.copysign(math.sqrt(Fraction(covariance**2, variance * other)), covariance) if covariance else 0.0
-
-
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]

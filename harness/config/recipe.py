@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from harness.common.metrics import Metric
+from harness.config.methods import MethodInfo
 
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
 
@@ -153,25 +154,65 @@ BY_NAME: dict[str, Callable[[object], object]] = {
 }
 
 
-OF_METHODS = {
-    "top_layers": ("top_layers",),
-    "lora_rank": ("lora",),
-    "lora_alpha": ("lora",),
-    "lora_targets": ("lora",),
-    "virtual_tokens": ("prefix", "prompt"),
-    "adapter_size": ("adapter",),
+MethodName = Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"]
+
+
+METHODS: dict[MethodName, MethodInfo] = {
+    "full": MethodInfo(lambda recipe, model: model.weights),
+    "head": MethodInfo(lambda recipe, model: 0, top_only=True),
+    "top_layers": MethodInfo(
+        lambda recipe, model: min(model.layers, recipe.top_layers or model.layers) * model.layer_weights,
+        settings=("top_layers",),
+        top_only=True,
+    ),
+    "lora": MethodInfo(  # a map of hidden × hidden values; one of the feed-forward's is up to 2.5 times that
+        lambda recipe, model: model.layers * recipe.lora_maps * recipe.lora_rank * 2 * model.hidden,
+        settings=("lora_rank", "lora_alpha", "lora_targets"),
+        saved_as="peft",
+    ),
+    "prefix": MethodInfo(
+        lambda recipe, model: model.layers * 2 * recipe.virtual_tokens * model.hidden,
+        settings=("virtual_tokens",),
+        saved_as="tensors",
+        virtual_tokens="keys",
+    ),
+    "prompt": MethodInfo(
+        lambda recipe, model: recipe.virtual_tokens * model.hidden,
+        settings=("virtual_tokens",),
+        saved_as="tensors",
+        virtual_tokens="text",
+    ),
+    "ia3": MethodInfo(lambda recipe, model: model.layers * (2 * model.hidden + model.inner), saved_as="peft"),
+    "adapter": MethodInfo(
+        lambda recipe, model: model.layers * 2 * ((2 * recipe.adapter_size + 3) * model.hidden + recipe.adapter_size),
+        settings=("adapter_size",),
+        saved_as="tensors",
+    ),
+    "bitfit": MethodInfo(lambda recipe, model: model.layers * (8 * model.hidden + model.inner)),
+}
+
+
+# Fields that belong to a method, and the methods that read each.
+METHODS_READING: dict[str, tuple[MethodName, ...]] = {
+    setting: tuple(name for name, info in METHODS.items() if setting in info.settings)
+    for setting in (setting for info in METHODS.values() for setting in info.settings)
 }
 
 
 class Method(NamedTuple):
     """Which parameters are trained and which are put in: all of it decides the shapes of the computation."""
 
-    name: str = "full"
+    name: MethodName = "full"
     top_layers: int | None = None
     lora_rank: int = 8
     lora_targets: str | None = None
     virtual_tokens: int = 20
     adapter_size: int = 64
+
+    @property
+    def virtual_positions(self) -> int:
+        """How many positions before the text it takes."""
+        return self.virtual_tokens if METHODS[self.name].virtual_tokens == "text" else 0
 
 
 class Recipe(Frozen):
@@ -316,7 +357,7 @@ class Recipe(Frozen):
     oversample: bool = Field(
         default=False, description="Repeat examples of rarer classes until all classes are equally frequent."
     )
-    method: Literal["full", "head", "top_layers", "lora", "prefix", "prompt", "ia3", "adapter", "bitfit"] = Field(
+    method: MethodName = Field(
         default="full",
         description="What is trained: all weights (full), the head, the top layers, or a PEFT method's parameters.",
     )
@@ -381,11 +422,11 @@ class Recipe(Frozen):
 
     def uses_field(self, name: str) -> bool:
         """Whether a field decides anything here; a setting of another method does not."""
-        return self.method in OF_METHODS.get(name, (self.method,))
+        return self.method in METHODS_READING.get(name, (self.method,))
 
     def is_set(self, name: str) -> bool:
         """Whether a field says more than its default does: it differs, or belongs to the method that was chosen."""
-        own = self.method in OF_METHODS.get(name, ())
+        own = name in METHODS[self.method].settings
         return own or bool(getattr(self, name) != Recipe.model_fields[name].default)
 
     @property
@@ -393,6 +434,11 @@ class Recipe(Frozen):
         """Its method, with what decides shapes."""
         own = (self.top_layers, self.lora_rank, self.lora_targets, self.virtual_tokens, self.adapter_size)
         return Method(self.method, *own)
+
+    @property
+    def lora_maps(self) -> int:
+        """How many linear maps of a layer LoRA adapts, one for each ending that is named."""
+        return 2 if self.lora_targets is None else self.lora_targets.count(",") + 1
 
     @property
     def shape(self) -> tuple[object, ...]:

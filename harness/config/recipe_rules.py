@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from harness.common.errors import HarnessError
 from harness.common.text import show
 from harness.config.field_types import missing_key, unknown_key, wrong_value
-from harness.config.recipe import OF_METHODS, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
+from harness.config.recipe import METHODS_READING, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
 
 
 def build_recipe(fields: Mapping[str, Any], where: str) -> Recipe:
@@ -37,7 +37,7 @@ def build_recipe(fields: Mapping[str, Any], where: str) -> Recipe:
 
 def _check_method(recipe: Recipe) -> None:
     """Refuse settings of a method that is not the recipe's; what they are by default is none."""
-    for name, methods in OF_METHODS.items():
+    for name, methods in METHODS_READING.items():
         value = getattr(recipe, name)
         if not recipe.uses_field(name) and value != Recipe.model_fields[name].default:
             choices = " or ".join(methods)

@@ -15,10 +15,10 @@ from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
-from harness.data import holdout, label_notes, token_files
+from harness.data import holdout, label_notes
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
-from harness.data.text_files import Columns, TextTable, find, read, short, table_of
+from harness.data.text_files import Columns, TextTable, find, read, reader, short, table_of
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:
@@ -27,8 +27,9 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
     are missing or not clean, with the file and its line, counted from 1.
     """
-    if spec.kind == "tokens":
-        return token_files.load(spec)
+    if spec.kind != "texts":
+        raw: Raw = reader(spec.kind).load(spec)
+        return raw
     if spec.name == EMBEDDED:
         return _load_embedded(spec)
     glue = GLUE.get(spec.name)
@@ -47,7 +48,7 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
             fix="For data of your own set task.files",
         )
     names = (glue or OWN).names
-    return _raw(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
+    return raw_of_tables(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
 
 
 def _meant(name: str) -> str:
@@ -84,7 +85,7 @@ def check(spec: TaskSpec) -> None:
         return
     if spec.files is not None and spec.name != EMBEDDED:
         find(spec, spec.files)
-    elif spec.name not in GLUE or spec.kind == "tokens":
+    elif spec.name not in GLUE or spec.kind != "texts":
         load(spec)  # which says what is wrong with the name, before it reads anything
     elif not hub.cached("dataset", GLUE_REPOSITORY) and not hub.reachable():
         raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
@@ -162,7 +163,9 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
 # ----------------------------------------------------------------------------------------------- from a table to a task
 
 
-def _raw(name: str, metric: Metric, known: tuple[str, ...], *tables: TextTable, looked_at: bool = False) -> Raw:
+def raw_of_tables(
+    name: str, metric: Metric, known: tuple[str, ...], *tables: TextTable, looked_at: bool = False
+) -> Raw:
     """Number the labels and hash; `known` label names keep their order where the data are spelt with them.
 
     The tables are those of training, validation and, where there is one, test. Labels that look like ids are refused,
@@ -268,7 +271,7 @@ def _load_embedded(spec: TaskSpec) -> Raw:
                 labels=[names[pair.entailed] for pair in pairs],
             )
         )
-    return _raw(EMBEDDED, spec.metric or "accuracy", names, *tables)
+    return raw_of_tables(EMBEDDED, spec.metric or "accuracy", names, *tables)
 
 
 def _fetch(spec: TaskSpec, glue: Glue) -> tuple[TextTable, TextTable]:

@@ -1,12 +1,14 @@
 """Data files of texts and labels: where they lie, which columns are meant, and their rows, whole or one by one."""
 
 import csv
+import importlib
 import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from harness.common.errors import HarnessError, describe_os_error
@@ -16,7 +18,15 @@ from harness.data import structured_files
 from harness.data.glue import GLUE, OWN, Glue
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
-TAGGED_SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")  # of words and tags
+
+
+def reader(kind: str) -> ModuleType:
+    """The module that reads the files of a task kind: `tokens` are read by `token_files.py`.
+
+    It has `SUFFIXES`, the endings of its files in a folder; of another kind than `texts` also `load(spec)`, which gives
+    the splits (`Raw`).
+    """
+    return importlib.import_module(f"harness.data.{kind.removesuffix('s')}_files")
 
 
 def files_of(spec: TaskSpec) -> dict[str, Path] | None:
@@ -30,7 +40,7 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
     Where the task says which share of the training file is the dev split, there is no file of that.
     """
     stems, glue = ["validation", "dev"], GLUE.get(spec.name)
-    suffixes = TAGGED_SUFFIXES if spec.kind == "tokens" else SUFFIXES
+    suffixes: tuple[str, ...] = reader(spec.kind).SUFFIXES
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
     found = {"train": _one_of(files.train, "train", ["train"], suffixes)}

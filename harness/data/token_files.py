@@ -15,7 +15,9 @@ from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_files import TAGGED_SUFFIXES, decoded, find, is_unicode, no_rows, refuse, short
+from harness.data.text_files import decoded, find, is_unicode, no_rows, refuse, short
+
+SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ def sentences(path: Path, spec: TaskSpec, tags: bool = False) -> list[TaggedSent
 def _read(path: Path, spec: TaskSpec, bare: bool = False) -> _Sentences:
     """The sentences of a file; with `bare` one whose first sentence has words alone has no tags."""
     suffix, source = path.suffix.lower(), str(path)
-    if suffix not in TAGGED_SUFFIXES:
+    if suffix not in SUFFIXES:
         raise HarnessError(
             f"cannot read {source}: unknown file type '{suffix}' for words and tags",
-            allowed=", ".join(TAGGED_SUFFIXES),
+            allowed=", ".join(SUFFIXES),
             fix="Rename it",
         )
     found = _read_as(suffix, path, spec, bare)

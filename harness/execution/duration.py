@@ -15,7 +15,7 @@ from harness.data import tasks
 from harness.data.glue import EMBEDDED
 from harness.execution.lanes_memory import lane_bytes
 from harness.execution.machine import detect_hardware
-from harness.execution.model_shape import TOKEN_BYTES, layer_weights, model_shape, parameter_count, trained_count
+from harness.execution.model_shape import TOKEN_BYTES, model_shape, parameter_count, trained_count
 from harness.records.record import Record
 
 # ------------------------------------------------------------------------------------------------------- estimates
@@ -89,15 +89,13 @@ def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
     shape, data = model_shape(recipe.model), _texts(recipe.task)
     if shape is None or data is None:
         return None
-    layers, hidden, inner, _, _ = shape
     examples, evaluated, lengths = data
     if lengths is None:
         widths = (_SHORTEST * recipe.max_length, float(recipe.max_length))
     else:  # padded to the longest of a batch, or of all
         of = min(recipe.max_length, 1.3 * lengths[0] if recipe.padding == "batch" else lengths[1])
         widths = (of, of)
-    weights = layers * layer_weights(hidden, inner)
-    operations = 6 * weights * (examples + evaluated / 3) * recipe.passes
+    operations = 6 * shape.layers * shape.layer_weights * (examples + evaluated / 3) * recipe.passes
     least, most = (operations * width / (_GPU_SPEED if detect_hardware().gpus else _CORE_SPEED) for width in widths)
     return least / _GUESS, most * _GUESS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.config.recipe import Recipe
+from harness.config.recipe import METHODS, Recipe
 from harness.execution.machine import detect_hardware
 from harness.execution.model_shape import model_shape, parameter_count, trained_count
 
@@ -15,12 +15,13 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     if shape is None or parameters is None:
         return None
     layers, hidden, inner, _, _ = shape
-    if recipe.method in ("head", "top_layers"):  # nothing is kept of the layers below
+    method = METHODS[recipe.method]
+    if method.top_only:
         layers = min(layers, recipe.top_layers or 1)
-    width = recipe.max_length + (recipe.virtual_tokens if recipe.method == "prompt" else 0)
+    width = recipe.max_length + recipe.peft_config.virtual_positions
     tokens = recipe.batch_size * recipe.forward_passes * width
     heads = max(1, hidden // 64)
-    keys = width + (recipe.virtual_tokens if recipe.method == "prefix" else 0)
+    keys = width + (recipe.virtual_tokens if method.virtual_tokens == "keys" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
     kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)

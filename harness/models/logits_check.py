@@ -30,8 +30,6 @@ _SHORT, _LONG, _PADDED, _BEYOND = (9, 5), 24, 3, 8
 _WIDEST, _NARROW = 300, 16
 _WINDOWS = ("sliding_window", "local_attention", "window_size", "attention_chunk_size")
 _FIX = "Use another model; docs/how-to/own-model.md lists the families that are tested"
-# What a method puts in changes no logit before training; the others begin near the network, or with a prompt.
-UNCHANGED = ("full", "head", "top_layers", "bitfit", "lora", "ia3")
 
 
 class ModelRefusedError(HarnessError):

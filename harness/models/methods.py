@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,87 +21,12 @@ from torch import Tensor, nn
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import Method
-from harness.models import masks, normalisation
+from harness.models import families, masks, normalisation
 
 # Draws a new parameter's first value [*shape] in place and gives it.
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 LORA_SCALE = "lora_scale"  # the lanes' alpha / rank, beside their parameters
-_A, _B = ".lora_A.default.weight", ".lora_B.default.weight"
-
-
-@dataclass(frozen=True)
-class _Family:
-    """Where the parts of a layer lie, as paths inside it; `layers` is the path of the list of layers in the encoder."""
-
-    layers: str
-    query: str
-    key: str
-    value: str
-    feedforward: str  # the projection back to the hidden width
-    ends: tuple[str, str]  # of attention and feed-forward, just before the residual sum
-    attention: str | None  # calls transformers' attention interface; None: not, or one module serves several layers
-
-
-_BERT = _Family(
-    layers="encoder.layer",
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    feedforward="output.dense",
-    ends=("attention.output.dropout", "output.dropout"),
-    attention="attention.self",
-)
-_DEBERTA2 = replace(
-    _BERT,
-    query="attention.self.query_proj",
-    key="attention.self.key_proj",
-    value="attention.self.value_proj",
-    attention=None,
-)
-_ALBERT = _Family(
-    layers="encoder.albert_layer_groups.0.albert_layers",
-    query="attention.query",
-    key="attention.key",
-    value="attention.value",
-    feedforward="ffn_output",
-    ends=("attention.output_dropout", "ffn_output"),
-    attention=None,
-)
-_DISTILBERT = _Family(
-    layers="transformer.layer",
-    query="attention.q_lin",
-    key="attention.k_lin",
-    value="attention.v_lin",
-    feedforward="ffn.lin2",
-    ends=("attention.out_lin", "ffn"),
-    attention="attention",
-)
-_GPT2 = _Family(  # query, key and value in one projection, which LoRA and IA³ take whole, as in peft
-    layers="h",
-    query="attn.c_attn",
-    key="attn.c_attn",
-    value="attn.c_attn",
-    feedforward="mlp.c_proj",
-    ends=("attn.resid_dropout", "mlp.dropout"),
-    attention="attn",
-)
-_LLAMA = _Family(
-    layers="layers",
-    query="self_attn.q_proj",
-    key="self_attn.k_proj",
-    value="self_attn.v_proj",
-    feedforward="mlp.down_proj",
-    ends=("self_attn.o_proj", "mlp.down_proj"),
-    attention="self_attn",
-)
-_FAMILIES = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
-    "deberta-v2": _DEBERTA2,
-    "albert": _ALBERT,
-    "distilbert": _DISTILBERT,
-    "gpt2": _GPT2,
-    **dict.fromkeys(("llama", "qwen2"), _LLAMA),
-}
+_A, _B, _IA3 = ".lora_A.default.weight", ".lora_B.default.weight", ".ia3_l.default"
 
 
 def adapt(module: nn.Module, method: Method, head: Collection[str]) -> tuple[tuple[str, ...], dict[str, Draw]]:
@@ -111,11 +36,16 @@ def adapt(module: nn.Module, method: Method, head: Collection[str]) -> tuple[tup
     ones how they are drawn. Raises HarnessError where the model doesn't have what the method needs.
     """
     before = {name for name, _ in module.named_parameters()}
-    extra = _METHODS[method.name](module, method, head)
-    draws = {name: _draw(name) for name, _ in module.named_parameters() if name not in before}
-    # A part that wraps a module renames what is in it, so new is what has a way to be drawn.
-    drawn = {name: draw for name, draw in draws.items() if draw is not None}
+    parts = _METHODS[method.name]
+    extra = parts.put(module, method, head)
     names = [name for name, _ in module.named_parameters()]
+    # A part that wraps a module renames what is in it, so new is what has a way to be drawn.
+    drawn = {
+        name: draw
+        for name in names
+        for ending, draw in parts.draws.items()
+        if name not in before and name.endswith(ending)
+    }
     return tuple(name for name in names if name in head or name in drawn or extra(name)), drawn
 
 
@@ -139,12 +69,12 @@ def given(lane: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_scale(name: str) -> bool:
     """Whether a parameter multiplies activations one by one, as a normalisation's scale does: it isn't decayed."""
-    return ".ia3_l." in name
+    return name.endswith(_IA3)
 
 
-def virtual_positions(method: Method) -> int:
-    """How many positions before the text a method takes."""
-    return method.virtual_tokens if method.name == "prompt" else 0
+def keeps_logits(method: Method) -> bool:
+    """Whether the network answers as the pretrained one until it is trained: what the method put in changes nothing."""
+    return _METHODS[method.name].keeps_logits
 
 
 def save_config(
@@ -180,21 +110,27 @@ def save_config(
 # ------------------------------------------------------------------------------------------------- first values
 
 
-def _draw(name: str) -> Draw | None:
-    """How a new parameter's first value is drawn; None for one that is not new."""
-    if name.endswith(_A):  # peft's own, as nn.Linear's
-        return lambda value, stream: nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=stream)
-    if name.endswith(_B):
-        return lambda value, stream: value.zero_()
-    if is_scale(name):
-        return lambda value, stream: value.fill_(1.0)
-    if name.endswith((".prefix", ".prompt")):  # as BERT's own embeddings; peft draws N(0, 1)
-        return lambda value, stream: value.normal_(0.0, 0.02, generator=stream)
-    if name.endswith((".adapter_down.bias", ".adapter_up.bias")):
-        return lambda value, stream: value.zero_()
-    if name.endswith((".adapter_down.weight", ".adapter_up.weight")):  # Houlsby et al. 2019, 3.6: near the identity
-        return lambda value, stream: nn.init.trunc_normal_(value, 0.0, 0.01, -0.02, 0.02, generator=stream)
-    return None
+def _kaiming(value: Tensor, stream: torch.Generator) -> Tensor:
+    """As peft draws LoRA's first factor, which is how nn.Linear draws its weights."""
+    return nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=stream)
+
+
+def _zeros(value: Tensor, stream: torch.Generator) -> Tensor:
+    return value.zero_()
+
+
+def _ones(value: Tensor, stream: torch.Generator) -> Tensor:
+    return value.fill_(1.0)
+
+
+def _as_embeddings(value: Tensor, stream: torch.Generator) -> Tensor:
+    """As BERT's own embeddings; peft draws N(0, 1)."""
+    return value.normal_(0.0, 0.02, generator=stream)
+
+
+def _near_identity(value: Tensor, stream: torch.Generator) -> Tensor:
+    """As Houlsby et al. (2019, 3.6), so that an adapter begins near the identity."""
+    return nn.init.trunc_normal_(value, 0.0, 0.01, -0.02, 0.02, generator=stream)
 
 
 # ------------------------------------------------------------------------------------------------------ methods
@@ -216,7 +152,7 @@ def _head(module: Any, method: Method, head: Collection[str]) -> Trains:
 
 def _top_layers(module: Any, method: Method, head: Collection[str]) -> Trains:
     """The last layers and what stands above them: a pooler, a last normalisation."""
-    path, layers = _layers(module, method)
+    path, layers = families.layers(module, method)
     depth, top = module.config.num_hidden_layers, method.top_layers or 0
     if len(layers) != depth:
         raise _cannot(method, module, f"{depth} layers that share one set of weights")
@@ -241,8 +177,8 @@ def _bitfit(module: Any, method: Method, head: Collection[str]) -> Trains:
 def _lora(module: Any, method: Method, head: Collection[str]) -> Trains:
     peft = _peft()
     if method.lora_targets is None:
-        path, layers = _layers(module, method)
-        family = _FAMILIES[module.config.model_type]
+        path, layers = families.layers(module, method)
+        family = families.family(module)
         targets = [f"{path}.{number}.{part}" for number in range(len(layers)) for part in (family.query, family.value)]
         targets = list(dict.fromkeys(targets))
     else:
@@ -260,8 +196,8 @@ def _lora(module: Any, method: Method, head: Collection[str]) -> Trains:
 def _ia3(module: Any, method: Method, head: Collection[str]) -> Trains:
     """Scales on keys, values and what enters the feed-forward's second projection (Liu et al. 2022)."""
     peft = _peft()
-    path, layers = _layers(module, method)
-    family, numbers = _FAMILIES[module.config.model_type], range(len(layers))
+    path, layers = families.layers(module, method)
+    family, numbers = families.family(module), range(len(layers))
     attention = [f"{path}.{number}.{part}" for number in numbers for part in (family.key, family.value)]
     forward = [f"{path}.{number}.{family.feedforward}" for number in numbers]
     targets = list(dict.fromkeys([*attention, *forward]))
@@ -288,9 +224,9 @@ class _Adapter(nn.Module):
 
 def _adapter(module: Any, method: Method, head: Collection[str]) -> Trains:
     """A bottleneck at the end of attention and feed-forward in each layer; normalisations are trained too, as there."""
-    _, layers = _layers(module, method)
+    _, layers = families.layers(module, method)
     for layer in layers:
-        for end in _FAMILIES[module.config.model_type].ends:
+        for end in families.family(module).ends:
             place, _, name = end.rpartition(".")
             wrapped = _Adapter(layer.get_submodule(end), module.config.hidden_size, method.adapter_size)
             setattr(layer.get_submodule(place), name, wrapped)
@@ -320,8 +256,8 @@ def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
 
     The text keeps its positions; peft counts them behind the virtual tokens, since its prefix is a cache.
     """
-    _, layers = _layers(module, method)
-    attention = _FAMILIES[module.config.model_type].attention
+    _, layers = families.layers(module, method)
+    attention = families.family(module).attention
     if attention is None:
         raise _cannot(method, module, "attention that takes no keys and values from outside")
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -370,16 +306,39 @@ def _prompt(module: Any, method: Method, head: Collection[str]) -> Trains:
     return _nothing
 
 
-_METHODS: dict[str, Callable[[Any, Method, Collection[str]], Trains]] = {
-    "full": _full,
-    "head": _head,
-    "top_layers": _top_layers,
-    "lora": _lora,
-    "prefix": _prefix,
-    "prompt": _prompt,
-    "ia3": _ia3,
-    "adapter": _adapter,
-    "bitfit": _bitfit,
+@dataclass(frozen=True)
+class _Parts:
+    """What a method does to a network.
+
+    Attributes:
+        put: Puts its parts into a classifier, in place, and says which of the pretrained weights are trained.
+        draws: How the first value of each new parameter is drawn, by the ending of its name.
+        keeps_logits: Whether the network's logits are still the pretrained ones' before training.
+    """
+
+    put: Callable[[Any, Method, Collection[str]], Trains]
+    draws: Mapping[str, Draw] = field(default_factory=dict)
+    keeps_logits: bool = True
+
+
+_METHODS: dict[str, _Parts] = {
+    "full": _Parts(_full),
+    "head": _Parts(_head),
+    "top_layers": _Parts(_top_layers),
+    "lora": _Parts(_lora, {_A: _kaiming, _B: _zeros}),
+    "prefix": _Parts(_prefix, {".prefix": _as_embeddings}, keeps_logits=False),
+    "prompt": _Parts(_prompt, {".prompt": _as_embeddings}, keeps_logits=False),
+    "ia3": _Parts(_ia3, {_IA3: _ones}),
+    "adapter": _Parts(
+        _adapter,
+        {
+            f".{part}.{kind}": draw
+            for part in ("adapter_down", "adapter_up")
+            for kind, draw in (("weight", _near_identity), ("bias", _zeros))
+        },
+        keeps_logits=False,
+    ),
+    "bitfit": _Parts(_bitfit),
 }
 
 
@@ -391,19 +350,6 @@ def _peft() -> Any:
         warnings.simplefilter("ignore")  # of what it imports
         import peft
     return peft
-
-
-def _layers(module: Any, method: Method) -> tuple[str, nn.ModuleList]:
-    """The path of the layers in the module, and they."""
-    family = _FAMILIES.get(module.config.model_type)
-    if family is None:
-        raise HarnessError(
-            f"method: {method.name} does not support models of the type '{module.config.model_type}'",
-            allowed=", ".join(_FAMILIES),
-            fix="Set lora_targets" if method.name == "lora" else "Use another method (lora with lora_targets)",
-        )
-    path = f"{module.base_model_prefix}.{family.layers}"
-    return path, module.get_submodule(path)
 
 
 def _cannot(method: Method, module: Any, has: str) -> HarnessError:

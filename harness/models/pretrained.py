@@ -198,7 +198,7 @@ def _adapted(full: Network, method: Method) -> Network:
     module.train()
     parameters = dict(module.named_parameters())
     lookups = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
-    positions = None if full.positions is None else full.positions - methods.virtual_positions(method)
+    positions = None if full.positions is None else full.positions - method.virtual_positions
     found = replace(
         full,
         module=module,
@@ -206,7 +206,7 @@ def _adapted(full: Network, method: Method) -> Network:
             name: known.get(id(value), value.detach()) for name, value in parameters.items() if name in trained
         },
         positions=positions,
-        virtual=methods.virtual_positions(method),
+        virtual=method.virtual_positions,
         drawn=drawn,
         frozen={
             name: value
@@ -217,7 +217,7 @@ def _adapted(full: Network, method: Method) -> Network:
         calls=Counter(),
         compiled={},
     )
-    if full.reference is not None and method.name in logits_check.UNCHANGED:
+    if full.reference is not None and methods.keeps_logits(method):
         found = replace(found, logits_check=logits_check.check(found, full.reference))
     return found
 

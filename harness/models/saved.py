@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common import hub
 from harness.common.errors import HarnessError, describe_os_error
-from harness.config.recipe import ModelSpec
+from harness.config.recipe import METHODS, ModelSpec
 from harness.config.trials import Trial
 from harness.records.store import Store
 
@@ -52,15 +52,6 @@ _WEIGHTS: dict[Form, str] = {
 
 
 _UNREAD = "unread.safetensors"  # the rows of a regression's head that nothing reads
-
-
-_FORMS: dict[str, Form] = {
-    "lora": "peft",
-    "ia3": "peft",
-    "prefix": "tensors",
-    "prompt": "tensors",
-    "adapter": "tensors",
-}
 
 
 class Part(BaseModel):
@@ -112,7 +103,7 @@ def base_model(trial: Trial) -> str:
 
 def form_of(trial: Trial) -> Form:
     """Whether a trial's weights are a whole model or an adapter."""
-    return _FORMS.get(trial.recipe.method, "model")
+    return METHODS[trial.recipe.method].saved_as
 
 
 def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> tuple[Part, ...]:

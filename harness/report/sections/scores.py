@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
+from harness.common.metrics import HEADINGS
 from harness.report.formatting import integer
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, number, with_sd
-
-_NAMES = {
-    "accuracy": "accuracy", "f1": "F1 of class 1", "f1_macro": "macro F1", "f1_micro": "micro F1",
-    "matthews_correlation": "Matthews", "ece": "ECE", "pearson": "Pearson", "spearman": "Spearman",
-    "f1_entity": "entity F1", "entity_precision": "precision", "entity_recall": "recall",
-}  # fmt: skip
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -27,7 +22,7 @@ def sentences(analysis: Analysis) -> list[str]:
 
 def _columns(analysis: Analysis) -> list[Column]:
     table = analysis.scores
-    names = _NAMES | ({"accuracy": "accuracy of words"} if "f1_entity" in table else {})
+    names = HEADINGS | ({"accuracy": "accuracy of words"} if "f1_entity" in table else {})
     return [
         ("runs", number("runs", integer)),
         *((f"{text} ± sd", with_sd(name)) for name, text in names.items() if name in table),
