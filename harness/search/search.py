@@ -239,11 +239,13 @@ def _quiet() -> Iterator[None]:
 
 
 class Asking:
-    """The recipes of a search as the queue asks for them (`driver.RecipeSource`); what it knows lies in the journal.
+    """The recipes of a search as the queue asks for them (`options.PlanSource`); what it knows lies in the journal.
 
     Each suggestion is drawn by a sampler of its own, keyed by the search's seed and the suggestion's number, so that a
     search that was killed and gone on with suggests what it would have suggested.
     """
+
+    by_recipe = True
 
     def __init__(self, sweep: Sweep, store: Store, stop_hopeless: bool = False, tune: bool = False) -> None:
         """Search where `sweep` says; the journal is opened when the first recipe is asked for.

@@ -21,7 +21,7 @@ import harness
 from harness.cli.app import app
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import expand
-from harness.execution import driver, machine
+from harness.execution import machine, pools, sweep_training
 from harness.execution.machine import Machine
 from harness.records.store import Store
 
@@ -147,7 +147,7 @@ def here(tmp_path: Path, bert: ModelSpec, data: TaskSpec, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
     monkeypatch.setattr("harness.report.figures.all_figures.draw", lambda found: iter(()))
-    monkeypatch.setattr(driver, "_pool", _in_process(driver._pool))
+    monkeypatch.setattr(sweep_training, "open_pool", _in_process(pools.open_pool))
     assert data.files is not None
     shutil.copytree(str(bert.folder), "my-bert")
     (tmp_path / "data" / "reviews").mkdir(parents=True)

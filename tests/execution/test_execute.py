@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,13 +22,13 @@ from driving import content, descends, ray_workers
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.execution import driver, in_process, interrupts, packing, train_pack
+from harness.execution import clock, driver, in_process, interrupts, packing, progress, train_pack
 from harness.execution.driver import Options
 from harness.execution.packing import Job
 from harness.execution.pool import Done
 from harness.records import early_signals, heartbeat
 from harness.records import store as store_module
-from harness.records.store import Store
+from harness.records.store import HEARTBEAT, Store
 
 HERE = Options(in_process=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
@@ -235,7 +234,7 @@ class Hours:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.calls, self.real = 0.0, 0, train_pack.train_pack
-        monkeypatch.setattr(driver, "time", self)
+        monkeypatch.setattr(clock, "now", self.monotonic)
         monkeypatch.setattr(in_process, "train_pack", self)
 
     def monotonic(self) -> float:
@@ -280,7 +279,7 @@ def test_no_pack_goes_beyond_the_time_limit(
     assert (ended.finished, ended.left, ended.trained_now) == (finished, 6 - finished, finished)
     wanted = [f"the time limit leaves {said}; re-run the same command to train them"] if said else []
     assert (clock.calls, shown) == (calls, wanted)
-    assert not (store.folder / driver.HEARTBEAT).exists()
+    assert not (store.folder / HEARTBEAT).exists()
     monkeypatch.undo()
     assert driver.run(tiny_sweep, store, HERE, quiet).trained_now == 6 - finished
 
@@ -331,10 +330,10 @@ def test_a_clock_that_jumps_changes_no_result(
             calls += 1
             return cls.fromtimestamp(1e9 + 86_400 * (-1) ** calls, tz)
 
-    for module in (driver, train_pack, store_module):
+    for module in (clock, train_pack, store_module):
         monkeypatch.setattr(module, "datetime", Jumps)
     monkeypatch.setattr(time, "time", lambda: Jumps.now(UTC).timestamp())
-    monkeypatch.setattr(driver, "_HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.0)
     left = []
     ended = driver.run(tiny_sweep, jumping, replace(HERE, pack=2), lambda p: left.append(p.seconds_left or 0.0))
     assert calls > 4
@@ -364,10 +363,10 @@ def test_a_sweep_of_another_machine_is_seen_where_its_lock_is_not(
     tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its sign of life, which changes; one that stays as it is, is of a machine that went down."""
-    monkeypatch.setattr(driver, "_HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.2)
     store = Store(tmp_path / "tiny")
     store.folder.mkdir()
-    beat = store.folder / driver.HEARTBEAT
+    beat = store.folder / HEARTBEAT
     beat.write_text('{"host": "elsewhere", "updated_utc": "2025-01-01T00:00:00Z"}')
     alive = threading.Timer(
         0.15, lambda: beat.write_text('{"host": "elsewhere", "updated_utc": "2025-01-01T00:00:05Z"}')
@@ -433,7 +432,7 @@ def test_ctrl_c_lets_the_running_pack_end_and_a_second_leaves_now(tiny_sweep: Sw
         driver.run(tiny_sweep, store, replace(HERE, pack=2), press(1, signal.SIGTERM))
     assert len(list(store.trials.glob("*.json"))) == 4
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
-    assert not (store.folder / driver.HEARTBEAT).exists()
+    assert not (store.folder / HEARTBEAT).exists()
     driver.run(tiny_sweep, store, HERE, quiet)
     assert content(store) == content(whole)
 
@@ -441,15 +440,15 @@ def test_ctrl_c_lets_the_running_pack_end_and_a_second_leaves_now(tiny_sweep: Sw
 def test_what_trains_now_can_be_read_from_outside(
     tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "HEARTBEAT_SECONDS", 0.0)
     store, seen = Store(tmp_path / "tiny"), []
 
     def look(progress: driver.Progress) -> None:
         with suppress(FileNotFoundError):
-            seen.append(json.loads((store.folder / driver.HEARTBEAT).read_text()))
+            seen.append(json.loads((store.folder / HEARTBEAT).read_text()))
 
     driver.run(tiny_sweep, store, replace(HERE, pack=2), look)
-    assert not (store.folder / driver.HEARTBEAT).exists()
+    assert not (store.folder / HEARTBEAT).exists()
     state = seen[0]
     assert (state["schema_version"], state["pid"], state["device"], state["workers"]) == (1, os.getpid(), "cpu", 1)
     assert set(state) == {
@@ -465,12 +464,12 @@ def test_what_is_said_of_a_lane_is_what_its_record_gives(
     tiny_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter(range(10**6))
-    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr(clock, "now", lambda: float(next(ticks)))
     store, told = Store(tmp_path / "tiny"), {}
 
     def look(progress: driver.Progress) -> None:
         with suppress(FileNotFoundError):
-            for pack in json.loads((store.folder / driver.HEARTBEAT).read_text())["packs"]:
+            for pack in json.loads((store.folder / HEARTBEAT).read_text())["packs"]:
                 told.update(zip(pack["trials"], pack["signals"], strict=False))
 
     driver.run(tiny_sweep, store, HERE, look)
@@ -489,7 +488,7 @@ def test_a_heartbeat_that_cannot_be_written_stops_nothing(
     def full(path: Path, value: Mapping[str, object]) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(driver, "write_json", full)
+    monkeypatch.setattr(progress, "write_json", full)
     assert driver.run(tiny_sweep, Store(tmp_path / "tiny"), HERE, quiet).finished == 6
 
 

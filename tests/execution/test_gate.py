@@ -13,7 +13,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial
-from harness.execution import driver, gate, machine
+from harness.execution import driver, gate, machine, pools
 from harness.execution.machine import Machine
 from harness.records.store import Store
 
@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
-    monkeypatch.setattr(driver, "InProcess", train)
+    monkeypatch.setattr(pools, "InProcess", train)
     return tmp_path
 
 

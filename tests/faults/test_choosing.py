@@ -12,8 +12,7 @@ from conftest import Bench
 
 from harness.config.sweep_file import load
 from harness.config.trials import expand
-from harness.execution import driver
-from harness.records.store import Store
+from harness.records.store import HEARTBEAT, Store
 
 IN_PROCESS, RAY = ("--in-process", "--pack", 2), ("--workers", 2, "--pack", 2)
 WAYS = pytest.mark.parametrize("how", [IN_PROCESS, RAY], ids=["in_process", "ray"])
@@ -111,7 +110,7 @@ def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[o
     assert f"the time limit leaves 40 trials missing, {training}" in said
     assert len(list((store.folder / "checkpoints").iterdir())) == (2 if how == RAY else 1)
     assert not list(store.trials.glob("*"))
-    assert not (store.folder / driver.HEARTBEAT).exists()
+    assert not (store.folder / HEARTBEAT).exists()
     bench.nothing_left()
 
 

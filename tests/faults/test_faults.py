@@ -22,7 +22,7 @@ from harness.execution import driver
 from harness.execution import ray_workers as cluster
 from harness.execution.driver import Options
 from harness.execution.pool import Running
-from harness.records.store import Store
+from harness.records.store import HEARTBEAT, Store
 from harness.training import loop
 from harness.training.checkpoints import Checkpoints
 from harness.training.run import TrainingRun
@@ -185,7 +185,7 @@ def test_ctrl_c_once(bench: Bench, how: tuple[object, ...]) -> None:
     assert "Ctrl-C again leaves now" in said
     assert "Traceback" not in said
     assert 3 <= bench.kept() <= 8
-    assert not (bench.store.folder / driver.HEARTBEAT).exists()
+    assert not (bench.store.folder / HEARTBEAT).exists()
     bench.ends_as_undisturbed()
 
 
@@ -202,7 +202,7 @@ def test_ctrl_c_twice(bench: Bench, how: tuple[object, ...]) -> None:
     assert child.returncode == 130, said
     assert f"Stopped: {bench.kept()} of {len(bench.undisturbed)} trials are kept" in said
     assert "Traceback" not in said
-    assert not (bench.store.folder / driver.HEARTBEAT).exists()
+    assert not (bench.store.folder / HEARTBEAT).exists()
     bench.ends_as_undisturbed()
 
 
@@ -225,7 +225,7 @@ def test_sigterm(bench: Bench, how: tuple[object, ...], notice: int, family: boo
     assert "Traceback" not in said
     if notice and not (family and how == RAY):
         assert bench.kept() > before
-    assert not (bench.store.folder / driver.HEARTBEAT).exists()
+    assert not (bench.store.folder / HEARTBEAT).exists()
     bench.nothing_left()
     bench.ends_as_undisturbed()
 

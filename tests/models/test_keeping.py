@@ -22,7 +22,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, rerun, verify
+from harness.execution import driver, recorder, rerun, verify
 from harness.execution.driver import Options
 from harness.execution.ray_workers import _Worker
 from harness.execution.train_pack import WorkerSetup
@@ -350,7 +350,7 @@ def test_a_driver_killed_while_it_keeps_leaves_nothing_half(
     class Killed(BaseException):
         pass
 
-    for number, step in enumerate(("_finish", "_replace", "_save", "after")):
+    for number, step in enumerate(("_finish", "_replace", "save", "after")):
         store = Store(tmp_path / f"killed{number}")
         with monkeypatch.context() as patch:
 
@@ -362,8 +362,8 @@ def test_a_driver_killed_while_it_keeps_leaves_nothing_half(
                 patch.setattr(keep_weights.Shelf, "_finish", die)
             elif step == "_replace":
                 patch.setattr(keep_weights, "_replace", die)
-            elif step == "_save":
-                patch.setattr(driver, "_save", die)
+            elif step == "save":
+                patch.setattr(recorder, "save", die)
             else:
                 patch.setattr(keep_weights.Shelf, "settle", die)
             with pytest.raises(Killed):

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -30,9 +29,10 @@ from harness.config.search_space import Range, round_to_range
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, in_process, rerun, verify
+from harness.execution import clock, driver, in_process, rerun, verify
 from harness.execution import train_pack as train_pack_module
 from harness.execution.driver import Options
+from harness.execution.in_process import InProcess
 from harness.execution.packing import Job
 from harness.execution.pool import PackProgress, Running
 from harness.records import early_signals
@@ -103,13 +103,13 @@ def test_every_trial_of_a_search_is_a_record_of_its_plan_and_the_study_says_the_
 
 def test_the_seeds_of_a_recipe_train_as_one_pack(write, tmp_path, monkeypatch) -> None:
     packs: list[tuple[str, ...]] = []
-    train = driver.InProcess.start
+    train = InProcess.start
 
-    def start(self: driver.InProcess, job) -> None:
+    def start(self: InProcess, job) -> None:
         packs.append(tuple(one.recipe.model_dump_json() for one in job.trials))
         train(self, job)
 
-    monkeypatch.setattr(driver.InProcess, "start", start)
+    monkeypatch.setattr(InProcess, "start", start)
     search.run(load(write("recipes: 3", rest="seeds: 1..3")), Store(tmp_path / "find"), HERE, quiet)
     assert [(len(pack), len(set(pack))) for pack in packs] == [(3, 1)] * 3
 
@@ -548,7 +548,7 @@ GRID, TWO = "recipes: 7, sampler: grid, seed: 16", "seeds: 1..2\nepochs: 15"
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver to which every look at its clock takes a second: it looks at its workers after every step."""
     ticks = itertools.count()
-    monkeypatch.setattr(driver, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    monkeypatch.setattr(clock, "now", lambda: float(next(ticks)))
 
 
 def test_a_recipe_whose_runs_all_look_lost_is_given_up_and_only_with_the_switch(write, every_step, tmp_path) -> None:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from training_runs import begin
 
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import driver, train_pack
+from harness.execution import clock, driver, train_pack
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
 from harness.execution.train_pack import WorkerSetup
@@ -326,7 +326,7 @@ def test_the_time_limit_keeps_the_state_of_what_trains_for_a_later_run(
         progress.messages.clear()
 
     updates.clear()
-    monkeypatch.setattr(driver, "time", ByUpdates(updates))
+    monkeypatch.setattr(clock, "now", ByUpdates(updates).monotonic)
     ended = driver.run(tiny_sweep, store, limited, show)
     assert (ended.finished, ended.crashed, updates) == (0, 0, list(range(5)))
     assert said == [
@@ -351,7 +351,7 @@ def test_a_state_that_cannot_be_kept_is_said_at_the_time_limit(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    monkeypatch.setattr(driver, "time", ByUpdates(updates))
+    monkeypatch.setattr(clock, "now", ByUpdates(updates).monotonic)
     said: list[str] = []
     limited = Options(in_process=True, pack=3, time_limit=5)
     driver.run(tiny_sweep, Store(tmp_path / "full"), limited, lambda progress: said.extend(progress.messages))
