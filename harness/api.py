@@ -17,6 +17,7 @@ from harness.common.errors import HarnessError
 from harness.common.text import count_noun, show
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import follow, lookup, machine
+from harness.execution.seed_growth import grown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,18 +66,21 @@ class LoadedSweep:
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """All planned runs, cell by cell and in each by seed; each has `.id`, `.recipe` and `.seeds`."""
+        """All planned runs, cell by cell and in each by seed; each has `.id`, `.recipe` and `.seeds`.
+
+        Where seeds are added by rule, those that every cell begins with.
+        """
         return expand(self.sweep)
 
     def __repr__(self) -> str:
         """The name, the profile and the size."""
-        size = f"{count_noun(len(self.cells), 'cell')} × {count_noun(len(self.sweep.seeds), 'seed')}"
-        return f"<sweep {self.name}@{self.profile}: {size} = {count_noun(len(self.trials), 'trial')}>"
+        return f"<sweep {self.name}@{self.profile}: {self.sweep.size} = {count_noun(len(self.trials), 'trial')}>"
 
     def _repr_html_(self) -> str:
-        seeds = count_noun(len(self.sweep.seeds), "seed")
-        rows = [[*(show(value) for _, value in cell.axes), str(len(self.sweep.seeds))] for cell in self.cells]
-        words = f"Profile {self.profile}: {self.reason}. {count_noun(len(self.cells), 'cell')} × {seeds}."
+        due = zip(self.cells, self.sweep.due, strict=True)
+        rows = [[*(show(value) for _, value in cell.axes), str(seeds)] for cell, seeds in due]
+        words = f"Profile {self.profile}: {self.reason}. {self.sweep.size}."
+        words += f" Seeds are added by rule ({self.sweep.rule.words})." if self.sweep.rule else ""
         return _page(self.sweep.title, [words], [*self.sweep.axes, "trials"], rows)
 
 
@@ -221,6 +225,7 @@ def of_sweep(sweep: Sweep, source: str, results: Path = _RESULTS) -> Results:
     from harness.records.study import of_sweep as study_of_sweep
 
     store = Store(results / sweep.folder_name)
+    sweep = grown(sweep, store)
     again = lookup.rerun_words(lookup.sweep_file(source), source, sweep, results)
     return Results(study_of_sweep(sweep, store, again), store.folder)
 

@@ -170,7 +170,7 @@ def _keeping(given: str, sweep: Sweep, store: Store, which: saved.Which) -> str:
 
 
 def _span(sweep: Sweep) -> str:
-    seeds = [seeds.seed for seeds in sweep.seeds]
+    seeds = [seeds.seed for seeds in sweep.due_seeds]
     return f"{min(seeds)} to {max(seeds)}"
 
 

@@ -58,6 +58,8 @@ from harness.cli.run_views import (
     print_kept,
     print_plan_of_search,
     print_retrained,
+    seed_lines,
+    seeds_as_json,
 )
 from harness.cli.status_views import print_standing, standing_parts
 from harness.common import hub
@@ -66,7 +68,7 @@ from harness.common.spare_process import SpareProcess
 from harness.common.text import count_noun
 from harness.config.keys import all_keys
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import driver, gate, inputs, lanes_memory, machine
+from harness.execution import driver, gate, inputs, lanes_memory, machine, seed_growth
 from harness.execution import rerun as rerunning
 from harness.execution.duration import estimate
 from harness.execution.follow import duration
@@ -105,6 +107,8 @@ def plan(
         gate.check_planned(resolved, {})
         print_plan_of_search(resolved, store, reason, as_json=as_json)
         return
+    seeds = None if resolved.rule is None else seed_growth.standing(resolved, store)
+    resolved = resolved if seeds is None else seeds.sweep
     records = store.records(resolved)
     gate.refuse_orphans(resolved, store, records)
     gate.check_planned(resolved, records)
@@ -119,15 +123,16 @@ def plan(
             "seconds_left": expected.seconds, "seconds_between": expected.between and list(expected.between),
             "seconds_from": expected.basis, "lane_bytes": expected.memory,
         }  # fmt: skip
-        told = {"notes": list(notes)}
+        told: dict[str, object] = {"notes": list(notes)} | seeds_as_json(seeds)
         print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
         return
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
     out.print(cell_table(resolved, records))
-    cells, seeds = count_noun(len(resolved.cells), "cell"), count_noun(len(resolved.seeds), "seed")
-    out.print(f"{cells} × {seeds} = {count_noun(ended.planned, 'trial')}: "
+    out.print(f"{resolved.size} = {count_noun(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
+    for line in seed_lines(seeds):
+        out.print(Text(plain(line)), soft_wrap=True)
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     if expected.between is not None:
         took = "between " + " and ".join(map(duration, expected.between))
@@ -208,6 +213,7 @@ def sweep(
                 finished = f"{kept.finished} of {kept.planned} trials are kept"
                 out.print(f"\nStopped: {finished}; re-run the same command to resume.")
                 raise
+        resolved = seed_growth.grown(resolved, store)
         print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
         if resolved.baselines:
             baselines.train(resolved, store, out.print)

@@ -13,6 +13,7 @@ from harness.common.text import Scalar, same_value, show
 from harness.config.field_types import unknown_key
 from harness.config.recipe import BY_NAME, MAX_SEED, MOST, SEED_FIELDS, Recipe, Seeds
 from harness.config.recipe_rules import build_recipe
+from harness.config.seed_rule import SeedRule
 from harness.config.trials import Cell
 from harness.config.yaml_reader import require_mapping
 
@@ -127,11 +128,14 @@ def _matches(cell: Cell, entry: Mapping[str, list[Any]]) -> bool:
     return all(any(same_value(place[axis], value) for value in values) for axis, values in entry.items())
 
 
-def read_seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
-    """`seeds` drives all three parts; init_seed, order_seed and dropout_seed hold one (int) or cross it (list)."""
+def read_seeds(content: Mapping[str, Any], rule: SeedRule | None = None) -> tuple[Seeds, ...]:
+    """`seeds` drives all three parts; init_seed, order_seed and dropout_seed hold one (int) or cross it (list).
+
+    With a rule, all that it may come to.
+    """
     if "seeds" not in content:
         raise HarnessError("missing required key 'seeds' (for example: seeds: 1..5)")
-    main = _integers("seeds", content["seeds"])
+    main = _integers("seeds", content["seeds"]) if rule is None else _of_rule(rule, content)
     parts = {name: _integers(name, content[name]) for name in SEED_FIELDS[1:] if content.get(name) is not None}
     refuse_many("trials in a cell", [len(main), *map(len, parts.values())])
     found = []
@@ -145,6 +149,18 @@ def read_seeds(content: Mapping[str, Any]) -> tuple[Seeds, ...]:
             fix="Write seeds: 1, or leave one of the three out",
         )
     return tuple(found)
+
+
+def _of_rule(rule: SeedRule, content: Mapping[str, Any]) -> list[int]:
+    """The seeds of a rule; raises HarnessError for crossed ones, whose runs are not independent of each other."""
+    for name in SEED_FIELDS[1:]:
+        if isinstance(content.get(name), list):
+            raise HarnessError(
+                f"{name} cannot be a list where seeds are added by rule: crossed runs are not independent",
+                got=describe_value(content[name]),
+                fix=f"Leave {name} out, or list the seeds, as seeds: 1..{rule.first}",
+            )
+    return list(range(rule.start, rule.start + rule.at_most))
 
 
 def _integers(name: str, value: object) -> list[int]:

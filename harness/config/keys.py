@@ -12,6 +12,7 @@ from harness.config.axes import FILTERS
 from harness.config.field_types import field_type
 from harness.config.recipe import BaselineName, ModelSpec, Recipe, TaskFiles, TaskSpec, WordList
 from harness.config.search_space import Pruner, Range, Search
+from harness.config.seed_rule import SeedRule
 from harness.config.sweep_file import SWEEP_KEYS
 
 
@@ -36,7 +37,10 @@ _OF_A_SWEEP = {
     "stand_in": ("text", "null", "What the sweep stands in for, shown beside every result."),
     "min_gpu_gib": ("a number >= 0", "none", "GPU memory, GiB, that a machine needs to run this profile by default."),
     "recipes": ("{name: {key: value, …}, …}", "none", "An axis of named bundles of settings."),
-    "seeds": ("1..25, or [1, 2, 3]", "", "The seeds that every cell is trained with."),
+    "seeds": (
+        "1..25, [1, 2, 3], or {first: 5, at_most: 50, until: …}", "",
+        "The seeds that every cell is trained with; or the rule by which they are added.",
+    ),
     "init_seed": ("a seed or a list", "the seed", "Seed of the head's weights; one holds it, a list crosses it."),
     "order_seed": ("a seed or a list", "the seed", "Seed of the examples' order; one holds it, a list crosses it."),
     "dropout_seed": ("a seed or a list", "the seed", "Seed of dropout; one holds it, a list crosses it."),
@@ -80,16 +84,30 @@ def _keys_in(outer: str) -> Iterator[Key]:
     """The keys that a key holds, and theirs."""
     for field in _INNER[outer].model_fields if outer in _INNER else ():
         name = f"{outer}.{field}"
-        if outer == "search" and field == "best":  # which stands inside `confirm`
+        if outer == "search" and field in ("best", "confirm_rule"):  # which stand inside `confirm`
             continue
         if outer == "search" and field in _OF_A_SEARCH:
             yield Key(name, *_OF_A_SEARCH[field])
         else:
             yield _key(_INNER[outer], field, name)
         yield from _keys_in(name)
+    if outer == "seeds":
+        for name, (field, takes, default) in _OF_A_RULE.items():
+            yield Key(f"seeds.{name}", takes, default, SeedRule.model_fields[field].description or "")
     if outer == "search":
         for field in ("low", "high", "log", "step", "choices", "when"):
             yield Key(f"search.space.FIELD.{field}", *_OF_A_RANGE[field], Range.model_fields[field].description or "")
+
+
+# Key of a rule that adds seeds -> its field, what it takes, its default.
+_OF_A_RULE = {
+    "from": ("start", "a whole number >= 0", "1"),
+    "first": ("first", "a whole number >= 1", ""),
+    "at_most": ("at_most", "a whole number > first", ""),
+    "step": ("step", "a whole number >= 1", "first"),
+    "until": ("until", "a goal, or a list of goals", "none"),
+    "budget": ("budget_hours", "a time, as 3 GPU hours", "none"),
+}
 
 
 _OF_A_RANGE = {

@@ -15,6 +15,7 @@ from harness.config.field_types import field_type, missing_key, unknown_key, wro
 from harness.config.recipe import BY_NAME, MOST, Recipe, Seeds
 from harness.config.recipe_rules import build_recipe
 from harness.config.search_space import OF_PRUNERS, Pruner, Range, Search
+from harness.config.seed_rule import read_rule
 from harness.config.trials import Cell
 from harness.config.yaml_reader import require_mapping
 
@@ -26,7 +27,7 @@ _RANGE_KEYS = ("low", "high", "log", "step", "choices", "when")
 def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[Search, tuple[Cell, ...]]:
     """What is searched, and a cell at the largest values of the space, for what a machine must be able to train."""
     given = require_mapping(content["search"], "'search'")
-    allowed = tuple(name for name in Search.model_fields if name != "best")
+    allowed = tuple(name for name in Search.model_fields if name not in ("best", "confirm_rule"))
     for key in given:
         if key not in allowed:
             raise unknown_key(key, allowed, "search")
@@ -72,6 +73,16 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
     recipe = build_recipe(fixed | largest, "search.space")
     place = tuple((one.field, getattr(recipe, one.field)) for one in space)
     return search, (Cell(axes=place, recipe=recipe),)
+
+
+def refuse_rule(content: Mapping[str, Any]) -> None:
+    """Raise HarnessError where the seeds of a search itself are added by rule: recipes are compared by equal seeds."""
+    if isinstance(content.get("seeds"), dict):
+        raise HarnessError(
+            "seeds must be a list beside search, which compares recipes over the same seeds (for example: seeds: 1..4)",
+            got=describe_value(content["seeds"]),
+            fix="Move the rule to search.confirm.seeds",
+        )
 
 
 def _size(value: Scalar) -> float:
@@ -194,16 +205,20 @@ def _confirmed(given: object, seeds: Sequence[Seeds]) -> dict[str, Any]:
             raise unknown_key(key, ("best", "seeds"), "search.confirm")
     if "seeds" not in fields:
         raise missing_key("search.confirm.seeds", "seeds: 101..108")
-    fresh = read_seeds({"seeds": fields["seeds"]})
+    rule = None
+    if isinstance(fields["seeds"], dict):
+        rule = read_rule(fields["seeds"], "search.confirm.seeds", {})
+    fresh = read_seeds({"seeds": fields["seeds"]}, rule)
     used = {seed.seed for seed in seeds} & {seed.seed for seed in fresh}
     if used:
         raise HarnessError(
             "search.confirm.seeds must be seeds that the search has not used, such as 101..108",
             got=f"seeds {', '.join(map(str, sorted(used)))}, which it has",
+            fix=None if rule is None else "Add from: 101",
         )
     if len(fresh) < 2:
         raise HarnessError("search.confirm.seeds must be two seeds or more, such as 101..108", got=f"{len(fresh)} seed")
-    return {"best": fields.get("best", 3), "confirm": fresh}
+    return {"best": fields.get("best", 3), "confirm": fresh, "confirm_rule": rule}
 
 
 def _pruner(given: object) -> Pruner | None:

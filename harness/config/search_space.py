@@ -8,6 +8,7 @@ from pydantic import Field
 
 from harness.common.text import Scalar
 from harness.config.recipe import MAX_SEED, MOST, Frozen, Seeds
+from harness.config.seed_rule import SeedRule
 
 
 class Range(Frozen):
@@ -112,6 +113,9 @@ class Search(Frozen):
         default=3, ge=0, description="`confirm.best`: how many of the best recipes are trained again on fresh seeds."
     )
     confirm: tuple[Seeds, ...] = Field(default=(), description="`confirm.seeds`: the fresh seeds.")
+    confirm_rule: SeedRule | None = Field(
+        default=None, description="`confirm.seeds` as a rule that adds seeds; null: all of them."
+    )
 
 
 def round_to_range(value: int | float, of: Range) -> int | float:

@@ -25,7 +25,8 @@ from harness.config.recipe import (
     task_files,
 )
 from harness.config.recipe_rules import build_recipe
-from harness.config.search_file import read_search
+from harness.config.search_file import read_search, refuse_rule
+from harness.config.seed_rule import axis_sizes, read_rule
 from harness.config.trials import Sweep, expand
 from harness.config.yaml_reader import PROSE, parse_yaml, refuse_typographic, require_mapping
 
@@ -114,16 +115,17 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     if "." not in key:
         content[head] = value
         return
-    if head not in (*BY_NAME, "search"):
+    current = content.get(head)
+    own_keys = ("search", "seeds") if isinstance(content.get("seeds"), dict) else ("search",)
+    if head not in (*BY_NAME, *own_keys):
         raise HarnessError(
             f"--set cannot reach into '{head}', which has no keys of its own",
             got=f"'{key}'",
-            allowed=", ".join(f"{name}.KEY" for name in (*BY_NAME, "search")),
+            allowed=", ".join(f"{name}.KEY" for name in (*BY_NAME, *own_keys)),
         )
-    current = content.get(head)
     if isinstance(current, list):
         raise HarnessError(f"--set cannot reach into {head}, which is an axis of several values", fix="Edit the file")
-    as_mapping = current if head == "search" else BY_NAME[head](current)
+    as_mapping = current if head in own_keys else BY_NAME[head](current)
     inner: dict[str, Any] = dict(require_mapping({} if as_mapping is None else as_mapping, f"{head} in the sweep"))
     *parents, last = rest.split(".")
     target = inner
@@ -155,11 +157,16 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     merged = _merged(content, chosen)
     for assignment in overrides:
         _set(merged, assignment)
-    seeds, search = read_seeds(merged), None
+    rule, search = None, None
     if "search" in merged:
+        refuse_rule(merged)
+        seeds = read_seeds(merged)
         search, cells = read_search(merged, seeds)
     else:
         cells = read_cells(merged)
+        if isinstance(merged.get("seeds"), dict):
+            rule = read_rule(merged["seeds"], "seeds", axis_sizes([cell.axes for cell in cells]))
+        seeds = read_seeds(merged, rule)
     refuse_many("trials", [len(cells), len(seeds)])
     sweep = Sweep(
         name=path.stem,
@@ -172,6 +179,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         baselines=_baselines(merged.get("baselines", [])),
         record=_switch(merged, "record", default=True),
         search=search,
+        rule=rule,
     )
     expand(sweep)
     return sweep

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.common.errors import HarnessError
-from harness.common.text import Scalar, name_cell, same_value, show
+from harness.common.text import Scalar, count_noun, name_cell, same_value, show
 from harness.config.field_types import unknown_key
 from harness.config.recipe import BY_NAME, SEED_FIELDS, BaselineName, Frozen, Recipe, Seeds, Spec, TaskSpec
 from harness.config.search_space import Search
+from harness.config.seed_rule import Growth, SeedRule
 from harness.config.yaml_reader import parse_yaml
 
 
@@ -82,16 +83,45 @@ class Sweep(Frozen):
         min_length=1,
         description="The recipes, in the order of the axes; of a search, one at the largest values of its space.",
     )
-    seeds: tuple[Seeds, ...] = Field(min_length=1, description="The seeds that every cell is trained with.")
+    seeds: tuple[Seeds, ...] = Field(min_length=1, description="The seeds of every cell; by rule: the most of them.")
     record: bool = Field(
         default=True, description="Record training curves and statistics for the diagnosis; changes no result."
     )
     search: Search | None = Field(default=None, description="What is searched; null: the cells are all there is.")
+    rule: SeedRule | None = Field(default=None, description="How seeds are added; null: all are planned at once.")
+    growth: Growth | None = Field(default=None, description="How far a rule has come; null: it has not begun.")
+
+    @model_validator(mode="after")
+    def _check_growth(self) -> Sweep:
+        """A plan.json may be a stranger's."""
+        looks = self.growth.looks if self.growth else ()
+        if any(len(look) != len(self.cells) or not 0 <= min(look) <= max(look) <= len(self.seeds) for look in looks):
+            raise ValueError("growth does not fit cells and seeds")
+        return self
 
     @property
     def folder_name(self) -> str:
         """`<sweep>@<profile>`, the name of its results folder."""
         return f"{self.name}@{self.profile}"
+
+    @property
+    def due(self) -> tuple[int, ...]:
+        """How many seeds of each cell are planned by now: all of them, unless they are added by rule."""
+        if self.rule is None:
+            return (len(self.seeds),) * len(self.cells)
+        return self.growth.looks[-1] if self.growth else (self.rule.first,) * len(self.cells)
+
+    @property
+    def size(self) -> str:
+        """`4 cells × 3 seeds`; by rule those that are planned by now, `4 cells × 3 to 12 seeds`."""
+        low, high = min(self.due), max(self.due)
+        seeds = count_noun(high, "seed") if low == high else f"{low} to {high} seeds"
+        return f"{count_noun(len(self.cells), 'cell')} × {seeds}"
+
+    @property
+    def due_seeds(self) -> tuple[Seeds, ...]:
+        """The seeds that any cell is planned with by now."""
+        return self.seeds[: max(self.due)]
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -101,14 +131,15 @@ class Sweep(Frozen):
 
 @lru_cache(maxsize=8)
 def expand(sweep: Sweep) -> tuple[Trial, ...]:
-    """All trials of a sweep, cell by cell and in each by seed; the same sweep gives the same trials and ids.
+    """All planned trials of a sweep, cell by cell and in each by seed; the same sweep gives the same trials and ids.
 
     Raises HarnessError when two of them are the same training run (two named recipes with equal values, say).
     """
+    due = sweep.due
     trials = tuple(
         Trial(recipe=cell.recipe, seeds=seeds, cell=index)
         for index, cell in enumerate(sweep.cells)
-        for seeds in sweep.seeds
+        for seeds in sweep.seeds[: due[index]]
     )
     first: dict[str, Trial] = {}
     for trial in trials:
@@ -120,6 +151,11 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
                 fix="Remove one of them",
             )
     return trials
+
+
+def every_seed(sweep: Sweep) -> Sweep:
+    """The sweep with all seeds planned that a rule may come to."""
+    return sweep if sweep.rule is None else sweep.model_copy(update={"rule": None, "growth": None})
 
 
 def where(

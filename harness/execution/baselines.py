@@ -58,7 +58,7 @@ def train(sweep: Sweep, store: Store, say: Callable[[str], None]) -> None:
     """
     check(sweep)
     kept, found = store.baselines(), []
-    seeds = tuple(dict.fromkeys(one.seed for one in sweep.seeds))
+    seeds = tuple(dict.fromkeys(one.seed for one in sweep.due_seeds))
     for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if sweep.baselines else ():
         raw = tasks.load(spec)
         for name in sweep.baselines:

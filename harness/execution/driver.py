@@ -9,18 +9,18 @@ import json
 import math
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 from harness.common.errors import HarnessError
-from harness.common.text import show
-from harness.config.trials import Sweep, Trial, expand, where
-from harness.execution import clock, gate, progress, step_compilation
+from harness.config.trials import Sweep, expand
+from harness.execution import clock, gate, progress, selection, step_compilation
 from harness.execution.counts import SweepOutcome, count, ended
 from harness.execution.options import Options, PlanSource
 from harness.execution.progress import Progress
 from harness.execution.recorder import Recorder, weights_written, written
+from harness.execution.seed_growth import SeedGrowth
 from harness.execution.sweep_training import SweepTraining
 from harness.execution.time_limit import TimeLimit
 from harness.models import keep_weights
@@ -44,16 +44,21 @@ def run(
     at once; SIGTERM raises Terminated after those that come back within the notice. At the time limit the state of what
     trains is kept for a later run, and no pack is started before that would go beyond it at the pace of the finished
     ones of its shape.
-    With a `source` the plan grows by the cells that it gives, and `sweep` stands for all of them before the first.
+    With a `source` the plan grows by the cells that it gives, and `sweep` stands for all of them before the first. A
+    sweep whose seeds are added by rule grows by those.
     """
     began = clock.now()
-    matching = _matching(sweep, options.only)
+    if source is None and sweep.rule is None:
+        selection.matching(sweep, options.only)  # a slip of the pen leaves no folder behind
     with store.locked():
         if source is not None:
             gate.check_inputs(sweep, {}, {0})
             sweep = source.grown() or store.load_plan() or sweep
-            stopped = source.stopped
-            matching = tuple(trial for trial in expand(sweep) if trial.id not in stopped)
+        elif sweep.rule is not None:
+            source = growth = SeedGrowth(sweep, store)
+            sweep = growth.sweep
+        stopped = source.stopped if source else ()
+        matching = tuple(trial for trial in selection.matching(sweep, options.only) if trial.id not in stopped)
         records = store.tidy(sweep)  # nobody else writes while the folder is held
         options = replace(options, compiled=step_compilation.chosen(records.values(), options.compiled))
         _refuse_unlocked(store)
@@ -61,18 +66,20 @@ def run(
             path.unlink(missing_ok=True)
         gate.refuse_orphans(sweep, store, records)
         gate.check_inputs(sweep, records, {trial.cell for trial in matching})
-        wanted = [trial for trial in matching if _wanted(records.get(trial.id), options)]
-        chosen = _first(sweep, wanted, options.max_trials)
+        wanted = [trial for trial in matching if selection.to_train(records.get(trial.id), options)]
+        chosen = selection.first(sweep, wanted, options.max_trials)
         asked = {trial.id for trial in matching} - {trial.id for trial in wanted} | {trial.id for trial in chosen}
         minutes = math.inf if options.checkpoint_minutes is None else options.checkpoint_minutes
         checkpoints = Checkpoints(store.folder.resolve() / "checkpoints", minutes)
-        unfinished = checkpoints.unfinished([one for one in expand(sweep) if _wanted(records.get(one.id), options)])
+        unfinished = checkpoints.unfinished(
+            [one for one in expand(sweep) if selection.to_train(records.get(one.id), options)]
+        )
         keep_weights.clear(store)
         trained = 0
         with _shelf(sweep, store, records, options.keep) as shelf:
             if chosen:
                 retried = {trial.id for trial in chosen if trial.id in records}
-                state = _progress(sweep, records, retried, estimating=source is None)
+                state = _progress(sweep, records, retried, estimating=source is None or not source.by_recipe)
                 recorder = Recorder(sweep, store, records, retried, shelf, state)
                 limit = TimeLimit(options.time_limit, began)
                 training = SweepTraining(sweep, chosen, recorder, options, limit, checkpoints, show, source)
@@ -90,33 +97,6 @@ def _progress(sweep: Sweep, records: Mapping[str, Record], retried: Collection[s
     before = count(expand(sweep), records)
     crashed = before.crashed - len(retried)
     return Progress(before.planned, before.finished, crashed, before.failed, estimating=estimating)
-
-
-def _matching(sweep: Sweep, only: Sequence[str]) -> tuple[Trial, ...]:
-    matching = where(sweep, only, option="--only")
-    if not matching:
-        axes = [
-            f"{name} {', '.join(dict.fromkeys(show(dict(cell.axes)[name]) for cell in sweep.cells))}"
-            for name in sweep.axes
-        ]
-        seeds = [seeds.seed for seeds in sweep.seeds]
-        raise HarnessError(
-            f"--only {' '.join(only)} matches no trial of the plan",
-            allowed="; ".join([*axes, f"seed {min(seeds)} to {max(seeds)}"]),
-            fix="`harness plan` shows the cells",
-        )
-    return matching
-
-
-def _wanted(record: Record | None, options: Options) -> bool:
-    return record is None or (record.status == "crashed" and options.retry_crashed)
-
-
-def _first(sweep: Sweep, wanted: list[Trial], most: int | None) -> list[Trial]:
-    """At most so many, in the plan's order: seed by seed over the cells, so that a part of a sweep has all cells."""
-    place = {seeds: number for number, seeds in enumerate(sweep.seeds)}
-    first = sorted(wanted, key=lambda trial: (place[trial.seeds], trial.cell))[:most]
-    return sorted(first, key=lambda trial: (trial.cell, place[trial.seeds]))
 
 
 def _refuse_unlocked(store: Store) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep
 from harness.execution import machine
+from harness.execution.seed_growth import grown
 from harness.records.imported import is_imported, of_import
 from harness.records.store import Store
 from harness.records.study import Study, of_sweep
@@ -81,6 +82,7 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
             )
     resolved, _ = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
+    resolved = grown(resolved, store)
     kept = None if overrides else store.load_plan()
     if kept is None and resolved.search is not None:
         raise HarnessError(

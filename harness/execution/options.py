@@ -54,9 +54,8 @@ class PlanSource(Protocol):
     def grown(self) -> Sweep | None:
         """The sweep with more to train, whenever a worker has nothing else to do; None where there is nothing (yet)."""
 
-    @property
-    def notes(self) -> Sequence[str]:
-        """What the person is told before the first pack is trained."""
+    def news(self) -> Sequence[str]:
+        """What the person is to be told that was not told before."""
 
     @property
     def stopped(self) -> Collection[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.common.text import count_noun
-from harness.config.trials import Sweep, Trial, expand
-from harness.execution import clock, duration
+from harness.config.trials import Sweep, Trial, expand, where
+from harness.execution import clock, duration, selection
 from harness.execution.interrupts import Stop, TimeUp
 from harness.execution.job_queue import JobQueue
 from harness.execution.options import Options, PlanSource
@@ -97,7 +97,7 @@ class SweepTraining:
         begun = {trial.id for trials in unfinished for trial in trials}
         self.queue.add_packs(unfinished)
         self._join([trial for trial in self.missing if trial.id not in begun])
-        self.progress.messages += self.source.notes if self.source else ()
+        self.progress.messages += self.source.news() if self.source else ()
 
     def _join(self, trials: Sequence[Trial]) -> None:
         if self.source is not None and self.source.by_recipe:
@@ -138,15 +138,24 @@ class SweepTraining:
         if self.queue.begun and not self.source.by_recipe:
             return
         grown = self.source.grown()
+        self.progress.messages += self.source.news()
         if grown is None:
             return
         known = {trial.id for trial in expand(self.sweep)}
         fresh = [trial for trial in expand(grown) if trial.id not in known]
         self.sweep = grown
         self._save_plan()
-        self.missing = [*self.missing, *fresh]
         self.progress.planned += len(fresh)
-        self._join(fresh)
+        chosen = self._chosen(fresh)
+        self.missing = [*self.missing, *chosen]
+        self._join(chosen)
+
+    def _chosen(self, fresh: Sequence[Trial]) -> list[Trial]:
+        """Those of the added trials that this command trains."""
+        most = self.options.max_trials
+        left = None if most is None else max(0, most - len(self.missing))
+        named = {trial.id for trial in where(self.sweep, self.options.only)} if self.options.only else None
+        return selection.first(self.sweep, [trial for trial in fresh if named is None or trial.id in named], left)
 
     def _start(self, job: Job) -> None:
         self.time_left.start(job, self.queue.begun[job])

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 
 from harness.common.files import flush, write_json
-from harness.config.trials import Sweep, Trial, expand
+from harness.config.trials import Sweep, Trial, every_seed, expand
 from harness.models.saved import (
     CARD,
     Card,
@@ -175,7 +175,7 @@ class Shelf:
         clear(store)
         self.keeping = Keeping(self.folder, which, f".driver-{os.urandom(8).hex()}")
         (self.folder / self.keeping.marker).touch()
-        self.place = {trial.id: number for number, trial in enumerate(expand(sweep))}
+        self.place = {trial.id: number for number, trial in enumerate(expand(every_seed(sweep)))}
         self.best = _best(sweep, records)
         self.settle()
 

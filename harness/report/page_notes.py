@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from harness.analysis import stopping
 from harness.analysis.analyze import MOST_RESAMPLED
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe
@@ -62,17 +63,33 @@ def completeness(study: Study) -> str:
     """How many runs were planned, and what became of them."""
     counts = {status: int((study.runs["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
-    size = count_noun(len(study.cells), "cell")
     if len(study.sweeps) == 1:
-        size += f" × {count_noun(len(study.sweeps[0].seeds), 'seed')} = {len(study.runs)}"
+        size = f"{study.sweeps[0].size} = {len(study.runs)}"
     else:
-        size += f", {count_noun(len(study.runs), 'run')}"
+        size = f"{count_noun(len(study.cells), 'cell')}, {count_noun(len(study.runs), 'run')}"
     text = f"Planned: {size}; {states}."
     if study.unreadable:
         text += f" {study.unreadable} of the missing runs left an unreadable record."
     if counts["finished"] < len(study.runs):
         text += " Rates are over finished runs; crashed and missing runs are missing data and never count as failed."
-    return text
+    return " ".join([text, *_seeds_by_rule(study)])
+
+
+def _seeds_by_rule(study: Study) -> Iterator[str]:
+    """How seeds were added, why no more are, and what fixed ones would have cost; of a sweep with a rule."""
+    standing = stopping.of_study(study)
+    if standing is None:
+        return
+    rule, due, cells = study.sweeps[0].rule, standing.sweep.due, len(study.cells)
+    assert rule is not None
+    yield f"Seeds are added by rule ({rule.words})."
+    yield stopping.words(standing)
+    if standing.waiting:
+        return
+    fixed = f"The same {rule.at_most} seeds in every cell would have cost {cells * rule.at_most:,} runs"
+    if min(due) < max(due) < rule.at_most:
+        fixed += f", and as many as the cell that got most ({max(due)}) {cells * max(due):,}"
+    yield f"{fixed}."
 
 
 def about_scores(study: Study) -> str:

@@ -65,11 +65,11 @@ def _setting(value: object) -> str:
 
 def _seed_parts(sweep: Sweep) -> dict[str, str]:
     """Which seeds drive what: one line where one integer drives all three parts."""
-    together = all(len({seeds.init_seed, seeds.order_seed, seeds.dropout_seed}) == 1 for seeds in sweep.seeds)
+    together = all(len({seeds.init_seed, seeds.order_seed, seeds.dropout_seed}) == 1 for seeds in sweep.due_seeds)
     if together:
-        return {"seeds (head, order and dropout together)": _ranges([seeds.seed for seeds in sweep.seeds])}
+        return {"seeds (head, order and dropout together)": _ranges([seeds.seed for seeds in sweep.due_seeds])}
     names = ("init_seed", "order_seed", "dropout_seed")
-    return {name: _ranges([getattr(seeds, name) for seeds in sweep.seeds]) for name in names}
+    return {name: _ranges([getattr(seeds, name) for seeds in sweep.due_seeds]) for name in names}
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -262,6 +262,7 @@ class Asking:
         assert sweep.search is not None
         self.template, self.store, self.search = sweep, store, sweep.search
         self.cells: list[Cell] = []
+        self._noted = False
         self.open: dict[int, Cell] = {}  # number -> cell, asked and not told
         self.asked = 0
         # A grid ends; other samplers may suggest the same twice, which counts and is not trained again.
@@ -274,10 +275,12 @@ class Asking:
         """Recipes still to ask for."""
         return max(0, self.most - self.asked)
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Of which recipes a pruner sees nothing in time."""
-        note = None if self.search.pruner is None else pruning.unseen(self.search, self.template.cells[0].recipe)
+    def news(self) -> tuple[str, ...]:
+        """Of which recipes a pruner sees nothing in time; said once."""
+        if self.search.pruner is None or self._noted:
+            return ()
+        self._noted = True
+        note = pruning.unseen(self.search, self.template.cells[0].recipe)
         return () if note is None else (note,)
 
     def grown(self) -> Sweep | None:

@@ -627,3 +627,94 @@ def test_a_recipe_sets_what_differs_from_the_default_and_what_its_method_reads()
     said = [name for name in ("lora_rank", "mixout", "adapter_size", "method") if lora.is_set(name)]
     assert said == ["lora_rank", "mixout", "method"]
     assert not plain.is_set("lora_rank")
+
+
+# --------------------------------------------------------------------------------------------- seeds added by rule
+
+RULE = '{first: 3, at_most: 9, step: 2, until: "failure rate of every cell within ±10 points"}'
+GROWS = "task: embedded\nmodel: embedded\nepochs: 1\nlr: [1e-5, 2e-5]\nbias_correction: [off, on]\nseeds: "
+
+
+def grows(folder: Path, rule: str, more: str = "") -> Sweep:
+    """A sweep of four cells with these seeds."""
+    path = folder / "grows.yaml"
+    path.write_text(f"{GROWS}{rule}\n{more}")
+    return load(path)
+
+
+@pytest.mark.parametrize(
+    ("until", "goals"),
+    [
+        ('"failure rate of every cell within ±10 points"', [(None, 0.1)]),
+        ("failure rate of each recipe within 7.5 points", [(None, 0.075)]),
+        ("bias_correction settled", [("bias_correction", None)]),
+        ("bias correction settled within +-5 points", [("bias_correction", 0.05)]),
+        ("[lr settled, failure rate of every cell within +/-20 percentage points]", [("lr", None), (None, 0.2)]),
+    ],
+)
+def test_a_rule_for_seeds_says_what_is_waited_for(until: str, goals: list[object], tmp_path: Path) -> None:
+    sweep = grows(tmp_path, f"{{first: 3, at_most: 9, until: {until}}}")
+    assert sweep.rule is not None
+    assert [(goal.axis, goal.within) for goal in sweep.rule.until] == goals
+    assert (sweep.rule.step, sweep.due, len(sweep.seeds)) == (3, (3, 3, 3, 3), 9)
+    assert [trial.seeds.seed for trial in expand(sweep) if trial.cell == 2] == [1, 2, 3]
+    again = grows(tmp_path, f"{{first: 3, at_most: 9, until: {sweep.rule.until[0].words}}}")
+    assert again.rule is not None
+    assert again.rule.until == sweep.rule.until[:1]  # its words are what a file takes
+
+
+def test_a_rule_begins_with_the_seeds_and_budget_that_it_names(tmp_path: Path) -> None:
+    sweep = grows(tmp_path, '{from: 101, first: 2, at_most: 4, budget: "90 GPU minutes"}')
+    assert sweep.rule is not None
+    assert (sweep.rule.budget_hours, [seeds.seed for seeds in sweep.seeds]) == (1.5, [101, 102, 103, 104])
+    path = tmp_path / "grows.yaml"
+    assert load(path, overrides=["seeds.first=3"]).due == (3,) * 4
+    assert Sweep.model_validate_json(sweep.model_dump_json()) == sweep
+    fixed = grows(tmp_path, "101..102")
+    assert [trial.id for trial in expand(fixed)] == [trial.id for trial in expand(sweep)]  # ids know no rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "error"),
+    [
+        ("{frist: 5, at_most: 9}", "unknown key 'frist' in seeds (did you mean 'first'?)"),
+        ("{at_most: 9, until: lr settled}", "missing required key 'seeds.first' (for example: first: 5)"),
+        ("{first: 5, at_most: 9}", "missing required key 'seeds.until'"),
+        ("{first: 5, at_most: 5, until: lr settled}", "seeds.at_most must be more than first"),
+        ("{first: on, at_most: 9, until: lr settled}", "seeds.first must be a whole number between 1 and"),
+        ("{first: 5, at_most: 9, step: 0, until: lr settled}", "seeds.step must be a whole number between 1 and"),
+        ("{first: 5, at_most: 9, until: done}", "seeds.until is not a goal (got 'done')"),
+        ("{first: 5, at_most: 9, until: 3}", "seeds.until is not a goal (got 3)"),
+        ("{first: 5, at_most: 9, until: []}", "seeds.until is an empty list"),
+        ("{first: 5, at_most: 9, until: epochs settled}", "seeds.until names 'epochs', which is not an axis with"),
+        ("{first: 5, at_most: 9, until: lr settled within 60 points}", "more than 0 and less than 50 points"),
+        ("{first: 5, at_most: 9, until: [lr settled, lr settled]}", "seeds.until has two goals for lr"),
+        ("{first: 5, at_most: 9, budget: 3}", "seeds.budget must be a time such as 3 GPU hours or 90 minutes (got 3)"),
+        ("{first: 5, at_most: 200000, until: lr settled}", "seeds.at_most must be a whole number between 1 and 100000"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_said_in_a_line(rule: str, error: str, tmp_path: Path) -> None:
+    with pytest.raises(HarnessError) as raised:
+        grows(tmp_path, rule)
+    assert error in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_rule_has_no_crossed_seeds_and_none_of_a_search(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="order_seed cannot be a list where seeds are added by rule"):
+        grows(tmp_path, RULE, "order_seed: [1, 2]\n")
+    assert {trial.seeds.order_seed for trial in expand(grows(tmp_path, RULE, "order_seed: 7\n"))} == {7}
+    text = GROWS.replace("lr: [1e-5, 2e-5]\nbias_correction: [off, on]\n", "") + "{seeds}\nsearch: {{space: {{lr: "
+    text += "{{low: 1e-5, high: 1e-3}}}}, confirm: {{best: 2, seeds: {confirm}}}}}\n"
+    path = tmp_path / "looks.yaml"
+    path.write_text(text.format(seeds=RULE, confirm="11..12"))
+    with pytest.raises(HarnessError, match=r"seeds must be a list beside search.*Move the rule to search\.confirm"):
+        load(path)
+    path.write_text(text.format(seeds="1..3", confirm=RULE))
+    with pytest.raises(HarnessError, match=r"seeds 1, 2, 3, which it has\)\. Add from: 101"):
+        load(path)
+    path.write_text(text.format(seeds="1..3", confirm=RULE.replace("{first", "{from: 101, first")))
+    search = load(path).search
+    assert search is not None
+    assert search.confirm_rule is not None
+    assert [seeds.seed for seeds in search.confirm] == list(range(101, 110))

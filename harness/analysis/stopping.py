@@ -1,0 +1,328 @@
+"""Which seeds come next, where they are added by rule: from the results so far to a decision, and why, in words.
+
+All of it is a function of the results: in which order they came, and on how many machines, changes nothing. A decision
+is made when every planned run has ended; one that is under way decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.common.text import Scalar, count_noun, name_cell, show
+from harness.config.seed_rule import Goal, Growth, SeedRule
+from harness.config.trials import Sweep, expand
+from harness.records.study import Study
+from harness.stats.estimate import TAIL
+from harness.stats.sequential import SequentialContrast, contrast_sequence, rate_sequence
+
+Place = tuple[tuple[str, Scalar], ...]
+_SHOWN = 3  # cells that a sentence names
+
+
+class RunResult(NamedTuple):
+    """What a decision needs to know of a run that ended: None where nothing is known, as of a crashed one."""
+
+    failed: bool | None
+    seconds: float | None  # of training, its share of its pack's
+
+
+Load = Callable[[str], RunResult | None]  # of a trial's id; None: it has not ended
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's place on the axes and its results, by seed."""
+
+    place: Place
+    results: tuple[RunResult, ...]
+
+    @property
+    def judged(self) -> list[bool]:
+        """Of each run that finished, whether it failed."""
+        return [result.failed for result in self.results if result.failed is not None]
+
+    @property
+    def crashes(self) -> bool:
+        """Whether every run crashed: more seeds would crash too."""
+        return bool(self.results) and not self.judged
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One value of an axis against the reference, over pairs of runs that differ in nothing else."""
+
+    axis: str
+    value: Scalar
+    reference: Scalar
+    cells: tuple[int, ...]  # of both, those whose pairs count
+    gained: int
+    lost: int
+    pairs: int
+    contrast: SequentialContrast
+    decided: bool  # that the rates differ
+    small: bool  # shown that the difference is below what was stated
+
+    @property
+    def words(self) -> str:
+        """`bias correction on fails less often than off by 40 points [22, 55] (48 pairs)`."""
+        name, value, reference = self.axis.replace("_", " "), show(self.value), show(self.reference)
+        if not self.pairs:
+            return f"{name} {value} has no pairs of runs with {reference}"
+        between = f"[{_signed(self.contrast.difference.low)}, {_signed(self.contrast.difference.high)}]"
+        size = f"{_signed(self.contrast.difference.value)} points {between} over {count_noun(self.pairs, 'pair')}"
+        if self.decided:
+            more = "more" if self.contrast.difference.value > 0 else "less"
+            return f"{name} {value} fails {more} often than {reference}: {size}"
+        if self.small:
+            return f"{name} {value} and {reference} differ by less than was asked about: {size}"
+        return f"{name} {value} against {reference} is not settled: {size}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done after a look: `due` seeds of every cell from then on; None: no seed is added, for this reason."""
+
+    due: tuple[int, ...] | None
+    reached: bool  # whether all goals hold
+    why: str
+
+    @property
+    def stops(self) -> bool:
+        """Whether no seed is added."""
+        return self.due is None
+
+
+def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell]) -> Decision:
+    """The decision after a look at results.
+
+    Args:
+        rule: how seeds are added.
+        horizon: the most seeds of a cell as first planned, which shapes the intervals.
+        cells: of every cell the results of all its planned runs, which have ended.
+
+    Returns:
+        The decision. Cells all of whose runs crashed get no more seeds, and neither do those of which enough is known.
+    """
+    states = [_state(goal, horizon, cells) for goal in rule.until]
+    lacking = sorted({index for state in states for index in state.open})
+    if rule.until and not lacking:
+        return Decision(None, True, "; ".join(state.words for state in states))
+    lacking = lacking if rule.until else list(range(len(cells)))
+    grows = [index for index in lacking if len(cells[index].results) < rule.at_most and not cells[index].crashes]
+    words = "; ".join(state.words for state in states if state.open)
+    if not grows:
+        return Decision(None, False, f"{_ended(cells, lacking, rule.at_most)}{f'; {words}' if words else ''}")
+    due = [len(cell.results) for cell in cells]
+    for index in grows:
+        due[index] = min(due[index] + rule.step, rule.at_most)
+    spent, needed = _seconds(cells, due)
+    if rule.budget_hours is not None and spent + needed > 3600 * rule.budget_hours:
+        budget = (
+            f"{show(rule.budget_hours)} hours of training are the budget: {spent / 3600:.3g} are spent and the next "
+            f"{count_noun(sum(due) - sum(len(cell.results) for cell in cells), 'run')} would take {needed / 3600:.3g}"
+        )
+        return Decision(None, False, f"{budget}{f'; {words}' if words else ''}")
+    return Decision(tuple(due), False, words or "the budget is not spent yet")
+
+
+class _State(NamedTuple):
+    """Where a goal stands: the cells that it needs more seeds of, and words."""
+
+    open: tuple[int, ...]
+    words: str
+
+
+def _state(goal: Goal, horizon: int, cells: Sequence[Cell]) -> _State:
+    if goal.axis is None:
+        return _rates_state(goal.within or 0.0, horizon, cells)
+    comparisons = compare(goal, horizon, cells)
+    unsettled = [one for one in comparisons if not (one.decided or one.small)]
+    words = "; ".join(one.words for one in (unsettled or comparisons))
+    return _State(tuple(sorted({index for one in unsettled for index in one.cells})), words)
+
+
+def _rates_state(within: float, horizon: int, cells: Sequence[Cell]) -> _State:
+    wide = [index for index, cell in enumerate(cells) if _half_width(cell, horizon) > within]
+    points = f"±{show(float(f'{100 * within:.6g}')).removesuffix('.0')} points"
+    if not wide:
+        return _State((), f"the failure rate of every cell is known within {points}")
+    names = [name_cell(cells[index].place) for index in wide[:_SHOWN]]
+    listed = "; ".join(names) + (f"; and {len(wide) - _SHOWN} more" if len(wide) > _SHOWN else "")
+    rates = "the failure rate of 1 cell is" if len(wide) == 1 else f"the failure rates of {len(wide)} cells are"
+    return _State(tuple(wide), f"{rates} not known within {points} ({listed})")
+
+
+def _half_width(cell: Cell, horizon: int) -> float:
+    judged = cell.judged
+    if not judged:
+        return 1.0
+    rate = rate_sequence(sum(judged), len(judged), horizon)
+    return (rate.high - rate.low) / 2
+
+
+def compare(goal: Goal, horizon: int, cells: Sequence[Cell]) -> tuple[Comparison, ...]:
+    """Every value of the goal's axis against the first, which is the reference.
+
+    A pair are the runs of the same seed in two cells that differ in the axis alone. Of all strata as many seeds count
+    as every one of them has, so that the difference is the mean over the strata. Where there are several comparisons,
+    each is decided at its share of the 5 % (Bonferroni).
+    """
+    axis = goal.axis or ""
+    others = [tuple(item for item in cell.place if item[0] != axis) for cell in cells]
+    values = [dict(cell.place)[axis] for cell in cells]
+    kinds = list(dict.fromkeys((type(value).__name__, value) for value in values))
+    by_place = {(repr(value), other): index for index, (value, other) in enumerate(zip(values, others, strict=True))}
+    reference = kinds[0][1]
+    comparisons = []
+    for _, value in kinds[1:]:
+        matched = [
+            (by_place[repr(reference), other], index)
+            for index, other in enumerate(others)
+            if repr(values[index]) == repr(value) and (repr(reference), other) in by_place
+        ]
+        comparisons.append(_comparison(goal, horizon, cells, (value, reference), matched, len(kinds) - 1))
+    return tuple(comparisons)
+
+
+def _comparison(
+    goal: Goal,
+    horizon: int,
+    cells: Sequence[Cell],
+    values: tuple[Scalar, Scalar],
+    matched: Sequence[tuple[int, int]],
+    tests: int,
+) -> Comparison:
+    usable = [pair for pair in matched if not any(cells[index].crashes for index in pair)]
+    seeds = min((len(cells[index].results) for pair in usable for index in pair), default=0)
+    pairs = [
+        (before.failed, after.failed)
+        for one, other in usable
+        for before, after in zip(cells[one].results[:seeds], cells[other].results[:seeds], strict=True)
+        if before.failed is not None and after.failed is not None
+    ]
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    contrast = contrast_sequence(gained, lost, len(pairs), horizon * max(1, len(usable)))
+    low, high = contrast.difference.low, contrast.difference.high
+    small = goal.within is not None and -goal.within <= low and high <= goal.within
+    return Comparison(
+        goal.axis or "", *values, tuple(sorted({index for pair in usable for index in pair})), gained, lost,
+        len(pairs), contrast, decided=contrast.p * tests <= 2 * TAIL, small=small,
+    )  # fmt: skip
+
+
+def _ended(cells: Sequence[Cell], lacking: Sequence[int], most: int) -> str:
+    """Why none of the cells that lack seeds gets more."""
+    crashing = sum(cells[index].crashes for index in lacking)
+    full = len(lacking) - crashing
+    parts = [f"{_cells(full)} {'has' if full == 1 else 'have'} the most seeds, {most}"] if full else []
+    parts += [f"every run of {_cells(crashing)} crashed"] if crashing else []
+    return " and ".join(parts) or "no pair of runs is left to compare"
+
+
+def _cells(number: int) -> str:
+    return count_noun(number, "cell")
+
+
+def _seconds(cells: Sequence[Cell], due: Sequence[int]) -> tuple[float, float]:
+    """Seconds of training that the results took, and those that the next seeds will, at each cell's own pace."""
+    took = [[result.seconds for result in cell.results if result.seconds is not None] for cell in cells]
+    known = [seconds for cell in took for seconds in cell]
+    overall = sum(known) / len(known) if known else 0.0
+    needed = 0.0
+    for cell, seconds, seeds in zip(cells, took, due, strict=True):
+        needed += (seeds - len(cell.results)) * (sum(seconds) / len(seconds) if seconds else overall)
+    return sum(known), needed
+
+
+def _signed(fraction: float) -> str:
+    points = round(100 * fraction)
+    return f"−{-points}" if points < 0 else f"+{points}" if points > 0 else "0"
+
+
+# ------------------------------------------------------------------------------------------- the plan from the records
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a sweep whose seeds are added by rule has come.
+
+    Attributes:
+        sweep: the sweep, whose plan has grown as far as its results go.
+        waiting: planned runs that have not ended, for which the next decision waits.
+        decision: the last one; None before the first.
+        looks: looks at the results so far, the one that is waited for left out.
+    """
+
+    sweep: Sweep
+    waiting: int
+    decision: Decision | None
+
+    @property
+    def looks(self) -> int:
+        """Looks at the results so far."""
+        assert self.sweep.growth is not None
+        return len(self.sweep.growth.looks) - bool(self.waiting)
+
+
+def advance(sweep: Sweep, load: Load) -> Standing:
+    """Let the plan grow as far as the results go; the same results give the same plan.
+
+    Args:
+        sweep: a sweep with a rule, whose plan may have grown before.
+        load: the result of a trial.
+    """
+    rule = sweep.rule
+    assert rule is not None
+    growth = sweep.growth or Growth(horizon=rule.at_most, looks=(sweep.due,))
+    sweep = sweep.model_copy(update={"growth": growth})
+    decision = None
+    while True:
+        results = [(trial.cell, load(trial.id)) for trial in expand(sweep)]
+        waiting = sum(result is None for _, result in results)
+        if waiting:
+            return Standing(sweep, waiting, decision)
+        decision = decide(rule, growth.horizon, _cells_of(sweep, results))
+        if decision.due is None:
+            return Standing(sweep, 0, decision)
+        growth = growth.model_copy(update={"looks": (*growth.looks, decision.due)})
+        sweep = sweep.model_copy(update={"growth": growth})
+
+
+def of_study(study: Study) -> Standing | None:
+    """How far the seeds of a study have come; None of one whose seeds are not added by rule."""
+    if len(study.sweeps) != 1 or study.sweeps[0].rule is None:
+        return None
+    runs = study.runs
+    ended = runs["status"] != "missing"
+    failed = [None if outcome is None else outcome == "failed" for outcome in runs["outcome"].where(ended, None)]
+    seconds = [None if value != value else float(value) for value in runs["lane_seconds"]]
+    results = {
+        trial: RunResult(fate, time)
+        for trial, fate, time, known in zip(runs["trial"], failed, seconds, ended, strict=True)
+        if known
+    }
+    return advance(study.sweeps[0], results.get)
+
+
+def words(standing: Standing) -> str:
+    """How far the seeds have come and what comes next."""
+    decision, runs = standing.decision, count_noun(sum(standing.sweep.due), "run")
+    verb = "has" if standing.waiting == 1 else "have"
+    if decision is None:
+        return f"The first look comes when {count_noun(standing.waiting, 'more run')} {verb} ended."
+    waiting = f"the next look comes when {count_noun(standing.waiting, 'more run')} {verb} ended"
+    looks = count_noun(standing.looks, "look")
+    if decision.stops:
+        verdict = "Enough is known" if decision.reached else "No more seeds are added"
+        return f"{verdict} after {looks} and {runs}: {decision.why}."
+    return f"After {looks} {runs} are planned, for {decision.why}; {waiting}."
+
+
+def _cells_of(sweep: Sweep, results: Sequence[tuple[int, RunResult | None]]) -> list[Cell]:
+    by_cell: list[list[RunResult]] = [[] for _ in sweep.cells]
+    for cell, result in results:
+        if result is not None:
+            by_cell[cell].append(result)
+    return [Cell(cell.axes, tuple(found)) for cell, found in zip(sweep.cells, by_cell, strict=True)]
