@@ -173,7 +173,7 @@ def _fisher_edge(n: int, level: float) -> np.ndarray:
     return edge
 
 
-def _fisher_power(p1: np.ndarray, p2: np.ndarray, n: int, level: float) -> np.ndarray:
+def fisher_power(p1: np.ndarray, p2: np.ndarray, n: int, level: float) -> np.ndarray:
     """The chance that Fisher's test of n against n runs finds fewer failures in 2, for rates p1 [R1] and p2 [R2]."""
     failed = np.arange(n + 1)
     ways = log_choose(np.array(n), failed)
@@ -218,7 +218,7 @@ def seeds_for_failure(
     p1, p2 = np.array([k1 / n1]), np.array([k2 / n2])
 
     def enough(n: int) -> bool:
-        return float(_fisher_power(p1, p2, n, level)[0, 0] + _fisher_power(p2, p1, n, level)[0, 0]) >= power
+        return float(fisher_power(p1, p2, n, level)[0, 0] + fisher_power(p2, p1, n, level)[0, 0]) >= power
 
     found = _smallest(enough, limit)
     if found is None:
@@ -248,7 +248,7 @@ def needed_for_failure(k1: int, n1: int, k2: int, n2: int) -> SeedsNeeded:
 
     def power(n: int) -> np.ndarray:
         if n not in powers:
-            powers[n] = _fisher_power(p1, p2, n, LEVEL)
+            powers[n] = fisher_power(p1, p2, n, LEVEL)
         return powers[n]
 
     def share(n: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 from harness.stats.estimate import NAN, TAIL, UNKNOWN, Estimate
 
@@ -99,10 +99,10 @@ def _log_wealth(counts: tuple[int, ...], mean: float, shifts: np.ndarray) -> flo
 
     A bet multiplies what it has by 1 + staked · (value / mean - 1), whose expectation is 1 where `mean` is the mean.
     """
-    values = np.linspace(0, 1, len(counts))
+    values = np.arange(len(counts)) / (len(counts) - 1)
     staked = np.minimum(shifts * math.sqrt(mean / (1 - mean)), MOST_STAKED)
     won = np.log1p(staked[:, None] * (values / mean - 1)) @ counts
-    return float(special.logsumexp(won)) - math.log(len(won))
+    return float(np.logaddexp.reduce(won)) - math.log(len(won))
 
 
 @lru_cache(maxsize=64)

@@ -805,7 +805,7 @@ def test_seeds_for_failure_by_enumeration(counts):
     powers = [by_hand_power(k1 / n1, k2 / n2, n) for n in range(1, found + 11)]
     enough = [power >= 0.8 for power in powers]
     p1, p2 = np.array([k1 / n1]), np.array([k2 / n2])
-    both = seed_budget._fisher_power(p1, p2, found, 0.05) + seed_budget._fisher_power(p2, p1, found, 0.05)
+    both = seed_budget.fisher_power(p1, p2, found, 0.05) + seed_budget.fisher_power(p2, p1, found, 0.05)
     assert both == pytest.approx(powers[found - 1])
     assert all(enough[found - 1 :])
     assert not enough[found - 2]
@@ -825,7 +825,7 @@ def test_a_power_like_a_saw(monkeypatch):
     def half(p1, p2, n, level):  # in one of the two directions
         return np.array([[0.45 if n >= 30 and n not in (33, 41) else 0.35]])
 
-    monkeypatch.setattr(seed_budget, "_fisher_power", half)
+    monkeypatch.setattr(seed_budget, "fisher_power", half)
     assert seed_budget.seeds_for_failure(1, 10, 3, 10) == 42
     assert seed_budget.seeds_for_failure(1, 10, 3, 10, limit=40) == 34
 
@@ -865,8 +865,7 @@ def test_assurance_is_the_power_of_drawn_rates(counts):
     # In a tenth of them the power is 80 % at `low` already, in nine tenths at `high`, and not a seed before.
     for seeds, share in ((needed.low, 0.1), (needed.high, 0.9)):
         one_less, enough = (
-            np.mean(seed_budget._fisher_power(p2[:400], p1[:400], n, 0.05).diagonal() >= 0.8)
-            for n in (seeds - 1, seeds)
+            np.mean(seed_budget.fisher_power(p2[:400], p1[:400], n, 0.05).diagonal() >= 0.8) for n in (seeds - 1, seeds)
         )
         assert one_less - 0.04 <= share <= enough + 0.04
 
