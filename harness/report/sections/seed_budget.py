@@ -148,4 +148,12 @@ SECTION = Section(
             folded=True,
         ),
     ),
+    glossary=(
+        (
+            "power, assurance",
+            "The chance that a test finds a difference that is there, at one true difference; and its average over all "
+            "differences that the runs so far leave possible. Seeds are counted for an assurance of 80 % at the 5 % "
+            "level, of Fisher's test for failure rates and of Welch's for means.",
+        ),
+    ),
 )
