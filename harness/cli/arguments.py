@@ -52,10 +52,10 @@ def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[S
                 profile = folders[0].name.removeprefix(f"{path.stem}@")
             resolved, _ = machine.resolve(path, profile, [])
             store = Store(results / resolved.folder_name)
-        kept, wrong = verifying.plan_of(store)
-        if wrong is None or (kept or resolved) is None:
+        plan, wrong = verifying.plan_of(store)
+        if wrong is None or (plan or resolved) is None:
             raise
-        meant = kept or resolved
+        meant = plan or resolved
         assert meant is not None
         return meant, store
 
@@ -96,7 +96,10 @@ def recipes_of_data(
         name = first if named else (path if path.is_dir() else path.parent).name
         task = task_of(name, files, overrides)
         recipes = [Recipe(task=task, model=ModelSpec(name=NO_MODEL), lr=1.0, epochs=1)]
-    chosen = {(one.task, one.model, one.max_length): one for one in (one.model_copy(update=changes) for one in recipes)}
+    chosen = {
+        (recipe.task, recipe.model, recipe.max_length): recipe
+        for recipe in (recipe.model_copy(update=changes) for recipe in recipes)
+    }
     return tuple(chosen.values())
 
 
@@ -106,12 +109,14 @@ def one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: lis
         raise HarnessError(
             f"which trial? Neither --trial nor --seed is given (for example: --trial {expand(sweep)[0].id})"
         )
-    matching = [found for found in where(sweep, conditions, seed) if trial is None or found.id.startswith(trial)]
-    exact = [found for found in matching if found.id == trial]
+    matching = [
+        candidate for candidate in where(sweep, conditions, seed) if trial is None or candidate.id.startswith(trial)
+    ]
+    exact = [candidate for candidate in matching if candidate.id == trial]
     matching = exact or matching
     if len(matching) == 1:
         return matching[0]
-    ids = ", ".join(found.id for found in matching[:30]) + (", …" if len(matching) > 30 else "")
+    ids = ", ".join(candidate.id for candidate in matching[:30]) + (", …" if len(matching) > 30 else "")
     raise HarnessError(
         f"{len(matching) or 'no'} trials match, one is needed",
         allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
@@ -142,14 +147,16 @@ def kept_models(
     if trial is not None:
         return [saved.place(store, one_trial(resolved, trial, None, []).id)]
     matching = where(resolved, ensemble, option="--ensemble")
-    cells = sorted({found.cell for found in matching})
+    cells = sorted({candidate.cell for candidate in matching})
     if len(cells) != 1:
         raise HarnessError(
             f"--ensemble must match one cell, it matches {len(cells) or 'none'}",
             allowed="; ".join(resolved.cells[cell].label for cell in cells or range(len(resolved.cells))),
             fix="Add --ensemble KEY=VALUE" if cells else None,
         )
-    members = [found.id for found in matching if found.id in there and there[found.id].final_score is not None]
+    members = [
+        candidate.id for candidate in matching if candidate.id in there and there[candidate.id].final_score is not None
+    ]
     if len(members) < 2:
         raise HarnessError(
             f"an ensemble needs two saved seeds or more, {resolved.cells[cells[0]].label} has {len(members)}",
@@ -160,7 +167,7 @@ def kept_models(
         messages.print(
             f"{count_noun(absent, 'seed')} of the cell diverged or {'is' if absent == 1 else 'are'} not kept."
         )
-    return [saved.place(store, one) for one in members]
+    return [saved.place(store, trial_id) for trial_id in members]
 
 
 def _keeping(given: str, sweep: Sweep, store: Store, which: saved.Which) -> str:

@@ -52,7 +52,7 @@ def data(
     """
     from harness.data import summary as describing
 
-    found, notes = [], []
+    summaries, notes = [], []
     for recipe in recipes_of_data(words, model, max_length, profile, overrides):
         tokenizer = None
         if model is not None or recipe.model.name != NO_MODEL:
@@ -64,15 +64,15 @@ def data(
                 if model is not None:
                     raise
                 notes.append(f"Tokens are not counted: {error}")
-        one = describing.describe(recipe.task, tokenizer, recipe.max_length)
-        if one not in found:  # models with the same tokenizer see the same
-            found.append(one)
+        described = describing.describe(recipe.task, tokenizer, recipe.max_length)
+        if described not in summaries:  # models with the same tokenizer see the same
+            summaries.append(described)
     if as_json:
-        print_json({"tasks": [asdict(one) for one in found], "notes": notes})
+        print_json({"tasks": [asdict(described) for described in summaries], "notes": notes})
         return
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    for one in found:
-        print_data(out, one)
+    for described in summaries:
+        print_data(out, described)
     for note in notes:
         out.print(Text(note), soft_wrap=True)
 
@@ -119,35 +119,36 @@ def predict(
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
 
-    here = machine.detect_hardware()
-    asked = predicting.Asked(
-        tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if here.gpus else "cpu",
-        threads or here.cores, probabilities,
+    hardware = machine.detect_hardware()
+    options = predicting.Asked(
+        tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if hardware.gpus else "cpu",
+        threads or hardware.cores, probabilities,
     )  # fmt: skip
     try:
         with row_progress(messages) as follow:
-            found = predicting.run(asked, follow)
+            prediction = predicting.run(options, follow)
     except BrokenPipeError:  # `| head` has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     many = f" by {len(folders)} models" if len(folders) > 1 else ""
-    pace = found.rows / max(found.seconds, 1e-9)
+    pace = prediction.rows / max(prediction.seconds, 1e-9)
     messages.print(
-        f"{count_noun(found.rows, 'row')}{many} in {found.seconds:.1f} s on {asked.device}: {pace:,.0f} rows/s."
+        f"{count_noun(prediction.rows, 'row')}{many} in {prediction.seconds:.1f} s on {options.device}: "
+        f"{pace:,.0f} rows/s."
     )
-    if found.disagreeing is not None:
+    if prediction.disagreeing is not None:
         tokens = saved.read_card(folders[0]).trial.recipe.task.kind == "tokens"
         what = "words" if tokens else "rows"
-        messages.print(f"The models disagree on {100 * found.disagreeing:.1f} % of the {what}.")
-    if found.score is not None:
-        said = f"{found.metric.replace('_', ' ')} against the file's labels: {found.score:.4f}"
-        won = predicting.gain(found)
+        messages.print(f"The models disagree on {100 * prediction.disagreeing:.1f} % of the {what}.")
+    if prediction.score is not None:
+        line = f"{prediction.metric.replace('_', ' ')} against the file's labels: {prediction.score:.4f}"
+        won = predicting.gain(prediction)
         if won is not None:
-            mean, low, high = found.score - won, min(found.members), max(found.members)
-            said += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
-        messages.print(Text(f"{said}."), soft_wrap=True)
-    if found.unscored is not None:
-        messages.print(Text(f"Not scored: {found.unscored}."), soft_wrap=True)
+            mean, low, high = prediction.score - won, min(prediction.members), max(prediction.members)
+            line += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
+        messages.print(Text(f"{line}."), soft_wrap=True)
+    if prediction.unscored is not None:
+        messages.print(Text(f"Not scored: {prediction.unscored}."), soft_wrap=True)
 
 
 def pretrain(
@@ -251,28 +252,28 @@ def pretrain(
     from harness.pretraining import pretrain as pretraining
     from harness.pretraining.settings import Settings
 
-    asked: Any = {
+    settings: Any = {
         "texts": tuple(texts), "column": column, "held_out": held_out, "start": start, "layers": layers,
         "hidden": hidden, "heads": heads, "max_length": max_length, "train_tokenizer": train_tokenizer,
         "vocab_size": vocab_size, "objective": objective, "whole_words": whole_word, "next_sentence": next_sentence,
         "dropout": dropout, "steps": steps, "seed": seed, "threads": threads,
     }  # fmt: skip
-    rebuilds = Settings(**asked).rebuilds
-    asked["batch_size"] = batch_size or (32 if texts else 128)
-    asked["lr"] = lr if lr is not None else 1e-3 if rebuilds else 5e-4 if start is None else 5e-5
-    asked["warmup_steps"] = min(500, steps // 10) if warmup_steps is None else warmup_steps
+    rebuilds = Settings(**settings).rebuilds
+    settings["batch_size"] = batch_size or (32 if texts else 128)
+    settings["lr"] = lr if lr is not None else 1e-3 if rebuilds else 5e-4 if start is None else 5e-5
+    settings["warmup_steps"] = min(500, steps // 10) if warmup_steps is None else warmup_steps
     console = Console(highlight=False)
     with pretraining_progress(console) as progress:
         try:
             made = pretraining.pretrain(
-                out, Settings(**asked), overwrite=overwrite, minutes=checkpoint_minutes, progress=progress
+                out, Settings(**settings), overwrite=overwrite, minutes=checkpoint_minutes, progress=progress
             )
         except pretraining.PretrainingStopped as stopped:
             console.print(f"Stopped after step {stopped.step} of {steps}; re-run the same command to resume.")
             raise (interrupts.Terminated if stopped.terminated else KeyboardInterrupt) from None
-    said = f"{made.folder}: loss {made.final_loss:.3f} over the last {min(steps, 100)} steps"
+    line = f"{made.folder}: loss {made.final_loss:.3f} over the last {min(steps, 100)} steps"
     if made.held_out:
         score = made.held_out[-1][1]
-        said += f", {score.loss:.3f} on held-out texts (perplexity {score.perplexity:,.1f})"
-    console.print(Text(f"{said}, {duration(made.wall_seconds)}."), soft_wrap=True)
+        line += f", {score.loss:.3f} on held-out texts (perplexity {score.perplexity:,.1f})"
+    console.print(Text(f"{line}, {duration(made.wall_seconds)}."), soft_wrap=True)
     console.print(Text(f"Report: {made.folder / 'pretrain.md'}"), soft_wrap=True)

@@ -34,8 +34,8 @@ def print_headline(out: Console, sweep: Sweep, reason: str) -> None:
 
 def print_untested(out: Console) -> None:
     """Say where the versions that would train are not those that the tests ran with."""
-    if (said := tested_versions.warning(tested_versions.installed())) is not None:
-        out.print(Text(said, style="yellow"), soft_wrap=True)
+    if (warning := tested_versions.warning(tested_versions.installed())) is not None:
+        out.print(Text(warning, style="yellow"), soft_wrap=True)
 
 
 def plain(text: str) -> str:
@@ -135,9 +135,9 @@ def pretraining_progress(out: Console) -> Iterator[Callable[[int, int, float], N
     if not out.is_terminal:
 
         def line(step: int, steps: int, loss: float) -> None:
-            said = words(step, steps, loss)
+            message = words(step, steps, loss)
             if step == steps or step % max(1, steps // 10) == 0:
-                out.print(f"{step}/{steps} steps, {said}")
+                out.print(f"{step}/{steps} steps, {message}")
 
         yield line
         return

@@ -54,9 +54,9 @@ def report(
         from harness.search import search as searching
 
         given_up = searching.stopped(study.sweeps[0], Store(folder))
-        found = search_page.write_report(study.sweeps[0], Store(folder), given_up)
-        summary |= {"search": found.summary}
-        pages.append(f"Search: {found.page}")
+        written = search_page.write_report(study.sweeps[0], Store(folder), given_up)
+        summary |= {"search": written.summary}
+        pages.append(f"Search: {written.page}")
     if as_json:
         print_json(summary)
         return
@@ -90,8 +90,8 @@ def diagnose(
         from harness.execution import loss_surface as surfaces
 
         with step_progress(Console(highlight=False, stderr=as_json), "points") as progress:
-            found = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
-        study = replace(study, surface=found)
+            computed = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
+        study = replace(study, surface=computed)
     made = reports.write(study, folder / "report")
     if as_json:
         print_json(diagnosis.summary(made.analysis, str(made.page)))
@@ -110,7 +110,7 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
     """Raise HarnessError where a diagnosis of what was `given` has nothing to look at."""
     judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
     name = study.name
-    if not any((kept := study.curves(int(row))) is not None and kept.recording for row in judged.index):
+    if not any((curves := study.curves(int(row))) is not None and curves.recording for row in judged.index):
         texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
         if not study.sweeps:
             got, fix = f"{name} was imported", f"`harness report {name}` says what its columns allow"
@@ -231,17 +231,17 @@ def import_runs(
         majority=majority, higher_is_better=higher_is_better, nan=nan, aggregate=aggregate, seeds=seeds,
         examples=examples, test=test, best=best, loss=loss, seed_from=seed_from, state=state, unit=unit,
     )  # fmt: skip
-    folder, found = read_and_write(options, results, overwrite=overwrite)
+    folder, imported = read_and_write(options, results, overwrite=overwrite)
     if as_json:
-        print_json({"name": name, "folder": str(folder), **found.counts})
+        print_json({"name": name, "folder": str(folder), **imported.counts})
         return
-    counts = found.counts
+    counts = imported.counts
     out = Console(highlight=False)
     out.print(
         f"{count_noun(counts['cells'], 'cell')}, {count_noun(counts['runs'], 'run')}: {counts['finished']} finished "
         f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."
     )
-    for note in found.imported.notes:
+    for note in imported.imported.notes:
         out.print(Text(note), soft_wrap=True)
     again = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
     out.print(Text(f"Report it: {program()} report {name}{again}"), soft_wrap=True)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> None:
     """What a search will train at most, and how far it is."""
     assert sweep.search is not None
-    search, kept = sweep.search, store.load_plan()
-    ended = None if kept is None else driver.ended(kept, store)
+    search, plan = sweep.search, store.load_plan()
+    ended = None if plan is None else driver.ended(plan, store)
     trials = search.recipes * len(sweep.seeds)
     finished, crashed = (ended.finished, ended.crashed) if ended else (0, 0)
     if as_json:
@@ -41,14 +41,20 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("field", "searched"):
         table.add_column(name)
-    for one in search.space:
-        scale = ", in the logarithm" if one.log else f", in steps of {show(one.step)}" if one.step else ""
-        words = ", ".join(map(show, one.choices)) if one.choices else f"{show(one.low)} to {show(one.high)}{scale}"
-        only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in one.when)
-        table.add_row(Text(one.field), Text(words + (f" (where {only})" if only else "")))
+    for dimension in search.space:
+        scale = (
+            ", in the logarithm" if dimension.log else f", in steps of {show(dimension.step)}" if dimension.step else ""
+        )
+        words = (
+            ", ".join(map(show, dimension.choices))
+            if dimension.choices
+            else f"{show(dimension.low)} to {show(dimension.high)}{scale}"
+        )
+        only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in dimension.when)
+        table.add_row(Text(dimension.field), Text(words + (f" (where {only})" if only else "")))
     out.print(table)
     recipes, seeds = count_noun(search.recipes, "recipe"), count_noun(len(sweep.seeds), "seed")
-    tried = len(kept.cells) if kept else 0
+    tried = len(plan.cells) if plan else 0
     so_far = f"{count_noun(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
     size = f"{recipes} × {seeds} = {count_noun(trials, 'trial')}"
     pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
@@ -69,8 +75,8 @@ def cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
     for index, cell in enumerate(sweep.cells):
-        here = driver.count(trials[index], records)
-        counts = (here.planned, here.finished, here.failed, here.crashed, here.missing)
+        counted = driver.count(trials[index], records)
+        counts = (counted.planned, counted.finished, counted.failed, counted.crashed, counted.missing)
         names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table
@@ -133,30 +139,30 @@ def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, agai
     out.print(Text(f"Models: {count_noun(len(there), 'trial')} saved in {store.folder / 'models'}"), soft_wrap=True)
     if lacking:
         others = f" (and {len(lacking) - 1} more)" if len(lacking) > 1 else ""
-        said = f"Trained without --keep: {lacking[0]}{others}; to save its weights: {again} --trial {lacking[0]} --keep"
-        out.print(Text(said), soft_wrap=True)
+        line = f"Trained without --keep: {lacking[0]}{others}; to save its weights: {again} --trial {lacking[0]} --keep"
+        out.print(Text(line), soft_wrap=True)
 
 
-def print_comparison(out: Console, found: rerunning.RerunComparison) -> None:
+def print_comparison(out: Console, comparison: rerunning.RerunComparison) -> None:
     """What a rerun found, with the probable reason of a difference."""
-    old, new = found.record.measured, found.again.measured
+    old, new = comparison.record.measured, comparison.again.measured
     assert old is not None
     assert new is not None
     score = "no score (diverged)" if new.final_score is None else f"{new.metric} {new.final_score:.4f}"
     out.print(f"Now: {score}, {new.outcome}{f' ({new.reason})' if new.reason else ''}.")
-    if found.verdict == "identical":
-        what = f"all {new.steps} steps, the dev logits and the weights" if found.by_steps else "the final weights"
+    if comparison.verdict == "identical":
+        what = f"all {new.steps} steps, the dev logits and the weights" if comparison.by_steps else "the final weights"
         out.print(f"[bold]identical[/bold]: {what}, bit for bit.")
-        if not found.by_steps:
+        if not comparison.by_steps:
             out.print("  The record's curves are not kept here or can't be read, so the steps were not compared.")
         return
-    size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
-    first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
+    size = "not known" if comparison.max_difference is None else f"{comparison.max_difference:.3g}"
+    first = "" if comparison.first_differing_step is None else f", first at step {comparison.first_differing_step}"
     words = {"within_tolerance": "equal within tolerance", "different": "different"}
-    out.print(f"[bold]{words[found.verdict]}[/bold]: largest difference {size}{first}.")
+    out.print(f"[bold]{words[comparison.verdict]}[/bold]: largest difference {size}{first}.")
     was = "no score (diverged)" if old.final_score is None else f"{old.final_score:.4f}"
     out.print(f"The record: {was}, {old.outcome}. Probable reason:")
-    for reason in found.reasons:
+    for reason in comparison.reasons:
         out.print(f"  {reason}")
 
 
@@ -169,9 +175,9 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -
     counts = (checked.finished + checked.crashed, checked.finished, checked.crashed, checked.missing)
     table.add_row(*map(str, (*counts, len(checked.problems), len(checked.notes))))
     out.print(table)
-    for kind, found in (("problem", checked.problems), ("note", checked.notes)):
+    for kind, findings in (("problem", checked.problems), ("note", checked.notes)):
         shown: Counter[str] = Counter()
-        for finding in found:
+        for finding in findings:
             shown[finding.rule] += 1
             if shown[finding.rule] <= 10:
                 out.print(Text(f"{kind}: {finding.file}: {finding.rule}: {finding.found}"), soft_wrap=True)
@@ -180,16 +186,16 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -
                 out.print(Text(f"{kind}: {rule}: {number - 10} more, which --json lists"), soft_wrap=True)
 
 
-def print_retrained(out: Console, found: rerunning.RerunComparison | verifying.Finding) -> None:
+def print_retrained(out: Console, outcome: rerunning.RerunComparison | verifying.Finding) -> None:
     """One line on a trial that was trained again, or could not be."""
-    if not isinstance(found, rerunning.RerunComparison):
-        out.print(Text(f"  problem: {found.file}: {found.rule}: {found.found}"), soft_wrap=True)
+    if not isinstance(outcome, rerunning.RerunComparison):
+        out.print(Text(f"  problem: {outcome.file}: {outcome.rule}: {outcome.found}"), soft_wrap=True)
         return
-    said = f"  {found.verdict.replace('_', ' ')}: {found.trial}"
-    if found.verdict != "identical":
-        size = "not known" if found.max_difference is None else f"{found.max_difference:.3g}"
-        first = "" if found.first_differing_step is None else f", first at step {found.first_differing_step}"
-        said += f": largest difference {size}{first}; probable reason: {'; '.join(found.reasons)}"
-    elif not found.by_steps:
-        said += " (the final weights alone: the record's curves are not kept here)"
-    out.print(Text(said), soft_wrap=True)
+    line = f"  {outcome.verdict.replace('_', ' ')}: {outcome.trial}"
+    if outcome.verdict != "identical":
+        size = "not known" if outcome.max_difference is None else f"{outcome.max_difference:.3g}"
+        first = "" if outcome.first_differing_step is None else f", first at step {outcome.first_differing_step}"
+        line += f": largest difference {size}{first}; probable reason: {'; '.join(outcome.reasons)}"
+    elif not outcome.by_steps:
+        line += " (the final weights alone: the record's curves are not kept here)"
+    out.print(Text(line), soft_wrap=True)

@@ -96,13 +96,13 @@ def search(
         except KeyboardInterrupt:
             out.print("\nStopped: what was trained is kept; re-run the same command to resume.")
             raise
-    found = search_page.write_report(ended.sweep, store, searching.stopped(ended.sweep, store))
+    written = search_page.write_report(ended.sweep, store, searching.stopped(ended.sweep, store))
     if as_json:
-        print_json(found.summary)
+        print_json(written.summary)
     else:
-        for sentence in found.said:
+        for sentence in written.said:
             out.print(Text(sentence), soft_wrap=True)
-        out.print(f"Search: {found.page}", soft_wrap=True)
+        out.print(f"Search: {written.page}", soft_wrap=True)
         if ended.confirmed is not None:
             again = shlex.join([program(), "report", str(store.folder.parent / ended.confirmed.folder_name)])
             out.print(Text(f"The runs on fresh seeds in full: {again}"), soft_wrap=True)
@@ -137,14 +137,14 @@ def find_lr(
     print_headline(messages, resolved, reason)
     print_untested(messages)
     with step_progress(messages, "steps") as progress:
-        found = lr_range.find(
+        range_test = lr_range.find(
             resolved, store, where(resolved, conditions), seeds=seeds, low=low, high=high, epochs=epochs,
             threads=threads, progress=progress,
         )  # fmt: skip
-    summary = lr_range.save(found, resolved, store.folder / "lr_find")
+    summary = lr_range.save(range_test, resolved, store.folder / "lr_find")
     if as_json:
         print_json(summary)
         return
-    for sentence in lr_range.words(found):
+    for sentence in lr_range.words(range_test):
         messages.print(Text(sentence), soft_wrap=True)
     messages.print(f"Picture: {store.folder / 'lr_find' / 'lr_find.png'}", soft_wrap=True)

@@ -64,25 +64,25 @@ def standing_parts(
     if now.crashed:
         parts.append(Text("Crashed:", style="bold"))
         for trial, error, attempts in now.crashed[:10]:
-            said = plain(error)
+            message = plain(error)
             tried = f" (attempt {attempts})" if attempts > 1 else ""
-            parts.append(Text(f"  {trial}{tried}: {said if len(said) <= 200 else said[:199] + '…'}"))
+            parts.append(Text(f"  {trial}{tried}: {message if len(message) <= 200 else message[:199] + '…'}"))
         if len(now.crashed) > 10:
             parts.append(Text(f"  … and {len(now.crashed) - 10} more"))
     parts.append(_counts_table(now, most_cells))
     if len(now.cells) > most_cells:
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
-    left = now.total.missing - sum(one.runs for one in stopped)
+    left = now.total.missing - sum(recipe.runs for recipe in stopped)
     return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
 
 
 def _state(now: status.Status) -> str:
     silent = "" if now.silent_seconds is None else f"last sign of life {duration(now.silent_seconds)} ago"
     if now.state == "running":
-        said = f"Running ({now.holder}); {silent or 'no progress reported yet'}."
+        sentence = f"Running ({now.holder}); {silent or 'no progress reported yet'}."
         if now.elsewhere and (now.silent_seconds or 0) > _LONG_SILENT_SECONDS:
-            said += f" If that machine is down for good, remove {now.folder / '.lock'}."
-        return said
+            sentence += f" If that machine is down for good, remove {now.folder / '.lock'}."
+        return sentence
     if now.state == "lost":
         assert now.heartbeat is not None
         who = f"process {now.heartbeat.pid} on {now.heartbeat.host}"
@@ -104,14 +104,14 @@ def _next(now: status.Status, words: str | None, left: int) -> list[tuple[str, s
     if now.state == "running":
         after = [("Retry the crashed when it has ended", f"{begin} --retry-crashed")] if retried else []
         return [*after, ("To stop it", "Ctrl-C where it runs; re-run the same command to resume")]
-    found = []
+    commands = []
     if left:
-        found.append(("Train what is missing", begin))
+        commands.append(("Train what is missing", begin))
     if retried:
-        found.append(("Retry the crashed", f"{begin} --retry-crashed"))
+        commands.append(("Retry the crashed", f"{begin} --retry-crashed"))
     if now.total.finished:
-        found.append(("Report it", shlex.join([program(), "report", str(now.folder)])))
-    return found
+        commands.append(("Report it", shlex.join([program(), "report", str(now.folder)])))
+    return commands
 
 
 def _counts_table(now: status.Status, most_cells: int) -> Table:
@@ -120,10 +120,10 @@ def _counts_table(now: status.Status, most_cells: int) -> Table:
         table.add_column(Text(plain(name)))
     for name in ("planned", "finished", "failed", "crashed", "missing", "training"):
         table.add_column(name, justify="right")
-    for cell, here in list(zip(now.sweep.cells, now.cells, strict=True))[:most_cells]:
+    for cell, counted in list(zip(now.sweep.cells, now.cells, strict=True))[:most_cells]:
         names = [Text(plain(show(value))) for _, value in cell.axes] or [Text("the only one")]
-        failed = f"{here.failed}/{here.finished}" if here.finished else "–"
-        counts = (here.planned, here.finished, failed, here.crashed, here.missing, here.training)
+        failed = f"{counted.failed}/{counted.finished}" if counted.finished else "–"
+        counts = (counted.planned, counted.finished, failed, counted.crashed, counted.missing, counted.training)
         table.add_row(*names, *map(str, counts))
     return table
 
@@ -146,12 +146,14 @@ def _pack_table(now: status.Status) -> list[Text | Table]:
             seeds[trial.cell].append(f"{trial.seeds.seed}{' (at risk)' if lost else ''}")
         what = [
             f"{now.sweep.cells[cell].label}: {'seed' if len(of) == 1 else 'seeds'} {', '.join(of)}"
-            for cell, of in sorted(seeds.items(), key=lambda one: not any("at risk" in seed for seed in one[1]))
+            for cell, of in sorted(
+                seeds.items(), key=lambda cell_and_seeds: not any("at risk" in seed for seed in cell_and_seeds[1])
+            )
         ]
         if len(what) > 4:
             what[3:] = [f"… and {count_noun(len(what) - 3, 'more cell')}"]
         if pack.deaths:
             what.append(f"its worker died {count_noun(pack.deaths, 'time')} before")
-        for place, line in enumerate(what):
-            table.add_row(*(first if place == 0 else ("",) * len(first)), Text(plain(line)))
+        for line_number, line in enumerate(what):
+            table.add_row(*(first if line_number == 0 else ("",) * len(first)), Text(plain(line)))
     return [table]

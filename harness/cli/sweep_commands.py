@@ -114,8 +114,8 @@ def plan(
     gate.check_planned(resolved, records)
     ended = driver.count(expand(resolved), records)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
-    here = machine.detect_hardware()
-    workers = len(here.gpus) or here.cores
+    hardware = machine.detect_hardware()
+    workers = len(hardware.gpus) or hardware.cores
     expected = estimate(resolved, records, workers)
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
@@ -136,10 +136,10 @@ def plan(
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     if expected.between is not None:
         took = "between " + " and ".join(map(duration, expected.between))
-    device = count_noun(workers, "GPU" if here.gpus else "core")
+    device = count_noun(workers, "GPU" if hardware.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
     size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
-    lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if here.gpus else "cpu", None)
+    lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if hardware.gpus else "cpu", None)
     out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
     for note in notes:
         out.print(Text(plain(note)), soft_wrap=True)
@@ -209,8 +209,8 @@ def sweep(
             try:
                 ended = driver.run(resolved, store, options, show)
             except KeyboardInterrupt:
-                kept = driver.ended(resolved, store)
-                finished = f"{kept.finished} of {kept.planned} trials are kept"
+                standing = driver.ended(resolved, store)
+                finished = f"{standing.finished} of {standing.planned} trials are kept"
                 out.print(f"\nStopped: {finished}; re-run the same command to resume.")
                 raise
         resolved = seed_growth.grown(resolved, store)
@@ -240,7 +240,7 @@ def status(
     resolved, store = planned(sweep, profile, [], results)
     look = standing.Watch(resolved, store).look
     if as_json:
-        print_json(look().as_json() | {"stopped": [asdict(one) for one in _stopped(resolved, store)]})
+        print_json(look().as_json() | {"stopped": [asdict(recipe) for recipe in _stopped(resolved, store)]})
         return
     out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     words = sweep_words(sweep, resolved, store)
@@ -307,26 +307,26 @@ def rerun(
     with step_progress(messages, "steps") as progress:
         if keep:
             with driver.keeping_one(resolved, store) as shelf:
-                found = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
-                if found.verdict == "identical":
-                    shelf.publish([found.again])
+                comparison = rerunning.rerun(resolved, store, chosen, tolerance, progress, shelf.keeping)
+                if comparison.verdict == "identical":
+                    shelf.publish([comparison.again])
         else:
-            found = rerunning.rerun(resolved, store, chosen, tolerance, progress)
-    kept = store.folder / "models" / found.trial if keep and found.verdict == "identical" else None
+            comparison = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    model_folder = store.folder / "models" / comparison.trial if keep and comparison.verdict == "identical" else None
     if as_json:
-        verdict = {"trial": found.trial, "verdict": found.verdict}
-        verdict |= {"kept": str(kept)} if kept else {}
+        verdict = {"trial": comparison.trial, "verdict": comparison.verdict}
+        verdict |= {"kept": str(model_folder)} if model_folder else {}
         print_json(
             verdict
-            | {"max_difference": found.max_difference, "first_differing_step": found.first_differing_step}
-            | {"reasons": list(found.reasons)}
+            | {"max_difference": comparison.max_difference, "first_differing_step": comparison.first_differing_step}
+            | {"reasons": list(comparison.reasons)}
         )
     else:
-        print_comparison(messages, found)
+        print_comparison(messages, comparison)
         if keep:
-            said = f"Model: {kept}" if kept else "Its weights are not the record's and were not kept."
-            messages.print(Text(said), soft_wrap=True)
-    if found.verdict != "identical":
+            line = f"Model: {model_folder}" if model_folder else "Its weights are not the record's and were not kept."
+            messages.print(Text(line), soft_wrap=True)
+    if comparison.verdict != "identical":
         raise typer.Exit(1)
 
 
@@ -371,26 +371,27 @@ def verify(
     problems, again = list(checked.problems), []
     for number, trial in enumerate(chosen, 1):
         label = resolved.cells[trial.cell].label
-        said = f"{number} of {len(chosen)}: {trial.id} ({label}, seed {trial.seeds.seed})"
-        messages.print(Text(said), soft_wrap=True)
+        line = f"{number} of {len(chosen)}: {trial.id} ({label}, seed {trial.seeds.seed})"
+        messages.print(Text(line), soft_wrap=True)
         with step_progress(messages, "steps") as progress:
-            found = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
-        if isinstance(found, rerunning.RerunComparison):
-            again.append(found)
+            outcome = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
+        if isinstance(outcome, rerunning.RerunComparison):
+            again.append(outcome)
         else:
-            problems.append(found)
+            problems.append(outcome)
         if not as_json:
-            print_retrained(out, found)
-    counts = Counter(found.verdict for found in again)
+            print_retrained(out, outcome)
+    counts = Counter(outcome.verdict for outcome in again)
     if as_json:
         print_json({
             "sweep": resolved.name, "profile": resolved.profile, "planned": checked.planned,
             "finished": checked.finished, "crashed": checked.crashed, "missing": checked.missing,
-            "problems": [asdict(found) for found in problems], "notes": [asdict(found) for found in checked.notes],
+            "problems": [asdict(finding) for finding in problems],
+            "notes": [asdict(finding) for finding in checked.notes],
             "retrained": [
-                {"trial": found.trial, "verdict": found.verdict, "max_difference": found.max_difference,
-                 "first_differing_step": found.first_differing_step, "reasons": list(found.reasons)}
-                for found in again
+                {"trial": outcome.trial, "verdict": outcome.verdict, "max_difference": outcome.max_difference,
+                 "first_differing_step": outcome.first_differing_step, "reasons": list(outcome.reasons)}
+                for outcome in again
             ],
             "seed": seed,
         })  # fmt: skip

@@ -35,13 +35,13 @@ class Synonyms:
     def find(self, word: str) -> tuple[str, ...]:
         """What may stand for a word, whose case and punctuation need not be the list's; none where it isn't there."""
         before, core, after = _parts(word)
-        return tuple(f"{before}{one}{after}" for one in self.of.get(core, self.of.get(core.lower(), ())))
+        return tuple(f"{before}{synonym}{after}" for synonym in self.of.get(core, self.of.get(core.lower(), ())))
 
 
 def _parts(word: str) -> tuple[str, str, str]:
-    found = _CORE.fullmatch(word)
-    assert found is not None  # it takes anything
-    return found[1], found[2], found[3]
+    match = _CORE.fullmatch(word)
+    assert match is not None  # it takes anything
+    return match[1], match[2], match[3]
 
 
 def read(spec: WordList) -> Synonyms:
@@ -55,12 +55,12 @@ def read(spec: WordList) -> Synonyms:
             f"cannot read the synonyms {path}: {reason}",
             fix="Check synonyms; relative paths start at the working directory",
         ) from None
-    found: dict[str, tuple[str, ...]] = {}
+    synonyms: dict[str, tuple[str, ...]] = {}
     while lines and not lines[-1].strip():
         lines.pop()
     for number, line in enumerate(lines, 1):
         word, *others = (field.strip() for field in line.rstrip("\r").split("\t"))
-        if word in found:
+        if word in synonyms:
             problem = f"duplicate word '{word}'"
         elif word and not others:
             problem = f"no synonym of '{word}'"
@@ -70,13 +70,13 @@ def read(spec: WordList) -> Synonyms:
             raise HarnessError(
                 f"{path}, line {number}: {problem}", fix="A line is a word, a tab, and its synonyms separated by tabs"
             )
-        found[word] = tuple(others)
-    if not found:
+        synonyms[word] = tuple(others)
+    if not synonyms:
         raise HarnessError(
             f"{path} has no synonyms", fix="Add a line: a word, a tab, and its synonyms separated by tabs"
         )
-    content = "\n".join("\t".join((word, *others)) for word, others in found.items())
-    return Synonyms(found, hashlib.sha256(content.encode()).hexdigest())
+    content = "\n".join("\t".join((word, *others)) for word, others in synonyms.items())
+    return Synonyms(synonyms, hashlib.sha256(content.encode()).hexdigest())
 
 
 def check(recipe: Recipe, raw: Raw) -> str | None:
@@ -119,14 +119,14 @@ def copies(raw: Raw, recipe: Recipe, order_seed: int, device: str = "cpu") -> tu
     """
     rows, draw = raw.train, _stream(order_seed)
     sources = [rows.texts] if rows.pairs is None else [rows.texts, rows.pairs]
-    found: list[list[str]] = [[] for _ in sources]
+    texts_of: list[list[str]] = [[] for _ in sources]
     digest = None
     if recipe.augment == "backtranslate":
         from harness.data import paraphrase
 
         through = tuple(spec for spec in (recipe.translator, recipe.back_translator) if spec is not None)
         for _ in range(recipe.augment_copies):
-            for texts, into in zip(sources, found, strict=True):
+            for texts, into in zip(sources, texts_of, strict=True):
                 into += paraphrase.paraphrased(through, texts, int(draw.random() * 2**53), device)
         digest = paraphrase.sha256(through)
     else:
@@ -134,12 +134,12 @@ def copies(raw: Raw, recipe: Recipe, order_seed: int, device: str = "cpu") -> tu
         digest = None if known is None else known.sha256
         split, blank = _words(raw)
         for _ in range(recipe.augment_copies):
-            for texts, into in zip(sources, found, strict=True):
+            for texts, into in zip(sources, texts_of, strict=True):
                 into += (blank.join(changed(split(text), recipe, known, draw)) for text in texts)
     times = recipe.augment_copies
     return Rows(
-        texts=tuple(found[0]),
-        pairs=None if rows.pairs is None else tuple(found[1]),
+        texts=tuple(texts_of[0]),
+        pairs=None if rows.pairs is None else tuple(texts_of[1]),
         labels=np.tile(rows.labels, times),
         source=rows.source,
         unit=rows.unit,
@@ -149,31 +149,31 @@ def copies(raw: Raw, recipe: Recipe, order_seed: int, device: str = "cpu") -> tu
 
 def changed(text: Sequence[str], recipe: Recipe, known: Synonyms | None, draw: random.Random) -> list[str]:
     """The words of a text with a share of `augment_rate` of them changed, one at least where that can be."""
-    found, rate = list(text), recipe.augment_rate
-    if not found:  # GLUE has a few blank texts
-        return found
+    words, rate = list(text), recipe.augment_rate
+    if not words:  # GLUE has a few blank texts
+        return words
     if recipe.augment == "delete":  # each by itself, but not all
-        left = [word for word in found if draw.random() >= rate]
-        return left or [found[_below(len(found), draw)]]
-    count = max(1, int(rate * len(found)))
+        left = [word for word in words if draw.random() >= rate]
+        return left or [words[_below(len(words), draw)]]
+    count = max(1, int(rate * len(words)))
     if recipe.augment == "swap":
-        for _ in range(count if len(found) > 1 else 0):
-            one, other = _below(len(found), draw), _below(len(found) - 1, draw)
-            other += other >= one
-            found[one], found[other] = found[other], found[one]
-        return found
+        for _ in range(count if len(words) > 1 else 0):
+            first, second = _below(len(words), draw), _below(len(words) - 1, draw)
+            second += second >= first
+            words[first], words[second] = words[second], words[first]
+        return words
     assert known is not None
-    places = [place for place, word in enumerate(found) if known.find(word)]
+    places = [position for position, word in enumerate(words) if known.find(word)]
     if recipe.augment == "synonyms":
         for _ in range(min(count, len(places))):
-            place = places.pop(_below(len(places), draw))
-            synonyms = known.find(found[place])
-            found[place] = synonyms[_below(len(synonyms), draw)]
-        return found
+            position = places.pop(_below(len(places), draw))
+            synonyms = known.find(words[position])
+            words[position] = synonyms[_below(len(synonyms), draw)]
+        return words
     for _ in range(count if places else 0):  # a synonym of some word of the text, anywhere in it
         synonyms = known.find(_parts(text[places[_below(len(places), draw)]])[1])
-        found.insert(_below(len(found) + 1, draw), synonyms[_below(len(synonyms), draw)])
-    return found
+        words.insert(_below(len(words) + 1, draw), synonyms[_below(len(synonyms), draw)])
+    return words
 
 
 def _below(number: int, draw: random.Random) -> int:

@@ -18,28 +18,28 @@ def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share
     generator of numbers is asked. Raises HarnessError where nothing is left for one of the two.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
-    for place, key in enumerate(keys):
-        groups.setdefault(key, []).append(place)
+    for position, key in enumerate(keys):
+        groups.setdefault(key, []).append(position)
     by_class: dict[str, list[list[int]]] = {}
     for places in groups.values():  # texts with several labels go with the first
         by_class.setdefault("" if classes is None else classes[places[0]], []).append(places)
     sizes = {name: sum(map(len, own)) for name, own in by_class.items()}
-    found: set[int] = set()
+    dev: set[int] = set()
     for name, wanted in _parts(sizes, share).items():
         ordered = sorted(by_class[name], key=lambda places: _hash(keys[places[0]], seed))
         taken = 0
         for places in ordered[:-1]:
             if taken >= wanted:
                 break
-            found.update(places)
+            dev.update(places)
             taken += len(places)
-    if not found or len(found) == len(keys):
+    if not dev or len(dev) == len(keys):
         raise HarnessError(
-            f"task.validation {share:g} leaves no examples for {'training' if found else 'the dev split'}",
+            f"task.validation {share:g} leaves no examples for {'training' if dev else 'the dev split'}",
             got=f"{count_noun(len(keys), 'example')}, {len(groups)} of them different",
-            fix=f"{'Lower' if found else 'Raise'} it, or give more examples",
+            fix=f"{'Lower' if dev else 'Raise'} it, or give more examples",
         )
-    return frozenset(found)
+    return frozenset(dev)
 
 
 def _parts(sizes: dict[str, int], share: float) -> dict[str, int]:
@@ -47,7 +47,7 @@ def _parts(sizes: dict[str, int], share: float) -> dict[str, int]:
     exact = {name: share * size for name, size in sorted(sizes.items())}
     parts = {name: int(part) for name, part in exact.items()}
     missing = round(share * sum(sizes.values())) - sum(parts.values())
-    for name in sorted(exact, key=lambda one: parts[one] - exact[one])[: max(0, missing)]:
+    for name in sorted(exact, key=lambda label: parts[label] - exact[label])[: max(0, missing)]:
         parts[name] += 1
     return parts
 

@@ -24,7 +24,7 @@ def paraphrased(through: tuple[ModelSpec, ...], texts: tuple[str, ...], seed: in
     The same texts, seed and device give the same; nothing else is left changed. Raises HarnessError for a model that
     can't be loaded.
     """
-    found = list(texts)
+    written = list(texts)
     before = torch.get_float32_matmul_precision()
     kind = torch.device(device)
     with torch.random.fork_rng(devices=[kind] if kind.type == "cuda" else []):
@@ -34,12 +34,14 @@ def paraphrased(through: tuple[ModelSpec, ...], texts: tuple[str, ...], seed: in
             torch.manual_seed(seed)
             for model, tokenizer, _ in loaded:
                 model.to(kind)
-                for start in range(0, len(found), _BATCH):
-                    found[start : start + _BATCH] = _generated(model, tokenizer, found[start : start + _BATCH], kind)
+                for start in range(0, len(written), _BATCH):
+                    written[start : start + _BATCH] = _generated(
+                        model, tokenizer, written[start : start + _BATCH], kind
+                    )
                 model.to("cpu")
         finally:
             torch.set_float32_matmul_precision(before)
-    return tuple(found)
+    return tuple(written)
 
 
 def sha256(through: tuple[ModelSpec, ...]) -> str:
@@ -62,8 +64,8 @@ def _generated(model: Any, tokenizer: Any, texts: list[str], device: torch.devic
         max_length=None,
         max_new_tokens=min(longest - 1, 10 + int(1.5 * mask.sum(1).max())),
     )
-    said = tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [one.strip() or text for one, text in zip(said, texts, strict=True)]
+    decoded = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [paraphrase.strip() or text for paraphrase, text in zip(decoded, texts, strict=True)]
 
 
 @lru_cache(maxsize=2)
@@ -78,8 +80,8 @@ def _loaded(spec: ModelSpec) -> tuple[Any, Any, str]:
     model, info = loading.loaded(
         "weights",
         spec,
-        lambda place, **trust: AutoModelForSeq2SeqLM.from_pretrained(
-            place, **trust, dtype=torch.float32, output_loading_info=True
+        lambda source, **trust: AutoModelForSeq2SeqLM.from_pretrained(
+            source, **trust, dtype=torch.float32, output_loading_info=True
         ),
         kind,
     )

@@ -28,11 +28,11 @@ def of_json(text: str, source: str) -> list[Row] | None:
         line = getattr(error, "lineno", None)
         raise _refused(source + (f", line {line}" if line else ""), reason) from None
     if isinstance(value, dict):
-        lists = [one for one in value.values() if isinstance(one, list)]
-        of_objects = [one for one in lists if one and all(isinstance(row, dict) for row in one)]
+        lists = [inner for inner in value.values() if isinstance(inner, list)]
+        of_objects = [inner for inner in lists if inner and all(isinstance(row, dict) for row in inner)]
         if len(of_objects) == 1 and len(lists) == 1:
             value = of_objects[0]
-        elif value and all(not isinstance(one, dict | list) for one in value.values()):
+        elif value and all(not isinstance(inner, dict | list) for inner in value.values()):
             return None  # a single line
         else:
             value = _of_columns(value, source)
@@ -45,8 +45,8 @@ def of_json(text: str, source: str) -> list[Row] | None:
 
 
 def _of_columns(columns: dict[str, Any], source: str) -> list[Row]:
-    keys = [list(one) if isinstance(one, dict) else list(range(len(one))) if isinstance(one, list) else None
-            for one in columns.values()]  # fmt: skip
+    keys = [list(values) if isinstance(values, dict) else list(range(len(values))) if isinstance(values, list) else None
+            for values in columns.values()]  # fmt: skip
     if not keys or keys[0] is None or any(other != keys[0] for other in keys):
         raise _refused(source, "columns that are not equally long" if keys else "an empty object")
     return [{name: column[key] for name, column in columns.items()} for key in keys[0]]

@@ -135,7 +135,8 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         lengths.append(counted if counted is not None else _words(rows) if unit == "words" else _characters(rows))
     longest = max_length if unit == "tokens" else None
     train, dev, *test = (
-        _split(raw, rows, found, longest, share) for rows, found, share in zip(splits, lengths, unknown, strict=True)
+        _split(raw, rows, lengths_of_split, longest, share)
+        for rows, lengths_of_split, share in zip(splits, lengths, unknown, strict=True)
     )
     leaks = _leaks(raw, raw.train, raw.validation)
     classes = None if raw.label_names is None else len(raw.label_names)
@@ -164,14 +165,14 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
 
 def _refusals(raw: Raw) -> list[str]:
     """Why a sweep would refuse the labels."""
-    found = []
+    notes = []
     for refuse in (label_notes.refuse_ids, label_notes.refuse_single):
         try:
             refuse(raw)
         except HarnessError as error:
             problem = str(error).rstrip(".")  # an error of several sentences ends in a full stop already
-            found.append(f"A sweep refuses these data: {problem}.")
-    return found
+            notes.append(f"A sweep refuses these data: {problem}.")
+    return notes
 
 
 def _joined(rows: Rows) -> list[tuple[str, ...]]:
@@ -192,11 +193,11 @@ def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]
     options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
     ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
-    return np.array([len(one) for one in ids]), vocabulary.unknown_share(ids, special, tokenizer, rows.texts, pairs)
+    return np.array([len(row) for row in ids]), vocabulary.unknown_share(ids, special, tokenizer, rows.texts, pairs)
 
 
-def _lengths(found: np.ndarray) -> Lengths:
-    return Lengths(float(np.median(found)), float(np.quantile(found, 0.95)), int(found.max()))
+def _lengths(counts: np.ndarray) -> Lengths:
+    return Lengths(float(np.median(counts)), float(np.quantile(counts, 0.95)), int(counts.max()))
 
 
 def _labels(raw: Raw, rows: Rows) -> list[str]:
@@ -214,7 +215,7 @@ def _tags(raw: Raw, rows: Rows) -> list[list[str]]:
 
 
 def _begins(texts: tuple[str, ...]) -> str:
-    text = " | ".join(" ".join(one.split()) for one in texts)
+    text = " | ".join(" ".join(part.split()) for part in texts)
     return text if len(text) <= _EXCERPT else text[: _EXCERPT - 1] + "…"
 
 
@@ -222,20 +223,25 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
     """`lengths` [N] are tokens where a `max_length` says how many of them are kept."""
     texts, labels = _joined(rows), _labels(raw, rows)
     places: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(texts):
-        places.setdefault(one, []).append(place)
-    several = {one: found for one, found in places.items() if len(found) > 1}
-    spelt = {one: tuple(dict.fromkeys(labels[place] for place in found)) for one, found in several.items()}
-    first = sorted(several, key=lambda one: len(spelt[one]) == 1)[:MOST_SHOWN]
+    for position, example in enumerate(texts):
+        places.setdefault(example, []).append(position)
+    several = {example: positions for example, positions in places.items() if len(positions) > 1}
+    spelt = {
+        example: tuple(dict.fromkeys(labels[position] for position in positions))
+        for example, positions in several.items()
+    }
+    first = sorted(several, key=lambda example: len(spelt[example]) == 1)[:MOST_SHOWN]
     counts = Counter(labels if rows.words is None else (tag for tags in _tags(raw, rows) for tag in tags))
     # Of a sentence its entities are said for short.
-    short = labels if rows.words is None else [f"entities: {one.count('B-')}" for one in labels]
+    short = (
+        labels if rows.words is None else [f"entities: {tags_of_sentence.count('B-')}" for tags_of_sentence in labels]
+    )
     order = np.argsort(-lengths, kind="stable")[:MOST_SHOWN].tolist()
     regression = raw.label_names is None
 
-    def repeated(one: tuple[str, ...]) -> Repeated:
-        numbers = tuple(rows.numbers[place] for place in several[one])
-        return _repeated(raw, {rows: numbers}, spelt[one], one)
+    def repeated(example: tuple[str, ...]) -> Repeated:
+        numbers = tuple(rows.numbers[position] for position in several[example])
+        return _repeated(raw, {rows: numbers}, spelt[example], example)
 
     return SplitSummary(
         source=rows.source,
@@ -251,10 +257,10 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         cut=None if max_length is None else int((lengths > max_length).sum()),
         unknown=unknown,
         repeats=len(texts) - len(places),
-        disagreeing=sum(len(found) > 1 for found in spelt.values()),
+        disagreeing=sum(len(positions) > 1 for positions in spelt.values()),
         repeated=tuple(map(repeated, first)),
         longest=tuple(DatasetExample(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
-        empty=tuple(rows.numbers[i] for i, one in enumerate(texts) if not all(text.strip() for text in one)),
+        empty=tuple(rows.numbers[i] for i, example in enumerate(texts) if not all(text.strip() for text in example)),
     )
 
 
@@ -269,19 +275,19 @@ def _repeated(
 def _leaks(raw: Raw, source: Rows, into: Rows) -> Leaks:
     """Examples of the split `into` whose texts are in `source`; those of them with another label stand first."""
     known: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(_joined(source)):
-        known.setdefault(one, []).append(place)
+    for position, texts in enumerate(_joined(source)):
+        known.setdefault(texts, []).append(position)
     labels, own = _labels(raw, source), _labels(raw, into)
-    found, agree = [], []
-    for place, one in enumerate(_joined(into)):
-        if one not in known:
+    leaks, agree = [], []
+    for number, texts in enumerate(_joined(into)):
+        if texts not in known:
             continue
-        there = [labels[other] for other in known[one]]
-        agree.append(own[place] in there)
-        numbers = {source: tuple(source.numbers[other] for other in known[one]), into: (into.numbers[place],)}
-        found.append(_repeated(raw, numbers, tuple(dict.fromkeys([*there, own[place]])), one))
-    first = sorted(range(len(found)), key=lambda place: agree[place])[:MOST_SHOWN]
-    return Leaks(len(found), len(agree) - sum(agree), tuple(found[place] for place in first))
+        there = [labels[other] for other in known[texts]]
+        agree.append(own[number] in there)
+        numbers = {source: tuple(source.numbers[other] for other in known[texts]), into: (into.numbers[number],)}
+        leaks.append(_repeated(raw, numbers, tuple(dict.fromkeys([*there, own[number]])), texts))
+    first = sorted(range(len(leaks)), key=lambda number: agree[number])[:MOST_SHOWN]
+    return Leaks(len(leaks), len(agree) - sum(agree), tuple(leaks[number] for number in first))
 
 
 def _histogram(*lengths: np.ndarray) -> tuple[Bin, ...]:
@@ -293,6 +299,6 @@ def _histogram(*lengths: np.ndarray) -> tuple[Bin, ...]:
     bins = []
     for low in range(int(together.min()) // width * width, int(top) + 1, width):
         last = low + width > int(top)
-        inside = [int(((found >= low) & (last | (found < low + width))).sum()) for found in lengths]
+        inside = [int(((of_split >= low) & (last | (of_split < low + width))).sum()) for of_split in lengths]
         bins.append(Bin(low, None if last and together.max() >= low + width else low + width - 1, *inside))
     return tuple(bins)

@@ -62,13 +62,13 @@ def _held_out(table: TextTable, share: float, seed: int, regression: bool) -> tu
     pairs = table.pairs or [""] * len(table.texts)
     keys = list(zip(table.texts, pairs, strict=True))
     dev = holdout.chosen(keys, None if regression else table.labels, share, seed)
-    first, second = ([place for place in range(len(keys)) if (place in dev) == wanted] for wanted in (False, True))
+    first, second = ([row for row in range(len(keys)) if (row in dev) == wanted] for wanted in (False, True))
     return _part(table, first), _part(table, second)
 
 
 def _part(table: TextTable, places: list[int]) -> TextTable:
     def some(values: Sequence[Any]) -> list[Any]:
-        return [values[place] for place in places]
+        return [values[row] for row in places]
 
     pairs = None if table.pairs is None else some(table.pairs)
     return replace(table, numbers=some(table.numbers), texts=some(table.texts), pairs=pairs, labels=some(table.labels))
@@ -128,11 +128,11 @@ def epoch_steps(labels: np.ndarray, recipe: Recipe) -> int:
 
 def due(recipe: Recipe, done: int, epoch: int, steps: int) -> bool:
     """Whether an evaluation follows after `done` of so many steps, of which an epoch has `epoch`."""
-    place, every = done % epoch, recipe.eval_steps
-    if place == 0 or done == steps or (every is not None and done % every == 0):
+    step, every = done % epoch, recipe.eval_steps
+    if step == 0 or done == steps or (every is not None and done % every == 0):
         return True
     part = recipe.eval_every  # of an epoch, as Lightning's val_check_interval
-    return part is not None and place % max(1, int(part * epoch)) == 0
+    return part is not None and step % max(1, int(part * epoch)) == 0
 
 
 def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
@@ -202,17 +202,17 @@ def raw_of_tables(
 
 
 def _label_names(train: TextTable, known: tuple[str, ...]) -> tuple[str, ...]:
-    found = set(train.labels)
-    if len(found) == 1:
+    labels = set(train.labels)
+    if len(labels) == 1:
         raise HarnessError(
             f"{train.source}: the training data have a single label, '{train.labels[0]}'",
             fix="Check task.label, or give other data",
         )
-    if found <= set(known):
+    if labels <= set(known):
         return known
-    if all(re.fullmatch(r"-?[0-9]+", label) for label in found):
-        return tuple(sorted(found, key=lambda label: (int(label), label)))
-    return tuple(sorted(found))
+    if all(re.fullmatch(r"-?[0-9]+", label) for label in labels):
+        return tuple(sorted(labels, key=lambda label: (int(label), label)))
+    return tuple(sorted(labels))
 
 
 def _indexes(table: TextTable, names: tuple[str, ...], split: str) -> np.ndarray:

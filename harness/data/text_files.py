@@ -43,20 +43,20 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
     suffixes: tuple[str, ...] = reader(spec.kind).SUFFIXES
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
-    found = {"train": _one_of(files.train, "train", ["train"], suffixes)}
+    paths = {"train": _one_of(files.train, "train", ["train"], suffixes)}
     if spec.validation is not None:
-        _refuse_both(spec.validation, files, found["train"], [stem + suffix for stem in stems for suffix in suffixes])
+        _refuse_both(spec.validation, files, paths["train"], [stem + suffix for stem in stems for suffix in suffixes])
     elif files.validation is None:
         raise HarnessError(
             "task.files has a training file but no dev split",
             fix="Set task.files.validation, or task.validation=0.1 to split off a tenth of the training file",
         )
     else:
-        found["validation"] = _one_of(files.validation, "validation", stems, suffixes)
+        paths["validation"] = _one_of(files.validation, "validation", stems, suffixes)
     if files.test is not None:
-        found["test"] = _one_of(files.test, "test", ["test"], suffixes)
+        paths["test"] = _one_of(files.test, "test", ["test"], suffixes)
     names: dict[Path, str] = {}
-    for split, path in found.items():
+    for split, path in paths.items():
         other = names.setdefault(path.resolve(), split)
         if other != split:
             raise HarnessError(
@@ -65,7 +65,7 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
                 fix=f"Set task.files.{other} and task.files.{split}"
                 + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
             )
-    return found
+    return paths
 
 
 def _refuse_both(share: float, files: TaskFiles, train: Path, names: Sequence[str]) -> None:
@@ -89,17 +89,17 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
     if not path.is_dir():
         return path
     names = [stem + suffix for stem in stems for suffix in suffixes]
-    found = [path / name for name in names if (path / name).is_file()]
-    if len(found) != 1:
+    paths = [path / name for name in names if (path / name).is_file()]
+    if len(paths) != 1:
         raise HarnessError(
-            f"{path} has {' and '.join(file.name for file in found)}: which is the {split} file?"
-            if found
+            f"{path} has {' and '.join(file.name for file in paths)}: which is the {split} file?"
+            if paths
             else f"{path} has no {' or '.join(stems)} file",
-            allowed=None if found else ", ".join(names),
+            allowed=None if paths else ", ".join(names),
             fix=f"Set task.files.{split} to the file"
             + (", or task.validation=0.1 to split off a tenth of the training file" * (split == "validation")),
         )
-    return found[0]
+    return paths[0]
 
 
 # --------------------------------------------------------------------------------------------------------- a file whole
@@ -336,17 +336,17 @@ class Columns:
         def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
             if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
                 return wanted
-            asked = [wanted] if wanted is not None else [name for name in defaults if name in names]
-            if wanted is None and not asked and not required:
+            candidates = [wanted] if wanted is not None else [name for name in defaults if name in names]
+            if wanted is None and not candidates and not required:
                 return None
-            places = [place for place, name in enumerate(names) if asked and name == asked[0]]
+            places = [position for position, name in enumerate(names) if candidates and name == candidates[0]]
             if len(places) == 1:
                 return places[0]
             twice = len(places) > 1
             if wanted is None and not twice:
                 problem = f"no column {' or '.join(defaults)}"
             else:
-                problem = f"{'two columns' if twice else 'no column'} {asked[0]}"
+                problem = f"{'two columns' if twice else 'no column'} {candidates[0]}"
             allowed = ", ".join(map(short, names)) or "none"
             raise HarnessError(
                 f"{source} has {problem} for task.{role}"
@@ -486,17 +486,17 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
     A `label` column may lack unless it is asked for; a text may be blank. Raises HarnessError for a file that can't be
     read or is not clean, with its line.
     """
-    glue, suffix, source, asked = GLUE.get(spec.name, OWN), _suffix(path), str(path), _Asked(pairs, label)
+    glue, suffix, source, columns_wanted = GLUE.get(spec.name, OWN), _suffix(path), str(path), _Asked(pairs, label)
     columns, names, header = None, [""], True
     for number, row in _streamed(path, suffix, spec):
         if isinstance(row, dict):
             if columns is None:
                 names = list(row)
-                columns = Columns.choose(names, spec, glue, source, False, asked)
+                columns = Columns.choose(names, spec, glue, source, False, columns_wanted)
             yield _line([row.get(name, _MISSING) for name in names], columns, names, source, number)
             continue
         if columns is None:
-            columns, names, header = _layout(row, spec, glue, source, asked)
+            columns, names, header = _layout(row, spec, glue, source, columns_wanted)
             if header:
                 continue
         _check_width(row, len(names), header, source, number)
@@ -542,18 +542,18 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
 
 
 def _line(row: Sequence[object], columns: Columns, names: Sequence[str], source: str, number: int) -> Line:
-    found: list[str | None] = []
+    values: list[str | None] = []
     for column in (columns.text, columns.pair, columns.label):
         value = None if column is None else row[column]
         if isinstance(value, bool) and column == columns.label:
             value = str(value).lower()
         if column is None:
-            found.append(None)
+            values.append(None)
         elif isinstance(value, str) and is_unicode(value):
-            found.append(value)
+            values.append(value)
         else:
             _refuse_value(value, column == columns.label, names[column], source, number, "line")
-    text, pair, label = found
+    text, pair, label = values
     return Line(number, text or "", pair, None if label is None else label.strip())
 
 

@@ -42,22 +42,27 @@ def load(spec: TaskSpec) -> Raw:
             got=f"task.name: {spec.name}",
             fix="Set task.files and a name of your own, or task.kind: texts",
         )
-    found = []
+    read_files = []
     for path in find(spec, spec.files).values():
         sentences = _read(path, spec)
         for lines, _, tags in sentences:
             _check(str(path), lines, tags)
-        found.append((str(path), sentences))
+        read_files.append((str(path), sentences))
     if spec.validation is not None:
-        source, sentences = found[0]
+        source, sentences = read_files[0]
         dev = holdout.chosen([tuple(words) for _, words, _ in sentences], None, spec.validation, spec.validation_seed)
-        parts = [[one for place, one in enumerate(sentences) if (place in dev) == wanted] for wanted in (False, True)]
-        found[:1] = [(source, part) for part in parts]
-    types = sorted({tag[2:] for _, _, tags in found[0][1] for tag in tags if tag != "O"})
+        parts = [
+            [sentence for number, sentence in enumerate(sentences) if (number in dev) == wanted]
+            for wanted in (False, True)
+        ]
+        read_files[:1] = [(source, part) for part in parts]
+    types = sorted({tag[2:] for _, _, tags in read_files[0][1] for tag in tags if tag != "O"})
     if not types:
-        raise HarnessError(f"{found[0][0]} has no entities: every tag is O", fix="Check task.label, or give other data")
-    names = ("O", *(f"{place}-{one}" for one in types for place in "BI"))
-    rows = [_rows(path, sentences, names, split) for (path, sentences), split in zip(found, SPLITS, strict=False)]
+        raise HarnessError(
+            f"{read_files[0][0]} has no entities: every tag is O", fix="Check task.label, or give other data"
+        )
+    names = ("O", *(f"{tag}-{entity_type}" for entity_type in types for tag in "BI"))
+    rows = [_rows(path, sentences, names, split) for (path, sentences), split in zip(read_files, SPLITS, strict=False)]
     return Raw(spec.name, ENTITIES, names, rows[0], rows[1], sha256_of(rows), *rows[2:])
 
 
@@ -78,10 +83,10 @@ def _read(path: Path, spec: TaskSpec, bare: bool = False) -> _Sentences:
             allowed=", ".join(SUFFIXES),
             fix="Rename it",
         )
-    found = _read_as(suffix, path, spec, bare)
-    if not found:
+    sentences = _read_as(suffix, path, spec, bare)
+    if not sentences:
         raise no_rows(source)
-    return found
+    return sentences
 
 
 def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
@@ -101,14 +106,14 @@ def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str
     index = {name: number for number, name in enumerate(names)}
     labels = np.full((len(sentences), max(len(tags) for _, _, tags in sentences)), NO_LABEL, dtype=np.int64)
     for row, (lines, _, tags) in zip(labels, sentences, strict=True):
-        for place, (line, tag) in enumerate(zip(lines, tags, strict=True)):
+        for position, (line, tag) in enumerate(zip(lines, tags, strict=True)):
             if tag not in index:
                 refuse(
                     f"the {split} tag '{short(tag)}' does not occur in the training data", source, line,
                     allowed=", ".join(names[:11]) + (", …" if len(names) > 11 else ""),
                     fix="Correct that line, or add such examples to the training data",
                 )  # fmt: skip
-            row[place] = index[tag]
+            row[position] = index[tag]
     return Rows(
         texts=tuple(" ".join(words) for _, words, _ in sentences),
         pairs=None,
@@ -195,9 +200,9 @@ def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpe
             keys = names[:1]
         lists: list[list[str]] = []
         for key in keys:
-            found = value.get(key) if isinstance(value, dict) else None
-            texts = found if isinstance(found, list) else []
-            if not texts or not all(isinstance(one, str) and one.strip() and is_unicode(one) for one in texts):
+            listed = value.get(key) if isinstance(value, dict) else None
+            texts = listed if isinstance(listed, list) else []
+            if not texts or not all(isinstance(word, str) and word.strip() and is_unicode(word) for word in texts):
                 problem = f"no list of texts in {key}" if isinstance(value, dict) else f"not an object: {short(value)}"
                 refuse(
                     problem, source, number, allowed=f'{{"{names[0]}": ["…"], "{names[1]}": ["O"]}}', unit=unit,

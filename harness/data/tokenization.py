@@ -95,7 +95,9 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     # A test split has a width of its own: training is the same with and without it.
     widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
-    found = {name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()}
+    tokenised = {
+        name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()
+    }
     unknown = _most_unknown({name: ids for name, (ids, _) in encoded.items()}, raw, special, tokenizer)
     return Task(
         name=raw.name,
@@ -103,20 +105,20 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         label_names=raw.label_names,
         num_labels=1 if raw.label_names is None else len(raw.label_names),
         pad_token_id=pad,
-        train=found["train"],
-        validation=found["validation"],
+        train=tokenised["train"],
+        validation=tokenised["validation"],
         sha256=raw.sha256,
         pairs=raw.train.pairs is not None,
-        test=found.get("test"),
+        test=tokenised.get("test"),
         unknown_share=unknown,
         vocabulary=_size(tokenizer),
     )
 
 
-def _most_unknown(found: dict[str, list[list[int]]], raw: Raw, special: int, tokenizer: Tokenizer) -> float | None:
+def _most_unknown(encoded: dict[str, list[list[int]]], raw: Raw, special: int, tokenizer: Tokenizer) -> float | None:
     """The share of unknown tokens in the split that has most."""
     shares = (
-        vocabulary.unknown_share(found[name], special, tokenizer, rows.texts, rows.pairs)
+        vocabulary.unknown_share(encoded[name], special, tokenizer, rows.texts, rows.pairs)
         for name, rows in splits(raw).items()
     )
     return max((share for share in shares if share is not None), default=None)
@@ -195,14 +197,14 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, s
 
     Words that are cut off or give no token are left out in training; in a split that is scored they are refused.
     """
-    found = {}
+    tokenised = {}
     for name, rows in splits(raw).items():
         ids, segments, labels = encode_words(rows, tokenizer, max_length)
-        seen = np.array([sum(one != NO_LABEL for one in row) for row in labels])
+        seen = np.array([sum(label != NO_LABEL for label in row) for row in labels])
         if name != "train":
             refuse_unseen(rows, seen, tokenizer, max_length)
-        found[name] = ids, segments, labels, seen
-    widths = {name: max(map(len, ids)) for name, (ids, *_) in found.items()}
+        tokenised[name] = ids, segments, labels, seen
+    widths = {name: max(map(len, ids)) for name, (ids, *_) in tokenised.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
     made = {
         name: TokenizedSplit(
@@ -212,12 +214,12 @@ def _tokenise_words(raw: Raw, tokenizer: Tokenizer, max_length: int, pad: int, s
             labels=_padded(labels, widths[name], NO_LABEL),
             sentences=seen.astype(np.int64),
         )
-        for name, (ids, segments, labels, seen) in found.items()
+        for name, (ids, segments, labels, seen) in tokenised.items()
     }
     names = raw.label_names
     assert names is not None
     splits_made = (made["train"], made["validation"])
-    unknown = _most_unknown({name: ids for name, (ids, *_) in found.items()}, raw, special, tokenizer)
+    unknown = _most_unknown({name: ids for name, (ids, *_) in tokenised.items()}, raw, special, tokenizer)
     return Task(
         raw.name, raw.metric, names, len(names), pad, *splits_made, raw.sha256, pairs=False, test=made.get("test"),
         unknown_share=unknown, vocabulary=_size(tokenizer),
@@ -230,7 +232,7 @@ def check_words(raw: Raw, tokenizer: Tokenizer, max_length: int) -> None:
         if name != "train":
             labels = encode_words(rows, tokenizer, max_length)[2]
             refuse_unseen(
-                rows, np.array([sum(one != NO_LABEL for one in row) for row in labels]), tokenizer, max_length
+                rows, np.array([sum(label != NO_LABEL for label in row) for row in labels]), tokenizer, max_length
             )
 
 
@@ -277,7 +279,7 @@ def encode_words(rows: Rows, tokenizer: Tokenizer, max_length: int) -> tuple[lis
     labels = []
     for words, tags, offsets in zip(rows.words, rows.labels.tolist(), encoded["offset_mapping"], strict=True):
         # The word that each letter of the text belongs to; -1 for the blanks between them.
-        of_letter = [place for number, word in enumerate(words) for place in (*[number] * len(word), -1)]
+        of_letter = [word_number for number, word in enumerate(words) for word_number in (*[number] * len(word), -1)]
         row, last = [], -1
         for start, end in offsets:
             word = of_letter[end - 1] if end > start else -1  # special tokens are nowhere

@@ -28,10 +28,10 @@ def has_files(folder: Path) -> bool:
     return True
 
 
-def missing(place: str) -> HarnessError:
+def missing(where: str) -> HarnessError:
     """Make the error for a model without a tokenizer: transformers makes an empty one, to which all is unknown."""
     return HarnessError(
-        f"{place} has no tokenizer: no tokenizer.json, vocab.txt, SentencePiece model or the like",
+        f"{where} has no tokenizer: no tokenizer.json, vocab.txt, SentencePiece model or the like",
         fix="Copy there what the tokenizer's save_pretrained writes",
     )
 

@@ -57,18 +57,18 @@ def train(sweep: Sweep, store: Store, say: Callable[[str], None]) -> None:
     HarnessError as `check` does.
     """
     check(sweep)
-    kept, found = store.baselines(), []
-    seeds = tuple(dict.fromkeys(one.seed for one in sweep.due_seeds))
+    saved, trained = store.baselines(), []
+    seeds = tuple(dict.fromkeys(seeds_of_trial.seed for seeds_of_trial in sweep.due_seeds))
     for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if sweep.baselines else ():
         raw = tasks.load(spec)
         for name in sweep.baselines:
             wanted = _planned(name, raw, seeds)
-            same = [one for one in kept if one.model_dump(include=set(wanted)) == wanted]
+            same = [baseline for baseline in saved if baseline.model_dump(include=set(wanted)) == wanted]
             if not same:
                 say(f"Training the baseline {name} on {spec.name}.")
-            found.append(same[0] if same else _trained(wanted, name, raw))
-    if tuple(found) != kept and found:
-        store.save_baselines(tuple(found))
+            trained.append(same[0] if same else _trained(wanted, name, raw))
+    if tuple(trained) != saved and trained:
+        store.save_baselines(tuple(trained))
 
 
 def _planned(name: BaselineName, raw: Raw, seeds: tuple[int, ...]) -> dict[str, Any]:
@@ -105,8 +105,8 @@ def _trained(planned: dict[str, Any], name: BaselineName, raw: Raw) -> Baseline:
     scored = [_score(raw, answer, classes) for answer in answers]
     return Baseline(
         **planned,
-        scores=tuple(0.0 if one.value is None else one.value for one in scored),
-        failed=tuple(one.at_or_below_majority for one in scored),
+        scores=tuple(0.0 if score.value is None else score.value for score in scored),
+        failed=tuple(score.at_or_below_majority for score in scored),
         labels=tuple(labels.tolist()),
         answers=tuple(tuple(answer.tolist()) for answer in answers),
     )

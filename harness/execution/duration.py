@@ -58,8 +58,8 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
     if not unseen:
         return DurationEstimate(known / workers, "from the finished trials", memory, parameters)
     recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
-    for task in dict.fromkeys(one.task for one in recipes):  # what doesn't fit its data is said
-        tasks.sizes(task, [one for one in recipes if one.task == task])
+    for task in dict.fromkeys(recipe.task for recipe in recipes):  # what doesn't fit its data is said
+        tasks.sizes(task, [recipe for recipe in recipes if recipe.task == task])
     guesses = {recipe: guessed_seconds(recipe) for recipe in dict.fromkeys(unseen)}
     bounds = [guess for recipe in unseen if (guess := guesses[recipe]) is not None]
     if len(bounds) < len(unseen):

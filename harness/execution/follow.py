@@ -54,15 +54,15 @@ def show_figures() -> None:
 def sweep_shown() -> Iterator[Callable[[Progress], None]]:
     """What to call as a sweep moves: a bar in a notebook, else lines on standard error."""
     show = _bar() if notebook() is not None else _lines()
-    said: list[str] = []
+    messages: list[str] = []
 
     def follow(progress: Progress) -> None:
         while progress.messages:
-            said.append(progress.messages.pop(0))
-        show(progress.finished + progress.crashed, progress.planned, line(progress), said)
+            messages.append(progress.messages.pop(0))
+        show(progress.finished + progress.crashed, progress.planned, line(progress), messages)
 
     yield follow
-    show(None, None, "", said)
+    show(None, None, "", messages)
 
 
 @contextmanager
@@ -81,8 +81,8 @@ def _bar() -> _Show:
     display = importlib.import_module("IPython.display")
     handle = display.display(display.HTML(""), display_id=True)
 
-    def show(done: int | None, planned: int | None, text: str, said: list[str]) -> None:
-        parts = [f"<div>{html.escape(message)}</div>" for message in said]
+    def show(done: int | None, planned: int | None, text: str, messages: list[str]) -> None:
+        parts = [f"<div>{html.escape(message)}</div>" for message in messages]
         if done is not None:
             parts.append(f'<progress value="{done}" max="{planned}"></progress> {html.escape(text)}')
         handle.update(display.HTML("".join(parts)))
@@ -95,11 +95,11 @@ def _lines() -> _Show:
     last, printed = -1, 0.0
     live = sys.stderr.isatty()
 
-    def show(done: int | None, planned: int | None, text: str, said: list[str]) -> None:
+    def show(done: int | None, planned: int | None, text: str, messages: list[str]) -> None:
         nonlocal last, printed
         clear = "\r\x1b[K" if live else ""
-        while said:
-            print(f"{clear}{said.pop(0)}", file=sys.stderr, flush=True)
+        while messages:
+            print(f"{clear}{messages.pop(0)}", file=sys.stderr, flush=True)
         if live:
             print(f"{clear}{text}", end="", file=sys.stderr, flush=True)
         elif done is not None and planned is not None:

@@ -23,9 +23,9 @@ class InProcess:
 
     workers = 1
 
-    def __init__(self, sweep: Sweep, place: WorkerSetup, tick: Callable[[], None]) -> None:
+    def __init__(self, sweep: Sweep, setup: WorkerSetup, tick: Callable[[], None]) -> None:
         """Train packs of `sweep` here; `tick` is called after every step."""
-        self.sweep, self.place, self.tick = sweep, place, tick
+        self.sweep, self.place, self.tick = sweep, setup, tick
         self.job: Job | None = None
         self.leaving: tuple[Job, bool] | None = None  # and whether it is put off
         self.heard, self.started = PackProgress(), 0.0

@@ -24,12 +24,12 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     keys = width + (recipe.virtual_tokens if method.virtual_tokens == "keys" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
-    kept = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
+    activations = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
     # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
     copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.selects_checkpoint
-    in_float32 = 4 * ((5 + copies) * parameters + kept)
+    in_float32 = 4 * ((5 + copies) * parameters + activations)
     # Half of what is kept takes two bytes then, and the weights stand there once more in two.
-    return in_float32 - kept + 2 * parameters if recipe.precision == "bf16" else in_float32
+    return in_float32 - activations + 2 * parameters if recipe.precision == "bf16" else in_float32
 
 
 def memory_budget(device: str) -> int:
@@ -40,13 +40,13 @@ def memory_budget(device: str) -> int:
     return int(0.8 * smallest)
 
 
-def pack_size(recipe: Recipe, device: str, asked: int | None, memory: int | None = None) -> int:
+def pack_size(recipe: Recipe, device: str, wanted: int | None, memory: int | None = None) -> int:
     """How many lanes train together: what was asked for, else what fits and pays on that kind of device.
 
     `memory` is what the lanes may fill, in bytes: this machine's `room` where none is given.
     """
-    if asked is not None:
-        return asked
+    if wanted is not None:
+        return wanted
     parameters = parameter_count(recipe.model)
     if parameters is None:
         return 1

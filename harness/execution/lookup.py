@@ -62,10 +62,10 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
     """A sweep as its results folder has it, with the settings it was started with; else as its file says."""
     if is_results(sweep):
         store = Store(Path(sweep))
-        kept = store.load_plan()
-        if kept is None:
+        started_plan = store.load_plan()
+        if started_plan is None:
             raise HarnessError(f"{sweep} has no plan.json", fix="Name a results folder, results/<sweep>@<profile>")
-        return kept, store
+        return started_plan, store
     path = sweep_file(sweep)
     if profile is None:  # the profile that was run, rather than the one this machine would choose
         folders = sorted(results.glob(f"{glob.escape(path.stem)}@*"))
@@ -83,13 +83,13 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
     resolved, _ = machine.resolve(path, profile, overrides)
     store = Store(results / resolved.folder_name)
     resolved = grown(resolved, store)
-    kept = None if overrides else store.load_plan()
-    if kept is None and resolved.search is not None:
+    started_plan = None if overrides else store.load_plan()
+    if started_plan is None and resolved.search is not None:
         raise HarnessError(
             f"{path.name} is a search that has not begun: {store.folder} has no trials",
             fix=f"`harness search {sweep}` begins it (without --set)",
         )
-    return kept or resolved, store
+    return started_plan or resolved, store
 
 
 def study_of(name: str, profile: str | None, overrides: Sequence[str], results: Path) -> tuple[Study, Path]:

@@ -28,18 +28,18 @@ def plane(
     The directions are orthonormal (Gram and Schmidt): distances in the plane are those between weights.
     Raises HarnessError where the three lie on a line.
     """
-    one, other = (weights.astype(np.float64) - start for weights in (first, second))
-    length = float(np.linalg.norm(one))
-    along = one / (length or 1.0)
-    rest = other - (other @ along) * along
+    first_end, second_end = (weights.astype(np.float64) - start for weights in (first, second))
+    length = float(np.linalg.norm(first_end))
+    along = first_end / (length or 1.0)
+    rest = second_end - (second_end @ along) * along
     height = float(np.linalg.norm(rest))
-    if height <= 1e-6 * max(length, float(np.linalg.norm(other))):
+    if height <= 1e-6 * max(length, float(np.linalg.norm(second_end))):
         raise HarnessError(
             "the weights of the two trials lie on one line with the pretrained ones, which spans no plane",
             fix="Name another trial",
         )
     across = rest / height
-    places = np.array([[0.0, 0.0], [length, 0.0], [float(other @ along), height]])
+    places = np.array([[0.0, 0.0], [length, 0.0], [float(second_end @ along), height]])
     low, high = places.min(axis=0), places.max(axis=0)
     margin = _MARGIN * float((high - low).max())
     grid = np.stack([np.linspace(low[axis] - margin, high[axis] + margin, POINTS) for axis in range(2)])
@@ -67,9 +67,12 @@ def compute(
             got=f"{ids[0]} and {ids[1]}",
             fix="Name two ids that differ in the seed only, such as a failed and a successful one",
         )
-    for one in trials:
-        _check_inputs(store, one)
-    ends = [np.concatenate([value.ravel() for value in saved.weights(store, one.id).values()]) for one in trials]
+    for given_trial in trials:
+        _check_inputs(store, given_trial)
+    ends = [
+        np.concatenate([value.ravel() for value in saved.weights(store, given_trial.id).values()])
+        for given_trial in trials
+    ]
     trial = trials[0]
     device = "cuda" if machine.detect_hardware().gpus else "cpu"
     start = probes.starting_weights(trial)
@@ -85,8 +88,8 @@ def compute(
         progress=None if progress is None else lambda done: progress(done, len(points)),
     )
     shape = (POINTS, POINTS)
-    found = Surface(
-        trials=np.array([one.id for one in trials]),
+    surface = Surface(
+        trials=np.array([given_trial.id for given_trial in trials]),
         x=grid[0],
         y=grid[1],
         loss=losses.reshape(shape),
@@ -94,8 +97,8 @@ def compute(
         places=places,
         examples=np.array(EXAMPLES),
     )
-    store.save_surface(found)
-    return found
+    store.save_surface(surface)
+    return surface
 
 
 def _check_inputs(store: Store, trial: Trial) -> None:
@@ -104,12 +107,12 @@ def _check_inputs(store: Store, trial: Trial) -> None:
     if record is None or record.measured is None:
         return
     task = load_task(recipe.task, recipe.model, recipe.max_length)
-    here = {
+    current = {
         "data": (record.measured.data_sha256, task.sha256),
         "tokenizer": (record.measured.tokens_sha256, token_hash.tokens_sha256(task)),
         "pretrained weights": (record.measured.model_sha256, load_network(recipe, task).sha256),
     }
-    for name, (then, now) in here.items():
+    for name, (then, now) in current.items():
         if then not in (None, now):
             raise HarnessError(
                 f"{trial.id} was trained with another {name} than there is now"

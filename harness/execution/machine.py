@@ -34,20 +34,20 @@ def detect_hardware() -> Machine:
     gpus = []
     if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-        for line in asked.stdout.splitlines() if asked.returncode == 0 else ():
+        query_result = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
+        for line in query_result.stdout.splitlines() if query_result.returncode == 0 else ():
             name, _, mebibytes = line.rpartition(", ")
             gpus.append((name, int(mebibytes) * 2**20))
     return Machine(cores, memory, tuple(gpus))
 
 
-def choose_profile(path: Path, asked: str | None) -> tuple[str, str]:
+def choose_profile(path: Path, wanted: str | None) -> tuple[str, str]:
     """The profile to run and the reason: the one asked for, else the first (largest) that this machine can run."""
-    found = profiles(path)
-    if asked is not None or len(found) == 1:
-        return asked or found[0].name, "asked for" if asked else "the only one"
+    available = profiles(path)
+    if wanted is not None or len(available) == 1:
+        return wanted or available[0].name, "asked for" if wanted else "the only one"
     why = []
-    for profile in found:
+    for profile in available:
         gib = max((memory for _, memory in detect_hardware().gpus), default=0) / 2**30
         if gib < profile.min_gpu_gib:
             has = f"the largest has {gib:.0f}" if gib else "this machine has none"

@@ -29,22 +29,22 @@ _GPT2 = {"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_positions":
 def _config(spec: ModelSpec) -> dict[str, Any]:
     """What the model's own folder says of it; nothing where that can't be read."""
     try:
-        found = json.loads((Path(hub.location(spec)) / "config.json").read_text())
+        config = json.loads((Path(hub.location(spec)) / "config.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 @lru_cache(maxsize=64)
 def model_shape(spec: ModelSpec) -> ModelShape | None:
     """The sizes in a model's config; None where it doesn't say."""
-    found = dict(_config(spec))
+    config = dict(_config(spec))
     try:
-        if found.get("model_type") == "gpt2":  # has names of its own
-            found |= {name: found[short] for short, name in _GPT2.items()}
-            found["intermediate_size"] = found.get("n_inner") or 4 * found["n_embd"]
+        if config.get("model_type") == "gpt2":  # has names of its own
+            config |= {name: config[short] for short, name in _GPT2.items()}
+            config["intermediate_size"] = config.get("n_inner") or 4 * config["n_embd"]
         keys = "num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings"
-        return ModelShape(*(int(found[key]) for key in keys))
+        return ModelShape(*(int(config[key]) for key in keys))
     except (ValueError, KeyError, TypeError):
         return _SHAPES.get(spec.name.rpartition("/")[2])
 

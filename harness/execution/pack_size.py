@@ -28,7 +28,7 @@ def worker_memory_budget(device: str, sharing: int = 1) -> int:
     return int(0.8 * min(free, total / sharing))
 
 
-def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float) -> int:
+def lanes(trial: Trial, setup: WorkerSetup, usual: int, most: int, epochs: float) -> int:
     """How many lanes of the trial's shape train fastest here, up to `most`: a power of two, found out once.
 
     Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
@@ -38,7 +38,7 @@ def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float
     from harness.training.prepare import load_network, load_task
     from harness.training.probes import seconds_per_lane_step
 
-    hub.trust_remote_code(place.trusts_remote_code)
+    hub.trust_remote_code(setup.trusts_remote_code)
     recipe = trial.recipe
     task = load_task(recipe.task, recipe.model, recipe.max_length)
     rows = recipe.batch_size * recipe.forward_passes
@@ -46,27 +46,27 @@ def lanes(trial: Trial, place: WorkerSetup, usual: int, most: int, epochs: float
     step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
     shape = (*step, task.train.input_ids.shape[1], recipe.peft_config)
     config: Any = load_network(recipe, task).module.config
-    device = (device_name(place.device), place.threads, harness.__version__, versions())
+    device = (device_name(setup.device), setup.threads, harness.__version__, versions())
     key = json.dumps([device, shape, config.to_json_string()])
     path = user_cache() / f"lanes-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         return min(most, int(json.loads(path.read_text())["lanes"]))
-    best, steps = seconds_per_lane_step(trial, 1, place.device, place.threads)
+    best, steps = seconds_per_lane_step(trial, 1, setup.device, setup.threads)
     if best * steps * epochs < _MEASURING_PAYS:
         return usual
-    found, times = 1, {1: best}
-    while 2 * found <= most:
+    count, times = 1, {1: best}
+    while 2 * count <= most:
         try:
-            times[2 * found], _ = seconds_per_lane_step(trial, 2 * found, place.device, place.threads)
+            times[2 * count], _ = seconds_per_lane_step(trial, 2 * count, setup.device, setup.threads)
         except RuntimeError as error:
             if not NO_MEMORY.search(f"{type(error).__name__}: {error}"):
                 raise
             break
-        if times[2 * found] > _FASTER * best:
+        if times[2 * count] > _FASTER * best:
             break
-        found *= 2
-        best = times[found]
+        count *= 2
+        best = times[count]
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(path, json.dumps({"lanes": found, "seconds_a_lane_step": times, "measured": json.loads(key)}).encode())
-    return found
+        write(path, json.dumps({"lanes": count, "seconds_a_lane_step": times, "measured": json.loads(key)}).encode())
+    return count

@@ -42,14 +42,14 @@ class Done:
     @property
     def unkept(self) -> str | None:
         """The folder of weights that could not be written, and why; None where that was not the error."""
-        found = None if self.error is None else _UNKEPT.search(self.error)
-        return found and found[1]
+        match = None if self.error is None else _UNKEPT.search(self.error)
+        return match and match[1]
 
     @property
     def refused(self) -> HarnessError | None:
         """Why the pack's model can't be trained here or anywhere; None where that was not the error."""
-        found = None if self.error is None else REFUSED.search(self.error)
-        return found and HarnessError(found[1])
+        match = None if self.error is None else REFUSED.search(self.error)
+        return match and HarnessError(match[1])
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ class WorkerInfo:
 class _Worker:
     """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
 
-    def __init__(self, place: WorkerSetup, workers_per_gpu: int) -> None:
-        self.place, self.workers_per_gpu = place, workers_per_gpu
+    def __init__(self, setup: WorkerSetup, workers_per_gpu: int) -> None:
+        self.place, self.workers_per_gpu = setup, workers_per_gpu
         self.heard = PackProgress()
         self.leaving: tuple[str, ...] = ()
         self.puts_off = False
@@ -126,11 +126,11 @@ class _Worker:
             self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, found)))
 
         keeping, sent = self.place.keeping, {}
-        with nullcontext() if keeping is None else keeping.here() as here:
-            place = replace(self.place, keeping=here)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), place, progress, signals, evaluated)
-            if keeping is not None and here is not None:
-                sent = keeping.sent(here)
+        with nullcontext() if keeping is None else keeping.here() as local_keeping:
+            setup = replace(self.place, keeping=local_keeping)
+            results = train_pack(sweep, profile, self._moved(trials, shipped), setup, progress, signals, evaluated)
+            if keeping is not None and local_keeping is not None:
+                sent = keeping.sent(local_keeping)
         planned = [
             (record.model_copy(update={"trial": planned}), curves)
             for (record, curves), planned in zip(results, trials, strict=True)
@@ -206,7 +206,7 @@ def connect(address: str | None) -> Any:
 def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:
     """For how many workers these nodes have devices of a kind: none is spread over two."""
     has = [node["Resources"].get(kind, 0) for node in nodes]
-    return sum(int(one) * workers_per_gpu if kind == "GPU" else int(one // threads) for one in has)
+    return sum(int(amount) * workers_per_gpu if kind == "GPU" else int(amount // threads) for amount in has)
 
 
 def refuse_too_many(workers: int | None, devices: int, number: float, kind: str, threads: int) -> None:
@@ -222,13 +222,13 @@ def refuse_too_many(workers: int | None, devices: int, number: float, kind: str,
         )
 
 
-def target_worker_count(devices: int, asked: int | None, kind: str, address: str | None) -> int:
+def target_worker_count(devices: int, wanted: int | None, kind: str, address: str | None) -> int:
     """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
     holds beside what they train, one at least.
     """
-    if asked is None and address is None and kind == "CPU":
+    if wanted is None and address is None and kind == "CPU":
         devices = max(1, min(devices, machine.detect_hardware().memory // _WORKER_BYTES))
-    return min(devices, asked or devices)
+    return min(devices, wanted or devices)
 
 
 class Shipping:
@@ -245,7 +245,7 @@ class Shipping:
             return {}
         import ray
 
-        specs = dict.fromkeys(spec for one in trials for spec in one.recipe.specs)
+        specs = dict.fromkeys(spec for trial in trials for spec in trial.recipe.specs)
         for spec in specs:
             if spec not in self.shipped:
                 files = shipping.files(spec)
@@ -470,20 +470,20 @@ class RayPool:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """Found out by one of the idle workers; what fails there will fail in its pack, and is said then."""
         shipped = self.shipping.of([trial])
-        asked = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
+        reference = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
         try:
-            return int(self.ray.get(asked, timeout=_MEASURED_SECONDS))
+            return int(self.ray.get(reference, timeout=_MEASURED_SECONDS))
         except self.ray.exceptions.RayError:
             return usual
 
     def preflight(self, trial: Trial) -> Preflight:
         """Set up by one of the idle workers; a worker that dies of it will die of the pack, and that is told then."""
-        asked = self.idle[0].actor.preflight.remote(trial, self.shipping.of([trial]))
+        reference = self.idle[0].actor.preflight.remote(trial, self.shipping.of([trial]))
         try:
-            found: Preflight = self.ray.get(asked)
+            preflight: Preflight = self.ray.get(reference)
         except self.ray.exceptions.RayError:
             return Preflight()
-        return found
+        return preflight
 
     def _launch(self, job: Job) -> None:
         worker = self.idle.pop()
@@ -499,7 +499,7 @@ class RayPool:
 
     def wait(self, seconds: float) -> list[Done]:
         """The packs that came back within that time, with those whose worker had to be killed."""
-        found, self.given_up = self.given_up, []
+        done, self.given_up = self.given_up, []
         if not (watched := [*self.flights, *self.coming]):
             time.sleep(seconds)
         ready, _ = self.ray.wait(watched, num_returns=1, timeout=seconds) if watched else ([], [])
@@ -508,37 +508,37 @@ class RayPool:
             if flight is None:  # a worker came up
                 continue
             try:
-                found.append(received(flight.job, self.ray.get(future), self.place.keeping))
+                done.append(received(flight.job, self.ray.get(future), self.place.keeping))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, LeftError):
-                    found.append(Done(flight.job, [], left=True, put_off=isinstance(error.cause, PutOffError)))
+                    done.append(Done(flight.job, [], left=True, put_off=isinstance(error.cause, PutOffError)))
                 else:
-                    found.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
+                    done.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayError as error:  # the worker is gone
                 self._end(flight)
                 self.fallen.append(_LostWorker(flight, f"the worker died: {error}", time.monotonic()))
-        found += self._judged()
+        done += self._judged()
         self._look()
         for future, flight in list(self.flights.items()):
             if flight.still >= self.hang_minutes * 60:
                 del self.flights[future]
                 self._end(flight)
                 why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
-                found.append(Done(flight.job, [], error=why, died=True))
-        return found
+                done.append(Done(flight.job, [], error=why, died=True))
+        return done
 
     def _look(self) -> None:
         """Ask the workers how far they are; one that doesn't answer at once counts as it last did."""
         now = time.monotonic()
         passed, self.looked = min(now - self.looked, _LONGEST_LOOK), now
-        asked = {flight.worker.actor.progress.remote(): flight for flight in self.flights.values()}
-        ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=0.5) if asked else ([], [])
-        for flight in asked.values():
+        requests = {flight.worker.actor.progress.remote(): flight for flight in self.flights.values()}
+        ready, _ = self.ray.wait(list(requests), num_returns=len(requests), timeout=0.5) if requests else ([], [])
+        for flight in requests.values():
             flight.still += min(passed, now - flight.started)
         for answer in ready:
-            flight = asked[answer]
+            flight = requests[answer]
             with suppress(self.ray.exceptions.RayError):  # a worker that is gone is `wait`'s
                 heard = self.ray.get(answer)
                 if heard.share != flight.heard.share:
@@ -555,7 +555,7 @@ class RayPool:
 
     def _judged(self) -> list[Done]:
         """The packs that may be to blame for their worker's death; those whose node left go to other workers."""
-        undecided, found = [], []
+        undecided, done = [], []
         for fallen in self.fallen:
             flight = fallen.flight
             job = flight.job
@@ -570,25 +570,27 @@ class RayPool:
             elif self.address is not None and time.monotonic() - fallen.since < _LEAVING_SECONDS:
                 undecided.append(fallen)
                 continue
-            found.append(Done(job, [], error=fallen.why, died=True))
+            done.append(Done(job, [], error=fallen.why, died=True))
         self.fallen = undecided
-        return found
+        return done
 
     def _left(self, node: str) -> bool:
         """Whether a node is no longer of the cluster; Ray itself takes half a minute to notice that one died."""
         if self.address is None:  # never this machine; and a Ray that is ended with all its processes answers no more
             return False
-        found = self._alive().get(node)
-        if found is None:
+        resources = self._alive().get(node)
+        if resources is None:
             return True
-        return node != self.node and _answers(found["NodeManagerAddress"], found["NodeManagerPort"], 1) is not None
+        return (
+            node != self.node and _answers(resources["NodeManagerAddress"], resources["NodeManagerPort"], 1) is not None
+        )
 
     def running(self) -> list[Running]:
         """The packs in training and how far they were when last asked."""
         now = time.monotonic()
         flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
-        found = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
-        return found + [Running(job, PackProgress(), 0.0) for job in self.orphans]
+        running = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
+        return running + [Running(job, PackProgress(), 0.0) for job in self.orphans]
 
     def close(self) -> None:
         """Leave Ray; a local one stops."""

@@ -64,15 +64,15 @@ def rerun(
     device = "cuda" if machine.detect_hardware().gpus and record.environment.device.startswith("cuda") else "cpu"
     compiled = step_compilation.is_compiled(record)
     lanes = record.environment.pack_size if device == "cuda" or compiled else 1
-    place = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
-    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, place, progress)[0]
+    setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
+    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, progress)[0]
     assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
 
 
 def compare(
     record: Record,
-    kept: Curves | None,
+    saved_curves: Curves | None,
     again: Record,
     curves: Curves,
     tolerance: float,
@@ -93,24 +93,31 @@ def compare(
     assert again.measured is not None
     same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
     differences: list[tuple[int | None, float]] = []  # (step, size)
-    if kept is not None:
-        steps = {"train_loss": None, "grad_norm": None, "dev_loss": kept.eval_step, "dev_score": kept.eval_step}
+    if saved_curves is not None:
+        steps = {
+            "train_loss": None,
+            "grad_norm": None,
+            "dev_loss": saved_curves.eval_step,
+            "dev_score": saved_curves.eval_step,
+        }
         for name, at in steps.items():
-            differences += _differences(getattr(kept, name), getattr(curves, name), at)
-        differences += [(None, size) for _, size in _differences(kept.logits.ravel(), curves.logits.ravel(), None)]
-        if kept.test_logits.size and curves.test_logits.size:
-            on_test = _differences(kept.test_logits.ravel(), curves.test_logits.ravel(), None)
+            differences += _differences(getattr(saved_curves, name), getattr(curves, name), at)
+        differences += [
+            (None, size) for _, size in _differences(saved_curves.logits.ravel(), curves.logits.ravel(), None)
+        ]
+        if saved_curves.test_logits.size and curves.test_logits.size:
+            on_test = _differences(saved_curves.test_logits.ravel(), curves.test_logits.ravel(), None)
             differences += [(None, size) for _, size in on_test]
     if same_weights and not differences:
-        return RerunComparison(record.id, "identical", 0.0, None, (), record, again, kept is not None)
+        return RerunComparison(record.id, "identical", 0.0, None, (), record, again, saved_curves is not None)
     largest = max((size for _, size in differences), default=None)
     first = min((step for step, _ in differences if step is not None), default=None)
     close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
     explained = causes(record, again)
     verdict: Verdict = "within_tolerance" if close and explained.may_be_rounding else "different"
     finite = None if largest is None or not np.isfinite(largest) else largest
-    reasons = _reasons(explained, record, kept, arrays_sha256)
-    return RerunComparison(record.id, verdict, finite, first, reasons, record, again, kept is not None)
+    reasons = _reasons(explained, record, saved_curves, arrays_sha256)
+    return RerunComparison(record.id, verdict, finite, first, reasons, record, again, saved_curves is not None)
 
 
 def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:
@@ -123,14 +130,16 @@ def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tu
     return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
 
 
-def _reasons(found: Causes, record: Record, kept: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
+def _reasons(causes: Causes, record: Record, saved_curves: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
     """What differs between the two runs, likeliest cause first, and what can't be told."""
-    said = [*found.inputs, *found.computes, *found.code]
-    if kept is None:
-        said.append("the record's curves are not kept here or can't be read, so only the final weights were compared")
+    reasons = [*causes.inputs, *causes.computes, *causes.code]
+    if saved_curves is None:
+        reasons.append(
+            "the record's curves are not kept here or can't be read, so only the final weights were compared"
+        )
     elif record.arrays_sha256 != arrays_sha256:
-        said.append("the record's curves were changed after they were written: their hash is another")
-    said = said or ["nothing in the records explains it"]
-    if found.not_recorded:
-        said.append(f"not recorded then, so not compared: {' and '.join(found.not_recorded)}")
-    return tuple(said)
+        reasons.append("the record's curves were changed after they were written: their hash is another")
+    reasons = reasons or ["nothing in the records explains it"]
+    if causes.not_recorded:
+        reasons.append(f"not recorded then, so not compared: {' and '.join(causes.not_recorded)}")
+    return tuple(reasons)

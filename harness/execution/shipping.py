@@ -31,10 +31,10 @@ def files(spec: Spec) -> Files | None:
     Raises HarnessError for files that aren't there.
     """
     if isinstance(spec, TaskSpec):
-        found = text_files.files_of(spec)
-        if found is None:
+        own_files = text_files.files_of(spec)
+        if own_files is None:
             return None
-        return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in found.items()}
+        return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in own_files.items()}
     if isinstance(spec, WordList):
         path = Path(spec.file).expanduser()
         return {path.name: np.fromfile(path, np.uint8)}

@@ -19,7 +19,7 @@ def was_asked_for(record: Record) -> bool:
     return record.environment is not None and record.environment.compiler is not None
 
 
-def chosen(records: Iterable[Record], asked: bool | None) -> bool:
+def chosen(records: Iterable[Record], wanted: bool | None) -> bool:
     """Whether the steps of the trials to come are to be compiled, given the sweep's records.
 
     Args:
@@ -32,15 +32,15 @@ def chosen(records: Iterable[Record], asked: bool | None) -> bool:
     finished = [record for record in records if record.measured is not None]
     with_it = sum(map(was_asked_for, finished))
     without = len(finished) - with_it
-    if asked is None:
+    if wanted is None:
         return with_it > without
-    if other := without if asked else with_it:
+    if other := without if wanted else with_it:
         raise HarnessError(
-            f"{'--compile' if asked else '--no-compile'} cannot be mixed: {count_noun(other, 'trial')} of this "
-            f"sweep were trained {'without' if asked else 'with'} compiled steps, and the last bits differ",
-            fix=f"Leave out {'--compile' if asked else '--no-compile'}, or name another folder with --results",
+            f"{'--compile' if wanted else '--no-compile'} cannot be mixed: {count_noun(other, 'trial')} of this "
+            f"sweep were trained {'without' if wanted else 'with'} compiled steps, and the last bits differ",
+            fix=f"Leave out {'--compile' if wanted else '--no-compile'}, or name another folder with --results",
         )
-    return asked
+    return wanted
 
 
 def fallback(record: Record) -> str | None:

@@ -54,10 +54,10 @@ def code() -> Code:
 
     def git(*words: str) -> bytes | None:
         try:
-            asked = subprocess.run(["git", "-C", str(home), *words], capture_output=True, check=False)
+            output = subprocess.run(["git", "-C", str(home), *words], capture_output=True, check=False)
         except OSError:
             return None
-        return asked.stdout if asked.returncode == 0 else None
+        return output.stdout if output.returncode == 0 else None
 
     head = git("rev-parse", "--short=12", "HEAD")
     if head is None:
@@ -106,7 +106,7 @@ def train_pack(
     sweep: str,
     profile: str,
     trials: Sequence[Trial],
-    place: WorkerSetup,
+    setup: WorkerSetup,
     progress: Callable[[int, int], None] | None,
     signals: Callable[[np.ndarray], None] | None = None,
     evaluated: Callable[[Evaluation], None] | None = None,
@@ -123,63 +123,63 @@ def train_pack(
     callbacks: list[Callback] = []
     if signals is not None:
         callbacks.append(ReportSignals(signals))
-    if evaluated is not None and place.tells_scores:
+    if evaluated is not None and setup.tells_scores:
         callbacks.append(ReportEvaluations(evaluated))
     if progress is not None:
         callbacks.append(report_progress(progress))
-    hub.trust_remote_code(place.trusts_remote_code)
-    if place.device.startswith("cuda"):
+    hub.trust_remote_code(setup.trusts_remote_code)
+    if setup.device.startswith("cuda"):
         _free_memory()
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    environment = _environment(place, len(trials), trials[0].recipe.precision)
-    checkpoint = None if place.checkpoints is None else place.checkpoints.of(trials, environment)
+    environment = _environment(setup, len(trials), trials[0].recipe.precision)
+    checkpoint = None if setup.checkpoints is None else setup.checkpoints.of(trials, environment)
     try:
         results = train(
             trials,
-            device=place.device,
-            threads=place.threads,
+            device=setup.device,
+            threads=setup.threads,
             checkpoint=checkpoint,
             callbacks=callbacks,
-            record=place.record,
-            compiled=place.compiled,
+            record=setup.record,
+            compiled=setup.compiled,
         )
     finally:
         if checkpoint is not None:
             checkpoint.returned()
-    if place.keeping is not None:
+    if setup.keeping is not None:
         recipe = trials[0].recipe
         task = load_task(recipe.task, recipe.model, recipe.max_length)
-        ends = [(trial.cell, found.measured.final_score) for trial, found in zip(trials, results, strict=True)]
-        for lane in place.keeping.chosen(ends):
-            found = results[lane]
-            place.keeping.stage(sweep, profile, trials[lane], found.measured, task, found.weights)
+        ends = [(trial.cell, result.measured.final_score) for trial, result in zip(trials, results, strict=True)]
+        for lane in setup.keeping.chosen(ends):
+            result = results[lane]
+            setup.keeping.stage(sweep, profile, trials[lane], result.measured, task, result.weights)
     return [
         (make_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
         for trial, result in zip(trials, results, strict=True)
     ]
 
 
-def _environment(place: WorkerSetup, lanes: int, precision: str) -> Environment:
+def _environment(setup: WorkerSetup, lanes: int, precision: str) -> Environment:
     import torch
 
     from harness.training import numerics
     from harness.training.compiled import compiler
 
-    deterministic, matmul_precision = numerics.settings_in_force(place.device, place.threads, precision)
+    deterministic, matmul_precision = numerics.settings_in_force(setup.device, setup.threads, precision)
     return Environment(
-        device=place.device,
-        device_name=device_name(place.device),
-        threads=place.threads,
+        device=setup.device,
+        device_name=device_name(setup.device),
+        threads=setup.threads,
         pack_size=lanes,
         harness=harness.__version__,
-        commit=place.code.commit,
-        dirty_diff_sha256=place.code.dirty_diff_sha256,
-        driver=_driver() if place.device.startswith("cuda") else None,
+        commit=setup.code.commit,
+        dirty_diff_sha256=setup.code.dirty_diff_sha256,
+        driver=_driver() if setup.device.startswith("cuda") else None,
         cuda=torch.version.cuda,
         deterministic=deterministic,
         matmul_precision=matmul_precision,
         kernels=torch.backends.cpu.get_cpu_capability(),
-        compiler=compiler(place.device) if place.compiled else None,
+        compiler=compiler(setup.device) if setup.compiled else None,
         **numerics.versions(),
     )
 
@@ -235,8 +235,8 @@ def _driver() -> str | None:
     """The version of NVIDIA's driver; None where it can't be asked."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        asked = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30, check=False)
+        output = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    lines = asked.stdout.split() if asked.returncode == 0 else []
+    lines = output.stdout.split() if output.returncode == 0 else []
     return lines[0] if lines else None

@@ -69,8 +69,8 @@ class Verification:
 def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
     """The sweep of a folder's plan.json, as far as it can be read, and what is wrong with the plan."""
 
-    def wrong(found: str) -> Finding:
-        return Finding(None, "plan.json", "plan", _line(found))
+    def wrong(problem: str) -> Finding:
+        return Finding(None, "plan.json", "plan", _line(problem))
 
     try:
         content = json.loads((store.folder / "plan.json").read_bytes())
@@ -88,7 +88,7 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
         return None, wrong(f"it can't be read: {type(error).__name__}: {error}")
     if ids == planned:
         return sweep, None
-    listed = {str(one) for one in ids} if isinstance(ids, list) else set()
+    listed = {str(trial_id) for trial_id in ids} if isinstance(ids, list) else set()
     other = sorted(listed.symmetric_difference(planned))
     return sweep, wrong(f"its ids are not those its sweep expands to: {other[0] if other else 'another order'}")
 
@@ -108,9 +108,9 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     trials = {trial.id: trial for trial in expand(sweep)}
     records: dict[str, Record] = {}
     for number, (name, trial) in enumerate(trials.items(), 1):
-        record, wrong, said = _check_trial(sweep, store, name, trial)
+        record, wrong, notes_of_trial = _check_trial(sweep, store, name, trial)
         problems += wrong
-        notes += said
+        notes += notes_of_trial
         if record is not None:
             records[name] = record
         if progress is not None:
@@ -138,7 +138,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
 def draw(trials: Sequence[Trial], count: int, seed: int) -> tuple[Trial, ...]:
     """So many of the trials at random, all where there are fewer, in their order; the seed decides which."""
     places = random.Random(seed).sample(range(len(trials)), min(count, len(trials)))
-    return tuple(trials[place] for place in sorted(places))
+    return tuple(trials[position] for position in sorted(places))
 
 
 def retrain(
@@ -153,8 +153,8 @@ def retrain(
     except HarnessError:
         raise
     except Exception as error:  # it trained once, so whatever it raises now is what was found
-        found = _line(f"training it again raised {type(error).__name__}: {error}")
-        return Finding(trial.id, f"trials/{trial.id}.json", "retrain", found)
+        problem = _line(f"training it again raised {type(error).__name__}: {error}")
+        return Finding(trial.id, f"trials/{trial.id}.json", "retrain", problem)
 
 
 # ------------------------------------------------------------------------------------------------- one trial's files
@@ -166,11 +166,11 @@ def _check_trial(
     """(record, problems, notes) of a planned trial; None for a record that counts as missing, as in `Store.load`."""
     path = store.path(name)
 
-    def at_record(found: Found) -> Finding:
-        return Finding(name, f"trials/{path.name}", found[0], _line(found[1]))
+    def at_record(problem: Found) -> Finding:
+        return Finding(name, f"trials/{path.name}", problem[0], _line(problem[1]))
 
-    def at_arrays(found: Found) -> Finding:
-        return Finding(name, f"trials/{name}.npz", found[0], _line(found[1]))
+    def at_arrays(problem: Found) -> Finding:
+        return Finding(name, f"trials/{name}.npz", problem[0], _line(problem[1]))
 
     try:
         record = Record.model_validate_json(path.read_bytes())
@@ -180,7 +180,7 @@ def _check_trial(
         return None, [at_record(("record", f"it can't be read: {error.strerror}"))], []
     except ValidationError as error:
         return None, [at_record(("record", _explained(error)))], []
-    problems = [at_record(found) for found in _check_record(sweep, record, name)]
+    problems = [at_record(problem) for problem in _check_record(sweep, record, name)]
     if record.id != name:
         return None, problems, []
     measured, curves = record.measured, None
@@ -207,10 +207,10 @@ def _check_trial(
                 curves = read
     if measured is not None:
         if curves is not None:
-            shapes = [at_arrays(("shapes", found)) for found in _check_shapes(curves, measured)]
+            shapes = [at_arrays(("shapes", problem)) for problem in _check_shapes(curves, measured)]
             problems += shapes
             curves = None if shapes else curves
-        problems += [at_record(found) for found in _check_measured(measured, curves, trial.recipe)]
+        problems += [at_record(problem) for problem in _check_measured(measured, curves, trial.recipe)]
     return record, problems, notes
 
 
@@ -258,8 +258,8 @@ def _read_arrays(content: bytes) -> Curves | str:
         known |= {f"{RECORDED}{name}" for name in Recording.__dataclass_fields__}
     lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
     if lacking or other:
-        said = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
-        return "; ".join(said)
+        problems = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
+        return "; ".join(problems)
     recording = None
     if recorded:
         recording = Recording(**{name.removeprefix(RECORDED): arrays.pop(name) for name in sorted(recorded)})
@@ -371,15 +371,15 @@ def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -
     except ValueError as error:
         yield "shapes", str(error)
         return
-    for name, kept, given in (
+    for name, recorded, given in (
         ("correct", measured.correct, score.correct),
         ("final_score", measured.final_score, score.value),
         ("majority_correct", measured.majority_correct, majority.correct),
         ("majority_score", measured.majority_score, majority.value),
         ("test_score", measured.test_score, test),
     ):
-        if not _same(kept, given):
-            yield "score", f"{name} is {_said(kept)}, logits and labels give {_said(given)}"
+        if not _same(recorded, given):
+            yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
     yield from _check_curves(measured, curves, recipe)
 
@@ -415,21 +415,21 @@ def _below(metric: Metric, measured: Measured) -> bool:
 
 def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> Iterator[Found]:
     """Outcome and reason against what the final answers are worth; `constant` None where they are not kept."""
-    said = measured.outcome if measured.reason is None else f"{measured.outcome} ({measured.reason})"
+    told = measured.outcome if measured.reason is None else f"{measured.outcome} ({measured.reason})"
     if (measured.outcome == "failed") != below:
         where = "at or below" if below else "above"
         counts = f"{_said(measured.correct)} right answers, the majority has {_said(measured.majority_correct)}"
-        yield "outcome", f"{said}, and the final score is {where} the majority classifier's: {counts}"
+        yield "outcome", f"{told}, and the final score is {where} the majority classifier's: {counts}"
     elif measured.outcome == "ok":
         if measured.reason is not None:
-            yield "outcome", f"{said}, and only a failed run has a reason"
+            yield "outcome", f"{told}, and only a failed run has a reason"
     elif (measured.reason == "diverged") != (measured.final_score is None):
-        yield "outcome", f"{said}, and the final score is {_said(measured.final_score)}"
+        yield "outcome", f"{told}, and the final score is {_said(measured.final_score)}"
     elif constant is not None and measured.reason != "diverged":
         if measured.reason == "constant" and not constant:
-            yield "outcome", f"{said}, and the logits answer more than one class"
+            yield "outcome", f"{told}, and the logits answer more than one class"
         if measured.reason is None and constant:
-            yield "outcome", f"{said} without a reason, and the logits answer one class alone"
+            yield "outcome", f"{told} without a reason, and the logits answer one class alone"
 
 
 def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator[Found]:
@@ -455,9 +455,9 @@ def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterato
         last = curves.train_loss[-(measured.steps // recipe.epochs) :]
         given["final_train_loss"] = _finite(np.mean(last, dtype=np.float64))
     for name, value in given.items():
-        kept = getattr(measured, name)
-        if not _same(kept, value):
-            yield "curves", f"{name} is {_said(kept)}, the curves give {_said(value)}"
+        recorded = getattr(measured, name)
+        if not _same(recorded, value):
+            yield "curves", f"{name} is {_said(recorded)}, the curves give {_said(value)}"
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
@@ -477,12 +477,12 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
             if record.measured.augmentation_sha256 is not None:
                 words = " and ".join(spec.name for spec in recipe.specs[2:])
                 groups["augmentation_sha256", words][record.measured.augmentation_sha256].append(name)
-    for (rule, of), found in groups.items():
-        usual = max(found, key=lambda digest: len(found[digest]))  # among equals the plan's first
-        for digest, names in found.items():
+    for (rule, of), digests in groups.items():
+        usual = max(digests, key=lambda digest: len(digests[digest]))  # among equals the plan's first
+        for digest, names in digests.items():
             for name in names if digest != usual else ():
-                said = f"{digest[:12]}… for '{of}', where {len(found[usual])} trials have {usual[:12]}…"
-                yield Finding(name, f"trials/{name}.json", rule, _line(said))
+                sentence = f"{digest[:12]}… for '{of}', where {len(digests[usual])} trials have {usual[:12]}…"
+                yield Finding(name, f"trials/{name}.json", rule, _line(sentence))
 
 
 def _models(store: Store) -> Iterator[Finding]:
@@ -498,8 +498,10 @@ def _models(store: Store) -> Iterator[Finding]:
 def _untested(records: Mapping[str, Record]) -> list[Finding]:
     """That records were trained with versions which the tests did not run with."""
     environments = [record.environment for record in records.values() if record.environment]
-    said = tested_versions.record_note(one.model_dump(include=set(tested_versions.TESTED)) for one in environments)
-    return [] if said is None else [Finding(None, "trials", "versions", said)]
+    notes = tested_versions.record_note(
+        environment.model_dump(include=set(tested_versions.TESTED)) for environment in environments
+    )
+    return [] if notes is None else [Finding(None, "trials", "versions", notes)]
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:
@@ -534,8 +536,8 @@ def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) 
                 notes.append(Finding(None, where, "stranger", "no planned trial owns it"))
     for name, record in records.items():
         if record.attempts != aside[name] + 1:
-            said = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
-            notes.append(Finding(name, f"trials/{name}.json", "attempts", said))
+            problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
+            notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
     return notes
 
 
@@ -546,11 +548,11 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _same(one: float | None, other: float | None) -> bool:
+def _same(first: float | None, second: float | None) -> bool:
     """Equal, counts exactly; scores were computed by the same code, maybe on another machine or in another version."""
-    if one is None or other is None:
-        return one is other
-    return one == other or (isinstance(one, float) and math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12))
+    if first is None or second is None:
+        return first is second
+    return first == second or (isinstance(first, float) and math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12))
 
 
 def _said(value: float | None) -> str:

@@ -113,11 +113,11 @@ class Keeping:
         with tempfile.TemporaryDirectory() as scratch:
             yield replace(self, folder=Path(scratch))
 
-    def sent(self, here: Keeping) -> dict[str, Files]:
+    def sent(self, local: Keeping) -> dict[str, Files]:
         """What was staged in another folder than the driver's, by trial id; nothing where it was the driver's."""
-        if here.folder == self.folder:
+        if local.folder == self.folder:
             return {}
-        staged = {_trial_id(path): path for path in sorted(here.folder.glob(".*.staged"))}
+        staged = {_trial_id(path): path for path in sorted(local.folder.glob(".*.staged"))}
         return {
             trial: {path.name: np.fromfile(path, np.uint8) for path in sorted(folder.iterdir())}
             for trial, folder in staged.items()
@@ -239,12 +239,12 @@ def _score(record: Record) -> float:
 
 def _best(sweep: Sweep, records: Mapping[str, Record]) -> dict[int, Record]:
     """The best finished trial of each cell by final score, the first in the plan where some are equal."""
-    found: dict[int, list[Record]] = defaultdict(list)
+    finished: dict[int, list[Record]] = defaultdict(list)
     for trial in expand(sweep):
         record = records.get(trial.id)
         if record is not None and record.measured is not None:
-            found[trial.cell].append(record)
-    return {cell: max(records, key=_score) for cell, records in found.items()}
+            finished[trial.cell].append(record)
+    return {cell: max(records, key=_score) for cell, records in finished.items()}
 
 
 def _replace(made: Path, target: Path) -> None:
@@ -263,4 +263,4 @@ def unkept(sweep: Sweep, store: Store, which: Which) -> tuple[str, ...]:
         wanted = [record.id for record in _best(sweep, records).values()]
     else:
         wanted = [trial.id for trial in expand(sweep) if (r := records.get(trial.id)) and r.status == "finished"]
-    return tuple(one for one in wanted if one not in there)
+    return tuple(trial_id for trial_id in wanted if trial_id not in there)

@@ -77,17 +77,17 @@ def reference(network: LogitsComparison) -> Reference:
         ) from error
 
 
-def check(network: LogitsComparison, found: Reference) -> LogitsCheck:
+def check(network: LogitsComparison, reference: Reference) -> LogitsCheck:
     """Compare a lane's logits for padded texts with the reference's: the short ones' in training, dropping nothing, and
     the long one's in evaluation.
 
     Raises ModelRefusedError where they differ by more than rounding, and where the code can't be stacked or trained.
     """
-    short, long = found.texts[:-1], found.texts[-1:]
+    short, long = reference.texts[:-1], reference.texts[-1:]
     try:
         with _as_evaluated(network.module), torch.no_grad():
-            of_long = _difference(found, _stacked(network, long, _PADDED), long)
-        difference = _worst([of_long, _difference(found, _trained(network, short), short)])
+            of_long = _difference(reference, _stacked(network, long, _PADDED), long)
+        difference = _worst([of_long, _difference(reference, _trained(network, short), short)])
     except Exception as error:
         raise _refused(
             network.module,
@@ -95,17 +95,17 @@ def check(network: LogitsComparison, found: Reference) -> LogitsCheck:
             "or draws random numbers",
         ) from error
     if difference > TOLERANCE:
-        raise _differing(network, found, difference)
+        raise _differing(network, reference, difference)
     return LogitsCheck(
         largest_difference=None if math.isnan(difference) else difference,
-        texts=tuple(len(text) for text in found.texts),
+        texts=tuple(len(text) for text in reference.texts),
     )
 
 
-def _differing(network: LogitsComparison, found: Reference, difference: float) -> ModelRefusedError:
+def _differing(network: LogitsComparison, reference: Reference, difference: float) -> ModelRefusedError:
     """The refusal of a network whose logits differ: padding's fault where transformers' own differ with it."""
     with suppress(Exception):  # it has run before
-        padded = max(_difference(found, _plain(network, [text], _PADDED), [text]) for text in found.texts)
+        padded = max(_difference(reference, _plain(network, [text], _PADDED), [text]) for text in reference.texts)
         if padded > TOLERANCE:
             return _refused(
                 network.module,
@@ -222,10 +222,10 @@ def _texts(module: Any, positions: int | None) -> tuple[Tensor, ...]:
     texts = []
     for number, length in enumerate(lengths):
         ids = (torch.arange(length) * 37 + 11 * number + 1) % words
-        for place, name in ((0, "bos_token_id"), (-1, "eos_token_id")):
+        for position, name in ((0, "bos_token_id"), (-1, "eos_token_id")):
             token = getattr(config, name, None)
             if isinstance(token, int) and 0 <= token < words:
-                ids[place] = token
+                ids[position] = token
         ids[ids == pad] = (pad + 1) % words
         texts.append(ids[: positions or length].to(device))
     return tuple(texts)
@@ -259,13 +259,13 @@ def _padded(texts: Sequence[Tensor], width: int, pad: int) -> tuple[Tensor, Tens
 # ------------------------------------------------------------------------------------------------------- what differs
 
 
-def _difference(found: Reference, logits: Tensor, texts: Sequence[Tensor]) -> float:
+def _difference(reference: Reference, logits: Tensor, texts: Sequence[Tensor]) -> float:
     """The largest difference between the texts' logits [B, C], of tokens [B, T, C], over the largest of them all.
 
     NaN where none is finite, as with weights that are NaN; infinite where one of the two alone is.
     """
-    scale = _worst([float(one.abs().max()) for one in found.logits])
-    known = {id(text): expected for text, expected in zip(found.texts, found.logits, strict=True)}
+    scale = _worst([float(expected_logits.abs().max()) for expected_logits in reference.logits])
+    known = {id(text): expected for text, expected in zip(reference.texts, reference.logits, strict=True)}
     apart = []
     for text, own in zip(texts, logits, strict=True):
         expected = known[id(text)].to(own.device)

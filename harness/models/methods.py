@@ -227,9 +227,9 @@ def _adapter(module: Any, method: Method, head: Collection[str]) -> Trains:
     _, layers = families.layers(module, method)
     for layer in layers:
         for end in families.family(module).ends:
-            place, _, name = end.rpartition(".")
+            parent, _, name = end.rpartition(".")
             wrapped = _Adapter(layer.get_submodule(end), module.config.hidden_size, method.adapter_size)
-            setattr(layer.get_submodule(place), name, wrapped)
+            setattr(layer.get_submodule(parent), name, wrapped)
     encoder = f"{module.base_model_prefix}."
     norms = tuple(f"{name}." for name, _ in normalisation.modules(module) if name.startswith(encoder))
     return lambda name: name.startswith(norms)
@@ -239,8 +239,8 @@ def _attend_with_prefix(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, **more: Any
 ) -> tuple[Tensor, Tensor | None]:
     """The model's own attention with the module's trained keys and values before the text's."""
-    keys, values = (one.expand(len(key), *one.shape) for one in (module.prefix[0], module.prefix[1]))  # [B, H, V, D]
-    found: tuple[Tensor, Tensor | None] = sys.modules[type(module).__module__].eager_attention_forward(
+    keys, values = (part.expand(len(key), *part.shape) for part in (module.prefix[0], module.prefix[1]))  # [B, H, V, D]
+    attended: tuple[Tensor, Tensor | None] = sys.modules[type(module).__module__].eager_attention_forward(
         module,
         query,
         torch.cat([keys, key], dim=2),
@@ -248,7 +248,7 @@ def _attend_with_prefix(
         F.pad(attention_mask, (keys.shape[2], 0)),
         **more,
     )
-    return found
+    return attended
 
 
 def _prefix(module: Any, method: Method, head: Collection[str]) -> Trains:
@@ -381,14 +381,14 @@ def _is_conv1d(module: Any, targets: Collection[str]) -> bool:
     return not any(isinstance(module.get_submodule(name), nn.Linear) for name in targets)
 
 
-def _targets(module: Any, asked: str, head: Collection[str]) -> list[str]:
+def _targets(module: Any, endings: str, head: Collection[str]) -> list[str]:
     """The linear maps that a comma separated text names by the ends of their paths.
 
     Those of the head, as a pooler whose weights the checkpoint lacks, are left out: they are drawn and trained whole.
     """
     there = list(_products(module))
-    found: dict[str, None] = {}
-    for word in (word.strip() for word in asked.split(",")):
+    targets: dict[str, None] = {}
+    for word in (word.strip() for word in endings.split(",")):
         fitting = [name for name in there if word and f".{name}".endswith(f".{word}")]
         if not fitting:
             # Each once, without the layer's number.
@@ -398,12 +398,12 @@ def _targets(module: Any, asked: str, head: Collection[str]) -> list[str]:
                 got=f"'{word}'",
                 allowed=", ".join(ends),
             )
-        found.update(dict.fromkeys(fitting))
+        targets.update(dict.fromkeys(fitting))
     whole = {name.rpartition(".")[0] for name in head}
-    pretrained = [name for name in found if name not in whole]
+    pretrained = [name for name in targets if name not in whole]
     if not pretrained:
         raise HarnessError(
-            f"lora_targets '{asked}' has no pretrained layer: the checkpoint lacks its weights, so every method "
+            f"lora_targets '{endings}' has no pretrained layer: the checkpoint lacks its weights, so every method "
             "trains it whole",
             fix="Name other layers, or use method: head",
         )

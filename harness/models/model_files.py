@@ -131,7 +131,11 @@ def _weights(folder: Path, key: str) -> tuple[Path, ...]:
         if not index.is_file():
             continue
         parts = _json(index, key).get("weight_map")
-        if not isinstance(parts, dict) or not parts or not all(isinstance(one, str) for one in parts.values()):
+        if (
+            not isinstance(parts, dict)
+            or not parts
+            or not all(isinstance(name_of_file, str) for name_of_file in parts.values())
+        ):
             raise _broken(index, "it has no weight_map", key)
         paths = tuple(folder / part for part in sorted(set(parts.values())))
         if absent := [path.name for path in paths if not path.is_file()]:
@@ -155,9 +159,9 @@ def _entries(path: Path, key: str) -> dict[str, tuple[str, int, int]]:
             length = int.from_bytes(first[:8], "little")
             stream.seek(8)
             header = stream.read(length) if size >= 8 and length <= min(_HEADER, size) else b""
-        found: Mapping[str, Any] = json.loads(header)
+        described: Mapping[str, Any] = json.loads(header)
         entries: dict[str, tuple[str, int, int]] = {}
-        for name, entry in found.items():
+        for name, entry in described.items():
             if name != "__metadata__":
                 start, stop = entry["data_offsets"]
                 entries[name] = (str(entry["dtype"]), 8 + length + int(start), 8 + length + int(stop))

@@ -25,12 +25,12 @@ def scales(module: nn.Module) -> dict[str, float]:
     That is 1 where the scale multiplies, and 0 where 1 is added to it first, as in Gemma.
     """
     neutral: dict[type, float] = {}
-    found = {}
+    names = {}
     for path, part in modules(module):
         if type(part) not in neutral:
             neutral[type(part)] = _neutral(part)
-        found[f"{path}.weight" if path else "weight"] = neutral[type(part)]
-    return found
+        names[f"{path}.weight" if path else "weight"] = neutral[type(part)]
+    return names
 
 
 def _is_normalisation(part: nn.Module) -> bool:

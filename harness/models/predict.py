@@ -130,22 +130,24 @@ class Served:
         seen = np.array([int(mask.sum()) for mask in answering])
         tokenization.refuse_unseen(examples, seen, self.tokenizer, self.max_length)
         tokens = self._answers(ids, segments, batch_size)
-        return np.concatenate([one[: len(mask)][mask] for one, mask in zip(tokens, answering, strict=True)])
+        return np.concatenate(
+            [logits_of_text[: len(mask)][mask] for logits_of_text, mask in zip(tokens, answering, strict=True)]
+        )
 
     def _answers(self, ids: list[list[int]], segments: list[list[int]], batch_size: int) -> list[np.ndarray]:
         """The logits of each row, [C], or of tokens [T, C] with those of the padding behind them."""
-        found: list[np.ndarray] = [np.empty(0)] * len(ids)
+        answers: list[np.ndarray] = [np.empty(0)] * len(ids)
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             answer = self._answer([ids[row] for row in rows], [segments[row] for row in rows])
             for row, logits in zip(rows, answer, strict=True):
-                found[row] = logits
-        return found
+                answers[row] = logits
+        return answers
 
     @torch.inference_mode()
     def _answer(self, ids: list[list[int]], segments: list[list[int]]) -> np.ndarray:
-        lengths = torch.tensor([len(one) for one in ids], device=self.device)  # [B]
+        lengths = torch.tensor([len(row) for row in ids], device=self.device)  # [B]
         tokens = self._padded(ids, int(self.tokenizer.pad_token_id))
         types = self._padded(segments, 0) if self.recipe.token_type_ids and segments[0] else None
         bf16 = self.recipe.precision == "bf16"
@@ -169,42 +171,42 @@ class Served:
         return torch.from_numpy(padded).to(self.device)
 
 
-def run(asked: Asked, progress: Progress | None = None) -> Prediction:
+def run(options: Asked, progress: Progress | None = None) -> Prediction:
     """Answer every row of the file and write it; several models answer one after the other, each loaded once.
 
     What is written `predict_output.Writer` says. Memory holds one model and some thousand rows; the answers of several
     models wait in a temporary file each. Raises HarnessError for files that can't be read or written, for models of
     different tasks, and for probabilities of a regression.
     """
-    cards = [saved.read_card(folder) for folder in asked.folders]
+    cards = [saved.read_card(folder) for folder in options.folders]
     card = cards[0]
-    if any(_learnt(one) != _learnt(card) for one in cards):
+    if any(_learnt(other) != _learnt(card) for other in cards):
         raise HarnessError(
             "models of different tasks or labels cannot predict together", fix="Name the saved models of one cell"
         )
-    if asked.probabilities and card.label_names is None:
+    if options.probabilities and card.label_names is None:
         raise HarnessError(
             "--probabilities requires a task with classes",
             got=f"{card.trial.recipe.task.name}, a regression",
             fix="Leave --probabilities out",
         )
-    if asked.out is not None and asked.out.suffix.lower() not in _FORMATS:
+    if options.out is not None and options.out.suffix.lower() not in _FORMATS:
         raise HarnessError(
-            f"cannot write {asked.out}: unknown file type '{asked.out.suffix}'", allowed=", ".join(_FORMATS)
+            f"cannot write {options.out}: unknown file type '{options.out.suffix}'", allowed=", ".join(_FORMATS)
         )
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(options.threads)
     clock = _Clock(progress or (lambda done, total: None))
-    tally = _Tally(card, len(asked.folders))
-    with _written(asked.out) as file, ExitStack() as scratch:
-        writer = Writer(file, asked.out, asked.probabilities)
-        answers = _alone(asked, clock) if len(asked.folders) == 1 else _together(asked, clock, scratch)
+    tally = _Tally(card, len(options.folders))
+    with _written(options.out) as file, ExitStack() as scratch:
+        writer = Writer(file, options.out, options.probabilities)
+        answers = _alone(options, clock) if len(options.folders) == 1 else _together(options, clock, scratch)
         for rows, values in answers:  # values [K, N, C]
             mean = values.mean(axis=0, dtype=np.float64)  # [N, C]
             tally.add(rows, values, mean)
             spread = None
-            if len(asked.folders) > 1 and card.label_names is None:
+            if len(options.folders) > 1 and card.label_names is None:
                 spread = values[:, :, 0].std(axis=0, ddof=1, dtype=np.float64)
-            elif len(asked.folders) > 1:
+            elif len(options.folders) > 1:
                 spread = (values.argmax(axis=2) == mean.argmax(axis=1)).mean(axis=0)
             writer.write(PredictedAnswers(rows, mean, spread, card.label_names))
     return tally.found(clock.seconds)
@@ -226,10 +228,10 @@ class _Clock:
         self.seconds, self.progress = 0.0, progress
         self.done = self.total = 0
 
-    def ask(self, model: Served, rows: Sequence[Row], asked: Asked) -> np.ndarray:
+    def ask(self, model: Served, rows: Sequence[Row], options: Asked) -> np.ndarray:
         """Probabilities [N, C], of a regression the numbers."""
         began = time.perf_counter()
-        logits = model.logits(rows, asked.batch_size, str(asked.file))
+        logits = model.logits(rows, options.batch_size, str(options.file))
         self.seconds += time.perf_counter() - began
         self.done += len(rows)
         self.progress(self.done, self.total)
@@ -240,38 +242,38 @@ class _Clock:
         return shares.astype(np.float32)
 
 
-def _chunks(asked: Asked, card: saved.Card) -> Iterator[list[Row]]:
-    columns = {"text": asked.text, "text_pair": asked.text_pair, "label": asked.label}
+def _chunks(options: Asked, card: saved.Card) -> Iterator[list[Row]]:
+    columns = {"text": options.text, "text_pair": options.text_pair, "label": options.label}
     given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
     spec = card.trial.recipe.task.model_copy(update=given)
-    yield from predict_rows.chunks(asked.file, spec, _CHUNK, pairs=card.pairs, label=asked.label is not None)
+    yield from predict_rows.chunks(options.file, spec, _CHUNK, pairs=card.pairs, label=options.label is not None)
 
 
-def _alone(asked: Asked, clock: _Clock) -> Iterator[Batch]:
-    model = Served(asked.folders[0], asked.device)
-    for rows in _chunks(asked, model.card):
-        yield rows, clock.ask(model, rows, asked)[None]
+def _alone(options: Asked, clock: _Clock) -> Iterator[Batch]:
+    model = Served(options.folders[0], options.device)
+    for rows in _chunks(options, model.card):
+        yield rows, clock.ask(model, rows, options)[None]
 
 
-def _together(asked: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
+def _together(options: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
     """The answers of each model go to a file of its own, and are read side by side at the end."""
-    files = [scratch.enter_context(tempfile.TemporaryFile()) for _ in asked.folders]  # noqa: SIM115
-    card = saved.read_card(asked.folders[0])
-    for file, folder in zip(files, asked.folders, strict=True):
-        _answer_into(file, folder, asked, clock)
+    files = [scratch.enter_context(tempfile.TemporaryFile()) for _ in options.folders]  # noqa: SIM115
+    card = saved.read_card(options.folders[0])
+    for file, folder in zip(files, options.folders, strict=True):
+        _answer_into(file, folder, options, clock)
         clock.total = clock.total or clock.done * len(files)
         file.seek(0)
     width = len(card.label_names or ("number",))
-    for rows in _chunks(asked, card):
+    for rows in _chunks(options, card):
         size = 4 * width * predict_rows.answers(rows)
         yield rows, np.stack([np.frombuffer(file.read(size), np.float32).reshape(-1, width) for file in files])
 
 
-def _answer_into(file: IO[bytes], folder: Path, asked: Asked, clock: _Clock) -> None:
-    model = Served(folder, asked.device)
-    for rows in _chunks(asked, model.card):
+def _answer_into(file: IO[bytes], folder: Path, options: Asked, clock: _Clock) -> None:
+    model = Served(folder, options.device)
+    for rows in _chunks(options, model.card):
         with _disk(Path(tempfile.gettempdir())):
-            file.write(clock.ask(model, rows, asked).tobytes())
+            file.write(clock.ask(model, rows, options).tobytes())
             file.flush()
 
 
@@ -307,8 +309,8 @@ class _Tally:
             self.sizes += [] if sizes is None else [sizes]
             return
         classes = len(self.names)
-        for table, one in zip(self.tables, chosen, strict=True):
-            table += np.bincount(told * classes + one, minlength=classes**2).reshape(classes, classes)
+        for table, classes_of_model in zip(self.tables, chosen, strict=True):
+            table += np.bincount(told * classes + classes_of_model, minlength=classes**2).reshape(classes, classes)
 
     def _told(self, labels: list[str | None]) -> np.ndarray | None:
         """The labels as training numbers them; None from the first on that it doesn't know."""
@@ -329,10 +331,12 @@ class _Tally:
         scores: list[float | None] = []
         if self.unscored is None and self.numbers and self.entities:
             labels, tags, sizes = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1), self.sizes
-            scores = [metrics.entities(one, labels, np.concatenate(sizes)).f1 for one in tags]
+            scores = [metrics.entities(answers_of_model, labels, np.concatenate(sizes)).f1 for answers_of_model in tags]
         elif self.unscored is None and self.numbers:
             labels, numbers = np.concatenate(self.labels), np.concatenate(self.numbers, axis=1)
-            scores = [metrics.score(self._metric, one[:, None], labels).value for one in numbers]
+            scores = [
+                metrics.score(self._metric, answers_of_model[:, None], labels).value for answers_of_model in numbers
+            ]
         elif self.unscored is None and self.tables.any():
             scores = [metrics.of_counts(self._metric, table.tolist()) for table in self.tables]
         members = tuple(score for score in scores[:-1] if score is not None) if self.members > 1 else ()
@@ -352,9 +356,13 @@ class _Tally:
         return self.card.metric
 
 
-def gain(found: Prediction) -> float | None:
+def gain(prediction: Prediction) -> float | None:
     """What answering together wins over one model, which is as good as they are on average; None where not known."""
-    return None if found.score is None or not found.members else found.score - statistics.fmean(found.members)
+    return (
+        None
+        if prediction.score is None or not prediction.members
+        else prediction.score - statistics.fmean(prediction.members)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ the output

@@ -93,30 +93,30 @@ class Writer:
         flat = [self._object(answers, number) for number in range(len(answers.mean))]
         if not any(isinstance(row, TaggedSentence) for row in answers.rows):
             return flat
-        found: list[dict[str, object]] = []
+        objects: list[dict[str, object]] = []
         start = 0
         for row in answers.rows:
             assert isinstance(row, TaggedSentence)
             words = flat[start : start + len(row.words)]
             start += len(row.words)
             line: dict[str, object] = {"words": list(row.words)}
-            line |= {"tags" if name == "label" else name: [one[name] for one in words] for name in words[0]}
-            found.append(line)
-        return found
+            line |= {"tags" if name == "label" else name: [word[name] for word in words] for name in words[0]}
+            objects.append(line)
+        return objects
 
     def _object(self, answers: PredictedAnswers, number: int) -> dict[str, object]:
         row = answers.mean[number]
         spread = None if answers.spread is None else float(answers.spread[number])
         if answers.label_names is None:
-            found: dict[str, object] = {"number": float(digits(row[0]))}
-            return found if spread is None else found | {"sd": spread}
+            answer: dict[str, object] = {"number": float(digits(row[0]))}
+            return answer if spread is None else answer | {"sd": spread}
         k = int(row.argmax())
-        found = {"label": answers.label_names[k], "confidence": float(digits(row[k]))}
-        found |= {} if spread is None else {"agreement": spread}
+        answer = {"label": answers.label_names[k], "confidence": float(digits(row[k]))}
+        answer |= {} if spread is None else {"agreement": spread}
         if self.probabilities:
             shares = [float(digits(share)) for share in row]
-            found["probabilities"] = dict(zip(answers.label_names, shares, strict=True))
-        return found
+            answer["probabilities"] = dict(zip(answers.label_names, shares, strict=True))
+        return answer
 
 
 def digits(value: float) -> str:

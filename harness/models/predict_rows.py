@@ -38,13 +38,13 @@ def answers(rows: Sequence[Row]) -> int:
 
 def labels(rows: Sequence[Row]) -> list[str | None]:
     """The label of each answer; None where the file has none."""
-    found: list[str | None] = []
+    texts: list[str | None] = []
     for row in rows:
         if isinstance(row, Line):
-            found.append(row.label)
+            texts.append(row.label)
         else:
-            found += row.tags or [None] * len(row.words)
-    return found
+            texts += row.tags or [None] * len(row.words)
+    return texts
 
 
 def sizes(rows: Sequence[Row]) -> np.ndarray | None:
@@ -55,15 +55,15 @@ def sizes(rows: Sequence[Row]) -> np.ndarray | None:
 
 def as_examples(sentences: Sequence[TaggedSentence], source: str) -> Rows:
     """Sentences as training has them, each word with a label (0), so that it can be told which token answers for it."""
-    labels = np.full((len(sentences), max(len(one.words) for one in sentences)), NO_LABEL, dtype=np.int64)
-    for row, one in zip(labels, sentences, strict=True):
-        row[: len(one.words)] = 0
+    labels = np.full((len(sentences), max(len(sentence.words) for sentence in sentences)), NO_LABEL, dtype=np.int64)
+    for row, sentence in zip(labels, sentences, strict=True):
+        row[: len(sentence.words)] = 0
     return Rows(
-        texts=tuple(" ".join(one.words) for one in sentences),
+        texts=tuple(" ".join(sentence.words) for sentence in sentences),
         pairs=None,
         labels=labels,
         source=source,
         unit="line",
-        numbers=[one.number for one in sentences],
-        words=tuple(one.words for one in sentences),
+        numbers=[sentence.number for sentence in sentences],
+        words=tuple(sentence.words for sentence in sentences),
     )

@@ -116,20 +116,22 @@ def tokenizer(spec: ModelSpec) -> Any:
     hub.prepare()
     from transformers import AutoTokenizer
 
-    place = Path(hub.location(spec))
-    bare = place.is_dir() and not vocabulary.has_files(place)
+    folder = Path(hub.location(spec))
+    bare = folder.is_dir() and not vocabulary.has_files(folder)
     try:
-        found = loading.loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
+        loaded_tokenizer = loading.loaded("tokenizer", spec, AutoTokenizer.from_pretrained)
     except Exception as error:  # each family's class fails in its own way without a vocabulary
         if bare and not isinstance(error.__cause__, ImportError):
-            raise vocabulary.missing(str(place)) from None
+            raise vocabulary.missing(str(folder)) from None
         raise
-    if vocabulary.is_empty(found):
+    if vocabulary.is_empty(loaded_tokenizer):
         raise vocabulary.missing(hub.location(spec))
-    vocabulary.check_kind(found, hub.folder_of(spec))
-    if found.pad_token_id is None and found.eos_token_id is not None:  # decoders are shipped without one
-        found.pad_token = found.eos_token
-    return found
+    vocabulary.check_kind(loaded_tokenizer, hub.folder_of(spec))
+    if (
+        loaded_tokenizer.pad_token_id is None and loaded_tokenizer.eos_token_id is not None
+    ):  # decoders are shipped without one
+        loaded_tokenizer.pad_token = loaded_tokenizer.eos_token
+    return loaded_tokenizer
 
 
 def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, tokens: bool = False) -> Network:
@@ -156,13 +158,15 @@ def kept(folder: Path, *, tokens: bool = False) -> Any:
 
     kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
     with loading.quiet():
-        found, info = loading.loaded(
+        module, info = loading.loaded(
             "weights",
             spec,
-            lambda place, **trust: kind.from_pretrained(place, **trust, dtype=torch.float32, output_loading_info=True),
+            lambda source, **trust: kind.from_pretrained(
+                source, **trust, dtype=torch.float32, output_loading_info=True
+            ),
         )
-    loading.check_whole(spec.name, found, info)
-    return found.eval()
+    loading.check_whole(spec.name, module, info)
+    return module.eval()
 
 
 def check(spec: ModelSpec, method: Method) -> None:
@@ -180,7 +184,7 @@ def check(spec: ModelSpec, method: Method) -> None:
         module = loading.loaded(
             "configuration",
             spec,
-            lambda place, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
+            lambda source, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
         )
         _, drawn = methods.adapt(module, method, ())
     if method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
@@ -199,7 +203,7 @@ def _adapted(full: Network, method: Method) -> Network:
     parameters = dict(module.named_parameters())
     lookups = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
     positions = None if full.positions is None else full.positions - method.virtual_positions
-    found = replace(
+    adapted = replace(
         full,
         module=module,
         pretrained={
@@ -218,8 +222,8 @@ def _adapted(full: Network, method: Method) -> Network:
         compiled={},
     )
     if full.reference is not None and methods.keeps_logits(method):
-        found = replace(found, logits_check=logits_check.check(found, full.reference))
-    return found
+        adapted = replace(adapted, logits_check=logits_check.check(adapted, full.reference))
+    return adapted
 
 
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same model
@@ -238,8 +242,8 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
         module, info = loading.loaded(
             "weights",
             spec,
-            lambda place, **trust: kind_of_head.from_pretrained(
-                place,
+            lambda source, **trust: kind_of_head.from_pretrained(
+                source,
                 **trust,
                 num_labels=num_labels,
                 dtype=torch.float32,
@@ -268,14 +272,14 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     types = getattr(module.config, "type_vocab_size", 0) or 0
     takes = takes and types > 0
     mask, positions = masks.kind_of(module.config), longest(module.config)
-    found = Network(
+    loaded_network = Network(
         module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal,
         notes=loading.unused(spec.name, info),
     )  # fmt: skip
-    reference = logits_check.reference(found)
+    reference = logits_check.reference(loaded_network)
     _read_padding(module)
-    found = replace(found, reference=reference)
-    return replace(found, logits_check=logits_check.check(found, reference))
+    loaded_network = replace(loaded_network, reference=reference)
+    return replace(loaded_network, logits_check=logits_check.check(loaded_network, reference))
 
 
 def _keep_all_layers(module: nn.Module) -> None:

@@ -97,8 +97,8 @@ def unkept_error(folder: Path, error: Exception) -> UnkeptError:
 
 def base_model(trial: Trial) -> str:
     """What an adapter stands on: a folder, from wherever it is asked for, or the hub's name."""
-    place = hub.location(trial.recipe.model)
-    return str(Path(place).resolve()) if Path(place).is_dir() else place
+    location = hub.location(trial.recipe.model)
+    return str(Path(location).resolve()) if Path(location).is_dir() else location
 
 
 def form_of(trial: Trial) -> Form:
@@ -237,10 +237,10 @@ def weights(store: Store, trial_id: str) -> dict[str, np.ndarray]:
     Raises HarnessError where they are not kept, or are not those that the trial's record was hashed of.
     """
     folder = place(store, trial_id)
-    found, record = tensors(folder), store.load(trial_id)
+    values, record = tensors(folder), store.load(trial_id)
     if record and record.measured and record.measured.weights_sha256 != read_card(folder).weights_sha256:
         raise _changed(folder, "weights of another run than the record's")
-    return found
+    return values
 
 
 def place(store: Store, trial_id: str) -> Path:
@@ -260,7 +260,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     """The trained tensors of a kept model's folder, as `weights` gives them."""
     from safetensors.numpy import load_file
 
-    card, found, digest = read_card(folder), {}, hashlib.sha256()
+    card, values, digest = read_card(folder), {}, hashlib.sha256()
     try:
         own = load_file(folder / _WEIGHTS[card.form])
         unread = load_file(folder / _UNREAD) if (folder / _UNREAD).is_file() else {}
@@ -268,13 +268,13 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
             value = own[part.key]
             if part.key in unread:
                 value = np.concatenate([value, unread[part.key]])
-            found[part.name] = value.reshape(part.shape)
-            digest.update(found[part.name].tobytes())
+            values[part.name] = value.reshape(part.shape)
+            digest.update(values[part.name].tobytes())
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise _changed(folder, " ".join(str(error).split())[:200]) from None
     if digest.hexdigest() != card.weights_sha256:
         raise _changed(folder, "other bits than were trained")
-    return found
+    return values
 
 
 def _changed(folder: Path, problem: str) -> HarnessError:

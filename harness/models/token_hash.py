@@ -97,10 +97,10 @@ def key_of(recipe: Recipe) -> Key:
 
 def known(records: Iterable[Record]) -> dict[Key, Known]:
     """What the finished trials were trained on; nothing of those whose records do not say it."""
-    found: dict[Key, Known] = {}
+    hashes: dict[Key, Known] = {}
     for record in records:
-        _add(record, found)
-    return found
+        _add(record, hashes)
+    return hashes
 
 
 def check_started(recipes: Iterable[Recipe], started: Mapping[Key, Known]) -> None:

@@ -52,9 +52,9 @@ class Sentences:
         """How many sentences."""
         return len(self.document)
 
-    def length(self, one: int) -> int:
+    def length(self, number: int) -> int:
         """How many tokens a sentence has."""
-        return int(self.starts[one + 1] - self.starts[one])
+        return int(self.starts[number + 1] - self.starts[number])
 
     def followed(self) -> NDArray[np.int64]:
         """Which sentences have a next one in their document, [n]; none where there is no other document beside it."""
@@ -77,7 +77,7 @@ class Corpus:
 
 def sources(paths: Sequence[Path]) -> tuple[TextSource, ...]:
     """The files with their hashes; raises HarnessError for one that is missing or empty."""
-    found = []
+    facts = []
     for path in paths:
         digest, size = hashlib.sha256(), 0
         try:
@@ -89,8 +89,8 @@ def sources(paths: Sequence[Path]) -> tuple[TextSource, ...]:
             _unreadable(path, describe_os_error(error))
         if not size:
             _unreadable(path, "it is empty")
-        found.append(TextSource(str(path), digest.hexdigest()))
-    return tuple(found)
+        facts.append(TextSource(str(path), digest.hexdigest()))
+    return tuple(facts)
 
 
 def documents(path: Path, column: str | None = None) -> Documents:
@@ -173,12 +173,12 @@ def _of_rows(path: Path, column: str, suffix: str) -> Iterator[str]:
         header = [name.strip() for name in next(rows, [])]
         if column not in header:
             _no_table(path, f"the columns {', '.join(header)}", column)
-        place = header.index(column)
+        position = header.index(column)
         for number, row in enumerate(rows, 2):
             if any(row):
-                if len(row) <= place:
+                if len(row) <= position:
                     _no_table(path, f"row {number} has {count_noun(len(row), 'field')}", column)
-                yield row[place]
+                yield row[position]
     except csv.Error as error:
         _no_table(path, str(error), column)
 
@@ -232,7 +232,7 @@ def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causa
         for sentence in sentences():
             counts.update(shape[0].normalize_str(sentence))
         counts.pop(" ", None)
-        alphabet = sorted(sorted(counts, key=lambda one: (-counts[one], one))[: size // 4])
+        alphabet = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: size // 4])
         # The trainer numbers the continuations in the order of a hash map that is seeded at random, and breaks ties by
         # these numbers. Named beforehand they have the same in every run.
         continuations = [f"##{character}" for character in alphabet]
@@ -290,11 +290,11 @@ def encode(
             for sentence in document:
                 writer.add(sentence, number, whole if by_document else _is_held_out(sentence, held_out))
         writer.flush()
-        train, kept = (part.done() for part in writer.parts)
+        train, held_back = (part.done() for part in writer.parts)
     unknown, tokens = writer.unknown, writer.tokens
     if not len(train):
         raise HarnessError(
-            f"no sentences to train on: {len(kept)} are held out", fix="Give more --texts, or a smaller --held-out"
+            f"no sentences to train on: {len(held_back)} are held out", fix="Give more --texts, or a smaller --held-out"
         )
     if unknown > _MOST_UNKNOWN * tokens:
         raise HarnessError(
@@ -302,7 +302,7 @@ def encode(
             fix="Train one on the texts (--train-tokenizer WordPiece or BPE, a larger --vocab-size), or use "
             "another model with --from",
         )
-    return Corpus(train, kept, unknown / tokens)
+    return Corpus(train, held_back, unknown / tokens)
 
 
 def _is_held_out(text: str, share: float) -> bool:
@@ -345,7 +345,7 @@ class _TokenWriter:
         for row, (ids, (_, document, held_out)) in enumerate(zip(encoded["input_ids"], self._waiting, strict=True)):
             values, begins = np.array(ids, np.int32), np.ones(len(ids), np.bool_)
             if self._words and self._tokenizer.is_fast:
-                word = np.array([-1 if one is None else one for one in encoded.word_ids(row)])
+                word = np.array([-1 if word_number is None else word_number for word_number in encoded.word_ids(row)])
                 begins[1:] = word[1:] != word[:-1]
             elif self._words:
                 begins[1:] = ~np.isin(values[1:], self._continuing)

@@ -177,9 +177,9 @@ def spec_of(given: str) -> ModelSpec:
 def config_of(given: str) -> Any:
     """The configuration of a model to go on from; raises HarnessError for a folder without weights or configuration."""
     spec = spec_of(given)
-    place = Path(hub.location(spec))
+    folder = Path(hub.location(spec))
     if spec.folder is not None:
-        configured, weights = ((place / "config.json").is_file(), any((place / name).is_file() for name in _WEIGHTS))
+        configured, weights = ((folder / "config.json").is_file(), any((folder / name).is_file() for name in _WEIGHTS))
         if not (configured and weights):
             raise HarnessError(
                 f"{given} has no {'weights' if configured else 'config.json'}",
@@ -203,7 +203,7 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
 
     What is missing in the folder is drawn by the seed. Raises HarnessError for a model without such a head.
     """
-    config, place = config_of(given), hub.location(spec_of(given))
+    config, location = config_of(given), hub.location(spec_of(given))
     if pairs and config.model_type != "bert":
         raise HarnessError(
             "--next-sentence requires a model of the type 'bert'",
@@ -218,11 +218,11 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network, info = known.from_pretrained(place, **how)
+            network, info = known.from_pretrained(location, **how)
             loading.check(given, network, info)
             missing = tuple(sorted(info["missing_keys"]))
             if isinstance(network, BertForMaskedLM):  # it has no pooler; a trained one must not be lost
-                encoder, info = BertModel.from_pretrained(place, **how)
+                encoder, info = BertModel.from_pretrained(location, **how)
                 if not any("pooler" in name for name in info["missing_keys"]):
                     network.bert.pooler = encoder.pooler
     except HarnessError:
@@ -246,8 +246,8 @@ def load(given: str, *, causal: bool, pairs: bool, seed: int) -> tuple[Any, tupl
 def _looks_ahead(network: Any) -> bool:
     """Whether what a network says at a place depends on a token behind it: encoders too load as causal ones."""
     network.eval()
-    one, other = network(input_ids=torch.tensor([[1, 2], [1, 3]])).logits[:, 0]
-    return not torch.equal(one, other)
+    logits, other_logits = network(input_ids=torch.tensor([[1, 2], [1, 3]])).logits[:, 0]
+    return not torch.equal(logits, other_logits)
 
 
 def tokenizer_of(given: str) -> Any:
@@ -273,7 +273,7 @@ def frame_of(tokenizer: Any, causal: bool) -> Frame:
     if causal:
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         starts = (tokenizer.bos_token_id, tokenizer.cls_token_id, end)
-        start = next((one for one in starts if one is not None), None)
+        start = next((candidate for candidate in starts if candidate is not None), None)
         if end is None or start is None:
             raise HarnessError(
                 "the tokenizer has no token for the end of a text (eos_token or sep_token), which --objective "
@@ -287,9 +287,9 @@ def frame_of(tokenizer: Any, causal: bool) -> Frame:
             fix="Use --objective causal, or an encoder such as BERT",
         )
     probe = tokenizer("a", add_special_tokens=False)["input_ids"]
-    one, two = tokenizer("a")["input_ids"], tokenizer("a", "a")["input_ids"]
+    single, double = tokenizer("a")["input_ids"], tokenizer("a", "a")["input_ids"]
     count = len(probe)
-    at = next(place for place in range(len(one) + 1) if one[place : place + count] == probe)
-    before, after = one[:at], one[at + count :]
-    between = two[at + count : len(two) - len(after) - count]
+    at = next(position for position in range(len(single) + 1) if single[position : position + count] == probe)
+    before, after = single[:at], single[at + count :]
+    between = double[at + count : len(double) - len(after) - count]
     return Frame(tuple(before), tuple(between), tuple(after), padding)

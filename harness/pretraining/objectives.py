@@ -122,7 +122,7 @@ class Singles:
 
     def rows(self, which: Tensor, generator: torch.Generator) -> TokenRows:
         """Some of them; nothing is drawn."""
-        return _joined(self.sentences, [((one, None),) for one in which.tolist()], self.frame)
+        return _joined(self.sentences, [((number, None),) for number in which.tolist()], self.frame)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,11 +148,11 @@ class Pairs:
         random_next = torch.rand(len(which), generator=generator) < 0.5
         room = self.longest - len(self.frame.before + self.frame.between + self.frame.after)
         pairs = []
-        for place, drawn in zip(which.tolist(), random_next.tolist(), strict=True):
-            first = int(self.followed[place])
+        for number, drawn in zip(which.tolist(), random_next.tolist(), strict=True):
+            first = int(self.followed[number])
             second = self._elsewhere(first, generator) if drawn else first + 1
-            kept = _cut(self.sentences.length(first), self.sentences.length(second), room)
-            pairs.append(((first, kept[0]), (second, kept[1])))
+            lengths = _cut(self.sentences.length(first), self.sentences.length(second), room)
+            pairs.append(((first, lengths[0]), (second, lengths[1])))
         return replace(_joined(self.sentences, pairs, self.frame), random_next=random_next.long())
 
     def _elsewhere(self, first: int, generator: torch.Generator) -> int:
@@ -163,12 +163,14 @@ class Pairs:
         return drawn if drawn < start else drawn + (end - start)
 
 
-def _cut(one: int, two: int, room: int) -> tuple[int, int]:
+def _cut(first: int, second: int, room: int) -> tuple[int, int]:
     """How many tokens of two texts are kept where the longer one is shortened until both fit."""
-    if one + two <= room:
-        return one, two
+    if first + second <= room:
+        return first, second
     half = room // 2
-    return (one, room - one) if one <= half else (room - two, two) if two <= half else (room - half, half)
+    return (
+        (first, room - first) if first <= half else (room - second, second) if second <= half else (room - half, half)
+    )
 
 
 def _joined(sentences: Sentences, rows: Sequence[Sequence[tuple[int, int | None]]], frame: Frame) -> TokenRows:
@@ -176,10 +178,10 @@ def _joined(sentences: Sentences, rows: Sequence[Sequence[tuple[int, int | None]
     columns: list[tuple[Tensor, ...]] = []  # tokens, own, begins, segments
     for row in rows:
         parts = [_special(frame.before, 0)]
-        for segment, (one, kept) in enumerate(row):
+        for segment, (sentence, length) in enumerate(row):
             at = slice(
-                int(sentences.starts[one]),
-                int(sentences.starts[one + 1] if kept is None else sentences.starts[one] + kept),
+                int(sentences.starts[sentence]),
+                int(sentences.starts[sentence + 1] if length is None else sentences.starts[sentence] + length),
             )
             ids = np.asarray(sentences.tokens[at], np.int64)
             yes = np.ones(len(ids), np.bool_)
@@ -278,10 +280,10 @@ def _predict(network: Any, rows: TokenRows, inputs: Tensor, at: Tensor) -> tuple
         given["token_type_ids"] = rows.segments.to(device)
     at = at.to(device)
     if network.config.model_type == "bert":
-        found = network.bert(**given)
-        logits = network.cls.predictions(found.last_hidden_state[at])  # the other places' logits are needed by nobody
-        asked = rows.random_next is not None
-        return logits, network.cls.seq_relationship(found.pooler_output) if asked else logits.new_empty(0)
+        output = network.bert(**given)
+        logits = network.cls.predictions(output.last_hidden_state[at])  # the other places' logits are needed by nobody
+        predicts_next = rows.random_next is not None
+        return logits, network.cls.seq_relationship(output.pooler_output) if predicts_next else logits.new_empty(0)
     logits = network(**given).logits[at]
     return logits, logits.new_empty(0)
 
@@ -297,7 +299,7 @@ def score(
     count = min(most, source.count)
     generator = torch.Generator().manual_seed(0)
     total, right, predicted, next_total, told_apart = 0.0, 0, 0, 0.0, 0
-    training, asked = network.training, False
+    training, predicts_next = network.training, False
     network.eval()
     for start in range(0, count, batch_size):
         rows = source.rows(torch.arange(start, min(start + batch_size, count)), generator)
@@ -308,14 +310,14 @@ def score(
         right += int((logits.argmax(-1) == wanted).sum())
         predicted += len(wanted)
         if rows.random_next is not None:
-            asked = True
+            predicts_next = True
             drawn = rows.random_next.to(logits.device)
             next_total += float(F.cross_entropy(next_logits, drawn, reduction="sum"))
             told_apart += int((next_logits.argmax(-1) == drawn).sum())
     network.train(training)
     if not predicted:
         return None
-    told = (told_apart / count, next_total / count) if asked else (None, None)
+    told = (told_apart / count, next_total / count) if predicts_next else (None, None)
     return LanguageScore(total / predicted, right / predicted, *told)
 
 
@@ -325,35 +327,35 @@ def examples(
 ) -> tuple[MaskedExample, ...]:
     """What the model puts into the first held-out texts: the likeliest words at a mask, or two continuations."""
     generator = torch.Generator().manual_seed(0)
-    found: list[MaskedExample] = []
+    masked_examples: list[MaskedExample] = []
     training = network.training
     network.eval()
-    for one in range(texts.count):
-        rows = texts.rows(torch.tensor([one]), generator)
+    for number in range(texts.count):
+        rows = texts.rows(torch.tensor([number]), generator)
         (places,) = rows.own[0].nonzero(as_tuple=True)
-        if len(places) >= 3 and len(found) < count:
+        if len(places) >= 3 and len(masked_examples) < count:
             make = _filled if isinstance(objective, Masked) else _continued
-            found.append(make(network, tokenizer, rows, places, objective, generator))
+            masked_examples.append(make(network, tokenizer, rows, places, objective, generator))
     network.train(training)
-    return tuple(found)
+    return tuple(masked_examples)
 
 
 def _filled(
     network: Any, tokenizer: Any, rows: TokenRows, places: Tensor, objective: Objective, generator: torch.Generator
 ) -> MaskedExample:
     assert isinstance(objective, Masked)
-    place = int(places[torch.randint(0, len(places), (1,), generator=generator)])
+    position = int(places[torch.randint(0, len(places), (1,), generator=generator)])
     inputs = rows.tokens.clone()
-    inputs[0, place] = objective.mask
+    inputs[0, position] = objective.mask
     at = torch.zeros_like(inputs, dtype=torch.bool)
-    at[0, place] = True
+    at[0, position] = True
     likely = (
         _predict(network, rows, inputs, at)[0][0].float().softmax(-1).topk(min(LIKELIEST, network.config.vocab_size))
     )
     words = [_word(tokenizer, token) for token in likely.indices.tolist()]
     shown = tokenizer.decode(inputs[0, places].tolist())
     return MaskedExample(
-        shown, _word(tokenizer, int(rows.tokens[0, place])), tuple(zip(words, likely.values.tolist(), strict=True))
+        shown, _word(tokenizer, int(rows.tokens[0, position])), tuple(zip(words, likely.values.tolist(), strict=True))
     )
 
 

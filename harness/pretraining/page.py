@@ -72,10 +72,10 @@ def page(made: Made) -> str:
         parts.append(f"The folder had no {', '.join(f'`{name}`' for name in facts.drawn)}: drawn afresh by the seed.")
     if made.examples:
         heads = ("the text begins", "went on", "sampled") if causal else ("held-out text", "stood there", "likeliest")
-        parts += ["## On held-out texts", _table(heads, [_example(one) for one in made.examples])]
+        parts += ["## On held-out texts", _table(heads, [_example(example) for example in made.examples])]
     parts += ["## What it was made of", _read(settings, facts)]
     if facts.sources:
-        parts.append(_table(("file", "SHA-256"), [(one.path, one.sha256) for one in facts.sources]))
+        parts.append(_table(("file", "SHA-256"), [(source.path, source.sha256) for source in facts.sources]))
     shown = [(option(name), _value(value)) for name, value in settings if value is not None and name != "texts"]
     parts += [
         _table(("setting", "value"), shown),
@@ -88,8 +88,8 @@ def _objective(settings: Settings) -> str:
     if settings.objective == "causal":
         return "causal language modelling"
     whole = ", whole words" if settings.whole_words else ""
-    said = f"masked language modelling ({'20' if settings.rebuilds else '15'} % of the tokens{whole})"
-    return f"{said} and next-sentence prediction" if settings.next_sentence else said
+    sentence = f"masked language modelling ({'20' if settings.rebuilds else '15'} % of the tokens{whole})"
+    return f"{sentence} and next-sentence prediction" if settings.next_sentence else sentence
 
 
 def _scored(made: Made) -> list[str]:
@@ -98,21 +98,21 @@ def _scored(made: Made) -> list[str]:
         return ["No text was held out, so that nothing is known of how well it predicts new ones."]
     token = "a token" if made.settings.objective == "causal" else "a masked token"
     (_, before), (_, after) = made.held_out[0], made.held_out[-1]
-    said = (
+    sentence = (
         f"On held-out texts: loss **{after.loss:.3f}** nats {token} (perplexity {after.perplexity:,.2f}; before "
         f"training {before.loss:.3f}, {before.perplexity:,.2f}), {after.accuracy:.1%} predicted rightly (before "
         f"{before.accuracy:.1%})"
     )
     if after.next_accuracy is not None and before.next_accuracy is not None:
-        said += (
+        sentence += (
             f", {after.next_accuracy:.1%} of the pairs told apart (before {before.next_accuracy:.1%}; half are true)"
         )
-    return [f"{said}."]
+    return [f"{sentence}."]
 
 
-def _example(one: MaskedExample) -> tuple[str, str, str]:
-    found = (text if share is None else f"{text} ({_share(share)})" for text, share in one.found)
-    return one.shown, one.stood, " / ".join(found)
+def _example(example: MaskedExample) -> tuple[str, str, str]:
+    guesses = (text if share is None else f"{text} ({_share(share)})" for text, share in example.found)
+    return example.shown, example.stood, " / ".join(guesses)
 
 
 def _share(share: float) -> str:

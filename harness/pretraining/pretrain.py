@@ -126,8 +126,8 @@ def _embedded(settings: Settings) -> _Job:
     tokenizer = networks.build_tokenizer()
     network = networks.build_bert(networks.embedded_config(), _init_rng(settings))
     padding, specials = VOCABULARY.index("[PAD]"), len(SPECIAL_TOKENS)
-    pairs, kept = pretraining_pairs(settings.pairs), [pair for pair in dataset("validation") if pair.entailed]
-    train, held_out = (TokenTable(networks.encode(part, tokenizer), specials, padding) for part in (pairs, kept))
+    pairs, entailed = pretraining_pairs(settings.pairs), [pair for pair in dataset("validation") if pair.entailed]
+    train, held_out = (TokenTable(networks.encode(part, tokenizer), specials, padding) for part in (pairs, entailed))
     words = torch.arange(specials, len(VOCABULARY))
     masked = Masked(VOCABULARY.index("[MASK]"), words, EMBEDDED_MASKED_SHARE)
     facts = page.Facts((), train.count, held_out.count, int((train.tokens != padding).sum()), None, ())
@@ -159,27 +159,27 @@ def _own(settings: Settings, scratch: Path) -> _Job:
         raise PretrainError(
             f"--max-length must be >= {around + 2}, to leave room beside the special tokens", got=longest
         )
-    found = corpus.encode(
+    encoded = corpus.encode(
         texts, tokenizer, room=longest - around, held_out=settings.share, by_document=settings.next_sentence,
         words=settings.whole_words, scratch=scratch,
     )  # fmt: skip
-    one_by_one = Singles(found.held_out, frame)
-    sides: tuple[SentenceSource, SentenceSource] = (Singles(found.train, frame), one_by_one)
+    one_by_one = Singles(encoded.held_out, frame)
+    sides: tuple[SentenceSource, SentenceSource] = (Singles(encoded.train, frame), one_by_one)
     if settings.next_sentence:
-        if not len(found.train.followed()):
+        if not len(encoded.train.followed()):
             raise PretrainError(
                 "--next-sentence requires two documents or more, each of several sentences, with blank lines "
                 "between them",
-                got=f"{count_noun(len(found.train), 'sentence')} in "
-                f"{count_noun(len(set(found.train.document.tolist())), 'document')}",
+                got=f"{count_noun(len(encoded.train), 'sentence')} in "
+                f"{count_noun(len(set(encoded.train.document.tolist())), 'document')}",
                 fix="Leave --next-sentence out",
             )
-        train, held_out = (Pairs(part, part.followed(), frame, longest) for part in (found.train, found.held_out))
+        train, held_out = (Pairs(part, part.followed(), frame, longest) for part in (encoded.train, encoded.held_out))
         sides = (train, held_out)
     words = torch.tensor(sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids)))
     masked = Masked(tokenizer.mask_token_id, words, whole_words=settings.whole_words)
     facts = page.Facts(
-        sources, len(found.train), len(found.held_out), int(found.train.starts[-1]), found.unknown, drawn
+        sources, len(encoded.train), len(encoded.held_out), int(encoded.train.starts[-1]), encoded.unknown, drawn
     )
     return _Job(network, tokenizer, Causal() if causal else masked, *sides, one_by_one, facts, _device())
 
@@ -197,7 +197,7 @@ def _texts(settings: Settings) -> Callable[[], corpus.Documents]:
     if not settings.texts:
         pairs = pretraining_pairs(settings.pairs)
         return lambda: ((pair.premise, pair.hypothesis) for pair in pairs)
-    return lambda: (one for path in settings.texts for one in corpus.documents(path, settings.column))
+    return lambda: (document for path in settings.texts for document in corpus.documents(path, settings.column))
 
 
 def _longest(settings: Settings) -> int:
@@ -284,11 +284,11 @@ def _train(
 
 def _look(job: _Job, settings: Settings, step: int, scores: list[tuple[int, LanguageScore]]) -> None:
     """Score the network on the held-out texts, where there are any."""
-    found = objectives.score(
+    score = objectives.score(
         job.network, job.held_out, job.objective, most=MOST_HELD_OUT, batch_size=settings.batch_size
     )
-    if found is not None:
-        scores.append((step, found))
+    if score is not None:
+        scores.append((step, score))
 
 
 def schedule(step: int, steps: int, warmup_steps: int) -> float:
@@ -347,19 +347,19 @@ def _refuse_to_overwrite(out: Path, overwrite: bool) -> None:
 
 def _provenance(settings: Settings, made_of: _MadeOf, result: PretrainResult) -> dict[str, object]:
     """What pretraining.json says: how the folder was made."""
-    said: dict[str, object] = {"schema_version": SCHEMA_VERSION, "made_by": "harness pretrain"}
+    facts: dict[str, object] = {"schema_version": SCHEMA_VERSION, "made_by": "harness pretrain"}
     if settings.objective == "masked" and settings.start is None and not settings.next_sentence:
-        said["pooler"] = "drawn from N(0, 0.02) by the seed and not trained: masked language modelling does not use it"
-        said["segments"] = (
+        facts["pooler"] = "drawn from N(0, 0.02) by the seed and not trained: masked language modelling does not use it"
+        facts["segments"] = (
             "all texts were seen with token_type_ids of zero; the second segment's embedding is not trained"
         )
     fields: tuple[str, ...] = ("steps", "batch_size", "lr", "beta2", "warmup_steps", "pairs", "seed", "threads")
     given = settings.model_dump(mode="json")
     if not settings.rebuilds:
         fields = tuple(name for name in Settings.model_fields if name != "pairs" or not settings.texts)
-        said["made_of"] = dict(made_of)
-    said |= {name: given[name] for name in fields}
-    return said | {
+        facts["made_of"] = dict(made_of)
+    facts |= {name: given[name] for name in fields}
+    return facts | {
         "final_loss": _known(result.final_loss),
         "scores": [
             {"step": step, **{name: _known(value) for name, value in asdict(score).items()}}

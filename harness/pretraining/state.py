@@ -93,7 +93,9 @@ class State:
             "masks": run.masks.get_state(),
             "dropout": torch.random.get_rng_state(),
             "losses": torch.from_numpy(run.losses[:step].copy()),
-            "scores": torch.tensor([_numbers(at, one) for at, one in run.scores], dtype=torch.float64).reshape(-1, 5),
+            "scores": torch.tensor([_numbers(at, score) for at, score in run.scores], dtype=torch.float64).reshape(
+                -1, 5
+            ),
         }
         if run.network.device.type == "cuda":
             state["dropout.cuda"] = torch.cuda.get_rng_state()
@@ -197,7 +199,7 @@ def held(folder: Path, out: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if folder.is_dir() and not any(one != path for one in folder.iterdir()):
+            if folder.is_dir() and not any(entry != path for entry in folder.iterdir()):
                 path.unlink()
                 folder.rmdir()
 

@@ -32,8 +32,8 @@ def packed(curves: Mapping[int, RunCurves], rows: int) -> bytes:
         series = [getattr(curves[row], name) if row in curves else None for row in range(rows)]
         lengths = [0 if points is None else len(points[0]) for points in series]
         arrays[f"{name}_ends"] = np.cumsum(lengths, dtype=np.int64)
-        for place, part in enumerate(("steps", "values")):
-            held = [np.asarray(points[place], dtype=np.float64) for points in series if points is not None]
+        for axis, part in enumerate(("steps", "values")):
+            held = [np.asarray(points[axis], dtype=np.float64) for points in series if points is not None]
             arrays[f"{name}_{part}"] = np.concatenate(held) if held else np.zeros(0)
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
@@ -87,5 +87,5 @@ def _by_step(steps: np.ndarray, losses: np.ndarray) -> np.ndarray:
     last = int(steps.max())
     if not 1 <= last <= _MOST_STEPS:
         return np.zeros(0, np.float32)
-    place = np.searchsorted(steps, np.arange(1, last + 1), side="left")
-    return losses[np.minimum(place, len(losses) - 1)].astype(np.float32)
+    position = np.searchsorted(steps, np.arange(1, last + 1), side="left")
+    return losses[np.minimum(position, len(losses) - 1)].astype(np.float32)

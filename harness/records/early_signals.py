@@ -32,10 +32,10 @@ def signals(train_loss: Floats, steps: int, evaluations: Floats, recording: Reco
     updates that change something, where there are any); the entropy, in nats, is that of the classes predicted at the
     last evaluation. A loss that is not finite is infinite, which is above all others.
     """
-    found = np.full((len(SHARES), len(SIGNALS)), np.nan)
+    table = np.full((len(SHARES), len(SIGNALS)), np.nan)
     known = signals_since(0, train_loss, steps, evaluations, recording)
-    found[: len(known)] = known
-    return found
+    table[: len(known)] = known
+    return table
 
 
 def reached(done: int, steps: int) -> int:
@@ -54,24 +54,24 @@ def signals_since(
     """As `signals`, of the shares from number `first` on that are reached, [t - first, K]."""
     window = max(5, steps // _WINDOW)
     updates = _updates(steps)[first : reached(len(train_loss), steps)].astype(int)
-    found = np.full((len(updates), len(SIGNALS)), np.nan)
+    table = np.full((len(updates), len(SIGNALS)), np.nan)
     loss = np.where(np.isfinite(train_loss), train_loss, np.inf).astype(np.float64)
     gradient, ratio = _recorded(recording)
     for row, done in enumerate(updates):
-        found[row, 0] = loss[max(0, done - window) : done].mean()
-        found[row, 1] = _slope(loss[max(0, done - 2 * window) : done]) if done >= window else np.nan
+        table[row, 0] = loss[max(0, done - window) : done].mean()
+        table[row, 1] = _slope(loss[max(0, done - 2 * window) : done]) if done >= window else np.nan
         if recording is None:
             continue
-        here = (recording.update <= done) & (recording.update > done - window)
-        if here.any():
-            found[row, 2] = np.median(gradient[here])
+        in_window = (recording.update <= done) & (recording.update > done - window)
+        if in_window.any():
+            table[row, 2] = np.median(gradient[in_window])
             # The first update of a warm-up has no rate; of two, the median would lie between nothing and something.
-            moved = here & (recording.update_norm != 0)
-            found[row, 3] = np.median(ratio[moved if moved.any() else here])
+            moved = in_window & (recording.update_norm != 0)
+            table[row, 3] = np.median(ratio[moved if moved.any() else in_window])
         seen = int(np.searchsorted(evaluations, done, side="right"))
         if 0 < seen <= len(recording.predicted):
-            found[row, 4] = _entropy(recording.predicted[seen - 1])
-    return found
+            table[row, 4] = _entropy(recording.predicted[seen - 1])
+    return table
 
 
 def _slope(loss: Floats) -> float:

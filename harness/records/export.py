@@ -147,10 +147,10 @@ def export(
         )
     folder = (out or store.folder / to).resolve()
     count, total = {"written": 0, "replaced": 0, "left": 0}, len(expand(sweep))
-    place = uri or (_database(folder) if to == "mlflow" else str(folder))
-    with _said(to, place):
+    target_place = uri or (_database(folder) if to == "mlflow" else str(folder))
+    with _said(to, target_place):
         if to == "mlflow":
-            target: _MLflow | _TensorBoard | _WandB = _MLflow(place, None if uri else folder, sweep.folder_name)
+            target: _MLflow | _TensorBoard | _WandB = _MLflow(target_place, None if uri else folder, sweep.folder_name)
         else:
             target = _TensorBoard(folder) if to == "tensorboard" else _WandB(folder, sweep.folder_name)
         for number, run in enumerate(runs(sweep, store), 1):
@@ -160,7 +160,7 @@ def export(
                 target.write(run)
             if progress is not None:
                 progress(number, total)
-    return Exported(**count, place=place, look=target.look, needs=target.needs)
+    return Exported(**count, place=target_place, look=target.look, needs=target.needs)
 
 
 def _database(folder: Path) -> str:
@@ -237,8 +237,8 @@ class _MLflow:
 
     def known(self, run: ExportedRun) -> str | None:
         """The hash of the run that is there; an empty one of a run that was cut."""
-        found = self.there.get(run.id)
-        return None if not found else found[0][1] if len(found) == 1 else ""
+        known_run = self.there.get(run.id)
+        return None if not known_run else known_run[0][1] if len(known_run) == 1 else ""
 
     def write(self, run: ExportedRun) -> None:
         """Write a run, and delete those of the trial that were there."""
@@ -287,23 +287,23 @@ class _Folders(ABC):
 
     def known(self, run: ExportedRun) -> str | None:
         """The hash of the run that is there; an empty one of a run that was cut."""
-        found = self.places(run)
-        if len(found) != 1:
-            return "" if found else None
+        folders = self.places(run)
+        if len(folders) != 1:
+            return "" if folders else None
         try:
-            return str(json.loads((found[0] / _MARK).read_bytes())["sha256"])
+            return str(json.loads((folders[0] / _MARK).read_bytes())["sha256"])
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def clear(self, run: ExportedRun) -> None:
         """Remove what there is of a run."""
-        for place in self.places(run):
-            shutil.rmtree(place)
+        for folder in self.places(run):
+            shutil.rmtree(folder)
 
     @staticmethod
-    def mark(place: Path, run: ExportedRun) -> None:
+    def mark(folder: Path, run: ExportedRun) -> None:
         """Say what a run was made of."""
-        (place / _MARK).write_text(json.dumps({"trial": run.id, "sha256": run.sha256}) + "\n", encoding="utf-8")
+        (folder / _MARK).write_text(json.dumps({"trial": run.id, "sha256": run.sha256}) + "\n", encoding="utf-8")
 
 
 class _TensorBoard(_Folders):
@@ -318,8 +318,8 @@ class _TensorBoard(_Folders):
 
     def places(self, run: ExportedRun) -> list[Path]:
         """Named by the trial."""
-        place = self.folder / run.id
-        return [place] if place.is_dir() else []
+        folder = self.folder / run.id
+        return [folder] if folder.is_dir() else []
 
     def write(self, run: ExportedRun) -> None:
         """Write a run anew."""

@@ -28,11 +28,11 @@ def _written(value: float) -> Written:
 
 def read(lane: Sequence[Sequence[Written]]) -> Floats:
     """The signals [T, K] of a lane as `written`; all NaN where they are not of this shape."""
-    found = np.full((len(SHARES), len(SIGNALS)), np.nan)
+    table = np.full((len(SHARES), len(SIGNALS)), np.nan)
     if len(lane) <= len(SHARES) and all(len(row) == len(SIGNALS) for row in lane):
-        for place, row in enumerate(lane):
-            found[place] = [np.nan if value is None else float(value) for value in row]
-    return found
+        for column, row in enumerate(lane):
+            table[column] = [np.nan if value is None else float(value) for value in row]
+    return table
 
 
 # ------------------------------------------------------------------------------------------- what the driver says

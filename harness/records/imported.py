@@ -35,37 +35,37 @@ def is_imported(folder: Path) -> bool:
     return (folder / "imported.json").is_file()
 
 
-def _hold(found: pd.DataFrame, imported: Imported) -> None:
+def _hold(runs: pd.DataFrame, imported: Imported) -> None:
     """Raise ValueError for a table that `save_imported` would not have written."""
     if any(tuple(name for name, _ in axes) != imported.axes for axes in imported.cells):
         raise ValueError("cells of other axes")
-    cell = pd.to_numeric(found["cell"]) if "cell" in found else pd.Series(dtype=float)
+    cell = pd.to_numeric(runs["cell"]) if "cell" in runs else pd.Series(dtype=float)
     if not len(cell) or not cell.isin(range(len(imported.cells))).all():
         raise ValueError("runs of no cell")
-    for name in set(found) & set(columns()) - TEXTS - {*Environment.model_fields} - {*_HASHES, "seed"}:  # may be text
-        pd.to_numeric(found[name])
+    for name in set(runs) & set(columns()) - TEXTS - {*Environment.model_fields} - {*_HASHES, "seed"}:  # may be text
+        pd.to_numeric(runs[name])
 
 
 def of_import(folder: Path) -> Study:
     """The study of imported runs; raises HarnessError where the folder can't be read."""
     try:
         imported = Imported.model_validate_json((folder / "imported.json").read_bytes())
-        found = pd.read_csv(
+        table = pd.read_csv(
             folder / "runs.csv", dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=False, na_values=[""]
         )
-        _hold(found, imported)
-        curves = load_curves(folder, len(found))
+        _hold(table, imported)
+        curves = load_curves(folder, len(table))
     except (OSError, ValueError, ValidationError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else "not as `harness import` wrote it"
         raise HarnessError(
             f"cannot read the imported runs in {folder}: {reason}", fix="Import the files again"
         ) from None
-    runs = found.reindex(columns=list(columns()))
+    runs = table.reindex(columns=list(columns()))
     for name in columns():
         runs[name] = runs[name].astype(object).where(runs[name].notna(), None) if name in TEXTS else runs[name]
     cells = tuple(StudyCell(axes) for axes in imported.cells)
-    for place, axis in enumerate(imported.axes):
-        runs[axis] = pd.Series([cells[index].axes[place][1] for index in runs["cell"]], dtype=object)
+    for number, axis in enumerate(imported.axes):
+        runs[axis] = pd.Series([cells[index].axes[number][1] for index in runs["cell"]], dtype=object)
     return Study(
         name=imported.name,
         title=imported.name,

@@ -179,14 +179,14 @@ class Store:
 
         Records share what they have in common with the plan and with each other, which halves their memory.
         """
-        found: dict[str, Record] = {}
+        records: dict[str, Record] = {}
         environments: dict[Environment | None, Environment | None] = {}
         for trial, record in self.each(expand(sweep)):
             if record is not None:
-                place = environments.setdefault(record.environment, record.environment)
+                environment = environments.setdefault(record.environment, record.environment)
                 planned = trial if record.trial == trial else record.trial
-                found[trial.id] = record.model_copy(update={"environment": place, "trial": planned})
-        return found
+                records[trial.id] = record.model_copy(update={"environment": environment, "trial": planned})
+        return records
 
     def unreadable(self, sweep: Sweep, among: Iterable[str] | None = None) -> tuple[Path, ...]:
         """Record files of planned trials that are cut short, empty or of another schema: they count as missing.
@@ -194,16 +194,18 @@ class Store:
         `among` are the ids to look at, where it is known already that the others can be read.
         """
         ids = (trial.id for trial in expand(sweep)) if among is None else among
-        return tuple(self.path(one) for one in ids if self.path(one).exists() and self.load(one) is None)
+        return tuple(
+            self.path(trial_id) for trial_id in ids if self.path(trial_id).exists() and self.load(trial_id) is None
+        )
 
     def tidy(self, sweep: Sweep) -> dict[str, Record]:
         """Rename what can't be read to `<id>.unreadable`, remove what killed writers left; the records there are."""
-        found = self.records(sweep)
-        for path in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in found]):
+        records = self.records(sweep)
+        for path in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in records]):
             path.rename(path.with_suffix(".unreadable"))
         for path in self.trials.glob(".*.tmp"):
             path.unlink(missing_ok=True)
-        return found
+        return records
 
     def arrays_sha256(self, trial_id: str) -> str | None:
         """The hash of a trial's arrays as they lie there now, None where there are none."""
@@ -228,15 +230,15 @@ class Store:
 
     def curves(self, trial_id: str) -> Curves | None:
         """The arrays of a trial but for its recording, None where they are not kept."""
-        (found,) = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""))
-        return None if found is None else Curves(**found)
+        (curves,) = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""))
+        return None if curves is None else Curves(**curves)
 
     def arrays(self, trial_id: str) -> Curves | None:
         """The arrays of a trial with its recording, where there is one; None where the former are not kept."""
-        found, recorded = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""), (Recording, RECORDED))
-        if found is None:
+        curves, recorded = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""), (Recording, RECORDED))
+        if curves is None:
             return None
-        return Curves(**found, recording=None if recorded is None else Recording(**recorded))
+        return Curves(**curves, recording=None if recorded is None else Recording(**recorded))
 
     def save_surface(self, surface: Surface) -> None:
         """Keep a loss surface, in place of the one before."""
@@ -247,12 +249,12 @@ class Store:
 
     def surface(self) -> Surface | None:
         """The loss surface that was computed last, None where none was."""
-        (found,) = _read(f"{self.folder}/surface.npz", (Surface, ""))
-        return None if found is None else Surface(**found)
+        (surface,) = _read(f"{self.folder}/surface.npz", (Surface, ""))
+        return None if surface is None else Surface(**surface)
 
-    def save_baselines(self, found: tuple[Baseline, ...]) -> None:
+    def save_baselines(self, baselines: tuple[Baseline, ...]) -> None:
         """Keep what the cells are compared with, in place of what was kept before."""
-        write(self.folder / "baselines.json", _BASELINES.dump_json(found) + b"\n")
+        write(self.folder / "baselines.json", _BASELINES.dump_json(baselines) + b"\n")
 
     def baselines(self) -> tuple[Baseline, ...]:
         """What the cells are compared with; none where none was trained, or the file can't be read."""
@@ -343,9 +345,9 @@ def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> 
         of_seeds = (getattr(trial.seeds, name) for name in SEED_FIELDS)
         state = (record.status, record.attempts, record.error) if record else ("missing", 0, None)
         measured, environment = (record.measured, record.environment) if record else (None, None)
-        found = (_in_a_table(getattr(measured, name)) for name in measures) if measured else no_measures
-        place = (getattr(environment, name) for name in places) if environment else no_place
-        rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *found, *place))
+        measures_of = (_in_a_table(getattr(measured, name)) for name in measures) if measured else no_measures
+        environment_of = (getattr(environment, name) for name in places) if environment else no_place
+        rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *measures_of, *environment_of))
     table = pd.DataFrame(rows, columns=[*names, *measures, *places])
     texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
     texts |= {"augmentation_sha256", "tokens_sha256", "tokenizer_sha256", "step_mode", "step_mode_reason"}

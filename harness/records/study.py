@@ -89,18 +89,18 @@ class Study:
 
     def read_once(self, most_bytes: int = 2**28) -> Study:
         """The same study, which keeps the arrays that it reads, up to so many bytes, for whoever asks next."""
-        kept: dict[int, Curves | None] = {}
+        cache: dict[int, Curves | None] = {}
         size = 0
 
         def load(row: int) -> Curves | None:
             nonlocal size
-            if row in kept:
-                return kept[row]
-            found = self.load(row)
+            if row in cache:
+                return cache[row]
+            curves = self.load(row)
             if size < most_bytes:
-                kept[row] = found
-                size += 0 if found is None else sum(array.nbytes for array in found.arrays.values())
-            return found
+                cache[row] = curves
+                size += 0 if curves is None else sum(array.nbytes for array in curves.arrays.values())
+            return curves
 
         return replace(self, load=load)
 
@@ -136,7 +136,9 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         stand_in=sweep.stand_in,
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
-        baselines=tuple(one for one in store.baselines() if one.name in sweep.baselines) if sweep.baselines else (),
+        baselines=tuple(baseline for baseline in store.baselines() if baseline.name in sweep.baselines)
+        if sweep.baselines
+        else (),
         surface=store.surface(),
         load=lambda row: store.arrays(trials[row]),
     )
@@ -147,8 +149,8 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
 
 def columns() -> tuple[str, ...]:
     """The columns of `Study.runs` but for the axes, in order."""
-    place = ("trial", "cell", "seed", "init_seed", "order_seed", "dropout_seed", "status", "attempts", "error")
-    return (*place, *Measured.model_fields, *Environment.model_fields, "command")
+    identity = ("trial", "cell", "seed", "init_seed", "order_seed", "dropout_seed", "status", "attempts", "error")
+    return (*identity, *Measured.model_fields, *Environment.model_fields, "command")
 
 
 TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
@@ -175,7 +177,7 @@ def _shared_axes(first: Study, second: Study) -> list[str]:
         for axis in study.axes:
             if axis == "recipe" and "recipe" not in other.axes and study.sweeps:
                 recipes = [cell.recipe for cell in study.sweeps[0].cells]
-                axes += [name for name in Recipe.model_fields if len({getattr(one, name) for one in recipes}) > 1]
+                axes += [name for name in Recipe.model_fields if len({getattr(recipe, name) for recipe in recipes}) > 1]
             else:
                 axes.append(axis)
     return list(dict.fromkeys(axes))
@@ -207,7 +209,7 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         runs = study.runs.copy()
         runs["cell"] += len(cells)
         places = (tuple((axis, _value(study, index, axis)) for axis in axes) for index in range(len(study.cells)))
-        cells += [StudyCell(((SOURCE, label), *place)) for place in places]
+        cells += [StudyCell(((SOURCE, label), *axes_of_cell)) for axes_of_cell in places]
         tables.append(runs)
     runs = pd.concat([table.astype(object) for table in tables], ignore_index=True)
     for name in runs.columns:
@@ -231,6 +233,6 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         unreadable=first.unreadable + second.unreadable,
         sweeps=first.sweeps + second.sweeps,
         imports=first.imports + second.imports,
-        baselines=first.baselines + tuple(one for one in second.baselines if one not in first.baselines),
+        baselines=first.baselines + tuple(baseline for baseline in second.baselines if baseline not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
     )

@@ -70,7 +70,8 @@ def one_recipe(sweep: Sweep, trials: Sequence[Trial], epochs: int) -> Recipe:
         return next(iter(alike))
     axes = [axis for axis in sweep.axes if axis not in ("lr", "epochs")]
     left = [
-        ", ".join(f"{axis}={show(dict(sweep.cells[one.cell].axes)[axis])}" for axis in axes) for one in alike.values()
+        ", ".join(f"{axis}={show(dict(sweep.cells[of_recipe.cell].axes)[axis])}" for axis in axes)
+        for of_recipe in alike.values()
     ]
     raise HarnessError(
         f"a range test needs one recipe: {len(alike)} differ in {', '.join(axes)}"
@@ -112,7 +113,7 @@ def find(
     from harness.training import probes
 
     device = "cuda" if machine.detect_hardware().gpus else "cpu"
-    pack = [Trial(recipe=recipe, seeds=one, cell=0) for one in sweep.seeds[:seeds]]
+    pack = [Trial(recipe=recipe, seeds=seeds_of_lane, cell=0) for seeds_of_lane in sweep.seeds[:seeds]]
     size = lanes_memory.pack_size(recipe, device, None)
     curves: list[Curve] = []
     for start in range(0, len(pack), size):
@@ -123,9 +124,11 @@ def find(
                 progress(start * steps + step * lanes, len(pack) * steps)
 
         rates, losses = probes.lr_range(part, low, high, device=device, threads=threads, progress=follow)
-        curves += [curve(one.seeds.seed, rates, losses[:, lane]) for lane, one in enumerate(part)]
+        curves += [curve(trial.seeds.seed, rates, losses[:, lane]) for lane, trial in enumerate(part)]
     tested = rates_tested(sweep, store, trials)
-    suggestions = [rate for one in curves for rate in (one.steepest, one.tenth) if rate is not None]
+    suggestions = [
+        rate for seed_curve in curves for rate in (seed_curve.steepest, seed_curve.tenth) if rate is not None
+    ]
     return RangeTest(recipe, tuple(curves), failing_near(tested, suggestions), tested)
 
 
@@ -159,9 +162,9 @@ def rates_tested(sweep: Sweep, store: Store, trials: Sequence[Trial]) -> tuple[E
     counts: dict[float, list[int]] = {}
     for trial, record in store.each(trials):
         if record is not None and record.measured is not None:
-            here = counts.setdefault(trial.recipe.lr, [0, 0])
-            here[0] += record.measured.outcome == "failed"
-            here[1] += 1
+            counted = counts.setdefault(trial.recipe.lr, [0, 0])
+            counted[0] += record.measured.outcome == "failed"
+            counted[1] += 1
     return tuple(Evidence(lr, *counts[lr]) for lr in sorted(counts))
 
 
@@ -170,73 +173,74 @@ def failing_near(tested: Sequence[Evidence], suggestions: Sequence[float]) -> tu
     if not suggestions:
         return ()
     highest, lowest = max(suggestions), min(suggestions)
-    return tuple(one for one in tested if one.failed and lowest / NEAR <= one.lr <= highest * NEAR)
+    return tuple(rate for rate in tested if rate.failed and lowest / NEAR <= rate.lr <= highest * NEAR)
 
 
 _EDGE = 1.1  # times the lowest rate: a suggestion below it is where the test began, not what it found
 
 
-def words(found: RangeTest) -> tuple[str, ...]:
+def words(test: RangeTest) -> tuple[str, ...]:
     """What the range test suggests, and the warning where runs failed there."""
-    said = []
+    sentences = []
     for rule, name in (("steepest", "where the loss falls fastest"), ("tenth", "a tenth of where it is lowest")):
-        rates = found.suggested(rule)
+        rates = test.suggested(rule)
         if rates is None:
-            said.append(f"{name.capitalize()}: not known, the loss did not fall.")
+            sentences.append(f"{name.capitalize()}: not known, the loss did not fall.")
             continue
         middle, low, high = rates
-        n = sum(getattr(curve, rule) is not None for curve in found.curves)
-        said.append(
+        n = sum(getattr(curve, rule) is not None for curve in test.curves)
+        sentences.append(
             f"{name.capitalize()}: {show(_three(middle))} (geometric mean of {n} {'seed' if n == 1 else 'seeds'}, "
             f"{show(_three(low))} to {show(_three(high))})."
         )
-        if rule == "steepest" and low <= _EDGE * min(float(one.lr[0]) for one in found.curves if len(one.lr)):
-            said.append("That lies at the low end of the range: test from a lower rate, or over more epochs.")
-    if found.evidence:
-        runs = "; ".join(f"{one.failed} of {one.finished} failed at lr {show(one.lr)}" for one in found.evidence)
-        said.append(
+        if rule == "steepest" and low <= _EDGE * min(float(curve.lr[0]) for curve in test.curves if len(curve.lr)):
+            sentences.append("That lies at the low end of the range: test from a lower rate, or over more epochs.")
+    if test.evidence:
+        runs = "; ".join(f"{rate.failed} of {rate.finished} failed at lr {show(rate.lr)}" for rate in test.evidence)
+        sentences.append(
             f"Warning: finished runs of this sweep failed near there: {runs}. "
             "A range test sees the first steps alone, not whether a run holds to its end; take a lower rate or warm up."
         )
-    elif found.tested:
-        said.append("No finished run of this sweep near these rates failed.")
+    elif test.tested:
+        sentences.append("No finished run of this sweep near these rates failed.")
     else:
-        said.append("No run of this sweep is finished, so that nothing is known of failing at these rates.")
-    return tuple(said)
+        sentences.append("No run of this sweep is finished, so that nothing is known of failing at these rates.")
+    return tuple(sentences)
 
 
 def _three(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def save(found: RangeTest, sweep: Sweep, folder: Path) -> dict[str, object]:
+def save(test: RangeTest, sweep: Sweep, folder: Path) -> dict[str, object]:
     """Write lr_find.json, curves.csv and the picture into a folder; what `--json` prints."""
     from harness.report.figures import search, style
 
     folder.mkdir(parents=True, exist_ok=True)
     suggestions = [
-        {"seed": one.seed, "steepest": one.steepest, "tenth": one.tenth, "steps": len(one.lr)} for one in found.curves
+        {"seed": curve.seed, "steepest": curve.steepest, "tenth": curve.tenth, "steps": len(curve.lr)}
+        for curve in test.curves
     ]
     tested = [
-        {"lr": one.lr, "failed": one.failed, "finished": one.finished, "warns": one in found.evidence}
-        for one in found.tested
+        {"lr": rate.lr, "failed": rate.failed, "finished": rate.finished, "warns": rate in test.evidence}
+        for rate in test.tested
     ]
     summary: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile, "stand_in": sweep.stand_in}
     for rule in ("steepest", "tenth"):
-        rates = found.suggested(rule)
+        rates = test.suggested(rule)
         summary[rule] = None if rates is None else dict(zip(("suggested", "low", "high"), rates, strict=True))
-    summary |= {"seeds": suggestions, "tested": tested, "warning": bool(found.evidence), "said": list(words(found))}
+    summary |= {"seeds": suggestions, "tested": tested, "warning": bool(test.evidence), "said": list(words(test))}
     table = pd.concat(
         [
-            pd.DataFrame({"seed": one.seed, "lr": one.lr, "smoothed_loss": one.loss, "loss": one.raw})
-            for one in found.curves
+            pd.DataFrame({"seed": curve.seed, "lr": curve.lr, "smoothed_loss": curve.loss, "loss": curve.raw})
+            for curve in test.curves
         ]
     )
     write(folder / "curves.csv", csv(table, "%.10g").encode())
     write_json(folder / "lr_find.json", summary)
-    lines = [(one.seed, one.lr, one.loss, one.raw) for one in found.curves]
-    marks = {rule: rates for rule in ("steepest", "tenth") if (rates := found.suggested(rule)) is not None}
-    runs = [(one.lr, one.failed, one.finished) for one in found.tested]
+    lines = [(curve.seed, curve.lr, curve.loss, curve.raw) for curve in test.curves]
+    marks = {rule: rates for rule in ("steepest", "tenth") if (rates := test.suggested(rule)) is not None}
+    runs = [(rate.lr, rate.failed, rate.finished) for rate in test.tested]
     figure = search.lr_range(sweep.title, sweep.stand_in, lines, marks, runs)
     style.save(figure, folder, "lr_find")
     return summary

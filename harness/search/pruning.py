@@ -57,15 +57,15 @@ def step(share: float, pruner: Pruner) -> int:
 
 def curve(evaluations: Sequence[Evaluation], pruner: Pruner, objective: str) -> dict[int, float]:
     """The objective at each look so far, by step; between two evaluations it is that of the one before."""
-    found: dict[int, float] = {}
+    values_at: dict[int, float] = {}
     latest, until = 0.0, 0
-    for one in evaluations:
-        here = step(one.share, pruner)
-        if found:
-            found |= dict.fromkeys(range(until + pruner.interval_steps, here, pruner.interval_steps), latest)
-        found.setdefault(here, value(one, objective))
-        latest, until = value(one, objective), here
-    return found
+    for evaluation in evaluations:
+        position = step(evaluation.share, pruner)
+        if values_at:
+            values_at |= dict.fromkeys(range(until + pruner.interval_steps, position, pruner.interval_steps), latest)
+        values_at.setdefault(position, value(evaluation, objective))
+        latest, until = value(evaluation, objective), position
+    return values_at
 
 
 def asked(evaluations: Sequence[Evaluation], pruner: Pruner, recipe: Recipe) -> bool:
@@ -79,7 +79,7 @@ def asked(evaluations: Sequence[Evaluation], pruner: Pruner, recipe: Recipe) -> 
 
 def flat(evaluations: Sequence[Evaluation]) -> float:
     """The share of the lanes that have not risen above the majority classifier at any of these evaluations."""
-    return 1 - float(np.mean(np.any([one.risen for one in evaluations], axis=0)))
+    return 1 - float(np.mean(np.any([evaluation.risen for evaluation in evaluations], axis=0)))
 
 
 def _warm(share: float, pruner: Pruner, recipe: Recipe) -> bool:
@@ -102,11 +102,15 @@ def unseen(search: Search, recipe: Recipe) -> str | None:
     `recipe` is one of the space, for what is not searched.
     """
     assert search.pruner is not None
-    searched = {one.field: one.choices or (one.low, one.high) for one in search.space if one.field in _LENGTHS}
+    searched = {
+        dimension.field: dimension.choices or (dimension.low, dimension.high)
+        for dimension in search.space
+        if dimension.field in _LENGTHS
+    }
     every = itertools.product(*searched.values())
     given = [dict(zip(searched, values, strict=True)) for values in itertools.islice(every, _MOST)]
     labels = tasks.load(recipe.task).train.labels
-    blind = [one for one in given if not _seen(recipe.model_copy(update=one), labels, search.pruner)]
+    blind = [lengths for lengths in given if not _seen(recipe.model_copy(update=lengths), labels, search.pruner)]
     if not blind:
         return None
     which = "recipes of this search have no"

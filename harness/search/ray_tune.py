@@ -76,9 +76,9 @@ class _TuneWorker(ray_workers._Worker):
     """The worker inside a Tune trial: the box hears of it, and Tune of the evaluations that it may be stopped at."""
 
     def __init__(
-        self, place: WorkerSetup, number: int, trials: tuple[Trial, ...], search: Search, whole: bool, box: Any
+        self, setup: WorkerSetup, number: int, trials: tuple[Trial, ...], search: Search, whole: bool, box: Any
     ):
-        super().__init__(place, 1)
+        super().__init__(setup, 1)
         self.number, self.trials, self.search, self.whole, self.box = number, trials, search, whole, box
         self.spoken = 0.0
 
@@ -204,8 +204,8 @@ class TunePool:
         self.heard: dict[int, PackProgress] = {}
         self.given, self.broken = 0, ""
         self.box = ray.remote(_Box).options(num_cpus=0).remote()
-        asked = ray.remote(worker_memory_budget).options(num_cpus=0, num_gpus=need if gpus else 0)
-        self.room = int(ray.get(asked.remote(self.place.device, workers_per_gpu)))
+        reference = ray.remote(worker_memory_budget).options(num_cpus=0, num_gpus=need if gpus else 0)
+        self.room = int(ray.get(reference.remote(self.place.device, workers_per_gpu)))
         resources = {"cpu": 0, "gpu": need} if gpus else {"cpu": need}
         self.thread = threading.Thread(target=self._run, args=(resources,), daemon=True)
         self.thread.start()
@@ -244,12 +244,12 @@ class TunePool:
         """Set up by a process of its own, where nothing has to be sent to another node; Tune has the workers."""
         if self.shipping.address is not None:
             return Preflight()
-        asked = ray.remote(look).options(num_cpus=0).remote(trial, trusts_remote_code=self.place.trusts_remote_code)
+        reference = ray.remote(look).options(num_cpus=0).remote(trial, trusts_remote_code=self.place.trusts_remote_code)
         try:
-            found: Preflight = ray.get(asked)
+            preflight: Preflight = ray.get(reference)
         except ray.exceptions.RayError:
             return Preflight()
-        return found
+        return preflight
 
     def follow(self, most: int) -> list[str]:
         """No news: Tune follows the cluster."""
@@ -278,20 +278,20 @@ class TunePool:
 
     def wait(self, seconds: float) -> list[Done]:
         """The packs that have ended within that time; all of them, as by a worker's death, where Tune itself has."""
-        found: list[Done] = []
+        done: list[Done] = []
         try:
             with suppress(queue.Empty):
-                found.append(self._done(*self.ended.get(timeout=seconds)))
+                done.append(self._done(*self.ended.get(timeout=seconds)))
                 while True:
-                    found.append(self._done(*self.ended.get_nowait()))
+                    done.append(self._done(*self.ended.get_nowait()))
             self.heard = ray.get(self.box.all_heard.remote())
         except ray.exceptions.RayError as error:  # the box is gone, with Ray as a rule
             self._end_by(error)
         if self.broken:
             why = f"the worker died: {self.broken}"
-            found += [Done(job, [], error=why, died=True) for job, _ in self.flights.values()]
+            done += [Done(job, [], error=why, died=True) for job, _ in self.flights.values()]
             self.flights.clear()
-        return found
+        return done
 
     def _done(self, number: int, died: bool) -> Done:
         heard, outcome = ray.get(self.box.taken.remote(number))

@@ -90,17 +90,17 @@ def run(
     with _quiet():
         asking = Asking(sweep, store, stop_hopeless, options.tune)
         counts = driver.run(sweep, store, options, show, asking)
-    found = store.load_plan() or sweep
+    plan = store.load_plan() or sweep
     confirmed, confirm_counts = None, None
     if options.time_limit is not None:
         options = replace(options, time_limit=max(0.0, options.time_limit - (time.monotonic() - began)))
     if search.best and search.confirm and counts.missing == len(asking.stopped) and not asking.left:
-        confirmed = confirming(found, store)
+        confirmed = confirming(plan, store)
         if confirmed is not None:
-            compiled = step_compilation.chosen(store.records(found).values(), options.compiled)
+            compiled = step_compilation.chosen(store.records(plan).values(), options.compiled)
             options = replace(options, tune=False, make_pool=None, compiled=compiled)
             confirm_counts = driver.run(confirmed, search_ranking.confirm_store(sweep, store), options, show)
-    return SearchOutcome(found, counts, confirmed, confirm_counts, asking.asked, asking.left)
+    return SearchOutcome(plan, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
 
 def _tune_pool(sweep: Sweep, options: driver.Options, checkpoints: Checkpoints | None, keeping: Keeping | None) -> Pool:
@@ -132,11 +132,11 @@ def check(sweep: Sweep, store: Store) -> Search:
 
 def stopped(sweep: Sweep, store: Store) -> tuple[search_ranking.StoppedRecipe, ...]:
     """The recipes of a search that were given up in mid-training and not trained since, from its journal."""
-    study, found = _begun(sweep, store), {}
+    study, recipes = _begun(sweep, store), {}
     for trial in study.get_trials(deepcopy=False) if study else ():
         if _STOPPED in trial.user_attrs and _lack(store, trial.user_attrs["trials"]):
-            found[tuple(trial.user_attrs["trials"])] = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
-    return tuple(found.values())
+            recipes[tuple(trial.user_attrs["trials"])] = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
+    return tuple(recipes.values())
 
 
 def switches(sweep: Sweep, store: Store) -> tuple[str, ...]:
@@ -160,9 +160,9 @@ def confirming(sweep: Sweep, store: Store) -> Sweep | None:
     """The sweep of the best recipes over fresh seeds, with those confirmed before; None where none has a value."""
     assert sweep.search is not None
     order = search_ranking.best_first(search_ranking.by_cell(sweep, store), sweep.search)
-    kept = search_ranking.confirm_store(sweep, store).load_plan()
+    plan = search_ranking.confirm_store(sweep, store).load_plan()
     cells = dict.fromkeys(
-        [*(kept.cells if kept else ()), *(sweep.cells[index] for index in order[: sweep.search.best])]
+        [*(plan.cells if plan else ()), *(sweep.cells[index] for index in order[: sweep.search.best])]
     )
     if not cells:
         return None
@@ -207,14 +207,14 @@ def _refuse_tune(search: Search, in_process: bool) -> None:
 
 def _refuse_changed(sweep: Sweep, store: Store) -> None:
     """Refuse to go on with a search under other settings; it may get longer, and be confirmed otherwise."""
-    kept = store.load_plan()
-    if kept is None:
+    plan = store.load_plan()
+    if plan is None:
         return
-    old, new = kept.search, sweep.search
+    old, new = plan.search, sweep.search
     assert new is not None
     names = ("space", "sampler", "seed", "objective", "failing", "pruner")
     changed = ["search"] if old is None else [name for name in names if getattr(old, name) != getattr(new, name)]
-    changed += ["seeds"] if kept.seeds != sweep.seeds else []
+    changed += ["seeds"] if plan.seeds != sweep.seeds else []
     if changed:
         raise HarnessError(
             f"cannot resume the search in {store.folder} with another {changed[0]}",
@@ -266,7 +266,7 @@ class Asking:
         self.open: dict[int, Cell] = {}  # number -> cell, asked and not told
         self.asked = 0
         # A grid ends; other samplers may suggest the same twice, which counts and is not trained again.
-        grid = math.prod(len(one.values or ()) for one in self.search.space)
+        grid = math.prod(len(dimension.values or ()) for dimension in self.search.space)
         self.most = min(self.search.recipes, grid) if self.search.sampler == "grid" else self.search.recipes
         self._study: optuna.Study | None = None
 
@@ -301,7 +301,7 @@ class Asking:
     def stopped(self) -> set[str]:
         """The trials of recipes that were given up and have not been trained since."""
         each = [self._ids(recipe) for recipe in self._given_up]
-        return {one for ids in each if _lack(self.store, ids) for one in ids}
+        return {trial_id for ids in each if _lack(self.store, ids) for trial_id in ids}
 
     def hopeless(self, running: Running) -> bool:
         """Whether the pruner stops a recipe, or all its runs are at risk; all its seeds must be one pack."""
@@ -309,21 +309,21 @@ class Asking:
 
     def _behind(self, running: Running) -> bool:
         """Whether the pruner stops a recipe by the evaluations of its runs, which the study is told of."""
-        job, found, pruner = running.job, running.heard.evaluations, self.search.pruner
+        job, evaluations, pruner = running.job, running.heard.evaluations, self.search.pruner
         first = self.seen.get(job, 0)
-        if pruner is None or len(found) == first or not self._whole(job):
+        if pruner is None or len(evaluations) == first or not self._whole(job):
             return False
-        self.seen[job] = len(found)
+        self.seen[job] = len(evaluations)
         for number, cell in self.open.items():
             if cell.recipe != job.trials[0].recipe:
                 continue
             trial = self._suggested(number)
-            for so_far in range(first + 1, len(found) + 1):
-                new = self._report(trial, pruning.curve(found[:so_far], pruner, self.search.objective))
-                if self.tune or not new or not pruning.asked(found[:so_far], pruner, cell.recipe):
+            for so_far in range(first + 1, len(evaluations) + 1):
+                new = self._report(trial, pruning.curve(evaluations[:so_far], pruner, self.search.objective))
+                if self.tune or not new or not pruning.asked(evaluations[:so_far], pruner, cell.recipe):
                     continue
                 if self._prunes(trial):
-                    self.pruned_by[job] = pruning.words(pruner, found[so_far - 1], self.search.objective)
+                    self.pruned_by[job] = pruning.words(pruner, evaluations[so_far - 1], self.search.objective)
                     trial.set_user_attr(_PRUNED, self.pruned_by[job])
                     break
         return job in self.pruned_by
@@ -380,13 +380,13 @@ class Asking:
             latest = running.heard.evaluations[-1]
             self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search.objective, _TUNE)
         rule = self.pruned_by[job] if by_pruner else self.hopeless_by[job]
-        found = search_ranking.StoppedRecipe(cell.label, rule, running.share, running.seconds, len(job.trials))
+        stopped_recipe = search_ranking.StoppedRecipe(cell.label, rule, running.share, running.seconds, len(job.trials))
         if by_pruner:
-            found = replace(found, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
-        self._given_up[cell.recipe] = found
+            stopped_recipe = replace(stopped_recipe, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
+        self._given_up[cell.recipe] = stopped_recipe
         self._tell()
         why = f"{search_ranking.UNSEEN} ({rule})" if by_pruner else f"because all its runs are at risk ({rule})"
-        return f"{cell.label}: given up at {100 * found.share:.0f} % of its training, {why}"
+        return f"{cell.label}: given up at {100 * stopped_recipe.share:.0f} % of its training, {why}"
 
     @property
     def _opened(self) -> optuna.Study:
@@ -416,9 +416,9 @@ class Asking:
             if "recipe" in trial.user_attrs:
                 self._join(trial.number, trial.params, trial.state.is_finished())
                 if _STOPPED in trial.user_attrs:
-                    found = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
-                    if self.stop_hopeless or found.by_pruner:
-                        self._given_up[self._cell(trial.params).recipe] = found
+                    stopped_recipe = search_ranking.StoppedRecipe(**trial.user_attrs[_STOPPED])
+                    if self.stop_hopeless or stopped_recipe.by_pruner:
+                        self._given_up[self._cell(trial.params).recipe] = stopped_recipe
             elif not trial.state.is_finished():  # killed while it was suggested: nobody has seen it
                 self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
@@ -426,7 +426,7 @@ class Asking:
         """Take an asked recipe into the plan; whether it is new there."""
         self.asked += 1
         cell = self._cell(params)
-        fresh = cell.recipe not in {one.recipe for one in self.cells}
+        fresh = cell.recipe not in {existing.recipe for existing in self.cells}
         if fresh:
             self.cells.append(cell)
         if not told:
@@ -436,13 +436,18 @@ class Asking:
     def _cell(self, params: Mapping[str, Any]) -> Cell:
         """The recipe that a suggestion stands for; continuous numbers are rounded to what a person would write."""
         fixed = self.template.cells[0].recipe.model_dump()
-        for one in self.search.space:
-            if one.field in params:
-                fixed[one.field] = params[one.field] if one.choices else round_to_range(params[one.field], one)
+        for dimension in self.search.space:
+            if dimension.field in params:
+                fixed[dimension.field] = (
+                    params[dimension.field] if dimension.choices else round_to_range(params[dimension.field], dimension)
+                )
             else:
-                fixed[one.field] = one.otherwise
+                fixed[dimension.field] = dimension.otherwise
         recipe = Recipe.model_validate(fixed)
-        return Cell(axes=tuple((one.field, getattr(recipe, one.field)) for one in self.search.space), recipe=recipe)
+        return Cell(
+            axes=tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in self.search.space),
+            recipe=recipe,
+        )
 
     def _ids(self, recipe: Recipe) -> list[str]:
         return [Trial(recipe=recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
@@ -454,9 +459,9 @@ class Asking:
                 self._tell_stopped(number, self._given_up[cell.recipe])
                 del self.open[number]
                 continue
-            found = search_ranking.judged([self.store.load(one) for one in self._ids(cell.recipe)])
-            if found.complete:
-                self._tell_one(number, found)
+            ranked = search_ranking.judged([self.store.load(trial_id) for trial_id in self._ids(cell.recipe)])
+            if ranked.complete:
+                self._tell_one(number, ranked)
                 del self.open[number]
 
     def _suggested(self, number: int) -> optuna.trial.Trial:
@@ -467,28 +472,28 @@ class Asking:
         study.sampler = optuna.samplers.RandomSampler()  # has nothing to do here; a grid's would stop a loop
         return optuna.trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
 
-    def _tell_stopped(self, number: int, found: search_ranking.StoppedRecipe) -> None:
+    def _tell_stopped(self, number: int, stopped_recipe: search_ranking.StoppedRecipe) -> None:
         """Tell the study that a recipe was given up: without a value; its runs that hadn't learned count as failed."""
         import optuna
 
         trial = self._suggested(number)
-        trial.set_user_attr(_STOPPED, asdict(found))
+        trial.set_user_attr(_STOPPED, asdict(stopped_recipe))
         if self.search.failing == "constraint":
-            trial.set_constraint("failed", found.flat)
+            trial.set_constraint("failed", stopped_recipe.flat)
         self._opened.tell(trial, state=optuna.trial.TrialState.PRUNED)
 
-    def _tell_one(self, number: int, found: search_ranking.RankedRecipe) -> None:
+    def _tell_one(self, number: int, ranked: search_ranking.RankedRecipe) -> None:
         import optuna
 
         study, trial = self._opened, self._suggested(number)
-        trial.set_user_attr("scores", [round(score, 6) for score in found.scores.tolist()])
-        trial.set_user_attr("failed", f"{found.failed} of {found.finished}")
+        trial.set_user_attr("scores", [round(score, 6) for score in ranked.scores.tolist()])
+        trial.set_user_attr("failed", f"{ranked.failed} of {ranked.finished}")
         self._report(trial, self._to_the_end(number))
-        value = found.value(self.search.objective)
+        value = ranked.value(self.search.objective)
         if value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
-        rate = found.failed / found.finished
+        rate = ranked.failed / ranked.finished
         if self.search.failing == "constraint":
             trial.set_constraint("failed", rate)  # at most 0 is feasible
         study.tell(trial, [value, rate] if self.search.failing == "objective" else value)
@@ -505,9 +510,9 @@ class Asking:
         study = self._opened
         study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
         trial = study.ask()
-        for one in self.search.space:
-            if all(trial.params.get(field) in wanted for field, wanted in one.when):
-                _suggest(trial, one)
+        for dimension in self.search.space:
+            if all(trial.params.get(field) in wanted for field, wanted in dimension.when):
+                _suggest(trial, dimension)
         cell = self._cell(trial.params)
         trial.set_user_attr("trials", self._ids(cell.recipe))
         trial.set_user_attr("recipe", cell.label)  # the last: with it the suggestion is whole
@@ -521,7 +526,7 @@ class Asking:
         if search.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         if search.sampler == "grid":  # the seed numbers its points
-            points = {one.field: list(one.values or ()) for one in search.space}
+            points = {dimension.field: list(dimension.values or ()) for dimension in search.space}
             return samplers.GridSampler(points, seed=_key(search.seed, 0))
         if search.sampler == "qmc":  # one sequence, whose place the journal keeps
             other = samplers.RandomSampler(seed=seed)
@@ -546,7 +551,7 @@ def _journal(store: Store) -> JournalStorage:
 
 def _lack(store: Store, trials: Sequence[str]) -> bool:
     """Whether some of these trials have no record."""
-    return not search_ranking.judged([store.load(one) for one in trials]).complete
+    return not search_ranking.judged([store.load(trial_id) for trial_id in trials]).complete
 
 
 def _finished(record: Record | None) -> bool:
@@ -558,12 +563,14 @@ def _key(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"search:{seed}:{number}".encode()).digest()[:4], "big")
 
 
-def _suggest(trial: optuna.Trial, one: Range) -> None:
-    if one.choices:
-        trial.suggest_categorical(one.field, one.choices)
-    elif isinstance(one.low, int) and isinstance(one.high, int):
-        trial.suggest_int(one.field, one.low, one.high, step=int(one.step or 1), log=one.log)
+def _suggest(trial: optuna.Trial, dimension: Range) -> None:
+    if dimension.choices:
+        trial.suggest_categorical(dimension.field, dimension.choices)
+    elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
+        trial.suggest_int(
+            dimension.field, dimension.low, dimension.high, step=int(dimension.step or 1), log=dimension.log
+        )
     else:
-        assert one.low is not None
-        assert one.high is not None
-        trial.suggest_float(one.field, one.low, one.high, step=one.step, log=one.log)
+        assert dimension.low is not None
+        assert dimension.high is not None
+        trial.suggest_float(dimension.field, dimension.low, dimension.high, step=dimension.step, log=dimension.log)

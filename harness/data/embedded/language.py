@@ -188,14 +188,14 @@ def _within(inner: tuple[str | None, str], outer: tuple[str | None, str]) -> boo
     return outer[0] in (None, inner[0]) and outer[1] in _upwards(inner[1])
 
 
-def _surely_overlap(one: tuple[str | None, str], two: tuple[str | None, str]) -> bool:
+def _surely_overlap(first: tuple[str | None, str], second: tuple[str | None, str]) -> bool:
     """Say whether two subjects surely share a thing.
 
     They do where one noun is above the other and there is at most one adjective: the lower noun with it denotes
     something. Two different adjectives may exclude each other, and so may nouns of different branches.
     """
-    comparable = one[1] in _upwards(two[1]) or two[1] in _upwards(one[1])
-    return comparable and (one[0] == two[0] or one[0] is None or two[0] is None)
+    comparable = first[1] in _upwards(second[1]) or second[1] in _upwards(first[1])
+    return comparable and (first[0] == second[0] or first[0] is None or second[0] is None)
 
 
 def _upwards(word: str) -> Iterator[str]:

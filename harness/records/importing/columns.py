@@ -40,8 +40,10 @@ def wanted(options: ImportOptions) -> set[str]:
     """All names of columns that the options may stand for."""
     names = {options.metric, *options.cell, *(name for text in options.cell for name in split_names(text))}
     for condition in options.where:
-        places = [place for place, sign in enumerate(condition) if sign == "="]
-        names |= {condition[:place] for place in places} | {condition[:place].removesuffix("!") for place in places}
+        places = [position for position, sign in enumerate(condition) if sign == "="]
+        names |= {condition[:position] for position in places} | {
+            condition[:position].removesuffix("!") for position in places
+        }
     others = ("seed", "majority", "examples", "test", "best", "loss", "state")
     return names | {value for name in others if (value := getattr(options, name))}
 

@@ -41,9 +41,11 @@ def conditions(given: Sequence[str], tables: Sequence[SourceTable]) -> list[Cond
 
     Several `=` of one column allow the values of all; several `!=` forbid them all.
     """
-    found: dict[tuple[str, bool], set[str]] = {}
+    values_of: dict[tuple[str, bool], set[str]] = {}
     for text in given:
-        readings = [reading for place, sign in enumerate(text) if sign == "=" for reading in _readings(text, place)]
+        readings = [
+            reading for position, sign in enumerate(text) if sign == "=" for reading in _readings(text, position)
+        ]
         if not readings:
             raise HarnessError(
                 f"--where {quoted(text)} is not of the form COLUMN=VALUE or COLUMN!=VALUE (for example: "
@@ -52,13 +54,13 @@ def conditions(given: Sequence[str], tables: Sequence[SourceTable]) -> list[Cond
         fitting = [reading for reading in readings if all(reading[0] in table.columns for table in tables)]
         column, negated, values = (fitting or readings)[0]
         require(column, "--where", tables)
-        found.setdefault((column, negated), set()).update({values, *split_names(values)})
-    return [Condition(column, negated, frozenset(texts)) for (column, negated), texts in found.items()]
+        values_of.setdefault((column, negated), set()).update({values, *split_names(values)})
+    return [Condition(column, negated, frozenset(texts)) for (column, negated), texts in values_of.items()]
 
 
-def _readings(text: str, place: int) -> list[tuple[str, bool, str]]:
+def _readings(text: str, position: int) -> list[tuple[str, bool, str]]:
     """Column, whether negated, and values of a condition whose sign is the `=` at a place."""
-    column, values = text[:place], text[place + 1 :]
+    column, values = text[:position], text[position + 1 :]
     plain = (column, False, values)
     return [(column[:-1], True, values), plain] if column.endswith("!") and len(column) > 1 else [plain]
 
@@ -68,4 +70,4 @@ def _matches(value: object, texts: frozenset[str], numbers: set[float]) -> bool:
     if text in texts or parse_number(text) in numbers:
         return True
     folded = text.strip().casefold()
-    return folded in _TRUTH and any(folded == one.casefold() for one in texts)
+    return folded in _TRUTH and any(folded == allowed.casefold() for allowed in texts)

@@ -18,7 +18,7 @@ from harness.records.importing.table import Series
 def curves_of(options: ImportOptions, rows: ImportedRows, runs: Runs, scale: float) -> dict[int, RunCurves]:
     """The curves of the runs that have some, by their place among `runs`; scores are multiplied by `scale`."""
     tables, places = rows.table_of_row, rows.row_in_table
-    found: dict[int, RunCurves] = {}
+    curves: dict[int, RunCurves] = {}
     for run, row in enumerate(runs.row.tolist()):
         if runs.status[run] != "finished":
             continue
@@ -28,10 +28,10 @@ def curves_of(options: ImportOptions, rows: ImportedRows, runs: Runs, scale: flo
             score = history(places[row], options.metric)
             loss = None if options.loss is None else history(places[row], options.loss)
         if score is not None or loss is not None:
-            found[run] = RunCurves(_points(score, scale), _points(loss))
+            curves[run] = RunCurves(_points(score, scale), _points(loss))
     if options.aggregate is not None:
-        found |= _of_rows(rows, runs, tables, found)
-    return found
+        curves |= _of_rows(rows, runs, tables, curves)
+    return curves
 
 
 def _points(series: Series | None, scale: float = 1.0) -> Points | None:
@@ -44,7 +44,7 @@ def _of_rows(
     rows: ImportedRows, runs: Runs, tables: Sequence[int], known: Mapping[int, RunCurves]
 ) -> dict[int, RunCurves]:
     """Curves of runs that are several rows each, of a table with a column of steps that rise in every run."""
-    found: dict[int, RunCurves] = {}
+    curves: dict[int, RunCurves] = {}
     columns: dict[str, list[object]] = {}
     for run, members in enumerate(runs.members):
         column = rows.tables[tables[members[0]]].step_column
@@ -59,8 +59,8 @@ def _of_rows(
             None if name not in runs.of_rows else [float(runs.of_rows[name][row]) for row in members]
             for name in ("score", "loss")
         )
-        found[run] = RunCurves(_without_gaps(steps, scores), _without_gaps(steps, losses))
-    return found
+        curves[run] = RunCurves(_without_gaps(steps, scores), _without_gaps(steps, losses))
+    return curves
 
 
 def _without_gaps(steps: Sequence[float], values: Sequence[float] | None) -> Points | None:

@@ -50,8 +50,8 @@ def check_counts(examples: np.ndarray, rows: ImportedRows, score: np.ndarray, si
     uneven = np.flatnonzero(np.abs(product - np.round(product)) > rounded)
     if not len(uneven):
         return f"{words}."
-    place = uneven[0]
-    example = f"{score[place]:.6g} × {size[place]:.0f} = {product[place]:.2f}"
+    cell = uneven[0]
+    example = f"{score[cell]:.6g} × {size[cell]:.0f} = {product[cell]:.2f}"
     return f"{words}; that is no whole number for {count_noun(len(uneven), 'score')} ({example}): is --examples right?"
 
 
@@ -91,8 +91,8 @@ def judge(
         "attempts": np.where(runs.status == "missing", 0, 1),
         "error": [words[row] if state == "crashed" else None for row, state in zip(runs.row, runs.status, strict=True)],
         "outcome": [("failed" if bad else "ok") if known else None for known, bad in zip(judged, failed, strict=True)],
-        "reason": ["diverged" if one else None for one in lost],
-        "metric": [options.metric if one else None for one in done],
+        "reason": ["diverged" if is_lost else None for is_lost in lost],
+        "metric": [options.metric if is_done else None for is_done in done],
         "final_score": score,
         "best_score": where_done(runs.numbers.get("best", nothing)),
         "majority_score": where_done(floor),
@@ -110,14 +110,14 @@ def judge(
 
 def unseen(table: pd.DataFrame, cells: int, planned: Sequence[Any], levels: Sequence[Any]) -> pd.DataFrame:
     """The planned runs without a row."""
-    place = {seed: index for index, seed in enumerate(levels)}
-    wanted = np.array([place[seed] for seed in planned], dtype=np.int64)
+    position = {seed: index for index, seed in enumerate(levels)}
+    wanted = np.array([position[seed] for seed in planned], dtype=np.int64)
     keys = (np.arange(cells)[:, None] * len(levels) + wanted).ravel()
     keys = np.setdiff1d(keys, table["cell"].to_numpy() * len(levels) + table["_seed"].to_numpy())
     cell, seed = keys // len(levels), keys % len(levels)
     names = [
-        f"no row (cell {one + 1}, seed {levels[other]})"
-        for one, other in zip(cell.tolist(), seed.tolist(), strict=True)
+        f"no row (cell {cell_number + 1}, seed {levels[seed_number]})"
+        for cell_number, seed_number in zip(cell.tolist(), seed.tolist(), strict=True)
     ]
     empty = pd.DataFrame({"trial": names, "cell": cell, "_seed": seed, "status": "missing", "attempts": 0})
     for name in table.columns.difference(empty.columns):

@@ -76,10 +76,10 @@ def _settings(path: Path, digest: Digest) -> dict[str, Scalar]:
     if not path.is_file():
         return {}
     try:
-        found = yaml.load(digest.text(path), _HparamsLoader)
+        settings = yaml.load(digest.text(path), _HparamsLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         unreadable(path, f"not YAML: {printable(str(error).splitlines()[0])[:100]}", allowed="as Lightning writes it")
-    return flatten({str(name): value for name, value in found.items()}) if isinstance(found, dict) else {}
+    return flatten({str(name): value for name, value in settings.items()}) if isinstance(settings, dict) else {}
 
 
 def _history(path: Path, digest: Digest) -> dict[str, Series]:
@@ -87,8 +87,8 @@ def _history(path: Path, digest: Digest) -> dict[str, Series]:
     try:
         rows = list(csv.DictReader(io.StringIO(digest.text(path), newline=""), strict=True))
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for place, row in enumerate(rows):
-            step = float(row.get("step") or place)
+        for number, row in enumerate(rows):
+            step = float(row.get("step") or number)
             for name, value in row.items():
                 if name != "step" and value and value.strip():
                     steps, values = curves.setdefault(name, ([], []))

@@ -31,8 +31,8 @@ def is_store(folder: Path) -> bool:
 def load(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> SourceTable:
     """The runs of a store, oldest first; of params, tags and metrics only those that are wanted are read."""
     digest = Digest(folder)
-    found = [_MlflowRun(path, meta, _files(path)) for path, meta in _found_runs(folder, digest)]
-    runs = [run for run in found if run.meta.get("lifecycle_stage") != "deleted"]
+    found_runs = [_MlflowRun(path, meta, _files(path)) for path, meta in _found_runs(folder, digest)]
+    runs = [run for run in found_runs if run.meta.get("lifecycle_stage") != "deleted"]
     runs.sort(key=lambda run: (run.meta.get("start_time", "").zfill(20), run.folder.name))
     if not runs:
         unreadable(folder, "no rows", allowed="runs that are not deleted")
@@ -41,7 +41,12 @@ def load(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> 
     )
     logged = [_logged(run, [key for key in known if is_wanted(key, wanted)], digest) for run in runs]
     return table_of_mlflow(
-        label, logged, digest.sha256, known=known, deleted=len(found) - len(runs), higher_is_better=higher_is_better
+        label,
+        logged,
+        digest.sha256,
+        known=known,
+        deleted=len(found_runs) - len(runs),
+        higher_is_better=higher_is_better,
     )
 
 
@@ -87,13 +92,13 @@ def _found_runs(folder: Path, digest: Digest, depth: int = 0) -> Iterator[tuple[
 
 def _files(folder: Path) -> dict[Key, Path]:
     """The files under params/, tags/ and metrics/ by name; a name with slashes is a folder in a folder."""
-    found: dict[Key, Path] = {}
+    paths_of: dict[Key, Path] = {}
     for kind in ("params", "tags", "metrics"):
         for root, folders, files in os.walk(folder / kind):
             folders.sort()
             paths = (Path(root, name) for name in sorted(files))
-            found |= {(kind, path.relative_to(folder / kind).as_posix()): path for path in paths if path.is_file()}
-    return found
+            paths_of |= {(kind, path.relative_to(folder / kind).as_posix()): path for path in paths if path.is_file()}
+    return paths_of
 
 
 def _history(text: str, path: Path) -> Series:

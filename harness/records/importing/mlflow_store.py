@@ -69,11 +69,11 @@ def load_sqlite(path: Path, connection: sqlite3.Connection, label: str, wanted: 
     """The runs of an SQLite store, oldest first; of params, tags and metrics only those that are wanted are read."""
     columns = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
     name = "r.name" if "name" in columns else "NULL"
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT r.run_uuid, {name}, r.status, r.lifecycle_stage, e.experiment_id, e.name, e.lifecycle_stage "
         "FROM runs r JOIN experiments e USING (experiment_id) ORDER BY r.start_time, r.run_uuid"
     ).fetchall()
-    live = [row for row in found if row[3] != "deleted" and row[6] != "deleted"]
+    live = [row for row in rows if row[3] != "deleted" and row[6] != "deleted"]
     if not live:
         unreadable(path, "no rows", allowed="runs that are not deleted")
     ids = {row[0] for row in live}
@@ -114,7 +114,7 @@ def load_sqlite(path: Path, connection: sqlite3.Connection, label: str, wanted: 
     ]  # fmt: skip
     assert len(ids) == len(runs)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return table_of_mlflow(label, runs, digest, known=known, deleted=len(found) - len(live), higher_is_better=higher)
+    return table_of_mlflow(label, runs, digest, known=known, deleted=len(rows) - len(live), higher_is_better=higher)
 
 
 def _unbounded(value: Any) -> float:
@@ -165,20 +165,20 @@ def _of_client(client: Any, uri: str, label: str, wanted: set[str], higher: bool
     token = None
     while token != "":
         page = client.search_experiments(page_token=token)
-        experiments |= {one.experiment_id: one.name for one in page}
+        experiments |= {experiment.experiment_id: experiment.name for experiment in page}
         token = page.token or ""
-    found: list[Any] = []
+    found_runs: list[Any] = []
     token = None
     while experiments and token != "":
         page = client.search_runs(list(experiments), max_results=_PAGE, page_token=token)
-        found += page
+        found_runs += page
         token = page.token or ""
-    if not found:
+    if not found_runs:
         unreadable(without_credentials(uri), "no rows", allowed="a server with runs")
-    found.sort(key=lambda run: (run.info.start_time or 0, run.info.run_id))
+    found_runs.sort(key=lambda run: (run.info.start_time or 0, run.info.run_id))
     known: dict[Key, None] = {}
     runs = []
-    for run in found:
+    for run in found_runs:
         kinds = {"params": run.data.params, "metrics": run.data.metrics, "tags": run.data.tags}
         keys = [(kind, name) for kind, held in kinds.items() for name in held]
         keys = [key for key in keys if key[0] != "tags" or not key[1].startswith("mlflow.")]

@@ -94,7 +94,7 @@ def _objectives(study: Any) -> list[str]:
     if study.metric_names:
         return list(study.metric_names)
     several = len(study.directions) > 1
-    return [f"values_{place}" for place in range(len(study.directions))] if several else ["value"]
+    return [f"values_{number}" for number in range(len(study.directions))] if several else ["value"]
 
 
 def _logged(study: Any, trial: Any, names: list[str]) -> LoggedRun:

@@ -96,7 +96,7 @@ class Collector:
                 self.columns[name] = [None] * len(self.lines)
             self.candidates[name] = [None] * len(self.lines)
             starts = f"{name}."
-            if any(one.startswith(starts) for one in self.wanted):
+            if any(column.startswith(starts) for column in self.wanted):
                 self.parents.add(name)
 
     def _unfolded(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,11 +140,11 @@ def _nested(text: str) -> object:
         return text
     for read in (json.loads, ast.literal_eval):
         try:
-            found = read(text)
+            parsed = read(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        if isinstance(found, dict):
-            return {str(key): value for key, value in found.items()}
+        if isinstance(parsed, dict):
+            return {str(key): value for key, value in parsed.items()}
     return text
 
 
@@ -188,24 +188,24 @@ def _jsonl(content: bytes, collected: Collector) -> None:
 
 def _json(content: bytes, collected: Collector) -> None:
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        parsed = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError):
         return _jsonl(content, collected)  # Ray Tune's result.json has an object a line
-    for number, row in enumerate(_json_rows(found, collected.wanted), start=1):
+    for number, row in enumerate(_json_rows(parsed, collected.wanted), start=1):
         collected.add(row, number)
     return None
 
 
-def _json_rows(found: object, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
+def _json_rows(parsed: object, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
     """The rows of a JSON file: a list of objects, one object, or one of pandas' other ways to write a table."""
-    if isinstance(found, list) and all(isinstance(row, dict) for row in found):
-        yield from found
+    if isinstance(parsed, list) and all(isinstance(row, dict) for row in parsed):
+        yield from parsed
         return
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise UnfitError("neither a list of objects nor an object")
-    names, data = found.get("columns"), found.get("data")
+    names, data = parsed.get("columns"), parsed.get("data")
     if isinstance(data, list) and all(isinstance(row, dict) for row in data):  # orient="table"
         yield from data
     elif isinstance(data, list) and isinstance(names, list):  # orient="split"
@@ -213,21 +213,21 @@ def _json_rows(found: object, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
             if not isinstance(row, list) or len(row) != len(names):
                 raise UnfitError(f"a row of 'data' has not the {count_noun(len(names), 'column')}")
             yield dict(zip(map(str, names), row, strict=True))
-    elif found and all(isinstance(value, dict) for value in found.values()) and not wanted & found.keys():
-        yield from found.values()  # orient="index": a run by its name
-    elif wanted & found.keys() and all(isinstance(value, dict) for value in found.values()):  # orient="columns"
-        rows = dict.fromkeys(key for value in found.values() for key in value)
-        yield from ({name: value.get(key) for name, value in found.items()} for key in rows)
-    elif wanted & found.keys() and all(isinstance(value, list) for value in found.values()):
-        if len({len(value) for value in found.values()}) > 1:
+    elif parsed and all(isinstance(value, dict) for value in parsed.values()) and not wanted & parsed.keys():
+        yield from parsed.values()  # orient="index": a run by its name
+    elif wanted & parsed.keys() and all(isinstance(value, dict) for value in parsed.values()):  # orient="columns"
+        rows = dict.fromkeys(key for value in parsed.values() for key in value)
+        yield from ({name: value.get(key) for name, value in parsed.items()} for key in rows)
+    elif wanted & parsed.keys() and all(isinstance(value, list) for value in parsed.values()):
+        if len({len(value) for value in parsed.values()}) > 1:
             raise UnfitError("its columns have different lengths")
-        yield from (dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True))
+        yield from (dict(zip(parsed, row, strict=True)) for row in zip(*parsed.values(), strict=True))
     else:
-        lists = [value for value in found.values() if _is_rows(value)]
+        lists = [value for value in parsed.values() if _is_rows(value)]
         if len(lists) == 1:
             yield from lists[0]  # {"runs": [{…}, …]}
         else:
-            yield found
+            yield parsed
 
 
 def _is_rows(value: object) -> bool:
@@ -248,13 +248,13 @@ def _parquet(content: bytes, collected: Collector) -> None:
         parents = {name.partition(".")[0] for name in collected.wanted}
         chosen = [
             name
-            for place, name in enumerate(names)
+            for column, name in enumerate(names)
             if name in collected.wanted
             or name in parents
             or name in nested
             or name in texts
             or name in STEPS
-            or not place
+            or not column
         ]
         table = file.read(columns=chosen, use_threads=False)  # threads may abort the process on damage
         columns = {name: table.column(name).to_pylist() for name in chosen}

@@ -52,19 +52,19 @@ def planned_seeds(text: str | None) -> list[str]:
     """The seeds of `1..20` or `1,2,5..9`, as texts; none where there is no plan."""
     if text is None:
         return []
-    found: list[str] = []
+    seeds: list[str] = []
     for part in text.split(","):
         start, dots, end = (piece.strip() for piece in part.partition(".."))
         whole = all(re.fullmatch(r"-?[0-9]{1,18}", piece) for piece in (start, end))
         if (dots and (not whole or int(start) > int(end))) or not start:
             raise HarnessError("--seeds must be seeds and ranges, such as 1..20 or 1,2,5..9", got=quoted(text))
         last = int(end) if dots else 0
-        if len(found) + (last - int(start) if dots else 0) >= MOST_PLANNED:
+        if len(seeds) + (last - int(start) if dots else 0) >= MOST_PLANNED:
             refuse_plan(text)
-        found += [str(seed) for seed in range(int(start), last + 1)] if dots else [start]
-    if len(set(found)) < len(found):
+        seeds += [str(seed) for seed in range(int(start), last + 1)] if dots else [start]
+    if len(set(seeds)) < len(seeds):
         raise HarnessError(f"--seeds {quoted(text)} names a seed twice", fix="Remove one")
-    return found
+    return seeds
 
 
 def refuse_plan(text: str) -> None:
@@ -82,10 +82,10 @@ def one_per_cell(given: float | np.ndarray, option: str, cell: np.ndarray, axes:
     low, high = values.min(), values.max()
     differing = np.flatnonzero((low != high) & low.notna())
     if len(differing):
-        place = differing[0]
+        first_cell = differing[0]
         raise HarnessError(
             f"{option} must be the same in all rows of a cell",
-            got=f"{low.iloc[place]:g} and {high.iloc[place]:g} in {quoted(name_cell(axes[place]), 100)}",
+            got=f"{low.iloc[first_cell]:g} and {high.iloc[first_cell]:g} in {quoted(name_cell(axes[first_cell]), 100)}",
             fix="Add the column that it depends on to --cell",
         )
     return np.asarray(low)  # every cell has a row

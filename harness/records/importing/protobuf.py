@@ -12,36 +12,36 @@ class DamagedError(Exception):
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message: their numbers, and an integer or the bytes (of fixed-width numbers too)."""
-    place, end = 0, len(message)
-    while place < end:
-        key, place = _varint(message, place)
+    position, end = 0, len(message)
+    while position < end:
+        key, position = _varint(message, position)
         number, kind = key >> 3, key & 7
         if kind == 0:
-            value, place = _varint(message, place)
+            value, position = _varint(message, position)
             yield number, value
             continue
         if kind == 2:
-            size, place = _varint(message, place)
+            size, position = _varint(message, position)
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
         else:
             raise DamagedError
-        if place + size > end:
+        if position + size > end:
             raise DamagedError
-        yield number, message[place : place + size]
-        place += size
+        yield number, message[position : position + size]
+        position += size
 
 
-def _varint(message: bytes, place: int) -> tuple[int, int]:
+def _varint(message: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
-        if place >= len(message) or shift > 63:
+        if position >= len(message) or shift > 63:
             raise DamagedError
-        byte = message[place]
+        byte = message[position]
         value |= (byte & 127) << shift
-        place += 1
+        position += 1
         if byte < 128:
-            return value, place
+            return value, position
         shift += 7
 
 

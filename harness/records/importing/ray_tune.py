@@ -69,15 +69,15 @@ def _states(experiment: Path, digest: Digest) -> dict[str, _Trial]:
     files = sorted(experiment.glob("experiment_state-*.json"))
     if not files:
         return {}
-    found: dict[str, _Trial] = {}
+    trials: dict[str, _Trial] = {}
     try:
         for entry in json.loads(digest.text(files[-1]))["trial_data"]:
             state = json.loads(entry[0])
             name = state.get("relative_logdir") or f"trial {state.get('trial_id', '')}, without a folder"
-            found[str(name)] = _Trial(state)
+            trials[str(name)] = _Trial(state)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         unreadable(files[-1], "not as Ray Tune writes it", allowed="an experiment's state of Ray 2")
-    return found
+    return trials
 
 
 def _logged(folder: Path, trial: _Trial | None, root: Path, digest: Digest) -> LoggedRun:
@@ -88,14 +88,14 @@ def _logged(folder: Path, trial: _Trial | None, root: Path, digest: Digest) -> L
         unreadable(folder, "its results are not JSON", allowed="as Ray Tune writes them")
     curves: dict[str, tuple[list[float], list[float]]] = {}
     last: dict[str, Scalar] = {}
-    for place, row in enumerate(rows, start=1):
+    for row_number, row in enumerate(rows, start=1):
         flat = flatten({key: value for key, value in row.items() if key not in _TIMES}, separator="/")
         step = _number(row.get("training_iteration"))
         for name, value in flat.items():
             last[name] = value
             if (number := _number(value)) is not None:
                 steps, values = curves.setdefault(name, ([], []))
-                steps.append(place if step is None else step)
+                steps.append(row_number if step is None else step)
                 values.append(number)
     done = bool(rows) and str(rows[-1].get("done")).casefold() == "true"
     seen = "ERROR" if (folder / "error.txt").is_file() else "TERMINATED" if done else "RUNNING"

@@ -32,7 +32,9 @@ class ImportedRows:
 
     def __post_init__(self) -> None:
         """Say where each row stands."""
-        object.__setattr__(self, "places", self._picked([place for table in self.tables for place in table.places]))
+        object.__setattr__(
+            self, "places", self._picked([source_place for table in self.tables for source_place in table.places])
+        )
 
     def _picked(self, values: list[Any]) -> list[Any]:
         return values if self.chosen is None else [values[index] for index in self.chosen]
@@ -66,25 +68,25 @@ class ImportedRows:
 
     def numbers(self, column: str, option: str) -> np.ndarray:
         """A column as floats [rows], NaN where it is empty, NaN or infinite; raises HarnessError for text."""
-        found = np.empty(len(self.places))
+        numbers = np.empty(len(self.places))
         for index, value in enumerate(self.values(column)):
             if type(value) is float:
-                found[index] = value
+                numbers[index] = value
                 continue
             try:
                 if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
                     raise ValueError
-                found[index] = math.nan if is_empty(value) else float(value)
+                numbers[index] = math.nan if is_empty(value) else float(value)
             except OverflowError:
-                found[index] = math.inf
+                numbers[index] = math.inf
             except ValueError:
                 raise HarnessError(
                     f"{option} {quoted(column)} must hold numbers, such as 0.53 or 1e-5",
                     got=f"{quoted(value)} in {self.places[index]}",
                     fix="Correct it, or leave the row out with --where",
                 ) from None
-        found[~np.isfinite(found)] = math.nan
-        return found
+        numbers[~np.isfinite(numbers)] = math.nan
+        return numbers
 
     def empty(self, column: str) -> np.ndarray:
         """Where a column holds nothing [rows]: neither a number nor NaN."""
@@ -98,13 +100,13 @@ class ImportedRows:
         values = self.values(column)
         keys = [(type(value), value) for value in values]
         kinds = {key: _kind(key[1]) for key in dict.fromkeys(keys)}
-        found = {kind for kind, _ in kinds.values() if kind != "none"}
+        present = {kind for kind, _ in kinds.values() if kind != "none"}
         texts: dict[tuple[type, Any], Scalar] = {}
-        if found <= {"integer", "number", "infinite"}:
-            floats = "number" in found
+        if present <= {"integer", "number", "infinite"}:
+            floats = "number" in present
             for key, (_, value) in kinds.items():
                 texts[key] = _as_float(value) if floats and isinstance(value, int) else value
-        elif found == {"truth"}:
+        elif present == {"truth"}:
             texts = {key: value for key, (_, value) in kinds.items()}
         else:
             texts = {key: None if kind == "none" else text_of(key[1]) for key, (kind, _) in kinds.items()}
@@ -119,7 +121,7 @@ class ImportedRows:
     def seeds(self, column: str, planned: Sequence[str]) -> tuple[list[Any], list[Any]]:
         """The seeds of the rows and those planned: all integers, all numbers, or all texts."""
         values = [*self.values(column), *planned]
-        found: list[Any] = []
+        seeds: list[Any] = []
         for index, value in enumerate(values):
             kind, seed = _kind(value, padded=True)
             bad = kind in ("none", "truth", "infinite") or (kind == "text" and not text_of(value).isprintable())
@@ -129,11 +131,11 @@ class ImportedRows:
                     got=f"{quoted(value)} in {self.places[index] if index < len(self.places) else '--seeds'}",
                     fix="Name the column of the seeds with --seed, or leave the row out with --where",
                 )
-            found.append(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
-        types = {type(seed) for seed in found}
+            seeds.append(int(seed) if isinstance(seed, float) and seed.is_integer() else seed)
+        types = {type(seed) for seed in seeds}
         if str in types:
-            found = [text_of(value) for value in values]
-        return found[: len(self.places)], found[len(self.places) :]
+            seeds = [text_of(value) for value in values]
+        return seeds[: len(self.places)], seeds[len(self.places) :]
 
 
 def is_empty(value: object) -> bool:

@@ -75,10 +75,10 @@ def import_runs(options: ImportOptions, results: Path, *, overwrite: bool = Fals
     """
     folder = results / check_name(options.name)
     _refuse_replacing(folder, options, overwrite)
-    found = read_runs(options)
-    curves = packed(found.curves, len(found.runs)) if found.curves else None
-    imported.save_imported(folder, found.imported, found.runs, curves)
-    return folder, found
+    runs = read_runs(options)
+    curves = packed(runs.curves, len(runs.runs)) if runs.curves else None
+    imported.save_imported(folder, runs.imported, runs.runs, curves)
+    return folder, runs
 
 
 def _refuse_replacing(folder: Path, options: ImportOptions, overwrite: bool) -> None:
@@ -126,10 +126,10 @@ def read_runs(options: ImportOptions) -> ImportedRuns:
     held = np.ones(len(rows.places), dtype=bool)
     for condition in which:
         held &= condition.holds(rows.values(condition.column))
-    kept = rows.keep(held)
-    if not len(kept.places):
+    kept_rows = rows.keep(held)
+    if not len(kept_rows.places):
         given = " ".join(shlex.join(option_words("where", condition)) for condition in options.where)
-        there = {one.column: dict.fromkeys(map(text_of, rows.values(one.column))) for one in which}
+        there = {choice.column: dict.fromkeys(map(text_of, rows.values(choice.column))) for choice in which}
         raise HarnessError(
             f"{printable(given)} leaves none of {count_noun(len(rows.places), 'row')}",
             allowed="; ".join(f"{quoted(name)}: {listed(texts)}" for name, texts in there.items()),
@@ -145,9 +145,9 @@ def read_runs(options: ImportOptions) -> ImportedRuns:
     others = {seed, options.metric, options.test, options.best, options.loss, options.majority, options.examples}
     states = recognise(
         [replace(table, candidates=tuple(set_aside(table.candidates, others))) for table in tables],
-        {name: kept.values(name) for name in names}, kept.table_of_row, options.state, cell,
+        {name: kept_rows.values(name) for name in names}, kept_rows.table_of_row, options.state, cell,
     )  # fmt: skip
-    reading = _Reading(options, tables, every, kept, seed, cell, states, int(summaries.sum()), len(rows.places))
+    reading = _Reading(options, tables, every, kept_rows, seed, cell, states, int(summaries.sum()), len(rows.places))
     return reading.study(majority, examples)
 
 
@@ -188,14 +188,16 @@ def _summaries(rows: ImportedRows, seed: str, options: ImportOptions) -> np.ndar
     """Which rows are summaries over runs [rows]: by their seed, or, where that is empty, by their first column."""
     planned = set(planned_seeds(options.seeds))
     seeds = rows.values(seed)
-    found = np.array([is_summary(value) and str(value).strip() not in planned for value in seeds], dtype=bool)
+    summaries = np.array([is_summary(value) and str(value).strip() not in planned for value in seeds], dtype=bool)
     for table in rows.tables:
         first = table.known[0] if table.known else ""
         if table.tool is None and first in table.columns and first != seed:
             labels = rows.values(first)
             empty = [value is None or not str(value).strip() for value in seeds]
-            found |= np.array([is_summary(one) and no for one, no in zip(labels, empty, strict=True)], dtype=bool)
-    return found
+            summaries |= np.array(
+                [is_summary(label) and no for label, no in zip(labels, empty, strict=True)], dtype=bool
+            )
+    return summaries
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ class _Reading:
             refuse_plan(str(options.seeds))
         seeds, planned = rows.seeds(self.seed, plan)
         levels = sorted({*seeds, *planned})
-        place = {seed: index for index, seed in enumerate(levels)}
+        position = {seed: index for index, seed in enumerate(levels)}
         if planned and (outside := sorted(set(seeds) - set(planned))):
             raise HarnessError(
                 f"seed {quoted(outside[0])} in {rows.places[seeds.index(outside[0])]} is not in --seeds "
@@ -235,7 +237,7 @@ class _Reading:
         size, counting = self._counting(examples, cell, axes, score, floor)
         facts = RowFacts(
             cell=cell,
-            seed=np.fromiter((place[value] for value in seeds), np.int64, len(seeds)),
+            seed=np.fromiter((position[value] for value in seeds), np.int64, len(seeds)),
             status=np.array(self.states.status, dtype=object),
             empty=(empty := rows.empty(options.metric)),
             unusable=np.isnan(score) & ~empty,
@@ -270,7 +272,7 @@ class _Reading:
             notes=tuple(storable(note) for note in notes),
         )
         table, order = _in_order(judged.table, rest, levels)
-        blank = sum(one.blank for one in self.tables)
+        blank = sum(source.blank for source in self.tables)
         return ImportedRuns(
             imported=imported,
             runs=table,

@@ -110,19 +110,19 @@ def _sqlite(path: Path, label: str, wanted: set[str], higher_is_better: bool) ->
 def _folder(folder: Path, label: str, wanted: set[str], higher_is_better: bool) -> SourceTable:
     if mlflow_files.is_store(folder):
         return mlflow_files.load(folder, label, wanted, higher_is_better)
-    found: dict[str, list[Path]] = {}
+    runs_of: dict[str, list[Path]] = {}
     for kind, path in _runs(folder, 0):
-        found.setdefault(kind, []).append(path)
-    if len(found) > 1:
-        shown = ", ".join(f"{kind} ({count_noun(len(paths), 'run')})" for kind, paths in found.items())
-        first = [str(paths[0].relative_to(folder)) or "." for paths in found.values()]
+        runs_of.setdefault(kind, []).append(path)
+    if len(runs_of) > 1:
+        shown = ", ".join(f"{kind} ({count_noun(len(paths), 'run')})" for kind, paths in runs_of.items())
+        first = [str(paths[0].relative_to(folder)) or "." for paths in runs_of.values()]
         raise HarnessError(
             f"{printable(str(folder))} holds runs of several tools: {shown}",
             fix=f"Name the folder of one: they lie in {listed(first)}",
         )
     for kind, _, read in _KINDS:
-        if kind in found:
-            return read(found[kind], folder, label, higher_is_better)
+        if kind in runs_of:
+            return read(runs_of[kind], folder, label, higher_is_better)
     unreadable(folder, "it holds no runs of a known tool", fix=hint_for(folder))
 
 

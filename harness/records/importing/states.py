@@ -83,8 +83,8 @@ def recognise(
     rows = len(table_of_row)
     own = {index: table.state_column for index, table in enumerate(tables) if table.state_column is not None}
     if option == NONE:
-        said = ("No column tells the states of runs (--state none): every row counts as finished.",)
-        return States(None, ["finished"] * rows, [""] * rows, said)
+        notes = ("No column tells the states of runs (--state none): every row counts as finished.",)
+        return States(None, ["finished"] * rows, [""] * rows, notes)
     if option is not None:
         return _read(option, [(option, list(values[option]), None)], rows, lenient=False)
     parts: list[tuple[str, list[object], str | None]] = []
@@ -101,8 +101,8 @@ def recognise(
         parts.append((chosen, held, None))
     if not parts:
         return States(None, ["finished"] * rows, [""] * rows)
-    found = _read(" and ".join(name for name, _, _ in parts), parts, rows, lenient=True)
-    return States(found.column, found.status, found.words, (*found.notes, *note))
+    states = _read(" and ".join(name for name, _, _ in parts), parts, rows, lenient=True)
+    return States(states.column, states.status, states.words, (*states.notes, *note))
 
 
 _ABSENT = object()  # a row of a table without the column
@@ -116,7 +116,7 @@ def _choose(
     settings: set[str],
 ) -> tuple[str | None, tuple[str, ...]]:
     """The one column of states of the tables whose tool names none, and a sentence on others that look like it."""
-    found: dict[str, list[str]] = {}  # column -> the words of its rows, normalised
+    words_of: dict[str, list[str]] = {}  # column -> the words of its rows, normalised
     open_tables = {index for index, is_free in zip(table_of_row, free, strict=True) if is_free}
     for column in dict.fromkeys(name for index in sorted(open_tables) for name in tables[index].candidates):
         words = [
@@ -126,9 +126,11 @@ def _choose(
         ]
         known = [word in WORDS for word in words if word]
         if any(known) and (all(known) or is_named(column)):
-            found[column] = words
+            words_of[column] = words
     telling = {
-        name: words for name, words in found.items() if any(WORDS.get(word, "missing") != "finished" for word in words)
+        name: words
+        for name, words in words_of.items()
+        if any(WORDS.get(word, "missing") != "finished" for word in words)
     }  # a column that says finished of every row changes nothing
     named = {name: words for name, words in telling.items() if is_named(name)}
     plain = {name: words for name, words in telling.items() if name not in named}
@@ -150,7 +152,7 @@ def _choose(
                 )
         unused = [name for name in telling if name not in pool and name not in settings]
         return first, tuple(f"{_shown(name, telling[name])} was not read as states." for name in unused)
-    finishing = next((name for name in found if name not in telling and is_named(name)), None)
+    finishing = next((name for name in words_of if name not in telling and is_named(name)), None)
     if finishing is not None and not settings & {finishing}:
         unused = [name for name in telling if name not in settings]
         return finishing, tuple(f"{_shown(name, telling[name])} was not read as states." for name in unused)

@@ -177,8 +177,8 @@ def table_of(
         columns |= dict.fromkeys(names, values)
         if kind == metrics and any(name in run.history for run in runs):
             best = [run.history[name].best(higher_is_better) if name in run.history else None for run in runs]
-            columns |= {f"{one}:best": best for one in names}
-            curves |= {one: name for column in names for one in (column, f"{column}:best")}
+            columns |= {f"{title}:best": best for title in names}
+            curves |= {title: name for column in names for title in (column, f"{column}:best")}
     own = {name: [run.about.get(name) for run in runs] for name in about}
     columns = own | columns
     if state_column is not None:

@@ -82,26 +82,26 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
 
 def _grouped(folders: Sequence[Path]) -> dict[Path, list[Path]]:
     """Run -> the folders of its event files: parts of a run, and torch's timed folders, belong to the one above."""
-    found = set(folders)
+    run_folders = set(folders)
     groups: dict[Path, list[Path]] = {}
     for folder in sorted(folders):
-        belongs = folder.name.casefold() in _PARTS or (_TIMED.fullmatch(folder.name) and folder.parent in found)
+        belongs = folder.name.casefold() in _PARTS or (_TIMED.fullmatch(folder.name) and folder.parent in run_folders)
         groups.setdefault(folder.parent if belongs else folder, []).append(folder)
     return groups
 
 
 def _records(file: bytes) -> Iterator[bytes]:
     """The records of a TFRecord file: length, checksum, bytes, checksum."""
-    place = 0
-    while place < len(file):
-        if place + 12 > len(file):
+    position = 0
+    while position < len(file):
+        if position + 12 > len(file):
             raise DamagedError
-        (size,) = struct.unpack("<Q", file[place : place + 8])
-        place += 12
-        if place + size + 4 > len(file):
+        (size,) = struct.unpack("<Q", file[position : position + 8])
+        position += 12
+        if position + size + 4 > len(file):
             raise DamagedError
-        yield file[place : place + size]
-        place += size + 4
+        yield file[position : position + size]
+        position += size + 4
 
 
 def _take(events: Events, record: bytes, prefix: str) -> None:
@@ -119,14 +119,14 @@ def _take(events: Events, record: bytes, prefix: str) -> None:
 
 def _take_value(events: Events, message: bytes, step: int, prefix: str) -> None:
     tag, number, metadata = "", None, b""
-    for place, value in fields(message):
-        if place == 1:
+    for field_number, value in fields(message):
+        if field_number == 1:
             tag = text(value)
-        elif place == 2:
+        elif field_number == 2:
             number = single(value)
-        elif place == 8:
+        elif field_number == 8:
             number = _scalar(content(value))
-        elif place == 9:
+        elif field_number == 9:
             metadata = content(value)
     plugin, data = _plugin(metadata)
     if plugin == "hparams":
@@ -168,8 +168,8 @@ def _take_hparams(events: Events, data: bytes) -> None:
 def _setting(value: bytes) -> Scalar:
     for number, held in fields(value):
         if number == 2:
-            found = double(held)
-            return int(found) if math.isfinite(found) and found.is_integer() and abs(found) < 2**53 else found
+            setting = double(held)
+            return int(setting) if math.isfinite(setting) and setting.is_integer() and abs(setting) < 2**53 else setting
         if number == 3:
             return text(held)
         if number == 4:

@@ -74,7 +74,7 @@ def load(folders: Sequence[Path], root: Path, label: str, higher_is_better: bool
 
 def _beside(folders: Sequence[Path], root: Path) -> list[str]:
     """Folders next to several runs' that are none: of a run that wrote nothing, for example."""
-    found = set(folders)
+    run_folders = set(folders)
     parents = {folder.parent for folder in folders if folder != root}
     others = {
         path
@@ -82,7 +82,7 @@ def _beside(folders: Sequence[Path], root: Path) -> list[str]:
         for path in parent.iterdir()
         if path.is_dir()
         and not path.name.startswith(".")
-        and not any(one == path or path in one.parents for one in found)
+        and not any(other == path or path in other.parents for other in run_folders)
     }
     return sorted(path.relative_to(root).as_posix() for path in others)
 
@@ -118,12 +118,12 @@ def _logged(folder: Path, root: Path, digest: Digest) -> LoggedRun:
 
 def _object(path: Path, digest: Digest) -> dict[str, Any]:
     try:
-        found = json.loads(digest.text(path))
+        content = json.loads(digest.text(path))
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         unreadable(path, "it is not a JSON object", allowed="as transformers writes it")
-    return found
+    return content
 
 
 def _curves(log: object, path: Path) -> dict[str, Series]:
@@ -131,10 +131,10 @@ def _curves(log: object, path: Path) -> dict[str, Series]:
     if not isinstance(log, list):
         return {}
     curves: dict[str, dict[float, float]] = {}
-    for place, entry in enumerate(log):
+    for number, entry in enumerate(log):
         if not isinstance(entry, dict):
             unreadable(path, "its log_history holds no objects", allowed="as transformers writes it")
-        step = entry.get("step", place)
+        step = entry.get("step", number)
         for name, value in entry.items():
             if name not in _NO_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
                 curves.setdefault(name, {})[float(step)] = float(value)
@@ -184,10 +184,10 @@ class _Unpickler(pickle.Unpickler):
 
 def _arguments(folder: Path, checkpoints: Sequence[tuple[int, Path]], digest: Digest) -> dict[str, Scalar]:
     """The training arguments by name: of training_args.bin, of a checkpoint's, or of the model card; else none."""
-    for place in (folder, *(path for _, path in reversed(checkpoints))):
-        path = place / _ARGUMENTS
-        if path.is_file() and (found := _unpickled(digest.read(path))):
-            return found
+    for candidate in (folder, *(path for _, path in reversed(checkpoints))):
+        path = candidate / _ARGUMENTS
+        if path.is_file() and (arguments := _unpickled(digest.read(path))):
+            return arguments
     card = folder / "README.md"
     if card.is_file():
         text = digest.text(card).partition("hyperparameters were used during training")[2]
@@ -199,13 +199,13 @@ def _unpickled(content: bytes) -> dict[str, Scalar]:
     """The plain fields of pickled arguments; none where they can't be read."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            name = next((one for one in archive.namelist() if one.endswith("data.pkl")), None)
+            name = next((entry for entry in archive.namelist() if entry.endswith("data.pkl")), None)
             if name is None or archive.getinfo(name).file_size > _MOST_PICKLED:
                 return {}
-            found = _Unpickler(io.BytesIO(archive.read(name))).load()
+            arguments = _Unpickler(io.BytesIO(archive.read(name))).load()
     except Exception:  # a pickle may fail in any way: then the folder's name or --seed-from has to tell
         return {}
-    fields = found.attributes if isinstance(found, _Anything) else {}
+    fields = arguments.attributes if isinstance(arguments, _Anything) else {}
     return {name: _field(value) for name, value in fields.items() if not name.startswith("_") and _is_field(value)}
 
 

@@ -62,14 +62,14 @@ def to_one_unit(
         return Scaled(dict(numbers), majority, False, 0)
     units: dict[str, Unit] = {}
     for name, values in scores.items():
-        found = unit_of(values)
-        if found == "mixed" and unit is None:
+        unit_of_column = unit_of(values)
+        if unit_of_column == "mixed" and unit is None:
             _refuse_mixed(columns[name], values, places)
-        units[name] = found
+        units[name] = unit_of_column
         _hold_declared(unit, columns[name], values, places)
-    told = {name: one for name, one in units.items() if one in ("percent", "fraction")}
+    told = {name: stated for name, stated in units.items() if stated in ("percent", "fraction")}
     if unit is None and len(set(told.values())) > 1:
-        names = " and ".join(f"{quoted(columns[name])} in {_word(one)}" for name, one in told.items())
+        names = " and ".join(f"{quoted(columns[name])} in {_word(stated)}" for name, stated in told.items())
         raise HarnessError(
             f"scores in different units: {names}",
             fix="Leave one out, convert it, or set --unit percent, fraction or other",

@@ -48,23 +48,23 @@ def _records(log: bytes) -> Iterator[bytes]:
     """The records of a log; raises DamagedError where it is cut or none."""
     if log[:4] != _MAGIC:
         raise DamagedError
-    place, parts = _HEADER, []
-    while place < len(log):
-        left = _BLOCK - place % _BLOCK
+    position, parts = _HEADER, []
+    while position < len(log):
+        left = _BLOCK - position % _BLOCK
         if left < _HEADER:
-            place += left
+            position += left
             continue
-        if place + _HEADER > len(log):
+        if position + _HEADER > len(log):
             raise DamagedError
-        _, size, kind = struct.unpack("<IHB", log[place : place + _HEADER])
-        place += _HEADER
-        if place + size > len(log) or kind > 4:
+        _, size, kind = struct.unpack("<IHB", log[position : position + _HEADER])
+        position += _HEADER
+        if position + size > len(log) or kind > 4:
             raise DamagedError
         if kind == 0 and size == 0:  # padding
-            place += min(left - _HEADER, len(log) - place)
+            position += min(left - _HEADER, len(log) - position)
             continue
-        parts.append(log[place : place + size])
-        place += size
+        parts.append(log[position : position + size])
+        position += size
         if kind in (1, 4):  # whole, or its last part
             yield b"".join(parts)
             parts = []
@@ -74,7 +74,7 @@ def _records(log: bytes) -> Iterator[bytes]:
 
 def _items(message: bytes) -> dict[str, Any]:
     """`update` (field 1) and `remove` (field 2) items of a config, history or summary: name -> value."""
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for number, value in fields(message):
         if number != 1 or not isinstance(value, bytes):
             continue
@@ -88,10 +88,10 @@ def _items(message: bytes) -> dict[str, Any]:
         names = [name for name in names if name]
         if names:
             try:
-                found[".".join(names)] = json.loads(held) if held else None
+                items[".".join(names)] = json.loads(held) if held else None
             except ValueError:
-                found[".".join(names)] = held
-    return found
+                items[".".join(names)] = held
+    return items
 
 
 class _WandbLog:
@@ -133,7 +133,9 @@ class _WandbLog:
         row = flatten(_items(message))
         for number, value in fields(message):
             if number == 2:
-                row["_step"] = next((signed(one) for inner, one in fields(content(value)) if inner == 1), 0)
+                row["_step"] = next(
+                    (signed(signed_step) for inner, signed_step in fields(content(value)) if inner == 1), 0
+                )
         step = row.get("_step")
         self.step = int(step) if isinstance(step, int | float) else self.step + 1
         for name, held in row.items():
