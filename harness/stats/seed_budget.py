@@ -124,7 +124,10 @@ def rate_half_width(failed: np.ndarray, judged: np.ndarray, n: np.ndarray) -> Ra
 
     The possible rates have Jeffreys' posterior. NaN for n < 1 and for judged < 1. Source: Wilson (1927).
     """
-    failed, judged, n = np.broadcast_arrays(*(np.asarray(counts, dtype=float) for counts in (failed, judged, n)))
+    counts = np.stack(np.broadcast_arrays(failed, judged, n), axis=-1).astype(float)
+    # Of ten thousand cells most have the counts of another.
+    distinct, back = np.unique(counts.reshape(-1, 3), axis=0, return_inverse=True)
+    failed, judged, n = distinct.T
     known = (n >= 1) & (judged >= 1)
     size = np.where(known, n, 1)
 
@@ -136,7 +139,10 @@ def rate_half_width(failed: np.ndarray, judged: np.ndarray, n: np.ndarray) -> Ra
     widths = half(np.moveaxis(possible, -1, 0))
     low, high = np.quantile(widths, [OPTIMISTIC, PESSIMISTIC], axis=0)
     seen = half(np.where(judged > 0, failed / np.maximum(judged, 1), 0.0))
-    return seen, np.minimum(low, seen), np.maximum(high, seen)
+    seen, low, high = (
+        width[back].reshape(counts.shape[:-1]) for width in (seen, np.minimum(low, seen), np.maximum(high, seen))
+    )
+    return seen, low, high
 
 
 def _possible_rates(failed: np.ndarray, judged: np.ndarray) -> np.ndarray:
