@@ -18,7 +18,8 @@ from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, label_notes
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
-from harness.data.text_files import Columns, TextTable, find, read, reader, short, table_of
+from harness.data.text_columns import Columns, TextTable, short, table_of
+from harness.data.text_files import find, read, reader
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:

@@ -1,11 +1,11 @@
-"""Data files of texts and labels: where they lie, which columns are meant, and their rows, whole or one by one."""
+"""Data files of texts and labels: where they lie, and their rows, whole or one by one."""
 
 import csv
 import importlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,18 @@ from harness.common.text import count_noun
 from harness.config.recipe import TaskFiles, TaskSpec
 from harness.data import structured_files
 from harness.data.glue import GLUE, OWN, Glue
+from harness.data.text_columns import (
+    MISSING,
+    Columns,
+    TextTable,
+    WantedColumns,
+    is_unicode,
+    layout,
+    no_rows,
+    refuse,
+    refuse_value,
+    table_of,
+)
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
@@ -105,18 +117,6 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
 # --------------------------------------------------------------------------------------------------------- a file whole
 
 
-@dataclass(frozen=True)
-class TextTable:
-    """A split as found: the columns in use, and each row's number in its source, for messages."""
-
-    source: str
-    unit: str  # what the numbers count: lines of a file, rows of a data set
-    numbers: Sequence[int]
-    texts: Sequence[str]
-    pairs: Sequence[str] | None
-    labels: Sequence[str]
-
-
 def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTable:
     """A file's texts and labels; `blank` texts are refused unless they are asked for."""
     glue, suffix = glue or OWN, _suffix(path)
@@ -168,31 +168,6 @@ def decoded(path: Path) -> str:
     return text
 
 
-def refuse(
-    problem: str,
-    source: object,
-    line: int,
-    *,
-    got: str | None = None,
-    allowed: str | None = None,
-    fix: str | None = None,
-    unit: str = "line",
-) -> NoReturn:
-    """Raise the HarnessError of a problem in a line (or row, `unit`) of a file."""
-    raise HarnessError(f"{source}, {unit} {line}: {problem}", got=got, allowed=allowed, fix=fix)
-
-
-def short(value: object) -> str:
-    """A value as an error shows it, cut where it is long."""
-    text = str(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def no_rows(source: str) -> HarnessError:
-    """The error of a file without rows."""
-    return HarnessError(f"{source} has no rows", fix="Check that it is the right file")
-
-
 _NumberedRows = list[tuple[int, list[str]]]
 
 
@@ -230,7 +205,7 @@ def _refuse_quotes(source: str, line: int, error: csv.Error) -> NoReturn:
 def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, blank: bool) -> TextTable:
     if not rows:
         raise no_rows(source)
-    columns, names, header = _layout(rows[0][1], spec, glue, source)
+    columns, names, header = layout(rows[0][1], spec, glue, source)
     rows = rows[1:] if header else rows
     for line, row in rows:
         _check_width(row, len(names), header, source, line)
@@ -268,7 +243,7 @@ def _table_of_objects(
         raise no_rows(source)
     names = list(dict.fromkeys(key for _, fields in objects for key in fields))
     columns = Columns.choose(names, spec, glue, source, by_index=False)
-    rows = ((number, [fields.get(name, _MISSING) for name in names]) for number, fields in objects)
+    rows = ((number, [fields.get(name, MISSING) for name in names]) for number, fields in objects)
     return table_of(source, unit, rows, columns, names, blank)
 
 
@@ -298,163 +273,6 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name}, which JSON does not have")
 
 
-# -------------------------------------------------------------------------------------------------------------- columns
-
-
-class _Missing:
-    """What stands where a JSON object lacks a key."""
-
-
-_MISSING = _Missing()
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns are in use, counted from 0."""
-
-    text: int
-    pair: int | None
-    label: int | None  # None in data to predict on alone
-
-    @property
-    def used(self) -> tuple[int, ...]:
-        """The columns in use, the label last."""
-        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
-
-    @classmethod
-    def choose(
-        cls,
-        names: Sequence[str],
-        spec: TaskSpec,
-        glue: Glue,
-        source: str,
-        by_index: bool,
-        wants: "_Asked | None" = None,
-    ) -> "Columns":
-        """Find the columns among the names of a header, of JSON keys or of a data set; to predict on, as it `wants`."""
-
-        def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
-            if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
-                return wanted
-            candidates = [wanted] if wanted is not None else [name for name in defaults if name in names]
-            if wanted is None and not candidates and not required:
-                return None
-            places = [position for position, name in enumerate(names) if candidates and name == candidates[0]]
-            if len(places) == 1:
-                return places[0]
-            twice = len(places) > 1
-            if wanted is None and not twice:
-                problem = f"no column {' or '.join(defaults)}"
-            else:
-                problem = f"{'two columns' if twice else 'no column'} {candidates[0]}"
-            allowed = ", ".join(map(short, names)) or "none"
-            raise HarnessError(
-                f"{source} has {problem} for task.{role}"
-                if wants is None
-                else f"{source} has {problem} for the {role.replace('_', ' ')}",
-                allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
-                fix="Rename one" if twice else wants.option(role) if wants else f"Set task.{role}",
-            )
-
-        text = find("text", spec.text, glue.text, required=True)
-        assert text is not None
-        if wants is None:
-            pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not OWN and bool(glue.pair))
-            label = find("label", spec.label, glue.label, required=True)
-        else:
-            pair = find("text_pair", spec.text_pair, glue.pair, required=True) if wants.pairs else None
-            there = spec.label is None or wants.label or spec.label in names
-            label = find("label", spec.label, glue.label, required=wants.label) if there else None
-        if len({text, pair, label} - {None}) < 1 + (pair is not None) + (label is not None):
-            raise HarnessError(
-                f"{source}: task.text, task.text_pair and task.label must be different columns",
-                got=f"columns {text}, {'none' if pair is None else pair} and {label}",
-            )
-        return cls(text, pair, label)
-
-
-def _layout(
-    first: Sequence[str], spec: TaskSpec, glue: Glue, source: str, wants: "_Asked | None" = None
-) -> tuple[Columns, list[str], bool]:
-    """The columns in use, their names, and whether the first row is the header."""
-    first = [name.strip() for name in first]
-    width = len(first)
-    header = spec.header is not False
-    if spec.header is None and glue.headerless and width == 4 and not set(glue.text) & set(first):
-        header = False
-        text, label = glue.headerless
-        spec = spec.model_copy(
-            update={
-                "text": text if spec.text is None else spec.text,
-                "label": label if spec.label is None else spec.label,
-            }
-        )
-    if header:
-        return Columns.choose(first, spec, glue, source, True, wants), list(first), True
-    pair = glue is not OWN and bool(glue.pair) if wants is None else wants.pairs
-    needs = {"text": True, "text_pair": pair, "label": wants is None or wants.label}
-    for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
-        if isinstance(wanted, str) or (wanted is None and needs[role]):
-            raise HarnessError(
-                f"{source}: task.{role} must be an index from 0 to {width - 1}, since the file has no header",
-                got="nothing" if wanted is None else wanted,
-                fix=f"Set task.{role} to an index, or task.header=true",
-            )
-    names = [str(index) for index in range(width)]
-    return Columns.choose(names, spec, glue, source, True, wants), names, False
-
-
-def table_of(
-    source: str,
-    unit: str,
-    rows: Iterable[tuple[int, Sequence[object]]],
-    columns: Columns,
-    names: Sequence[str],
-    blank: bool = False,
-) -> TextTable:
-    """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
-    numbers: list[int] = []
-    picked: list[list[str]] = [[] for _ in columns.used]
-    for number, row in rows:
-        for values, column in zip(picked, columns.used, strict=True):
-            value = row[column]
-            filled = isinstance(value, str) and (bool(value.strip()) or (blank and column != columns.label))
-            if filled and isinstance(value, str) and "\0" not in value and is_unicode(value):
-                values.append(value.strip() if column == columns.label else value)
-            elif isinstance(value, bool) and column == columns.label:
-                values.append(str(value).lower())
-            else:
-                _refuse_value(value, column == columns.label, names[column], source, number, unit)
-        numbers.append(number)
-    if not numbers:
-        raise no_rows(source)
-    texts, *pairs, labels = picked
-    return TextTable(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
-
-
-def is_unicode(value: str) -> bool:
-    """Half of a surrogate pair, which JSON can spell, is no character and can't be hashed or tokenised."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
-    what = "label" if label else "text"
-    if value is _MISSING:
-        problem = f"no key {short(column)}"
-    elif value is None or (isinstance(value, str) and not value.strip()):
-        problem = f"no {what} in column {short(column)}"
-    elif isinstance(value, str):
-        problem = f"the {what} in column {short(column)} has a NUL or half a surrogate pair in it"
-    else:
-        takes = "a word or number" if label else "text"
-        problem = f"the {what} in column {short(column)} must be {takes} (got a {type(value).__name__})"
-    refuse(problem, source, number, fix="Correct or remove that row", unit=unit)
-
-
 # -------------------------------------------------------------------------------------------- row by row, to predict on
 
 
@@ -468,35 +286,28 @@ class Line:
     label: str | None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Which columns a file to predict on must have beside the text."""
-
-    pairs: bool
-    label: bool
-
-    @staticmethod
-    def option(role: str) -> str:
-        return f"Name it with --{role.replace('_', '-')}"
-
-
 def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iterator[Line]:
     """The rows of a file whose columns go by the names that the task's files have, read one by one.
 
     A `label` column may lack unless it is asked for; a text may be blank. Raises HarnessError for a file that can't be
     read or is not clean, with its line.
     """
-    glue, suffix, source, columns_wanted = GLUE.get(spec.name, OWN), _suffix(path), str(path), _Asked(pairs, label)
+    glue, suffix, source, columns_wanted = (
+        GLUE.get(spec.name, OWN),
+        _suffix(path),
+        str(path),
+        WantedColumns(pairs, label),
+    )
     columns, names, header = None, [""], True
     for number, row in _streamed(path, suffix, spec):
         if isinstance(row, dict):
             if columns is None:
                 names = list(row)
                 columns = Columns.choose(names, spec, glue, source, False, columns_wanted)
-            yield _line([row.get(name, _MISSING) for name in names], columns, names, source, number)
+            yield _line([row.get(name, MISSING) for name in names], columns, names, source, number)
             continue
         if columns is None:
-            columns, names, header = _layout(row, spec, glue, source, columns_wanted)
+            columns, names, header = layout(row, spec, glue, source, columns_wanted)
             if header:
                 continue
         _check_width(row, len(names), header, source, number)
@@ -552,7 +363,7 @@ def _line(row: Sequence[object], columns: Columns, names: Sequence[str], source:
         elif isinstance(value, str) and is_unicode(value):
             values.append(value)
         else:
-            _refuse_value(value, column == columns.label, names[column], source, number, "line")
+            refuse_value(value, column == columns.label, names[column], source, number, "line")
     text, pair, label = values
     return Line(number, text or "", pair, None if label is None else label.strip())
 

@@ -15,7 +15,8 @@ from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_files import decoded, find, is_unicode, no_rows, refuse, short
+from harness.data.text_columns import is_unicode, no_rows, refuse, short
+from harness.data.text_files import decoded, find
 
 SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 

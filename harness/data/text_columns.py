@@ -1,0 +1,219 @@
+"""Which columns of a data file are meant, and its rows as texts and labels; a wrong row is refused by its number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from harness.common.errors import HarnessError
+from harness.config.recipe import TaskSpec
+from harness.data.glue import OWN, Glue
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A split as found: the columns in use, and each row's number in its source, for messages."""
+
+    source: str
+    unit: str  # what the numbers count: lines of a file, rows of a data set
+    numbers: Sequence[int]
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
+    labels: Sequence[str]
+
+
+class Missing:
+    """What stands where a JSON object lacks a key."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True)
+class WantedColumns:
+    """Which columns a file to predict on must have beside the text."""
+
+    pairs: bool
+    label: bool
+
+    @staticmethod
+    def option(role: str) -> str:
+        """What to do where the column of a role is not found."""
+        return f"Name it with --{role.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are in use, counted from 0."""
+
+    text: int
+    pair: int | None
+    label: int | None  # None in data to predict on alone
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """The columns in use, the label last."""
+        return tuple(column for column in (self.text, self.pair, self.label) if column is not None)
+
+    @classmethod
+    def choose(
+        cls,
+        names: Sequence[str],
+        spec: TaskSpec,
+        glue: Glue,
+        source: str,
+        by_index: bool,
+        wants: WantedColumns | None = None,
+    ) -> Columns:
+        """Find the columns among the names of a header, of JSON keys or of a data set; to predict on, as it `wants`."""
+
+        def find(role: str, wanted: str | int | None, defaults: Sequence[str], required: bool) -> int | None:
+            if isinstance(wanted, int) and by_index and 0 <= wanted < len(names):
+                return wanted
+            candidates = [wanted] if wanted is not None else [name for name in defaults if name in names]
+            if wanted is None and not candidates and not required:
+                return None
+            places = [position for position, name in enumerate(names) if candidates and name == candidates[0]]
+            if len(places) == 1:
+                return places[0]
+            twice = len(places) > 1
+            if wanted is None and not twice:
+                problem = f"no column {' or '.join(defaults)}"
+            else:
+                problem = f"{'two columns' if twice else 'no column'} {candidates[0]}"
+            allowed = ", ".join(map(short, names)) or "none"
+            raise HarnessError(
+                f"{source} has {problem} for task.{role}"
+                if wants is None
+                else f"{source} has {problem} for the {role.replace('_', ' ')}",
+                allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
+                fix="Rename one" if twice else wants.option(role) if wants else f"Set task.{role}",
+            )
+
+        text = find("text", spec.text, glue.text, required=True)
+        assert text is not None
+        if wants is None:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=glue is not OWN and bool(glue.pair))
+            label = find("label", spec.label, glue.label, required=True)
+        else:
+            pair = find("text_pair", spec.text_pair, glue.pair, required=True) if wants.pairs else None
+            there = spec.label is None or wants.label or spec.label in names
+            label = find("label", spec.label, glue.label, required=wants.label) if there else None
+        if len({text, pair, label} - {None}) < 1 + (pair is not None) + (label is not None):
+            raise HarnessError(
+                f"{source}: task.text, task.text_pair and task.label must be different columns",
+                got=f"columns {text}, {'none' if pair is None else pair} and {label}",
+            )
+        return cls(text, pair, label)
+
+
+def layout(
+    first: Sequence[str], spec: TaskSpec, glue: Glue, source: str, wants: WantedColumns | None = None
+) -> tuple[Columns, list[str], bool]:
+    """The columns in use, their names, and whether the first row is the header."""
+    first = [name.strip() for name in first]
+    width = len(first)
+    header = spec.header is not False
+    if spec.header is None and glue.headerless and width == 4 and not set(glue.text) & set(first):
+        header = False
+        text, label = glue.headerless
+        spec = spec.model_copy(
+            update={
+                "text": text if spec.text is None else spec.text,
+                "label": label if spec.label is None else spec.label,
+            }
+        )
+    if header:
+        return Columns.choose(first, spec, glue, source, True, wants), list(first), True
+    pair = glue is not OWN and bool(glue.pair) if wants is None else wants.pairs
+    needs = {"text": True, "text_pair": pair, "label": wants is None or wants.label}
+    for role, wanted in (("text", spec.text), ("text_pair", spec.text_pair), ("label", spec.label)):
+        if isinstance(wanted, str) or (wanted is None and needs[role]):
+            raise HarnessError(
+                f"{source}: task.{role} must be an index from 0 to {width - 1}, since the file has no header",
+                got="nothing" if wanted is None else wanted,
+                fix=f"Set task.{role} to an index, or task.header=true",
+            )
+    names = [str(index) for index in range(width)]
+    return Columns.choose(names, spec, glue, source, True, wants), names, False
+
+
+def table_of(
+    source: str,
+    unit: str,
+    rows: Iterable[tuple[int, Sequence[object]]],
+    columns: Columns,
+    names: Sequence[str],
+    blank: bool = False,
+) -> TextTable:
+    """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
+    numbers: list[int] = []
+    picked: list[list[str]] = [[] for _ in columns.used]
+    for number, row in rows:
+        for values, column in zip(picked, columns.used, strict=True):
+            value = row[column]
+            filled = isinstance(value, str) and (bool(value.strip()) or (blank and column != columns.label))
+            if filled and isinstance(value, str) and "\0" not in value and is_unicode(value):
+                values.append(value.strip() if column == columns.label else value)
+            elif isinstance(value, bool) and column == columns.label:
+                values.append(str(value).lower())
+            else:
+                refuse_value(value, column == columns.label, names[column], source, number, unit)
+        numbers.append(number)
+    if not numbers:
+        raise no_rows(source)
+    texts, *pairs, labels = picked
+    return TextTable(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
+
+
+def is_unicode(value: str) -> bool:
+    """Half of a surrogate pair, which JSON can spell, is no character and can't be hashed or tokenised."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
+    """Raise the HarnessError of a value that is no text, or no label; `number` and `unit` say in which row it is."""
+    what = "label" if label else "text"
+    if value is MISSING:
+        problem = f"no key {short(column)}"
+    elif value is None or (isinstance(value, str) and not value.strip()):
+        problem = f"no {what} in column {short(column)}"
+    elif isinstance(value, str):
+        problem = f"the {what} in column {short(column)} has a NUL or half a surrogate pair in it"
+    else:
+        takes = "a word or number" if label else "text"
+        problem = f"the {what} in column {short(column)} must be {takes} (got a {type(value).__name__})"
+    refuse(problem, source, number, fix="Correct or remove that row", unit=unit)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def refuse(
+    problem: str,
+    source: object,
+    line: int,
+    *,
+    got: str | None = None,
+    allowed: str | None = None,
+    fix: str | None = None,
+    unit: str = "line",
+) -> NoReturn:
+    """Raise the HarnessError of a problem in a line (or row, `unit`) of a file."""
+    raise HarnessError(f"{source}, {unit} {line}: {problem}", got=got, allowed=allowed, fix=fix)
+
+
+def short(value: object) -> str:
+    """A value as an error shows it, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def no_rows(source: str) -> HarnessError:
+    """The error of a file without rows."""
+    return HarnessError(f"{source} has no rows", fix="Check that it is the right file")
