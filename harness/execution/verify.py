@@ -7,40 +7,28 @@ or inputs were mixed. A *note* is what interrupted and repeated runs do leave, a
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
 import random
 import re
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import cast, get_args
 
-import numpy as np
 from pydantic import ValidationError
 
-from harness.common import metrics, tested_versions
+from harness.common import tested_versions
 from harness.common.errors import HarnessError
-from harness.common.metrics import Metric
-from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
+from harness.execution.verify_arrays import check_shapes, read_arrays
+from harness.execution.verify_scores import Problem, check_measured
 from harness.models import saved, token_hash
-from harness.records.record import OPTIONAL, RECORDED, SCHEMA_VERSION, Curves, Measured, Record, Recording
+from harness.records.record import SCHEMA_VERSION, Measured, Record
 from harness.records.store import Store
 
-# The kinds of numpy's dtypes that a curve may have; [S] over steps, [E] over evaluations.
-_BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
-_BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
-_METRICS: tuple[str, ...] = get_args(Metric)
 _LONGEST = 240  # characters of a finding: a line, whatever a damaged file holds
-
-Found = tuple[str, str]  # (rule, what was found)
 
 
 @dataclass(frozen=True)
@@ -166,10 +154,10 @@ def _check_trial(
     """(record, problems, notes) of a planned trial; None for a record that counts as missing, as in `Store.load`."""
     path = store.path(name)
 
-    def at_record(problem: Found) -> Finding:
+    def at_record(problem: Problem) -> Finding:
         return Finding(name, f"trials/{path.name}", problem[0], _line(problem[1]))
 
-    def at_arrays(problem: Found) -> Finding:
+    def at_arrays(problem: Problem) -> Finding:
         return Finding(name, f"trials/{name}.npz", problem[0], _line(problem[1]))
 
     try:
@@ -200,21 +188,21 @@ def _check_trial(
             if record.arrays_sha256 != digest:
                 known = record.arrays_sha256 or "none"
                 problems.append(at_arrays(("arrays_sha256", f"hash {digest[:12]}…, in the record {known[:12]}…")))
-            read = _read_arrays(content)
+            read = read_arrays(content)
             if isinstance(read, str):
                 problems.append(at_arrays(("arrays", read)))
             else:
                 curves = read
     if measured is not None:
         if curves is not None:
-            shapes = [at_arrays(("shapes", problem)) for problem in _check_shapes(curves, measured)]
+            shapes = [at_arrays(("shapes", problem)) for problem in check_shapes(curves, measured)]
             problems += shapes
             curves = None if shapes else curves
-        problems += [at_record(problem) for problem in _check_measured(measured, curves, trial.recipe)]
+        problems += [at_record(problem) for problem in check_measured(measured, curves, trial.recipe)]
     return record, problems, notes
 
 
-def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Found]:
+def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Problem]:
     """What can be said of a record by itself and the plan."""
     computed = record.trial.id
     if record.id != name:
@@ -243,221 +231,6 @@ def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Found]:
                 continue
             if not re.fullmatch(r"[0-9a-f]{64}", value):
                 yield "record", f"{field} is {value!r}, which is no SHA-256"
-
-
-def _read_arrays(content: bytes) -> Curves | str:
-    """The arrays of an .npz, or why they can't be read; nothing is unpickled, and each is held against its checksum."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            arrays = {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
-    except (Exception, MemoryError) as error:  # zip, zlib and numpy raise a dozen kinds on damaged bytes
-        return f"they can't be read: {type(error).__name__}: {error}"
-    known = set(Curves.__dataclass_fields__) - {"recording"}
-    recorded = {name for name in arrays if name.startswith(RECORDED)}
-    if recorded:
-        known |= {f"{RECORDED}{name}" for name in Recording.__dataclass_fields__}
-    lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
-    if lacking or other:
-        problems = [f"lacking {', '.join(lacking)}"] * bool(lacking) + [f"unknown {', '.join(other)}"] * bool(other)
-        return "; ".join(problems)
-    recording = None
-    if recorded:
-        recording = Recording(**{name.removeprefix(RECORDED): arrays.pop(name) for name in sorted(recorded)})
-    return Curves(**arrays, recording=recording)
-
-
-def _array(content: bytes) -> np.ndarray:
-    """An .npy file's array. Raises ValueError for pickled objects and whatever else is no plain array."""
-    # The header of format 1.0, which numpy writes for these: magic, version, its length in two bytes, the text.
-    if content[:8] != b"\x93NUMPY\x01\x00":
-        return cast(np.ndarray, np.load(io.BytesIO(content), allow_pickle=False))
-    end = 10 + int.from_bytes(content[8:10], "little")
-    shape, fortran, dtype = _header(content[8:end])
-    if dtype.hasobject:
-        raise ValueError("Object arrays cannot be loaded when allow_pickle=False")
-    if len(content) - end != dtype.itemsize * math.prod(shape):
-        raise ValueError(f"{len(content) - end} bytes for an array {shape} of {dtype}")
-    array = np.frombuffer(content, dtype, offset=end)
-    return array.reshape(shape, order="F" if fortran else "C")
-
-
-@lru_cache(maxsize=256)  # ten thousand records share a dozen headers, and reading one is most of reading an array
-def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    return np.lib.format.read_array_header_1_0(io.BytesIO(text))
-
-
-def _check_shapes(curves: Curves, measured: Measured) -> Iterator[str]:
-    """Whether the arrays are [S], [E], [N, C] and [N] of numbers, with S and N as in the record."""
-    evaluations = curves.eval_step.size
-    sizes = [(_BY_STEP, measured.steps, "steps"), (_BY_EVALUATION, evaluations, "evaluations")]
-    fine = evaluations > 0
-    if not fine:
-        yield "there is no evaluation"
-    for kinds, length, unit in sizes:
-        for name, kind in kinds.items():
-            array = getattr(curves, name)
-            if array.shape != (length,) or array.dtype.kind not in kind:
-                fine = False
-                yield f"{name} is {array.dtype} {array.shape} for {length} {unit}"
-    dev, test = (curves.logits, curves.labels), (curves.test_logits, curves.test_labels)
-    splits = [
-        ("", "dev", dev, curves.sentences, measured.dev_examples),
-        ("test_", "test", test, curves.test_sentences, measured.test_examples or 0),
-    ]
-    for before, split, (logits, labels), sentences, examples in splits:
-        if measured.metric == metrics.ENTITIES:
-            if sentences.shape != (examples,) or sentences.dtype.kind != "i":
-                yield f"{before}sentences are {sentences.dtype} {sentences.shape} for {examples} {split} examples"
-                continue
-            examples, split = int(sentences.sum()), f"{split} words of"
-        if logits.ndim != 2 or len(logits) != examples or logits.dtype.kind != "f":
-            yield f"{before}logits are {logits.dtype} {logits.shape} for {examples} {split} examples"
-        if labels.shape != (examples,) or labels.dtype.kind not in "iuf":
-            yield f"{before}labels are {labels.dtype} {labels.shape} for {examples} {split} examples"
-    if fine:
-        steps = curves.eval_step.astype(np.int64)
-        if steps[0] < 0 or steps[-1] != measured.steps or (np.diff(steps) <= 0).any():
-            yield f"eval_step does not rise to the last step, {measured.steps}: {steps[:3].tolist()} … {steps[-1]}"
-    if curves.recording is not None:
-        yield from _check_recording(curves.recording, measured, evaluations)
-
-
-def _check_recording(recording: Recording, measured: Measured, evaluations: int) -> Iterator[str]:
-    """Whether the arrays of a recording belong together, and to the run's updates and evaluations."""
-    updates, layers = recording.update.size, recording.layers.size
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "layers": ((layers,), "U"),
-        "update": ((updates,), "iu"),
-        "layer_norm": ((updates, layers), "f"),
-        "update_norm": ((updates,), "f"),
-        "weight_norm": ((updates,), "f"),
-        "predicted": ((evaluations, *recording.predicted.shape[1:2]), "iu"),
-        "cls_rank": ((evaluations,), "f"),
-        "cls_cosine": ((evaluations,), "f"),
-    }
-    fine = True
-    for name, (shape, kind) in shapes.items():
-        array = getattr(recording, name)
-        if array.shape != shape or array.dtype.kind not in kind:
-            fine = False
-            yield f"{RECORDED}{name} is {array.dtype} {array.shape} instead of {shape}"
-    if not fine:
-        return
-    at = recording.update.astype(np.int64)
-    if not updates or at[0] < 1 or at[-1] > measured.steps or (np.diff(at) <= 0).any():
-        yield f"{RECORDED}update does not rise within the {measured.steps} steps"
-    if not set(recording.predicted.sum(axis=1).tolist()) <= {0, measured.dev_examples}:
-        yield f"{RECORDED}predicted does not count the {measured.dev_examples} dev examples"
-
-
-# ------------------------------------------------------------------------------------------------- what was measured
-
-
-def _check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -> Iterator[Found]:
-    """Whether scores, outcome and losses are what the arrays give; without arrays, whether they fit each other."""
-    if measured.metric not in _METRICS:
-        yield "score", f"metric {measured.metric!r} is none of {', '.join(_METRICS)}"
-        return
-    metric = cast(Metric, measured.metric)
-    if curves is None:
-        yield from _check_counts(metric, measured)
-        yield from _check_outcome(measured, _below(metric, measured), None)
-        return
-    try:
-        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences)
-        majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
-        on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
-        test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
-    except ValueError as error:
-        yield "shapes", str(error)
-        return
-    for name, recorded, given in (
-        ("correct", measured.correct, score.correct),
-        ("final_score", measured.final_score, score.value),
-        ("majority_correct", measured.majority_correct, majority.correct),
-        ("majority_score", measured.majority_score, majority.value),
-        ("test_score", measured.test_score, test),
-    ):
-        if not _same(recorded, given):
-            yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
-    yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
-    yield from _check_curves(measured, curves, recipe)
-
-
-@lru_cache(maxsize=64)  # all trials of a task share the labels
-def _majority(metric: Metric, classes: int, dtype: str, labels: bytes) -> metrics.Majority:
-    return metrics.majority(metric, np.frombuffer(labels, dtype), classes)
-
-
-def _check_counts(metric: Metric, measured: Measured) -> Iterator[Found]:
-    """Counts against scores, where the arrays are not kept."""
-    counts = [("correct", measured.correct, measured.final_score)] if measured.final_score is not None else []
-    counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
-    for name, count, score in counts:
-        if (count is None) == metrics.counts(metric):
-            yield "score", f"{name} is {_said(count)} for {metric}"
-        elif count is not None and not 0 <= count <= measured.dev_examples:
-            yield "score", f"{name} is {count} of {measured.dev_examples} dev examples"
-        elif count is not None and metric == "accuracy" and not _same(score, count / max(1, measured.dev_examples)):
-            yield "score", f"accuracy {_said(score)}, {name} {count} of {measured.dev_examples}"
-    if measured.final_score is None and measured.correct is not None:
-        yield "score", f"no score, and {measured.correct} right answers"
-
-
-def _below(metric: Metric, measured: Measured) -> bool:
-    """At or below the majority classifier, by counts for accuracy; no score is below any."""
-    if measured.final_score is None:
-        return True
-    if metric == "accuracy" and measured.correct is not None and measured.majority_correct is not None:
-        return measured.correct <= measured.majority_correct
-    return measured.final_score <= measured.majority_score
-
-
-def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> Iterator[Found]:
-    """Outcome and reason against what the final answers are worth; `constant` None where they are not kept."""
-    told = measured.outcome if measured.reason is None else f"{measured.outcome} ({measured.reason})"
-    if (measured.outcome == "failed") != below:
-        where = "at or below" if below else "above"
-        counts = f"{_said(measured.correct)} right answers, the majority has {_said(measured.majority_correct)}"
-        yield "outcome", f"{told}, and the final score is {where} the majority classifier's: {counts}"
-    elif measured.outcome == "ok":
-        if measured.reason is not None:
-            yield "outcome", f"{told}, and only a failed run has a reason"
-    elif (measured.reason == "diverged") != (measured.final_score is None):
-        yield "outcome", f"{told}, and the final score is {_said(measured.final_score)}"
-    elif constant is not None and measured.reason != "diverged":
-        if measured.reason == "constant" and not constant:
-            yield "outcome", f"{told}, and the logits answer more than one class"
-        if measured.reason is None and constant:
-            yield "outcome", f"{told} without a reason, and the logits answer one class alone"
-
-
-def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator[Found]:
-    """What the record sums up of the curves, computed again."""
-    scores, steps = curves.dev_score, curves.eval_step
-    at = len(steps) - 1
-    if measured.kept_step is not None:
-        if measured.kept_step not in steps.tolist():
-            yield "curves", f"kept_step is {measured.kept_step}, which is no evaluation"
-            return
-        at = steps.tolist().index(measured.kept_step)
-    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
-    bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
-    given: dict[str, float | None] = {
-        "final_score": _finite(scores[at]),
-        "best_score": None if best is None else _finite(scores[best]),
-        "best_step": None if best is None else int(steps[best]),
-        "final_dev_loss": _finite(curves.dev_loss[at]),
-        "diverged_step": int(bad[0]) + 1 if bad.size else None,
-    }
-    whole = measured.stopped_step is None and recipe.max_steps is None  # else an epoch's length is not known here
-    if measured.steps and measured.steps % recipe.epochs == 0 and whole:
-        last = curves.train_loss[-(measured.steps // recipe.epochs) :]
-        given["final_train_loss"] = _finite(np.mean(last, dtype=np.float64))
-    for name, value in given.items():
-        recorded = getattr(measured, name)
-        if not _same(recorded, value):
-            yield "curves", f"{name} is {_said(recorded)}, the curves give {_said(value)}"
 
 
 # ------------------------------------------------------------------------------------------------------ the folder
@@ -542,21 +315,6 @@ def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) 
 
 
 # ------------------------------------------------------------------------------------------------------------ words
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _same(first: float | None, second: float | None) -> bool:
-    """Equal, counts exactly; scores were computed by the same code, maybe on another machine or in another version."""
-    if first is None or second is None:
-        return first is second
-    return first == second or (isinstance(first, float) and math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12))
-
-
-def _said(value: float | None) -> str:
-    return "none" if value is None else repr(value)
 
 
 def _explained(error: ValidationError) -> str:

@@ -1,0 +1,144 @@
+"""Whether what a record says was measured follows from its arrays: scores, outcome, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import cast, get_args
+
+import numpy as np
+
+from harness.common import metrics
+from harness.common.metrics import Metric
+from harness.config.recipe import Recipe
+from harness.records.record import Curves, Measured
+
+_METRICS: tuple[str, ...] = get_args(Metric)
+
+Problem = tuple[str, str]  # (rule, what is wrong)
+
+
+def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -> Iterator[Problem]:
+    """Whether scores, outcome and losses are what the arrays give; without arrays, whether they fit each other."""
+    if measured.metric not in _METRICS:
+        yield "score", f"metric {measured.metric!r} is none of {', '.join(_METRICS)}"
+        return
+    metric = cast(Metric, measured.metric)
+    if curves is None:
+        yield from _check_counts(metric, measured)
+        yield from _check_outcome(measured, _below(metric, measured), None)
+        return
+    try:
+        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences)
+        majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
+        on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
+        test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
+    except ValueError as error:
+        yield "shapes", str(error)
+        return
+    for name, recorded, given in (
+        ("correct", measured.correct, score.correct),
+        ("final_score", measured.final_score, score.value),
+        ("majority_correct", measured.majority_correct, majority.correct),
+        ("majority_score", measured.majority_score, majority.value),
+        ("test_score", measured.test_score, test),
+    ):
+        if not _same(recorded, given):
+            yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
+    yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
+    yield from _check_curves(measured, curves, recipe)
+
+
+@lru_cache(maxsize=64)  # all trials of a task share the labels
+def _majority(metric: Metric, classes: int, dtype: str, labels: bytes) -> metrics.Majority:
+    return metrics.majority(metric, np.frombuffer(labels, dtype), classes)
+
+
+def _check_counts(metric: Metric, measured: Measured) -> Iterator[Problem]:
+    """Counts against scores, where the arrays are not kept."""
+    counts = [("correct", measured.correct, measured.final_score)] if measured.final_score is not None else []
+    counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
+    for name, count, score in counts:
+        if (count is None) == metrics.counts(metric):
+            yield "score", f"{name} is {_said(count)} for {metric}"
+        elif count is not None and not 0 <= count <= measured.dev_examples:
+            yield "score", f"{name} is {count} of {measured.dev_examples} dev examples"
+        elif count is not None and metric == "accuracy" and not _same(score, count / max(1, measured.dev_examples)):
+            yield "score", f"accuracy {_said(score)}, {name} {count} of {measured.dev_examples}"
+    if measured.final_score is None and measured.correct is not None:
+        yield "score", f"no score, and {measured.correct} right answers"
+
+
+def _below(metric: Metric, measured: Measured) -> bool:
+    """At or below the majority classifier, by counts for accuracy; no score is below any."""
+    if measured.final_score is None:
+        return True
+    if metric == "accuracy" and measured.correct is not None and measured.majority_correct is not None:
+        return measured.correct <= measured.majority_correct
+    return measured.final_score <= measured.majority_score
+
+
+def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> Iterator[Problem]:
+    """Outcome and reason against what the final answers are worth; `constant` None where they are not kept."""
+    told = measured.outcome if measured.reason is None else f"{measured.outcome} ({measured.reason})"
+    if (measured.outcome == "failed") != below:
+        where = "at or below" if below else "above"
+        counts = f"{_said(measured.correct)} right answers, the majority has {_said(measured.majority_correct)}"
+        yield "outcome", f"{told}, and the final score is {where} the majority classifier's: {counts}"
+    elif measured.outcome == "ok":
+        if measured.reason is not None:
+            yield "outcome", f"{told}, and only a failed run has a reason"
+    elif (measured.reason == "diverged") != (measured.final_score is None):
+        yield "outcome", f"{told}, and the final score is {_said(measured.final_score)}"
+    elif constant is not None and measured.reason != "diverged":
+        if measured.reason == "constant" and not constant:
+            yield "outcome", f"{told}, and the logits answer more than one class"
+        if measured.reason is None and constant:
+            yield "outcome", f"{told} without a reason, and the logits answer one class alone"
+
+
+def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator[Problem]:
+    """What the record sums up of the curves, computed again."""
+    scores, steps = curves.dev_score, curves.eval_step
+    at = len(steps) - 1
+    if measured.kept_step is not None:
+        if measured.kept_step not in steps.tolist():
+            yield "curves", f"kept_step is {measured.kept_step}, which is no evaluation"
+            return
+        at = steps.tolist().index(measured.kept_step)
+    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
+    bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
+    given: dict[str, float | None] = {
+        "final_score": _finite(scores[at]),
+        "best_score": None if best is None else _finite(scores[best]),
+        "best_step": None if best is None else int(steps[best]),
+        "final_dev_loss": _finite(curves.dev_loss[at]),
+        "diverged_step": int(bad[0]) + 1 if bad.size else None,
+    }
+    whole = measured.stopped_step is None and recipe.max_steps is None  # else an epoch's length is not known here
+    if measured.steps and measured.steps % recipe.epochs == 0 and whole:
+        last = curves.train_loss[-(measured.steps // recipe.epochs) :]
+        given["final_train_loss"] = _finite(np.mean(last, dtype=np.float64))
+    for name, value in given.items():
+        recorded = getattr(measured, name)
+        if not _same(recorded, value):
+            yield "curves", f"{name} is {_said(recorded)}, the curves give {_said(value)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ values
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _same(first: float | None, second: float | None) -> bool:
+    """Equal, counts exactly; scores were computed by the same code, maybe on another machine or in another version."""
+    if first is None or second is None:
+        return first is second
+    return first == second or (isinstance(first, float) and math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12))
+
+
+def _said(value: float | None) -> str:
+    return "none" if value is None else repr(value)
