@@ -12,6 +12,7 @@ import socket
 import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +29,7 @@ from harness.records.store import Store, holder_words
 
 if TYPE_CHECKING:
     from harness.analysis.live_warning import Lessons
+    from harness.analysis.stopping import Standing
 
 
 State = Literal["running", "stopped", "lost"]
@@ -85,6 +87,7 @@ class Status:
     packs: tuple[Pack, ...]
     crashed: tuple[tuple[str, str, int], ...]  # (trial, the last line of its error, attempts)
     warning: str | None  # how many lanes are at risk, or why that can't be told; None where none says how it trains
+    seeds: Standing | None = None  # how far seeds have come that are added by rule
 
     @property
     def elsewhere(self) -> bool:
@@ -109,6 +112,7 @@ class Status:
             "use": list(use(alive.host)) if alive and self.state == "running" else [],
             "cells": [{"axes": at, **vars(counts)} for at, counts in zip(axes, self.cells, strict=True)],
             "early_warning": self.warning,
+            **({} if self.seeds is None else {"seeds": self.seeds.as_json()}),
             "packs": [
                 {
                     "trials": [trial.id for trial in pack.trials],
@@ -138,6 +142,7 @@ class _Known:
     error: str | None = None
     attempts: int = 0
     train_examples: int | None = None
+    seconds: float | None = None  # of training, its share of its pack's
 
 
 class Watch:
@@ -145,14 +150,31 @@ class Watch:
 
     def __init__(self, sweep: Sweep, store: Store) -> None:
         """Look at `store` for the trials of `sweep`; nothing is read yet."""
-        self.sweep, self.store = sweep, store
-        self.trials = {trial.id: trial for trial in expand(sweep)}
+        self.store = store
+        self._plan_version: tuple[int, int] | None = None
+        self._follow(sweep)
         self.known: dict[str, _Known] = {}
         self.examples: dict[TaskSpec, int | None] = {}
         self.lessons: Lessons | None = None
 
+    def _follow(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.trials = {trial.id: trial for trial in expand(sweep)}
+
+    def _refresh_plan(self) -> None:
+        """Follow a plan that grows: that of a search, and one whose seeds are added by rule."""
+        if self.sweep.rule is None and self.sweep.search is None:
+            return
+        with suppress(OSError, HarnessError):
+            found = os.stat(self.store.folder / "plan.json")
+            version = (found.st_ino, found.st_mtime_ns)
+            if version != self._plan_version:
+                self._follow(self.store.load_plan() or self.sweep)
+                self._plan_version = version
+
     def look(self, now: datetime | None = None) -> Status:
         """How the sweep stands now; `now` decides nothing but the age of the last sign of life."""
+        self._refresh_plan()
         # The lock before the files: a driver removes its sign of life before it lets go of the lock.
         held = holder(self.store.folder)
         alive = heartbeat(self.store.folder)
@@ -163,6 +185,7 @@ class Watch:
         state: State = "running" if held else "lost" if alive else "stopped"
         for trial_id in self.trials:
             self._refresh(trial_id)
+        seeds = self._seeds()
         packs, warning = self._packs(alive) if alive and state == "running" else ((), None)
         training = {trial.id for pack in packs for trial in pack.trials if not self._is(trial.id, "finished")}
         ids: dict[int, list[str]] = defaultdict(list)
@@ -182,7 +205,27 @@ class Watch:
             packs=packs,
             crashed=tuple((one, last_line(self.known[one].error or ""), self.known[one].attempts) for one in crashed),
             warning=warning,
+            seeds=seeds,
         )
+
+    def _seeds(self) -> Standing | None:
+        """How far seeds have come that are added by rule; the plan is as the driver will find it."""
+        if self.sweep.rule is None:
+            return None
+        from harness.analysis.stopping import RunResult, advance  # scipy
+
+        def result(trial: str) -> RunResult | None:
+            if trial not in self.known:
+                self._refresh(trial)
+            known = self.known.get(trial)
+            if known is None or known.status is None:
+                return None
+            return RunResult(known.failed if known.status == "finished" else None, known.seconds)
+
+        standing = advance(self.sweep, result)
+        if standing.sweep.due != self.sweep.due:
+            self._follow(standing.sweep)
+        return standing
 
     def _refresh(self, trial_id: str) -> None:
         try:
@@ -200,7 +243,8 @@ class Watch:
         measured = record.measured
         failed = measured is not None and measured.outcome == "failed"
         examples = measured.train_examples if measured else None
-        self.known[trial_id] = _Known(version, record.status, failed, record.error, record.attempts, examples)
+        seconds = measured.lane_seconds if measured else None
+        self.known[trial_id] = _Known(version, record.status, failed, record.error, record.attempts, examples, seconds)
 
     def _is(self, trial_id: str, status: str) -> bool:
         return trial_id in self.known and self.known[trial_id].status == status

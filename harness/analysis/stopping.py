@@ -265,6 +265,33 @@ class Standing:
         assert self.sweep.growth is not None
         return len(self.sweep.growth.looks) - bool(self.waiting)
 
+    @property
+    def lines(self) -> tuple[str, str]:
+        """The rule, and how far the seeds have come and what comes next."""
+        rule = self.sweep.rule
+        assert rule is not None
+        most = count_noun(at_most(self.sweep), "trial")
+        return f"Seeds are added by rule ({rule.words}), {most} at most.", words(self)
+
+    def as_json(self) -> dict[str, object]:
+        """The same as the contract of `--json`."""
+        decision, rule = self.decision, self.sweep.rule
+        assert rule is not None
+        return {
+            "rule": rule.words,
+            "at_most_trials": at_most(self.sweep),
+            "looks": self.looks,
+            "waiting": self.waiting,
+            "stopped": decision is not None and decision.stops,
+            "reached": decision is not None and decision.reached,
+            "why": decision and decision.why,
+        }
+
+
+def at_most(sweep: Sweep) -> int:
+    """The most trials that a sweep with a rule may come to."""
+    return len(sweep.cells) * len(sweep.seeds)
+
 
 def advance(sweep: Sweep, load: Load) -> Standing:
     """Let the plan grow as far as the results go; the same results give the same plan.
@@ -277,12 +304,11 @@ def advance(sweep: Sweep, load: Load) -> Standing:
     assert rule is not None
     growth = sweep.growth or Growth(horizon=rule.at_most, looks=(sweep.due,))
     sweep = sweep.model_copy(update={"growth": growth})
-    decision = None
     while True:
         results = [(trial.cell, load(trial.id)) for trial in expand(sweep)]
         waiting = sum(result is None for _, result in results)
         if waiting:
-            return Standing(sweep, waiting, decision)
+            return Standing(sweep, waiting, _last_decision(sweep, growth, results))
         decision = decide(rule, growth.horizon, _cells_of(sweep, results))
         if decision.due is None:
             return Standing(sweep, 0, decision)
@@ -310,14 +336,31 @@ def words(standing: Standing) -> str:
     """How far the seeds have come and what comes next."""
     decision, runs = standing.decision, count_noun(sum(standing.sweep.due), "run")
     verb = "has" if standing.waiting == 1 else "have"
-    if decision is None:
-        return f"The first look comes when {count_noun(standing.waiting, 'more run')} {verb} ended."
-    waiting = f"the next look comes when {count_noun(standing.waiting, 'more run')} {verb} ended"
+    number = "next" if standing.looks else "first"
+    waiting = f"the {number} look comes when {count_noun(standing.waiting, 'more run')} {verb} ended"
     looks = count_noun(standing.looks, "look")
+    if decision is None or (standing.waiting and decision.stops):  # of an edited rule
+        return f"After {looks} {runs} are planned; {waiting}." if standing.looks else f"T{waiting[1:]}."
     if decision.stops:
         verdict = "Enough is known" if decision.reached else "No more seeds are added"
         return f"{verdict} after {looks} and {runs}: {decision.why}."
     return f"After {looks} {runs} are planned, for {decision.why}; {waiting}."
+
+
+def _last_decision(sweep: Sweep, growth: Growth, results: Sequence[tuple[int, RunResult | None]]) -> Decision | None:
+    """What the look before this one, which waits for runs, decided; None where there was none or its runs are gone."""
+    if len(growth.looks) < 2 or sweep.rule is None:
+        return None
+    before = growth.looks[-2]
+    seen = [0] * len(sweep.cells)
+    counted = []
+    for cell, result in results:
+        seen[cell] += 1
+        if seen[cell] <= before[cell]:
+            counted.append((cell, result))
+    if any(result is None for _, result in counted):
+        return None
+    return decide(sweep.rule, growth.horizon, _cells_of(sweep, counted))
 
 
 def _cells_of(sweep: Sweep, results: Sequence[tuple[int, RunResult | None]]) -> list[Cell]:

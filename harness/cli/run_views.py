@@ -20,7 +20,6 @@ from harness.records.record import Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
-    from harness.analysis.stopping import Standing
     from harness.execution import verify as verifying
 
 
@@ -60,7 +59,10 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
     pruner = "" if search.pruner is None else f", {search.pruner.name.replace('_', ' ')} pruner"
     out.print(f"Up to {size} ({search.sampler}, {search.objective}{pruner}): {so_far}.", soft_wrap=True)
     if search.confirm and search.best:
-        again = f"The best {search.best} are then trained on {count_noun(len(search.confirm), 'fresh seed')} each."
+        seeds = f"{count_noun(len(search.confirm), 'fresh seed')} each"
+        if search.confirm_rule is not None:
+            seeds = f"fresh seeds that are added by rule ({search.confirm_rule.words})"
+        again = f"The best {search.best} are then trained on {seeds}."
         out.print(again)
 
 
@@ -80,37 +82,6 @@ def cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
         names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table
-
-
-def seed_lines(standing: Standing | None) -> list[str]:
-    """How far the seeds of a sweep have come that are added by rule, and what comes next; nothing of others."""
-    if standing is None:
-        return []
-    from harness.analysis import stopping
-
-    rule, cells = standing.sweep.rule, len(standing.sweep.cells)
-    assert rule is not None
-    words = f"Seeds are added by rule ({rule.words}), {count_noun(cells * rule.at_most, 'trial')} at most."
-    return [words, stopping.words(standing)]
-
-
-def seeds_as_json(standing: Standing | None) -> dict[str, object]:
-    """The same for `--json`: the rule, how often results were looked at, and the last decision."""
-    if standing is None:
-        return {}
-    decision, rule = standing.decision, standing.sweep.rule
-    assert rule is not None
-    return {
-        "seeds": {
-            "rule": rule.words,
-            "at_most_trials": len(standing.sweep.cells) * rule.at_most,
-            "looks": standing.looks,
-            "waiting": standing.waiting,
-            "stopped": decision is not None and decision.stops,
-            "reached": decision is not None and decision.reached,
-            "why": decision and decision.why,
-        }
-    }
 
 
 def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited: bool = False) -> None:

@@ -46,6 +46,7 @@ def standing_parts(
     parts.append(Text(
         f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed{rest}{training}."
     ))  # fmt: skip
+    parts += [Text(plain(line)) for line in (now.seeds.lines if now.seeds else ())]
     if stopped:
         from harness.report import search_page
 

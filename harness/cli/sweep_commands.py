@@ -58,8 +58,6 @@ from harness.cli.run_views import (
     print_kept,
     print_plan_of_search,
     print_retrained,
-    seed_lines,
-    seeds_as_json,
 )
 from harness.cli.status_views import print_standing, standing_parts
 from harness.common import hub
@@ -123,7 +121,8 @@ def plan(
             "seconds_left": expected.seconds, "seconds_between": expected.between and list(expected.between),
             "seconds_from": expected.basis, "lane_bytes": expected.memory,
         }  # fmt: skip
-        told: dict[str, object] = {"notes": list(notes)} | seeds_as_json(seeds)
+        told: dict[str, object] = {"notes": list(notes)}
+        told |= {} if seeds is None else {"seeds": seeds.as_json()}
         print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
         return
     out = Console(highlight=False)
@@ -131,7 +130,7 @@ def plan(
     out.print(cell_table(resolved, records))
     out.print(f"{resolved.size} = {count_noun(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
-    for line in seed_lines(seeds):
+    for line in seeds.lines if seeds else ():
         out.print(Text(plain(line)), soft_wrap=True)
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     if expected.between is not None:

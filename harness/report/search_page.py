@@ -111,15 +111,17 @@ def sentences(
         f"{int(best['finished'])} seeds, {_failing(best['failed'], best['finished'])}."
     )
     confirmed = known[known["fresh"].notna()]
+    horizon = search.confirm_rule and search.confirm_rule.at_most  # fresh seeds that were added by rule
     if len(confirmed) and not unknown(best["fresh"]):
-        said.append(_on_fresh_seeds(best, words))
+        said.append(_on_fresh_seeds(best, words, horizon))
     if len(confirmed) > 1:
         top = confirmed.loc[confirmed["fresh"].idxmax()]
         mean = float(confirmed["too_high"].mean())
+        failed = _failing(top["fresh_failed"], top["fresh_finished"], horizon)
         said.append(
             f"Over the {len(confirmed)} recipes that were tried again, the search's score was too "
             f"{'high' if mean > 0 else 'low'} by {score(abs(mean))} on average; on fresh seeds the best is "
-            f"{_label(sweep, top)} with {score(top['fresh'])}, {_failing(top['fresh_failed'], top['fresh_finished'])}."
+            f"{_label(sweep, top)} with {score(top['fresh'])}, {failed}."
         )
     if not len(confirmed):
         said.append(
@@ -172,11 +174,11 @@ def _saved(stopped: Sequence[StoppedRecipe], trained: float) -> str:
     return f"At the pace until then this saved {percent(saved / whole)} of the search's training time."
 
 
-def _on_fresh_seeds(best: pd.Series, words: str) -> str:
+def _on_fresh_seeds(best: pd.Series, words: str, horizon: int | None) -> str:
     """What fresh seeds say of the recipe that the search took for the best."""
     seen = "" if unknown(best["fresh_low"]) else f" [{score(best['fresh_low'])}, {score(best['fresh_high'])}]"
     fresh = int(best["fresh_finished"])
-    failed = _failing(best["fresh_failed"], fresh)
+    failed = _failing(best["fresh_failed"], fresh, horizon)
     verdict = (
         f"the search overestimated it by {score(best['too_high'])}"
         if best["too_high"] > 0
@@ -185,8 +187,8 @@ def _on_fresh_seeds(best: pd.Series, words: str) -> str:
     return f"On {fresh} fresh seeds its {words} is {score(best['fresh'])}{seen}, {failed}: {verdict}."
 
 
-def _failing(failed: float, of: float) -> str:
-    return f"{int(failed)} of {int(of)} failed ({rate(int(failed), int(of))})"
+def _failing(failed: float, of: float, horizon: int | None = None) -> str:
+    return f"{int(failed)} of {int(of)} failed ({rate(int(failed), int(of), horizon)})"
 
 
 def _label(sweep: Sweep, row: pd.Series) -> str:

@@ -99,7 +99,9 @@ def run(
         if confirmed is not None:
             compiled = step_compilation.chosen(store.records(plan).values(), options.compiled)
             options = replace(options, tune=False, make_pool=None, compiled=compiled)
-            confirm_counts = driver.run(confirmed, search_ranking.confirm_store(sweep, store), options, show)
+            beside = search_ranking.confirm_store(sweep, store)
+            confirm_counts = driver.run(confirmed, beside, options, show)
+            confirmed = beside.load_plan() or confirmed  # which may have grown
     return SearchOutcome(plan, counts, confirmed, confirm_counts, asking.asked, asking.left)
 
 
@@ -174,6 +176,7 @@ def confirming(sweep: Sweep, store: Store) -> Sweep | None:
         source=sweep.source,
         cells=tuple(cells),
         seeds=sweep.search.confirm,
+        rule=sweep.search.confirm_rule,
     )
 
 

@@ -23,7 +23,7 @@ from harness.cli import status_views
 from harness.cli import sweep_commands as cli
 from harness.cli.app import app
 from harness.config.trials import expand
-from harness.execution import machine
+from harness.execution import gate, machine
 from harness.execution.machine import Machine
 from harness.records import early_signals, heartbeat
 from harness.records.store import Store
@@ -593,3 +593,44 @@ def test_a_second_look_reads_only_what_is_new(here, monkeypatch):
     store.path(last.id).write_text(content_of(last))
     assert watch.look().total.finished == 40
     assert read[39:] == [last.id]
+
+
+# ------------------------------------------------------------------------------------------------ seeds added by rule
+
+
+def test_seeds_that_are_not_due_are_not_missing_and_what_comes_next_is_said(here, monkeypatch):
+    rule = "{first: 3, at_most: 12, step: 3, until: bias_correction settled}"
+    sweep = sweep_of(here / "sweeps", TEXT.replace("1..3", rule))
+    fails, learns = Run(200), Run(350)
+    fates = {0: fails, 1: learns, 2: learns, 3: learns}
+    store = store_of(here / "results", sweep, {cell: [run] * (3 - (cell == 3)) for cell, run in fates.items()})
+    now = shown("made")
+    assert (now["planned"], now["finished"], now["missing"]) == (12, 11, 1)
+    assert (now["seeds"]["looks"], now["seeds"]["waiting"], now["seeds"]["at_most_trials"]) == (0, 1, 48)
+    assert "12, at most" not in run("made").stdout
+    assert "The first look comes when 1 more run has ended." in run("made").stdout
+    (lacking,) = [trial for trial in expand(sweep) if store.load(trial.id) is None]
+    watch = status.Watch(sweep, store)
+    assert watch.look().total.missing == 1
+    save(store, sweep, lacking, fates[lacking.cell])
+    grown = watch.look()  # as the driver will find it, though it has not written the plan yet
+    assert (grown.total.planned, grown.total.missing, grown.cells[0].planned) == (24, 12, 6)
+    said = run("made").stdout
+    assert "12 of 24 trials finished, 3 of them failed, 12 missing." in said
+    assert "Seeds are added by rule (bias_correction settled; 3 seeds at first, 3 more at a time, at most 12)" in said
+    assert "After 1 look 24 runs are planned, for bias correction on against off is not settled: −50 points" in said
+    while (ended := watch.look()).total.missing:
+        for trial in watch.trials.values():
+            if store.load(trial.id) is None:
+                save(store, sweep, trial, fates[trial.cell])
+    assert ended.seeds is not None
+    assert (ended.seeds.waiting, ended.seeds.looks) == (0, 2)
+    enough = "Enough is known after 2 looks and 24 runs: bias correction on fails less often than off: −50 points"
+    assert enough in run("made").stdout
+    monkeypatch.setattr(gate, "check_planned", lambda sweep, records: None)  # the data are made up
+    planned = CliRunner().invoke(app, ["plan", "made"])
+    assert "4 cells × 6 seeds = 24 trials: 24 finished, 0 crashed, 0 missing." in planned.stdout
+    assert enough in planned.stdout
+    told = json.loads(CliRunner().invoke(app, ["plan", "made", "--json"]).stdout)
+    assert told["seeds"] == shown("made")["seeds"]
+    assert (told["seeds"]["stopped"], told["seeds"]["reached"]) == (True, True)

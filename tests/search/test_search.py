@@ -38,7 +38,7 @@ from harness.execution.pool import PackProgress, Running
 from harness.records import early_signals
 from harness.records.record import Record
 from harness.records.store import Store
-from harness.report import search_page
+from harness.report import formatting, search_page
 from harness.search import search
 
 HERE = Options(in_process=True)
@@ -359,6 +359,32 @@ def test_the_best_are_confirmed_on_fresh_seeds_and_older_confirmations_stay(writ
     found = search_ranking.table(last.sweep, store, search_ranking.confirmed_before(last.sweep, store))
     assert found["fresh"].iloc[:2].notna().all()
     assert int(found["fresh"].notna().sum()) == len(last.confirmed.cells)
+
+
+def test_fresh_seeds_may_be_added_by_rule(write, made, tmp_path) -> None:
+    made(peak)
+    rule = '{from: 101, first: 2, at_most: 6, step: 2, until: "failure rate of every cell within ±25 points"}'
+    store = Store(tmp_path / "find@default")
+    sweep = load(write(f"recipes: 3, confirm: {{best: 2, seeds: {rule}}}"))
+    ended = search.run(sweep, store, HERE, quiet)
+    assert ended.complete
+    assert ended.confirmed is not None
+    assert ended.confirmed.growth is not None
+    assert len(ended.confirmed.growth.looks) > 1
+    assert ended.confirm_counts is not None
+    assert ended.confirm_counts.finished == sum(ended.confirmed.due) > 4
+    plan = search_ranking.confirm_store(sweep, store).load_plan()
+    assert plan == ended.confirmed
+    again = search.run(sweep, store, HERE, quiet)
+    assert again.confirm_counts is not None
+    assert (again.confirm_counts.trained_now, again.confirmed) == (0, ended.confirmed)
+    found = search_page.write_report(ended.sweep, store)
+    said = " ".join(found.said)
+    last = int(max(ended.confirmed.due))
+    assert f"On {last} fresh seeds its mean is" in said
+    both = {formatting.rate(0, last), formatting.rate(0, last, 6)}
+    assert len(both) == 2
+    assert f"0 of {last} failed ({formatting.rate(0, last, 6)})" in said  # holds at every look
 
 
 def test_conditions_hold_and_what_they_exclude_stays_as_it_was(write, made, tmp_path) -> None:
