@@ -266,12 +266,12 @@ class Standing:
         return len(self.sweep.growth.looks) - bool(self.waiting)
 
     @property
-    def lines(self) -> tuple[str, str]:
-        """The rule, and how far the seeds have come and what comes next."""
+    def lines(self) -> tuple[str, ...]:
+        """The rule, what it can't reach, and how far the seeds have come and what comes next."""
         rule = self.sweep.rule
         assert rule is not None
         most = count_noun(at_most(self.sweep), "trial")
-        return f"Seeds are added by rule ({rule.words}), {most} at most.", words(self)
+        return (f"Seeds are added by rule ({rule.words}), {most} at most.", *_out_of_reach(rule), words(self))
 
     def as_json(self) -> dict[str, object]:
         """The same as the contract of `--json`."""
@@ -286,6 +286,19 @@ class Standing:
             "reached": decision is not None and decision.reached,
             "why": decision and decision.why,
         }
+
+
+def _out_of_reach(rule: SeedRule) -> tuple[str, ...]:
+    """A warning where the most seeds are too few for rates near one half."""
+    within = next((goal.within for goal in rule.until if goal.axis is None), None)
+    rate = rate_sequence(rule.at_most // 2, rule.at_most, rule.at_most)
+    half = (rate.high - rate.low) / 2
+    if within is None or half <= within:
+        return ()
+    return (
+        f"Where half of a cell's runs fail, {rule.at_most} seeds tell its failure rate within ±{100 * half:.0f} "
+        f"points, not ±{show(float(f'{100 * within:.6g}')).removesuffix('.0')}.",
+    )
 
 
 def at_most(sweep: Sweep) -> int:

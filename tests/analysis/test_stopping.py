@@ -185,3 +185,10 @@ def test_the_page_says_after_how_many_looks_it_stopped_and_what_fixed_seeds_woul
     assert f"the next look comes when {lacking} more run{'' if lacking == 1 else 's'} ha" in said
     assert f"After {looks - 1} look{'' if looks == 2 else 's'} {total} runs are planned" in said
     assert "would have cost" not in said
+
+
+def test_a_goal_that_the_most_seeds_cannot_reach_is_warned_of(tmp_path: Path) -> None:
+    lines = advance(grows(tmp_path, "failure rate of every cell within ±10 points"), lambda trial: None).lines
+    assert lines[1].startswith("Where half of a cell's runs fail, 12 seeds tell its failure rate within ±")
+    assert lines[1].endswith(" points, not ±10.")
+    assert len(advance(grows(tmp_path, "failure rate of every cell within ±45 points"), lambda trial: None).lines) == 2

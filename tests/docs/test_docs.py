@@ -107,7 +107,7 @@ def test_a_sweep_that_is_shown_loads(page: str, text: str, tmp_path: Path) -> No
     path = tmp_path / "shown.yaml"
     path.write_text(text)
     sweep = load(path)
-    assert sweep.search is not None or len(expand(sweep)) == len(sweep.cells) * len(sweep.seeds)
+    assert sweep.search is not None or len(expand(sweep)) == sum(sweep.due)
 
 
 def test_the_template_of_a_new_sweep_loads_with_each_choice_that_it_shows(tmp_path: Path) -> None:
