@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.analysis import looks
 from harness.analysis.baselines import baselines
 from harness.analysis.cells import cells
 from harness.analysis.dev_answers import (
@@ -115,4 +116,5 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
 
 def _from_scores(study: Study, threshold: float | None) -> dict[str, pd.DataFrame]:
     """The tables that need no arrays, by their names in `Analysis`."""
-    return {"definitions": definitions(study, threshold)} | {make.__name__: make(study) for make in _FROM_SCORES}
+    tables = {make.__name__: make(study) for make in _FROM_SCORES}
+    return {"definitions": definitions(study, threshold)} | looks.of_tables(study, tables)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from harness.analysis import looks
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs, runs
 from harness.records.study import Study, numbers
 from harness.stats import proportions
@@ -118,4 +119,4 @@ def cells(study: Study) -> pd.DataFrame:
     if any(map(len, tests)):
         columns |= {"tested": [len(values) for values in tests], "test_mean": _means(tests)}
         columns["test_sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in tests]
-    return with_axes(study, pd.DataFrame(columns))
+    return with_axes(study, looks.of_cells(study, pd.DataFrame(columns)))

@@ -170,30 +170,29 @@ def compare(goal: Goal, horizon: int, cells: Sequence[Cell]) -> tuple[Comparison
     each is decided at its share of the 5 % (Bonferroni).
     """
     axis = goal.axis or ""
-    others = [tuple(item for item in cell.place if item[0] != axis) for cell in cells]
-    values = [dict(cell.place)[axis] for cell in cells]
-    kinds = list(dict.fromkeys((type(value).__name__, value) for value in values))
-    by_place = {(repr(value), other): index for index, (value, other) in enumerate(zip(values, others, strict=True))}
-    reference = kinds[0][1]
-    comparisons = []
-    for _, value in kinds[1:]:
-        matched = [
-            (by_place[repr(reference), other], index)
-            for index, other in enumerate(others)
-            if repr(values[index]) == repr(value) and (repr(reference), other) in by_place
-        ]
-        comparisons.append(_comparison(goal, horizon, cells, (value, reference), matched, len(kinds) - 1))
-    return tuple(comparisons)
+    kinds = list({repr(dict(cell.place)[axis]): dict(cell.place)[axis] for cell in cells}.values())
+    tests = len(kinds) - 1
+    return tuple(
+        compare_values(axis, (value, kinds[0]), horizon, cells, goal.within, tests=tests) for value in kinds[1:]
+    )
 
 
-def _comparison(
-    goal: Goal,
+def compare_values(
+    axis: str,
+    values: tuple[Scalar, Scalar],
     horizon: int,
     cells: Sequence[Cell],
-    values: tuple[Scalar, Scalar],
-    matched: Sequence[tuple[int, int]],
-    tests: int,
+    within: float | None = None,
+    tests: int = 1,
 ) -> Comparison:
+    """One value of an axis against another, the reference; as `compare`, where it is one of so many tests."""
+    places = {repr(cell.place): index for index, cell in enumerate(cells)}  # True is not 1 there
+    matched = [
+        (places[other], index)
+        for index, cell in enumerate(cells)
+        if repr(dict(cell.place)[axis]) == repr(values[0])
+        and (other := repr(tuple((name, values[1] if name == axis else at) for name, at in cell.place))) in places
+    ]
     usable = [pair for pair in matched if not any(cells[index].crashes for index in pair)]
     seeds = min((len(cells[index].results) for pair in usable for index in pair), default=0)
     pairs = [
@@ -205,9 +204,9 @@ def _comparison(
     gained, lost = pairs.count((False, True)), pairs.count((True, False))
     contrast = contrast_sequence(gained, lost, len(pairs), horizon * max(1, len(usable)))
     low, high = contrast.difference.low, contrast.difference.high
-    small = goal.within is not None and -goal.within <= low and high <= goal.within
+    small = within is not None and -within <= low and high <= within
     return Comparison(
-        goal.axis or "", *values, tuple(sorted({index for pair in usable for index in pair})), gained, lost,
+        axis, *values, tuple(sorted({index for pair in usable for index in pair})), gained, lost,
         len(pairs), contrast, decided=contrast.p * tests <= 2 * TAIL, small=small,
     )  # fmt: skip
 

@@ -111,17 +111,19 @@ def sentences(
         f"{int(best['finished'])} seeds, {_failing(best['failed'], best['finished'])}."
     )
     confirmed = known[known["fresh"].notna()]
-    horizon = search.confirm_rule and search.confirm_rule.at_most  # fresh seeds that were added by rule
+    horizon = (
+        None if search.confirm_rule is None else search.confirm_rule.at_most
+    )  # fresh seeds that were added by rule
     if len(confirmed) and not unknown(best["fresh"]):
         said.append(_on_fresh_seeds(best, words, horizon))
     if len(confirmed) > 1:
         top = confirmed.loc[confirmed["fresh"].idxmax()]
         mean = float(confirmed["too_high"].mean())
-        failed = _failing(top["fresh_failed"], top["fresh_finished"], horizon)
+        how_many = _failing(top["fresh_failed"], top["fresh_finished"], horizon)
         said.append(
             f"Over the {len(confirmed)} recipes that were tried again, the search's score was too "
             f"{'high' if mean > 0 else 'low'} by {score(abs(mean))} on average; on fresh seeds the best is "
-            f"{_label(sweep, top)} with {score(top['fresh'])}, {failed}."
+            f"{_label(sweep, top)} with {score(top['fresh'])}, {how_many}."
         )
     if not len(confirmed):
         said.append(

@@ -1,0 +1,137 @@
+"""Failure rates and differences that hold at every look, for cells whose seeds are added by rule.
+
+Their tables have these in place of intervals for a fixed number of runs, which would be wrong after many looks; what
+has no such interval is not known there (NaN).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from harness.analysis.stopping import Cell, Comparison, RunResult, compare_values
+from harness.records.study import Study
+from harness.stats import proportions
+from harness.stats.sequential import contrast_sequence, rate_sequence
+
+NAN = float("nan")
+
+
+def horizons(study: Study) -> list[int | None]:
+    """Of each cell the most seeds that a rule planned for it; None where its seeds are fixed."""
+    if not study.sweeps or sum(len(sweep.cells) for sweep in study.sweeps) != len(study.cells):
+        return [None] * len(study.cells)
+    found: list[int | None] = []
+    for sweep in study.sweeps:
+        most = None if sweep.rule is None else sweep.growth.horizon if sweep.growth else sweep.rule.at_most
+        found += [most] * len(sweep.cells)
+    return found
+
+
+def looked_at(study: Study) -> bool:
+    """Whether seeds were added to any cell by rule."""
+    return any(sweep.rule is not None for sweep in study.sweeps)
+
+
+def of_cells(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of cells with such `failed_low` and `failed_high`; `exact_low` and `exact_high` are not known."""
+    if not looked_at(study):
+        return table
+    for row, horizon in enumerate(horizons(study)):
+        if horizon is None or pd.isna(table.loc[row, "failed"]):
+            continue
+        rate = rate_sequence(int(table.loc[row, "failed"]), int(table.loc[row, "judged"]), horizon)
+        table.loc[row, ["failed_low", "failed_high", "exact_low", "exact_high"]] = [rate.low, rate.high, NAN, NAN]
+    return table
+
+
+def of_tables(study: Study, tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables of failing with such rates and differences; all others as they are."""
+    changed = dict(tables)
+    if not looked_at(study):
+        return changed
+    cells, most = cells_of(study), horizons(study)
+    changed["arms"] = _arms(study, tables["arms"], most)
+    changed["contrasts"] = _contrasts(study, tables["contrasts"], cells, most)
+    changed["pair_failures"] = _pairs(study, tables["pair_failures"], cells, most)
+    never = tables["never_failed"].copy()
+    for row, (cell, judged) in enumerate(zip(never["cell"], never["judged"], strict=True)):
+        horizon = most[cell]
+        if horizon is not None:
+            never.loc[never.index[row], ["exact", "rule_of_three"]] = [rate_sequence(0, judged, horizon).high, NAN]
+    changed["never_failed"] = never
+    return changed
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """The cells with the results of their runs, by seed."""
+    results: list[list[RunResult]] = [[] for _ in study.cells]
+    runs = study.runs
+    for cell, status, outcome, seconds in zip(
+        runs["cell"], runs["status"], runs["outcome"], runs["lane_seconds"], strict=True
+    ):
+        fate = None if status != "finished" or outcome is None else outcome == "failed"
+        results[int(cell)].append(RunResult(fate, None if seconds != seconds else float(seconds)))
+    return [Cell(cell.axes, tuple(of)) for cell, of in zip(study.cells, results, strict=True)]
+
+
+def _arms(study: Study, table: pd.DataFrame, most: Sequence[int | None]) -> pd.DataFrame:
+    table = table.copy()
+    for row in table.index:
+        axis, value = table.loc[row, "axis"], table.loc[row, "value"]
+        of = [index for index, cell in enumerate(study.cells) if repr(dict(cell.axes)[axis]) == repr(value)]
+        horizon = sum(most[index] or 0 for index in of)
+        if horizon and table.loc[row, "judged"]:
+            rate = rate_sequence(int(table.loc[row, "failed"]), int(table.loc[row, "judged"]), horizon)
+            table.loc[row, ["failed_low", "failed_high"]] = [rate.low, rate.high]
+    return table
+
+
+def _contrasts(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: Sequence[int | None]) -> pd.DataFrame:
+    table, horizon = table.copy(), max(seeds or 0 for seeds in most)
+    for row in table.index:
+        axis, values = str(table.loc[row, "axis"]), (table.loc[row, "value"], table.loc[row, "reference"])
+        _put(table, row, compare_values(axis, values, horizon, cells))
+    return _adjusted(table)
+
+
+def _pairs(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: Sequence[int | None]) -> pd.DataFrame:
+    table = table.copy()
+    for row in table.index:
+        one, other = int(table.loc[row, "reference"]), int(table.loc[row, "cell"])
+        horizon = max(most[one] or 0, most[other] or 0)
+        if not horizon:
+            continue
+        both = zip(cells[one].results, cells[other].results, strict=False)
+        pairs = [(a.failed, b.failed) for a, b in both if a.failed is not None and b.failed is not None]
+        found = contrast_sequence(pairs.count((False, True)), pairs.count((True, False)), len(pairs), horizon)
+        _set(table, row, (found.difference.value, found.difference.low, found.difference.high, found.p))
+    return _adjusted(table)
+
+
+def _put(table: pd.DataFrame, row: object, found: Comparison) -> None:
+    difference = found.contrast.difference
+    _set(table, row, (difference.value, difference.low, difference.high, found.contrast.p))
+
+
+def _set(table: pd.DataFrame, row: object, values: tuple[float, float, float, float]) -> None:
+    """Write a difference with its interval and p; the tests and intervals for a fixed number of runs are taken away."""
+    names = ["difference", "difference_low", "difference_high"]
+    table.loc[row, names] = list(values[:3])
+    table.loc[row, [name for name in ("p", "fisher") if name in table][:1]] = values[3]
+    fixed = [name for name in ("odds_ratio_low", "odds_ratio_high", "fisher") if name in table]
+    fixed = fixed if "p" in table else [name for name in fixed if name != "fisher"]
+    table.loc[row, fixed] = NAN
+
+
+def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm's adjustment anew, over the comparisons of each axis where it was so, else over all."""
+    p = "p" if "p" in table else "fisher"
+    for name in ("p_holm", "p_adjusted"):
+        if name not in table:
+            continue
+        by_axis = name == "p_adjusted" and "axis" in table
+        for rows in table.groupby("axis", sort=False).groups.values() if by_axis else [table.index]:
+            table.loc[rows, name] = proportions.holm(table.loc[rows, p].to_numpy(dtype=float))
+    return table
