@@ -68,6 +68,14 @@ def rate(k: int, n: int, horizon: int | None = None) -> str:
     return f"{100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def rate_of(row: Row) -> str:
+    """The failure rate of a table's row as people read it, with the interval that the table has."""
+    if unknown(row["failed"]) or not row["judged"] or unknown(row["failed_low"]):
+        return "unknown"
+    low, high = (100 * row[f"failed_{end}"] for end in ("low", "high"))
+    return f"{100 * row['failed'] / row['judged']:.0f} % [{low:.0f}, {high:.0f}]"
+
+
 def interval(row: Row, name: str, form: Callable[[float | None], str] = score) -> str:
     """An estimate with its interval, `0.81 [0.79, 0.83]`, from the columns `name`, `name_low`, `name_high`."""
     value, low, high = (row[key] for key in (name, f"{name}_low", f"{name}_high"))

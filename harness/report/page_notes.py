@@ -84,6 +84,10 @@ def _seeds_by_rule(study: Study) -> Iterator[str]:
     assert rule is not None
     yield f"Seeds are added by rule ({rule.words})."
     yield stopping.words(standing)
+    yield (
+        "Failure rates and their differences have confidence sequences, which hold at every look; a difference is over "
+        "pairs of runs with the same seed and the same other settings."
+    )
     if standing.waiting:
         return
     fixed = f"The same {rule.at_most} seeds in every cell would have cost {cells * rule.at_most:,} runs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
-from harness.report.formatting import interval, p_value, percent, rate, score, versus
+from harness.report.formatting import interval, p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
 from harness.report.table import (
     Column,
@@ -82,7 +82,7 @@ def _floor(analysis: Analysis) -> str:
 def _of_arms(analysis: Analysis) -> list[Column]:
     return [
         ("failed", k_of_n("failed", "judged")),
-        ("failure rate [95 %]", lambda row: rate(row["failed"], row["judged"])),
+        ("failure rate [95 %]", rate_of),
         ("mean score", number("mean")),
         ("mean training loss", number("loss")),
     ]
