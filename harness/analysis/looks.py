@@ -22,11 +22,11 @@ def horizons(study: Study) -> list[int | None]:
     """Of each cell the most seeds that a rule planned for it; None where its seeds are fixed."""
     if not study.sweeps or sum(len(sweep.cells) for sweep in study.sweeps) != len(study.cells):
         return [None] * len(study.cells)
-    found: list[int | None] = []
+    most_seeds: list[int | None] = []
     for sweep in study.sweeps:
         most = None if sweep.rule is None else sweep.growth.horizon if sweep.growth else sweep.rule.at_most
-        found += [most] * len(sweep.cells)
-    return found
+        most_seeds += [most] * len(sweep.cells)
+    return most_seeds
 
 
 def looked_at(study: Study) -> bool:
@@ -105,14 +105,14 @@ def _pairs(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: Seque
             continue
         both = zip(cells[one].results, cells[other].results, strict=False)
         pairs = [(a.failed, b.failed) for a, b in both if a.failed is not None and b.failed is not None]
-        found = contrast_sequence(pairs.count((False, True)), pairs.count((True, False)), len(pairs), horizon)
-        _set(table, row, (found.difference.value, found.difference.low, found.difference.high, found.p))
+        contrast = contrast_sequence(pairs.count((False, True)), pairs.count((True, False)), len(pairs), horizon)
+        _set(table, row, (contrast.difference.value, contrast.difference.low, contrast.difference.high, contrast.p))
     return _adjusted(table)
 
 
-def _put(table: pd.DataFrame, row: object, found: Comparison) -> None:
-    difference = found.contrast.difference
-    _set(table, row, (difference.value, difference.low, difference.high, found.contrast.p))
+def _put(table: pd.DataFrame, row: object, comparison: Comparison) -> None:
+    difference = comparison.contrast.difference
+    _set(table, row, (difference.value, difference.low, difference.high, comparison.contrast.p))
 
 
 def _set(table: pd.DataFrame, row: object, values: tuple[float, float, float, float]) -> None:

@@ -76,7 +76,7 @@ class Comparison:
             more = "more" if self.contrast.difference.value > 0 else "less"
             return f"{name} {value} fails {more} often than {reference}: {size}"
         if self.small:
-            return f"{name} {value} and {reference} differ by less than was asked about: {size}"
+            return f"{name} {value} and {reference} differ by less than was stated: {size}"
         return f"{name} {value} against {reference} is not settled: {size}"
 
 
@@ -380,4 +380,4 @@ def _cells_of(sweep: Sweep, results: Sequence[tuple[int, RunResult | None]]) -> 
     for cell, result in results:
         if result is not None:
             by_cell[cell].append(result)
-    return [Cell(cell.axes, tuple(found)) for cell, found in zip(sweep.cells, by_cell, strict=True)]
+    return [Cell(cell.axes, tuple(results)) for cell, results in zip(sweep.cells, by_cell, strict=True)]

@@ -115,8 +115,7 @@ def _taken_up(sweep: Sweep, old: Sweep, store: Store) -> Sweep:
     looks: tuple[tuple[int, ...], ...]
     places = {cell.recipe: index for index, cell in enumerate(old.cells)}
     if old.rule is None or old.growth is None:
-        due = _trained(sweep, old, store)
-        due = tuple(max(rule.first, seeds) for seeds in due)
+        due = tuple(max(rule.first, seeds) for seeds in _trained(sweep, old, store))
         looks, horizon = (due,), rule.at_most
     else:
         shared = min(len(old.seeds), len(sweep.seeds))

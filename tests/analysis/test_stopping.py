@@ -100,7 +100,7 @@ def test_a_contrast_stops_where_it_is_decided_or_shown_small() -> None:
     assert decide(rule(EFFECT), 20, cells("." * 8, "." * 8)).due == (12, 12)
     small = decide(rule(Goal(axis="bias_correction", within=0.3)), 40, cells("." * 40, "." * 40))
     assert (small.due, small.reached) == (None, True)
-    assert "differ by less than was asked about" in small.why
+    assert "differ by less than was stated" in small.why
     never = decide(rule(EFFECT), 20, cells("." * 20, "." * 20))
     assert (never.due, never.reached) == (None, False)
 
