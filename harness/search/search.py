@@ -6,7 +6,6 @@ sweep's, whose cells are the recipes in the order in which they were asked for.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 import warnings
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis import search_ranking
 from harness.common.errors import HarnessError
 from harness.config.recipe import Recipe
-from harness.config.search_space import Range, Search, round_to_range
+from harness.config.search_space import Search
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import driver, step_compilation
 from harness.execution.packing import Job
@@ -28,7 +27,7 @@ from harness.models.keep_weights import Keeping
 from harness.records import early_signals
 from harness.records.record import Record
 from harness.records.store import Store
-from harness.search import pruning
+from harness.search import pruning, suggestions
 from harness.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ _STOPPED = "stopped"  # the attribute of a suggestion that was given up
 _SWITCHES = "switches"  # that of the study: what it was last started with
 _PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
 _TUNE = "ASHA scheduler of Ray Tune"
-# The NSGA-II default of 50 would make a search of 40 recipes random.
-_GENERATIONS, _SMALLEST_POPULATION = 5, 4
 
 
 @dataclass(frozen=True)
@@ -437,20 +434,7 @@ class Asking:
         return fresh
 
     def _cell(self, params: Mapping[str, Any]) -> Cell:
-        """The recipe that a suggestion stands for; continuous numbers are rounded to what a person would write."""
-        fixed = self.template.cells[0].recipe.model_dump()
-        for dimension in self.search.space:
-            if dimension.field in params:
-                fixed[dimension.field] = (
-                    params[dimension.field] if dimension.choices else round_to_range(params[dimension.field], dimension)
-                )
-            else:
-                fixed[dimension.field] = dimension.otherwise
-        recipe = Recipe.model_validate(fixed)
-        return Cell(
-            axes=tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in self.search.space),
-            recipe=recipe,
-        )
+        return suggestions.cell_of(self.template.cells[0].recipe, self.search.space, params)
 
     def _ids(self, recipe: Recipe) -> list[str]:
         return [Trial(recipe=recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
@@ -511,38 +495,13 @@ class Asking:
     def _ask(self) -> bool:
         """Suggest a recipe and keep it in the journal; whether it is new to the plan."""
         study = self._opened
-        study.sampler = self._sampler(len(study.get_trials(deepcopy=False)))
+        study.sampler = suggestions.sampler(self.search, len(study.get_trials(deepcopy=False)))
         trial = study.ask()
-        for dimension in self.search.space:
-            if all(trial.params.get(field) in wanted for field, wanted in dimension.when):
-                _suggest(trial, dimension)
+        suggestions.suggest(trial, self.search.space)
         cell = self._cell(trial.params)
         trial.set_user_attr("trials", self._ids(cell.recipe))
         trial.set_user_attr("recipe", cell.label)  # the last: with it the suggestion is whole
         return self._join(trial.number, trial.params, told=False)
-
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """The sampler of one suggestion."""
-        from optuna import samplers
-
-        search, seed = self.search, _key(self.search.seed, number)
-        if search.sampler == "random":
-            return samplers.RandomSampler(seed=seed)
-        if search.sampler == "grid":  # the seed numbers its points
-            points = {dimension.field: list(dimension.values or ()) for dimension in search.space}
-            return samplers.GridSampler(points, seed=_key(search.seed, 0))
-        if search.sampler == "qmc":  # one sequence, whose place the journal keeps
-            other = samplers.RandomSampler(seed=seed)
-            return samplers.QMCSampler(
-                scramble=True, seed=_key(search.seed, 0), independent_sampler=other,
-                warn_asynchronous_seeding=False, warn_independent_sampling=False,
-            )  # fmt: skip
-        if search.sampler == "nsga2":
-            population = max(_SMALLEST_POPULATION, search.recipes // _GENERATIONS)
-            return samplers.NSGAIISampler(population_size=population, seed=seed)
-        if search.sampler == "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        return samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def _journal(store: Store) -> JournalStorage:
@@ -559,21 +518,3 @@ def _lack(store: Store, trials: Sequence[str]) -> bool:
 
 def _finished(record: Record | None) -> bool:
     return record is not None and record.status == "finished"
-
-
-def _key(seed: int, number: int) -> int:
-    """A sampler's seed, 32 bits, for a suggestion of a search."""
-    return int.from_bytes(hashlib.sha256(f"search:{seed}:{number}".encode()).digest()[:4], "big")
-
-
-def _suggest(trial: optuna.Trial, dimension: Range) -> None:
-    if dimension.choices:
-        trial.suggest_categorical(dimension.field, dimension.choices)
-    elif isinstance(dimension.low, int) and isinstance(dimension.high, int):
-        trial.suggest_int(
-            dimension.field, dimension.low, dimension.high, step=int(dimension.step or 1), log=dimension.log
-        )
-    else:
-        assert dimension.low is not None
-        assert dimension.high is not None
-        trial.suggest_float(dimension.field, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
