@@ -141,13 +141,13 @@ def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
     sweep = load(path, "embedded")
     here = str(Path(__file__).parents[1])
 
-    class Idle(ray_workers._Worker):
+    class Idle(ray_workers.RayWorker):
         """A worker whose training takes no time."""
 
         def __init__(self, *given: object, **named: object) -> None:
             sys.path.insert(0, here)
             from benchmarks import scale
-            from harness.execution import ray_workers as module
+            from harness.execution import ray_worker as module
 
             module.train_pack = scale.nothing  # in the worker's own process
             super().__init__(*given, **named)  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ def overhead(home: Path, trials: int, lanes: int, most: int | None) -> None:
         shown.append(progress.finished)
 
     started = time.perf_counter()
-    with mock.patch.object(ray_workers, "_Worker", Idle):
+    with mock.patch.object(ray_workers, "RayWorker", Idle):
         ended = driver.run(sweep, Store(folder_of(home)), driver.Options(workers=most, pack=lanes), show)
     whole = time.perf_counter() - started
     assert ended.finished == ended.planned, ended

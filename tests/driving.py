@@ -24,7 +24,7 @@ def content(store: Store) -> dict[str, tuple[str, ...]]:
 
 def ray_workers(of: int | None = None) -> list[int]:
     """The Ray workers that train for a driver, this process unless named, and for no other sweep on the machine."""
-    listed = subprocess.run(["pgrep", "-f", "^ray::_Worker"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(["pgrep", "-f", "^ray::RayWorker"], capture_output=True, text=True, check=False)
     return [process for process in map(int, listed.stdout.split()) if descends(process, of or os.getpid())]
 
 

@@ -8,37 +8,26 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from harness.common.errors import HarnessError
-from harness.common.metrics import Evaluation
 from harness.common.text import count_noun
-from harness.config.recipe import Spec
 from harness.config.trials import Sweep, Trial
-from harness.execution import machine, shipping
-from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.packing import Job
 from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
-from harness.execution.preflight import Preflight, look
-from harness.execution.train_pack import Result, WorkerSetup, train_pack, worker_setup
+from harness.execution.preflight import Preflight
+from harness.execution.ray_cluster import Shipping, answers, connect, places, refuse_too_many, target_worker_count
+from harness.execution.ray_worker import RayWorker, WorkerInfo
+from harness.execution.train_pack import Result, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.models.saved import Files, UnkeptError
 from harness.training.checkpoints import Checkpoints
-from harness.training.imports import import_everything
 
-# What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
-_WORKER_BYTES = 3 * 2**29
 # The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
 # (Ctrl-Z, a frozen container) must not take its workers for hanging.
 _LONGEST_LOOK = 10.0
@@ -50,207 +39,6 @@ _OTHERS_SECONDS, _LEAVING_SECONDS, _ALONE_SECONDS = 10.0, 5.0, 10.0
 _MEASURED_SECONDS = 600.0  # the pack size, at most
 # Under one pack; then it counts as the pack's fault.
 _MOST_DEPARTURES = 20
-
-
-Shipped = Mapping[Spec, tuple[str, Any]]  # the hash of what was shipped, and Ray's handle of it
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """Where a worker sits, and the bytes that its lanes may fill there."""
-
-    node: str  # Ray's id of it
-    pid: int
-    room: int
-
-
-class _Worker:
-    """What runs in a Ray actor: trains one pack at a time and answers how far it is."""
-
-    def __init__(self, setup: WorkerSetup, workers_per_gpu: int) -> None:
-        self.place, self.workers_per_gpu = setup, workers_per_gpu
-        self.heard = PackProgress()
-        self.leaving: tuple[str, ...] = ()
-        self.puts_off = False
-        self.folders: dict[Spec, Path] = {}
-        # They take seconds, which pass while the driver waits for the other workers and one of them looks at the model.
-        self.imports = threading.Thread(target=import_everything)
-        self.imports.start()
-
-    def ready(self) -> WorkerInfo:
-        import ray
-
-        if self.place.device != "cpu":  # that asks torch for the memory
-            self.imports.join()
-        room = worker_memory_budget(self.place.device, self.workers_per_gpu)
-        return WorkerInfo(ray.get_runtime_context().get_node_id(), os.getpid(), room)
-
-    def leave(self, trials: tuple[str, ...], put_off: bool = False) -> None:
-        self.puts_off = put_off
-        self.leaving = trials  # by name: it may arrive when the next pack trains
-
-    def progress(self) -> PackProgress:
-        return self.heard
-
-    def hear(self, heard: PackProgress) -> None:
-        self.heard = heard
-
-    def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
-        self.imports.join()
-        return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
-
-    def preflight(self, trial: Trial, shipped: Shipped) -> Preflight:
-        self.imports.join()
-        return look(self._moved([trial], shipped)[0], trusts_remote_code=self.place.trusts_remote_code)
-
-    def train(
-        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
-    ) -> tuple[list[Result], dict[str, Files]]:
-        """The pack's results, and the weights to keep that this node can't write where the driver would find them.
-
-        Raises LeftError where `leave` asked for it.
-        """
-        self.imports.join()
-        self.hear(PackProgress())
-        own = tuple(trial.id for trial in trials)
-
-        def progress(step: int, steps: int) -> None:
-            self.hear(replace(self.heard, share=step / steps))
-            if self.leaving == own and step < steps:
-                raise PutOffError if self.puts_off else LeftError
-
-        def signals(found: np.ndarray) -> None:
-            self.hear(replace(self.heard, signals=found))
-
-        def evaluated(found: Evaluation) -> None:
-            self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, found)))
-
-        keeping, sent = self.place.keeping, {}
-        with nullcontext() if keeping is None else keeping.here() as local_keeping:
-            setup = replace(self.place, keeping=local_keeping)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), setup, progress, signals, evaluated)
-            if keeping is not None and local_keeping is not None:
-                sent = keeping.sent(local_keeping)
-        planned = [
-            (record.model_copy(update={"trial": planned}), curves)
-            for (record, curves), planned in zip(results, trials, strict=True)
-        ]
-        return planned, sent
-
-    def _moved(self, trials: Sequence[Trial], shipped: Shipped) -> list[Trial]:
-        """The trials with the paths that their files have here."""
-        import ray
-
-        for spec, (digest, held) in shipped.items():
-            if spec not in self.folders:
-                self.folders[spec] = shipping.unpacked(digest, partial(ray.get, held))
-        return [shipping.moved(trial, self.folders) for trial in trials]
-
-
-def _answers(host: str, port: int, seconds: float) -> str | None:
-    """Why nothing listens at host:port, asked for so many seconds; None where something does."""
-    try:
-        socket.create_connection((host, port), timeout=seconds).close()
-    except (OSError, OverflowError) as error:
-        return str(error)
-    return None
-
-
-def _refuse_silent(address: str | None) -> None:
-    """Raise within seconds where nothing listens at host:port; Ray alone tries for minutes."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit() and (why := _answers(host.strip("[]"), int(port), 5)) is not None:
-        raise _unreachable(address, why)
-
-
-def _unreachable(address: str | None, why: str) -> HarnessError:
-    return HarnessError(
-        f"cannot reach the Ray cluster at {address}: {why}",
-        allowed="auto or host:port of a running cluster",
-        fix="Start it with `ray start --head`",
-    )
-
-
-def connect(address: str | None) -> Any:
-    """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
-
-    Raises HarnessError when the cluster can't be reached.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:
-        # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    import ray
-
-    if address is None:
-        from ray._private import ray_constants
-
-        ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
-
-    _refuse_silent(address)
-    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
-    if address is None:
-        options |= {"num_cpus": machine.detect_hardware().cores, "include_dashboard": False}
-    else:
-        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _unreachable(address, str(error).splitlines()[0]) from None
-    return ray
-
-
-def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:
-    """For how many workers these nodes have devices of a kind: none is spread over two."""
-    has = [node["Resources"].get(kind, 0) for node in nodes]
-    return sum(int(amount) * workers_per_gpu if kind == "GPU" else int(amount // threads) for amount in has)
-
-
-def refuse_too_many(workers: int | None, devices: int, number: float, kind: str, threads: int) -> None:
-    """Raise HarnessError where so many workers are asked for of a machine whose `number` of a kind has places for fewer
-    (`places`), or for none.
-    """
-    if devices < 1 or (workers or 1) > devices:
-        what = "GPUs" if kind == "GPU" else f"cores at {count_noun(threads, 'thread')} a worker"
-        raise HarnessError(
-            f"cannot run {count_noun(workers or 1, 'worker')} on {int(number)} {what}"
-            + (f": at most {devices}" if devices > 0 else ""),
-            fix="Lower --workers or --threads",
-        )
-
-
-def target_worker_count(devices: int, wanted: int | None, kind: str, address: str | None) -> int:
-    """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
-    holds beside what they train, one at least.
-    """
-    if wanted is None and address is None and kind == "CPU":
-        devices = max(1, min(devices, machine.detect_hardware().memory // _WORKER_BYTES))
-    return min(devices, wanted or devices)
-
-
-class Shipping:
-    """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
-
-    def __init__(self, address: str | None) -> None:
-        """Ship to the cluster at an address; None: this machine's own."""
-        self.address = address
-        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
-
-    def of(self, trials: Sequence[Trial]) -> Shipped:
-        """What these trials need."""
-        if self.address is None:
-            return {}
-        import ray
-
-        specs = dict.fromkeys(spec for trial in trials for spec in trial.recipe.specs)
-        for spec in specs:
-            if spec not in self.shipped:
-                files = shipping.files(spec)
-                self.shipped[spec] = None if files is None else (shipping.sha256(files), ray.put(files))
-        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
 
 
 def received(job: Job, brought: tuple[list[Result], Mapping[str, Files]], keeping: Keeping | None) -> Done:
@@ -327,7 +115,7 @@ class RayPool:
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
         # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
-        self.actor = ray.remote(_Worker).options(
+        self.actor = ray.remote(RayWorker).options(
             num_cpus=0 if gpu else threads,
             num_gpus=self.need if gpu else 0,
             max_concurrency=2,
@@ -582,7 +370,7 @@ class RayPool:
         if resources is None:
             return True
         return (
-            node != self.node and _answers(resources["NodeManagerAddress"], resources["NodeManagerPort"], 1) is not None
+            node != self.node and answers(resources["NodeManagerAddress"], resources["NodeManagerPort"], 1) is not None
         )
 
     def running(self) -> list[Running]:

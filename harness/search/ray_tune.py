@@ -25,11 +25,12 @@ from ray.tune.search import Searcher
 from harness.common.errors import HarnessError
 from harness.config.search_space import Search
 from harness.config.trials import Sweep, Trial
-from harness.execution import ray_workers
+from harness.execution import ray_cluster, ray_workers
 from harness.execution.pack_size import worker_memory_budget
 from harness.execution.packing import Job
 from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
+from harness.execution.ray_worker import RayWorker
 from harness.execution.train_pack import WorkerSetup, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.search import pruning
@@ -72,7 +73,7 @@ class _Box:
         return self.heard
 
 
-class _TuneWorker(ray_workers._Worker):
+class _TuneWorker(RayWorker):
     """The worker inside a Tune trial: the box hears of it, and Tune of the evaluations that it may be stopped at."""
 
     def __init__(
@@ -182,21 +183,21 @@ class TunePool:
         os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        ray_workers.connect(address)
+        ray_cluster.connect(address)
         # Tune's thread may outlive the pool by a moment, and would start or join another Ray.
         auto_init_hook.enable_auto_connect = False
         gpus = ray.cluster_resources().get("GPU", 0) >= 1
         kind, need = ("GPU", 1 / workers_per_gpu) if gpus else ("CPU", threads)
         nodes = [node for node in ray.nodes() if node["Alive"]]
-        devices = ray_workers.places(nodes, kind, threads, workers_per_gpu)
+        devices = ray_cluster.places(nodes, kind, threads, workers_per_gpu)
         if address is None:
             try:
-                ray_workers.refuse_too_many(workers, devices, ray.cluster_resources().get(kind, 0), kind, threads)
+                ray_cluster.refuse_too_many(workers, devices, ray.cluster_resources().get(kind, 0), kind, threads)
             except HarnessError:
                 ray.shutdown()
                 raise
-        self.sweep, self.shipping = sweep, ray_workers.Shipping(address)
-        self.workers = ray_workers.target_worker_count(devices, workers, kind, address)
+        self.sweep, self.shipping = sweep, ray_cluster.Shipping(address)
+        self.workers = ray_cluster.target_worker_count(devices, workers, kind, address)
         self.place = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping, compiled)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()

@@ -16,7 +16,8 @@ from harness.config.trials import Sweep, Trial
 from harness.execution import ray_workers
 from harness.execution.packing import Job
 from harness.execution.pool import LeftError, PackProgress, PutOffError
-from harness.execution.ray_workers import RayPool, WorkerInfo
+from harness.execution.ray_worker import RayWorker, WorkerInfo
+from harness.execution.ray_workers import RayPool
 from harness.execution.train_pack import WorkerSetup
 from harness.records import early_signals
 from harness.training.checkpoints import Checkpoints
@@ -108,7 +109,7 @@ class FakeRay:
 def pool(tiny_sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RayPool]:
     monkeypatch.setattr(ray_workers, "_PLACED_SECONDS", 0.2)
     monkeypatch.setattr(ray_workers, "_CENSUS_SECONDS", 0.0)
-    monkeypatch.setattr(ray_workers, "_answers", lambda host, port, seconds: None)
+    monkeypatch.setattr(ray_workers, "answers", lambda host, port, seconds: None)
 
     def make(
         ray: FakeRay, most: int = 99, asked: int | None = None, per_gpu: int = 1, hang_minutes: float = 0.001
@@ -182,7 +183,7 @@ def test_what_a_worker_says_of_its_lanes_is_handed_on(
 
 
 def test_a_ray_worker_says_the_signals_of_its_lanes(trial: Callable[..., Trial]) -> None:
-    worker = ray_workers._Worker(WorkerSetup("cpu", 1), 1)
+    worker = RayWorker(WorkerSetup("cpu", 1), 1)
     trials = [trial(1), trial(2)]
     results, _ = worker.train("s", "p", trials, {})
     heard = worker.progress()
@@ -212,7 +213,7 @@ def test_a_pack_is_left_at_its_next_step_and_comes_back_as_left(
 
 
 def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Callable[..., Trial]) -> None:
-    worker = ray_workers._Worker(WorkerSetup("cpu", 1), 1)
+    worker = RayWorker(WorkerSetup("cpu", 1), 1)
     trials = [trial(1), trial(2)]
     worker.leave((trials[0].id,))  # meant for a pack that has ended
     assert len(worker.train("s", "p", trials, {})[0]) == 2
@@ -224,7 +225,7 @@ def test_a_ray_worker_leaves_the_pack_that_it_is_told_to_and_no_other(trial: Cal
 
 def test_a_ray_worker_keeps_the_state_of_a_pack_that_is_put_off(trial: Callable[..., Trial], tmp_path: Path) -> None:
     kept = Checkpoints(tmp_path, math.inf)
-    worker = ray_workers._Worker(WorkerSetup("cpu", 1, checkpoints=kept), 1)
+    worker = RayWorker(WorkerSetup("cpu", 1, checkpoints=kept), 1)
     trials = [trial(1), trial(2)]
     for put_off in (False, True):
         assert not kept.kept(trials)

@@ -24,7 +24,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
 from harness.execution import driver, recorder, rerun, verify
 from harness.execution.driver import Options
-from harness.execution.ray_workers import _Worker
+from harness.execution.ray_worker import RayWorker
 from harness.execution.train_pack import WorkerSetup
 from harness.models import keep_weights, saved
 from harness.models.keep_weights import Keeping
@@ -408,7 +408,7 @@ def test_weights_come_back_from_a_node_without_the_folder(
     store = trained(sweep, tmp_path / "here")
     there = keep_weights.Shelf(Store(tmp_path / "there"), sweep, {}, "all")
     away = replace(there.keeping, marker=".driver-of-another-machine")
-    results, sent = _Worker(WorkerSetup("cpu", 1, keeping=away), 1).train("kept", "default", [one, other], {})
+    results, sent = RayWorker(WorkerSetup("cpu", 1, keeping=away), 1).train("kept", "default", [one, other], {})
     assert list(sent) == [one.id, other.id]
     assert [path.name for path in there.folder.iterdir()] == [there.keeping.marker]
     there.keeping.receive(sent)
@@ -419,7 +419,7 @@ def test_weights_come_back_from_a_node_without_the_folder(
         assert here == {path.name: path.read_bytes() for path in (there.folder / name).iterdir()}
     # On the driver's own machine nothing travels.
     shelf = keep_weights.Shelf(Store(tmp_path / "same"), sweep, {}, "all")
-    assert _Worker(WorkerSetup("cpu", 1, keeping=shelf.keeping), 1).train("kept", "default", [one], {})[1] == {}
+    assert RayWorker(WorkerSetup("cpu", 1, keeping=shelf.keeping), 1).train("kept", "default", [one], {})[1] == {}
     assert (shelf.folder / f".{one.id}.staged").is_dir()
 
     def full(number: int) -> None:

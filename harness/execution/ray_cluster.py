@@ -1,0 +1,125 @@
+"""The Ray that a sweep joins or starts: reaching it, counting its devices, shipping files to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.common.errors import HarnessError
+from harness.common.text import count_noun
+from harness.config.recipe import Spec
+from harness.config.trials import Trial
+from harness.execution import machine, shipping
+from harness.execution.ray_worker import Shipped
+
+# What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
+_WORKER_BYTES = 3 * 2**29
+
+
+def answers(host: str, port: int, seconds: float) -> str | None:
+    """Why nothing listens at host:port, asked for so many seconds; None where something does."""
+    try:
+        socket.create_connection((host, port), timeout=seconds).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def _refuse_silent(address: str | None) -> None:
+    """Raise within seconds where nothing listens at host:port; Ray alone tries for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit() and (why := answers(host.strip("[]"), int(port), 5)) is not None:
+        raise _unreachable(address, why)
+
+
+def _unreachable(address: str | None, why: str) -> HarnessError:
+    return HarnessError(
+        f"cannot reach the Ray cluster at {address}: {why}",
+        allowed="auto or host:port of a running cluster",
+        fix="Start it with `ray start --head`",
+    )
+
+
+def connect(address: str | None) -> Any:
+    """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
+
+    Raises HarnessError when the cluster can't be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:
+        # Ray's own default of 15 halves a worker's speed beside any other work on the machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # Named after other systems, it makes 127.0.0.1 the node's address on each: all of Ray listens there alone.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if address is None:
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
+
+    _refuse_silent(address)
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+    if address is None:
+        options |= {"num_cpus": machine.detect_hardware().cores, "include_dashboard": False}
+    else:
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _unreachable(address, str(error).splitlines()[0]) from None
+    return ray
+
+
+def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:
+    """For how many workers these nodes have devices of a kind: none is spread over two."""
+    has = [node["Resources"].get(kind, 0) for node in nodes]
+    return sum(int(amount) * workers_per_gpu if kind == "GPU" else int(amount // threads) for amount in has)
+
+
+def refuse_too_many(workers: int | None, devices: int, number: float, kind: str, threads: int) -> None:
+    """Raise HarnessError where so many workers are asked for of a machine whose `number` of a kind has places for fewer
+    (`places`), or for none.
+    """
+    if devices < 1 or (workers or 1) > devices:
+        what = "GPUs" if kind == "GPU" else f"cores at {count_noun(threads, 'thread')} a worker"
+        raise HarnessError(
+            f"cannot run {count_noun(workers or 1, 'worker')} on {int(number)} {what}"
+            + (f": at most {devices}" if devices > 0 else ""),
+            fix="Lower --workers or --threads",
+        )
+
+
+def target_worker_count(devices: int, wanted: int | None, kind: str, address: str | None) -> int:
+    """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
+    holds beside what they train, one at least.
+    """
+    if wanted is None and address is None and kind == "CPU":
+        devices = max(1, min(devices, machine.detect_hardware().memory // _WORKER_BYTES))
+    return min(devices, wanted or devices)
+
+
+class Shipping:
+    """What trials need of the driver's disk, put into Ray's object store once a sweep; nothing on one machine."""
+
+    def __init__(self, address: str | None) -> None:
+        """Ship to the cluster at an address; None: this machine's own."""
+        self.address = address
+        self.shipped: dict[Spec, tuple[str, Any] | None] = {}  # hash and object; None: nothing to ship
+
+    def of(self, trials: Sequence[Trial]) -> Shipped:
+        """What these trials need."""
+        if self.address is None:
+            return {}
+        import ray
+
+        specs = dict.fromkeys(spec for trial in trials for spec in trial.recipe.specs)
+        for spec in specs:
+            if spec not in self.shipped:
+                files = shipping.files(spec)
+                self.shipped[spec] = None if files is None else (shipping.sha256(files), ray.put(files))
+        return {spec: held for spec in specs if (held := self.shipped[spec]) is not None}
