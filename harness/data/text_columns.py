@@ -147,7 +147,19 @@ def table_of(
     names: Sequence[str],
     blank: bool = False,
 ) -> TextTable:
-    """Pick the columns in use and refuse, by its number, the first row that lacks something; `blank` texts may pass."""
+    """The columns in use of a file's rows.
+
+    Args:
+        source: The file, for errors.
+        unit: What the rows' numbers count: lines or rows.
+        rows: Each row with its number.
+        columns: Which columns are in use.
+        names: The names of all columns, for errors.
+        blank: Whether texts may be blank.
+
+    Raises:
+        HarnessError: A row lacks something; it names the first that does.
+    """
     numbers: list[int] = []
     picked: list[list[str]] = [[] for _ in columns.used]
     for number, row in rows:

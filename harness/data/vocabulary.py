@@ -81,9 +81,18 @@ def unknown_share(
 ) -> float | None:
     """The share of a split's tokens that stand for what the tokenizer doesn't know, those around the texts left out.
 
-    `special` of them stand around each example. An example of `texts` and `pairs` that has letters but no token of its
-    own counts as one unknown token. None where none is so, and there is no token for what is unknown, as where bytes
-    are read, or it has another role too, so that the two can't be told apart.
+    An example that has letters but no token of its own counts as one unknown token.
+
+    Args:
+        ids: The token ids of each example.
+        special: How many tokens stand around each example.
+        tokenizer: The tokenizer.
+        texts: The examples' texts.
+        pairs: Their second texts.
+
+    Returns:
+        The share, from 0 to 1. None where no example is without tokens and there is no token for what is unknown, as
+        where bytes are read, or it has another role too, so that the two can't be told apart.
     """
     joined = texts if pairs is None else [text + pair for text, pair in zip(texts, pairs, strict=True)]
     dropped = sum(bool(text.strip()) and len(row) <= special for row, text in zip(ids, joined, strict=False))

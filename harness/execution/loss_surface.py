@@ -54,11 +54,21 @@ def compute(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Surface:
-    """Compute the surface of two kept trials of one cell, in packs of grid points, and keep it.
+    """Compute the loss surface through two saved trials of one cell and the start of the first, and save it.
 
-    The third point is where the first trial started. `progress(done, all)` counts grid points. Raises HarnessError
-    where the trials are not of one cell, their weights are not kept, or data, tokenizer or pretrained weights are
-    others than they were trained with.
+    Args:
+        sweep: The sweep of the trials.
+        store: Its results folder, where their weights are saved.
+        ids: The ids of the two trials.
+        threads: CPU threads to compute with.
+        progress: Called with (done, all) grid points.
+
+    Returns:
+        The surface on a grid of `POINTS` by `POINTS`.
+
+    Raises:
+        HarnessError: The trials are not of one cell, their weights are not saved, or data, tokenizer or pretrained
+            weights are others than they were trained with.
     """
     trials = [_trial(sweep, name) for name in ids]
     if trials[0].cell != trials[1].cell or trials[0].id == trials[1].id:

@@ -29,10 +29,14 @@ def worker_memory_budget(device: str, sharing: int = 1) -> int:
 
 
 def lanes(trial: Trial, setup: WorkerSetup, usual: int, most: int, epochs: float) -> int:
-    """How many lanes of the trial's shape train fastest here, up to `most`: a power of two, found out once.
+    """How many lanes of a trial's shape train fastest here: a power of two, measured once and kept in the user's cache.
 
-    Where a worker has less than some minutes of it to train (`epochs` of one lane), that doesn't pay: `usual` is.
-    What was found is kept in the user's cache.
+    Args:
+        trial: A trial of that shape.
+        setup: The worker's device, threads and the like.
+        usual: What is given where measuring doesn't pay, with less than some minutes to train.
+        most: The largest number that fits the memory.
+        epochs: How much a worker has to train, in epochs of one lane.
     """
     from harness.training.numerics import versions
     from harness.training.prepare import load_network, load_task

@@ -22,25 +22,31 @@ def open_pool(
     options: Options,
     most: int,
     checkpoints: Checkpoints | None,
-    kept: Keeping | None,
+    keeping: Keeping | None,
     tick: Callable[[], None],
 ) -> Iterator[Pool]:
-    """The workers that the options ask for, at most so many packs' worth; stopped at the end.
+    """The workers that the options ask for, stopped at the end.
 
-    `tick` is called after every step of a pack that this process trains.
+    Args:
+        sweep: What they train.
+        options: What the command line said of workers, devices and Ray.
+        most: How many packs there are at most: no more workers are started.
+        checkpoints: Where packs are saved in mid-training; None: nowhere.
+        keeping: Which trained weights are saved, and where; None: none.
+        tick: Called after every step of a pack that this process trains.
     """
     if options.in_process:
         device = "cuda" if machine.detect_hardware().gpus else "cpu"
-        setup = worker_setup(sweep, device, options.threads, checkpoints, kept, bool(options.compiled))
+        setup = worker_setup(sweep, device, options.threads, checkpoints, keeping, bool(options.compiled))
         yield InProcess(sweep, setup, tick)
         return
     pool: Pool
     if options.make_pool is not None:
-        pool = options.make_pool(sweep, options, checkpoints, kept)
+        pool = options.make_pool(sweep, options, checkpoints, keeping)
     else:
         pool = RayPool(
             sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-            options.workers_per_gpu, kept, bool(options.compiled),
+            options.workers_per_gpu, keeping, bool(options.compiled),
         )  # fmt: skip
     try:
         yield pool

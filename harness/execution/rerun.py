@@ -47,12 +47,21 @@ def rerun(
     progress: Callable[[int, int], None] | None = None,
     keeping: Keeping | None = None,
 ) -> RerunComparison:
-    """Train one trial again on the same path and compare it with its record step by step; writes nothing.
+    """Train one trial again on the same path and compare it with its record step by step; the record is left as it is.
 
-    With `keeping` its weights are left staged there. It runs with the record's threads, with compiled steps where the
-    record's were and, then or on a GPU, in a pack of the record's size (the other lanes repeat the trial), since bits
-    may depend on the pack's size there. Raises
-    HarnessError when there is no finished record.
+    It runs with the record's threads, with compiled steps where the record's were, and then, or on a GPU, in a pack of
+    the record's size (the other lanes repeat the trial), since bits may depend on the pack's size there.
+
+    Args:
+        sweep: The sweep of the trial.
+        store: Its results folder.
+        trial: A trial with a finished record.
+        tolerance: As `compare` has it.
+        progress: Called with (updates, steps).
+        keeping: Where its weights are left staged; None: they are thrown away.
+
+    Raises:
+        HarnessError: There is no finished record.
     """
     record = store.load(trial.id)
     if record is None or record.measured is None or record.environment is None:
@@ -81,13 +90,20 @@ def compare(
     """Compare two results of one trial: bit for bit over all steps, else by the largest difference.
 
     Compared are training loss and gradient norm of every step, dev loss and score of every evaluation, the final
-    logits (on the test split too, where both have one) and the hash of the final weights. NaN equals NaN. Where the
-    arrays of the record are not kept, the weights' hash alone decides, and a difference has no size. `arrays_sha256` is
-    that of the arrays as they lie there.
+    logits (on the test split too, where both have one) and the hash of the final weights. NaN equals NaN.
 
     `within_tolerance` takes a difference of at most `tolerance`, the same outcome, and something that computes and is
     known to be another (`Causes.may_be_rounding`); with other inputs, or where all that computes is the same and bits
     should be too, the two are `different` however small the difference is.
+
+    Args:
+        record: The record of the first result.
+        saved_curves: Its arrays; None where they are gone: then the weights' hash decides, and a difference has no
+            size.
+        again: The record of the second result.
+        curves: Its arrays.
+        tolerance: The largest absolute difference that counts as rounding.
+        arrays_sha256: The hash of the first result's arrays as they lie in the folder now.
     """
     assert record.measured is not None
     assert again.measured is not None

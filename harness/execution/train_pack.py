@@ -94,7 +94,16 @@ def worker_setup(
     keeping: Keeping | None,
     compiled: bool = False,
 ) -> WorkerSetup:
-    """Where the packs of a sweep are trained."""
+    """Where and how the packs of a sweep are trained.
+
+    Args:
+        sweep: The sweep.
+        device: `cpu` or `cuda`.
+        threads: CPU threads of a worker.
+        checkpoints: Where packs are saved in mid-training; None: nowhere.
+        keeping: Which trained weights are saved, and where; None: none.
+        compiled: Whether training steps are compiled.
+    """
     pruned = sweep.search is not None and sweep.search.pruner is not None
     return WorkerSetup(
         device, threads, record=sweep.record, checkpoints=checkpoints, tells_scores=pruned, keeping=keeping,
@@ -113,8 +122,20 @@ def train_pack(
 ) -> list[Result]:
     """Train a pack here and now and make its records; the only path, for workers, in-process runs and reruns.
 
-    `progress(updates, steps)` is called after every update, `signals` and `evaluated` as `ReportSignals` and
-    `ReportEvaluations` say. Raises `UnkeptError` where weights that are to be kept can't be written.
+    Args:
+        sweep: The sweep's name, for the records.
+        profile: Its profile, for the records.
+        trials: The pack: trials of one shape, a lane each.
+        setup: Device, threads and what is saved.
+        progress: Called with (updates, steps) after every update.
+        signals: Called as `ReportSignals` says.
+        evaluated: Called as `ReportEvaluations` says.
+
+    Returns:
+        A result for each trial, in their order.
+
+    Raises:
+        UnkeptError: Weights that are to be saved can't be written.
     """
     from harness.training.callbacks import Callback, ReportEvaluations, ReportSignals, report_progress
     from harness.training.loop import train

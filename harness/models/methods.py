@@ -80,9 +80,15 @@ def keeps_logits(method: Method) -> bool:
 def save_config(
     folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str, *, tokens: bool = False
 ) -> None:
-    """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained onto the model that lies at `base`.
+    """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained.
 
-    The head (names of its parameters) is loaded whole, as peft's `modules_to_save`.
+    Args:
+        folder: The saved model's folder.
+        module: The classifier with peft's layers in it.
+        head: The names of the head's parameters, which are loaded whole, as peft's `modules_to_save`.
+        alpha: LoRA's alpha.
+        base: Where the pretrained model lies: a folder or the hub's name.
+        tokens: Whether words are classified, not texts.
     """
     peft: Any = _peft()
     layers: dict[str, Any] = {

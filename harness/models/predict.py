@@ -174,9 +174,16 @@ class Served:
 def run(options: Asked, progress: Progress | None = None) -> Prediction:
     """Answer every row of the file and write it; several models answer one after the other, each loaded once.
 
-    What is written `predict_output.Writer` says. Memory holds one model and some thousand rows; the answers of several
-    models wait in a temporary file each. Raises HarnessError for files that can't be read or written, for models of
-    different tasks, and for probabilities of a regression.
+    `predict_output.Writer` says what is written. Memory holds one model and some thousand rows; the answers of several
+    models wait in a temporary file each.
+
+    Args:
+        options: The models, the file, where to write and how.
+        progress: Called with (done, all) rows; all is 0 while it is not known.
+
+    Raises:
+        HarnessError: Files can't be read or written, the models are of different tasks, or a regression is asked for
+            probabilities.
     """
     cards = [saved.read_card(folder) for folder in options.folders]
     card = cards[0]

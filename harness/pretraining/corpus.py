@@ -199,10 +199,18 @@ def _no_table(path: Path, problem: str, column: str) -> NoReturn:
 
 
 def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causal: bool, longest: int) -> Any:
-    """A tokenizer of at most `size` tokens, trained on the texts by `tokenizers`; the same texts give the same one.
+    """Train a tokenizer on texts by `tokenizers`; the same texts give the same one.
 
-    WordPiece splits at blanks and punctuation, and Chinese characters each by themselves (as BERT's, but cased); BPE
-    works on bytes and knows every text. Raises HarnessError for a size that has no room for the alphabet.
+    Args:
+        texts: Gives the documents, each time from the first.
+        kind: WordPiece splits at blanks and punctuation, and Chinese characters each by themselves (as BERT's, but
+            cased); BPE works on bytes and knows every text.
+        size: The most tokens that it has.
+        causal: Whether it is for a GPT-2, whose texts end in a token of their own, not for a BERT.
+        longest: The longest text that its model reads, in tokens.
+
+    Raises:
+        HarnessError: The size has no room for the alphabet.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -279,9 +287,18 @@ def encode(
 ) -> Corpus:
     """Turn texts into tokens, those of a sentence beyond `room` into further sentences.
 
-    A sentence is held out, or a document where `by_document`, by a hash of its text: equal ones fall on the same side,
-    whatever else the files hold. The tokens lie in unnamed files in `scratch`. Raises HarnessError where there is no
-    sentence to train on, and where more than half of the tokens are unknown.
+    Args:
+        texts: Gives the documents, each time from the first.
+        tokenizer: The tokenizer.
+        room: The most tokens of a sentence.
+        held_out: The share of the texts that is held out, by a hash of the text: equal ones fall on the same side,
+            whatever else the files hold.
+        by_document: Whether documents are held out whole, not sentence by sentence.
+        words: Whether the word of each token is noted, for masking whole words.
+        scratch: Where the tokens lie, in unnamed files.
+
+    Raises:
+        HarnessError: There is no sentence to train on, or more than half of the tokens are unknown.
     """
     with ExitStack() as opened:
         writer = _TokenWriter(tokenizer, room, words, (_CorpusPart(opened, scratch), _CorpusPart(opened, scratch)))

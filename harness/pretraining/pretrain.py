@@ -91,13 +91,21 @@ def pretrain(
     minutes: float = MINUTES,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> PretrainResult:
-    """Pretrain a model and write it to `out` as a Hugging Face folder, all at once at the end.
+    """Pretrain a model and write it to a Hugging Face folder, all at once at the end.
 
-    `progress` is called after every step with the step (from 1), the number of steps and the step's loss. The same
-    settings on the same machine and versions give the same weights, bit for bit. The state is kept in
-    `<out>.unfinished` every so many minutes and on Ctrl-C, which raises Stopped; the same call goes on from there, to
-    the same bits. Raises PretrainError for an impossible setting, where `out` holds anything and `overwrite` is false,
-    where another process writes it, and where the state was kept under other settings.
+    The same settings on the same machine and versions give the same weights, bit for bit. Ctrl-C saves the state and
+    raises Stopped; the same call resumes from there, to the same bits.
+
+    Args:
+        out: The folder to write.
+        settings: What is trained on what, and how.
+        overwrite: Whether a folder that holds anything is replaced.
+        minutes: How often the state is saved in `<out>.unfinished`.
+        progress: Called after every step with the step (from 1), the number of steps and the step's loss in nats.
+
+    Raises:
+        PretrainError: A setting is impossible, `out` holds anything and `overwrite` is off, another process writes it,
+            or the state was saved under other settings.
     """
     check(settings)
     _refuse_to_overwrite(out, overwrite)

@@ -132,11 +132,21 @@ def export(
     uri: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Exported:
-    """Mirror a sweep's trials into a store, `out` (a folder; by default beside the records) or, of MLflow, at a `uri`.
+    """Mirror a sweep's trials into the store of a tracking tool.
 
     A run is known by its trial's id: one that is there as it would be written is left, one whose record has changed is
-    replaced, so that exporting twice makes no run twice. MLflow's default is a SQLite database in the folder. Raises
-    HarnessError where the store's package is not installed or the store can't be written.
+    replaced, so that exporting twice makes no run twice.
+
+    Args:
+        sweep: The sweep.
+        store: Its results folder.
+        to: The tool.
+        out: The folder to write; None: one beside the records.
+        uri: Of MLflow, the tracking server; None: an SQLite database in the folder.
+        progress: Called with (done, all) trials.
+
+    Raises:
+        HarnessError: The tool's package is not installed, or its store can't be written.
     """
     if uri is not None and (to != "mlflow" or out is not None):
         raise HarnessError(

@@ -94,9 +94,21 @@ def find(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> RangeTest:
-    """Test the recipe of the trials over so many of the sweep's seeds, in packs; trains no trial and records none.
+    """Run a learning-rate range test of one recipe; trains no trial and records none.
 
-    Raises HarnessError for a range upside down, more seeds than the sweep has, and several recipes.
+    Args:
+        sweep: The sweep of the recipe.
+        store: Its results folder, whose finished runs near the suggestion are looked at.
+        trials: The trials whose recipe is tested, whatever their lr and epochs.
+        seeds: How many of the sweep's seeds it is tested over, as lanes of packs.
+        low: The lowest learning rate, that of the first update.
+        high: The highest, that of the last update.
+        epochs: Passes over the training data.
+        threads: CPU threads to compute with.
+        progress: Called with (steps, all steps) over all seeds.
+
+    Raises:
+        HarnessError: The range is upside down, the sweep has fewer seeds, or the trials have several recipes.
     """
     if not 0 < low < high < math.inf:
         raise HarnessError("--low must be > 0 and below --high", got=f"--low {show(low)} --high {show(high)}")

@@ -70,12 +70,19 @@ def run(
     show: Callable[[driver.Progress], None],
     stop_hopeless: bool = False,
 ) -> SearchOutcome:
-    """Search and confirm; `sweep` is that of a search file, `store` its results folder.
+    """Search for recipes, then confirm the best of them on fresh seeds.
 
-    With `stop_hopeless` a recipe is given up in mid-training when all its runs are at risk by the rule that the
-    finished runs of other recipes give (`early_warning`); it is not gone on with unless the switch is off.
-    Never on fresh seeds. Raises as `driver.run`, and HarnessError for settings that differ from those a started search
-    has.
+    Args:
+        sweep: The sweep of a search file.
+        store: Its results folder.
+        options: How the trials are trained.
+        show: Called with the progress.
+        stop_hopeless: Give a recipe up in mid-training when all its runs are at risk by the rule that the finished
+            runs of other recipes give (`early_warning`). It is then not resumed while this is on; fresh seeds are
+            never given up.
+
+    Raises:
+        HarnessError: As `driver.run`, and where the settings differ from those that the search was started with.
     """
     search = check(sweep, store)
     if stop_hopeless:

@@ -52,10 +52,17 @@ def capture(
     written: Sequence[Tensor] = (),
     pool: Any = None,
 ) -> Capture:
-    """Capture a function of tensors; those whose `data_ptr` is in `fixed` are read where they lie at every replay.
+    """Capture a function of tensors as a CUDA graph.
 
-    `written` is what the function writes beside its results. Raises NoCaptureError where it can't be captured, or where
-    a replay differs from the function by a bit.
+    Args:
+        function: What is captured.
+        given: Its tensors.
+        fixed: The `data_ptr` of those that every replay reads where they lie; the others are copied in.
+        written: What the function writes beside its results.
+        pool: The memory pool of another capture, to be shared; None: one of its own.
+
+    Raises:
+        NoCaptureError: It can't be captured, or a replay differs from the function by a bit.
     """
     try:
         return _checked(function, given, fixed, written, pool)

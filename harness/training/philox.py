@@ -26,10 +26,18 @@ _BLOCK = 1024  # counters of a program of the kernel
 
 
 def keep(seeds: Tensor, cuts: Tensor, update: int, call: int, draws: int, out: Tensor | None = None) -> Tensor:
-    """Which of `draws` numbers each lane keeps, bool [L, draws]: where its 16 random bits reach the lane's cut.
+    """Which numbers each lane keeps in dropout: where its 16 random bits reach the lane's cut.
 
-    `seeds` and `cuts` [L] are int64 on the device; a cut of c drops with probability c / 65536. `out` takes the
-    decisions where it is given: int64 [L, ⌈draws / 8⌉].
+    Args:
+        seeds: [L] int64 on the device.
+        cuts: [L] int64 on the device; a cut of c drops with probability c / 65536.
+        update: The update, which keys the draws.
+        call: The number of the draw within the update.
+        draws: How many numbers there are.
+        out: Takes the decisions, int64 [L, ⌈draws / 8⌉]; None: new memory.
+
+    Returns:
+        bool [L, draws], on where a number is kept.
     """
     if out is None:
         out = torch.empty(len(seeds), -(-draws // DECISIONS), dtype=torch.int64, device=seeds.device)

@@ -73,10 +73,19 @@ def losses_at(
     threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training loss [N] and its gradient's norm [N] at each of N weights [P], so many `lanes` of a pack at a time.
+    """Training loss and gradient norm of a trial's recipe at given weights, without any remedy that draws.
 
-    Over the first `examples` of the training data, without any remedy that draws. `weights` are drawn as they are
-    needed; `progress(done)` counts them.
+    Args:
+        trial: The trial whose recipe and data are used.
+        weights: N weights [P] each, drawn as they are needed.
+        examples: Over how many of the first training examples.
+        lanes: How many weights are computed together.
+        device: `cpu` or `cuda`.
+        threads: CPU threads.
+        progress: Called with how many weights are done.
+
+    Returns:
+        Losses [N] in nats, and the norms of their gradients [N].
     """
     with deterministic_numerics(device, threads, trial.recipe.precision):
         run = set_up([trial] * lanes, torch.device(device), record=False, replay=False, random=False)

@@ -59,7 +59,21 @@ def merge(
     nan: str | None,
     metric: str,
 ) -> Runs:
-    """Merge rows by `aggregate`, and judge scores that are none by `nan`; raises HarnessError where it isn't said."""
+    """Merge the rows of each run, and judge scores that are no numbers.
+
+    Args:
+        rows: The rows that are read.
+        facts: The numbers of each row [rows].
+        seed_column: The column of the seeds, for errors.
+        number_of_seeds: How many different seeds there are.
+        axes: The axes of each cell, for errors.
+        aggregate: What `--aggregate` says; None: every run has one row.
+        nan: What `--nan` says of scores that are no numbers: missing or diverged; None: there are none.
+        metric: The column of the scores, for errors.
+
+    Raises:
+        HarnessError: Rows are to be merged or judged, and the option does not say how.
+    """
     key = facts.cell * number_of_seeds + facts.seed
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(key[order]) != 0])

@@ -164,6 +164,19 @@ def table_of(
     """Runs as a table: a column by its name, or as `kind.name`, which alone is right where two kinds have the name.
 
     A metric that has a curve but no value is the value of its last step; `<metric>:best` is the best of the curve.
+
+    Args:
+        label: The source's name in errors and in the ids of runs.
+        tool: The tool that logged the runs.
+        runs: The runs, a row each.
+        sha256: The hash of all that was read.
+        higher_is_better: What is best in the columns `<metric>:best`.
+        metrics: The kind whose values have curves.
+        state_column: Where the tool keeps the states of runs; None: it keeps none.
+        known: All columns of the source, where only some were read.
+        notes: Sentences for the person who imports.
+        minimised: Columns of which the tool says that lower is better.
+        maximised: Columns of which it says that higher is better.
     """
     logged = dict.fromkeys(key for run in runs for key in (*run.values, *((metrics, name) for name in run.history)))
     sources = dict.fromkeys([*(known or ()), *logged])

@@ -55,7 +55,16 @@ def to_one_unit(
 ) -> Scaled:
     """Bring `score`, `test`, `best` and the majority to one unit; losses and lower-is-better scores stay as they are.
 
-    `columns` names each one's column. Raises HarnessError where it is not sure what is meant.
+    Args:
+        numbers: The values [rows] of each of them.
+        columns: The column that each was read from.
+        majority: The majority's score, typed once or of each row [rows].
+        unit: What `--unit` says: percent, fraction or other; None: told by the values.
+        places: Where each row stands, for errors.
+        higher_is_better: Whether the scores are such that have a unit.
+
+    Raises:
+        HarnessError: It is not sure which unit is meant.
     """
     scores = {name: values for name, values in numbers.items() if name in ("score", "test", "best")}
     if unit == "other" or not higher_is_better:
