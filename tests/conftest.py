@@ -5,8 +5,9 @@ import signal
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
 # Read when torch and numpy are imported. The tests' sums are small: on two threads they mostly wait for each other, and
-# tests that run side by side would take each other's cores.
+# tests that run side by side would take each other's cores; where a test has two, they sleep while they wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import csv
 import random
@@ -209,6 +210,24 @@ def drawings(mosbach: "Analysis", tmp_path_factory: pytest.TempPathFactory) -> "
 
     others = drawn(recorded(tmp_path_factory.mktemp("recorded")))
     return drawn(mosbach) | {name: others[name] for name in RECORDED}
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without figures, which take most of the time and have their own tests."""
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
+
+
+@pytest.fixture
+def empty_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every figure is made and laid out, and an empty picture written: to write it takes most of a report's time."""
+
+    def save(figure: "Figure", folder: Path, name: str) -> None:
+        figure.draw_without_rendering()
+        for ending in ("png", "svg", "pdf"):
+            (folder / f"{name}.{ending}").write_bytes(b"")
+
+    monkeypatch.setattr("harness.report.figures.style.save", save)
 
 
 @pytest.fixture(autouse=True)

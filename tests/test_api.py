@@ -165,8 +165,8 @@ def test_there_is_a_function_for_every_figure(made: harness.Results) -> None:
         made.plot.loss_surface()
 
 
-def test_a_report_is_the_one_of_the_command(made: harness.Results, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
+@pytest.mark.usefixtures("no_figures")
+def test_a_report_is_the_one_of_the_command(made: harness.Results, tmp_path: Path) -> None:
     page = made.report(tmp_path / "page")
     assert page == tmp_path / "page" / "index.html"
     write(made.study, tmp_path / "other")

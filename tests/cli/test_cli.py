@@ -254,7 +254,7 @@ def test_a_rerun_that_is_ambiguous_lists_the_matching_trials(here):
         assert f"cannot rerun {trials[1]}, which is missing" in said
 
 
-def test_the_profile_that_was_run_is_meant(here, monkeypatch):
+def test_the_profile_that_was_run_is_meant(here, monkeypatch, no_figures):
     path = here / "sweeps" / "small.yaml"
     path.write_text(PROFILES)
     made = store_of(here / "results", load(path, "embedded", ["seeds=1..1", "lr=1e-5"]), {0: [Run(300)], 1: [Run(200)]})
@@ -288,7 +288,7 @@ def test_the_profile_that_was_run_is_meant(here, monkeypatch):
     assert meant(made.folder) == ("embedded", 2)
 
 
-def test_report_writes_the_page_of_what_there_is(here):
+def test_report_writes_the_page_of_what_there_is(here, monkeypatch):
     sweep = sweep_of(here / "sweeps", MOSBACH)
     store = store_of(here / "elsewhere" / "of mine", sweep, MOSBACH_RUNS)
     shown = json.loads(run("report", "made", "--results", "elsewhere/of mine", "--json").stdout)
@@ -298,6 +298,7 @@ def test_report_writes_the_page_of_what_there_is(here):
     assert all(set(keys) <= set(cell) for cell in shown["cells"])
     page = (store.folder / "report" / "report.md").read_text()
     assert "harness rerun made --profile default --results 'elsewhere/of mine'" in page
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())  # once is enough
     said = run("report", store.folder).stdout
     assert said.startswith("Report: ")
     assert Path(said.removeprefix("Report: ").strip()).is_file()
@@ -305,13 +306,7 @@ def test_report_writes_the_page_of_what_there_is(here):
     assert "harness rerun 'elsewhere/of mine/made@default'" in page or f"harness rerun '{store.folder}'" in page
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Reports without figures, which have their own tests."""
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
-
-
-def test_diagnose_says_why_and_writes_the_report(here, plain):
+def test_diagnose_says_why_and_writes_the_report(here, no_figures):
     sweep = sweep_of(here / "sweeps", DIAGNOSED_TEXT)
     store_of(here / "results", sweep, DIAGNOSED)
     said = run("diagnose", "made").stdout
@@ -352,7 +347,7 @@ def test_diagnose_refuses_what_nothing_is_recorded_of(here):
     assert "train them again" not in said
 
 
-def test_report_of_two_and_of_an_import(here, plain):
+def test_report_of_two_and_of_an_import(here, no_figures):
     one = sweep_of(here / "sweeps", MOSBACH, "one")
     two = sweep_of(here / "sweeps", MOSBACH.replace("1..3", "1..2"), "two")
     store_of(here / "results", one, MOSBACH_RUNS)
@@ -390,13 +385,14 @@ def tiny(here, data, bert):
     return path
 
 
-def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
+def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny, monkeypatch):
     said = run("sweep", "tiny", "--in-process").stdout
     assert "2 of 2 trials finished (2 trained now)" in said
     folder = here / "results" / "tiny@default"
     assert (folder / "report" / "report.md").is_file()
     records = {path: path.read_bytes() for path in (folder / "trials").iterdir()}
     assert sorted(path.suffix for path in records) == [".json", ".json", ".npz", ".npz"]
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())  # once is enough
 
     said = run("sweep", "tiny", "--in-process").stdout
     assert "2 of 2 trials finished (nothing was missing)" in said
@@ -450,8 +446,7 @@ def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny):
     assert "4 of 4 trials finished (2 trained now)" in result.stdout
 
 
-def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatch):
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
+def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, no_figures):
     task = json.dumps(tagged.model_dump(exclude_none=True))
     text = f"task: {task}\nmodel: {json.dumps(bert.model_dump())}\nlr: [1e-2, 1e-9]\nepochs: 12\nseeds: 1..2\n"
     (here / "sweeps" / "colours.yaml").write_text(text + "baselines: [majority]\n")
@@ -482,7 +477,7 @@ def test_a_token_task_from_its_data_to_its_report(here, tagged, bert, monkeypatc
     assert "sentences are int64 (19,) for 20 dev examples" in run("verify", "colours", code=1).stdout
 
 
-def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
+def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch, no_figures):
     said = run("sweep", "tiny", "--in-process", "--set", "seeds=[1,2]", "--keep", "best").stdout
     assert "Models: 2 trials saved in results/tiny@default/models" in said
     folder = here / "results" / "tiny@default"
@@ -528,18 +523,17 @@ def test_weights_are_kept_asked_and_mirrored(here, tiny, monkeypatch):
     assert "pip install 'stability-harness[wandb]'" in refused("export", "tiny", "--to", "wandb")
 
 
-def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch):
+def test_a_sweep_with_crashed_trials_ends_in_1(here, tiny, monkeypatch, no_figures):
     def crash(*_):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(in_process, "train_pack", crash)
-    said = run("sweep", "tiny", "--in-process", code=1).stdout
+    with monkeypatch.context() as patch:
+        patch.setattr(in_process, "train_pack", crash)
+        said = run("sweep", "tiny", "--in-process", code=1).stdout
     assert "0 of 2 trials finished" in said
     assert "2 crashed: see the report; train them again with --retry-crashed." in said
     assert "crashed: RuntimeError: no such kernel" in said
     assert "which is crashed" in refused("rerun", "tiny", "--seed", 1, "--where", "lr=1e-2")
-    monkeypatch.undo()
-    monkeypatch.chdir(here)
     assert "0 of 2" in run("sweep", "tiny", "--in-process", code=1).stdout  # not tried again by itself
     said = run("sweep", "tiny", "--in-process", "--retry-crashed").stdout
     assert "2 of 2 trials finished" in said
@@ -703,7 +697,7 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
     assert refused(*words).startswith("harness: cannot write the model to mine: the folder is not empty")
 
 
-def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here):
+def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here, no_figures):
     for seed in (0, 1):
         words = ("--seed", seed, "--layers", 1, "--hidden", 16, "--heads", 2, "--max-length", 32, "--steps", 2)
         run("pretrain", f"runs/seed{seed}/last", *words)

@@ -315,8 +315,7 @@ def test_baselines_of_other_data_or_another_metric_are_not_compared(tmp_path):
         ]
 
 
-def test_a_sweep_that_asks_for_none_says_nothing_of_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
+def test_a_sweep_that_asks_for_none_says_nothing_of_them(tmp_path, no_figures):
     plain, asking = (made(tmp_path / name, TWO_CELLS + more, THREE) for name, more in (("a", ""), ("b", ALL)))
     written = [page.write(study, tmp_path / study.sweeps[0].name / str(place)) for place, study in
                enumerate((plain, asking))]  # fmt: skip
@@ -348,9 +347,8 @@ def test_the_interval_over_examples(tmp_path):
         dev_noise.example_interval(np.ones((2, 3)), rng)
 
 
-def test_sweep_trains_them_and_reports(data, bert, tmp_path, monkeypatch):
+def test_sweep_trains_them_and_reports(data, bert, tmp_path, no_figures, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     text = f"task: {json.dumps(data.model_dump(exclude_none=True))}\nmodel: {json.dumps(bert.model_dump())}\n"
     Path("tiny.yaml").write_text(
         text + "lr: 1e-3\nepochs: 1\nbatch_size: 8\nseeds: [1]\nbaselines: [majority, tfidf_logistic]\n"

@@ -821,9 +821,8 @@ def test_bad_commands_are_one_line_and_exit_2(words):
     assert not Path("results").exists()
 
 
-def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, monkeypatch):
+def test_what_one_report_writes_an_import_reads_with_the_same_numbers(tmp_path, no_figures):
     sweep = sweep_of(tmp_path, MOSBACH)
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
     own = page.write(study.of_sweep(sweep, store_of(tmp_path, sweep, MOSBACH_RUNS)), tmp_path / "report")
     foreign = of(
         own.folder / "tables" / "runs.csv",

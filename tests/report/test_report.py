@@ -37,12 +37,6 @@ def written(tmp_path_factory):
     return sweep, report.write(of_sweep(sweep, store), store.folder / "report")
 
 
-@pytest.fixture
-def plain(monkeypatch):
-    """Reports without figures, which take most of the time and have their own tests."""
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
-
-
 def texts_of(folder: Path) -> dict[str, str]:
     """Every file of a report that is text."""
     endings = {".html", ".md", ".csv", ".tex", ".svg"}
@@ -62,7 +56,7 @@ def test_golden_markdown(written):
     same_as_golden(written[1].folder / "report.md", "report_report.md")
 
 
-def test_test_scores_stand_beside_those_of_the_dev_set(tmp_path, plain):
+def test_test_scores_stand_beside_those_of_the_dev_set(tmp_path, no_figures):
     sweep = sweep_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 1\nseeds: 1..3\n")
     store = store_of(tmp_path, sweep, {0: [Run(300), Run(310), Run(320)], 1: [Run(300), Run(diverged=True)]})
     tests = [0.7, 0.8, 0.75, 0.5, None]
@@ -221,7 +215,7 @@ def test_the_summary_has_every_table(written):
     assert type(tables["cells"][0]["finished"]) is int
 
 
-def test_the_summary_of_nothing(tmp_path, plain):
+def test_the_summary_of_nothing(tmp_path, no_figures):
     study = study_of(tmp_path, MOSBACH, {})
     found = strict(report.write(study, tmp_path / "out"))
     assert found["majority"] is None
@@ -232,7 +226,7 @@ def test_the_summary_of_nothing(tmp_path, plain):
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
-def test_a_second_report_replaces_the_first_and_a_failed_one_leaves_it(tmp_path, monkeypatch):
+def test_a_second_report_replaces_the_first_and_a_failed_one_leaves_it(tmp_path, monkeypatch, empty_pictures):
     sweep = sweep_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n")
     store = store_of(tmp_path, sweep, {0: [Run(300), None]})
     study, folder = of_sweep(sweep, store), store.folder / "report"
@@ -249,7 +243,7 @@ def test_a_second_report_replaces_the_first_and_a_failed_one_leaves_it(tmp_path,
     assert [path.name for path in store.folder.iterdir() if path.name.startswith(".")] == []
 
 
-def test_another_folder_and_another_command(tmp_path, plain):
+def test_another_folder_and_another_command(tmp_path, no_figures):
     sweep = sweep_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1\n")
     study = of_sweep(sweep, store_of(tmp_path, sweep, {0: [Run(200)]}), "harness rerun sweeps/x.yaml")
     result = report.write(study, tmp_path / "a" / "b")
@@ -257,7 +251,7 @@ def test_another_folder_and_another_command(tmp_path, plain):
     assert "<code>harness rerun sweeps/x.yaml --trial lr1e-5-bc-ep3-seed1-" in result.page.read_text()
 
 
-def test_a_threshold_is_one_more_definition(tmp_path, plain):
+def test_a_threshold_is_one_more_definition(tmp_path, no_figures):
     study = study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(340)]})
     text = (report.write(study, tmp_path / "out", 0.8).folder / "report.md").read_text()
     assert "| below 0.800 |" in text
@@ -281,7 +275,7 @@ EDGES = {
 
 
 @pytest.mark.parametrize("name", EDGES)
-def test_edges(tmp_path, name):
+def test_edges(tmp_path, name, empty_pictures):
     axes, runs = EDGES[name]
     result = report.write(study_of(tmp_path, HEAD + axes + "seeds: 1..2\n", runs), tmp_path / "out")
     holds(result)
@@ -295,7 +289,7 @@ def test_edges(tmp_path, name):
         assert not list((result.folder / "figures").glob("performance_profile.*"))
 
 
-def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, plain):
+def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, no_figures):
     sweep = sweep_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n")
     store = store_of(tmp_path, sweep, {0: [Run(300), Run(310)]})
     store.path(expand(sweep)[0].id).write_text('{"cut sh')
@@ -304,7 +298,7 @@ def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, plain):
     assert "1 of the missing runs left an unreadable record." in text
 
 
-def test_very_many_runs_are_cut_on_the_page(tmp_path, plain, monkeypatch):
+def test_very_many_runs_are_cut_on_the_page(tmp_path, no_figures, monkeypatch):
     monkeypatch.setattr(run_tables, "MOST_RUNS", 5)
     runs = {0: [*(Run(300 + i) for i in range(8)), Run(200), Run(crashed="x")]}
     result = report.write(study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..10\n", runs), tmp_path / "out")
@@ -328,7 +322,7 @@ def import_rows(**columns) -> list[dict[str, object]]:
     return rows
 
 
-def test_an_import_without_a_majority(tmp_path):
+def test_an_import_without_a_majority(tmp_path, empty_pictures):
     result = report.write(import_of(tmp_path, CELLS, import_rows()), tmp_path / "out")
     text = holds(result)
     assert "It is not known whether any of 12 finished runs failed" in text
@@ -347,7 +341,7 @@ def test_an_import_without_a_majority(tmp_path):
     assert 'data-verdict="unjudged"' in page
 
 
-def test_an_import_with_a_majority_and_counts(tmp_path, plain):
+def test_an_import_with_a_majority_and_counts(tmp_path, no_figures):
     outcome = [["failed", "ok", "ok", None]] * 4
     counts = [[round(400 * score) for score in (0.5 + cell / 20, 0.6, 0.75)] + [0] for cell in range(4)]
     rows = import_rows(
@@ -360,7 +354,7 @@ def test_an_import_with_a_majority_and_counts(tmp_path, plain):
     assert "## Failed runs\n\n| dataset | method | seed | verdict |" in text
 
 
-def test_a_report_of_two_studies(tmp_path):
+def test_a_report_of_two_studies(tmp_path, empty_pictures):
     first = study_of(tmp_path / "a", MOSBACH, MOSBACH_RUNS, "a")
     text = MOSBACH.replace("title: Bias correction and rate", "title: The same on another day")
     second = study_of(tmp_path / "b", text, {cell: runs[::-1] for cell, runs in MOSBACH_RUNS.items()}, "b")
@@ -379,7 +373,7 @@ def test_a_report_of_two_studies(tmp_path):
     assert "harness rerun b --profile default" in page
 
 
-def test_a_sweep_beside_an_import(tmp_path, plain):
+def test_a_sweep_beside_an_import(tmp_path, no_figures):
     first = study_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(200)]})
     rows = [row | {"metric": "accuracy"} for row in imported_runs([0.8, 0.9])]
     result = report.write(joined(first, import_of(tmp_path, [(("method", "x"),)], rows)), tmp_path / "out")
@@ -396,7 +390,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_markup_in_axis_values_and_names_is_shown_not_taken_over(tmp_path, plain, text):
+def test_markup_in_axis_values_and_names_is_shown_not_taken_over(tmp_path, no_figures, text):
     cells = [((text, "plain"), ("method", text)), ((text, "plain"), ("method", "x"))]
     rows = [*imported_runs([0.5, 0.6]), *imported_runs([0.7, 0.8], 1)]
     rows.append({"trial": "t", "cell": 0, "seed": 9, "status": "crashed", "attempts": 1, "error": f"Error: {text}"})
@@ -414,7 +408,7 @@ def test_markup_in_axis_values_and_names_is_shown_not_taken_over(tmp_path, plain
     assert f"`{text}`" not in markdown or "`" in text
 
 
-def test_markup_in_titles_and_files(tmp_path, plain):
+def test_markup_in_titles_and_files(tmp_path, no_figures):
     text = 'title: "<script>alert(1)</script> | *stars*"\n# </pre><script>alert(2)</script>\n'
     study = study_of(tmp_path, text + HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1\n", {0: [Run(200)]})
     result = report.write(study, tmp_path / "out")
@@ -466,7 +460,7 @@ def test_no_torch_for_a_report():
 # -------------------------------------------------------------------------------------------------------- a diagnosis
 
 
-def test_a_recorded_study_has_its_diagnosis_on_the_page(tmp_path):
+def test_a_recorded_study_has_its_diagnosis_on_the_page(tmp_path, empty_pictures):
     study = study_of(tmp_path, DIAGNOSED_TEXT, DIAGNOSED)
     made = report.write(study, tmp_path / "report")
     page, figures = made.page.read_text(), {path.stem for path in (made.folder / "figures").iterdir()}

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,15 @@ def apart() -> Iterator[object]:
     pretrained._networks.cache_clear()
     with nullcontext() if DEVICE == "cuda" else device_apart.pretended() as mode:
         yield mode
+    pretrained._networks.cache_clear()
+
+
+@contextmanager
+def on_cpu() -> Iterator[None]:
+    """Train what the device's results are compared with."""
+    pretrained._networks.cache_clear()
+    with device_apart.left():
+        yield
     pretrained._networks.cache_clear()
 
 
@@ -99,13 +108,13 @@ def test_a_recipe_gives_what_it_gives_on_the_cpu(
     trial: Make, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dropout, "from_counter", lambda device: True)  # so that both drop the same numbers
-    pack = [trial(seed, epochs=1, **changes) for seed in (1, 2)]
+    pack = [trial(seed, **{"epochs": 1, "batch_size": 16} | changes) for seed in (1, 2)]  # four steps
     there = loop.train(pack, device=DEVICE)
-    pretrained._networks.cache_clear()
     # On a real one mixout and NEFTune draw there, and Adafactor makes whole steps of gradients that are 0 but for
     # rounding.
     if DEVICE != "cuda" or not ({"mixout", "neftune_alpha"} & set(changes) or changes.get("optimizer") == "adafactor"):
-        close(there, loop.train(pack))
+        with on_cpu():
+            close(there, loop.train(pack))
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a real device refuses by itself")
@@ -132,10 +141,10 @@ def test_the_device_refuses_what_lies_on_the_cpu() -> None:
 def test_every_family_trains(trial: Make, build: Callable[..., Path], kind: str) -> None:
     changes = {"num_key_value_heads": 1} if kind == "llama" else {}
     model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **changes)))
-    pack = [trial(seed, model=model, epochs=1, dropout=0.0) for seed in (1, 2)]
+    pack = [trial(seed, model=model, epochs=1, batch_size=16, dropout=0.0) for seed in (1, 2)]
     there = loop.train(pack, device=DEVICE)
-    pretrained._networks.cache_clear()
-    close(there, loop.train(pack))
+    with on_cpu():
+        close(there, loop.train(pack))
 
 
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
@@ -145,9 +154,8 @@ def test_other_kinds_of_task_train(trial: Make, tagged: TaskSpec, numbers: TaskS
             trial(seed, task=task, epochs=1, dropout=0.0, padding=padding, gradient_accumulation=2) for seed in (1, 2)
         ]
         there = loop.train(pack, device=DEVICE)
-        pretrained._networks.cache_clear()
-        close(there, loop.train(pack))
-        pretrained._networks.cache_clear()
+        with on_cpu():
+            close(there, loop.train(pack))
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a real device does not count")
@@ -192,13 +200,15 @@ def test_what_is_measured_beside_training(trial: Make) -> None:
     _, losses = probes.lr_range(pack, 1e-5, 1e-1, device=DEVICE, threads=1)
     surface, norms = probes.losses_at(pack[0], weights, 20, lanes=len(weights), device=DEVICE, threads=1)
     assert probes.seconds_per_lane_step(pack[0], 2, DEVICE, 1)[1] == 8
-    pretrained._networks.cache_clear()
     here: list[np.ndarray] = []
-    loop.train(pack, callbacks=[ReportSignals(here.append)])
+    with on_cpu():
+        loop.train(pack, callbacks=[ReportSignals(here.append)])
+        _, losses_here = probes.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)
+        surface_here, norms_here = probes.losses_at(pack[0], weights, 20, lanes=len(weights), device="cpu", threads=1)
     np.testing.assert_allclose(told[-1], here[-1], rtol=1e-2, atol=1e-4)
-    np.testing.assert_allclose(losses, probes.lr_range(pack, 1e-5, 1e-1, device="cpu", threads=1)[1], rtol=1e-3)
-    on_cpu = probes.losses_at(pack[0], weights, 20, lanes=len(weights), device="cpu", threads=1)
-    np.testing.assert_allclose((surface, norms), on_cpu, rtol=1e-3)
+    np.testing.assert_allclose(losses, losses_here, rtol=1e-3)
+    np.testing.assert_allclose(surface, surface_here, rtol=1e-3)
+    np.testing.assert_allclose(norms, norms_here, rtol=1e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"method": "lora"}], ids=["full", "LoRA"])
@@ -208,7 +218,8 @@ def test_a_kept_model_answers(
     bare = inspect.unwrap(Served._answer)  # a tensor that holds another can't be one of inference mode
     monkeypatch.setattr(Served, "_answer", torch.no_grad()(bare))
     one = trial(1, lr=1e-2, **changes)
-    store = trained(sweep_of(one), tmp_path / "kept")
+    with on_cpu():
+        store = trained(sweep_of(one), tmp_path / "kept")
     lines = [Line(number, text, None, None) for number, text in enumerate(tasks.load(one.recipe.task).validation.texts)]
     found = Served(saved.place(store, one.id), DEVICE).logits(lines, batch_size=7)
     np.testing.assert_allclose(found, logits(store, one), rtol=1e-3, atol=1e-4)
@@ -218,7 +229,8 @@ def test_a_kept_model_answers(
 def test_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str) -> None:
     small = {"layers": 2, "hidden": 16, "heads": 2, "max_length": 24, "batch_size": 8, "warmup_steps": 5}
     settings = Settings(**small, objective=objective, steps=6, pairs=100)
-    here = pretrain.pretrain(tmp_path / "here", settings)
+    with on_cpu():
+        here = pretrain.pretrain(tmp_path / "here", settings)
     monkeypatch.setattr(pretrain, "_device", lambda: DEVICE)
     there = pretrain.pretrain(tmp_path / "there", settings)
     np.testing.assert_allclose(there.losses, here.losses, rtol=1e-3)
