@@ -9,6 +9,10 @@ import numpy as np
 from harness.records.store import Store
 
 
+def quiet(progress: object) -> None:
+    """Show nothing."""
+
+
 def content(store: Store) -> dict[str, tuple[str, ...]]:
     """What each record measured, in bits; the arrays beside it are those it was written with."""
     found = {}

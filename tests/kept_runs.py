@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from driving import quiet
 
 from harness.config.trials import Cell, Sweep, Trial
 from harness.execution import driver
@@ -10,10 +11,6 @@ from harness.execution.driver import Options
 from harness.records.store import Store
 
 ALL = Options(in_process=True, keep="all")
-
-
-def quiet(progress: driver.Progress) -> None:
-    """Show nothing."""
 
 
 def sweep_of(*trials: Trial) -> Sweep:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from driving import content, descends, ray_workers
+from driving import content, descends, quiet, ray_workers
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
@@ -32,10 +32,6 @@ from harness.records.store import HEARTBEAT, Store
 
 HERE = Options(in_process=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
-
-
-def quiet(progress: driver.Progress) -> None:
-    """Show nothing."""
 
 
 # -------------------------------------------------------------------------------------------------------- a sweep

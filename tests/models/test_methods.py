@@ -11,7 +11,7 @@ import peft
 import pytest
 import torch
 import transformers
-from driving import same_arrays
+from cut_runs import same_lane
 from torch import Tensor
 from torch.func import functional_call, vmap
 from training_runs import begin
@@ -29,7 +29,6 @@ from harness.training import loop, replay, replayer
 from harness.training.checkpoints import Checkpoints
 from harness.training.loop import update
 from harness.training.numerics import stream
-from harness.training.outcome import LaneResult
 from harness.training.run import TrainingRun
 
 Make = Callable[..., Trial]
@@ -52,11 +51,6 @@ peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 def words(fields: dict[str, object]) -> str:
     return "-".join(map(str, fields.values()))
-
-
-def same(a: LaneResult, b: LaneResult) -> bool:
-    """Bit for bit: every array and the hash of the weights."""
-    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
 
 @pytest.fixture(scope="session")
@@ -452,13 +446,13 @@ def test_a_lane_is_bit_equal_alone_in_any_place_and_recorded(
     together = loop.train(trials)
     for places in ([1], [3, 1], [0, 2, 1]):
         found = loop.train([trials[place] for place in places])
-        assert all(same(one, together[place]) for place, one in zip(places, found, strict=True))
+        assert all(same_lane(one, together[place]) for place, one in zip(places, found, strict=True))
     assert len({result.measured.weights_sha256 for result in together}) == len(trials)
     if padding == "dataset":
         monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
         made = pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings
         made.clear()
-        assert all(same(*pair) for pair in zip(loop.train(trials), together, strict=True))
+        assert all(same_lane(*pair) for pair in zip(loop.train(trials), together, strict=True))
         whats = {key[0].split()[0] for key, play in made.items() if play}  # type: ignore[attr-defined,index]
         assert whats == {"step", "logits"}
 
@@ -470,9 +464,9 @@ def test_alpha_differs_from_lane_to_lane(trial: Make, monkeypatch: pytest.Monkey
     assert len({result.measured.weights_sha256 for result in alone}) == 3
     pretrained.network(trials[0].recipe.model, 2, trials[0].recipe.peft_config).recordings.clear()
     monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
-    assert all(same(*pair) for pair in zip(loop.train(trials), alone, strict=True))
+    assert all(same_lane(*pair) for pair in zip(loop.train(trials), alone, strict=True))
     monkeypatch.setattr(replay, "record", pytest.fail)  # the same recording serves other scales
-    assert all(same(*pair) for pair in zip(loop.train(trials[::-1]), alone[::-1], strict=True))
+    assert all(same_lane(*pair) for pair in zip(loop.train(trials[::-1]), alone[::-1], strict=True))
 
 
 @pytest.mark.parametrize("kind", DECODERS)
@@ -482,11 +476,11 @@ def test_lanes_of_decoders_keep_to_themselves(
 ) -> None:
     trials = [trial(seed, model=model(kind), method=method, dropout=0.3, epochs=1) for seed in (1, 2, 3)]
     together = loop.train(trials)
-    assert same(loop.train(trials[1:2])[0], together[1])
-    assert same(loop.train(trials[::-1])[2], together[0])
+    assert same_lane(loop.train(trials[1:2])[0], together[1])
+    assert same_lane(loop.train(trials[::-1])[2], together[0])
     if method == "lora":
         monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
-        assert all(same(*pair) for pair in zip(loop.train(trials), together, strict=True))
+        assert all(same_lane(*pair) for pair in zip(loop.train(trials), together, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["roberta", "albert", "electra", "distilbert", "deberta-v2"])
@@ -495,8 +489,8 @@ def test_lanes_of_every_family_keep_to_themselves_with_lora(
 ) -> None:
     trials = [trial(seed, model=model(kind), method="lora", dropout=0.3, epochs=1) for seed in (1, 2, 3)]
     together = loop.train(trials)
-    assert same(loop.train(trials[1:2])[0], together[1])
-    assert not same(together[0], together[1])
+    assert same_lane(loop.train(trials[1:2])[0], together[1])
+    assert not same_lane(together[0], together[1])
 
 
 @pytest.mark.parametrize("fields", METHODS[2:3] + METHODS[4:5], ids=words)
@@ -517,7 +511,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_bits(trial: Make, tmp_path: Path
     kept = Checkpoints(tmp_path, math.inf).of(trials, surroundings)
     found = loop.train(trials, callbacks=[lambda run: steps.append(run.updates)], checkpoint=kept)
     assert steps == list(range(8, 17))
-    assert all(same(*pair) for pair in zip(found, loop.train(trials), strict=True))
+    assert all(same_lane(*pair) for pair in zip(found, loop.train(trials), strict=True))
 
 
 @pytest.mark.parametrize("fields", METHODS, ids=words)

@@ -8,6 +8,7 @@ import re
 
 import pandas as pd
 import pytest
+from hostile_texts import HOSTILE
 from made_runs import import_of, imported_runs
 
 from harness.analysis.analyze import analyse
@@ -16,11 +17,6 @@ from harness.report.files import csv, latex, latex_text, markdown, markdown_text
 from harness.report.table import TextTable
 
 NAN, INF = float("nan"), float("inf")
-HOSTILE = [
-    "<script>alert(1)</script>", "a|b", "$x$", r"\input{x}", "=cmd()", "+1", "-1+1", "@SUM(A1)", "\t=1", "＝1+1",
-    "&amp;", "*bold* _under_", "`code`", "[link](http://x)", "~~no~~", "^up", "#1", "50 %", '"quoted", \'too\'',
-    "a\nb", "emoji 😀", "עברית", "\u202eabc", " ", "ω² × τ ± ∞", "{brace}", "a & b \\\\ c", "* star",
-]  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- CSV

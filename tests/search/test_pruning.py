@@ -5,12 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from driving import content
-from made_runs import ENVIRONMENT, Run, measured
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from driving import content, quiet
+from searches import journal, scored
 from typer.testing import CliRunner
 
 from harness.analysis import search_ranking
@@ -20,11 +17,8 @@ from harness.common.metrics import Evaluation
 from harness.config.search_space import Pruner
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
-from harness.data import tasks
 from harness.execution import driver, in_process
-from harness.execution import train_pack as train_pack_module
 from harness.execution.driver import Options
-from harness.records.record import Record
 from harness.records.store import Store
 from harness.report import search_page
 from harness.search import pruning, search
@@ -36,21 +30,10 @@ pytestmark = pytest.mark.usefixtures("cpu_only")
 MEDIAN = Pruner(name="median")
 
 
-def quiet(progress: driver.Progress) -> None:
-    """Show nothing."""
-
-
 def seen(share: float, *scores: float, risen: Sequence[bool] | None = None, last: bool = False) -> Evaluation:
     """An evaluation of lanes; above 0.6 they have risen."""
     found = np.array(scores)
     return Evaluation(share, found, found > 0.6 if risen is None else np.array(risen), last)
-
-
-def journal(store: Store) -> list[optuna.trial.FrozenTrial]:
-    """The study as anybody's Optuna reads it."""
-    storage = JournalStorage(JournalFileBackend(str(store.folder / "study.log")))
-    (study,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=study, storage=storage).get_trials()
 
 
 # --------------------------------------------------------------------------------------------------- what it is shown
@@ -148,14 +131,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], Sequenc
                 if place.tells_scores:
                     evaluated(seen(place_of / 10, *scores, last=place_of == 10))
                 progress(place_of, 10)
-            found: list[tuple[Record, None]] = []
-            for trial, scores in zip(trials, curves, strict=True):
-                values = measured(Run(round(400 * scores[-1])), 10, 200, 400, "accuracy")
-                values = values.model_copy(update={"data_sha256": tasks.load(trial.recipe.task).sha256})
-                found.append(
-                    (train_pack_module.make_record(name, profile, trial, "2026", ENVIRONMENT, values, None), None)
-                )
-            return found
+            return [(scored(name, profile, one, end[-1]), None) for one, end in zip(trials, curves, strict=True)]
 
         monkeypatch.setattr(in_process, "train_pack", train_pack)
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from driving import content
-from made_runs import ENVIRONMENT, Run, measured
+from driving import content, quiet
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from searches import journal, scored
 from typer.testing import CliRunner
 
 from harness.analysis import search_ranking
@@ -28,9 +28,7 @@ from harness.common.errors import HarnessError
 from harness.config.search_space import Range, round_to_range
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
-from harness.data import tasks
 from harness.execution import clock, driver, in_process, rerun, verify
-from harness.execution import train_pack as train_pack_module
 from harness.execution.driver import Options
 from harness.execution.in_process import InProcess
 from harness.execution.packing import Job
@@ -44,10 +42,6 @@ from harness.search import search
 HERE = Options(in_process=True)
 SPACE = "{lr: {low: 1e-4, high: 1e-2, log: on}, epochs: {low: 1, high: 2}, bias_correction: [off, on]}"
 pytestmark = pytest.mark.usefixtures("cpu_only")
-
-
-def quiet(progress: driver.Progress) -> None:
-    """Show nothing."""
 
 
 @pytest.fixture
@@ -65,13 +59,6 @@ def write(tmp_path: Path, data, bert) -> Callable[..., Path]:
 
 def labels(sweep: Sweep) -> list[str]:
     return [cell.label for cell in sweep.cells]
-
-
-def journal(store: Store) -> list[optuna.trial.FrozenTrial]:
-    """The study as anybody's Optuna reads it."""
-    storage = JournalStorage(JournalFileBackend(str(store.folder / "study.log")))
-    (study,) = optuna.get_all_study_names(storage)
-    return optuna.load_study(study_name=study, storage=storage).get_trials()
 
 
 # ------------------------------------------------------------------------------------------------------ what it keeps
@@ -133,15 +120,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], float]]
 
     def use(score: Callable[[Trial], float]) -> None:
         def train_pack(name, profile, trials: Sequence[Trial], place, progress, *rest) -> list[tuple[Record, None]]:
-            found = []
-            for trial in trials:
-                right = round(400 * score(trial))
-                values = measured(Run(right), 10, 200, 400, "accuracy")
-                values = values.model_copy(update={"data_sha256": tasks.load(trial.recipe.task).sha256})
-                found.append(
-                    (train_pack_module.make_record(name, profile, trial, "2026", ENVIRONMENT, values, None), None)
-                )
-            return found
+            return [(scored(name, profile, trial, score(trial)), None) for trial in trials]
 
         monkeypatch.setattr(in_process, "train_pack", train_pack)
 

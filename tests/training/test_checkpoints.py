@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from cut_runs import HERE, CutError, cut, same
-from driving import content, same_arrays
+from driving import content, quiet, same_arrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import SafetensorError
@@ -262,10 +262,6 @@ def stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
         real(run, step)
 
     monkeypatch.setattr(loop, "update", limited)
-
-
-def quiet(progress: driver.Progress) -> None:
-    """Show nothing."""
 
 
 def broken(sweep: Sweep, store: Store, pack: int, steps: int) -> None:

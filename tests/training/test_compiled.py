@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from driving import same_arrays
+from cut_runs import same_lane
 from torch import Tensor, fx
 
 from harness.config.recipe import ModelSpec
@@ -23,11 +23,6 @@ needs_compiler = pytest.mark.skipif(compiled.compiler("cpu") == compiled.NO_COMP
 def spec(build: Callable[..., Path]) -> ModelSpec:
     """A network that nothing was recorded or compiled of."""
     return ModelSpec(name="bert", folder=str(build("bert")))
-
-
-def same(a: LaneResult, b: LaneResult) -> bool:
-    """Bit for bit: every array and the hash of the weights."""
-    return same_arrays(a.curves.arrays, b.curves.arrays) and a.measured.weights_sha256 == b.measured.weights_sha256
 
 
 def interpreted(graph: fx.GraphModule) -> Callable[..., Sequence[Tensor]]:
@@ -65,7 +60,7 @@ def test_a_compiled_lane_is_the_plain_one_within_rounding_and_says_so(real: dict
     plain, first = real["plain"][0], real["first"][0]
     assert (first.measured.step_mode, first.measured.step_mode_reason) == ("compiled", None)
     assert plain.measured.step_mode != "compiled"
-    assert not same(plain, first)
+    assert not same_lane(plain, first)
     torch.testing.assert_close(
         torch.from_numpy(first.curves.train_loss), torch.from_numpy(plain.curves.train_loss), rtol=1e-3, atol=1e-4
     )
@@ -74,8 +69,8 @@ def test_a_compiled_lane_is_the_plain_one_within_rounding_and_says_so(real: dict
 @needs_compiler
 def test_a_compiled_lane_depends_on_its_own_trial_alone(real: dict[str, list[LaneResult]]) -> None:
     first = real["first"][0]
-    assert same(first, real["again"][0])
-    assert same(first, real["last"][0])  # in another place, beside a lane that diverges
+    assert same_lane(first, real["again"][0])
+    assert same_lane(first, real["last"][0])  # in another place, beside a lane that diverges
     assert real["last"][1].measured.outcome == "failed"
 
 
@@ -89,7 +84,7 @@ def test_only_whole_batches_are_compiled_whatever_was_trained_before(
     known = pretrained.network(spec, 2).compiled
     assert [type(step) for step in known.values()] == [compiled.Compiled]
     assert fused[0].measured.step_mode == "compiled"
-    assert same(plain[0], fused[0])  # the stand-in has the step's own bits
+    assert same_lane(plain[0], fused[0])  # the stand-in has the step's own bits
 
 
 @pytest.mark.parametrize(
@@ -106,7 +101,7 @@ def test_recipes_have_one_compiled_step_or_none(
     compile_as(monkeypatch, interpreted)
     fused = loop.train(pack, compiled=True)
     assert len(pretrained.network(spec, 2, pack[0].recipe.peft_config).compiled) == steps
-    assert all(same(a, b) for a, b in zip(plain, fused, strict=True))
+    assert all(same_lane(a, b) for a, b in zip(plain, fused, strict=True))
     assert (fused[0].measured.step_mode == "compiled") == bool(steps)
     assert (fused[0].measured.step_mode_reason is None) == bool(steps)
 
@@ -145,7 +140,7 @@ def test_a_step_that_cannot_be_compiled_runs_as_without_and_says_why(
         for expected, result in zip(plain, loop.train(pack, compiled=True), strict=True):
             assert result.measured.step_mode != "compiled"
             assert result.measured.step_mode_reason == f"not compiled: {reason}"
-            assert same(expected, result)
+            assert same_lane(expected, result)
 
 
 def test_without_a_compiler_nothing_is_tried(trial: Make, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
