@@ -71,7 +71,7 @@ def cells_of(study: Study) -> list[Cell]:
     for cell, status, outcome, seconds in zip(
         runs["cell"], runs["status"], runs["outcome"], runs["lane_seconds"], strict=True
     ):
-        fate = None if status != "finished" or outcome is None else outcome == "failed"
+        fate = None if status != "finished" or pd.isna(outcome) else outcome == "failed"
         results[int(cell)].append(RunResult(fate, None if seconds != seconds else float(seconds)))
     return [Cell(cell.axes, tuple(of)) for cell, of in zip(study.cells, results, strict=True)]
 

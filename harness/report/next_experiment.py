@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from harness.analysis import looks, stopping
 from harness.analysis.analyze import Analysis
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar, count_noun, show
 from harness.config.recipe import Recipe
+from harness.config.seed_rule import Goal, SeedRule
 from harness.config.trials import Sweep
 from harness.report.formatting import percent, rate
 from harness.stats import proportions
@@ -15,6 +17,8 @@ from harness.stats.seed_budget import seeds_for_failure
 
 _LONGEST_WARMUP = 0.3
 _ENOUGH_TO_BEGIN = 50  # seeds, where no reasonable number would tell its rate from half of it
+_ENOUGH_KNOWN = SeedRule(first=5, at_most=50, step=5, until=(Goal(within=0.15),))
+_MOST_NAMED = 5  # cells, in a sentence
 _PLAIN = re.compile(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[a-z][a-z0-9-]*", re.IGNORECASE)  # needs no quotes
 
 Changes = Mapping[str, Mapping[str, Scalar]]  # settings that differ from the recipe, by the name of the variant
@@ -54,6 +58,31 @@ def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
         f"{_helped(analysis, worst, recipe)}{untried} {enough} (Fisher's exact test, power 80 %)."
     )
     return sentence, _sweep_file(sweep, recipe, variants, seeds or _ENOUGH_TO_BEGIN)
+
+
+def more_seeds(analysis: Analysis) -> str:
+    """Of runs that were imported, which cells need more seeds before their failure rates are known; empty for none.
+
+    It goes by intervals that hold at every look, so that the advice may be followed again and again.
+    """
+    cells = looks.cells_of(analysis.study) if analysis.study.imports else []
+    if not any(cell.judged for cell in cells):
+        return ""
+    decision = stopping.decide(_ENOUGH_KNOWN, _ENOUGH_KNOWN.at_most, cells)
+    if decision.due is None:
+        return ""
+    growing = [index for index, cell in enumerate(cells) if decision.due[index] > len(cell.results)]
+    points = f"within ±{100 * (_ENOUGH_KNOWN.until[0].within or 0):.0f} points"
+    which = "the only cell" if len(cells) == 1 else f"each of the {len(cells)} cells"
+    if len(growing) < len(cells):
+        named = "; ".join(analysis.study.cells[index].label for index in growing[:_MOST_NAMED])
+        more = f"; and {len(growing) - _MOST_NAMED} more" if len(growing) > _MOST_NAMED else ""
+        which = f"{count_noun(len(growing), 'cell')} of {len(cells)} ({named}{more})"
+    known = "No failure rate" if len(growing) == len(cells) else "Not every failure rate"
+    return (
+        f"{known} is known {points} by an interval that holds however often one looks. Add "
+        f"{count_noun(_ENOUGH_KNOWN.step, 'seed')} to {which}, import the runs again and look again."
+    )
 
 
 def _worst(analysis: Analysis) -> int | None:

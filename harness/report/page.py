@@ -136,7 +136,7 @@ class Page:
     notes: tuple[str, ...]
     multiplicity: str
     sections: tuple[FilledSection, ...]
-    next_words: str
+    next_words: str  # empty where there is no advice
     next_sweep: str  # the text of a sweep file; empty where none is proposed
     run_header: tuple[str, ...]
     runs: tuple[RunRow, ...]
@@ -154,7 +154,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
     answer = tuple(opening.answer(analysis))
     stand_in = study.stand_in if study.stand_in and study.stand_in not in study.title else None
     runs = run_tables.all_runs(analysis)
-    next_words, next_sweep = next_experiment.next_sweep(analysis) or ("", "")
+    next_words, next_sweep = next_experiment.next_sweep(analysis) or (next_experiment.more_seeds(analysis), "")
     return Page(
         title=f"{study.title} ({stand_in})" if stand_in else study.title,
         heading=study.title,

@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from driving import content
 from made_runs import ENVIRONMENT, Run, curves_of, measured
 
 from harness.analysis.stopping import RunResult, advance
 from harness.common.errors import HarnessError
+from harness.config.seed_rule import Goal, SeedRule
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, every_seed, expand
 from harness.data import tasks
-from harness.execution import driver, in_process, seed_growth, train_pack, verify
+from harness.execution import driver, in_process, rerun, seed_growth, train_pack, verify
 from harness.execution.driver import Options
 from harness.records.record import Record
 from harness.records.store import Store
@@ -246,3 +248,21 @@ def test_a_rule_may_be_changed_and_cells_added(tmp_path: Path, monkeypatch: pyte
     assert ended.left == 0
     with pytest.raises(HarnessError, match="the edited sweep has no lr 9e-4"):
         driver.run(adaptive(tmp_path), store, HERE, quiet)
+
+
+# ----------------------------------------------------------------------------------------------------------- in earnest
+
+
+def test_its_runs_are_those_of_fixed_seeds(tiny_sweep: Sweep, trial: Callable[..., Trial], tmp_path: Path) -> None:
+    seeds = tuple(trial(seed).seeds for seed in range(1, 5))
+    rule = SeedRule(first=1, at_most=4, step=1, until=(Goal(within=0.4),))
+    grows, fixed = Store(tmp_path / "grows"), Store(tmp_path / "fixed")
+    driver.run(tiny_sweep.model_copy(update={"seeds": seeds}), fixed, Options(in_process=True), quiet)
+    ended = driver.run(tiny_sweep.model_copy(update={"seeds": seeds, "rule": rule}), grows, HERE, quiet)
+    kept = grows.load_plan()
+    assert kept is not None
+    assert ended.finished == sum(kept.due) > 2
+    whole = content(fixed)
+    assert content(grows) == {name: whole[name] for name in content(grows)}
+    again = rerun.rerun(kept, grows, expand(kept)[-1], 0.0)
+    assert again.verdict == "identical"

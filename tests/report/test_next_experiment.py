@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diagnosed_runs import FINE, RUNS, TEXT
-from made_runs import HEAD, Run, study_of
+from made_runs import HEAD, Run, import_of, imported_runs, study_of
 
 from harness.analysis import analyze
 from harness.analysis.analyze import Analysis
 from harness.config.sweep_file import load
-from harness.report.next_experiment import next_sweep
+from harness.report.next_experiment import more_seeds, next_sweep
 
 
 def analysed(folder: Path, runs: Mapping[int, list[Run | None]] = RUNS, text: str = TEXT) -> Analysis:
@@ -68,3 +68,33 @@ def test_what_already_helped_is_said(tmp_path: Path) -> None:
 
 def test_no_next_sweep_where_nothing_failed(tmp_path: Path) -> None:
     assert next_sweep(analysed(tmp_path, {0: [FINE, FINE]})) is None
+
+
+def imported(folder: Path, *fates: str) -> Analysis:
+    """An import whose cells have runs that failed (`x`) or not (`.`)."""
+    rows = [
+        row
+        for cell, of in enumerate(fates)
+        for row in imported_runs(
+            [0.5 if fate == "x" else 0.8 for fate in of],
+            cell,
+            outcome=["failed" if fate == "x" else "ok" for fate in of],
+            majority_score=[0.5] * len(of),
+        )
+    ]
+    return analyze.analyse(import_of(folder, [(("lr", rate),) for rate in (1e-5, 2e-5, 3e-5)[: len(fates)]], rows))
+
+
+def test_of_imported_runs_the_cells_that_need_seeds_are_named(tmp_path: Path) -> None:
+    advice = more_seeds(imported(tmp_path / "two", "." * 20, "xx.x.", "x...."))
+    assert advice == (
+        "Not every failure rate is known within ±15 points by an interval that holds however often one looks. Add "
+        "5 seeds to 2 cells of 3 (lr 2e-5; lr 3e-5), import the runs again and look again."
+    )
+    advice = more_seeds(imported(tmp_path / "all", "x.", ".."))
+    assert advice.startswith("No failure rate is known within ±15 points")
+    assert "Add 5 seeds to each of the 2 cells, import" in advice
+    assert more_seeds(imported(tmp_path / "none", "." * 20, "." * 20)) == ""
+    scores = import_of(tmp_path / "unjudged", [(("lr", 1e-5),)], imported_runs([0.5, 0.6]))
+    assert more_seeds(analyze.analyse(scores)) == ""  # it isn't known whether they failed
+    assert more_seeds(analysed(tmp_path / "own")) == ""  # has a sweep to copy
