@@ -12,7 +12,7 @@ from harness.analysis.dev_answers import DevAnswers
 from harness.analysis.verdicts import finished_runs
 from harness.records.record import Baseline
 from harness.records.study import Study
-from harness.stats import bootstrap, dev_noise
+from harness.stats import dev_noise, means
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import Estimate
 
@@ -21,8 +21,8 @@ def baselines(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
     """The cells beside the simple classifiers that the study asks for, trained on the same data.
 
     Columns: `task`, `what` (the cell's name, or the baseline's), `cell` (NA for a baseline), `settings` (a baseline's),
-    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (BCa over
-    the runs), `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
+    `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (Student's),
+    `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
     examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
     the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
     not known, as for a regression. Empty without baselines of the cells' data.
@@ -89,9 +89,8 @@ def _right(baseline: Baseline) -> np.ndarray:
 
 
 def _of_runs(scores: np.ndarray) -> dict[str, object]:
-    value, low, high = (float(bound[0]) for bound in bootstrap.bootstrap([scores], "mean", rng("mean")))
     sd = scores.std(ddof=1) if len(scores) > 1 else NAN
-    return {"runs": len(scores), "mean": value, "mean_low": low, "mean_high": high, "sd": sd}
+    return {"runs": len(scores)} | spread_out("mean", means.student(scores)) | {"sd": sd}
 
 
 def _on_the_dev_set(correct: np.ndarray) -> dict[str, object]:

@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import looks
+from harness.analysis.outcomes import any_apart, crossed_levels, failure_rate, outcomes
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs, runs
 from harness.records.study import Study, numbers
-from harness.stats import proportions
+from harness.stats import pooling, ranks
 from harness.stats.estimate import Estimate
+from harness.stats.proportions import clopper_pearson, wilson
 
 NAN = float("nan")
+ENDS = ("low", "high")
 
 
 def by_cell(table: pd.DataFrame, column: str, cells: int) -> list[np.ndarray]:
@@ -78,14 +81,47 @@ def failure_counts(study: Study) -> list[tuple[int, int]]:
     return [(int(k), int(n)) for k, n in zip(failed, judged, strict=True)]
 
 
+def _rate_bounds(table: pd.DataFrame, failed: np.ndarray, judged: np.ndarray) -> dict[str, list[float]]:
+    """The 95 % bounds of each cell's failure rate, by their columns."""
+    counts = [(int(k), int(n)) for k, n in zip(failed, judged, strict=True)]
+    if any_apart(table):
+        rates = [failure_rate(of_cell) for of_cell in cell_groups(table, len(counts))]
+        groups = [crossed_levels(of_cell) for of_cell in cell_groups(table, len(counts))]
+        bounds = [(rate.low, rate.high) for rate in rates]
+        exact = [
+            clopper_pearson(k, n) if levels is None else (NAN, NAN)
+            for (k, n), levels in zip(counts, groups, strict=True)
+        ]
+    else:
+        bounds, exact = ([interval(k, n) for k, n in counts] for interval in (wilson, clopper_pearson))
+    named = {"failed": bounds, "exact": exact}
+    return {f"{name}_{end}": [ends[i] for ends in of] for name, of in named.items() for i, end in enumerate(ENDS)}
+
+
+def _pooled_rates(table: pd.DataFrame, failed: np.ndarray, judged: np.ndarray) -> dict[str, list[float]]:
+    """Each cell's failure rate shrunk towards those of the others; NaN where seed parts are crossed."""
+    rates = pooling.pooled_rates(failed, judged * (not any_apart(table)))
+    names = {"shrunk": "value", "shrunk_low": "low", "shrunk_high": "high"}
+    return {column: [getattr(rate, end) for rate in rates] for column, end in names.items()}
+
+
+def _medians(study: Study) -> list[float]:
+    """Of all finished runs of each cell, those that diverged as the worst."""
+    sign = 1 if study.higher_is_better else -1
+    ranked = [cell.ranked(study.higher_is_better) for cell in outcomes(study)]
+    return [sign * ranks.quantile(ordered, 0.5).value for ordered in ranked]
+
+
 def cells(study: Study) -> pd.DataFrame:
     """One row a cell, in the study's order: counts, failure rate and the spread of the scores.
 
     Columns: `cell` (index), one per axis; `planned`, `finished`, `crashed`, `missing`; `judged` (finished, and whether
     it failed is known); `scored` (finished with a score: a run that diverged has none); `failed` of `judged` (NA where
-    runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (Wilson) and `exact_low`,
-    `exact_high` (Clopper-Pearson); `constant`, `diverged`, `collapsed` (reasons of the failed); `near_chance`; `mean`,
-    `sd` (n - 1), `min`, `median`, `max` of the final score over the scored; `best_mean` of the best score; `loss` (mean
+    runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (`outcomes.failure_rate`) and
+    `exact_low`, `exact_high` (Clopper-Pearson, of independent runs), and `shrunk` with `_low`, `_high`, the rate that
+    borrows from the other cells (`pooling.pooled_rates`); `constant`, `diverged`, `collapsed` (reasons of
+    the failed); `near_chance`; `mean`, `sd` (n - 1), `min`, `max` of the final score over the scored; `median` over all
+    finished, of which those that diverged are the worst; `best_mean` of the best score; `loss` (mean
     of the last epoch's training loss, nats); `majority`; and where there is a test split, `tested` (runs with a score
     on it), `test_mean` and `test_sd`. NaN where not known.
     """
@@ -102,16 +138,14 @@ def cells(study: Study) -> pd.DataFrame:
         int(k) if n or not all_finished else None for k, n, all_finished in zip(failed, judged, finished, strict=True)
     ]
     columns["failed"] = pd.array(known, dtype="Int64")
-    for name, interval in (("failed", proportions.wilson), ("exact", proportions.clopper_pearson)):
-        bounds = [interval(int(k), int(n)) for k, n in zip(failed, judged, strict=True)]
-        columns |= {f"{name}_low": [low for low, _ in bounds], f"{name}_high": [high for _, high in bounds]}
+    columns |= _rate_bounds(table, failed, judged) | _pooled_rates(table, failed, judged)
     columns |= {
         reason: count_by_cell(done, done["reason"] == reason, size) for reason in ("constant", "diverged", "collapsed")
     }
     columns |= {"near_chance": count_by_cell(done, done["verdict"] == "near chance", size), "mean": _means(scores)}
     columns["sd"] = [values.std(ddof=1) if len(values) > 1 else NAN for values in scores]
     columns["min"] = [values[0] if len(values) else NAN for values in scores]
-    columns["median"] = [np.median(values) if len(values) else NAN for values in scores]
+    columns["median"] = _medians(study)
     columns["max"] = [values[-1] if len(values) else NAN for values in scores]
     means = {"best_mean": "best_score", "loss": "final_train_loss", "majority": "majority_score"}
     columns |= {name: _means(by_cell(done, column, size)) for name, column in means.items()}

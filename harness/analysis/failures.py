@@ -7,6 +7,7 @@ import pandas as pd
 
 from harness.analysis.cells import count_by_cell, failure_counts, object_columns, spread_out, with_axes
 from harness.analysis.comparisons import axes_by_weight, by_others, holm, other_axes, pairs, phrase
+from harness.analysis.outcomes import failure_rate
 from harness.analysis.verdicts import (
     LEVEL,
     above_majority_p,
@@ -60,8 +61,8 @@ def arms(study: Study) -> pd.DataFrame:
     """Failures pooled for each value of each axis, `axes_by_weight`.
 
     Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
-    `failed_low`, `failed_high` (Wilson, 95 %), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last
-    epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the same other
+    `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`,
+    `loss_max` (last epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the same other
     settings.
     """
     rows = []
@@ -75,10 +76,11 @@ def arms(study: Study) -> pd.DataFrame:
             done = pooled[finished_runs(pooled)]
             loss = numbers(done, "final_train_loss")
             failed, judged = int(failed_runs(done).sum()), int(judged_runs(done).sum())
-            low, high = proportions.wilson(failed, judged)
+            rate = failure_rate(pooled)
             of_axis.append(
                 {"axis": axis, "value": value, "phrase": phrase(axis, value), "planned": len(pooled)}
-                | {"finished": len(done), "judged": judged, "failed": failed, "failed_low": low, "failed_high": high}
+                | {"finished": len(done), "judged": judged, "failed": failed}
+                | {"failed_low": rate.low, "failed_high": rate.high}
                 | {"mean": numbers(done, "final_score").mean()}
                 | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
             )

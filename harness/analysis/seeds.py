@@ -7,31 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, spread_out, with_axes
+from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, with_axes
 from harness.analysis.comparisons import pairs
 from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.outcomes import any_apart, crossed_levels, outcomes
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
 from harness.stats import dev_noise, seed_budget, variance_components
 from harness.stats.bootstrap import rng
-from harness.stats.estimate import Estimate
 
 BUDGETS = (5, 10, 15, 25, 50, 100, 200)  # seeds a cell, at which the seed budget is told
 
 
 def best_of_n(study: Study) -> pd.DataFrame:
-    """The best final score to expect of n seeds, for n = 1…N (200 at most) of each cell, with a bootstrap interval.
+    """The best final score to expect of n seeds, for n = 1…N (200 at most) of each cell.
 
-    Columns: `cell`, one per axis, `n`, `expected` (Dodge et al. 2019), `low`, `high`, `unbiased` (Tang et al. 2020).
-    A cell with a run that diverged is told over the runs with a score.
+    Columns: `cell`, one per axis, `n`, `unbiased` (Tang et al. 2020), `expected` (Dodge et al. 2019). A run that
+    diverged scores as the worst of the cell does, or as the majority class where that is worse.
     """
-    tables = []
-    for index, scores in enumerate(cell_scores(study)):
+    tables, worst = [], np.fmin if study.higher_is_better else np.fmax
+    for index, cell in enumerate(outcomes(study)):
+        scores = cell.scores[cell.scored]
         if len(scores):
-            best = seed_budget.expected_best(scores, study.higher_is_better, rng("best"))
-            columns = {name: getattr(best, name) for name in ("n", "expected", "low", "high", "unbiased")}
-            tables.append(pd.DataFrame({"cell": index, **columns}))
-    names = ["cell", "n", "expected", "low", "high", "unbiased"]
+            lowest = worst(worst.reduce(scores), cell.chance)
+            every = np.concatenate([scores, np.full(cell.diverged, lowest)])
+            unbiased, expected = seed_budget.expected_best(every, study.higher_is_better)
+            n = np.arange(1, len(unbiased) + 1)
+            tables.append(pd.DataFrame({"cell": index, "n": n, "unbiased": unbiased, "expected": expected}))
+    names = ["cell", "n", "unbiased", "expected"]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=names)
     return with_axes(study, table)
 
@@ -39,10 +42,10 @@ def best_of_n(study: Study) -> pd.DataFrame:
 def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     """What picking the best of a cell's seeds by its dev score reports too high.
 
-    Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high` with its bounds, and
+    Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high`, and
     `known_from`: `test` (dev score of the picked seed minus its test score, less the mean gap of the two),
-    `halves` (the best seed on a random half of the dev set: its accuracy there minus that on the other half, mean over
-    splits, so for a dev set of half the size), or empty where neither is known.
+    `dev` (the best seed on a random nine tenths of the dev set: its accuracy there minus that on the last tenth, mean
+    over splits, brought to a dev set of full size), or empty where neither is known.
     """
     sign = 1 if study.higher_is_better else -1
     done = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
@@ -58,10 +61,9 @@ def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
             gap = (dev - test)[dev == row["best"]].mean() - (dev - test).mean()  # of several best: their mean
             row |= {"too_high": sign * gap, "known_from": "test"}
         elif answers is not None and len(answers.rows) > 1:
-            estimate = Estimate(*dev_noise.optimism(answers.correct, rng("halves")))
-            row |= spread_out("too_high", estimate) | {"known_from": "halves"}
+            row |= {"too_high": dev_noise.optimism(answers.correct, rng("optimism")), "known_from": "dev"}
         rows.append(row)
-    columns = ["cell", "n", "mean", "best", "too_high", "too_high_low", "too_high_high", "known_from"]
+    columns = ["cell", "n", "mean", "best", "too_high", "known_from"]
     return with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
@@ -124,11 +126,9 @@ def seed_factors(study: Study) -> pd.DataFrame:
     share, 95 %), `reason` (why nothing is known, else empty). No rows where one integer drives all parts.
     """
     tables = []
-    parts = study.runs[["init_seed", "order_seed", "dropout_seed"]]
-    together = parts.eq(parts["init_seed"], axis=0).all(axis=1) | parts.isna().all(axis=1)
-    groups = [] if together.all() else cell_groups(study.runs, len(study.cells))
+    groups = cell_groups(study.runs, len(study.cells)) if any_apart(study.runs) else []
     for index, of_cell in enumerate(groups):
-        levels = variance_components.crossed(of_cell[["init_seed", "order_seed", "dropout_seed"]])
+        levels = crossed_levels(of_cell)
         if levels is None:
             continue
         judged = judged_runs(of_cell)

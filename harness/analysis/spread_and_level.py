@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import NAN, by_cell, cell_scores, count_by_cell, object_columns, spread_out, with_axes
+from harness.analysis.cells import NAN, object_columns, spread_out, with_axes
 from harness.analysis.comparisons import MOST_VALUES, axes_by_weight, holm, main_axis, pairs
-from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.analysis.outcomes import Outcomes, outcomes
 from harness.records.study import Study
-from harness.stats import bootstrap, two_samples
+from harness.stats import bootstrap, clusters, means, modes, ranks, two_samples
 from harness.stats.bootstrap import rng
-from harness.stats.estimate import Estimate
+from harness.stats.estimate import UNKNOWN, Estimate
 
 THRESHOLDS = 101  # points of a performance profile
+MOST_DIPS = 50  # cells whose scores are tested for two groups
 
 
 def spread(study: Study) -> pd.DataFrame:
     """How far each cell's final scores spread, and what that spread is made of.
 
-    Columns: `cell`, one per axis, `scored`, `failed` (with a score); `sd` with `sd_low`, `sd_high` (bootstrap, BCa),
-    `iqr`, `mad`; the shares of the sum of squares `between` the failed and the successful, `within_ok`,
-    `within_failed`, which add up to 1 (NaN where scores do not spread or failing is not known); `ok_sd`, `failed_sd`.
+    Columns: `cell`, one per axis, `scored`, `failed` (with a score); `sd` of all scores, `iqr`, `mad`; the shares of
+    the sum of squares `between` the failed and the successful, `within_ok`, `within_failed`, which add up to 1 (NaN
+    where scores do not spread or failing is not known); `ok_sd` of the runs that did not fail, with `ok_sd_low`,
+    `ok_sd_high` (Bonett; none where seed parts are crossed), `failed_sd`; `dip_p` (Hartigan's dip test of one mode, of
+    the first `MOST_DIPS` cells and from 8 independent runs on), and how the scores fall into two groups: `lower_runs`
+    with median `lower`, `upper_runs` with median `upper`.
     """
-    table, size = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()], len(study.cells)
-    failed, judged = failed_runs(table), count_by_cell(table, judged_runs(table), size)
-    scores = cell_scores(study)
-    parts = {
-        "ok": by_cell(table[~failed], "final_score", size),
-        "failed": by_cell(table[failed], "final_score", size),
-    }
-    sd, low, high = bootstrap.bootstrap(scores, "sd", rng("sd"))
     rows = []
-    for index, of_cell in enumerate(scores):
-        known = judged[index] == len(of_cell)
-        total = _squares(of_cell)
-        within = {name: _squares(part[index]) / total if known and total else NAN for name, part in parts.items()}
-        row: dict[str, object] = {"cell": index, "scored": len(of_cell)}
-        row |= {"failed": len(parts["failed"][index]) if known else None}
-        row |= {"sd": sd[index], "sd_low": low[index], "sd_high": high[index]}
-        row |= {"iqr": float(bootstrap.iqr(of_cell)), "mad": float(bootstrap.mad(of_cell))}
-        row |= {"between": max(1 - within["ok"] - within["failed"], 0.0) if known and total else NAN}
+    for index, cell in enumerate(outcomes(study)):
+        scores = cell.scores[cell.scored]
+        bad, total = cell.scores[cell.scored & cell.failed], _squares(scores)
+        split = cell.judged and total > 0
+        within = {
+            "ok": _squares(cell.good) / total if split else NAN,
+            "failed": _squares(bad) / total if split else NAN,
+        }
+        row: dict[str, object] = {"cell": index, "scored": len(scores)}
+        row |= {"failed": len(bad) if cell.judged or not len(scores) else None}
+        row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else NAN}
+        row |= {"iqr": float(bootstrap.iqr(scores)), "mad": float(bootstrap.mad(scores))}
+        row |= {"between": max(1 - within["ok"] - within["failed"], 0.0) if split else NAN}
         row |= {f"within_{name}": share for name, share in within.items()}
-        for name, part in parts.items():
-            row[f"{name}_sd"] = part[index].std(ddof=1) if known and len(part[index]) > 1 else NAN
-        rows.append(row)
+        row |= spread_out("ok_sd", cell.deviation_of_good() if cell.judged else UNKNOWN)
+        row |= {"failed_sd": bad.std(ddof=1) if len(bad) > 1 else NAN}
+        rows.append(row | _groups(scores, index < MOST_DIPS and cell.levels is None))
     spreads = pd.DataFrame(rows)
-    spreads["failed"] = pd.array(spreads["failed"].tolist(), dtype="Int64")
+    for name in ("failed", "lower_runs", "upper_runs"):
+        spreads[name] = pd.array(spreads[name].tolist(), dtype="Int64")
     return with_axes(study, spreads)
+
+
+def _groups(scores: np.ndarray, tested: bool) -> dict[str, object]:
+    """The columns of `spread` that tell two groups of scores."""
+    columns = dict.fromkeys(("dip_p", "lower", "upper"), NAN) | dict.fromkeys(("lower_runs", "upper_runs"))
+    if not tested or len(scores) < modes.FEWEST or np.ptp(scores) == 0:
+        return columns
+    groups = modes.two_groups(scores)
+    columns |= {"dip_p": modes.dip_p(scores), "lower_runs": groups.lower, "lower": groups.lower_median}
+    return columns | {"upper_runs": groups.upper, "upper": groups.upper_median}
 
 
 def _squares(scores: np.ndarray) -> float:
@@ -56,37 +69,85 @@ def _squares(scores: np.ndarray) -> float:
 
 
 def level(study: Study) -> pd.DataFrame:
-    """Mean, median and interquartile mean of each cell's final scores, each with a bootstrap interval (BCa, 95 %).
+    """How high each cell's final scores are.
 
-    Columns: `cell`, one per axis, `scored`, and for each of `mean`, `median`, `iqm` the value, `_low` and `_high`.
+    Columns: `cell`, one per axis, `scored`, `diverged`; `mean` of the scores, whose interval holds for failures that
+    may still come (`Outcomes.mean`); `ok`, how many did not fail, and their mean `ok_mean` (Student); and over all runs
+    by rank, where one that diverged is the worst: `median` and `q10`, the quantile below which the worst tenth lies
+    (order statistics; an end that so few runs do not bound is infinite), `iqm` (BCa, from `bootstrap.FEWEST` runs on),
+    and `worst_tenth`, the mean of the worst tenth (conditional value at risk). Estimates have `_low` and `_high`.
     """
-    scores = cell_scores(study)
-    table = pd.DataFrame({"cell": range(len(scores)), "scored": [len(values) for values in scores]})
-    for name in ("mean", "median", "iqm"):
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = bootstrap.bootstrap(scores, name, rng(name))
-    return with_axes(study, table)
+    cells, sign = outcomes(study), 1 if study.higher_is_better else -1
+    ranked = [cell.ranked(study.higher_is_better) for cell in cells]
+    iqm = _interquartile_means(cells, ranked)
+    rows = []
+    for index, (cell, ordered) in enumerate(zip(cells, ranked, strict=True)):
+        row: dict[str, object] = {"cell": index, "scored": int(cell.scored.sum()), "diverged": cell.diverged}
+        row |= spread_out("mean", cell.mean()) | {"ok": len(cell.good)}
+        row |= spread_out("ok_mean", cell.mean_of_good() if cell.judged else UNKNOWN)
+        row |= spread_out("median", _quantile(cell, ordered, 0.5, sign))
+        row |= spread_out("iqm", _turned(iqm[index], sign))
+        row |= spread_out("q10", _quantile(cell, ordered, 0.1, sign))
+        rows.append(row | {"worst_tenth": sign * ranks.worst_mean(ordered)})
+    return with_axes(study, pd.DataFrame(rows))
+
+
+def _turned(estimate: Estimate, sign: int) -> Estimate:
+    """An estimate of scores that were turned round, as one of the scores."""
+    return estimate if sign > 0 else Estimate(-estimate.value, -estimate.high, -estimate.low)
+
+
+def _quantile(cell: Outcomes, ordered: np.ndarray, share: float, sign: int) -> Estimate:
+    """A quantile of all runs of a cell, given in ascending order, as one of their scores."""
+    quantile = ranks.quantile(ordered, share)
+    if cell.levels is not None:
+        worse = ~(sign * cell.scores > quantile.value)  # a run that diverged, NaN, is
+        quantile = ranks.quantile(ordered, share, cell.effective(worse))
+    return _turned(quantile, sign)
+
+
+def _interquartile_means(cells: Sequence[Outcomes], ranked: Sequence[np.ndarray]) -> list[Estimate]:
+    """Of all runs of each cell; an interval where there are enough runs, all with a score and independent."""
+    value, low, high = bootstrap.bootstrap(
+        [ordered if np.isfinite(ordered).all() else ordered[:0] for ordered in ranked], "iqm", rng("iqm")
+    )
+    estimates = []
+    for index, (cell, ordered) in enumerate(zip(cells, ranked, strict=True)):
+        sure = len(ordered) >= bootstrap.FEWEST and cell.levels is None
+        bounds = (float(low[index]), float(high[index])) if sure else (NAN, NAN)
+        middle = float(value[index]) if np.isfinite(ordered).all() else float(bootstrap.iqm(ordered))
+        estimates.append(Estimate(middle, *bounds))
+    return estimates
 
 
 def pooled_level(study: Study) -> pd.DataFrame:
-    """The same for each value of each axis over all its cells, by bootstrap within the cells (stratified).
+    """The same for each value of each axis over all its cells, which are taken as they are: their choice is no chance.
 
     An axis of more than `MOST_VALUES` values is left out.
 
-    Columns: `axis`, `value`, `scored`, and `mean`, `median`, `iqm` with `_low`, `_high`.
+    Columns: `axis`, `value`, `scored`, and over the scored runs `mean` (the cells' intervals put together), `median`,
+    `iqm` (bootstrap within the cells, from `bootstrap.FEWEST` runs in each on), with `_low`, `_high`.
     """
-    scores = cell_scores(study)
+    cells = outcomes(study)
+    means_of = [cell.mean() for cell in cells]
     rows: list[dict[str, object]] = []
     for axis in (axis for axis in axes_by_weight(study) if len(study.values(axis)) <= MOST_VALUES):
         for value in study.values(axis):
-            strata = [
-                scores[index]
+            members = [
+                index
                 for index, cell in enumerate(study.cells)
-                if dict(cell.axes)[axis] == value and len(scores[index])
+                if dict(cell.axes)[axis] == value and cells[index].scored.any()
             ]
-            row: dict[str, object] = {"axis": axis, "value": value, "scored": sum(map(len, strata))}
-            for name in ("mean", "median", "iqm"):
-                estimate = bootstrap.pooled(strata, name, rng(f"{axis} {name}")) if strata else Estimate(NAN, NAN, NAN)
-                row |= spread_out(name, estimate)
+            strata = [cells[index].scores[cells[index].scored] for index in members]
+            total = sum(map(len, strata))
+            row: dict[str, object] = {"axis": axis, "value": value, "scored": total}
+            weights = [len(scores) / total for scores in strata]
+            row |= spread_out("mean", means.weighted([means_of[index] for index in members], weights))
+            enough = all(len(scores) >= bootstrap.FEWEST for scores in strata)
+            enough &= all(cells[index].levels is None for index in members)
+            for name in ("median", "iqm"):
+                pooled = bootstrap.pooled(strata, name, rng(f"{axis} {name}"))
+                row |= spread_out(name, pooled if enough else Estimate(pooled.value, NAN, NAN))
             rows.append(row)
     columns = ["axis", "value", "scored"] + [
         f"{a}{b}" for a in ("mean", "median", "iqm") for b in ("", "_low", "_high")
@@ -95,76 +156,105 @@ def pooled_level(study: Study) -> pd.DataFrame:
 
 
 def pair_spreads(study: Study) -> pd.DataFrame:
-    """Spread in cells that differ on the main axis alone.
+    """Spread of the runs that did not fail, in cells that differ on the main axis alone.
 
-    Columns: `reference`, `cell`, `reference_sd`, `sd`, `ratio` (of the sd's, cell over reference) with `_low`, `_high`;
-    p of `levene`, `brown_forsythe` and a `permutation` test; `p_holm` of Brown-Forsythe's over the pairs.
+    Columns: `reference`, `cell`, `reference_ok_sd`, `ok_sd`, `ratio` (of these, cell over reference) with `_low`,
+    `_high` and `p` of the same method (Bonett), `p_holm` of it over the pairs; p of `levene`, `brown_forsythe` and a
+    `permutation` test. Where seed parts are crossed only the sds and their ratio are known.
     """
-    scores = cell_scores(study)
-    rows = []
+    cells, rows = outcomes(study), []
     for a, b in pairs(study):
-        test = two_samples.compare_spread(scores[a], scores[b], rng(f"spread {a} {b}"))
-        sds = [values.std(ddof=1) if len(values) > 1 else NAN for values in (scores[a], scores[b])]
-        rows.append(
-            {"reference": a, "cell": b, "reference_sd": sds[0], "sd": sds[1]}
-            | spread_out("ratio", test.ratio)
-            | {"levene": test.levene, "brown_forsythe": test.brown_forsythe, "permutation": test.permutation}
-        )
-    return holm(pd.DataFrame(rows), "brown_forsythe")
+        x, y = cells[a].good, cells[b].good
+        test = two_samples.compare_spread(x, y, rng(f"spread {a} {b}"))
+        sds = [values.std(ddof=1) if len(values) > 1 else NAN for values in (x, y)]
+        row: dict[str, object] = {"reference": a, "cell": b, "reference_ok_sd": sds[0], "ok_sd": sds[1]}
+        row |= spread_out("ratio", test.ratio)
+        tests = {name: getattr(test, name) for name in ("p", "levene", "brown_forsythe", "permutation")}
+        if cells[a].levels is not None or cells[b].levels is not None:
+            row |= {"ratio_low": NAN, "ratio_high": NAN}
+            tests = dict.fromkeys(tests, NAN)
+        rows.append(row | tests)
+    return holm(pd.DataFrame(rows), "p")
 
 
 def pair_levels(study: Study) -> pd.DataFrame:
     """Level in cells that differ on the main axis alone.
 
-    Columns: `reference`, `cell`, `reference_mean`, `mean`, `difference` (cell minus reference, Welch's interval),
-    `welch`, `mann_whitney`, `permutation` (p values), `improvement` (probability that a run of the cell is better than
-    one of the reference; ties count half), `effect` (Hedges' g), each estimate with `_low`, `_high`; `p_holm` of
-    Welch's over the pairs.
+    Columns: `reference`, `cell`; `reference_mean`, `mean` of the scored runs and their `difference` (cell minus
+    reference), whose interval holds for failures that may still come; the same of the runs that did not fail,
+    `reference_ok_mean`, `ok_mean`, `ok_difference` with Welch's interval and `ok_p`, `p_holm` of it over the pairs,
+    `ok_permutation` (p), `ok_effect` (Hedges' g); and over all runs by rank, one that diverged as the worst,
+    `improvement` (probability that a run of the cell is better than one of the reference; ties count half) and
+    `mann_whitney` (p). Each estimate has `_low`, `_high`. Where seed parts are crossed `ok_difference` and `ok_p` count
+    runs with a part in common as one cluster, and what supposes independent runs is not known.
     """
-    scores = cell_scores(study)
-    rows = []
+    cells, rows = outcomes(study), []
+    ranked = [cell.ranked(study.higher_is_better) for cell in cells]
     for a, b in pairs(study):
-        sign = 1 if study.higher_is_better else -1
-        test = two_samples.compare_level(scores[a], scores[b], rng(f"level {a} {b}"))
-        better = test.improvement
-        if sign < 0:
-            better = Estimate(1 - better.value, 1 - better.high, 1 - better.low)
-        means = [values.mean() if len(values) else NAN for values in (scores[a], scores[b])]
-        rows.append(
-            {"reference": a, "cell": b, "reference_mean": means[0], "mean": means[1]}
-            | spread_out("difference", test.difference)
-            | {"welch": test.welch, "mann_whitney": test.mann_whitney, "permutation": test.permutation}
-            | spread_out("improvement", better)
-            | spread_out("effect", test.effect)
-        )
-    return holm(pd.DataFrame(rows), "welch")
+        both = cells[a], cells[b]
+        row: dict[str, object] = {"reference": a, "cell": b}
+        estimates = [cell.mean() for cell in both]
+        row |= {"reference_mean": estimates[0].value, "mean": estimates[1].value}
+        row |= spread_out("difference", means.minus(*estimates))
+        row |= _good_runs_compared(*both, f"level {a} {b}")
+        order = two_samples.compare_ranks(ranked[a], ranked[b])
+        independent = both[0].levels is None and both[1].levels is None
+        better = order.improvement if independent else Estimate(order.improvement.value, NAN, NAN)
+        row |= spread_out("improvement", better) | {"mann_whitney": order.mann_whitney if independent else NAN}
+        rows.append(row)
+    return holm(pd.DataFrame(rows), "ok_p")
+
+
+def _good_runs_compared(first: Outcomes, second: Outcomes, name: str) -> dict[str, object]:
+    """The columns of `pair_levels` that are of the runs that did not fail."""
+    x, y = first.good, second.good
+    test = two_samples.compare_level(x, y, rng(name))
+    row: dict[str, object] = {"reference_ok_mean": x.mean() if len(x) else NAN, "ok_mean": y.mean() if len(y) else NAN}
+    if first.levels is None or second.levels is None:
+        row |= spread_out("ok_difference", test.difference) | {"ok_p": test.welch}
+        return row | {"ok_permutation": test.permutation} | spread_out("ok_effect", test.effect)
+    levels = pd.concat([cell.levels_of_good() for cell in (first, second)])
+    arm = np.arange(len(levels)) >= len(x)
+    estimate, p = clusters.difference(levels, np.concatenate([x, y]), arm)
+    row |= spread_out("ok_difference", estimate) | {"ok_p": p, "ok_permutation": NAN}
+    return row | spread_out("ok_effect", Estimate(test.effect.value, NAN, NAN))
 
 
 def profile(study: Study) -> pd.DataFrame:
     """The share of runs whose final score is better than τ, for each value of the main axis, with a 95 % band.
 
-    Columns: `value` (of the main axis; None without axes), `threshold`, `share`, `low`, `high`; bootstrap within cells.
+    Columns: `value` (of the main axis; None without axes), `threshold`, `share`, `low`, `high`. A run that diverged is
+    better than no τ.
     """
-    axis = main_axis(study)
-    groups = cell_scores(study)
-    known = np.concatenate([*groups, np.zeros(0)])
+    axis, cells = main_axis(study), outcomes(study)
+    known = np.concatenate([*(cell.scores[cell.scored] for cell in cells), np.zeros(0)])
     if not len(known):
         return pd.DataFrame(columns=["value", "threshold", "share", "low", "high"])
     margin = (known.max() - known.min()) * 0.02 or 0.01
     thresholds = np.linspace(known.min() - margin, known.max() + margin, THRESHOLDS)
-    sign = 1 if study.higher_is_better else -1
+    signed = thresholds if study.higher_is_better else -thresholds
     tables, values = [], []
     for value in study.values(axis) if axis else [None]:
-        strata = [
-            sign * groups[index]
+        members = [
+            cells[index]
             for index, cell in enumerate(study.cells)
-            if (axis is None or dict(cell.axes)[axis] == value) and len(groups[index])
+            if (axis is None or dict(cell.axes)[axis] == value) and len(cells[index].scores)
         ]
-        if not strata:
+        if not members:
             continue
-        share, low, high = bootstrap.performance_profile(strata, sign * thresholds, rng("profile"))
+        strata = [cell.ranked(study.higher_is_better) for cell in members]
+        effective = [_effective(cell, signed, study.higher_is_better) for cell in members]
+        share, low, high = ranks.performance_profile(strata, signed, effective)
         tables.append(pd.DataFrame({"threshold": thresholds, "share": share, "low": low, "high": high}))
         values += [value] * len(thresholds)
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "value", pd.Series(values, dtype=object))
     return table
+
+
+def _effective(cell: Outcomes, thresholds: np.ndarray, higher_is_better: bool) -> np.ndarray | None:
+    """How many independent runs a cell's are worth at each threshold [T]; None where they are independent."""
+    if cell.levels is None:
+        return None
+    signed = cell.scores if higher_is_better else -cell.scores
+    return np.array([cell.effective(signed > threshold) for threshold in thresholds], dtype=float)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.analysis.verdicts import NEAR_ENTROPY
 from harness.report.contents import SECTIONS
+from harness.report.coverage import held
 from harness.report.formatting import percent
 from harness.report.section import Term
 
@@ -26,18 +27,14 @@ _COMMON: tuple[Term, ...] = (
     ),
     (
         "failure rate [95 %]",
-        "Failed runs as a share of finished runs, with Wilson's interval. Rates pooled over an axis mix the settings "
-        "of the others; "
+        "Failed runs as a share of finished runs, with Wilson's interval; where parts of the seed are crossed, that of "
+        f"as many runs as are independent. {held('failure rate')} Rates pooled over an axis mix the settings of the "
+        "others; "
         "the Cochran-Mantel-Haenszel test keeps those apart (its informative strata are those in which some, not all, "
         "runs failed).",
     ),
     ("mean, sd", "Over the scored runs of a cell, failed ones included; sd with n − 1. Where all fail, sd is small."),
     ("n", "Runs with a final score, those that the mean is over: finished without the diverged ones."),
-    (
-        "bootstrap, BCa",
-        "Intervals from resampling the runs. With few seeds they are too short: of normal scores those of a mean cover "
-        "82, 88 and 92 % at 5, 10 and 20 seeds, those of an sd 64, 82 and 89 %.",
-    ),
     (
         "p, Holm",
         "p, adjusted for the number of comparisons in its table. A large p does not prove that there is no difference.",

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.outcomes import failure_rate
 from harness.common.text import show
-from harness.report.formatting import rate, score
+from harness.report.formatting import rate_of, score
 from harness.report.sections import baselines, dev_set, importance, seed_budget, seed_parts
 from harness.report.wording import capitalized, main_arms, p_clause, run_count, second_arm, spaced
 from harness.stats import proportions
@@ -79,7 +80,9 @@ def how_often(analysis: Analysis) -> str:
     only = pair[pair["judged"] > 0]
     lacking = "".join(f"; no run {row['phrase']} has finished" for _, row in pair[pair["judged"] == 0].iterrows())
     which = f"{run_count(judged)} {only.iloc[0]['phrase']}" if len(pair) == 2 else run_count(judged, "finished ")
-    return f"{failed} of {which} failed ({rate(failed, judged)}){lacking}{tail}"
+    overall = failure_rate(analysis.runs)
+    row = {"failed": failed, "judged": judged, "failed_low": overall.low, "failed_high": overall.high}
+    return f"{failed} of {which} failed ({rate_of(row)}){lacking}{tail}"
 
 
 def _none_failed(pair: pd.DataFrame, judged: int) -> str:
@@ -94,7 +97,7 @@ def _none_failed(pair: pd.DataFrame, judged: int) -> str:
 
 def _of_two_arms(analysis: Analysis, pair: pd.DataFrame) -> str:
     first, second = (row for _, row in pair.iterrows())
-    rates = [rate(arm["failed"], arm["judged"]) for arm in (first, second)]
+    rates = [rate_of(arm) for arm in (first, second)]
     p = proportions.fisher(first["failed"], first["judged"], second["failed"], second["judged"])
     caveat = "" if first["balanced"] else _in_common(analysis, str(first["axis"]))
     return (

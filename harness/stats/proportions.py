@@ -26,6 +26,14 @@ def score_interval(p: float, n: float) -> tuple[float, float]:
     return (0.0 if p == 0 else low), (1.0 if p == 1 else high)
 
 
+def wilson_bounds(p: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's intervals of many rates [R], each seen in n [R], as `score_interval`."""
+    z2 = NORMAL_95**2
+    centre, half = p + z2 / (2 * n), NORMAL_95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return np.where(p == 0, 0.0, low), np.where(p == 1, 1.0, high)
+
+
 def wilson(k: int, n: int) -> tuple[float, float]:
     """Wilson's score interval for a rate of k in n, as fractions.
 

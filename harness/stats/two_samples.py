@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from scipy import optimize, special, stats
 
-from harness.stats.bootstrap import DRAWS, RESAMPLES, Resampling, bca, jackknife, plain, repeated_values
+from harness.stats import means
+from harness.stats.bootstrap import DRAWS, repeated_values
 from harness.stats.estimate import NAN, NORMAL_95, ROUNDING, TAIL, UNKNOWN, Estimate
 
 EXACT = 10_000  # a permutation test with no more permutations than this goes through them all
@@ -59,9 +60,10 @@ def _permutation_p(
 
 @dataclass(frozen=True)
 class SpreadTest:
-    """How much more y scatters than x: the ratio of their standard deviations, and three two-sided p-values."""
+    """How much more y scatters than x: the ratio of their standard deviations, its two-sided p, and three others."""
 
     ratio: Estimate
+    p: float
     levene: float
     brown_forsythe: float
     permutation: float
@@ -70,9 +72,7 @@ class SpreadTest:
 def compare_spread(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> SpreadTest:
     """Compare the spread of scores x [N1] with that of y [N2].
 
-    - `ratio`: sd of y over sd of x, with a BCa interval of its logarithm (Efron 1987; 2,000 resamples of each). 0 where
-      only y has none, inf where only x has none, NaN where neither has any or a side has one score; NaN bounds in all
-      these cases, and below three scores on a side.
+    - `ratio` and `p`: sd of y over sd of x, as `means.deviation_ratio`.
     - `levene`: Levene (1960), about the means: rejects far too often for skewed scores (15 % at a level of 5 %) and for
       two-humped ones, some runs failed (30 % and more). `brown_forsythe`: Brown and Forsythe (1974), about the medians,
       holds its level. NaN below two scores on a side, and where the distances do not vary within the groups (two scores
@@ -86,7 +86,7 @@ def compare_spread(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Sp
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
     if min(len(x), len(y)) < 2:
-        return SpreadTest(UNKNOWN, NAN, NAN, NAN)
+        return SpreadTest(UNKNOWN, NAN, NAN, NAN, NAN)
     distances = [np.abs(scores - np.median(scores)) * math.sqrt(len(scores) / (len(scores) - 1)) for scores in (x, y)]
     floor = ROUNDING * (distances[0].sum() + distances[1].sum())
 
@@ -96,8 +96,10 @@ def compare_spread(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Sp
         with np.errstate(divide="ignore"):
             return np.asarray(means.max(axis=0) / means.min(axis=0))
 
+    ratio, p = means.deviation_ratio(x, y)
     return SpreadTest(
-        ratio=_spread_ratio(x, y, rng),
+        ratio=ratio,
+        p=p,
         levene=_levene(x, y, "mean"),
         brown_forsythe=_levene(x, y, "median"),
         permutation=_permutation_p(distances[0], distances[1], imbalance, rng) if floor > 0 else NAN,
@@ -113,42 +115,22 @@ def _levene(x: np.ndarray, y: np.ndarray, center: Literal["mean", "median"]) -> 
     return float(stats.levene(x, y, center=center).pvalue)
 
 
-def _spread_ratio(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Estimate:
-    entropy = int(rng.integers(2**63))
-    (sd_x,), (sd_y,) = plain(x[None], "sd").tolist(), plain(y[None], "sd").tolist()
-    if sd_x == 0 or sd_y == 0:
-        return Estimate(NAN if sd_x == sd_y else 0.0 if sd_y == 0 else math.inf, NAN, NAN)
-    if min(len(x), len(y)) < 3:
-        return Estimate(sd_y / sd_x, NAN, NAN)
-    logs, left_out = [], []
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample can be of one score only
-        for side, (scores, sd) in enumerate(((x, sd_x), (y, sd_y))):
-            ordered, n = np.sort(scores)[None], len(scores)
-            parts = [part(ordered) for part in Resampling.drawn(n, RESAMPLES, "sd", (entropy, side))]
-            logs.append(np.log(np.concatenate(parts, axis=1) / sd))
-            left_out.append((2 * side - 1) * np.log(jackknife(ordered, "sd") / sd))
-        resampled = logs[1] - logs[0]
-    resampled = resampled[:, ~np.isnan(resampled[0])]  # neither side varied
-    if not all(np.isfinite(values).all() for values in left_out):
-        left_out = []  # all of a side's spread is one score's: no acceleration can be told
-    low, high = bca(np.zeros(1), resampled, left_out, np.ones(1))
-    ratio = sd_y / sd_x
-    return Estimate(ratio, ratio * math.exp(low[0]), ratio * math.exp(high[0]))
-
-
 @dataclass(frozen=True)
 class LevelTest:
-    """How much higher y scores than x: differences with intervals, and three two-sided p-values.
-
-    `difference` is in the unit of the scores; `improvement` is P(y > x) + P(y = x) / 2; `effect` is Hedges' g.
-    """
+    """How much higher y scores than x: differences with intervals (in the unit of the scores, and Hedges' g), two p."""
 
     difference: Estimate
     welch: float
-    mann_whitney: float
-    improvement: Estimate
     permutation: float
     effect: Estimate
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """How often a run of y is better than one of x, P(y > x) + P(y = x) / 2, and Mann and Whitney's two-sided p."""
+
+    improvement: Estimate
+    mann_whitney: float
 
 
 def compare_level(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> LevelTest:
@@ -156,38 +138,62 @@ def compare_level(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Lev
 
     - `difference` and `welch`: mean y - mean x, Welch (1947). The interval and p are NaN below two scores on a side and
       where neither side varies.
-    - `mann_whitney`: Mann and Whitney (1947) by scipy: exact for a small side without ties, else normal with ties
-      corrected for.
-    - `improvement`: interval by inverting the score test, Newcombe (2006), Statistics in Medicine 25, 559–573, method
-      5: stays in [0, 1] and has a width at 0 and 1 as well. It takes no account of ties, which makes it wider.
     - `permutation`: of the absolute difference of the means (Fisher 1935); 1 where all scores are equal.
     - `effect`: Hedges (1981), exact correction; interval by the normal approximation of Hedges and Olkin (1985, p. 86).
       NaN where neither side varies, and below four scores in all.
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
     if min(len(x), len(y)) < 1:
-        return LevelTest(UNKNOWN, NAN, NAN, UNKNOWN, NAN, UNKNOWN)
+        return LevelTest(UNKNOWN, NAN, NAN, UNKNOWN)
     n1, n2 = len(x), len(y)
-    value = float(y.mean() - x.mean()) if np.ptp(np.concatenate([x, y])) > 0 else 0.0
-    difference, welch = Estimate(value, NAN, NAN), NAN
-    variance1, variance2 = (np.square(plain(scores[None], "sd")[0]) for scores in (x, y))
-    error, freedom = welch_errors(np.array([variance1]), np.array([variance2]), n1, n2)
-    if error[0] > 0:
-        half = float(special.stdtrit(freedom[0], 1 - TAIL) * error[0])
-        difference = Estimate(value, value - half, value + half)
-        welch = float(2 * special.stdtr(freedom[0], -abs(value) / error[0]))
-    rank_test = stats.mannwhitneyu(y, x, method="auto" if n1 * n2 <= EXACT else "asymptotic")
+    difference, welch = difference_of_means(x, y)
     both = np.concatenate([x, y])
     return LevelTest(
         difference=difference,
         welch=welch,
-        mann_whitney=float(rank_test.pvalue),
-        improvement=_improvement(float(rank_test.statistic) / (n1 * n2), n1, n2),
         permutation=_permutation_p(
             x - both.mean(), y - both.mean(), lambda first, second: np.abs(first / n1 - second / n2), rng
         ),
-        effect=_effect(value, float(variance1), float(variance2), n1, n2),
+        effect=_effect(difference.value, _variance(x), _variance(y), n1, n2),
     )
+
+
+def difference_of_means(x: np.ndarray, y: np.ndarray) -> tuple[Estimate, float]:
+    """Mean y - mean x of scores [N1] and [N2], one at least each, with Welch's interval and two-sided p (1947).
+
+    Interval and p are NaN below two scores on a side and where neither side varies.
+    """
+    n1, n2 = len(x), len(y)
+    value = float(y.mean() - x.mean()) if np.ptp(np.concatenate([x, y])) > 0 else 0.0
+    error, freedom = welch_errors(np.array([_variance(x)]), np.array([_variance(y)]), n1, n2)
+    if not error[0] > 0:
+        return Estimate(value, NAN, NAN), NAN
+    half = float(special.stdtrit(freedom[0], 1 - TAIL) * error[0])
+    p = float(2 * special.stdtr(freedom[0], -abs(value) / error[0]))
+    return Estimate(value, value - half, value + half), p
+
+
+def _variance(scores: np.ndarray) -> float:
+    """The variance of a sample; NaN of one score."""
+    return NAN if len(scores) < 2 else float(scores.var(ddof=1)) if np.ptp(scores) > 0 else 0.0
+
+
+def compare_ranks(x: np.ndarray, y: np.ndarray) -> RankTest:
+    """Compare the order of scores x [N1] with that of y [N2]: a run that diverged scores -inf, worse than all others.
+
+    - `mann_whitney`: Mann and Whitney (1947) by scipy: exact for a small side without ties, else normal with ties
+      corrected for.
+    - `improvement`: interval by inverting the score test, Newcombe (2006), Statistics in Medicine 25, 559–573, method
+      5: stays in [0, 1] and has a width at 0 and 1 as well. It takes no account of ties, which makes it wider.
+
+    NaN where a side has no run.
+    """
+    if min(len(x), len(y)) < 1:
+        return RankTest(UNKNOWN, NAN)
+    n1, n2 = len(x), len(y)
+    places = stats.rankdata(np.concatenate([x, y]))  # what is infinite has a rank too
+    test = stats.mannwhitneyu(places[n1:], places[:n1], method="auto" if n1 * n2 <= EXACT else "asymptotic")
+    return RankTest(_improvement(float(test.statistic) / (n1 * n2), n1, n2), float(test.pvalue))
 
 
 def welch_errors(variance1: np.ndarray, variance2: np.ndarray, n1: int, n2: int) -> tuple[np.ndarray, np.ndarray]:

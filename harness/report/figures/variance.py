@@ -125,7 +125,7 @@ def noise_floor(analysis: Analysis) -> Figure | None:
 
 @styled
 def best_of_n(analysis: Analysis) -> Figure | None:
-    """The best score to expect of n seeds, one line a cell with its bootstrap band; n = 1, the diamond, is the mean.
+    """The best score to expect of n seeds, one line a cell; n = 1, the diamond, is the mean.
 
     Panels and colours are those of the spread, and the values along x there are kinds of line here; more than eight
     lines a panel become panels of their own.
@@ -150,7 +150,7 @@ def best_of_n(analysis: Analysis) -> Figure | None:
     if not panels:
         return None
     rows = -(-len(panels) // columns)
-    what = "best score to expect of n seeds, 95 % band" + part_shown(drawn, range(len(study.cells)))
+    what = "best score to expect of n seeds" + part_shown(drawn, range(len(study.cells)))
     figure = empty_figure(
         study, what, 0.4 + rows * panel_height(rows, 1.35, 2.4), _best_keys(plan, [] if apart else xs)
     )
@@ -172,7 +172,7 @@ def best_of_n(analysis: Analysis) -> Figure | None:
             ax.set_xticks([1, *(n for n in range(step, most + 1, step) if n > 1)])
             ax.set_xlim(0.5, most + 0.5)
         shown = drawn if not apart else [index for index in drawn if keys[index] == panels[number]]
-        log = needs_logarithms(study, table.loc[table["cell"].isin(shown), "low"].dropna())
+        log = needs_logarithms(study, table.loc[table["cell"].isin(shown), "unbiased"].dropna())
         if log:
             ax.set_yscale("log")
         plain_numbers(ax.yaxis, log)
@@ -202,7 +202,6 @@ def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
     if len(here) > 200:
         here = here.iloc[np.unique(np.geomspace(1, len(here), 200).round().astype(int)) - 1]
     n, colour = here["n"].to_numpy(dtype=float), colour_of(hue)
-    ax.fill_between(n, here["low"].to_numpy(), here["high"].to_numpy(), color=colour, alpha=0.13, linewidth=0)
     every = max(1, len(n) // 6)
     look: Any = {
         "marker": MARKERS[kind],
@@ -210,8 +209,8 @@ def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
         "mfc": "white" if hue % 2 else colour,
         "markevery": (min(every, len(n) - 1), every),
     }
-    ax.plot(n, here["expected"].to_numpy(), color=colour, ls=LINES[kind], lw=1.2, zorder=3, **look)
-    ax.scatter(n[:1], here["expected"].iloc[:1], s=22, marker="D", c="white", edgecolors=colour, lw=1.0, zorder=4)
+    ax.plot(n, here["unbiased"].to_numpy(), color=colour, ls=LINES[kind], lw=1.2, zorder=3, **look)
+    ax.scatter(n[:1], here["unbiased"].iloc[:1], s=22, marker="D", c="white", edgecolors=colour, lw=1.0, zorder=4)
 
 
 # ---------------------------------------------------------------------------------------------------------- seed budget

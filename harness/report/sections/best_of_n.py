@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
-from harness.report.formatting import Row, integer, interval, score
+from harness.report.formatting import Row, integer, score
 from harness.report.section import FigureSpec, Section
-from harness.report.table import Column, TableSpec, number, one_row_per_cell, with_interval
+from harness.report.table import Column, TableSpec, number, one_row_per_cell
 
 _SHOWN = (1, 2, 3, 5, 10, 20, 50)  # numbers of seeds that have a column; the file has all
 
@@ -17,7 +17,7 @@ def sentences(analysis: Analysis) -> list[str]:
     table = analysis.best_of_n
     if not len(table):
         return []
-    by_cell = table.groupby("cell")["expected"].agg(["first", "last"])
+    by_cell = table.groupby("cell")["unbiased"].agg(["first", "last"])
     gain = (by_cell["last"] - by_cell["first"]).abs()
     widest = gain.idxmax()
     n = int(table[table["cell"] == widest]["n"].max())
@@ -39,11 +39,7 @@ def _too_high(analysis: Analysis) -> list[str]:
     if not len(high) or not high["too_high"].max() > 0:
         return []
     row = high.loc[high["too_high"].idxmax()]
-    source = (
-        "on the test set"
-        if row["known_from"] == "test"
-        else "on the half of the dev set that was not used for selection"
-    )
+    source = "on the test set" if row["known_from"] == "test" else "on parts of the dev set that did not pick it"
     return [
         f"Selection bias: the selected seed's dev score is too high by up to {score(row['too_high'])} "
         f"({analysis.study.cells[row['cell']].label}), measured {source}."
@@ -61,10 +57,8 @@ def _of_best(analysis: Analysis) -> list[Column]:
 
     def best(n: int) -> Callable[[Row], str]:
         def text(row: Row) -> str:
-            found = by_cell.get((row["cell"], n))
-            if found is None:
-                return "–"
-            return interval({"x": found["expected"], "x_low": found["low"], "x_high": found["high"]}, "x")
+            known = by_cell.get((row["cell"], n))
+            return "–" if known is None else score(known["unbiased"])
 
         return text
 
@@ -73,12 +67,12 @@ def _of_best(analysis: Analysis) -> list[Column]:
 
 
 def _of_selection(analysis: Analysis) -> list[Column]:
-    source = {"test": "test set", "halves": "halves of the dev set"}
+    source = {"test": "test set", "dev": "tenths of the dev set"}
     return [
         ("seeds", number("n", integer)),
         ("mean", number("mean")),
         ("best seed", number("best")),
-        ("selection bias [95 % of splits]", with_interval("too_high")),
+        ("selection bias", number("too_high")),
         ("estimated from", lambda row: source.get(row["known_from"], "–")),
     ]
 
@@ -90,13 +84,13 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "variance.best_of_n",
-        "The score to expect if the best of n seeds is reported, with a bootstrap band; n = 1 is the mean. The "
+        "The score to expect if the best of n seeds is reported; n = 1 is the mean. The "
         "steeper, the more a result depends on how many seeds were tried.",
     ),
     tables=(
         TableSpec(
             "best_of_n",
-            "Expected best score of n seeds (Dodge et al. 2019) with its bootstrap interval",
+            "Expected best score of n seeds (Tang et al. 2020); no interval, for none holds the truth near n = N",
             _of_best,
             rows=one_row_per_cell,
         ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.outcomes import any_apart
+from harness.report.coverage import held, unfit
 from harness.report.formatting import integer, p_value
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_arms, labels_of_pairs, number, with_interval
@@ -10,17 +12,45 @@ from harness.report.wording import main_axis_name, pair_count
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """Which pairs of cells differ in their means after Holm's adjustment."""
+    """Which pairs of cells differ in their means, and whether runs diverged."""
+    return [*_pairs(analysis), *_diverged(analysis)]
+
+
+def _pairs(analysis: Analysis) -> list[str]:
     table = analysis.pair_levels
     if not len(table):
         return []
-    sure = table[table["p_holm"] < 0.05]
-    known = int(table["welch"].notna().sum())
+    known, axis = int(table["ok_p"].notna().sum()), main_axis_name(analysis)
+    both = table["difference_low"].notna()
+    apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())
+    with_failures = (
+        f"counting failed runs and those that may still fail, it does in {apart} of {int(both.sum())} (95 %, each pair "
+        "on its own)"
+    )
     if not known:
-        return ["No pair of cells has two differing scores on both sides, so their means cannot be compared."]
+        return [
+            f"No pair of cells has two differing scores of successful runs on both sides, so the means of these "
+            f"cannot be compared{f'; for the mean of all runs, {with_failures}' if both.any() else ''}."
+        ]
     return [
-        f"Of {pair_count(known)} that differ only in {main_axis_name(analysis)}, the mean score differs significantly "
-        f"in {len(sure)} (Welch, Holm-adjusted)."
+        f"Of {pair_count(known)} that differ only in {axis}, the mean score of the successful runs differs "
+        f"significantly in {int((table['p_holm'] < 0.05).sum())} ({_test(analysis)}, Holm-adjusted)"
+        + (f"; {with_failures}." if both.any() else ".")
+    ]
+
+
+def _test(analysis: Analysis) -> str:
+    return "cluster t" if any_apart(analysis.study.runs) else "Welch"
+
+
+def _diverged(analysis: Analysis) -> list[str]:
+    count = int(analysis.level["diverged"].sum())
+    if not count:
+        return []
+    return [
+        f"{'1 run that diverged has' if count == 1 else f'{count} runs that diverged have'} no score: the means leave "
+        f"{'it' if count == 1 else 'them'} out; in the median and other quantiles, P(better), the profile and the best "
+        f"of n {'it counts' if count == 1 else 'they count'} as the worst."
     ]
 
 
@@ -31,6 +61,19 @@ def _of_level(analysis: Analysis) -> list[Column]:
     return [
         ("n", number("scored", integer)),
         ("mean [95 %]", with_interval("mean")),
+        ("successful", number("ok", integer)),
+        ("mean of successful runs [95 %]", with_interval("ok_mean")),
+        ("median [95 %]", with_interval("median")),
+        ("interquartile mean [95 %]", with_interval("iqm")),
+        ("10 % quantile [95 %]", with_interval("q10")),
+        ("mean of the worst 10 %", number("worst_tenth")),
+    ]
+
+
+def _of_pooled_level(analysis: Analysis) -> list[Column]:
+    return [
+        ("n", number("scored", integer)),
+        ("mean [95 %]", with_interval("mean")),
         ("median [95 %]", with_interval("median")),
         ("interquartile mean [95 %]", with_interval("iqm")),
     ]
@@ -38,15 +81,16 @@ def _of_level(analysis: Analysis) -> list[Column]:
 
 def _of_pairs(analysis: Analysis) -> list[Column]:
     return [
-        ("mean", number("mean")),
-        ("reference", number("reference_mean")),
-        ("difference [95 %]", with_interval("difference")),
-        ("P(better) [95 %]", with_interval("improvement")),
-        ("Hedges' g [95 %]", with_interval("effect")),
-        ("Welch p", number("welch", p_value)),
-        ("Mann-Whitney p", number("mann_whitney", p_value)),
-        ("permutation p", number("permutation", p_value)),
+        ("mean of successful runs", number("ok_mean")),
+        ("reference", number("reference_ok_mean")),
+        ("difference [95 %]", with_interval("ok_difference")),
+        ("p", number("ok_p", p_value)),
         ("p, Holm", number("p_holm", p_value)),
+        ("difference, all runs [95 %]", with_interval("difference")),
+        ("P(better) [95 %]", with_interval("improvement")),
+        ("Mann-Whitney p", number("mann_whitney", p_value)),
+        ("Hedges' g [95 %]", with_interval("ok_effect")),
+        ("permutation p", number("ok_permutation", p_value)),
     ]
 
 
@@ -61,17 +105,17 @@ SECTION = Section(
         "that score; where curves cross, the order depends on the score required.",
     ),
     tables=(
-        TableSpec("level", "Mean, median and interquartile mean of each cell's scores (BCa bootstrap)", _of_level),
+        TableSpec("level", "How high each cell's scores are: all runs, the successful ones, and the worst", _of_level),
         TableSpec(
             "pooled_level",
-            "The same pooled over the other axes (bootstrap within cells)",
-            _of_level,
+            "The same pooled over the other axes",
+            _of_pooled_level,
             labels_of_arms,
             folded=True,
         ),
         TableSpec(
             "pair_levels",
-            "Mean scores, pair by pair; “p, Holm” adjusts Welch's p",
+            "Mean scores, pair by pair: of the successful runs (Welch; “p, Holm” adjusts its p) and of all",
             _of_pairs,
             labels_of_pairs,
             folded=True,
@@ -79,8 +123,32 @@ SECTION = Section(
     ),
     glossary=(
         (
+            "mean [95 %]",
+            "Of all scored runs: the failed and the successful, weighted by the rate of failing. Its interval is made "
+            "of the rate's (Wilson) and that of the successful runs' mean, so it reaches down for failures that so few "
+            "runs may not have shown yet; where it is not known which runs failed, it is Student's of all runs. "
+            f"{held('mean')}",
+        ),
+        (
+            "mean of successful runs [95 %]",
+            f"Student's interval of the runs that did not fail: what a recipe reaches when it works. "
+            f"{held('mean of successful runs')} For the mean of all runs Student's interval would not do: "
+            f"{unfit('mean')}",
+        ),
+        (
+            "median, 10 % quantile [95 %]",
+            "Over all runs, a run that diverged as the worst; intervals between order statistics, which need no "
+            f"distribution. −∞ or ∞: so few runs do not bound it. {held('median')}",
+        ),
+        (
+            "interquartile mean [95 %]",
+            f"Of the middle half of all runs; BCa bootstrap, from eight runs on. {held('interquartile mean')}",
+        ),
+        ("mean of the worst 10 %", "Conditional value at risk: of the worst tenth of the runs, at least of the worst."),
+        (
             "P(better)",
-            "The probability that a run of the one cell is better than one of the other; ties count half.",
+            "The probability that a run of the one cell is better than one of the other; ties count half, and a run "
+            f"that diverged is worse than all others. {held('P(better)')}",
         ),
     ),
 )

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
-from harness.report.formatting import Row, integer, p_value, percent, rate, score, unknown
+from harness.report.coverage import held
+from harness.report.formatting import Row, integer, p_value, percent, rate_of, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
+from harness.stats.proportions import holm as holm_p
+
+_MOST_NAMED = 4
 
 
 def sentences(analysis: Analysis) -> list[str]:
     """What the spread is made of: no cell where all fail is taken for stable."""
-    return [*_all_failed(analysis), *_mixed(analysis)]
+    return [*_all_failed(analysis), *_mixed(analysis), *_two_groups(analysis)]
 
 
 def _all_failed(analysis: Analysis) -> list[str]:
@@ -42,15 +46,26 @@ def _mixed(analysis: Analysis) -> list[str]:
     ]
 
 
+def _two_groups(analysis: Analysis) -> list[str]:
+    """Which cells' scores have two modes, by Holm's adjustment over the cells tested."""
+    table, labels = analysis.spread, [cell.label for cell in analysis.study.cells]
+    shown = table[holm_p(table["dip_p"].to_numpy(dtype=float)) < 0.05]
+    texts = [
+        f"{row['lower_runs']} near {score(row['lower'])}, {row['upper_runs']} near {score(row['upper'])}"
+        + (f" ({labels[row['cell']]})" if len(labels) > 1 else "")
+        for row in shown.head(_MOST_NAMED).to_dict("records")
+    ]
+    if not texts:
+        return []
+    more = f"; and in {len(shown) - len(texts)} more cells" if len(shown) > len(texts) else ""
+    return [f"Two groups of runs: {'; '.join(texts)}{more} (dip test, Holm-adjusted p < 0.05)."]
+
+
 # --------------------------------------------------------------------------------------------------------------- tables
 
 
 def _failed(row: Row) -> str:
     return "–" if unknown(row["failed"]) else f"{row['failed']}/{row['judged']}"
-
-
-def _rate(row: Row) -> str:
-    return "unknown" if unknown(row["failed"]) else rate(row["failed"], row["judged"])
 
 
 def _exact(row: Row) -> str:
@@ -68,8 +83,9 @@ def _of_cells(analysis: Analysis) -> list[Column]:
     return [
         ("finished", lambda row: f"{row['finished']}/{row['planned']}"),
         ("failed", _failed),
-        ("failure rate [95 %]", _rate),
+        ("failure rate [95 %]", rate_of),
         ("exact [95 %]", _exact),
+        ("shrunk [95 %]", with_interval("shrunk", percent)),
         ("near chance", number("near_chance", integer)),
         ("n", number("scored", integer)),
         *((name.replace("_", " "), number(name)) for name in ("mean", "sd", "min", "median", "max", "best_mean")),
@@ -83,26 +99,28 @@ def _of_spread(analysis: Analysis) -> list[Column]:
     return [
         ("n", number("scored", integer)),
         ("failed of n", number("failed", integer)),
-        ("sd [95 %]", with_interval("sd")),
+        ("sd", number("sd")),
+        ("sd of successful runs [95 %]", with_interval("ok_sd")),
         ("IQR", number("iqr")),
         ("MAD", number("mad")),
         ("between failed and ok", number("between", percent)),
         ("within ok", number("within_ok", percent)),
         ("within failed", number("within_failed", percent)),
-        ("sd of ok runs", number("ok_sd")),
         ("sd of failed runs", number("failed_sd")),
+        ("dip p", number("dip_p", p_value)),
     ]
 
 
 def _of_pairs(analysis: Analysis) -> list[Column]:
     return [
-        ("sd", number("sd")),
-        ("reference", number("reference_sd")),
+        ("sd of successful runs", number("ok_sd")),
+        ("reference", number("reference_ok_sd")),
         ("ratio [95 %]", with_interval("ratio")),
+        ("p", number("p", p_value)),
+        ("p, Holm", number("p_holm", p_value)),
         ("Levene p", number("levene", p_value)),
         ("Brown-Forsythe p", number("brown_forsythe", p_value)),
         ("permutation p", number("permutation", p_value)),
-        ("p, Holm", number("p_holm", p_value)),
     ]
 
 
@@ -120,24 +138,41 @@ SECTION = Section(
     tables=(
         TableSpec(
             "cells",
-            "One row per cell: final scores, and failure rates with Wilson and Clopper-Pearson (exact) intervals",
+            "One row per cell: final scores, and failure rates with Wilson and Clopper-Pearson (exact) intervals and "
+            "shrunk towards the other cells' (beta-binomial)",
             _of_cells,
         ),
         TableSpec(
             "spread",
-            "Spread of each cell's scores (BCa bootstrap) and the parts of its variance",
+            "Spread of each cell's scores (Bonett's interval), the parts of its variance, and the dip test of one mode",
             _of_spread,
             folded=True,
         ),
         TableSpec(
             "pair_spreads",
-            "Spread, pair by pair; “p, Holm” adjusts Brown and Forsythe's p (Levene's, about the mean, rejects too "
-            "often "
-            "where scores are skewed)",
+            "Spread of the successful runs, pair by pair (Bonett's intervals put together, and p of the same method); "
+            "beside it Levene's, Brown and Forsythe's and a permutation test",
             _of_pairs,
             labels_of_pairs,
             folded=True,
         ),
     ),
-    glossary=(("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),),
+    glossary=(
+        ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
+        (
+            "sd of successful runs [95 %]",
+            "Bonett's interval (2006), from four runs on; the sd of all runs, which failures decide, has none. "
+            f"{held('sd of successful runs')}",
+        ),
+        (
+            "shrunk [95 %]",
+            "The failure rate of a cell that borrows from the other cells: all rates are taken as drawn from one beta "
+            "distribution, which is not known either. It helps where cells have few runs; it takes no notice of what "
+            "their settings have in common.",
+        ),
+        (
+            "dip p",
+            "Hartigan's dip test: how likely so deep a gap is if the scores had one mode. From eight runs on.",
+        ),
+    ),
 )

@@ -1,0 +1,106 @@
+"""Intervals of runs that share parts of their seeds, and so are not independent: crossed designs, arrays in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from harness.stats.anova import build_factor, patterns
+from harness.stats.estimate import NAN, NORMAL_95, TAIL, UNKNOWN, Estimate
+from harness.stats.proportions import score_interval
+
+
+@dataclass(frozen=True)
+class Error:
+    """The variance of an estimate, and the degrees of freedom that this variance itself is known with."""
+
+    variance: float
+    freedom: float
+
+    @property
+    def half_width(self) -> float:
+        """Half of Student's 95 % interval, in the unit of the estimate."""
+        return float(special.stdtrit(self.freedom, 1 - TAIL)) * math.sqrt(self.variance)
+
+
+def error_of_sum(levels: pd.DataFrame, parts: np.ndarray) -> Error:
+    """The error of an estimate that is a sum of the runs' parts [N], where runs with a value in common vary together.
+
+    `levels` (N runs; a column for each part of the seed) names the values that each run was trained with; runs share
+    nothing if they have no value in common. For a mean the parts are (y - mean y) / N.
+
+    Source: the multi-way cluster-robust variance of Cameron, Gelbach & Miller (2011), each term times G / (G - 1) for
+    its G clusters, with min G - 1 degrees of freedom; at least the largest of the terms of one part alone, and of
+    independent runs, so that it is never negative.
+    """
+    factors = [build_factor(str(name), levels.iloc[:, i]) for i, name in enumerate(levels.columns)]
+    total, single, sizes = 0.0, [], []
+    for size in range(1, len(factors) + 1):
+        for chosen in combinations(factors, size):
+            codes = patterns([factor.codes for factor in chosen], len(parts))[1]
+            sums = np.bincount(codes, weights=parts)
+            count = len(sums)
+            term = float((sums**2).sum()) * (count / (count - 1) if count > 1 else 1.0)
+            total += (-1) ** (size + 1) * term
+            if size == 1:
+                single.append(term)
+                sizes.append(count)
+    independent = float((parts**2).sum()) * len(parts) / max(len(parts) - 1, 1)
+    variance = max(total, *single, independent)
+    return Error(variance, float(max(min(sizes) - 1, 1)))
+
+
+def mean(levels: pd.DataFrame, y: np.ndarray) -> Estimate:
+    """The mean of y [N] with Student's interval, in its unit; NaN bounds for fewer than two runs or equal values."""
+    if not len(y):
+        return UNKNOWN
+    value = float(y.mean())
+    if np.ptp(y) == 0:
+        return Estimate(value, NAN, NAN)
+    half = error_of_sum(levels, (y - value) / len(y)).half_width
+    return Estimate(value, value - half, value + half)
+
+
+def effective_runs(levels: pd.DataFrame, happened: np.ndarray) -> float:
+    """How many independent runs would tell the share of what happened [N] (bool) as surely as these; at most N.
+
+    Where all or none happened it is the smallest number of values of a part: as if runs with one in common were one.
+    Source: Korn & Graubard (1998), Survey Methodology 24, 193-201: with Student's quantile in the place of the normal.
+    """
+    n, share = len(happened), float(np.mean(happened))
+    if share in (0.0, 1.0):
+        return float(min(levels.iloc[:, i].nunique() for i in range(levels.shape[1])))
+    error = error_of_sum(levels, (happened - share) / n)
+    wider = NORMAL_95 / float(special.stdtrit(error.freedom, 1 - TAIL))
+    return min(float(n), share * (1 - share) / error.variance * wider**2)
+
+
+def rate(levels: pd.DataFrame, failed: np.ndarray) -> Estimate:
+    """The share of failed runs [N] (bool) with Wilson's interval of as many runs as are independent."""
+    if not len(failed):
+        return UNKNOWN
+    share = float(np.mean(failed))
+    return Estimate(share, *score_interval(share, effective_runs(levels, failed)))
+
+
+def difference(levels: pd.DataFrame, y: np.ndarray, second: np.ndarray) -> tuple[Estimate, float]:
+    """Mean y of the runs in the second arm [N] (bool) minus that of the others, with its interval and two-sided p.
+
+    Runs of both arms that share a part of the seed vary together, which makes the difference surer: that is pairing.
+    Interval and p are Student's; NaN where an arm has no run, or nothing varies.
+    """
+    if second.all() or not second.any():
+        return UNKNOWN, NAN
+    means = [float(y[side].mean()) for side in (~second, second)]
+    value = means[1] - means[0]
+    parts = np.where(second, (y - means[1]) / second.sum(), -(y - means[0]) / (~second).sum())
+    error = error_of_sum(levels, parts)
+    if error.variance == 0:
+        return Estimate(value, NAN, NAN), NAN
+    p = float(2 * special.stdtr(error.freedom, -abs(value) / math.sqrt(error.variance)))
+    return Estimate(value, value - error.half_width, value + error.half_width), p
