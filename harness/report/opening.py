@@ -243,13 +243,13 @@ def _better_means(analysis: Analysis, axis: str) -> list[str]:
     if not len(pairs):
         return []
     clear = pairs["p_holm"] < 0.05
-    better = pairs["difference"] > 0 if study.higher_is_better else pairs["difference"] < 0
+    better = pairs["ok_difference"] > 0 if study.higher_is_better else pairs["ok_difference"] < 0
     parts = [
-        f"the mean score is {kind} with {_listed(pairs[clear & side], lambda row: score(row.mean))}"
+        f"the mean of successful runs is {kind} with {_listed(pairs[clear & side], lambda row: score(row.ok_mean))}"
         for kind, side in (("better", better), ("worse", ~better))
         if (clear & side).any()
     ]
-    reference = f"{axis} “{show(study.values(axis)[0])}” (mean {score(float(pairs['reference_mean'].iloc[0]))})"
+    reference = f"{axis} “{show(study.values(axis)[0])}” (mean {score(float(pairs['reference_ok_mean'].iloc[0]))})"
     return [_compared(reference, parts, len(pairs) - int(clear.sum()), "mean")]
 
 

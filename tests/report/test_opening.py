@@ -97,7 +97,8 @@ def test_one_seed_shows_no_spread(tmp_path):
     assert rest == ["0 failures in 1 seed is compatible with a failure rate of up to 79 % (95 % CI)."]
     assert best_of_n.sentences(found) == []
     assert level.sentences(found) == [
-        "No pair of cells has two differing scores on both sides, so their means cannot be compared."
+        "No pair of cells has two differing scores of successful runs on both sides, so the means of these cannot be "
+        "compared."
     ]
 
 
@@ -202,7 +203,7 @@ def test_lower_is_better(tmp_path):
     found = analyse(study)
     assert "the best mean score is 1.250 (sd 0.250, n = 3), at method b." in opening.answer(found)[1]
     assert best_of_n.sentences(found) == [
-        "Reporting the best of 3 seeds instead of a single run changes the score by 0.333, from 3.500 to 3.167, at "
+        "Reporting the best of 3 seeds instead of a single run changes the score by 0.500, from 3.500 to 3.000, at "
         "method a."
     ]
 
@@ -239,8 +240,7 @@ def test_where_none_fails_the_means_are_compared(tmp_path):
         "(Holm-adjusted p < 0.05)."
     )
     assert means == (
-        "compared with the recipe “usual” (mean 0.651): the mean score is better with corrected (0.851); no "
-        "significant "
-        "difference in mean for the other (Holm-adjusted p < 0.05)."
+        "compared with the recipe “usual” (mean 0.651): the mean of successful runs is better with corrected (0.851); "
+        "no significant difference in mean for the other (Holm-adjusted p < 0.05)."
     )
     assert opening.helped(analyse(study_of(tmp_path / "two", ARMS.format(8), {0: low, 1: high}))) == []

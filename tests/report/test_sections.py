@@ -60,14 +60,19 @@ def test_spread_between_failed_and_successful(tmp_path):
 
 
 def test_levels(tmp_path, mosbach):
+    all_runs = (
+        "with the failed runs, and the failures that so few runs may not have shown, the mean of all runs differs "
+    )
     assert level.sentences(mosbach) == [
-        "Of 3 pairs of cells that differ only in bias correction, the mean score differs significantly in 1 (Welch, "
-        "Holm-adjusted)."
+        "Of 2 pairs of cells that differ only in bias correction, the mean score of the successful runs differs "
+        f"significantly in 0 (Welch, Holm-adjusted); {all_runs}in 0 of 2 (95 %, each pair on its own).",
+        "1 run that diverged has no score: the means leave it out; in the median and other quantiles, P(better), the "
+        "profile and the best of n it counts as the worst.",
     ]
-    found = found_of(tmp_path, ARMS.format(3), {0: [Run(300), Run(301), Run(302)], 1: [Run(303), Run(290), Run(320)]})
+    found = found_of(tmp_path, ARMS.format(3), {0: [Run(300), Run(301), Run(302)], 1: [Run(340), Run(342), Run(344)]})
     assert level.sentences(found) == [
-        "Of 1 pair of cells that differ only in bias correction, the mean score differs significantly in 0 (Welch, "
-        "Holm-adjusted)."
+        "Of 1 pair of cells that differ only in bias correction, the mean score of the successful runs differs "
+        f"significantly in 1 (Welch, Holm-adjusted); {all_runs}in 0 of 1 (95 %, each pair on its own)."
     ]
     first = study_of(tmp_path / "a", ONE.format(3), {0: [Run(300), Run(301), Run(302)]}, "a")
     second = study_of(tmp_path / "b", ONE.format(3), {0: [Run(200), Run(300), Run(302)]}, "b")
@@ -168,7 +173,7 @@ def test_few_seeds(tmp_path):
 def test_best_of_n(tmp_path):
     rows = imported_runs([0.7, 0.9, 0.8], test_score=[0.68, 0.80, 0.77])
     assert best_of_n.sentences(analyse(import_of(tmp_path, [()], rows))) == [
-        "Reporting the best of 3 seeds instead of a single run changes the score by 0.067, from 0.800 to 0.867, at the "
+        "Reporting the best of 3 seeds instead of a single run changes the score by 0.100, from 0.800 to 0.900, at the "
         "only "
         "recipe.",
         "Selection bias: the selected seed's dev score is too high by up to 0.050 (the only recipe), measured on the "

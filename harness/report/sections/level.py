@@ -24,13 +24,13 @@ def _pairs(analysis: Analysis) -> list[str]:
     both = table["difference_low"].notna()
     apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())
     with_failures = (
-        f"counting failed runs and those that may still fail, it does in {apart} of {int(both.sum())} (95 %, each pair "
-        "on its own)"
+        f"with the failed runs, and the failures that so few runs may not have shown, the mean of all runs differs in "
+        f"{apart} of {int(both.sum())} (95 %, each pair on its own)"
     )
     if not known:
         return [
             f"No pair of cells has two differing scores of successful runs on both sides, so the means of these "
-            f"cannot be compared{f'; for the mean of all runs, {with_failures}' if both.any() else ''}."
+            f"cannot be compared{f'; {with_failures}' if both.any() else ''}."
         ]
     return [
         f"Of {pair_count(known)} that differ only in {axis}, the mean score of the successful runs differs "
