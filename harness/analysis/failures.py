@@ -62,8 +62,8 @@ def arms(study: Study) -> pd.DataFrame:
 
     Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
     `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`,
-    `loss_max` (last epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the same other
-    settings.
+    `loss_max` (last epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the
+    same other settings.
     """
     rows = []
     for axis in axes_by_weight(study):

@@ -26,11 +26,9 @@ def rows(repetitions: int) -> Iterator[Row]:
     for scenario in SCENARIOS:
         for n in SIZES:
             scores, failed = scenario.draw(generator(scenario.name, n), repetitions, n)
-            cells = [_outcomes(*runs) for runs in zip(scores, failed, strict=True)]
-            others = [
-                _outcomes(*r) for r in zip(*scenario.draw(generator(scenario.name, n, 2), repetitions, n), strict=True)
-            ]
-            sound = SCENARIOS[0].draw(generator(scenario.name, n, 3), repetitions, n)
+            cells = _outcomes(scores, failed)
+            others = _outcomes(*scenario.draw(generator(scenario.name, n, 2), repetitions, n))
+            sound = _outcomes(*SCENARIOS[0].draw(generator(scenario.name, n, 3), repetitions, n))
             yield from _rates(scenario, n, failed)
             yield from _one_cell(scenario, n, cells)
             yield from _bca(scenario, n, scores)
