@@ -126,20 +126,33 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
         _condition(where, *pair, before) for pair in require_mapping(given.get("when", {}), f"{where}.when").items()
     )
     if "choices" in given:
-        if len(given) > 1 + ("when" in given):
-            raise HarnessError(f"{where} cannot have both a range and choices", fix="Keep low and high, or choices")
-        if not isinstance(given["choices"], list):
-            raise HarnessError(f"{where}.choices must be a list", got=describe_value(given["choices"]))
-        choices = tuple(name for name, _ in read_axis(field, given["choices"]))
-        _refuse_single(where, choices)
-        return Range(field=field, choices=choices, when=when)
+        return Range(field=field, choices=_choices(where, field, given), when=when)
     if kind not in ("number", "integer"):
         raise HarnessError(
             f"{where} must be a list of choices, since {field} is not a number",
             got=describe_value(value),
             fix="Write it as [a, b]",
         )
-    whole = kind == "integer"
+    numbers = _numbers(where, given, whole=kind == "integer")
+    log, low, high = given.get("log", False), numbers["low"], numbers["high"]
+    _check_bounds(where, numbers, log, whole=kind == "integer")
+    dimension = Range(field=field, low=low, high=high, log=log, step=numbers.get("step"), when=when)
+    _refuse_single(where, (low,) if low == high else dimension.values)
+    return dimension
+
+
+def _choices(where: str, field: str, given: Mapping[str, Any]) -> tuple[Scalar, ...]:
+    if len(given) > 1 + ("when" in given):
+        raise HarnessError(f"{where} cannot have both a range and choices", fix="Keep low and high, or choices")
+    if not isinstance(given["choices"], list):
+        raise HarnessError(f"{where}.choices must be a list", got=describe_value(given["choices"]))
+    choices = tuple(name for name, _ in read_axis(field, given["choices"]))
+    _refuse_single(where, choices)
+    return choices
+
+
+def _numbers(where: str, given: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+    """The numbers of a range: low, high and, where there is one, step."""
     numbers: dict[str, Any] = {}
     for key in ("low", "high", "step"):
         number: Any = given.get(key)
@@ -154,7 +167,11 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
                 fix="A range is {low: …, high: …}, with log: on or step: … if wanted",
             )
         numbers[key] = number if whole else float(number)
-    log = given.get("log", False)
+    return numbers
+
+
+def _check_bounds(where: str, numbers: Mapping[str, Any], log: object, *, whole: bool) -> None:
+    """Refuse numbers that make no range."""
     low, high = numbers["low"], numbers["high"]
     if not isinstance(log, bool):
         raise HarnessError(f"{where}.log must be on or off", got=describe_value(log))
@@ -170,9 +187,6 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
         raise HarnessError(
             f"{where} can have at most {MOST} steps", got=f"step: {show(numbers['step'])}", fix="Write a larger step"
         )
-    found = Range(field=field, low=low, high=high, log=log, step=numbers.get("step"), when=when)
-    _refuse_single(where, (low,) if low == high else found.values)
-    return found
 
 
 def _refuse_single(where: str, values: tuple[Scalar, ...] | None) -> None:

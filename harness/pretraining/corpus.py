@@ -212,7 +212,7 @@ def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causa
     Raises:
         HarnessError: The size has no room for the alphabet.
     """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     specials = _CAUSAL_SPECIALS if causal else _MASKED_SPECIALS
@@ -223,37 +223,7 @@ def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causa
     def sentences() -> Iterator[str]:
         return (sentence for document in texts() for sentence in document)
 
-    trained: Any
-    trainer: Any
-    if kind == "BPE":
-        trained = Tokenizer(models.BPE())
-        trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(
-            vocab_size=size, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
-        )
-        trained.train_from_iterator(sentences(), trainer)
-        trained.decoder = decoders.ByteLevel()
-    else:
-        shape = normalizers.BertNormalizer(lowercase=False, strip_accents=False), pre_tokenizers.BertPreTokenizer()
-        counts: Counter[str] = Counter()
-        for sentence in sentences():
-            counts.update(shape[0].normalize_str(sentence))
-        counts.pop(" ", None)
-        alphabet = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: size // 4])
-        # The trainer numbers the continuations in the order of a hash map that is seeded at random, and breaks ties by
-        # these numbers. Named beforehand they have the same in every run.
-        continuations = [f"##{character}" for character in alphabet]
-        learner: Any = Tokenizer(models.WordPiece(unk_token=specials[1]))
-        learner.normalizer, learner.pre_tokenizer = shape
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=size, special_tokens=[*specials, *continuations], initial_alphabet=alphabet,
-            limit_alphabet=len(alphabet), show_progress=False,
-        )  # fmt: skip
-        learner.train_from_iterator(sentences(), trainer)
-        trained = Tokenizer(models.WordPiece(learner.get_vocab(with_added_tokens=False), unk_token=specials[1]))
-        trained.normalizer, trained.pre_tokenizer = shape
-        trained.decoder = decoders.WordPiece()
+    trained = (_byte_pairs if kind == "BPE" else _word_pieces)(sentences, size, specials)
     ids = {token: trained.token_to_id(token) for token in specials}
     if causal:
         names = {"pad_token": specials[0], "unk_token": specials[1], "bos_token": specials[2], "eos_token": specials[2]}
@@ -270,6 +240,47 @@ def train_tokenizer(texts: Callable[[], Documents], kind: Kind, size: int, causa
     return PreTrainedTokenizerFast(
         tokenizer_object=trained, model_max_length=longest, model_input_names=inputs, **names
     )
+
+
+def _byte_pairs(sentences: Callable[[], Iterator[str]], size: int, specials: Sequence[str]) -> Any:
+    """A byte-level BPE tokenizer, as GPT-2's."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    trained: Any = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+    )
+    trained.train_from_iterator(sentences(), trainer)
+    trained.decoder = decoders.ByteLevel()
+    return trained
+
+
+def _word_pieces(sentences: Callable[[], Iterator[str]], size: int, specials: Sequence[str]) -> Any:
+    """A WordPiece tokenizer, as BERT's but cased."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    shape = normalizers.BertNormalizer(lowercase=False, strip_accents=False), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for sentence in sentences():
+        counts.update(shape[0].normalize_str(sentence))
+    counts.pop(" ", None)
+    alphabet = sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[: size // 4])
+    # The trainer numbers the continuations in the order of a hash map that is seeded at random, and breaks ties by
+    # these numbers. Named beforehand they have the same in every run.
+    continuations = [f"##{character}" for character in alphabet]
+    learner: Any = Tokenizer(models.WordPiece(unk_token=specials[1]))
+    learner.normalizer, learner.pre_tokenizer = shape
+    trainer: Any = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=[*specials, *continuations], initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet), show_progress=False,
+    )  # fmt: skip
+    learner.train_from_iterator(sentences(), trainer)
+    trained: Any = Tokenizer(models.WordPiece(learner.get_vocab(with_added_tokens=False), unk_token=specials[1]))
+    trained.normalizer, trained.pre_tokenizer = shape
+    trained.decoder = decoders.WordPiece()
+    return trained
 
 
 # ----------------------------------------------------------------------------------------------------------- encoding

@@ -81,13 +81,8 @@ def merge(
     several = np.flatnonzero(ends - starts > 1)
     if len(several) and aggregate is None:
         first, other = order[starts[several[0]]], order[starts[several[0]] + 1]
-        label = quoted(name_cell(axes[facts.cell[first]]), 100)
-        raise HarnessError(
-            f"two rows are the same seed of the same cell: {rows.places[first]} and {rows.places[other]}, seed "
-            f"{quoted(rows.values(seed_column)[first])} of {label} ({count_noun(len(several), 'such seed')} in all)",
-            fix="Add the column that tells them apart to --cell, choose rows with --where, or set --aggregate "
-            f"{'|'.join(AGGREGATIONS)}",
-        )
+        seed, label = rows.values(seed_column)[first], quoted(name_cell(axes[facts.cell[first]]), 100)
+        raise _repeated_error((rows.places[first], rows.places[other]), seed, label, len(several))
     members = [order[start:end] for start, end in zip(starts, ends, strict=True)]
     chosen = order[starts]
     score = facts.numbers["score"]
@@ -106,10 +101,7 @@ def merge(
             numbers[name][run] = values[merged.row]
         if aggregate in ("mean", "median") and facts.status[merged.row] == "finished" and not merged.is_lost:
             for name, values in facts.numbers.items():
-                scores = np.sort(values[group[facts.status[group] == "finished"]])  # sorted: no order decides anything
-                scores = scores[~np.isnan(scores)]
-                middle = np.mean if aggregate == "mean" else np.median
-                numbers[name][run] = middle(scores) if len(scores) else math.nan
+                numbers[name][run] = _average(values[group[facts.status[group] == "finished"]], str(aggregate))
     if lost.any() and nan is None:
         row = chosen[np.flatnonzero(lost)[0]]
         raise HarnessError(
@@ -124,6 +116,23 @@ def merge(
         chosen, facts.cell[chosen], facts.seed[chosen], trials, status, diverged, numbers, members, facts.numbers,
         int(lost.sum()), passed_over,
     )  # fmt: skip
+
+
+def _repeated_error(places: tuple[str, str], seed: object, label: str, number: int) -> HarnessError:
+    """The error of rows that are one run, where nobody says how to merge them."""
+    return HarnessError(
+        f"two rows are the same seed of the same cell: {places[0]} and {places[1]}, seed {quoted(seed)} of {label} "
+        f"({count_noun(number, 'such seed')} in all)",
+        fix="Add the column that tells them apart to --cell, choose rows with --where, or set --aggregate "
+        f"{'|'.join(AGGREGATIONS)}",
+    )
+
+
+def _average(scores: np.ndarray, how: str) -> float:
+    """The mean or median of those scores that are numbers; sorted first, so that no order decides anything."""
+    known = np.sort(scores)
+    known = known[~np.isnan(known)]
+    return float((np.mean if how == "mean" else np.median)(known)) if len(known) else math.nan
 
 
 @dataclass(frozen=True)
