@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from harness.analysis.dev_answers import DevAnswers
 from harness.analysis.outcomes import any_apart, crossed_levels, outcomes
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
-from harness.stats import dev_noise, seed_budget, variance_components
+from harness.stats import clusters, dev_noise, seed_budget, variance_components
 from harness.stats.bootstrap import rng
 
 BUDGETS = (5, 10, 15, 25, 50, 100, 200)  # seeds a cell, at which the seed budget is told
@@ -67,20 +68,48 @@ def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
     return with_axes(study, pd.DataFrame(rows, columns=columns))
 
 
+@dataclass(frozen=True)
+class _Pilot:
+    """What a cell's runs tell of further ones: their scores, and how many independent runs they are worth.
+
+    Runs that share a part of their seed are worth fewer than they are; `failed` of `judged` has their rate of failing.
+    """
+
+    scores: np.ndarray
+    scored: int
+    failed: float
+    judged: int
+
+
+def _pilots(study: Study) -> list[_Pilot]:
+    pilots = []
+    for cell, (failed, judged) in zip(outcomes(study), failure_counts(study), strict=True):
+        scores = cell.scores[cell.scored]
+        scored, worth = len(scores), float(judged)
+        if cell.levels is not None and scored > 1 and np.ptp(scores):
+            error = clusters.error_of_sum(cell.levels[cell.scored], (scores - scores.mean()) / scored)
+            scored = max(1, min(scored, round(float(scores.var(ddof=1)) / error.variance)))
+        if judged and cell.judged and (effective := cell.effective(cell.failed)) is not None:
+            worth = max(1.0, round(effective))
+        pilots.append(_Pilot(scores, scored, failed * worth / max(judged, 1), int(worth)))
+    return pilots
+
+
 def budget(study: Study) -> pd.DataFrame:
     """How sure the mean and the failure rate of each cell are now and would be at other numbers of seeds.
 
-    Columns: `cell`, one per axis, `n`; `mean_now`, `rate_now` (whether so many are scored, and judged);
-    `mean_half_width` (95 %, t, at the observed sd), `rate_half_width` (half of Wilson's interval at the observed rate),
-    each with `_low` and `_high`, 10th and 90th percentile over what the runs leave possible.
+    Columns: `cell`, one per axis, `n`; `mean_now`, `rate_now` (whether so many are scored, and judged; where seeds are
+    crossed, as many independent ones as the runs are worth); `mean_half_width` (95 %, t, at the observed sd),
+    `rate_half_width` (half of Wilson's interval at the observed rate), each with `_low` and `_high`, 10th and 90th
+    percentile over what the runs leave possible.
     """
-    scores, counts = cell_scores(study), np.array(failure_counts(study)).reshape(-1, 2)
-    failed, judged = counts.T
-    scored = np.array([len(values) for values in scores])
+    pilots = _pilots(study)
+    scored, failed, judged = (np.array([getattr(pilot, name) for pilot in pilots])
+                              for name in ("scored", "failed", "judged"))  # fmt: skip
     # Scores that are all equal say nothing of how far others would lie.
-    sd = np.array([(values.std(ddof=1) if len(values) > 1 else NAN) or NAN for values in scores])
+    sd = np.array([(pilot.scores.std(ddof=1) if len(pilot.scores) > 1 else NAN) or NAN for pilot in pilots])
     sizes = [sorted({*BUDGETS, *now}) for now in zip(scored.tolist(), judged.tolist(), strict=True)]
-    cell = np.repeat(np.arange(len(scores)), [len(of_cell) for of_cell in sizes])
+    cell = np.repeat(np.arange(len(pilots)), [len(of_cell) for of_cell in sizes])
     n = np.array([size for of_cell in sizes for size in of_cell])
     columns = {"cell": cell, "n": n, "mean_now": n == scored[cell], "rate_now": n == judged[cell]}
     for name, widths in (
@@ -96,19 +125,21 @@ def needed(study: Study) -> pd.DataFrame:
     """Seeds a cell that distinguish two cells with a power of 80 % at 5 %, as far as their runs tell.
 
     Columns: `reference`, `cell`; for the means (`mean_…`: Welch's test) and the failure rates (`failure_…`: Fisher's):
-    `_now` (runs a cell: of the smaller, scored or judged), `_assured` (the power is 80 % on average over the
+    `_now` (runs a cell: of the smaller, scored or judged; where seeds are crossed, as many independent ones as they are
+    worth), `_assured` (the power is 80 % on average over the
     differences that the runs leave possible), `_low` and `_high` (10th and 90th percentile over them). NA is more than
     a thousand; where `_high` is NA, the runs cannot tell.
     """
-    scores = cell_scores(study)
-    counts = failure_counts(study)
+    pilots = _pilots(study)
     rows: list[dict[str, object]] = []
     for a, b in pairs(study):
+        first, second = pilots[a], pilots[b]
         row: dict[str, object] = {"reference": a, "cell": b}
-        row |= {"mean_now": min(len(scores[a]), len(scores[b])), "failure_now": min(counts[a][1], counts[b][1])}
+        row |= {"mean_now": min(first.scored, second.scored), "failure_now": min(first.judged, second.judged)}
+        draw, worth = rng(f"needed {a} {b}"), (first.scored, second.scored)
         for name, seeds in (
-            ("mean", seed_budget.needed_for_mean(scores[a], scores[b], rng(f"needed {a} {b}"))),
-            ("failure", seed_budget.needed_for_failure(*counts[a], *counts[b])),
+            ("mean", seed_budget.needed_for_mean(first.scores, second.scores, draw, worth)),
+            ("failure", seed_budget.needed_for_failure(first.failed, first.judged, second.failed, second.judged)),
         ):
             row |= {f"{name}_low": seeds.low, f"{name}_assured": seeds.assured, f"{name}_high": seeds.high}
         rows.append(row)

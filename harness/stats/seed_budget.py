@@ -207,14 +207,14 @@ def seeds_for_failure(
 
 
 @lru_cache(maxsize=4096)
-def needed_for_failure(k1: int, n1: int, k2: int, n2: int) -> SeedsNeeded:
+def needed_for_failure(k1: float, n1: int, k2: float, n2: int) -> SeedsNeeded:
     """How many seeds a cell needs to tell two failure rates apart, from a pilot with k1 of n1 and k2 of n2 failed.
 
     The rates may be all that Jeffreys' posterior leaves possible; what counts is that Fisher's exact test finds the
     difference in the direction seen. All None where none was seen. Power averaged over a posterior is called assurance:
     O'Hagan, Stevens and Campbell (2005), Pharmaceutical Statistics 4, 187–201.
     """
-    if n1 <= 0 or n2 <= 0 or k1 * n2 == k2 * n1:
+    if n1 <= 0 or n2 <= 0 or math.isclose(k1 * n2, k2 * n1):
         return UNTOLD
     if k1 * n2 < k2 * n1:
         return needed_for_failure(k2, n2, k1, n1)
@@ -236,24 +236,28 @@ def needed_for_failure(k1: int, n1: int, k2: int, n2: int) -> SeedsNeeded:
     )
 
 
-def needed_for_mean(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> SeedsNeeded:
+def needed_for_mean(
+    x: np.ndarray, y: np.ndarray, rng: np.random.Generator, worth: tuple[int, int] | None = None
+) -> SeedsNeeded:
     """How many seeds a cell needs to tell two mean scores apart, from a pilot with the scores x [N1] and y [N2].
 
-    Means and standard deviations are drawn from what normal scores leave possible (Jeffreys' prior); what counts is
-    that Welch's test finds the difference in the direction seen. All None where a side has fewer than two scores, none
-    of them varies or the means are equal. The power is a normal one with the correction of Schouten (1999), Statistics
-    in Medicine 18, 87–91; assurance as in `needed_for_failure`.
+    Means and standard deviations are drawn from what normal scores leave possible (Jeffreys' prior), as surely as so
+    many independent scores tell them as x and y are `worth` (where seeds are crossed, fewer than they are); what counts
+    is that Welch's test finds the difference in the direction seen. All None where a side has fewer than two scores,
+    none of them varies or the means are equal. The power is a normal one with the correction of Schouten (1999),
+    Statistics in Medicine 18, 87–91; assurance as in `needed_for_failure`.
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
-    if min(len(x), len(y)) < 2 or max(np.ptp(x), np.ptp(y)) <= ROUNDING * np.abs([*x, *y]).max():
+    sizes = worth or (len(x), len(y))
+    if min(len(x), len(y), *sizes) < 2 or max(np.ptp(x), np.ptp(y)) <= ROUNDING * np.abs([*x, *y]).max():
         return UNTOLD
     difference, variances = y.mean() - x.mean(), []
     if abs(difference) <= ROUNDING * np.abs([*x, *y]).max():
         return UNTOLD
     possible = np.full(POSSIBLE, abs(difference))
-    for side in (x, y):
-        variance = side.var(ddof=1) * (len(side) - 1) / rng.chisquare(len(side) - 1, POSSIBLE)
-        possible += np.sqrt(variance / len(side)) * rng.standard_normal(POSSIBLE)
+    for side, size in zip((x, y), sizes, strict=True):
+        variance = side.var(ddof=1) * (size - 1) / rng.chisquare(size - 1, POSSIBLE)
+        possible += np.sqrt(variance / size) * rng.standard_normal(POSSIBLE)
         variances.append(variance)
     first, second = variances
     both = first + second

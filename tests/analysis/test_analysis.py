@@ -712,6 +712,17 @@ def crossed_study(folder, correct):
     return of_sweep(sweep, store_of(folder, sweep, runs))
 
 
+def test_crossed_runs_count_as_the_independent_ones_that_they_are_worth(tmp_path):
+    correct = {(i, j): 200 if i == 0 else 300 + 10 * i + j for i in range(4) for j in range(3)}
+    study = crossed_study(tmp_path, correct)
+    budget = seeds_module.budget(study)
+    now = budget[budget["rate_now"]].iloc[0]
+    assert now["n"] <= 4 < 12  # as many as there are heads, which failing hangs on
+    cell = cells_module.cells(study).iloc[0]
+    assert now["rate_half_width"] == pytest.approx((cell["failed_high"] - cell["failed_low"]) / 2, rel=0.3)
+    assert budget.loc[budget["mean_now"], "n"].item() <= 6
+
+
 def test_seed_factors_are_the_mean_squares_of_a_crossed_design(tmp_path):
     correct = np.random.default_rng(5).integers(280, 340, (4, 3)) + 15 * np.arange(4)[:, None]
     study = crossed_study(tmp_path, {place: int(value) for place, value in np.ndenumerate(correct)})

@@ -232,6 +232,18 @@ def test_the_budget_counts_runs_of_each_quantity(tmp_path):
     assert list(budget.index[budget["rate_now"]]) == [10]
 
 
+def test_the_budget_of_crossed_seeds(tmp_path):
+    text = HEAD + "lr: 1e-5\nepochs: 3\nseeds: [1]\ninit_seed: [1, 2, 3, 4]\norder_seed: [1, 2, 3]\n"
+    runs = [Run(200 if i == 0 else 300 + 10 * i + j) for i in range(4) for j in range(3)]
+    found = found_of(tmp_path, text, {0: runs})
+    worth = found.budget.loc[found.budget["rate_now"], "n"].item()
+    assert worth < 12
+    assert seed_budget.sentences(found)[-1] == (
+        "Runs that share parts of their seed are counted as the independent runs that they are worth: 12 runs as "
+        f"{worth} ({found.study.cells[0].label}). Further seeds are meant to share none."
+    )
+
+
 def test_drivers_are_named_only_where_they_show(tmp_path, mosbach):
     assert importance.sentences(mosbach) == [opening.answer(mosbach)[2]]
     text = HEAD + "lr: [1e-5, 2e-5]\nepochs: [3, 4]\nseeds: 1..4\n"

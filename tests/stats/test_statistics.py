@@ -837,6 +837,16 @@ def test_the_seeds_needed_for_a_mean_have_the_power_if_the_pilot_is_large():
     assert needed.low <= needed.assured <= needed.high <= 1.2 * needed.low
 
 
+def test_a_pilot_that_is_worth_less_leaves_more_open():
+    draw = rng(4)
+    x, y = draw.normal(0, 1, 20), draw.normal(3, 1, 20)
+    independent, crossed = seed_budget.needed_for_mean(x, y, rng()), seed_budget.needed_for_mean(x, y, rng(), (4, 5))
+    assert crossed.low <= independent.low <= independent.high < (crossed.high or 10_000)
+    plain, shared = seed_budget.needed_for_failure(2, 20, 14, 20), seed_budget.needed_for_failure(0.5, 5, 3.5, 5)
+    assert plain.high < (shared.high or 10_000)
+    assert seed_budget.needed_for_mean(x, y, rng(), (1, 9)) == seed_budget.UNTOLD
+
+
 def test_the_seeds_needed_for_a_mean_of_the_degenerate():
     seeds, flat, varied = seed_budget.needed_for_mean, np.full(5, 0.9), np.array([0.5, 0.9, 0.6])
     for x, y in ((flat, flat), (varied, varied), (flat[:1], varied), (np.array([]), varied), (flat, flat - 0.1)):

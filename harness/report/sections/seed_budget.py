@@ -31,7 +31,22 @@ def sentences(analysis: Analysis) -> list[str]:
     """How many seeds would settle it, as far as the runs tell."""
     few = few_seeds(analysis)
     needs = [_needs(analysis, name, quantity) for name, quantity in (("failure", "failure rates"), ("mean", "means"))]
-    return [text for text in (capitalized(few), *needs) if text]
+    return [text for text in (capitalized(few), *needs, _worth(analysis)) if text]
+
+
+def _worth(analysis: Analysis) -> str:
+    """That runs which share a part of their seed count as fewer; empty where they do not."""
+    now = analysis.budget[analysis.budget["rate_now"]].set_index("cell")["n"]
+    judged = analysis.cells.set_index("cell")["judged"]
+    fewer = now[now < judged.reindex(now.index)]
+    if fewer.empty:
+        return ""
+    cell = fewer.index[0]
+    return (
+        "Runs that share parts of their seed are counted as the independent runs that they are worth: "
+        f"{count_noun(judged[cell], 'run')} as {fewer.iloc[0]} ({analysis.study.cells[cell].label}). Further seeds are "
+        "meant to share none."
+    )
 
 
 def _needs(analysis: Analysis, name: str, quantity: str) -> str:
