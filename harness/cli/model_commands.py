@@ -120,7 +120,7 @@ def predict(
     from harness.models import predict as predicting
 
     hardware = machine.detect_hardware()
-    options = predicting.Asked(
+    options = predicting.PredictionOptions(
         tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if hardware.gpus else "cpu",
         threads or hardware.cores, probabilities,
     )  # fmt: skip

@@ -69,8 +69,8 @@ class Beside(Generic[T]):
         content = self._answer.read()
         if self._wait() != 0:
             return self._function()
-        found: T = pickle.loads(content)
-        return found
+        result: T = pickle.loads(content)
+        return result
 
     def stop(self) -> None:
         """End the other process, if it still lives."""

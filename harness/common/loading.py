@@ -35,11 +35,11 @@ def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str 
     """
     from transformers import PretrainedConfig
 
-    place, trusted = hub.location(spec), hub.trusts_remote_code()
+    source, trusted = hub.location(spec), hub.trusts_remote_code()
     try:
-        if not trusted and PretrainedConfig.get_config_dict(place)[0].get("auto_map"):
+        if not trusted and PretrainedConfig.get_config_dict(source)[0].get("auto_map"):
             raise hub.custom_code(spec)
-        return load(place, trust_remote_code=trusted)
+        return load(source, trust_remote_code=trusted)
     except HarnessError:
         raise
     except ImportError as error:  # a tokenizer's own needs: MeCab for Japanese

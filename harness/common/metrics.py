@@ -101,8 +101,8 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.
         return _score_regression(metric, logits[:, 0], labels)
     if metric == ENTITIES:
         answers = logits.argmax(axis=1)
-        found = entities(answers, labels, _all(sentences, labels))
-        return Score(found.f1, None, found.right == 0, constant=bool((answers == answers[0]).all()))
+        compared = entities(answers, labels, _all(sentences, labels))
+        return Score(compared.f1, None, compared.right == 0, constant=bool((answers == answers[0]).all()))
     classes = logits.shape[1]
     table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
     correct = sum(table[k][k] for k in range(classes))
@@ -136,8 +136,8 @@ def entities(answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray) -> 
     with its B and goes on over the I of its type, within its sentence; an I that follows neither belongs to none
     (seqeval's strict mode; Tjong Kim Sang and De Meulder 2003 for the F1).
     """
-    one, other = (_spans(tags, sentences) for tags in (labels, answers))
-    return Entities(len(one), len(other), len(np.intersect1d(one, other, assume_unique=True)))
+    there, answered = (_spans(tags, sentences) for tags in (labels, answers))
+    return Entities(len(there), len(answered), len(np.intersect1d(there, answered, assume_unique=True)))
 
 
 def _spans(tags: np.ndarray, sentences: np.ndarray) -> np.ndarray:
@@ -150,8 +150,8 @@ def _spans(tags: np.ndarray, sentences: np.ndarray) -> np.ndarray:
     breaks = np.append(np.flatnonzero(~goes_on), len(tags))
     begins = tags[breaks[:-1]] % 2 == 1
     start, end = breaks[:-1][begins], breaks[1:][begins]
-    found: np.ndarray = (kind[start] * (len(tags) + 1) + start) * (len(tags) + 1) + end
-    return found
+    spans: np.ndarray = (kind[start] * (len(tags) + 1) + start) * (len(tags) + 1) + end
+    return spans
 
 
 def _all(sentences: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
@@ -174,10 +174,10 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
         return {metric: _score_regression(metric, logits[:, 0], labels).value or 0.0 for metric in REGRESSION}
     answers = logits.argmax(axis=1)
     if sentences is not None:
-        found = entities(answers, labels, _all(sentences, labels))
-        shares = {"entity_precision": found.answered, "entity_recall": found.there}
-        parts = {name: found.right / of if of else 0.0 for name, of in shares.items()}
-        return {"accuracy": float((answers == labels).mean()), "f1_entity": found.f1} | parts
+        compared = entities(answers, labels, _all(sentences, labels))
+        shares = {"entity_precision": compared.answered, "entity_recall": compared.there}
+        parts = {name: compared.right / of if of else 0.0 for name, of in shares.items()}
+        return {"accuracy": float((answers == labels).mean()), "f1_entity": compared.f1} | parts
     table = _confusion(labels, answers, logits.shape[1])
     return dict(_values(tuple(map(tuple, table))))
 
@@ -284,9 +284,9 @@ def _value(metric: Metric, table: _Table) -> float:
 
 def _score_regression(metric: Metric, predictions: np.ndarray, labels: np.ndarray) -> Score:
     whole = _doubled_ranks if metric == "spearman" else _whole_numbers
-    one, two = whole(predictions), whole(labels)
-    covariance = len(one) * sum(a * b for a, b in zip(one, two, strict=True)) - sum(one) * sum(two)
-    variances = [len(x) * sum(a * a for a in x) - sum(x) ** 2 for x in (one, two)]
+    first, second = whole(predictions), whole(labels)
+    covariance = len(first) * sum(a * b for a, b in zip(first, second, strict=True)) - sum(first) * sum(second)
+    variances = [len(x) * sum(a * a for a in x) - sum(x) ** 2 for x in (first, second)]
     value = _ratio(covariance, *variances)
     return Score(value=value, correct=None, at_or_below_majority=covariance <= 0, constant=variances[0] == 0)
 
@@ -300,9 +300,9 @@ def _whole_numbers(values: np.ndarray) -> list[int]:
 
 def _doubled_ranks(values: np.ndarray) -> list[int]:
     """Twice the ranks, so that those of equal values, the mean of their places, are whole."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, position, counts = np.unique(values, return_inverse=True, return_counts=True)
     doubled = 2 * counts.cumsum() - counts + 1
-    ranks: list[int] = doubled[place].tolist()
+    ranks: list[int] = doubled[position].tolist()
     return ranks
 
 

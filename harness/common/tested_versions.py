@@ -44,8 +44,8 @@ def record_note(trained_with: Iterable[Mapping[str, str]]) -> str | None:
             counts[_listed(others)] = counts.get(_listed(others), 0) + 1
     if not counts:
         return None
-    said = ", ".join(f"{number} with {others}" for others, number in sorted(counts.items()))
-    return f"{said}; tested with {_listed(TESTED)}"
+    counted = ", ".join(f"{number} with {others}" for others, number in sorted(counts.items()))
+    return f"{counted}; tested with {_listed(TESTED)}"
 
 
 def _listed(versions: Mapping[str, str]) -> str:

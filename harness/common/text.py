@@ -31,9 +31,9 @@ def name_cell(axes: Sequence[tuple[str, Scalar]]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {show(value)}" for name, value in axes) or "the only recipe"
 
 
-def same_value(one: object, other: object) -> bool:
+def same_value(first: object, second: object) -> bool:
     """Equal as YAML means it: 1 and 1.0 are, 1 and on are not."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    return first == second and isinstance(first, bool) == isinstance(second, bool)
 
 
 def last_line(error: str) -> str:

@@ -38,8 +38,8 @@ def read_cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
         fields = dict(fixed)
         for _, sets in combination:
             fields.update(sets)
-        place = tuple(zip(axes, (shown for shown, _ in combination), strict=True))
-        cells.append(Cell(axes=place, recipe=build_recipe(fields, "the sweep")))
+        axes_of_cell = tuple(zip(axes, (shown for shown, _ in combination), strict=True))
+        cells.append(Cell(axes=axes_of_cell, recipe=build_recipe(fields, "the sweep")))
     shown = {name: [value for value, _ in values] for name, values in axes.items()}
     for key in FILTERS:
         if key in content:
@@ -114,18 +114,19 @@ def _filters(key: str, value: object, axes: Mapping[str, list[Scalar]]) -> list[
                     fix=None if axes else f"Remove {key}: the sweep has no axes",
                 )
             wanted[axis] = values if isinstance(values, list) else [values]
-            for one in wanted[axis]:
-                if not any(same_value(one, value) for value in axes[axis]):
+            for wanted_value in wanted[axis]:
+                if not any(same_value(wanted_value, value) for value in axes[axis]):
                     raise HarnessError(
-                        f"{key}: {axis} has no value {describe_value(one)}", allowed=", ".join(map(show, axes[axis]))
+                        f"{key}: {axis} has no value {describe_value(wanted_value)}",
+                        allowed=", ".join(map(show, axes[axis])),
                     )
         entries.append(wanted)
     return entries
 
 
 def _matches(cell: Cell, entry: Mapping[str, list[Any]]) -> bool:
-    place = dict(cell.axes)
-    return all(any(same_value(place[axis], value) for value in values) for axis, values in entry.items())
+    value_of = dict(cell.axes)
+    return all(any(same_value(value_of[axis], value) for value in values) for axis, values in entry.items())
 
 
 def read_seeds(content: Mapping[str, Any], rule: SeedRule | None = None) -> tuple[Seeds, ...]:

@@ -63,16 +63,19 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
             fix="Remove the pruner, or set failing: constraint or ignore",
         )
     fixed = {key: value for key, value in content.items() if key in Recipe.model_fields}
-    ends = [{one.field: (one.values or (one.low, one.high))[place] for one in space} for place in (0, -1)]
+    ends = [
+        {dimension.field: (dimension.values or (dimension.low, dimension.high))[end] for dimension in space}
+        for end in (0, -1)
+    ]
     for end in ends:
         build_recipe(fixed | end, "search.space")
-    for one in space:
-        for value in one.choices:
-            build_recipe(fixed | ends[1] | {one.field: value}, "search.space")
-    largest = {one.field: max(one.values or (one.high,), key=_size) for one in space}
+    for dimension in space:
+        for value in dimension.choices:
+            build_recipe(fixed | ends[1] | {dimension.field: value}, "search.space")
+    largest = {dimension.field: max(dimension.values or (dimension.high,), key=_size) for dimension in space}
     recipe = build_recipe(fixed | largest, "search.space")
-    place = tuple((one.field, getattr(recipe, one.field)) for one in space)
-    return search, (Cell(axes=place, recipe=recipe),)
+    axes = tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in space)
+    return search, (Cell(axes=axes, recipe=recipe),)
 
 
 def refuse_rule(content: Mapping[str, Any]) -> None:
@@ -95,19 +98,21 @@ def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
     for field, value in require_mapping(given, "search.space").items():
         if field not in fields:
             raise unknown_key(field, fields, "search.space")
-        one = _range(field, value, space)
-        if field in content and not one.when:
+        dimension = _range(field, value, space)
+        if field in content and not dimension.when:
             raise HarnessError(
                 f"{field} stands both in search.space and beside search",
                 fix="Remove one of them (a value beside search is for a range with `when`)",
             )
-        if one.when:
+        if dimension.when:
             if field not in content and Recipe.model_fields[field].is_required():
                 raise HarnessError(
                     f"{field} has no value for where its `when` does not hold", fix=f"Add {field}: … beside search"
                 )
-            one = one.model_copy(update={"otherwise": content.get(field, Recipe.model_fields[field].default)})
-        space.append(one)
+            dimension = dimension.model_copy(
+                update={"otherwise": content.get(field, Recipe.model_fields[field].default)}
+            )
+        space.append(dimension)
     if not space:
         raise HarnessError(
             "search.space is empty (for example: search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}})"
@@ -199,8 +204,10 @@ def _refuse_single(where: str, values: tuple[Scalar, ...] | None) -> None:
 
 def _condition(where: str, field: str, value: object, before: Sequence[Range]) -> tuple[str, tuple[Scalar, ...]]:
     wanted = tuple(value) if isinstance(value, list) else (value,)
-    known = {one.field: one.choices for one in before if one.choices}
-    if field not in known or not all(any(same_value(one, choice) for choice in known[field]) for one in wanted):
+    known = {dimension.field: dimension.choices for dimension in before if dimension.choices}
+    if field not in known or not all(
+        any(same_value(wanted_choice, choice) for choice in known[field]) for wanted_choice in wanted
+    ):
         raise HarnessError(
             f"{where}.when must name choices that stand before it in search.space",
             got=f"{field}: {describe_value(value)}",
@@ -244,7 +251,7 @@ def _pruner(given: object) -> Pruner | None:
         own = OF_PRUNERS.get(key)
         if key not in Pruner.model_fields or (own is not None and fields.get("name") not in own):
             name = fields.get("name")
-            known = tuple(one for one in Pruner.model_fields if name in OF_PRUNERS.get(one, (name,)))
+            known = tuple(setting for setting in Pruner.model_fields if name in OF_PRUNERS.get(setting, (name,)))
             raise unknown_key(key, known, "search.pruner")
     try:
         return Pruner.model_validate(fields)
@@ -258,19 +265,19 @@ def _pruner(given: object) -> Pruner | None:
 
 def _refuse_sampler(search: Search) -> None:
     """Refuse a space that the sampler has no answer for."""
-    for one in search.space:
-        where = f"search.space.{one.field}"
-        if search.sampler == "grid" and one.values is None:
+    for dimension in search.space:
+        where = f"search.space.{dimension.field}"
+        if search.sampler == "grid" and dimension.values is None:
             raise HarnessError(
                 f"the sampler grid cannot use {where}, which is continuous",
                 fix="Give it a step, list its values, or choose another sampler",
             )
-        if search.sampler in ("grid", "qmc", "cmaes") and one.when:
+        if search.sampler in ("grid", "qmc", "cmaes") and dimension.when:
             raise HarnessError(
                 f"the sampler {search.sampler} cannot use {where}.when",
                 fix="Choose tpe, random or nsga2, or remove when",
             )
-        if search.sampler == "cmaes" and one.choices:
+        if search.sampler == "cmaes" and dimension.choices:
             raise HarnessError(
                 f"the sampler cmaes cannot use {where}, a list: it takes ranges of numbers only",
                 fix="Choose tpe, or set the field beside search",

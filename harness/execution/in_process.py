@@ -71,11 +71,11 @@ class InProcess:
             if self.leaving is not None and self.leaving[0] is job and step < steps:
                 raise PutOffError if self.leaving[1] else LeftError
 
-        def signals(found: np.ndarray) -> None:
-            self.heard = replace(self.heard, signals=found)
+        def signals(values: np.ndarray) -> None:
+            self.heard = replace(self.heard, signals=values)
 
-        def evaluated(found: Evaluation) -> None:
-            self.heard = replace(self.heard, evaluations=(*self.heard.evaluations, found))
+        def evaluated(evaluation: Evaluation) -> None:
+            self.heard = replace(self.heard, evaluations=(*self.heard.evaluations, evaluation))
 
         job, names = self.job, (self.sweep.name, self.sweep.profile)
         try:

@@ -98,11 +98,11 @@ class RayWorker:
             if self.leaving == own and step < steps:
                 raise PutOffError if self.puts_off else LeftError
 
-        def signals(found: np.ndarray) -> None:
-            self.hear(replace(self.heard, signals=found))
+        def signals(values: np.ndarray) -> None:
+            self.hear(replace(self.heard, signals=values))
 
-        def evaluated(found: Evaluation) -> None:
-            self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, found)))
+        def evaluated(evaluation: Evaluation) -> None:
+            self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, evaluation)))
 
         keeping, sent = self.place.keeping, {}
         with nullcontext() if keeping is None else keeping.here() as local_keeping:

@@ -126,7 +126,7 @@ class RayPool:
         self.idle: list[_Seated] = []
         self.flights: dict[Any, _Flight] = {}  # future -> what trains
         self.fallen: list[_LostWorker] = []
-        self.orphans: list[Job] = []  # their node left: the next idle worker takes them
+        self.to_requeue: list[Job] = []  # their node left: the next idle worker takes them
         self.departures: Counter[tuple[Trial, ...]] = Counter()  # how many nodes left under a pack
         self.given_up: list[Done] = []
         self.news: list[str] = []
@@ -196,11 +196,11 @@ class RayPool:
             for _ in range(missing):
                 actor = self.actor.remote(self.place, self.workers_per_gpu)
                 self.coming[actor.ready.remote()] = actor
-        while self.orphans and self.idle:
-            self._launch(self.orphans.pop(0))
+        while self.to_requeue and self.idle:
+            self._launch(self.to_requeue.pop(0))
         if not most:
-            self.given_up += [Done(job, [], error="its node left the cluster", died=True) for job in self.orphans]
-            self.orphans.clear()
+            self.given_up += [Done(job, [], error="its node left the cluster", died=True) for job in self.to_requeue]
+            self.to_requeue.clear()
         self._mind_being_alone(now)
         news, self.news = self.news, []
         return news
@@ -350,7 +350,7 @@ class RayPool:
             if self._left(flight.worker.seat.node):
                 self.departures[job.trials] += 1
                 if self.departures[job.trials] <= _MOST_DEPARTURES:
-                    self.orphans.append(job)
+                    self.to_requeue.append(job)
                     self.news.append(
                         f"{count_noun(len(job.trials), 'trial')} to train again: their node left the cluster"
                     )
@@ -378,7 +378,7 @@ class RayPool:
         now = time.monotonic()
         flights = [*self.flights.values(), *(fallen.flight for fallen in self.fallen)]
         running = [Running(flight.job, flight.heard, now - flight.started) for flight in flights]
-        return running + [Running(job, PackProgress(), 0.0) for job in self.orphans]
+        return running + [Running(job, PackProgress(), 0.0) for job in self.to_requeue]
 
     def close(self) -> None:
         """Leave Ray; a local one stops."""

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]  # (rows answered, of how many: 0 where th
 
 
 @dataclass(frozen=True)
-class Asked:
+class PredictionOptions:
     """What to predict, by which kept models; several answer together, by the mean of their probabilities."""
 
     folders: tuple[Path, ...]
@@ -171,7 +171,7 @@ class Served:
         return torch.from_numpy(padded).to(self.device)
 
 
-def run(options: Asked, progress: Progress | None = None) -> Prediction:
+def run(options: PredictionOptions, progress: Progress | None = None) -> Prediction:
     """Answer every row of the file and write it; several models answer one after the other, each loaded once.
 
     `predict_output.Writer` says what is written. Memory holds one model and some thousand rows; the answers of several
@@ -235,7 +235,7 @@ class _Clock:
         self.seconds, self.progress = 0.0, progress
         self.done = self.total = 0
 
-    def ask(self, model: Served, rows: Sequence[Row], options: Asked) -> np.ndarray:
+    def ask(self, model: Served, rows: Sequence[Row], options: PredictionOptions) -> np.ndarray:
         """Probabilities [N, C], of a regression the numbers."""
         began = time.perf_counter()
         logits = model.logits(rows, options.batch_size, str(options.file))
@@ -249,20 +249,20 @@ class _Clock:
         return shares.astype(np.float32)
 
 
-def _chunks(options: Asked, card: saved.Card) -> Iterator[list[Row]]:
+def _chunks(options: PredictionOptions, card: saved.Card) -> Iterator[list[Row]]:
     columns = {"text": options.text, "text_pair": options.text_pair, "label": options.label}
     given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
     spec = card.trial.recipe.task.model_copy(update=given)
     yield from predict_rows.chunks(options.file, spec, _CHUNK, pairs=card.pairs, label=options.label is not None)
 
 
-def _alone(options: Asked, clock: _Clock) -> Iterator[Batch]:
+def _alone(options: PredictionOptions, clock: _Clock) -> Iterator[Batch]:
     model = Served(options.folders[0], options.device)
     for rows in _chunks(options, model.card):
         yield rows, clock.ask(model, rows, options)[None]
 
 
-def _together(options: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
+def _together(options: PredictionOptions, clock: _Clock, scratch: ExitStack) -> Iterator[Batch]:
     """The answers of each model go to a file of its own, and are read side by side at the end."""
     files = [scratch.enter_context(tempfile.TemporaryFile()) for _ in options.folders]  # noqa: SIM115
     card = saved.read_card(options.folders[0])
@@ -276,7 +276,7 @@ def _together(options: Asked, clock: _Clock, scratch: ExitStack) -> Iterator[Bat
         yield rows, np.stack([np.frombuffer(file.read(size), np.float32).reshape(-1, width) for file in files])
 
 
-def _answer_into(file: IO[bytes], folder: Path, options: Asked, clock: _Clock) -> None:
+def _answer_into(file: IO[bytes], folder: Path, options: PredictionOptions, clock: _Clock) -> None:
     model = Served(folder, options.device)
     for rows in _chunks(options, model.card):
         with _disk(Path(tempfile.gettempdir())):

@@ -98,13 +98,13 @@ class _TuneWorker(RayWorker):
             tune.report({_VALUE: value, _STEP: pruning.step(latest.share, pruner)})  # SystemExit where it is stopped
 
 
-def _train(config: dict[str, int], sweep: Sweep, place: WorkerSetup, box: Any) -> None:
+def _train(config: dict[str, int], sweep: Sweep, setup: WorkerSetup, box: Any) -> None:
     """A Tune trial: train the pack of a number by the one path, and leave its records in the box."""
     number = config["pack"]
     trials, shipped = ray.get(box.pack.remote(number))
     assert sweep.search is not None
     # Of a part of a recipe Tune is told nothing.
-    worker = _TuneWorker(place, number, trials, sweep.search, len(trials) == len(sweep.seeds), box)
+    worker = _TuneWorker(setup, number, trials, sweep.search, len(trials) == len(sweep.seeds), box)
     try:
         outcome: object = worker.train(sweep.name, sweep.profile, trials, shipped)
     except LeftError as left:
@@ -215,7 +215,7 @@ class TunePool:
         assert self.sweep.search is not None
         pruner = self.sweep.search.pruner
         halving = pruner and _Halving(pruner.n_startup_trials, pruner.n_warmup_steps, pruner.reduction_factor)
-        trainable = tune.with_parameters(_train, sweep=self.sweep, place=self.place, box=self.box)
+        trainable = tune.with_parameters(_train, sweep=self.sweep, setup=self.place, box=self.box)
         try:
             with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as folder:
                 asking = _Asking(self.packs, self.ended)

@@ -22,7 +22,7 @@ from harness.config.trials import Trial
 from harness.data import tasks, text_files
 from harness.data.text_files import Line
 from harness.models import predict, pretrained, saved
-from harness.models.predict import Asked, Served
+from harness.models.predict import PredictionOptions, Served
 from harness.records.store import Store
 
 Make = Callable[..., Trial]
@@ -104,7 +104,7 @@ def test_labels_and_confidences_stand_in_the_files_order_in_every_format(
     for name, content in sources.items():
         (tmp_path / name).write_text(content)
         out = tmp_path / f"out{Path(name).suffix}"
-        found = predict.run(Asked((folder(store, runs[0]),), tmp_path / name, out, batch_size=7))
+        found = predict.run(PredictionOptions((folder(store, runs[0]),), tmp_path / name, out, batch_size=7))
         assert found.rows == len(rows)
         if name == "a.jsonl":
             answers = [json.loads(line) for line in out.read_text().splitlines()]
@@ -126,7 +126,7 @@ def test_an_ensemble_is_the_mean_of_probabilities(five: tuple[list[Trial], Store
     values = softmax(np.stack([logits(store, one) for one in runs]))  # [K, N, C]
     mean, votes = values.mean(axis=0), values.argmax(axis=2)
     file, out = dev(runs[0].recipe.task), tmp_path / "out.tsv"
-    found = predict.run(Asked(tuple(folder(store, one) for one in runs), file, out))
+    found = predict.run(PredictionOptions(tuple(folder(store, one) for one in runs), file, out))
     answers = read(out)
     answer = mean.argmax(axis=1)
     assert [row["label"] for row in answers] == [("no", "yes")[k] for k in answer]
@@ -161,13 +161,13 @@ def test_a_regression_gives_numbers(trial: Make, numbers: TaskSpec, tmp_path: Pa
     runs = [trial(seed, task=numbers, lr=1e-2) for seed in (1, 2)]
     store = trained(sweep_of(*runs), tmp_path / "kept")
     out = tmp_path / "out.tsv"
-    alone = predict.run(Asked((folder(store, runs[0]),), dev(numbers), out))
+    alone = predict.run(PredictionOptions((folder(store, runs[0]),), dev(numbers), out))
     values = np.stack([logits(store, one)[:, 0] for one in runs])
     assert list(read(out)[0]) == ["number"]
     np.testing.assert_allclose([float(row["number"]) for row in read(out)], values[0], rtol=1e-4, atol=1e-5)
     labels = tasks.load(numbers).validation.labels
     assert alone.score == pytest.approx(metrics.score("pearson", values[:1].T, labels).value, abs=1e-4)
-    both = predict.run(Asked(tuple(folder(store, one) for one in runs), dev(numbers), out))
+    both = predict.run(PredictionOptions(tuple(folder(store, one) for one in runs), dev(numbers), out))
     np.testing.assert_allclose([float(row["number"]) for row in read(out)], values.mean(axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
         [float(row["sd"]) for row in read(out)], values.std(axis=0, ddof=1), rtol=1e-2, atol=1e-5
@@ -189,7 +189,7 @@ def test_the_probability_of_each_class_is_the_softmax(
     wanted = softmax(np.stack([logits(store, one) for one in runs])).mean(axis=0)
     out = tmp_path / f"out{suffix}"
     folders = tuple(folder(store, one) for one in runs)
-    predict.run(Asked(folders, dev(runs[0].recipe.task), out, probabilities=True))
+    predict.run(PredictionOptions(folders, dev(runs[0].recipe.task), out, probabilities=True))
     if suffix == ".jsonl":
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         assert [list(row["probabilities"]) for row in rows] == [["no", "yes"]] * 30
@@ -210,7 +210,7 @@ def test_a_text_longer_than_the_model_reads_is_cut_there(five: tuple[list[Trial]
     runs, store = five
     (tmp_path / "a.tsv").write_text("text\n" + "good " * 50 + "\n" + "good " * 30 + "bad\n" + "good " * 30 + "\n")
     assert runs[0].recipe.max_length > 32  # and the model has 32 positions
-    predict.run(Asked((folder(store, runs[0]),), tmp_path / "a.tsv", tmp_path / "out.tsv"))
+    predict.run(PredictionOptions((folder(store, runs[0]),), tmp_path / "a.tsv", tmp_path / "out.tsv"))
     assert len({row["confidence"] for row in read(tmp_path / "out.tsv")}) == 1
 
 
@@ -219,9 +219,9 @@ def test_a_regression_has_no_probabilities(trial: Make, numbers: TaskSpec, tmp_p
     store = trained(sweep_of(one), tmp_path / "kept")
     out = tmp_path / "out.tsv"
     with pytest.raises(HarnessError, match=r"--probabilities requires a task with classes .got numbers, a regression"):
-        predict.run(Asked((folder(store, one),), dev(numbers), out, probabilities=True))
+        predict.run(PredictionOptions((folder(store, one),), dev(numbers), out, probabilities=True))
     assert not out.exists()
-    predict.run(Asked((folder(store, one),), dev(numbers), out))
+    predict.run(PredictionOptions((folder(store, one),), dev(numbers), out))
     found = np.array([float(row["number"]) for row in read(out)], dtype=np.float32)
     model = Served(folder(store, one))
     kept = np.concatenate([model.logits([line], 1)[:, 0] for line in lines(numbers)])
@@ -255,7 +255,7 @@ def test_every_word_is_answered_as_the_record_has_it(three: tuple[list[Trial], S
         record = store.load(one.id)
         assert record is not None
         assert record.measured is not None
-        found = predict.run(Asked((folder(store, one),), dev(task), out, batch_size=3, probabilities=True))
+        found = predict.run(PredictionOptions((folder(store, one),), dev(task), out, batch_size=3, probabilities=True))
         assert (found.rows, found.metric, found.score) == (20, "f1_entity", record.measured.final_score)
         rows = read(out)
         assert [row["word"] for row in rows] == [word for words in sentences for word in words]
@@ -279,7 +279,7 @@ def test_words_without_tags_and_several_models(three: tuple[list[Trial], Store],
     for name, content in sources.items():
         (tmp_path / name).write_text(content)
         out = tmp_path / "out.jsonl"
-        found = predict.run(Asked(folders, tmp_path / name, out))
+        found = predict.run(PredictionOptions(folders, tmp_path / name, out))
         assert (found.rows, found.score, found.unscored) == (20, None, None)
         assert found.disagreeing is not None
         answers = [json.loads(line) for line in out.read_text().splitlines()]
@@ -287,18 +287,18 @@ def test_words_without_tags_and_several_models(three: tuple[list[Trial], Store],
         names = ("O", "B-COLOUR", "I-COLOUR", "B-TIME", "I-TIME")
         assert [tag for one in answers for tag in one["tags"]] == [names[k] for k in wanted]
         assert set(answers[0]) == {"words", "tags", "confidence", "agreement"}
-    both = predict.run(Asked(folders, dev(task), out))
+    both = predict.run(PredictionOptions(folders, dev(task), out))
     measured = [record.measured for one in runs[:2] if (record := store.load(one.id))]
     assert list(both.members) == [one.final_score for one in measured if one]
     # What was written has tags as a task's files have them.
-    again = predict.run(Asked(folders[:1], out, tmp_path / "again.jsonl"))
+    again = predict.run(PredictionOptions(folders[:1], out, tmp_path / "again.jsonl"))
     assert again.score is not None
 
 
 def test_words_that_are_cut_or_lack_a_tag_are_one_line(three: tuple[list[Trial], Store], tmp_path: Path) -> None:
     runs, store = three
     (tmp_path / "long.txt").write_text("a\nb\n\n" + "a\n" * 200)
-    asked = Asked((folder(store, runs[0]),), tmp_path / "long.txt", tmp_path / "out.tsv")
+    asked = PredictionOptions((folder(store, runs[0]),), tmp_path / "long.txt", tmp_path / "out.tsv")
     with pytest.raises(
         HarnessError, match=r"long.txt, line 4: only 30 of 200 words have a token within max_length 32; 1 sentence"
     ):
@@ -322,7 +322,7 @@ def test_columns_are_the_tasks_or_named_and_what_is_not_clean_is_one_line(
     five: tuple[list[Trial], Store], tmp_path: Path
 ) -> None:
     runs, store = five
-    asked = Asked((folder(store, runs[0]),), tmp_path / "a.csv", tmp_path / "out.tsv")
+    asked = PredictionOptions((folder(store, runs[0]),), tmp_path / "a.csv", tmp_path / "out.tsv")
 
     def refused(content: str | bytes, name: str = "a.csv", **more: object) -> str:
         (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
@@ -371,9 +371,9 @@ def test_memory_does_not_grow_with_the_file(
             stream.write("text\tlabel\n")
             stream.writelines(f"good {number} {'old ' * 20}\t{('yes', 'no')[number % 2]}\n" for number in range(count))
         folders = tuple(folder(store, one) for one in runs[:2])
-        predict.run(Asked(folders, file, out))
+        predict.run(PredictionOptions(folders, file, out))
         tracemalloc.start()
-        found = predict.run(Asked(folders, file, out))
+        found = predict.run(PredictionOptions(folders, file, out))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (found.rows, found.score) == (count, 1.0)
@@ -386,7 +386,7 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
     five: tuple[list[Trial], Store], trial: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, store = five
-    one = Asked((folder(store, runs[0]),), dev(runs[0].recipe.task), tmp_path / "out.tsv")
+    one = PredictionOptions((folder(store, runs[0]),), dev(runs[0].recipe.task), tmp_path / "out.tsv")
     with monkeypatch.context() as patch:
 
         def full(number: int) -> None:
