@@ -143,12 +143,16 @@ def outcomes(study: Study) -> list[Outcomes]:
 def failure_rate(runs: pd.DataFrame) -> Estimate:
     """The share of failed runs of any rows of `Study.runs`, of one cell or of several, with its 95 % interval.
 
-    Wilson's interval; where the parts of the seeds are crossed, that of as many runs as are independent.
+    Wilson's interval; where the parts of the seeds are crossed, or cells share their seeds, that of as many runs as are
+    independent.
     """
     judged = runs[judged_runs(runs)]
     failed = failed_runs(judged).to_numpy()
     levels = crossed_levels(judged) if len(judged) and any_apart(judged) else None
     if levels is not None:
         return clusters.rate(levels, failed)
+    cell, seed = judged["cell"].to_numpy(), judged["seed"].to_numpy()
+    if len(judged) and pd.notna(seed).all() and judged["cell"].nunique() > 1:
+        return clusters.rate_over_cells(cell, seed, failed)
     k, n = int(failed.sum()), len(failed)
     return Estimate(k / n if n else NAN, *proportions.wilson(k, n))

@@ -37,7 +37,7 @@ def multiplicity(analysis: Analysis) -> str:
     return (
         f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failure rates by axis and by pair of "
         "cells, spread and mean by pair); “p, Holm” is adjusted within its table. Runs of different cells share their "
-        "seeds, which the tests ignore."
+        "seeds, which the tests of differences leave aside: what seeds do alike in both cancels."
     )
 
 

@@ -183,6 +183,19 @@ def test_a_difference_within_shared_seeds_is_paired():
     assert math.isnan(clusters.difference(levels, y, np.zeros(24, dtype=bool))[1])
 
 
+def test_seeds_that_fail_everywhere_count_once():
+    cell, seed = np.repeat(np.arange(5), 8), np.tile(np.arange(8), 5)
+    everywhere = clusters.rate_over_cells(cell, seed, seed < 3)
+    low, high = proportions.wilson(3, 8)
+    assert everywhere.value == 3 / 8
+    assert ends(everywhere) == pytest.approx((low, high), abs=0.02)  # eight runs' worth, but for 8 / 7
+    eight, seeds = np.repeat(np.arange(8), 8), np.tile(np.arange(8), 8)
+    alike_nowhere = (seeds + eight) % 8 < 3  # each seed fails in three cells
+    assert ends(clusters.rate_over_cells(eight, seeds, alike_nowhere)) == pytest.approx(proportions.wilson(24, 64))
+    none = clusters.rate_over_cells(cell, seed, np.zeros(40, dtype=bool))
+    assert ends(none) == pytest.approx(proportions.wilson(0, 40))
+
+
 # ----------------------------------------------------------------------------------------------------- modes, pooling
 
 
