@@ -25,7 +25,7 @@ class InProcess:
 
     def __init__(self, sweep: Sweep, setup: WorkerSetup, tick: Callable[[], None]) -> None:
         """Train packs of `sweep` here; `tick` is called after every step."""
-        self.sweep, self.place, self.tick = sweep, setup, tick
+        self.sweep, self.setup, self.tick = sweep, setup, tick
         self.job: Job | None = None
         self.leaving: tuple[Job, bool] | None = None  # and whether it is put off
         self.heard, self.started = PackProgress(), 0.0
@@ -38,15 +38,15 @@ class InProcess:
     @property
     def room(self) -> int:
         """What there is on this machine."""
-        return worker_memory_budget(self.place.device)
+        return worker_memory_budget(self.setup.device)
 
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float) -> int:
         """Found out here."""
-        return lanes(trial, self.place, usual, most, epochs)
+        return lanes(trial, self.setup, usual, most, epochs)
 
     def preflight(self, trial: Trial) -> Preflight:
         """Set up here."""
-        return look(trial, trusts_remote_code=self.place.trusts_remote_code)
+        return look(trial, trusts_remote_code=self.setup.trusts_remote_code)
 
     def follow(self, most: int) -> list[str]:
         """No news: this process is the worker."""
@@ -79,7 +79,7 @@ class InProcess:
 
         job, names = self.job, (self.sweep.name, self.sweep.profile)
         try:
-            results = train_pack(*names, job.trials, self.place, progress, signals, evaluated)
+            results = train_pack(*names, job.trials, self.setup, progress, signals, evaluated)
             done = Done(job, results)
         except LeftError as left:
             done = Done(job, [], left=True, put_off=isinstance(left, PutOffError))

@@ -43,13 +43,13 @@ class JobQueue:
             self.waiting += fitting(job, self._usual(job.trials[0].recipe, self._room))
 
     def _usual(self, recipe: Recipe, room: int) -> int:
-        return lanes_memory.pack_size(recipe, self.pool.place.device, self._lanes_given, room)
+        return lanes_memory.pack_size(recipe, self.pool.setup.device, self._lanes_given, room)
 
     def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
         """How many lanes of a shape train together: as asked for, or as is usual, or as a measurement says."""
         usual = self._usual(recipe, self._room)
         alike = [trial for trial in trials if trial.recipe.shape == recipe.shape]
-        most = lanes_memory.most_lanes(recipe, self.pool.place.device, self._room)
+        most = lanes_memory.most_lanes(recipe, self.pool.setup.device, self._room)
         most = min(most, len(alike) // self.pool.workers)
         if self._lanes_given is not None or most < 2:
             return usual

@@ -88,7 +88,7 @@ class PutOffError(LeftError, StopTraining):
 class Pool(Protocol):
     """Workers that train packs."""
 
-    place: WorkerSetup
+    setup: WorkerSetup
 
     @property
     def workers(self) -> int:
@@ -117,7 +117,7 @@ class Pool(Protocol):
     def leave(self, job: Job, put_off: bool = False) -> None:
         """Have a pack left after the step that it is at, unless that is its last; it comes back without results.
 
-        With `put_off` its state is kept first, where the place keeps checkpoints.
+        With `put_off` its state is kept first, where its setup has checkpoints.
         """
 
     def wait(self, seconds: float) -> list[Done]:

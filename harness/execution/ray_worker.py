@@ -41,7 +41,7 @@ class RayWorker:
 
     def __init__(self, setup: WorkerSetup, workers_per_gpu: int) -> None:
         """Begin to import what training needs, beside whatever the driver does."""
-        self.place, self.workers_per_gpu = setup, workers_per_gpu
+        self.setup, self.workers_per_gpu = setup, workers_per_gpu
         self.heard = PackProgress()
         self.leaving: tuple[str, ...] = ()
         self.puts_off = False
@@ -54,9 +54,9 @@ class RayWorker:
         """Where it sits, once it is up."""
         import ray
 
-        if self.place.device != "cpu":  # that asks torch for the memory
+        if self.setup.device != "cpu":  # that asks torch for the memory
             self.imports.join()
-        room = worker_memory_budget(self.place.device, self.workers_per_gpu)
+        room = worker_memory_budget(self.setup.device, self.workers_per_gpu)
         return WorkerInfo(ray.get_runtime_context().get_node_id(), os.getpid(), room)
 
     def leave(self, trials: tuple[str, ...], put_off: bool = False) -> None:
@@ -75,12 +75,12 @@ class RayWorker:
     def lanes(self, trial: Trial, usual: int, most: int, epochs: float, shipped: Shipped) -> int:
         """How many lanes of such a trial train fastest here (`pack_size.lanes`)."""
         self.imports.join()
-        return lanes(self._moved([trial], shipped)[0], self.place, usual, most, epochs)
+        return lanes(self._moved([trial], shipped)[0], self.setup, usual, most, epochs)
 
     def preflight(self, trial: Trial, shipped: Shipped) -> Preflight:
         """What loading a trial's model and data shows (`preflight.look`)."""
         self.imports.join()
-        return look(self._moved([trial], shipped)[0], trusts_remote_code=self.place.trusts_remote_code)
+        return look(self._moved([trial], shipped)[0], trusts_remote_code=self.setup.trusts_remote_code)
 
     def train(
         self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
@@ -104,9 +104,9 @@ class RayWorker:
         def evaluated(evaluation: Evaluation) -> None:
             self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, evaluation)))
 
-        keeping, sent = self.place.keeping, {}
+        keeping, sent = self.setup.keeping, {}
         with nullcontext() if keeping is None else keeping.here() as local_keeping:
-            setup = replace(self.place, keeping=local_keeping)
+            setup = replace(self.setup, keeping=local_keeping)
             results = train_pack(sweep, profile, self._moved(trials, shipped), setup, progress, signals, evaluated)
             if keeping is not None and local_keeping is not None:
                 sent = keeping.sent(local_keeping)

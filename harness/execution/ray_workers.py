@@ -110,8 +110,8 @@ class RayPool:
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
         device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.place = worker_setup(sweep, device, threads, checkpoints, keeping, compiled)
-        gpu = self.place.device == "cuda"
+        self.setup = worker_setup(sweep, device, threads, checkpoints, keeping, compiled)
+        gpu = self.setup.device == "cuda"
         self.kind = "GPU" if gpu else "CPU"
         self.need: float = 1 / workers_per_gpu if gpu else threads
         # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
@@ -194,7 +194,7 @@ class RayPool:
             there = min(most, target_worker_count(self._places(alive), self.asked, self.kind, self.address))
             missing = there - len(self.coming) - self.workers
             for _ in range(missing):
-                actor = self.actor.remote(self.place, self.workers_per_gpu)
+                actor = self.actor.remote(self.setup, self.workers_per_gpu)
                 self.coming[actor.ready.remote()] = actor
         while self.to_requeue and self.idle:
             self._launch(self.to_requeue.pop(0))
@@ -296,7 +296,7 @@ class RayPool:
             if flight is None:  # a worker came up
                 continue
             try:
-                done.append(received(flight.job, self.ray.get(future), self.place.keeping))
+                done.append(received(flight.job, self.ray.get(future), self.setup.keeping))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, LeftError):

@@ -35,6 +35,6 @@ def to_train(record: Record | None, options: Options) -> bool:
 
 def first(sweep: Sweep, wanted: Sequence[Trial], most: int | None) -> list[Trial]:
     """At most so many, in the plan's order: seed by seed over the cells, so that a part of a sweep has all cells."""
-    place = {seeds: number for number, seeds in enumerate(sweep.seeds)}
-    chosen = sorted(wanted, key=lambda trial: (place[trial.seeds], trial.cell))[:most]
-    return sorted(chosen, key=lambda trial: (trial.cell, place[trial.seeds]))
+    position = {seeds: number for number, seeds in enumerate(sweep.seeds)}
+    chosen = sorted(wanted, key=lambda trial: (position[trial.seeds], trial.cell))[:most]
+    return sorted(chosen, key=lambda trial: (trial.cell, position[trial.seeds]))

@@ -218,7 +218,7 @@ class SweepTraining:
             self.progress.estimating = self.progress.seconds_left is None
         now = clock.now()
         if self.sign_of_life.due(now):
-            self.sign_of_life.write(now, self.pool.place.device, self.progress, running)
+            self.sign_of_life.write(now, self.pool.setup.device, self.progress, running)
         self.show(self.progress)
 
     def _tell_stopping(self) -> bool:

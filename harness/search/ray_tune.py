@@ -198,7 +198,7 @@ class TunePool:
                 raise
         self.sweep, self.shipping = sweep, ray_cluster.Shipping(address)
         self.workers = ray_cluster.target_worker_count(devices, workers, kind, address)
-        self.place = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping, compiled)
+        self.setup = worker_setup(sweep, "cuda" if gpus else "cpu", threads, checkpoints, keeping, compiled)
         self.packs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.ended: queue.SimpleQueue[tuple[int, bool]] = queue.SimpleQueue()
         self.flights: dict[int, tuple[Job, float]] = {}  # number -> pack and when it was given
@@ -206,7 +206,7 @@ class TunePool:
         self.given, self.broken = 0, ""
         self.box = ray.remote(_Box).options(num_cpus=0).remote()
         reference = ray.remote(worker_memory_budget).options(num_cpus=0, num_gpus=need if gpus else 0)
-        self.room = int(ray.get(reference.remote(self.place.device, workers_per_gpu)))
+        self.room = int(ray.get(reference.remote(self.setup.device, workers_per_gpu)))
         resources = {"cpu": 0, "gpu": need} if gpus else {"cpu": need}
         self.thread = threading.Thread(target=self._run, args=(resources,), daemon=True)
         self.thread.start()
@@ -215,7 +215,7 @@ class TunePool:
         assert self.sweep.search is not None
         pruner = self.sweep.search.pruner
         halving = pruner and _Halving(pruner.n_startup_trials, pruner.n_warmup_steps, pruner.reduction_factor)
-        trainable = tune.with_parameters(_train, sweep=self.sweep, setup=self.place, box=self.box)
+        trainable = tune.with_parameters(_train, sweep=self.sweep, setup=self.setup, box=self.box)
         try:
             with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as folder:
                 asking = _Asking(self.packs, self.ended)
@@ -245,7 +245,7 @@ class TunePool:
         """Set up by a process of its own, where nothing has to be sent to another node; Tune has the workers."""
         if self.shipping.address is not None:
             return Preflight()
-        reference = ray.remote(look).options(num_cpus=0).remote(trial, trusts_remote_code=self.place.trusts_remote_code)
+        reference = ray.remote(look).options(num_cpus=0).remote(trial, trusts_remote_code=self.setup.trusts_remote_code)
         try:
             preflight: Preflight = ray.get(reference)
         except ray.exceptions.RayError:
@@ -298,7 +298,7 @@ class TunePool:
         heard, outcome = ray.get(self.box.taken.remote(number))
         job, began = self.flights.pop(number)
         if isinstance(outcome, tuple):
-            return ray_workers.received(job, outcome, self.place.keeping)
+            return ray_workers.received(job, outcome, self.setup.keeping)
         if died or isinstance(outcome, str):
             error = "the worker died: Ray Tune ended its trial with an error" if died else str(outcome)
             return Done(job, [], error=error, died=died)

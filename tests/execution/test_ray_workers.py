@@ -124,7 +124,7 @@ def test_workers_share_gpus_and_the_pack_fits_the_smallest(pool: Callable[..., R
     ray = FakeRay(a=2, b=1)
     ray.free["b"] = 16 * GIB
     made = pool(ray, per_gpu=3)
-    assert (made.place.device, made.workers, made.room) == ("cuda", 9, 16 * GIB)
+    assert (made.setup.device, made.workers, made.room) == ("cuda", 9, 16 * GIB)
     assert ray.options["num_gpus"] == pytest.approx(1 / 3)
     assert pool(FakeRay(a=2, b=1), most=2).workers == 2
     assert pool(FakeRay(a=2, b=1), asked=1).workers == 1
