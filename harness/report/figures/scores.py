@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from harness.analysis import looks
 from harness.common.text import Scalar, show
 from harness.records.study import SOURCE, Study
 from harness.report.figures.layout import (
@@ -306,7 +307,8 @@ def failure_rates(analysis: Analysis) -> Figure | None:
     row_labels(ax, study, list(cells["cell"]), notes, "failed/judged" if partly else "failed/finished")
     ax.set_xlim(-0.03, 1.03)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
-    ax.set_xlabel(f"failed share of {'judged' if partly else 'finished'} runs, 95 % Wilson interval")
+    method = "confidence sequence" if looks.looked_at(study) else "Wilson interval"
+    ax.set_xlabel(f"failed share of {'judged' if partly else 'finished'} runs, 95 % {method}")
     return figure
 
 
