@@ -67,11 +67,11 @@ def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataF
     `binomial`, `example_bootstrap` (error of one accuracy), `observed` (sd over seeds), `training` with `_low`, `_high`
     (sd over seeds that an infinite dev set would leave; from counts alone only its bounds), `dev_share` (of the
     observed variance), `mean_error`, `seed_error`, `example_error` (of the cell's mean), `mean_low`, `mean_high`;
-    `fleiss_kappa`, `disagreement`, `jensen_shannon`, `voted` (accuracy of the majority vote of the runs).
+    `fleiss_kappa`, `consistency`, `disagreement`, `jensen_shannon`, `voted` (accuracy of the runs' majority vote).
     """
     of_floor = ["binomial", "example_bootstrap", "observed", "training", "training_low", "training_high", "dev_share"]
     of_floor += ["mean_error", "seed_error", "example_error", "mean_low", "mean_high"]
-    of_agreement = ["fleiss_kappa", "disagreement", "jensen_shannon"]
+    of_agreement = ["fleiss_kappa", "consistency", "disagreement", "jensen_shannon"]
     rows: list[dict[str, object]] = []
     counted = study.runs[finished_runs(study.runs) & study.runs["correct"].notna()]
     sizes = by_cell(counted, "dev_examples", len(study.cells))

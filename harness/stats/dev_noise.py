@@ -52,6 +52,7 @@ class Agreement:
     examples: int
     fleiss_kappa: float  # 1 - disagreement / expected_disagreement; NaN where all runs always answer one same class
     disagreement: float  # share of examples on which two runs differ, mean over pairs of runs
+    consistency: float  # share on which they agree, 1 - disagreement (Bui, Savova & Wang 2025, arXiv 2503.07329)
     expected_disagreement: float  # of two answers drawn by chance from all answers
     jensen_shannon: float  # between softmax outputs, in nats (0 to ln 2), mean over pairs of runs and examples
     accuracy_if_voted: float  # of the class that most runs answer; a tie is decided by lot, as its expected value
@@ -359,13 +360,13 @@ def agreement(logits: np.ndarray, labels: np.ndarray) -> Agreement:
     top = votes == votes.max(axis=1, keepdims=True)
     voted = float((top[np.arange(examples), labels] / top.sum(axis=1)).mean())
     if runs == 1:
-        return Agreement(runs, examples, NAN, NAN, NAN, NAN, voted)
+        return Agreement(runs, examples, NAN, NAN, NAN, NAN, NAN, voted)
     chance = votes.sum(axis=0) / votes.sum()  # [C]
     differ = float(_churn(votes).mean())
     single = np.count_nonzero(chance) == 1
     expected = 0.0 if single else float(1 - np.sum(chance**2))
     kappa = NAN if single else 1 - differ / expected
-    return Agreement(runs, examples, kappa, differ, expected, _jensen_shannon(logits), voted)
+    return Agreement(runs, examples, kappa, differ, 1 - differ, expected, _jensen_shannon(logits), voted)
 
 
 def _votes(logits: np.ndarray) -> np.ndarray:

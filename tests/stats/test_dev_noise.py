@@ -335,7 +335,7 @@ def test_kappa_of_the_published_example():
     predicted = np.array([np.repeat(np.arange(5), counts) for counts in WIKIPEDIA]).T  # [14, 10]
     found = dev_noise.agreement(logits_of(predicted, 5), np.zeros(10, dtype=int))
     assert found.fleiss_kappa == pytest.approx(0.210, abs=5e-4)
-    assert 1 - found.disagreement == pytest.approx(0.378, abs=5e-4)
+    assert found.consistency == pytest.approx(0.378, abs=5e-4)  # the mean agreement P
     assert 1 - found.expected_disagreement == pytest.approx(0.213, abs=5e-4)
 
 
@@ -355,7 +355,13 @@ def test_agreement_by_hand(predicted):
     runs, examples = predicted.shape
     found = dev_noise.agreement(logits_of(predicted, 3), np.zeros(examples, dtype=int))
     if runs == 1:
-        assert unknown(found) == {"fleiss_kappa", "disagreement", "expected_disagreement", "jensen_shannon"}
+        assert unknown(found) == {
+            "fleiss_kappa",
+            "consistency",
+            "disagreement",
+            "expected_disagreement",
+            "jensen_shannon",
+        }
         return
     pairs = list(itertools.combinations(predicted, 2))
     assert found.disagreement == pytest.approx(np.mean([(one != other).mean() for one, other in pairs]), abs=1e-12)

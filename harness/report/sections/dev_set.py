@@ -185,6 +185,7 @@ def _of_noise(analysis: Analysis) -> list[Column]:
         ("due to seeds", _in_points("seed_error")),
         ("due to examples", _in_points("example_error")),
         ("Fleiss κ", number("fleiss_kappa")),
+        ("consistency", number("consistency", lambda value: percent(value, 1))),
         ("disagreement", number("disagreement", lambda value: percent(value, 1))),
         ("JS divergence", number("jensen_shannon")),
         ("majority-vote accuracy", number("voted")),
@@ -242,10 +243,10 @@ SECTION = Section(
     ),
     glossary=(
         (
-            "κ, disagreement, JS divergence",
+            "κ, consistency, disagreement, JS divergence",
             "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
-            "which two runs differ, and the Jensen-Shannon divergence of their probabilities in nats (of very many "
-            "runs, over 20,000 of the pairs).",
+            "which two runs agree (consistency: Bui, Savova and Wang 2025) and that on which they differ, and the "
+            "Jensen-Shannon divergence of their probabilities in nats (of very many runs, over 20,000 of the pairs).",
         ),
     ),
 )
