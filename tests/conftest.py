@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import csv
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,6 +229,16 @@ def empty_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
             (folder / f"{name}.{ending}").write_bytes(b"")
 
     monkeypatch.setattr("harness.report.figures.style.save", save)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_memory() -> None:
+    """Nothing that another file's tests loaded, looked up or recorded is still in the package's caches."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "harness":
+            for value in list(vars(module).values()):
+                if forget := getattr(value, "cache_clear", None):
+                    forget()
 
 
 @pytest.fixture(autouse=True)
