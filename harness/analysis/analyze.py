@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.analysis import looks
 from harness.analysis.baselines import baselines
+from harness.analysis.best import best_set
 from harness.analysis.cells import cells
 from harness.analysis.dev_answers import (
     DevAnswers,
@@ -36,8 +37,8 @@ MOST_RESAMPLED = 200  # cells whose dev answers are resampled: of ten thousand i
 Answered = Sequence[DevAnswers | None]  # of each cell
 # The tables of an analysis by what they are made from; each is called as the function that makes it.
 _FROM_SCORES: tuple[Callable[[Study], pd.DataFrame], ...] = (
-    cells, arms, contrasts, pair_failures, spread, pair_spreads, level, pooled_level, pair_levels, profile, best_of_n,
-    budget, never_failed, needed, seed_factors, drivers_of_score, drivers_of_failing, effects_on_failing,
+    cells, arms, contrasts, pair_failures, best_set, spread, pair_spreads, level, pooled_level, pair_levels, profile,
+    best_of_n, budget, never_failed, needed, seed_factors, drivers_of_score, drivers_of_failing, effects_on_failing,
     against_the_paper,
 )  # fmt: skip
 _FROM_ANSWERS: tuple[Callable[[Study, Answered], pd.DataFrame], ...] = (flips, calibration, confusion, baselines)
@@ -56,6 +57,7 @@ class Analysis:
     arms: pd.DataFrame
     contrasts: pd.DataFrame
     pair_failures: pd.DataFrame
+    best_set: pd.DataFrame
     spread: pd.DataFrame
     pair_spreads: pd.DataFrame
     level: pd.DataFrame
@@ -90,12 +92,12 @@ class Analysis:
     @property
     def comparisons(self) -> int:
         """How many hypotheses of failing, spread and level were tested: what Holm's adjustments guard, and drivers."""
-        tested = (self.contrasts["p"], *(table["p_holm"] for table in self._pairs if len(table)))
+        tested = (self.contrasts["p"], *(table[name] for name, table in self._pairs if len(table)))
         return int(sum(column.notna().sum() for column in tested))
 
     @property
-    def _pairs(self) -> tuple[pd.DataFrame, ...]:
-        return self.pair_failures, self.pair_spreads, self.pair_levels
+    def _pairs(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+        return ("p_adjusted", self.pair_failures), ("p_holm", self.pair_spreads), ("p_holm", self.pair_levels)
 
 
 def analyse(study: Study, threshold: float | None = None) -> Analysis:

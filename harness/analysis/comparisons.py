@@ -1,11 +1,13 @@
-"""What is compared with what: the axes of a study by weight, and the pairs of its cells."""
+"""What is compared with what: the axes of a study, the reference of each, and the pairs of its cells."""
 
 from __future__ import annotations
+
+from itertools import combinations
 
 import pandas as pd
 
 from harness.common.text import Scalar, show
-from harness.records.study import SOURCE, Study, StudyCell
+from harness.records.study import SOURCE, Axes, Study, StudyCell
 from harness.stats import proportions
 
 MOST_PAIRS = 300  # cells are compared one by one up to so many pairs; with more, a table of them tells nobody anything
@@ -21,49 +23,74 @@ def phrase(axis: str, value: Scalar) -> str:
     return f"of the recipe {show(value)}" if axis == "recipe" else f"with {axis.replace('_', ' ')} {show(value)}"
 
 
-def axes_by_weight(study: Study) -> list[str]:
-    """The axes with more than one value: two studies side by side first, then correction, recipe, method, others."""
-    first = (SOURCE, "bias_correction", "recipe", "method")
+def compared_axes(study: Study) -> list[str]:
+    """The axes with more than one value, the main one first, the others in the order of the study.
+
+    The main axis is the one that was asked for, of two studies side by side what tells them apart, and otherwise the
+    one that the sweep varies first.
+    """
     several = [axis for axis in study.axes if len(study.values(axis)) > 1]
-    return sorted(several, key=lambda axis: first.index(axis) if axis in first else len(first))
+    main = study.compared.main
+    return sorted(several, key=lambda axis: axis != main)
 
 
 def main_axis(study: Study) -> str | None:
-    """The axis that the opening sentence, the pairs of cells and the profile compare; None without axes."""
-    ordered = axes_by_weight(study)
-    if not ordered:
-        return None
-    known = [axis for axis in ordered if axis in (SOURCE, "bias_correction", "recipe", "method")]
-    two = [axis for axis in ordered if len(study.values(axis)) == 2]
-    return (known or two or ordered)[0]
+    """The axis that the opening, the pairs of cells and the profile compare; None without axes."""
+    axes = compared_axes(study)
+    return axes[0] if axes else None
 
 
-def other_axes(cell: StudyCell, axis: str) -> tuple[tuple[str, Scalar], ...]:
+def reference(study: Study, axis: str) -> Scalar:
+    """The value that the others of an axis are compared with: the chosen one, or the first that the sweep lists.
+
+    Of imported runs, whose order means nothing, it is the smallest value: off, the least number, the first by name.
+    """
+    for name, value in study.compared.references:
+        if name == axis:
+            return value
+    values = study.values(axis)
+    return values[0] if study.sweeps else min(values, key=_natural_order)
+
+
+def _natural_order(value: Scalar) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, bool | int | float) else (value is not None, 0.0, show(value))
+
+
+def compared_values(study: Study, axis: str) -> list[tuple[Scalar, Scalar]]:
+    """What is compared on an axis, as (reference, value): each with the reference, or every pair where asked for."""
+    first = reference(study, axis)
+    values = [first, *(value for value in study.values(axis) if value != first)]
+    if study.compared.all_pairs and len(values) <= MOST_VALUES:
+        return list(combinations(values, 2))
+    return [(first, value) for value in values[1:]]
+
+
+def other_axes(cell: StudyCell, axis: str) -> Axes:
     """A cell's values on all axes but one."""
     return tuple(pair for pair in cell.axes if pair[0] != axis)
 
 
-def by_others(study: Study, axis: str, value: Scalar) -> dict[tuple[tuple[str, Scalar], ...], int]:
+def by_others(study: Study, axis: str, value: Scalar) -> dict[Axes, int]:
     """The cells with a value on an axis, by their values on all others."""
     return {other_axes(cell, axis): index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value}
 
 
 def pairs(study: Study) -> list[tuple[int, int]]:
-    """Cells that differ on the main axis alone, each beside that of the axis's first value, as (reference, cell).
+    """Cells that differ on the main axis alone, as (reference, cell); `compared_values` says which.
 
     Empty where there are more than `MOST_PAIRS`: then the axes as a whole are compared and not every cell.
     """
     axis = main_axis(study)
     if axis is None:
         return []
-    values = study.values(axis)
-    reference = by_others(study, axis, values[0])
+    cells = {value: by_others(study, axis, value) for value in study.values(axis)}
     pairs_of_cells = [
-        (reference[other_axes(cell, axis)], index)
-        for index, cell in enumerate(study.cells)
-        if dict(cell.axes)[axis] != values[0] and other_axes(cell, axis) in reference
+        (cells[first][others], index)
+        for first, value in compared_values(study, axis)
+        for others, index in cells[value].items()
+        if others in cells[first]
     ]
-    return pairs_of_cells if len(pairs_of_cells) <= MOST_PAIRS else []
+    return sorted(pairs_of_cells, key=lambda pair: pair[::-1]) if len(pairs_of_cells) <= MOST_PAIRS else []
 
 
 def holm(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -65,12 +65,13 @@ def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataF
     Columns: `cell`, one per axis, `runs`, `examples`, `known_from` (`answers`: the dev logits that the records keep;
     `counts`: only the number of examples is known; empty: neither, or the metric is no accuracy), `accuracy` (mean),
     `binomial`, `example_bootstrap` (error of one accuracy), `observed` (sd over seeds), `training` with `_low`, `_high`
-    (sd over seeds that an infinite dev set would leave; from counts alone only its bounds), `dev_share` (of the
-    observed variance), `mean_error`, `seed_error`, `example_error` (of the cell's mean), `mean_low`, `mean_high`;
-    `fleiss_kappa`, `consistency`, `disagreement`, `jensen_shannon`, `voted` (accuracy of the runs' majority vote).
+    (sd over seeds that an infinite dev set would leave; from counts alone only its bounds), `training_variance` (its
+    square before it is cut at 0), `dev_share` (of the observed variance), `mean_error`, `seed_error`, `example_error`
+    (of the cell's mean), `mean_low`, `mean_high`; `fleiss_kappa`, `consistency`, `disagreement`, `jensen_shannon`,
+    `voted` (accuracy of the runs' majority vote).
     """
-    of_floor = ["binomial", "example_bootstrap", "observed", "training", "training_low", "training_high", "dev_share"]
-    of_floor += ["mean_error", "seed_error", "example_error", "mean_low", "mean_high"]
+    of_floor = ["binomial", "example_bootstrap", "observed", "training", "training_low", "training_high"]
+    of_floor += ["training_variance", "dev_share", "mean_error", "seed_error", "example_error", "mean_low", "mean_high"]
     of_agreement = ["fleiss_kappa", "consistency", "disagreement", "jensen_shannon"]
     rows: list[dict[str, object]] = []
     counted = study.runs[finished_runs(study.runs) & study.runs["correct"].notna()]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import NAN
-from harness.analysis.comparisons import axes_by_weight
+from harness.analysis.comparisons import compared_axes, reference
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
 from harness.stats import anova, failure_model, forest
@@ -17,23 +18,36 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _factors(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    several = axes_by_weight(study)
+    several = compared_axes(study)
     return table[several].reset_index(drop=True)
 
 
 def drivers_of_score(study: Study) -> pd.DataFrame:
     """Each axis's and each pair's share in the variance of the final score (factorial ANOVA, type II sums of squares).
 
-    Columns: `term`, `df`, `sum_of_squares`, `eta_squared`, `omega_squared`, `F`, `p`, and `fanova` (a second look by a
-    random forest; of single axes only).
+    Columns: `term`, `df`, `sum_of_squares`, `eta_squared`, `omega_squared` with `_low`, `_high`, `F`, `p`, and `fanova`
+    (a second look by a random forest; of single axes only).
     """
     scored = _in_order(study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()])
     factors, y = _factors(study, scored), numbers(scored, "final_score").to_numpy()
     table = anova.anova(factors, y, order=3)
     table = table if len(table) > 1 else table[:0]  # nothing but a residual
     second = forest.fanova(factors, y) if len(table) else pd.Series(dtype=float)
+    bounds = _share_bounds(table, len(y))
+    table["omega_squared_low"], table["omega_squared_high"] = bounds.T
     table["fanova"] = [second.get(term, NAN) for term in table["term"]]
     return table
+
+
+def _share_bounds(table: pd.DataFrame, scores: int) -> np.ndarray:
+    """The interval of ω² of each row of an analysis of variance [terms, 2]; NaN where F is not known."""
+    left = table.loc[table["term"] == "residual", "df"]
+    gains = (table["df"] * (table["F"] - 1)).clip(lower=0).fillna(0.0)
+    ends = [
+        anova.share_interval(row.F, row.df, float(left.iloc[0]), scores, float(gains.sum() - gain))
+        for row, gain in zip(table.itertuples(), gains, strict=True)
+    ]
+    return np.array(ends).reshape(-1, 2)
 
 
 def drivers_of_failing(study: Study) -> pd.DataFrame:
@@ -43,6 +57,21 @@ def drivers_of_failing(study: Study) -> pd.DataFrame:
 
 
 def effects_on_failing(study: Study) -> pd.DataFrame:
-    """Averaged marginal effects of each axis's values on the failure rate (see `failure_model.effects`)."""
+    """Averaged marginal effects of each axis's values on the failure rate, compared with its reference's.
+
+    Columns as of `failure_model.effects`.
+    """
     table = _in_order(study.runs[judged_runs(study.runs)])
-    return failure_model.effects(_factors(study, table), failed_runs(table).to_numpy())
+    first = {axis: reference(study, axis) for axis in compared_axes(study)}
+    return failure_model.effects(_factors(study, table), failed_runs(table).to_numpy(), first)
+
+
+def largest_effects(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Of each axis the comparison of failure rates that differs most, all else equal; the largest first.
+
+    Rows and columns of `failures.contrasts`, those whose difference is known.
+    """
+    known = contrasts.dropna(subset=["difference"]).reset_index(drop=True)
+    size = known["difference"].abs()
+    largest = known.loc[size.groupby(known["axis"], sort=False).idxmax()] if len(known) else known
+    return largest.sort_values("difference", key=lambda column: -column.abs(), kind="stable", ignore_index=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import count_by_cell, failure_counts, object_columns, spread_out, with_axes
-from harness.analysis.comparisons import axes_by_weight, by_others, holm, other_axes, pairs, phrase
+from harness.analysis.comparisons import by_others, compared_axes, compared_values, pairs, phrase
 from harness.analysis.outcomes import failure_rate
 from harness.analysis.verdicts import (
     LEVEL,
@@ -17,9 +19,8 @@ from harness.analysis.verdicts import (
     judged_runs,
     untrained_loss,
 )
-from harness.common.text import Scalar
-from harness.records.study import Study, numbers
-from harness.stats import proportions
+from harness.records.study import Axes, Study, numbers
+from harness.stats import proportions, stratified
 
 
 def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
@@ -58,24 +59,27 @@ def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
 
 
 def arms(study: Study) -> pd.DataFrame:
-    """Failures pooled for each value of each axis, `axes_by_weight`.
+    """Failures pooled for each value of each axis, the main one first (`compared_axes`).
 
     Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
-    `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`,
-    `loss_max` (last epoch's training loss, nats), and `balanced`: whether all values of the axis were planned over the
-    same other settings.
+    `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last
+    epoch's training loss, nats), and `balanced_counts`: whether the judged runs of all values of the axis are spread
+    over the other settings in the same shares, without which their pooled rates mix effects.
     """
     rows = []
-    for axis in axes_by_weight(study):
-        settings: list[set[tuple[tuple[str, Scalar], ...]]] = []
+    counts = failure_counts(study)
+    for axis in compared_axes(study):
+        shares: list[dict[Axes, Fraction]] = []
         of_axis: list[dict[str, object]] = []
         for value in study.values(axis):
-            members = [index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value]
-            settings.append({other_axes(study.cells[index], axis) for index in members})
-            pooled = study.runs[study.runs["cell"].isin(members)]
+            members = by_others(study, axis, value)
+            pooled = study.runs[study.runs["cell"].isin(members.values())]
             done = pooled[finished_runs(pooled)]
             loss = numbers(done, "final_train_loss")
-            failed, judged = int(failed_runs(done).sum()), int(judged_runs(done).sum())
+            failed, judged = (sum(counts[index][part] for index in members.values()) for part in (0, 1))
+            shares.append(
+                {others: Fraction(counts[index][1], judged) for others, index in members.items() if counts[index][1]}
+            )
             rate = failure_rate(pooled)
             of_axis.append(
                 {"axis": axis, "value": value, "phrase": phrase(axis, value), "planned": len(pooled)}
@@ -84,62 +88,68 @@ def arms(study: Study) -> pd.DataFrame:
                 | {"mean": numbers(done, "final_score").mean()}
                 | {"loss": loss.mean(), "loss_min": loss.min(), "loss_max": loss.max()}
             )
-        rows += [row | {"balanced": all(other == settings[0] for other in settings)} for row in of_axis]
+        known = [share for share in shares if share]
+        rows += [row | {"balanced_counts": all(share == known[0] for share in known)} for row in of_axis]
     columns = ["axis", "value", "phrase", "planned", "finished", "judged", "failed", "failed_low", "failed_high"]
-    columns += ["mean", "loss", "loss_min", "loss_max", "balanced"]
+    columns += ["mean", "loss", "loss_min", "loss_max", "balanced_counts"]
     return object_columns(pd.DataFrame(rows, columns=columns), rows, "value")
 
 
 def contrasts(study: Study) -> pd.DataFrame:
-    """Failing by axis: each value against the first one, stratified by all other settings.
+    """Failing by axis, stratified by all other settings: each value against the reference, or all pairs of values.
 
-    Columns: `axis`, `value`, `reference`; pooled counts `failed`, `judged`, `reference_failed`, `reference_judged`;
-    `difference` of rates (value minus reference, Mantel-Haenszel) and `odds_ratio`, each with `_low`, `_high`;
-    `strata` and `informative` ones; `p` (Cochran-Mantel-Haenszel), `p_holm` (over this table's rows), `fisher` (exact,
-    of the pooled counts, which leaves the strata aside).
+    Columns: `axis`, `value`, `reference`; counts in the shared settings `failed`, `judged`, `reference_failed`,
+    `reference_judged`; `difference` of rates (value minus reference) and `odds_ratio`, each with `_low`, `_high`;
+    `strata` and `informative` ones; `p` (`stratified.contrast`, which `difference` has its interval of), `p_adjusted`
+    (Holm, over the comparisons of the axis).
     """
     counts = failure_counts(study)
     rows: list[dict[str, object]] = []
-    for axis in axes_by_weight(study):
-        values = study.values(axis)
-        by_value = {value: by_others(study, axis, value) for value in values}
-        for value in values[1:]:
-            shared = [other for other in by_value[values[0]] if other in by_value[value]]
-            strata = [(*counts[by_value[values[0]][o]], *counts[by_value[value][o]]) for o in shared]
-            test = proportions.mantel_haenszel(strata)
+    for axis in compared_axes(study):
+        by_value = {value: by_others(study, axis, value) for value in study.values(axis)}
+        of_axis: list[dict[str, object]] = []
+        for first, value in compared_values(study, axis):
+            shared = [other for other in by_value[first] if other in by_value[value]]
+            strata = [(*counts[by_value[first][o]], *counts[by_value[value][o]]) for o in shared]
+            strata = [stratum for stratum in strata if stratum[1] and stratum[3]]
+            test = stratified.contrast(strata)
             k1, n1, k2, n2 = (int(total) for total in np.array(strata, dtype=int).reshape(-1, 4).sum(axis=0))
-            row: dict[str, object] = {"axis": axis, "value": value, "reference": values[0], "failed": k2, "judged": n2}
+            row: dict[str, object] = {"axis": axis, "value": value, "reference": first, "failed": k2, "judged": n2}
             row |= {"reference_failed": k1, "reference_judged": n1}
             row |= spread_out("difference", test.risk_difference) | spread_out("odds_ratio", test.odds_ratio)
-            row |= {"strata": test.strata, "informative": test.informative, "p": test.p}
-            rows.append(row | {"fisher": proportions.fisher(k1, n1, k2, n2)})
+            of_axis.append(row | {"strata": test.strata, "informative": test.informative, "p": test.p})
+        adjusted = proportions.holm([float(str(row["p"])) for row in of_axis])
+        rows += [row | {"p_adjusted": p} for row, p in zip(of_axis, adjusted.tolist(), strict=True)]
     columns = ["axis", "value", "reference", "failed", "judged", "reference_failed", "reference_judged", "difference"]
     columns += ["difference_low", "difference_high", "odds_ratio", "odds_ratio_low", "odds_ratio_high", "strata"]
-    columns += ["informative", "p", "fisher"]
-    table = object_columns(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
-    table["p_holm"] = proportions.holm(table["p"].to_numpy(dtype=float))
-    return table
+    columns += ["informative", "p", "p_adjusted"]
+    return object_columns(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
 
 
 def pair_failures(study: Study) -> pd.DataFrame:
     """Failing in cells that differ on the main axis alone: `reference` and `cell` (indices), counts, tests.
 
     Columns: `reference`, `cell`, `reference_failed`, `reference_judged`, `failed`, `judged`; `difference` of the rates
-    (cell minus reference, Newcombe's interval), `odds_ratio` (conditional, exact interval), `fisher` (two-sided),
-    `p_holm` over the pairs.
+    (cell minus reference) with the interval of the test of `p` (`stratified.contrast` of one stratum), `odds_ratio`
+    (conditional, exact interval), `fisher` (exact, two-sided: a second look), `p_adjusted` (Holm, over the pairs).
     """
     counts = failure_counts(study)
     rows = []
     for a, b in pairs(study):
         four = (*counts[a], *counts[b])
+        test = stratified.contrast([four])
         rows.append(
             {"reference": a, "cell": b, "reference_failed": four[0], "reference_judged": four[1]}
             | {"failed": four[2], "judged": four[3]}
-            | spread_out("difference", proportions.newcombe(*four))
+            | spread_out("difference", test.risk_difference)
+            | {"p": test.p}
             | spread_out("odds_ratio", proportions.odds_ratio(*four))
             | {"fisher": proportions.fisher(*four)}
         )
-    return holm(pd.DataFrame(rows), "fisher")
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_adjusted"] = proportions.holm(table["p"].to_numpy(dtype=float))
+    return table
 
 
 def never_failed(study: Study) -> pd.DataFrame:

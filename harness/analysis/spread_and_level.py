@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import NAN, object_columns, spread_out, with_axes
-from harness.analysis.comparisons import MOST_VALUES, axes_by_weight, holm, main_axis, pairs
+from harness.analysis.comparisons import MOST_VALUES, compared_axes, holm, main_axis, pairs
 from harness.analysis.outcomes import Outcomes, outcomes
 from harness.records.study import Study
 from harness.stats import bootstrap, clusters, means, modes, ranks, two_samples
@@ -131,7 +131,7 @@ def pooled_level(study: Study) -> pd.DataFrame:
     cells = outcomes(study)
     means_of = [cell.mean() for cell in cells]
     rows: list[dict[str, object]] = []
-    for axis in (axis for axis in axes_by_weight(study) if len(study.values(axis)) <= MOST_VALUES):
+    for axis in (axis for axis in compared_axes(study) if len(study.values(axis)) <= MOST_VALUES):
         for value in study.values(axis):
             members = [
                 index

@@ -35,6 +35,15 @@ class StudyCell:
         return name_cell(self.axes)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What a report compares with what, where somebody chose it; `analysis.comparisons` says what holds otherwise."""
+
+    main: str | None = None  # the axis that leads
+    references: Axes = ()  # of an axis the value that the others are compared with
+    all_pairs: bool = False  # every pair of values instead of each with the reference
+
+
 class Imported(BaseModel):
     """How a table of somebody else's runs was read; `imported.json` beside its `runs.csv`."""
 
@@ -72,6 +81,7 @@ class Study:
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     surface: Surface | None = None
+    compared: Compared = Compared()
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
 
     @property

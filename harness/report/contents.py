@@ -6,6 +6,7 @@ from harness.analysis.analyze import Analysis
 from harness.report.section import Section
 from harness.report.sections import (
     baselines,
+    best,
     best_of_n,
     calibration,
     curves,
@@ -29,6 +30,7 @@ from harness.report.table import TableSpec, TextTable
 SECTIONS: tuple[Section, ...] = (
     spread.SECTION,
     failures.SECTION,
+    best.SECTION,
     curves.SECTION,
     level.SECTION,
     dev_set.SECTION,

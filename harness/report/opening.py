@@ -1,32 +1,45 @@
-"""The sentences that open the report: how often runs fail, where, and what settings, seeds and the dev set say."""
+"""What comes first on the page: how often runs fail, what decides it, what is best, and how far that goes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
-from harness.analysis.outcomes import failure_rate
-from harness.common.text import show
-from harness.report.formatting import rate_of, score
-from harness.report.sections import baselines, dev_set, importance, seed_budget, seed_parts
-from harness.report.wording import capitalized, main_arms, p_clause, run_count, second_arm, spaced
+from harness.analysis.comparisons import main_axis, reference
+from harness.common.text import count_noun, show
+from harness.records.study import SOURCE, numbers
+from harness.report.claims import Claim, Sentence
+from harness.report.formatting import score, unknown
+from harness.report.sections import baselines, best, dev_set, importance, seed_budget, seed_parts
+from harness.report.wording import (
+    SCORE_TEST,
+    contrast_claim,
+    main_arms,
+    named_cells,
+    p_clause,
+    points_words,
+    rate_claim,
+    rate_words,
+    run_count,
+    setting,
+    spaced,
+)
 from harness.stats import proportions
+
+_MOST_ARMS = 8  # whose rates are given one by one
+_MISLEADING = 0.1  # by which a difference of pooled rates may be off the one all else equal
 
 
 def answer(analysis: Analysis) -> list[str]:
-    """The sentences that open the report.
-
-    Pooled rates are over the judged runs of all other settings; what is missing or crashed is said in the first.
-    """
-    texts = [how_often(analysis), where(analysis), *helped(analysis), importance.in_short(analysis)]
-    texts += seed_parts.largest_parts(analysis)[:1]
+    """The sentences that open the report: the failure rates first, and last what else the sections found out."""
+    texts: list[str] = [how_often(analysis), *rates(analysis), *all_else_equal(analysis)]
+    texts += [*best.sentences(analysis), *best.recommendation(analysis), *covers(analysis)]
+    texts += [where(analysis), importance.in_short(analysis), *seed_parts.largest_parts(analysis)[:1]]
     texts += baselines.sentences(analysis)[:1] if len(analysis.baselines) else []
     texts += [dev_set.in_short(analysis), seed_budget.few_seeds(analysis)]
-    return [capitalized(text) for text in texts if text]
+    return [text if isinstance(text, Sentence) else Sentence(text) for text in texts if text]
 
 
 def multiplicity(analysis: Analysis) -> str:
@@ -36,7 +49,7 @@ def multiplicity(analysis: Analysis) -> str:
         return "No hypothesis was tested."
     return (
         f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failure rates by axis and by pair of "
-        "cells, spread and mean by pair); “p, Holm” is adjusted within its table. Runs of different cells share their "
+        "cells, spread and mean by pair); “p, Holm” is adjusted within its axis or table. Runs of different cells share their "
         "seeds, which the tests of differences leave aside: what seeds do alike in both cancels."
     )
 
@@ -56,74 +69,164 @@ def incomplete(runs: pd.DataFrame) -> str:
     return f"{text} and {crashed} crashed" if crashed else text
 
 
-def how_often(analysis: Analysis) -> str:
-    """How many runs failed; of an axis with two values how many of each, and how sure the difference is."""
+def how_often(analysis: Analysis) -> Sentence:
+    """How many runs failed, what failing means, and what is not known."""
     cells = analysis.cells
     finished, judged = int(cells["finished"].sum()), int(cells["judged"].sum())
     failed = int(cells["failed"].fillna(0).sum())
     gaps = incomplete(analysis.runs)
     tail = f"; {gaps}." if gaps else "."
-    if 0 < judged < finished:
-        tail = f"; for {run_count(finished - judged, 'more finished ')} it is not known whether they failed{tail}"
     if finished == 0:
-        return f"no run has finished yet: {gaps}."
+        return Sentence(f"no run has finished yet: {gaps}.")
     if judged == 0:
-        return (
+        return Sentence(
             f"it is not known whether any of {run_count(finished, 'finished ')} failed: no majority-class score was "
             f"given{tail}"
         )
-    pair = main_arms(analysis)
-    if failed == 0:
-        return _none_failed(pair, judged) + tail
-    if len(pair) == 2 and (pair["judged"] > 0).all():
-        return _of_two_arms(analysis, pair) + tail
-    only = pair[pair["judged"] > 0]
-    lacking = "".join(f"; no run {row['phrase']} has finished" for _, row in pair[pair["judged"] == 0].iterrows())
-    which = f"{run_count(judged)} {only.iloc[0]['phrase']}" if len(pair) == 2 else run_count(judged, "finished ")
-    overall = failure_rate(analysis.runs)
-    row = {"failed": failed, "judged": judged, "failed_low": overall.low, "failed_high": overall.high}
-    return f"{failed} of {which} failed ({rate_of(row)}){lacking}{tail}"
-
-
-def _none_failed(pair: pd.DataFrame, judged: int) -> str:
-    upper = 100 * proportions.wilson(0, judged)[1]
-    split = [f"{row['judged']} {row['phrase']}" for _, row in pair.iterrows()]
-    which = f" ({' and '.join(split)})" if split else ""
-    return (
-        f"0 of {run_count(judged, 'finished ')}{which} failed, which is compatible with a failure rate of up to "
-        f"{upper:.0f} % (95 % CI)"
+    if judged < finished:
+        tail = f"; for {run_count(finished - judged, 'more finished ')} it is not known whether they failed{tail}"
+    claims, share = [], ""
+    if len(cells) == 1:
+        claims = [rate_claim(cells.iloc[0], "every run", "cells", "cell")]
+        share = f" ({rate_words(claims[0]).partition('(')[2]}"
+    elif failed == 0:
+        upper = 100 * proportions.wilson(0, judged)[1]
+        share = f", which is compatible with a failure rate of up to {upper:.0f} % (95 % CI)"
+    return Sentence(
+        f"{failed} of {run_count(judged, 'finished ')} failed{share}. {_failing_means(analysis)}{tail}", *claims
     )
 
 
-def _of_two_arms(analysis: Analysis, pair: pd.DataFrame) -> str:
-    first, second = (row for _, row in pair.iterrows())
-    rates = [rate_of(arm) for arm in (first, second)]
-    p = proportions.fisher(first["failed"], first["judged"], second["failed"], second["judged"])
-    caveat = "" if first["balanced"] else _in_common(analysis, str(first["axis"]))
-    return (
-        f"{first['failed']} of {run_count(first['judged'])} {first['phrase']} failed ({rates[0]}), "
-        f"compared with {second['failed']} of {second['judged']} {second_arm(second)} "
-        f"({rates[1]}; Fisher's exact {p_clause(p)}{caveat})"
-    )
+def _failing_means(analysis: Analysis) -> str:
+    """What a failed run is, with the score that it does not exceed."""
+    runs = analysis.runs
+    metrics = sorted({str(name).replace("_", " ") for name in runs["metric"].dropna()}) or ["score"]
+    majority = numbers(runs, "majority_score").dropna()
+    if not len(majority):
+        return "Whether a run failed was decided before these runs were imported"
+    side = "at or below" if analysis.study.higher_is_better else "at or above"
+    score_of = score(majority.min()) + ("" if majority.min() == majority.max() else f" to {score(majority.max())}")
+    trivial = "mean label" if numbers(runs, "label_variance").notna().any() else "majority class"
+    return f"Failed means a final {' / '.join(metrics)} {side} that of always answering the {trivial}, {score_of}"
 
 
-def _in_common(analysis: Analysis, axis: str) -> str:
-    """What of an unbalanced comparison can be compared all else equal."""
-    row = analysis.contrasts[analysis.contrasts["axis"] == axis].iloc[0]
-    if not row["strata"]:
-        return ", but the other settings differ too and none is shared"
-    settings = "the one shared setting" if row["strata"] == 1 else f"the {row['strata']} shared settings"
-    return (
-        f", but the other settings differ too; in {settings} {row['reference_failed']} of {row['reference_judged']} "
-        f"compared with {row['failed']} of {row['judged']}"
+# ------------------------------------------------------------------------------------------------------ rates of arms
+
+
+def rates(analysis: Analysis) -> list[Sentence]:
+    """The failure rate of each value of the main axis; not where these would mislead."""
+    arms, axis = main_arms(analysis), main_axis(analysis.study)
+    judged = arms[arms["judged"] > 0]
+    if axis is None or not len(judged) or len(arms) > _MOST_ARMS or analysis.cells["failed"].fillna(0).sum() == 0:
+        return []
+    by = "study" if axis == SOURCE else spaced(axis)
+    if not judged["balanced_counts"].all() and _pooling_misleads(analysis, judged):
+        return [
+            Sentence(
+                f"failure rates pooled by {by} would mislead and are not given here: the runs of each {by} are spread "
+                "differently over the other settings."
+            )
+        ]
+    claims = [
+        rate_claim(row, setting(axis, row["value"]), "arms", "axis", "value") for row in judged.to_dict("records")
+    ]
+    listed = ", ".join(f"{show(claim.row[1][1])} {rate_words(claim)}" for claim in claims)
+    none = "".join(f"; no run {row['phrase']} has finished" for _, row in arms[arms["judged"] == 0].iterrows())
+    caveat = (
+        ""
+        if judged["balanced_counts"].all()
+        else f" The runs of each {by} are spread differently over the other settings, so the next sentence compares "
+        "them and not these rates."
     )
+    return [Sentence(f"failure rate by {by}: {listed}{none}.{caveat}", *claims)]
+
+
+def _pooling_misleads(analysis: Analysis, arms: pd.DataFrame) -> bool:
+    """Whether a difference of pooled rates is far from that all else equal, or has the other sign."""
+    axis = main_axis(analysis.study)
+    pooled = {row["value"]: row["failed"] / row["judged"] for row in arms.to_dict("records")}
+    for row in analysis.contrasts[analysis.contrasts["axis"] == axis].to_dict("records"):
+        if row["value"] in pooled and row["reference"] in pooled:
+            difference = pooled[row["value"]] - pooled[row["reference"]]
+            if unknown(row["difference"]) or difference * row["difference"] < 0:
+                return True
+            if abs(difference - row["difference"]) > _MISLEADING:
+                return True
+    return False
+
+
+def all_else_equal(analysis: Analysis) -> list[Sentence]:
+    """How the failure rates of the main axis differ within the same other settings: the one primary test."""
+    axis = main_axis(analysis.study)
+    rows = analysis.contrasts[analysis.contrasts["axis"] == axis]
+    tested = [row for row in rows.to_dict("records") if not unknown(row["p"])]
+    if not len(rows) or not analysis.cells["failed"].fillna(0).sum():
+        return []
+    if not tested:
+        if (main_arms(analysis)["judged"] > 0).sum() < 2:
+            return []
+        return [Sentence(f"no setting was run with two values of {spaced(str(axis))}, so nothing compares them.")]
+    claims = [contrast_claim(row) for row in tested]
+    clear = [claim for claim in claims if claim.decided]
+    start = "all else equal, " if len(analysis.study.axes) > 1 else ""
+    strata = max(int(row["strata"]) for row in tested)
+    how = f"{SCORE_TEST}{f' over {strata} settings' if strata > 1 else ''}"
+    if len(claims) == 1:
+        (claim,) = claims
+        end = f"{points_words(claim.estimate)} ({how}, {p_clause(claim.p)})"
+        verb = "the failure rate changes by" if clear else "no significant difference in failure rate:"
+        return [Sentence(f"{start}{claim.subject}: {verb} {end}.", claim)]
+    by = "the study" if axis == SOURCE else spaced(str(axis))
+    versus = "" if analysis.study.compared.all_pairs else f" with {show(reference(analysis.study, str(axis)))}"
+    parts = [f"{_compared(analysis, claim)} {points_words(claim.estimate)}" for claim in clear[:_MOST_ARMS]]
+    if len(clear) > _MOST_ARMS:
+        parts.append(f"{len(clear) - _MOST_ARMS} more")
+    found = "; ".join(parts) if parts else "no significant difference"
+    rest = len(claims) - len(clear)
+    others = f"; no significant difference for the other {rest}" if parts and rest else ""
+    return [
+        Sentence(
+            f"{start}compared{versus} the failure rate by {by} changes by: {found}{others} "
+            f"({how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}, each interval on its own)."
+            if parts
+            else f"{start}compared{versus} no value of {by} has a significantly different failure rate "
+            f"({how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}).",
+            *claims,
+        )
+    ]
+
+
+def _compared(analysis: Analysis, claim: Claim) -> str:
+    value, first = claim.row[1][1], claim.row[2][1]
+    return f"{show(value)} vs. {show(first)}" if analysis.study.compared.all_pairs else show(value)
+
+
+# ------------------------------------------------------------------------------------------------------ how far it goes
+
+
+def covers(analysis: Analysis) -> list[Sentence]:
+    """What the results are of, and what they say nothing of."""
+    study, runs = analysis.study, analysis.runs
+    if not analysis.cells["finished"].sum():
+        return []
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    models = " / ".join(dict.fromkeys(recipe.model.name for recipe in recipes))
+    tasks = " / ".join(dict.fromkeys(recipe.task.name for recipe in recipes))
+    what = f"model {models} on task {tasks}" if recipes and not study.imports else "these runs"
+    seeds = runs.loc[runs["status"] == "finished", "seed"].dropna().nunique()
+    return [
+        Sentence(
+            f"these results cover {what} with {count_noun(int(seeds), 'seed')} and the settings that were tried; they "
+            "say nothing of other models, tasks, data sizes or values."
+        )
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------- where
 
 
 def where(analysis: Analysis) -> str:
-    """Where runs fail most, where scores spread most, and which cell is best."""
+    """Where runs fail most, where scores spread most, and what is near chance."""
     cells = analysis.cells
     finished, judged, scored = (int(cells[name].sum()) for name in ("finished", "judged", "scored"))
     failed = int(cells["failed"].fillna(0).sum())
@@ -141,52 +244,38 @@ def where(analysis: Analysis) -> str:
     elif not failed and len(cells) > 1:
         widest = cells["sd"].idxmax()
         clauses.append(
-            f"the spread is widest at {analysis.study.cells[widest].label} (sd {score(cells['sd'][widest])})"
+            f"the observed spread is widest at {analysis.study.cells[widest].label} (sd {score(cells['sd'][widest])}, "
+            f"n = {cells['scored'][widest]})"
         )
-    if scored and (failed < judged or judged < finished):
-        clauses.append(_best(analysis))
-    chance = int(cells["near_chance"].sum())
-    if chance:
-        clauses.append(
-            f"{'one more run is' if chance == 1 else f'{chance} more runs are'} near chance, but not counted as failed"
-        )
-    return "; ".join(clauses) + "."
+    if len(cells) == 1 and scored and (failed < judged or judged < finished):
+        row = cells.iloc[0]
+        spread = f"sd {score(row['sd'])}, " if row["scored"] > 1 else ""
+        range_of = f", from {score(row['min'])} to {score(row['max'])}" if spread else ""
+        clauses.append(f"the mean score is {score(row['mean'])} ({spread}n = {int(row['scored'])}){range_of}")
+    clauses += [clause for clause in (_epochs(analysis), _near_chance(analysis)) if clause]
+    return "; ".join(clauses) + "." if clauses else ""
+
+
+def _near_chance(analysis: Analysis) -> str:
+    chance = int(analysis.cells["near_chance"].sum())
+    runs = "one more run is" if chance == 1 else f"{chance} more runs are"
+    return f"{runs} near chance, but not counted as failed" if chance else ""
 
 
 def _worst(analysis: Analysis) -> str:
-    """Where the failure rate is highest: the cell, or what the cells have in common."""
-    cells, named = analysis.cells, analysis.study.cells
+    """Where the observed failure rate is highest: the cell, or what the cells have in common."""
+    cells = analysis.cells
     rates = cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)
     worst = list(rates.index[rates == rates.max()])
     k, n = int(cells.loc[worst, "failed"].sum()), int(cells.loc[worst, "judged"].sum())
-    if len(worst) == 1:
-        return f"the failure rate is highest at {named[worst[0]].label} ({k} of {n})"
-    shared = [pair for pair in named[worst[0]].axes if all(pair in named[index].axes for index in worst)]
-    common = ", all with " + ", ".join(f"{spaced(name)} {show(value)}" for name, value in shared) if shared else ""
-    return f"the failure rate is highest in {len(worst)} of {len(cells)} cells{common} ({k} of {n})"
-
-
-def _best(analysis: Analysis) -> str:
-    """Which cell has the best mean, or that the dev set does not tell; and whether more epochs raise the mean."""
-    cells, higher = analysis.cells, analysis.study.higher_is_better
-    best = cells["mean"].idxmax() if higher else cells["mean"].idxmin()
-    row = cells.loc[best]
-    spread = f"sd {score(row['sd'])}, " if row["scored"] > 1 else ""
-    level = f"{score(row['mean'])} ({spread}n = {int(row['scored'])})"
-    noise = dev_set.sampling(analysis)
-    if cells["mean"].notna().sum() < 2:
-        return f"the mean score is {level}" + (f", from {score(row['min'])} to {score(row['max'])}" if spread else "")
-    if noise is not None and not noise.tells:
-        losses = dev_set.losses(analysis)
-        return (
-            f"{noise.examples} dev examples cannot distinguish the cell means "
-            f"({noise.lowest:.3f} to {noise.highest:.3f})" + (f", {losses}" if losses else "")
-        )
-    return f"the best mean score is {level}, at {analysis.study.cells[best].label}" + _epochs(analysis)
+    named = named_cells(analysis, worst)
+    if len(worst) > 1:
+        named = f"{len(worst)} of {len(cells)} recipes" + (f", {named}" if named else "")
+    return f"the observed failure rate is highest at {named} ({k} of {n})"
 
 
 def _epochs(analysis: Analysis) -> str:
-    """In how many settings the most epochs have a better mean than the fewest."""
+    """In how many settings the most epochs have a better observed mean than the fewest."""
     study = analysis.study
     if "epochs" not in study.axes or not study.sweeps:
         return ""
@@ -203,66 +292,5 @@ def _epochs(analysis: Analysis) -> str:
     gains = [gain for gain in gains if not math.isnan(gain)]
     if not gains:
         return ""
-    return (
-        f"; {many} epochs give a higher mean than {few} in {sum(gain > 0 for gain in gains)} of {len(gains)} settings"
-    )
-
-
-# --------------------------------------------------------------------------------------------------------- what helped
-
-
-def helped(analysis: Analysis) -> list[str]:
-    """Of named recipes or methods, three or more: which fail less than the first, which more; and so for the score."""
-    axis = next((name for name in ("recipe", "method") if name in analysis.study.axes), None)
-    if axis is None or len(analysis.study.values(axis)) < 3:
-        return []
-    return [*_fewer_failures(analysis, axis), *_better_means(analysis, axis)]
-
-
-def _fewer_failures(analysis: Analysis, axis: str) -> list[str]:
-    rows = analysis.contrasts[analysis.contrasts["axis"] == axis]
-    if not rows["p"].notna().any():
-        return []
-    k, n = (int(rows[f"reference_{name}"].max()) for name in ("failed", "judged"))
-    clear = rows["p_holm"] < 0.05
-    parts = [
-        f"{kind} fail with {_listed(rows[clear & side], lambda row: f'{row.failed} of {row.judged}')}"
-        for kind, side in (("fewer runs", rows["difference"] < 0), ("more runs", rows["difference"] > 0))
-        if (clear & side).any()
-    ]
-    reference = f"{axis} “{show(analysis.study.values(axis)[0])}” ({k} of {n} failed)"
-    return [_compared(reference, parts, len(rows) - int(clear.sum()), "failure rate")]
-
-
-def _better_means(analysis: Analysis, axis: str) -> list[str]:
-    study, pairs = analysis.study, analysis.pair_levels
-    if len(study.axes) > 1 or not len(pairs):
-        return []
-    pairs = pairs[pairs["reference"] == 0]
-    pairs = pairs.assign(value=[dict(study.cells[index].axes)[axis] for index in pairs["cell"]])
-    if not len(pairs):
-        return []
-    clear = pairs["p_holm"] < 0.05
-    better = pairs["ok_difference"] > 0 if study.higher_is_better else pairs["ok_difference"] < 0
-    parts = [
-        f"the mean of successful runs is {kind} with {_listed(pairs[clear & side], lambda row: score(row.ok_mean))}"
-        for kind, side in (("better", better), ("worse", ~better))
-        if (clear & side).any()
-    ]
-    reference = f"{axis} “{show(study.values(axis)[0])}” (mean {score(float(pairs['reference_ok_mean'].iloc[0]))})"
-    return [_compared(reference, parts, len(pairs) - int(clear.sum()), "mean")]
-
-
-def _listed(rows: pd.DataFrame, number: Callable[[Any], str]) -> str:
-    return ", ".join(f"{show(row.value)} ({number(row)})" for row in rows.itertuples())
-
-
-def _compared(reference: str, parts: list[str], rest: int, of: str) -> str:
-    """What differs from a reference, and of how many others that is not shown."""
-    if rest:
-        if parts:
-            others = "the other" if rest == 1 else f"the other {rest}"
-        else:
-            others = "both" if rest == 2 else f"all {rest}"
-        parts = [*parts, f"no significant difference in {of} for {others}"]
-    return f"compared with the {reference}: {'; '.join(parts)} (Holm-adjusted p < 0.05)."
+    higher = sum(gain > 0 for gain in gains)
+    return f"{many} epochs have a higher observed mean than {few} in {higher} of {len(gains)} settings"

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import astuple
+
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
-from harness.common.text import count_noun
+from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
+from harness.report.claims import Claim
+from harness.report.formatting import Row, percent, unknown
+from harness.stats.estimate import Estimate
+
+_MOST_NAMED = 5  # cells, in a sentence
+SCORE_TEST = "stratified score test"
 
 
 def capitalized(text: str) -> str:
@@ -35,6 +44,11 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
+def setting(axis: str, value: Scalar) -> str:
+    """A setting and its value: `bias correction on`; of two studies side by side, the study's name."""
+    return show(value) if axis == SOURCE else f"{spaced(axis)} {show(value)}"
+
+
 def main_axis_name(analysis: Analysis) -> str:
     """The axis that pairs of cells differ in, in words; empty without axes."""
     axis = main_axis(analysis.study)
@@ -42,14 +56,56 @@ def main_axis_name(analysis: Analysis) -> str:
 
 
 def main_arms(analysis: Analysis) -> pd.DataFrame:
-    """The two rows of `arms` that the opening compares; empty where no axis has two values."""
-    pooled = analysis.arms
-    two = [axis for axis in dict.fromkeys(pooled["axis"]) if (pooled["axis"] == axis).sum() == 2]
-    return pooled[pooled["axis"] == two[0]] if two else pooled[:0]
+    """The rows of `arms` of the main axis; empty without axes."""
+    return analysis.arms[analysis.arms["axis"] == main_axis(analysis.study)]
 
 
-def second_arm(arm: pd.Series) -> str:
-    """The second arm of a comparison: `with it` after `without bias correction`."""
-    if arm["axis"] == "bias_correction":
-        return "with it" if arm["value"] else "without it"
-    return str(arm["phrase"])
+def named_cells(analysis: Analysis, cells: Sequence[int]) -> str:
+    """Some of a study's cells: by name if they are few, otherwise by what they have in common; empty without that."""
+    study = analysis.study
+    if len(cells) <= _MOST_NAMED:
+        return "; ".join(study.cells[index].label for index in cells)
+    first = study.cells[cells[0]].axes
+    shared = [
+        pair for pair in first if len(study.values(pair[0])) > 1 and all(pair in study.cells[i].axes for i in cells)
+    ]
+    return f"all with {', '.join(setting(*pair) for pair in shared)}" if shared else ""
+
+
+# ------------------------------------------------------------------------------------------------- claims in words
+
+
+def rate_claim(row: Row, subject: str, table: str, *key: str) -> Claim:
+    """The failure rate of a row of a table with `failed`, `judged` and its interval; `key` names the row's columns."""
+    failed, judged = int(row["failed"]), int(row["judged"])
+    estimate = Estimate(failed / judged, float(row["failed_low"]), float(row["failed_high"]))
+    return Claim("failure rate", subject, estimate, judged, table, tuple((name, row[name]) for name in key), "failed")
+
+
+def rate_words(claim: Claim) -> str:
+    """`19 of 48 (40 % [27, 54])`."""
+    value, low, high = (percent(part).removesuffix(" %") for part in astuple(claim.estimate))
+    bounds = "" if unknown(claim.estimate.low) else f" [{low}, {high}]"
+    return f"{round(claim.estimate.value * claim.n)} of {claim.n} ({value} %{bounds})"
+
+
+def contrast_claim(row: Row) -> Claim:
+    """The difference in failure rate that a row of `contrasts` tells, all else equal."""
+    return Claim(
+        quantity="difference in failure rate",
+        subject=f"{setting(row['axis'], row['value'])} compared with {show(row['reference'])}",
+        estimate=Estimate(*(float(row[f"difference{end}"]) for end in ("", "_low", "_high"))),
+        n=int(row["judged"] + row["reference_judged"]),
+        table="contrasts",
+        row=tuple((name, row[name]) for name in ("axis", "value", "reference")),
+        column="difference",
+        test=SCORE_TEST,
+        p=float(row["p_adjusted"]),
+    )
+
+
+def points_words(estimate: Estimate) -> str:
+    """A difference of rates with its interval: `−40 points [−53, −26]`."""
+    value, low, high = (percent(part).removesuffix(" %") for part in astuple(estimate))
+    sign = "+" if estimate.value > 0 and value != "0" else ""
+    return f"{sign}{value} points" + ("" if unknown(estimate.low) else f" [{low}, {high}]")

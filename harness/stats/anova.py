@@ -19,7 +19,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, sparse, stats
+from scipy import linalg, optimize, sparse, special, stats
 
 MOST_COLUMNS = 300  # a term with more degrees of freedom is left out of a model
 
@@ -256,3 +256,34 @@ def anova(factors: pd.DataFrame, y: np.ndarray, order: int = 2) -> pd.DataFrame:
     return pd.DataFrame(
         table, columns=["term", "df", "sum_of_squares", "eta_squared", "omega_squared", "F", "p", "note"]
     )
+
+
+def share_interval(ratio: float, df: float, left_df: float, rows: int, others: float) -> tuple[float, float]:
+    """The 95 % interval of a term's ω², its share in the variance: by the noncentral F distribution.
+
+    The ends are λ / (λ + `others` + `rows`) at the noncentralities λ that leave 2.5 % beyond the observed F. Errors are
+    taken as normal and equally spread. NaN where F is not known. Source: Steiger (2004), Psychological Methods 9,
+    164–182.
+
+    Args:
+        ratio: The term's F; `df` its degrees of freedom, `left_df` the residual's.
+        rows: Scores.
+        others: The sum of df (F - 1) over the other terms, those below 0 left out.
+    """
+    if not math.isfinite(ratio) or not left_df:
+        return math.nan, math.nan
+
+    def excess(noncentrality: float, tail: float) -> float:
+        return float(special.ncfdtr(df, left_df, noncentrality, ratio)) - tail
+
+    ends = []
+    for tail in (0.975, 0.025):
+        high = 10.0 + 4 * df * ratio
+        if excess(0.0, tail) <= 0:
+            ends.append(0.0)
+            continue
+        while excess(high, tail) > 0:
+            high *= 2
+        ends.append(float(optimize.brentq(excess, 0.0, high, args=(tail,))))
+    low, high = (end / (end + others + rows) for end in ends)
+    return low, high

@@ -267,6 +267,32 @@ def _training_interval(
     return _root(low), _root(high)
 
 
+def pooled_share(observed: np.ndarray, training_variance: np.ndarray, runs: np.ndarray) -> tuple[float, float, float]:
+    """The dev set's share in the variance over runs of several cells together, weighted by variance, with its interval.
+
+    It is the sum of the cells' dev-set parts, `observed`² - `training_variance`, over that of their variances. A median
+    of the cells' shares would count cells that hardly vary, whose shares are noise, as much as those that do.
+
+    The interval is that of the variances' sum, by Satterthwaite's χ² (normal accuracies); the dev-set parts have
+    (R-1)(N-1) degrees of freedom each and count as known. Within [0, 1]; NaN where no cell varies.
+    Source: Satterthwaite (1946), Biometrics Bulletin 2, 110–114.
+
+    Args:
+        observed: The sd of the accuracies of each cell [C], n - 1.
+        training_variance: As `Floor.training_variance` [C], which may be negative.
+        runs: Runs of each cell [C], 2 or more.
+    """
+    variances = np.asarray(observed, dtype=float) ** 2
+    total = float(variances.sum())
+    if total == 0:
+        return NAN, NAN, NAN
+    share = (total - float(np.sum(training_variance))) / total
+    freedom = total**2 / float((variances**2 / (np.asarray(runs) - 1)).sum())
+    ends = share * stats.chi2.ppf(_TAILS, freedom) / freedom
+    value, low, high = np.clip([share, *ends], 0.0, 1.0)
+    return float(value), float(low), float(high)
+
+
 # ------------------------------------------------------------------------------------------------- two cells compared
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -187,13 +188,14 @@ def penalised_logit(factors: pd.DataFrame, failed: np.ndarray) -> pd.DataFrame:
     return result
 
 
-def effects(factors: pd.DataFrame, failed: np.ndarray) -> pd.DataFrame:
+def effects(factors: pd.DataFrame, failed: np.ndarray, references: Mapping[str, object] | None = None) -> pd.DataFrame:
     """What each value does to the failing: the averaged marginal effects of the fit of `penalised_logit`.
 
     Arguments and errors as there. One row a value of a factor, in the order seen: `factor`, `value`, `rate` (a
     fraction: the rate the fit predicts were every run set to this value and otherwise as it is, averaged over the
-    runs), `difference` (to the rate of the factor's first value, in fractions), `low` and `high` (its 95 % interval,
-    within -1 and 1; NaN for the first value), `note`. NaN with a note as there.
+    runs), `difference` (to the rate of the factor's reference, in fractions), `low` and `high` (its 95 % interval,
+    within -1 and 1; NaN for the reference), `note`. NaN with a note as there. A factor without a value in `references`,
+    or with one that is not seen, is compared with the first seen.
 
     Source: the delta method with the inverse Fisher information at Firth's estimate, as Dowd, Greene & Norton (2014),
     Health Services Research 49, set out for averaged effects.
@@ -209,14 +211,16 @@ def effects(factors: pd.DataFrame, failed: np.ndarray) -> pd.DataFrame:
         counts, width = logit.counts, logit.counts.design.width
         covariance = np.linalg.inv(logit.point.information)
         first_rate, first_slope = 0.0, np.zeros(width)
-        for code, row in enumerate(rows):
+        first = (references or {}).get(factor.name)
+        first_code = factor.values.index(first) if first in factor.values else 0
+        for code, row in sorted(enumerate(rows), key=lambda each: each[0] != first_code):
             columns = counts.design.columns.copy()
             columns[:, block] = columns[codes == code, block][0]
             matrix = Design(columns, width).matrix
             rates = special.expit(matrix @ logit.coefficients)
             rate = float(counts.runs @ rates / counts.runs.sum())
             slope = matrix.T @ (counts.runs * rates * (1 - rates)) / counts.runs.sum()
-            if code == 0:
+            if code == first_code:
                 first_rate, first_slope = rate, slope
                 row |= {"rate": rate, "difference": 0.0}
                 continue

@@ -17,8 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import looks
+from harness.analysis.comparisons import main_axis
 from harness.common.text import Scalar, show
-from harness.records.study import SOURCE, Study
+from harness.records.study import Study
 from harness.report.figures.layout import (
     MOST_CELLS,
     MOST_ROWS,
@@ -325,7 +326,7 @@ def performance_profile(analysis: Analysis) -> Figure | None:
     if analysis.profile.empty:
         return None
     lines = _profiles(analysis.profile)
-    axis = _profiled(study, list(lines))
+    axis = main_axis(study)
     values = list(lines)[:MOST_VALUES]
     done = analysis.runs[analysis.runs["verdict"] != ""]
     scores = finite_scores(done).dropna()
@@ -371,11 +372,3 @@ def _profiles(table: pd.DataFrame) -> dict[Scalar, pd.DataFrame]:
     for place, value in enumerate(table["value"]):
         places.setdefault(value, []).append(place)
     return {value: table.iloc[rows] for value, rows in places.items()}
-
-
-def _profiled(study: Study, values: Sequence[Scalar]) -> str | None:
-    """The axis that a profile's values are of."""
-    order = [axis for axis in (SOURCE, "bias_correction", "recipe", "method") if axis in study.axes]
-    order += sorted(study.axes, key=lambda axis: len(study.values(axis)) != 2)
-    several = [axis for axis in order if len(study.values(axis)) > 1]
-    return next((axis for axis in several if set(values) <= set(study.values(axis))), None)

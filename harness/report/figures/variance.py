@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from harness.analysis.drivers import largest_effects
 from harness.common.text import Scalar, show
 from harness.report.figures.layout import (
     MOST_CELLS,
@@ -321,17 +322,18 @@ def importance(analysis: Analysis) -> Figure | None:
     """What drives the score and the failing: shares of settings, with a second look by a random forest, and p.
 
     Left the terms' share in the variance of the score, the residual hatched, open diamonds for functional ANOVA; right
-    each setting's share in telling which runs fail. A half that can not be told says why.
+    the largest difference that each setting makes to the failure rate, with its interval. A half that can not be told
+    says why.
     """
     study = analysis.study
-    score, failing = analysis.drivers_of_score, analysis.drivers_of_failing
+    score = analysis.drivers_of_score
     terms = score[(score["term"] != "residual")]
     no_score, no_failing = _score_lacks(analysis, terms), _failing_lacks(analysis)
     if no_score and no_failing:
         return None
     leading = terms.sort_values("eta_squared", ascending=False, kind="stable").index[: MOST_TERMS - 1]
     shown = pd.concat([terms[terms.index.isin(leading)], score[score["term"] == "residual"]])
-    failing_shown = failing.head(MOST_TERMS)
+    failing_shown = largest_effects(analysis.contrasts).head(MOST_TERMS)
     handles: list[Artist] = []
     if not no_score:
         handles.append(legend_key("share by functional ANOVA (single settings)", INK, marker="D", mfc="white", mec=INK))
@@ -354,14 +356,17 @@ def importance(analysis: Analysis) -> Figure | None:
         _say_instead(right, no_failing)
     else:
         second = pd.Series(np.nan, index=failing_shown.index)
-        share_bars(
-            right, list(failing_shown["factor"]), failing_shown["share"], second, failing_shown["note"], rows, wide=1.1
-        )
+        sizes, axes = failing_shown["difference"].abs(), list(failing_shown["axis"])
+        share_bars(right, axes, sizes, second, pd.Series([""] * len(axes), dtype=object), rows, wide=1.1)
+        for position, row in enumerate(failing_shown.itertuples()):
+            low, high = row.difference_low, row.difference_high
+            ends = sorted([abs(low), abs(high)]) if low * high > 0 else [0, max(-low, high)]
+            right.plot(ends, [position] * 2, color=INK, lw=0.9, zorder=3)
         p_values = right.secondary_yaxis("right")
-        p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p"]], fontsize=7)
+        p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p_adjusted"]], fontsize=7)
         p_values.tick_params(length=0)
         p_values.spines["right"].set_visible(False)
-        right.set_xlabel("share of χ²")
+        right.set_xlabel("largest difference in failure rate")
     return figure
 
 

@@ -11,29 +11,25 @@ import pandas as pd
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
 from harness.records.study import numbers
-from harness.report.formatting import Row, integer, percent, points, unknown
+from harness.report.claims import Claim, Sentence
+from harness.report.formatting import Row, integer, interval, percent, points, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
-from harness.report.wording import capitalized, main_arms, main_axis_name, second_arm
+from harness.report.wording import capitalized, main_arms, main_axis_name
+from harness.stats import dev_noise
+from harness.stats.estimate import Estimate
 
 _NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a finite dev set allows to tell; accuracies as fractions."""
+    """The sampling error of one accuracy on a finite dev set; accuracies as fractions."""
 
     examples: int
     near: float  # the mean final accuracy, at which the error is taken
     error: float  # binomial standard deviation of one accuracy
     needed: float  # difference of two single runs that 95 % asks for, were their errors independent
-    lowest: float  # cell means
-    highest: float
-
-    @property
-    def tells(self) -> bool:
-        """Whether the largest difference between cell means is beyond what two single runs differ by by chance."""
-        return self.highest - self.lowest >= self.needed
 
 
 def sampling(analysis: Analysis) -> Sampling | None:
@@ -46,13 +42,13 @@ def sampling(analysis: Analysis) -> Sampling | None:
     scored = numbers(analysis.runs[analysis.runs["status"] == "finished"], "final_score").dropna()
     examples, near = int(known["examples"].min()), float(scored.mean())
     error = float(np.sqrt(near * (1 - near) / examples))
-    means = analysis.cells["mean"].dropna()
-    return Sampling(examples, near, error, _NORMAL_95 * 2**0.5 * error, float(means.min()), float(means.max()))
+    return Sampling(examples, near, error, _NORMAL_95 * 2**0.5 * error)
 
 
 def losses(analysis: Analysis) -> str:
     """How the training losses of the two main arms compare; empty where they are not known."""
-    pair = main_arms(analysis).dropna(subset=["loss"])
+    pair = main_arms(analysis)
+    pair = pair if len(pair) != 2 else pair.dropna(subset=["loss"])
     if len(pair) != 2:
         return ""
     first, second = (row for _, row in pair.iterrows())
@@ -61,24 +57,56 @@ def losses(analysis: Analysis) -> str:
     verdict = "no two runs overlap" if apart else "single runs overlap"
     return (
         f"mean training loss in the last epoch {first['loss']:.3f} {first['phrase']}, "
-        f"{second['loss']:.3f} {second_arm(second)} ({verdict})"
+        f"{second['loss']:.3f} {second['phrase']} ({verdict})"
     )
 
 
-def in_short(analysis: Analysis) -> str:
-    """The dev set's share in the variance over seeds, for the opening; empty where it is not known."""
+def dev_share(analysis: Analysis) -> pd.DataFrame:
+    """The dev set's share in the variance over seeds of all cells without a failed run, weighted by variance: one row.
+
+    Columns: `cells`, `runs`, `share` with `_low`, `_high` (`dev_noise.pooled_share`), `smallest` and `largest` of a
+    single cell.
+    """
     table = _without_failures(analysis)
     if not len(table):
+        return pd.DataFrame()
+    share, low, high = dev_noise.pooled_share(
+        table["observed"].to_numpy(), table["training_variance"].to_numpy(), table["runs"].to_numpy(dtype=int)
+    )
+    row = {"cells": len(table), "runs": int(table["runs"].sum()), "share": share, "share_low": low, "share_high": high}
+    return pd.DataFrame([row | {"smallest": table["dev_share"].min(), "largest": table["dev_share"].max()}])
+
+
+def in_short(analysis: Analysis) -> str:
+    """The dev set's share in the variance over seeds; a verdict only where its interval lies on one side of a half."""
+    table = dev_share(analysis)
+    if not len(table):
         return ""
-    share, sizes = float(table["dev_share"].median()), table["examples"].unique()
+    row = table.iloc[0]
+    claim = Claim(
+        quantity="share",
+        subject="dev set in the variance over seeds",
+        estimate=Estimate(*(float(row[f"share{end}"]) for end in ("", "_low", "_high"))),
+        n=int(row["runs"]),
+        table="dev_share",
+        row=(),
+        column="share",
+    )
+    sizes = _without_failures(analysis)["examples"].unique()
     examples = f" of {sizes[0]} examples" if len(sizes) == 1 else ""
-    where = "cells where no run failed" if len(table) > 1 else "cell where no run failed"
-    return (
-        f"in the {len(table) if len(table) > 1 else ''} {where} ".replace("  ", " ")
-        + f"the finite dev set{examples} accounts for {percent(share)} of the variance over seeds"
-        + (" (median)" if len(table) > 1 else "")
-        + (": most of the remaining spread is dev-set sampling noise" if share > 0.5 else "")
-        + "."
+    where, weighted = "the cell where no run failed", ""
+    if row["cells"] > 1:
+        where = f"the {int(row['cells'])} cells where no run failed"
+        weighted = f" (weighted by variance; single cells {percent(row['smallest'])} to {percent(row['largest'])})"
+    verdict = ""
+    if claim.estimate.low > 0.5:
+        verdict = ": most of the spread is dev-set sampling noise"
+    elif claim.estimate.high < 0.5:
+        verdict = ": most of the spread comes from training"
+    bounds = interval(row.to_dict(), "share", percent)
+    return Sentence(
+        f"in {where} the finite dev set{examples} accounts for {bounds} of the variance over seeds{weighted}{verdict}.",
+        claim,
     )
 
 
@@ -91,8 +119,9 @@ def _without_failures(analysis: Analysis) -> pd.DataFrame:
 
 def sentences(analysis: Analysis) -> list[str]:
     """What the dev set can and cannot tell; empty before anything has a score."""
-    losses_apart = losses(analysis)
+    losses_apart, share = losses(analysis), in_short(analysis)
     return [
+        *([share] if share else []),
         *_error_of_one(analysis),
         *_not_told_apart(analysis),
         *_widest(analysis),
@@ -106,22 +135,12 @@ def _error_of_one(analysis: Analysis) -> list[str]:
     if sample is None:
         unknown_error = "The sampling error of this metric on a finite dev set has no simple formula and is not given."
         return [unknown_error] if analysis.cells["scored"].sum() else []
-    texts = [
+    return [
         f"A single accuracy near {sample.near:.2f} on {sample.examples} dev examples has a sampling error (one "
-        f"standard "
-        f"deviation) of {points(sample.error)}; two single runs must differ by about {points(sample.needed)} to be "
-        "distinguishable at 95 % confidence, if their errors are independent (runs share their dev examples and so "
-        "part of the error; averaging over seeds reduces training noise, not the error from the choice of examples)."
+        f"standard deviation) of {points(sample.error)}. Of two single runs with independent errors, accuracies "
+        f"{points(sample.needed)} or more apart differ at 95 % confidence; this holds neither for means over seeds nor "
+        "for runs on the same examples, which share part of the error and are compared pair by pair below."
     ]
-    gap = sample.highest - sample.lowest
-    if gap > 0 and sample.tells:
-        texts.append(f"The largest difference between cell means is {points(gap)}, more than that.")
-    elif gap > 0:
-        texts.append(
-            f"The largest difference between cell means is {points(gap)}, less than that: {sample.examples} examples "
-            f"cannot distinguish {sample.lowest:.3f} from {sample.highest:.3f}, and the means do not rank the recipes."
-        )
-    return texts
 
 
 def _not_told_apart(analysis: Analysis) -> list[str]:
@@ -225,6 +244,20 @@ SECTION = Section(
             "noise_floor",
             "Spread and errors of the accuracy in percentage points, and agreement between the runs of a cell",
             _of_noise,
+        ),
+        TableSpec(
+            "dev_share",
+            "The dev set's share in the variance over seeds of all cells without a failed run, weighted by variance",
+            lambda analysis: [
+                ("cells", number("cells", integer)),
+                ("runs", number("runs", integer)),
+                ("share [95 %]", with_interval("share", percent)),
+                ("smallest of a cell", number("smallest", percent)),
+                ("largest of a cell", number("largest", percent)),
+            ],
+            lambda analysis: [],
+            folded=True,
+            data=dev_share,
         ),
         TableSpec(
             "pair_noise",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.analysis.analyze import Analysis
-from harness.report.formatting import interval, p_value, percent, rate_of, score, versus
+from harness.report.claims import Claim, Sentence
+from harness.report.formatting import p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
 from harness.report.table import (
     Column,
@@ -14,43 +17,54 @@ from harness.report.table import (
     number,
     with_interval,
 )
-from harness.report.wording import capitalized, p_clause, run_count
+from harness.report.wording import SCORE_TEST, contrast_claim, p_clause, points_words, run_count
 
 _MOST_NAMED = 3  # comparisons, in a sentence
+_MOST_CLEAR = 12  # comparisons with a sentence of their own
 
 
-def sentences(analysis: Analysis) -> list[str]:
+def sentences(analysis: Analysis) -> Sequence[str]:
     """How sure the differences in failure rate are, and how much depends on the definition."""
     if not analysis.cells["judged"].sum():
         return []
     return [*_differences(analysis), *_by_other_definitions(analysis)]
 
 
-def _differences(analysis: Analysis) -> list[str]:
-    tested = analysis.contrasts[analysis.contrasts["p"].notna()]
-    sure = tested["p_holm"] < 0.05
+def _differences(analysis: Analysis) -> list[Sentence]:
+    tested = analysis.contrasts[analysis.contrasts["p"].notna()].to_dict("records")
+    claims = [contrast_claim(row) for row in tested]
+    clear = [claim for claim in claims if claim.decided]
     texts = [
-        f"{capitalized(versus(row['axis'], row['value'], row['reference']))}: the failure rate differs by "
-        f"{interval(row, 'difference', percent)}, all else equal (Cochran-Mantel-Haenszel, Holm-adjusted "
-        f"{p_clause(row['p_holm'])})."
-        for row in tested[sure].to_dict("records")
+        Sentence(
+            f"{claim.subject}: the failure rate differs by {points_words(claim.estimate)}, all else equal "
+            f"({SCORE_TEST}, adjusted {p_clause(claim.p)}).",
+            claim,
+        )
+        for claim in clear[:_MOST_CLEAR]
     ]
-    rest = tested[~sure]
-    if len(rest) > _MOST_NAMED:
-        texts.append(
-            f"No significant difference in failure rate in {len(rest)} of {len(tested)} comparisons by axis "
-            "(Holm-adjusted p of 0.05 or more)."
+    if len(clear) > _MOST_CLEAR:
+        rest = clear[_MOST_CLEAR:]
+        texts.append(Sentence(f"{len(rest)} more comparisons by axis differ significantly.", *rest))
+    return [*texts, *_not_shown([claim for claim in claims if not claim.decided], len(claims))]
+
+
+def _not_shown(claims: list[Claim], tested: int) -> list[Sentence]:
+    """The comparisons that are not decided, each with what its interval leaves possible."""
+    if not claims:
+        return []
+    if len(claims) > _MOST_NAMED:
+        text = f"no significant difference in failure rate in {len(claims)} of {tested} comparisons by axis"
+        return [Sentence(f"{text} (adjusted p of 0.05 or more).", *claims)]
+    named = "; ".join(f"{claim.subject}, {points_words(claim.estimate)}" for claim in claims)
+    alone = any(claim.estimate.low > 0 or claim.estimate.high < 0 for claim in claims)
+    note = "; an interval that leaves out 0 does so only before the adjustment" if alone else ""
+    return [
+        Sentence(
+            f"no significant difference in failure rate for {named} (all else equal, adjusted p of 0.05 or more"
+            f"{note}).",
+            *claims,
         )
-    elif len(rest):
-        named = "; ".join(
-            f"{versus(row['axis'], row['value'], row['reference'])}, {interval(row, 'difference', percent)}"
-            for row in rest.to_dict("records")
-        )
-        texts.append(
-            f"No significant difference in failure rate for {named} (all else equal; each interval on its own, "
-            "Holm-adjusted p of 0.05 or more)."
-        )
-    return texts
+    ]
 
 
 def _by_other_definitions(analysis: Analysis) -> list[str]:
@@ -83,6 +97,7 @@ def _of_arms(analysis: Analysis) -> list[Column]:
     return [
         ("failed", k_of_n("failed", "judged")),
         ("failure rate [95 %]", rate_of),
+        ("balanced counts", number("balanced_counts", lambda value: "yes" if value else "no")),
         ("mean score", number("mean")),
         ("mean training loss", number("loss")),
     ]
@@ -99,9 +114,8 @@ def _of_contrasts(analysis: Analysis) -> list[Column]:
         ("risk difference [95 %]", with_interval("difference", percent)),
         ("odds ratio [95 %]", with_interval("odds_ratio")),
         ("strata (informative)", lambda row: f"{row['strata']} ({row['informative']})"),
-        ("CMH p", number("p", p_value)),
-        ("p, Holm", number("p_holm", p_value)),
-        ("Fisher p, pooled", number("fisher", p_value)),
+        ("p", number("p", p_value)),
+        ("p, Holm", number("p_adjusted", p_value)),
     ]
 
 
@@ -110,9 +124,10 @@ def _of_pairs(analysis: Analysis) -> list[Column]:
         ("failed", k_of_n("failed", "judged")),
         ("reference", k_of_n("reference_failed", "reference_judged")),
         ("risk difference [95 %]", with_interval("difference", percent)),
+        ("p", number("p", p_value)),
+        ("p, Holm", number("p_adjusted", p_value)),
         ("odds ratio [95 %]", with_interval("odds_ratio")),
         ("Fisher p", number("fisher", p_value)),
-        ("p, Holm", number("p_holm", p_value)),
     ]
 
 
@@ -147,17 +162,24 @@ SECTION = Section(
         "0 failures is compatible with a high rate. Crashed and missing runs are given beside the count.",
     ),
     tables=(
-        TableSpec("arms", "Pooled over the other axes", _of_arms, labels_of_arms),
+        TableSpec(
+            "arms",
+            "Pooled over the other axes; where the counts are not balanced, the pooled rates mix effects",
+            _of_arms,
+            labels_of_arms,
+            folded=True,
+        ),
         TableSpec(
             "contrasts",
-            "Failure rates by axis, each value vs. the first, stratified by all other settings (Mantel-Haenszel; "
-            "Cochran-Mantel-Haenszel test)",
+            "Failure rates by axis within the same other settings (stratified score test and its interval, Miettinen "
+            "and Nurminen; p, Holm, over the comparisons of the axis)",
             _of_contrasts,
             _labels_of_contrasts,
         ),
         TableSpec(
             "pair_failures",
-            "Failure rates, pair by pair (Newcombe and exact intervals, Fisher's exact test)",
+            "Failure rates, pair by pair (score test and its interval; as a second look exact odds ratios and Fisher's "
+            "exact test)",
             _of_pairs,
             labels_of_pairs,
             folded=True,

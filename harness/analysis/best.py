@@ -1,0 +1,39 @@
+"""Which cells may be the best: on the mean score, and on failing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.cells import cell_scores, failure_counts, with_axes
+from harness.records.study import Study
+from harness.stats import best_set as sets
+
+
+def best_set(study: Study) -> pd.DataFrame:
+    """The cells that are not told apart from the best one, on either measure (95 %, `stats.best_set`).
+
+    Columns: `cell`, one per axis; `mean` of the `scored` runs, `p_mean` (adjusted: that another cell's mean is better),
+    `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
+    `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. No rows for a single cell.
+    """
+    columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
+    if len(study.cells) < 2:
+        return with_axes(study, pd.DataFrame(columns=columns))
+    scores, sign = cell_scores(study), 1 if study.higher_is_better else -1
+    failed, judged = np.array(failure_counts(study), dtype=int).T
+    p_mean, p_rate = sets.by_mean([sign * group for group in scores]), sets.by_rate(failed, judged)
+    table = pd.DataFrame(
+        {
+            "cell": range(len(study.cells)),
+            "mean": [group.mean() if len(group) else np.nan for group in scores],
+            "scored": [len(group) for group in scores],
+            "p_mean": p_mean,
+            "maybe_best_mean": p_mean >= sets.LEVEL,
+            "failed": failed,
+            "judged": judged,
+            "p_rate": p_rate,
+            "maybe_lowest_rate": p_rate >= sets.LEVEL,
+        }
+    )
+    return with_axes(study, table)

@@ -1,0 +1,120 @@
+"""Which recipes are best, and which can't be told from the best?"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.analysis.analyze import Analysis
+from harness.report.claims import Claim, Sentence
+from harness.report.formatting import p_value, score
+from harness.report.section import Section
+from harness.report.table import Column, TableSpec, k_of_n, number
+from harness.report.wording import named_cells
+from harness.stats.estimate import NAN, Estimate
+
+_MEASURES = (
+    ("mean", "scored", "maybe_best_mean", "the best mean score"),
+    ("failed", "judged", "maybe_lowest_rate", "the lowest failure rate"),
+)
+
+
+def sentences(analysis: Analysis) -> list[Sentence]:
+    """Which cells are not told apart from the best, on the mean and on failing; one is named best only if alone."""
+    texts = []
+    for column, over, member, what in _MEASURES:
+        table = analysis.best_set
+        known = table[table[over] > 0]
+        if len(known) < 2 or (column == "failed" and not known["failed"].sum()):
+            continue
+        texts.append(_of_measure(analysis, known, column, member, what))
+    return texts
+
+
+def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: str, what: str) -> Sentence:
+    members = known[known[member]]
+    claim = Claim("best set", what, Estimate(len(members), NAN, NAN), len(known), "best_set", (), member)
+    if column == "mean":
+        low, high = score(members["mean"].min()), score(members["mean"].max())
+        values = f"mean {low}" if low == high else f"means {low} to {high}"
+    else:
+        values = f"{members['failed'].sum()} of {members['judged'].sum()} failed"
+    if len(members) == 1:
+        return Sentence(f"{what} is that of {_named(analysis, members)} ({values}), of no other recipe (95 %).", claim)
+    if len(members) == len(known):
+        return Sentence(
+            f"no recipe can be excluded from having {what} (95 %): the {len(known)} cannot be distinguished.", claim
+        )
+    named = _named(analysis, members)
+    return Sentence(
+        f"{len(members)} of {len(known)} recipes cannot be distinguished from the one with {what} (95 %; {values})"
+        + (f": {named}." if named else "."),
+        claim,
+    )
+
+
+def _named(analysis: Analysis, rows: pd.DataFrame) -> str:
+    return named_cells(analysis, [int(index) for index in rows["cell"]])
+
+
+def recommendation(analysis: Analysis) -> list[Sentence]:
+    """One sentence on what to use, with its condition; empty where there is nothing to choose from.
+
+    Of the recipes that may be best on both measures, those that failed least.
+    """
+    table = analysis.best_set
+    known = table[table["scored"] > 0]
+    if len(known) < 2:
+        return []
+    judged = bool(known["judged"].sum())
+    both = known[known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (known["judged"] == 0))]
+    rates = (both["failed"] / both["judged"]).fillna(0.0) if judged else both["mean"] * 0.0
+    chosen = both[rates == rates.min()]
+    claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "cell")
+    criteria = "few failures and a high mean count" if judged else "the mean counts"
+    if not analysis.study.higher_is_better:
+        criteria = criteria.replace("a high", "a low")
+    if len(chosen) == len(known):
+        fewest = int(known["scored"].min())
+        return [Sentence(f"no recommendation: {fewest} scored runs per recipe or more single out none.", claim)]
+    if not len(chosen):
+        return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
+    counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""
+    named = _named(analysis, chosen)
+    if len(chosen) > 1:
+        named = f"any of {len(chosen)} of the {len(known)} recipes, by cost{counts}" + (f": {named}" if named else "")
+    return [Sentence(f"recommendation, where {criteria}: {named}{counts if len(chosen) == 1 else ''}.", claim)]
+
+
+def _columns(analysis: Analysis) -> list[Column]:
+    return [
+        ("mean", number("mean")),
+        ("may be the best", number("maybe_best_mean", lambda value: "yes" if value else "no")),
+        ("p, adjusted", number("p_mean", p_value)),
+        ("failed", k_of_n("failed", "judged")),
+        ("may fail least", number("maybe_lowest_rate", lambda value: "yes" if value else "no")),
+        ("p, adjusted ", number("p_rate", p_value)),
+    ]
+
+
+SECTION = Section(
+    anchor="best",
+    heading="Best recipes",
+    question="Which recipes are best, and which are not told apart from the best?",
+    sentences=sentences,
+    tables=(
+        TableSpec(
+            "best_set",
+            "Recipes that may be the best: no other is shown to be better (one-sided Welch's test of means, Fisher's "
+            "exact test of rates, Bonferroni-adjusted)",
+            _columns,
+            folded=True,
+        ),
+    ),
+    glossary=(
+        (
+            "may be the best",
+            "A recipe that no other is shown to beat. The set of these holds the truly best one with 95 % confidence "
+            "or more (Gupta's subset rule), if the runs are independent; it shrinks with more seeds.",
+        ),
+    ),
+)
