@@ -15,9 +15,12 @@ def best_set(study: Study) -> pd.DataFrame:
 
     Columns: `cell`, one per axis; `mean` of the `scored` runs, `p_mean` (adjusted: that another cell's mean is better),
     `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
-    `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. No rows for a single cell.
+    `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: those that may be
+    best on both (on the mean, where no run is judged), without any that another of them beats on failing in a test of
+    these two alone. No rows for a single cell.
     """
     columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
+    columns += ["recommended"]
     if len(study.cells) < 2:
         return with_axes(study, pd.DataFrame(columns=columns))
     scores, sign = cell_scores(study), 1 if study.higher_is_better else -1
@@ -34,6 +37,18 @@ def best_set(study: Study) -> pd.DataFrame:
             "judged": judged,
             "p_rate": p_rate,
             "maybe_lowest_rate": p_rate >= sets.LEVEL,
+            "recommended": _recommended(p_mean, p_rate, failed, judged),
         }
     )
     return with_axes(study, table)
+
+
+def _recommended(p_mean: np.ndarray, p_rate: np.ndarray, failed: np.ndarray, judged: np.ndarray) -> np.ndarray:
+    """Which cells may be best on both measures and are not beaten among themselves, as a mask [cells]."""
+    chosen = p_mean >= sets.LEVEL
+    if not judged.any():
+        return chosen
+    chosen &= p_rate >= sets.LEVEL
+    if chosen.any():
+        chosen[chosen] = sets.by_rate(failed[chosen], judged[chosen], adjust=False) >= sets.LEVEL
+    return chosen

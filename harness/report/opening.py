@@ -29,6 +29,7 @@ from harness.report.wording import (
 from harness.stats import proportions
 
 _MOST_ARMS = 8  # whose rates are given one by one
+_MOST_UNDECIDED = 3  # comparisons, in the opening
 _MISLEADING = 0.1  # by which a difference of pooled rates may be off the one all else equal
 
 
@@ -123,20 +124,23 @@ def rates(analysis: Analysis) -> list[Sentence]:
     if not judged["balanced_counts"].all() and _pooling_misleads(analysis, judged):
         return [
             Sentence(
-                f"failure rates pooled by {by} would mislead and are not given here: the runs of each {by} are spread "
-                "differently over the other settings."
+                f"failure rates pooled by {by} would mislead and are not given here: runs with different {by} are "
+                "spread differently over the other settings."
             )
         ]
     claims = [
         rate_claim(row, setting(axis, row["value"]), "arms", "axis", "value") for row in judged.to_dict("records")
     ]
     listed = ", ".join(f"{show(claim.row[1][1])} {rate_words(claim)}" for claim in claims)
-    none = "".join(f"; no run {row['phrase']} has finished" for _, row in arms[arms["judged"] == 0].iterrows())
+    none = "".join(
+        f"; no run {row['phrase']} has finished" if not row["finished"] else f"; not known for runs {row['phrase']}"
+        for _, row in arms[arms["judged"] == 0].iterrows()
+    )
     caveat = (
         ""
         if judged["balanced_counts"].all()
-        else f" The runs of each {by} are spread differently over the other settings, so the next sentence compares "
-        "them and not these rates."
+        else f" Runs with different {by} are spread differently over the other settings, so these rates are not "
+        "comparable; the next sentence compares within the same settings."
     )
     return [Sentence(f"failure rate by {by}: {listed}{none}.{caveat}", *claims)]
 
@@ -173,27 +177,37 @@ def all_else_equal(analysis: Analysis) -> list[Sentence]:
     how = f"{SCORE_TEST}{f' over {strata} settings' if strata > 1 else ''}"
     if len(claims) == 1:
         (claim,) = claims
-        end = f"{points_words(claim.estimate)} ({how}, {p_clause(claim.p)})"
-        verb = "the failure rate changes by" if clear else "no significant difference in failure rate:"
-        return [Sentence(f"{start}{claim.subject}: {verb} {end}.", claim)]
+        verb = "changes the failure rate by" if clear else "makes no significant difference to the failure rate:"
+        return [
+            Sentence(
+                f"{start}{claim.subject} {verb} {points_words(claim.estimate)} ({how}, {p_clause(claim.p)}).", claim
+            )
+        ]
     by = "the study" if axis == SOURCE else spaced(str(axis))
-    versus = "" if analysis.study.compared.all_pairs else f" with {show(reference(analysis.study, str(axis)))}"
-    parts = [f"{_compared(analysis, claim)} {points_words(claim.estimate)}" for claim in clear[:_MOST_ARMS]]
+    versus = (
+        "" if analysis.study.compared.all_pairs else f" with {setting(str(axis), reference(analysis.study, str(axis)))}"
+    )
+    note = f"{how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}, each interval on its own"
+    if not clear:
+        text = f"{start}compared{versus}, no other value of {by} has a significantly different failure rate ({note})."
+        return [Sentence(text, *claims)]
+    parts = [f"{_compared(analysis, claim)} by {points_words(claim.estimate)}" for claim in clear[:_MOST_ARMS]]
     if len(clear) > _MOST_ARMS:
         parts.append(f"{len(clear) - _MOST_ARMS} more")
-    found = "; ".join(parts) if parts else "no significant difference"
-    rest = len(claims) - len(clear)
-    others = f"; no significant difference for the other {rest}" if parts and rest else ""
+    rest = [claim for claim in claims if not claim.decided]
+    others = f"; no significant difference for {_others(analysis, rest)}" if rest else ""
     return [
         Sentence(
-            f"{start}compared{versus} the failure rate by {by} changes by: {found}{others} "
-            f"({how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}, each interval on its own)."
-            if parts
-            else f"{start}compared{versus} no value of {by} has a significantly different failure rate "
-            f"({how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}).",
-            *claims,
+            f"{start}compared{versus}, the failure rate changes with {'; '.join(parts)}{others} ({note}).", *claims
         )
     ]
+
+
+def _others(analysis: Analysis, claims: list[Claim]) -> str:
+    """The comparisons that are not decided, with what their intervals leave possible if they are few."""
+    if len(claims) > _MOST_UNDECIDED:
+        return f"the other {len(claims)}"
+    return "; ".join(f"{_compared(analysis, claim)}, {points_words(claim.estimate)}" for claim in claims)
 
 
 def _compared(analysis: Analysis, claim: Claim) -> str:
@@ -235,8 +249,8 @@ def where(analysis: Analysis) -> str:
     clauses = []
     if judged and failed == judged == finished:
         clauses.append("no run did better than the majority class, so a small spread here means failure, not stability")
-    elif failed and len(cells) > 1:
-        clauses.append(_worst(analysis))
+    elif failed and len(cells) > 1 and (worst := _worst(analysis)):
+        clauses.append(worst)
     if scored == 0:
         clauses.append("no run has a score because all of them diverged")
     elif cells["scored"].max() == 1:
@@ -263,11 +277,13 @@ def _near_chance(analysis: Analysis) -> str:
 
 
 def _worst(analysis: Analysis) -> str:
-    """Where the observed failure rate is highest: the cell, or what the cells have in common."""
+    """Where the observed failure rate is highest: the cells, or what they have in common; empty if it is everywhere."""
     cells = analysis.cells
     rates = cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)
     worst = list(rates.index[rates == rates.max()])
     k, n = int(cells.loc[worst, "failed"].sum()), int(cells.loc[worst, "judged"].sum())
+    if len(worst) == len(cells):
+        return ""
     named = named_cells(analysis, worst)
     if len(worst) > 1:
         named = f"{len(worst)} of {len(cells)} recipes" + (f", {named}" if named else "")

@@ -57,25 +57,20 @@ def _named(analysis: Analysis, rows: pd.DataFrame) -> str:
 
 
 def recommendation(analysis: Analysis) -> list[Sentence]:
-    """One sentence on what to use, with its condition; empty where there is nothing to choose from.
-
-    Of the recipes that may be best on both measures, those that failed least.
-    """
+    """One sentence on what to use, with its condition; empty where there is nothing to choose from."""
     table = analysis.best_set
     known = table[table["scored"] > 0]
     if len(known) < 2:
         return []
     judged = bool(known["judged"].sum())
-    both = known[known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (known["judged"] == 0))]
-    rates = (both["failed"] / both["judged"]).fillna(0.0) if judged else both["mean"] * 0.0
-    chosen = both[rates == rates.min()]
-    claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "cell")
+    chosen = known[known["recommended"]]
+    claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
     criteria = "few failures and a high mean count" if judged else "the mean counts"
     if not analysis.study.higher_is_better:
         criteria = criteria.replace("a high", "a low")
     if len(chosen) == len(known):
         fewest = int(known["scored"].min())
-        return [Sentence(f"no recommendation: {fewest} scored runs per recipe or more single out none.", claim)]
+        return [Sentence(f"no recommendation: {fewest} scored runs or more of each recipe single out none.", claim)]
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
     counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""
@@ -93,6 +88,7 @@ def _columns(analysis: Analysis) -> list[Column]:
         ("failed", k_of_n("failed", "judged")),
         ("may fail least", number("maybe_lowest_rate", lambda value: "yes" if value else "no")),
         ("p, adjusted ", number("p_rate", p_value)),
+        ("recommended", number("recommended", lambda value: "yes" if value else "no")),
     ]
 
 
