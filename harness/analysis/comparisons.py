@@ -43,13 +43,14 @@ def main_axis(study: Study) -> str | None:
 def reference(study: Study, axis: str) -> Scalar:
     """The value that the others of an axis are compared with: the chosen one, or the first that the sweep lists.
 
-    Of imported runs, whose order means nothing, it is the smallest value: off, the least number, the first by name.
+    Of imported runs, whose order means nothing, it is the smallest value: off, the least number, the first by name. Of
+    two studies side by side it is the one named first.
     """
     for name, value in study.compared.references:
         if name == axis:
             return value
     values = study.values(axis)
-    return values[0] if study.sweeps else min(values, key=_natural_order)
+    return values[0] if study.sweeps or axis == SOURCE else min(values, key=_natural_order)
 
 
 def _natural_order(value: Scalar) -> tuple[int, float, str]:

@@ -14,8 +14,8 @@ from harness.report.claims import Claim, Sentence
 from harness.report.formatting import score, unknown
 from harness.report.sections import baselines, best, dev_set, importance, seed_budget, seed_parts
 from harness.report.wording import (
-    SCORE_TEST,
     contrast_claim,
+    failure_test,
     main_arms,
     named_cells,
     p_clause,
@@ -170,11 +170,11 @@ def all_else_equal(analysis: Analysis) -> list[Sentence]:
         if (main_arms(analysis)["judged"] > 0).sum() < 2:
             return []
         return [Sentence(f"no setting was run with two values of {spaced(str(axis))}, so nothing compares them.")]
-    claims = [contrast_claim(row) for row in tested]
+    claims = [contrast_claim(analysis, row) for row in tested]
     clear = [claim for claim in claims if claim.decided]
     start = "all else equal, " if len(analysis.study.axes) > 1 else ""
     strata = max(int(row["strata"]) for row in tested)
-    how = f"{SCORE_TEST}{f' over {strata} settings' if strata > 1 else ''}"
+    how = f"{failure_test(analysis)}{f' over {strata} settings' if strata > 1 else ''}"
     if len(claims) == 1:
         (claim,) = claims
         verb = "changes the failure rate by" if clear else "makes no significant difference to the failure rate:"

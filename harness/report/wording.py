@@ -7,6 +7,7 @@ from dataclasses import astuple
 
 import pandas as pd
 
+from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
 from harness.common.text import Scalar, count_noun, show
@@ -16,7 +17,11 @@ from harness.report.formatting import Row, percent, unknown
 from harness.stats.estimate import Estimate
 
 _MOST_NAMED = 5  # cells, in a sentence
-SCORE_TEST = "stratified score test"
+
+
+def failure_test(analysis: Analysis) -> str:
+    """The one test of differences in failure rate: of fixed seeds, or one that holds however often was looked."""
+    return "test that holds at every look" if looks.looked_at(analysis.study) else "stratified score test"
 
 
 def capitalized(text: str) -> str:
@@ -89,7 +94,7 @@ def rate_words(claim: Claim) -> str:
     return f"{round(claim.estimate.value * claim.n)} of {claim.n} ({value} %{bounds})"
 
 
-def contrast_claim(row: Row) -> Claim:
+def contrast_claim(analysis: Analysis, row: Row) -> Claim:
     """The difference in failure rate that a row of `contrasts` tells, all else equal."""
     return Claim(
         quantity="difference in failure rate",
@@ -99,7 +104,7 @@ def contrast_claim(row: Row) -> Claim:
         table="contrasts",
         row=tuple((name, row[name]) for name in ("axis", "value", "reference")),
         column="difference",
-        test=SCORE_TEST,
+        test=failure_test(analysis),
         p=float(row["p_adjusted"]),
     )
 

@@ -2,33 +2,15 @@
 
 import numpy as np
 import pytest
-from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, study_of
+from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs
+from said_of_studies import ARMS, ONE, everything, found_of
 from scipy import stats
 
-from harness.analysis.analyze import Analysis, analyse
+from harness.analysis.analyze import analyse
 from harness.report import opening
-from harness.report.contents import SECTIONS
 from harness.report.sections import best_of_n, dev_set, failures, importance, level, seed_budget, seed_parts, spread
 
 MEANS = "Failed means a final accuracy at or below that of always answering the majority class, 0.500."
-ONE = HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..{}\n"
-ARMS = HEAD + "lr: 1e-5\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..{}\n"
-
-
-def found_of(folder, text: str, runs, threshold=None, **how) -> Analysis:
-    return analyse(study_of(folder, text, runs, **how), threshold)
-
-
-@pytest.fixture(scope="module")
-def mosbach(tmp_path_factory):
-    return found_of(tmp_path_factory.mktemp("mosbach"), MOSBACH, MOSBACH_RUNS)
-
-
-def everything(found: Analysis) -> list[str]:
-    """All that is said anywhere on a page."""
-    said = [sentence for section in SECTIONS for sentence in section.sentences(found)]
-    return [*opening.answer(found), *said, opening.multiplicity(found)]
-
 
 # ------------------------------------------------------------------------------------------------------- how often
 

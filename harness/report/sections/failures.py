@@ -17,7 +17,7 @@ from harness.report.table import (
     number,
     with_interval,
 )
-from harness.report.wording import SCORE_TEST, contrast_claim, p_clause, points_words, run_count
+from harness.report.wording import contrast_claim, failure_test, p_clause, points_words, run_count
 
 _MOST_NAMED = 3  # comparisons, in a sentence
 _MOST_CLEAR = 12  # comparisons with a sentence of their own
@@ -32,12 +32,12 @@ def sentences(analysis: Analysis) -> Sequence[str]:
 
 def _differences(analysis: Analysis) -> list[Sentence]:
     tested = analysis.contrasts[analysis.contrasts["p"].notna()].to_dict("records")
-    claims = [contrast_claim(row) for row in tested]
+    claims = [contrast_claim(analysis, row) for row in tested]
     clear = [claim for claim in claims if claim.decided]
     texts = [
         Sentence(
             f"{claim.subject}: the failure rate differs by {points_words(claim.estimate)}, all else equal "
-            f"({SCORE_TEST}, adjusted {p_clause(claim.p)}).",
+            f"({failure_test(analysis)}, adjusted {p_clause(claim.p)}).",
             claim,
         )
         for claim in clear[:_MOST_CLEAR]

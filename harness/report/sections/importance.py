@@ -28,7 +28,7 @@ def in_short(analysis: Analysis) -> str:
 
 def _of_failing(analysis: Analysis) -> Sentence | None:
     """The settings that change the failure rate, by the size of what they change, and whether that order is sure."""
-    claims = [contrast_claim(row) for row in largest_effects(analysis.contrasts).to_dict("records")]
+    claims = [contrast_claim(analysis, row) for row in largest_effects(analysis.contrasts).to_dict("records")]
     clear = [claim for claim in claims if claim.decided][:_MOST_NAMED]
     if not clear:
         return None
