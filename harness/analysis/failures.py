@@ -62,7 +62,8 @@ def arms(study: Study) -> pd.DataFrame:
     """Failures pooled for each value of each axis, the main one first (`compared_axes`).
 
     Columns: `axis`, `value`, `phrase` (how a sentence names it), `planned`, `finished`, `judged`, `failed`,
-    `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`, `loss_max` (last
+    `failed_low`, `failed_high` (95 %, `outcomes.failure_rate`), `mean` (of the final scores), `loss`, `loss_min`,
+    `loss_max` (last
     epoch's training loss, nats), and `balanced_counts`: whether the judged runs of all values of the axis are spread
     over the other settings in the same shares, without which their pooled rates mix effects.
     """

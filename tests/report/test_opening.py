@@ -108,7 +108,8 @@ def test_one_seed_shows_no_spread(tmp_path):
     assert not any(text.startswith("Recommendation") or "best mean score is" in text for text in texts)
     assert best_of_n.sentences(found) == []
     assert level.sentences(found) == [
-        "No pair of cells has two differing scores on both sides, so their means cannot be compared."
+        "No pair of cells has two differing scores of successful runs on both sides, so the means of these cannot be "
+        "compared."
     ]
 
 
@@ -282,6 +283,6 @@ def test_lower_is_better(tmp_path):
         "The best mean score is that of method b (mean 1.250), of no other recipe (95 %)."
     )
     assert best_of_n.sentences(found) == [
-        "Reporting the best of 3 seeds instead of a single run changes the score by 0.333, from 3.500 to 3.167, at "
+        "Reporting the best of 3 seeds instead of a single run changes the score by 0.500, from 3.500 to 3.000, at "
         "method a."
     ]

@@ -21,7 +21,7 @@ def test_failing_says_what_differs_and_what_may_not(mosbach):
         "test, adjusted p = 0.0067).",
         "Bias correction on compared with off: the failure rate differs by −33 points [−66, −3], all else equal "
         "(stratified score test, adjusted p = 0.022).",
-        "No significant difference in failure rate for epochs 10 compared with 3, −10 points [−43, 22] (all else "
+        "No significant difference in failure rate for epochs 10 compared with 3, −10 points [−44, 21] (all else "
         "equal, adjusted p of 0.05 or more).",
     ]
     assert said[3] == (
@@ -64,8 +64,8 @@ def test_levels(tmp_path, mosbach):
         "with the failed runs, and the failures that so few runs may not have shown, the mean of all runs differs "
     )
     assert level.sentences(mosbach) == [
-        "Of 2 pairs of cells that differ only in bias correction, the mean score of the successful runs differs "
-        f"significantly in 0 (Welch, Holm-adjusted); {all_runs}in 0 of 2 (95 %, each pair on its own).",
+        "Of 1 pair of cells that differ only in lr, the mean score of the successful runs differs "
+        f"significantly in 0 (Welch, Holm-adjusted); {all_runs}in 0 of 1 (95 %, each pair on its own).",
         "1 run that diverged has no score: the means leave it out; in the median and other quantiles, P(better), the "
         "profile and the best of n it counts as the worst.",
     ]
