@@ -93,7 +93,7 @@ def _columns(analysis: Analysis) -> list[Column]:
 
 
 SECTION = Section(
-    anchor="best",
+    anchor="best-recipes",
     heading="Best recipes",
     question="Which recipes are best, and which are not told apart from the best?",
     sentences=sentences,
