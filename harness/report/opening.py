@@ -50,8 +50,8 @@ def multiplicity(analysis: Analysis) -> str:
         return "No hypothesis was tested."
     return (
         f"{n} {'hypothesis was' if n == 1 else 'hypotheses were'} tested (failure rates by axis and by pair of "
-        "cells, spread and mean by pair); “p, Holm” is adjusted within its axis or table. Runs of different cells share "
-        "their seeds, which the tests of differences leave aside: what seeds do alike in both cancels."
+        "cells, spread and mean by pair); “p, Holm” is adjusted within its axis or table. Runs of different cells "
+        "share their seeds, which the tests of differences leave aside: what seeds do alike in both cancels."
     )
 
 
