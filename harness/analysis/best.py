@@ -15,9 +15,9 @@ def best_set(study: Study) -> pd.DataFrame:
 
     Columns: `cell`, one per axis; `mean` of the `scored` runs, `p_mean` (adjusted: that another cell's mean is better),
     `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
-    `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: those that may be
-    best on both (on the mean, where no run is judged), without any that another of them beats on failing in a test of
-    these two alone. No rows for a single cell.
+    `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
+    best on both (on the mean, where no run is judged) the ones with the lowest observed failure rate: a choice, not a
+    finding. No rows for a single cell.
     """
     columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
     columns += ["recommended"]
@@ -44,11 +44,12 @@ def best_set(study: Study) -> pd.DataFrame:
 
 
 def _recommended(p_mean: np.ndarray, p_rate: np.ndarray, failed: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Which cells may be best on both measures and are not beaten among themselves, as a mask [cells]."""
+    """Which cells may be best on both measures and failed least of these, as a mask [cells]."""
     chosen = p_mean >= sets.LEVEL
     if not judged.any():
         return chosen
     chosen &= p_rate >= sets.LEVEL
     if chosen.any():
-        chosen[chosen] = sets.by_rate(failed[chosen], judged[chosen], adjust=False) >= sets.LEVEL
+        rates = failed / np.maximum(judged, 1)
+        chosen &= rates == rates[chosen].min()
     return chosen

@@ -42,10 +42,10 @@ def by_mean(groups: Sequence[np.ndarray]) -> np.ndarray:
     return adjusted
 
 
-def by_rate(failed: np.ndarray, n: np.ndarray, adjust: bool = True) -> np.ndarray:
+def by_rate(failed: np.ndarray, n: np.ndarray) -> np.ndarray:
     """How sure it is that some other group has a lower rate, as adjusted p-values [groups]; NaN for n = 0.
 
-    Fisher's exact test, one-sided, from counts [groups]; with `adjust` off, the p-values of the single comparisons.
+    Fisher's exact test, one-sided, from counts [groups].
     """
     known = n > 0
     counts, position = np.unique(np.stack([failed, n], axis=1), axis=0, return_inverse=True)
@@ -54,4 +54,4 @@ def by_rate(failed: np.ndarray, n: np.ndarray, adjust: bool = True) -> np.ndarra
     own_k, own_n = counts[:, 0, None], counts[:, 1, None]
     p = stats.hypergeom.sf(own_k - 1, own_n + of[order], own_k + k[order], own_n)  # [counts, rivals]
     smallest = p.min(axis=1, initial=1.0)[position.reshape(-1)]
-    return np.where(known, np.minimum(1.0, smallest * (max(int(known.sum()) - 1, 1) if adjust else 1)), NAN)
+    return np.where(known, np.minimum(1.0, smallest * max(int(known.sum()) - 1, 1)), NAN)

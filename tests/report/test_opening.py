@@ -29,8 +29,8 @@ def test_the_answer_of_the_study(mosbach):
         "No recipe can be excluded from having the lowest failure rate (95 %): the 8 cannot be distinguished.",
     ]
     assert texts[5:7] == [
-        "Recommendation, where few failures and a high mean count: any of 6 of the 8 recipes, by cost (0 of 16 "
-        "failed).",
+        "Recommendation if few failures and a high mean matter: the cheapest of 6 of the 8 recipes, which cannot be "
+        "distinguished (0 of 16 failed).",
         "These results cover model embedded on task embedded with 3 seeds and the settings that were tried; they say "
         "nothing of other models, tasks, data sizes or values.",
     ]
@@ -251,7 +251,7 @@ def test_an_import_without_a_majority_claims_nothing_of_failing(tmp_path):
     )
     assert second == "The best mean score is that of method b (mean 0.738), of no other recipe (95 %)."
     assert rest == [
-        "Recommendation, where the mean counts: method b.",
+        "Recommendation if the mean matters: method b.",
         "These results cover these runs with 4 seeds and the settings that were tried; they say nothing of other "
         "models, tasks, data sizes or values.",
         "The observed spread is widest at method a (sd 0.076, n = 3).",

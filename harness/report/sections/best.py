@@ -65,10 +65,10 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     judged = bool(known["judged"].sum())
     chosen = known[known["recommended"]]
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
-    criteria = "few failures and a high mean count" if judged else "the mean counts"
-    if not analysis.study.higher_is_better:
-        criteria = criteria.replace("a high", "a low")
-    if len(chosen) == len(known):
+    good = "high" if analysis.study.higher_is_better else "low"
+    criteria = f"few failures and a {good} mean matter" if judged else "the mean matters"
+    open_to_all = known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))
+    if open_to_all.all():
         fewest = int(known["scored"].min())
         return [Sentence(f"no recommendation: {fewest} scored runs or more of each recipe single out none.", claim)]
     if not len(chosen):
@@ -76,8 +76,9 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""
     named = _named(analysis, chosen)
     if len(chosen) > 1:
-        named = f"any of {len(chosen)} of the {len(known)} recipes, by cost{counts}" + (f": {named}" if named else "")
-    return [Sentence(f"recommendation, where {criteria}: {named}{counts if len(chosen) == 1 else ''}.", claim)]
+        several = f"the cheapest of {len(chosen)} of the {len(known)} recipes, which cannot be distinguished{counts}"
+        named = f"{several}: {named}" if named else several
+    return [Sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}.", claim)]
 
 
 def _columns(analysis: Analysis) -> list[Column]:

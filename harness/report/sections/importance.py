@@ -66,8 +66,9 @@ def _of_score(analysis: Analysis) -> Sentence | None:
     text = f"{spaced(top['term'])} accounts for {interval(top, 'omega_squared', percent)} of the variance of the score"
     if len(leading) == 2:
         other = leading[1]
-        link = "about as much as" if _overlap(claims[0].estimate, claims[1].estimate) else "more than"
-        text += f", {link} {spaced(other['term'])} with {interval(other, 'omega_squared', percent)}"
+        sure = "" if _overlap(claims[0].estimate, claims[1].estimate) else "more than "
+        text += f", {sure}{spaced(other['term'])} for {interval(other, 'omega_squared', percent)}"
+        text += "" if sure else " (the intervals overlap, so that their order is not certain)"
     residual = table[table["term"] == "residual"]["eta_squared"]
     seeds = f"; seeds within cells account for {percent(float(residual.iloc[0]))}" if len(residual) else ""
     return Sentence(f"{text}{seeds}.", *claims)
