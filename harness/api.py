@@ -420,16 +420,17 @@ class Results:
         return table.loc[table["outcome"] == "failed", names].reset_index(drop=True)
 
     def compare(self, axis: str) -> pd.DataFrame:
-        """How each value of an axis compares with the first one, all other settings equal.
+        """How each value of an axis compares with its reference (the first in a sweep), all other settings equal.
 
         Args:
             axis: the name of an axis, as `bias_correction`.
 
         Returns:
             One row per further value: `value`, `reference`; `failed` of `judged` and `reference_failed` of
-            `reference_judged`; `difference` of the failure rates (Mantel-Haenszel, over the strata of all other
-            settings) and `odds_ratio`, each with `_low` and `_high`; `p` (Cochran-Mantel-Haenszel) and `p_holm`
-            (adjusted over all axes); `mean` and `reference_mean` of the final scores, each with `_low` and `_high`.
+            `reference_judged`; `difference` of the failure rates (over the strata of all other settings) and
+            `odds_ratio`, each with `_low` and `_high`; `p` (stratified score test, whose interval `difference` has) and
+            `p_adjusted` (Holm, over the comparisons of the axis); `mean` and `reference_mean` of the final scores, each
+            with `_low` and `_high`.
 
         Raises:
             HarnessError: there is no such axis, or it has one value.

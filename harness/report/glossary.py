@@ -9,6 +9,7 @@ from harness.report.formatting import percent
 from harness.report.section import Term
 
 _COMMON: tuple[Term, ...] = (
+    ("cell, recipe", "One combination of the settings that were varied; the runs of a cell differ only in their seed."),
     (
         "failed",
         "A finished run whose final dev score is at or below that of always answering the majority class, compared "
@@ -30,14 +31,15 @@ _COMMON: tuple[Term, ...] = (
         "Failed runs as a share of finished runs, with Wilson's interval; where parts of the seed are crossed, that of "
         f"as many runs as are independent. {held('failure rate')} Rates pooled over an axis mix the settings of the "
         "others; "
-        "the Cochran-Mantel-Haenszel test keeps those apart (its informative strata are those in which some, not all, "
-        "runs failed).",
+        "the stratified score test keeps those apart (its informative strata are those in which some, not all, runs "
+        "failed), and the interval of a difference is this test turned round.",
     ),
     ("mean, sd", "Over the scored runs of a cell, failed ones included; sd with n − 1. Where all fail, sd is small."),
     ("n", "Runs with a final score, those that the mean is over: finished without the diverged ones."),
     (
         "p, Holm",
-        "p, adjusted for the number of comparisons in its table. A large p does not prove that there is no difference.",
+        "p, adjusted for the number of comparisons of its axis or table. A large p does not prove that there is no "
+        "difference.",
     ),
     ("crashed, missing", "The process ended or never ran: missing data, excluded from every rate."),
 )

@@ -68,8 +68,8 @@ def score_differences(
     """Risk differences (2 minus 1) over strata with Mantel and Haenszel's weights, and their score intervals [...].
 
     An interval holds the differences that the score test does not reject: at each, the rates of a stratum are the most
-    likely ones with that difference. It stays within [-1, 1], and its width is never 0. In simulations of strata with
-    few and unequal counts it covers 93 % or more where Sato's covers 74 % (`results/bench/coverage.md`).
+    likely ones with that difference. It stays within [-1, 1], and its width is never 0. In simulations with
+    few and unequal counts it covers 93 % or more (`results/bench/coverage.md`).
     Source: Miettinen and Nurminen (1985), Statistics in Medicine 4, 213–226, with the weights n1 n2 / (n1 + n2).
 
     Args:
