@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.analysis import seeds
 from harness.analysis.analyze import Analysis, analyse
 from harness.records.study import TEXTS, Compared, Study, StudyCell, columns
 from harness.report import opening
 from harness.report.claims import Claim, Sentence, claims_of, rows_of
 from harness.report.contents import SECTIONS, TABLES
 from harness.report.wording import points_words, rate_words
+from harness.stats import forest, pooling
+from harness.stats.estimate import UNKNOWN
 
 MAJORITY, EXAMPLES = 50, 100
 AXES = ("recipe", "lr", "bias_correction")
@@ -24,14 +28,24 @@ VALUES = {"recipe": ("usual", "other", "third", "last"), "lr": (1e-5, 2e-5, 3e-5
 FATES = ("good", "good", "good", "failed", "near chance", "diverged", "crashed", "missing")
 
 
-def study_from(axes: list[tuple[str, int]], seeds: int, draw: np.random.Generator, compared: Compared) -> Study:
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """What takes long and no claim is made of: the random forest, seeds that are needed, shrunk rates."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forest, "fanova", lambda *given: pd.Series(dtype=float))
+        patch.setattr(seeds, "pairs", lambda study: [])
+        patch.setattr(pooling, "pooled_rates", lambda failed, judged: [UNKNOWN] * len(failed))
+        yield
+
+
+def study_from(axes: list[tuple[str, int]], size: int, draw: np.random.Generator, compared: Compared) -> Study:
     """A study of every combination of the values; each cell has its own mean and its own chances of each fate."""
     values = [[(name, value) for value in VALUES[name][:size]] for name, size in axes]
     cells = [StudyCell(tuple(place)) for place in itertools.product(*values)]
     rows = []
     for index, cell in enumerate(cells):
         chances, level = draw.dirichlet(np.full(len(FATES), 0.4)), int(draw.integers(55, 95))
-        for seed in range(1, seeds + 1):
+        for seed in range(1, size + 1):
             fate = FATES[draw.choice(len(FATES), p=chances)]
             correct = {"failed": MAJORITY, "near chance": MAJORITY + 1}.get(fate, level + int(draw.integers(-3, 4)))
             finished = fate not in ("crashed", "missing")
