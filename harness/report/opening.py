@@ -220,18 +220,21 @@ def _compared(analysis: Analysis, claim: Claim) -> str:
 
 def covers(analysis: Analysis) -> list[Sentence]:
     """What the results are of, and what they say nothing of."""
-    study, runs = analysis.study, analysis.runs
+    study = analysis.study
     if not analysis.cells["finished"].sum():
         return []
     recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
     models = " / ".join(dict.fromkeys(recipe.model.name for recipe in recipes))
     tasks = " / ".join(dict.fromkeys(recipe.task.name for recipe in recipes))
-    what = f"model {models} on task {tasks}" if recipes and not study.imports else "these runs"
-    seeds = runs.loc[runs["status"] == "finished", "seed"].dropna().nunique()
+    what = f"model {models} on task {tasks}" if recipes and not study.imports else "the model and task of these runs"
+    least, most = int(analysis.cells["finished"].min()), int(analysis.cells["finished"].max())
+    of_each = (
+        f"{'up to ' if least < most else ''}{count_noun(most, 'run')}{' per recipe' if len(analysis.cells) > 1 else ''}"
+    )
     return [
         Sentence(
-            f"these results cover {what} with {count_noun(int(seeds), 'seed')} and the settings that were tried; they "
-            "say nothing of other models, tasks, data sizes or values."
+            f"these results cover {what} with {of_each} and the settings that were tried; they say "
+            "nothing of other models, tasks, data sizes or values."
         )
     ]
 

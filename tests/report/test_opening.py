@@ -31,8 +31,8 @@ def test_the_answer_of_the_study(mosbach):
     assert texts[5:7] == [
         "Recommendation if few failures and a high mean matter: the cheapest of 6 of the 8 recipes, which cannot be "
         "distinguished (0 of 16 failed).",
-        "These results cover model embedded on task embedded with 3 seeds and the settings that were tried; they say "
-        "nothing of other models, tasks, data sizes or values.",
+        "These results cover model embedded on task embedded with up to 3 runs per recipe and the settings that were "
+        "tried; they say nothing of other models, tasks, data sizes or values.",
     ]
     assert texts[7].startswith(
         "The observed failure rate is highest at lr 2e-5, bias correction off, epochs 3 (3 of 3)"
@@ -252,8 +252,8 @@ def test_an_import_without_a_majority_claims_nothing_of_failing(tmp_path):
     assert second == "The best mean score is that of method b (mean 0.738), of no other recipe (95 %)."
     assert rest == [
         "Recommendation if the mean matters: method b.",
-        "These results cover these runs with 4 seeds and the settings that were tried; they say nothing of other "
-        "models, tasks, data sizes or values.",
+        "These results cover the model and task of these runs with up to 4 runs per recipe and the settings that were "
+        "tried; they say nothing of other models, tasks, data sizes or values.",
         "The observed spread is widest at method a (sd 0.076, n = 3).",
     ]
     assert failures.sentences(found) == []
