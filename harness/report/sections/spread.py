@@ -133,7 +133,8 @@ SECTION = Section(
         "scores.spread",
         "Each dot is one run, each box the middle half of a cell's runs (drawn from five scores on); whiskers reach "
         "the farthest run within 1.5 box heights. Crosses are failed runs, hollow squares runs near chance, triangles "
-        "at the edge diverged runs, diamonds means with their 95 % interval. n counts the scores, × the failures.",
+        "at the edge diverged runs, diamonds means with their 95 % interval, which leaves room for "
+        "failures that so few runs may not have shown. n counts the scores, × the failures.",
     ),
     tables=(
         TableSpec(
