@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.common.text import Scalar, count_noun, name_cell, show
-from harness.config.seed_rule import Goal, Growth, SeedRule
+from harness.config.seed_rule import Goal, Growth, SeedRule, hours_in_words
 from harness.config.trials import Sweep, expand
 from harness.records.study import Study
 from harness.stats.estimate import TAIL
@@ -77,7 +77,7 @@ class Comparison:
             return f"{name} {value} fails {more} often than {reference}: {size}"
         if self.small:
             return f"{name} {value} and {reference} differ by less than was stated: {size}"
-        return f"{name} {value} against {reference} is not settled: {size}"
+        return f"{name} {value} vs. {reference} is not settled: {size}"
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,13 @@ def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell]) -> Decision:
         due[index] = min(due[index] + rule.step, rule.at_most)
     spent, needed = _seconds(cells, due)
     if rule.budget_hours is not None and spent + needed > 3600 * rule.budget_hours:
+        budget, trained = hours_in_words(rule.budget_hours), hours_in_words(spent / 3600)
+        more = count_noun(sum(due) - sum(len(cell.results) for cell in cells), "more run")
         budget = (
-            f"{show(rule.budget_hours)} hours of training are the budget: {spent / 3600:.3g} are spent and the next "
-            f"{count_noun(sum(due) - sum(len(cell.results) for cell in cells), 'run')} would take {needed / 3600:.3g}"
+            f"the budget of {budget} of training is spent ({trained} so far)"
+            if spent >= 3600 * rule.budget_hours
+            else f"{more} would exceed the budget of {budget} of training ({trained} so far, about "
+            f"{hours_in_words(needed / 3600)} more)"
         )
         return Decision(None, False, f"{budget}{f'; {words}' if words else ''}")
     return Decision(tuple(due), False, words or "the budget is not spent yet")
@@ -215,7 +219,7 @@ def _ended(cells: Sequence[Cell], lacking: Sequence[int], most: int) -> str:
     """Why none of the cells that lack seeds gets more."""
     crashing = sum(cells[index].crashes for index in lacking)
     full = len(lacking) - crashing
-    parts = [f"{_cells(full)} {'has' if full == 1 else 'have'} the most seeds, {most}"] if full else []
+    parts = [f"{_cells(full)} {'has' if full == 1 else 'have'} reached at_most, {most} seeds"] if full else []
     parts += [f"every run of {_cells(crashing)} crashed"] if crashing else []
     return " and ".join(parts) or "no pair of runs is left to compare"
 
@@ -270,7 +274,13 @@ class Standing:
         rule = self.sweep.rule
         assert rule is not None
         most = count_noun(at_most(self.sweep), "trial")
-        return (f"Seeds are added by rule ({rule.words}), {most} at most.", *_out_of_reach(rule), words(self))
+        warning = () if self.decision is not None and self.decision.reached else _out_of_reach(rule)
+        return (f"Seeds are added by rule ({rule.words}), {most} at most.", *warning, words(self))
+
+    @property
+    def words(self) -> str:
+        """How far the seeds have come and what comes next."""
+        return words(self)
 
     def as_json(self) -> dict[str, object]:
         """The same as the contract of `--json`."""
@@ -295,7 +305,7 @@ def _out_of_reach(rule: SeedRule) -> tuple[str, ...]:
     if within is None or half <= within:
         return ()
     return (
-        f"Where half of a cell's runs fail, {rule.at_most} seeds tell its failure rate within ±{100 * half:.0f} "
+        f"If half of a cell's runs fail, {rule.at_most} seeds give its failure rate only within ±{100 * half:.0f} "
         f"points, not ±{show(float(f'{100 * within:.6g}')).removesuffix('.0')}.",
     )
 
@@ -354,9 +364,11 @@ def words(standing: Standing) -> str:
     if decision is None or (standing.waiting and decision.stops):  # of an edited rule
         return f"After {looks} {runs} are planned; {waiting}." if standing.looks else f"T{waiting[1:]}."
     if decision.stops:
-        verdict = "Enough is known" if decision.reached else "No more seeds are added"
+        rule = standing.sweep.rule
+        unreached = "The goal was not reached" if rule is not None and rule.until else "No more seeds are added"
+        verdict = "Enough is known" if decision.reached else unreached
         return f"{verdict} after {looks} and {runs}: {decision.why}."
-    return f"After {looks} {runs} are planned, for {decision.why}; {waiting}."
+    return f"After {looks} {runs} are planned, because {decision.why}; {waiting}."
 
 
 def _last_decision(sweep: Sweep, growth: Growth, results: Sequence[tuple[int, RunResult | None]]) -> Decision | None:

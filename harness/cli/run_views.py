@@ -93,13 +93,15 @@ def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited:
     )
     if ended.crashed:
         out.print(f"{ended.crashed} crashed: see the report; train them again with --retry-crashed.", soft_wrap=True)
+    verb = "is" if ended.missing == 1 else "are"
     if ended.missing and limited:
         out.print(
-            f"{ended.missing} of the plan are missing: re-run without --only and --max-trials to train them.",
+            f"{count_noun(ended.missing, 'planned trial')} {verb} missing: "
+            "re-run without --only and --max-trials to train them.",
             soft_wrap=True,
         )
     elif ended.missing:
-        out.print(f"{ended.missing} are missing: re-run the same command to train them.", soft_wrap=True)
+        out.print(f"{ended.missing} {verb} missing: re-run the same command to train them.", soft_wrap=True)
 
 
 def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:

@@ -214,6 +214,8 @@ def sweep(
                 raise
         resolved = seed_growth.grown(resolved, store)
         print_ended(out, resolved, ended, limited=bool(only) or max_trials is not None)
+        if resolved.rule is not None and not ended.trained_now:  # what was decided while training is said already
+            out.print(seed_growth.standing(resolved, store).words, soft_wrap=True)
         if resolved.baselines:
             baselines.train(resolved, store, out.print)
         again = rerun_words(sweep_file(sweep), sweep, resolved, results)

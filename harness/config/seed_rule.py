@@ -57,8 +57,14 @@ class SeedRule(Frozen):
     def words(self) -> str:
         """The rule in words: what is waited for, and how seeds are added."""
         goals = " and ".join(goal.words for goal in self.until) or "until the budget is spent"
-        budget = "" if self.budget_hours is None else f", within {self.budget_hours:g} hours of training"
+        budget = "" if self.budget_hours is None else f", within {hours_in_words(self.budget_hours)} of training"
         return f"{goals}; {self.first} seeds at first, {self.step} more at a time, at most {self.at_most}{budget}"
+
+
+def hours_in_words(hours: float) -> str:
+    """`3.9 hours`, or `12 minutes` below an hour."""
+    amount, unit = (hours, "hour") if hours >= 1 else (60 * hours, "minute")
+    return f"{amount:.3g} {unit}{'' if f'{amount:.3g}' == '1' else 's'}"
 
 
 class Growth(Frozen):

@@ -68,7 +68,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
     high = (known + sum(most for _, most in bounds)) / workers
     if high <= 4 * low:
         return DurationEstimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
-    basis = "a rough guess from the sizes of model and data; the sweep says it closer once it trains"
+    basis = "a rough guess from the sizes of model and data; the sweep gives a closer estimate once it trains"
     return DurationEstimate(None, basis, memory, parameters, (low, high))
 
 

@@ -618,7 +618,7 @@ def test_seeds_that_are_not_due_are_not_missing_and_what_comes_next_is_said(here
     said = run("made").stdout
     assert "12 of 24 trials finished, 3 of them failed, 12 missing." in said
     assert "Seeds are added by rule (bias_correction settled; 3 seeds at first, 3 more at a time, at most 12)" in said
-    assert "After 1 look 24 runs are planned, for bias correction on against off is not settled: −50 points" in said
+    assert "After 1 look 24 runs are planned, because bias correction on vs. off is not settled: −50 points" in said
     while (ended := watch.look()).total.missing:
         for trial in watch.trials.values():
             if store.load(trial.id) is None:

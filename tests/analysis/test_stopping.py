@@ -58,7 +58,7 @@ def test_it_says_why() -> None:
     )
     decision = decide(rule(Goal(within=0.3), at_most=5), 20, cells("x.x.x", "!!!!", "." * 20))
     assert (decision.due, decision.reached) == (None, False)
-    assert decision.why.startswith("1 cell has the most seeds, 5 and every run of 1 cell crashed; the failure rates of")
+    assert decision.why.startswith("1 cell has reached at_most, 5 seeds and every run of 1 cell crashed; the failure")
     decision = decide(rule(Goal(within=0.3)), 20, cells("." * 20))
     assert (decision.due, decision.reached) == (None, True)
     assert decision.why == "the failure rate of every cell is known within ±30 points"
@@ -130,7 +130,7 @@ def test_a_budget_is_not_exceeded() -> None:
     decision = decide(rule(Goal(within=0.1), budget=3.9), 20, two)
     assert (decision.due, decision.reached) == (None, False)
     assert decision.why.startswith(
-        "3.9 hours of training are the budget: 2 are spent and the next 8 runs would take 2;"
+        "8 more runs would exceed the budget of 3.9 hours of training (2 hours so far, about 2 hours more);"
     )
     assert decide(rule(budget=4.0), 20, two).due == (8, 8)  # without a goal it is the budget that stops
 
@@ -189,6 +189,6 @@ def test_the_page_says_after_how_many_looks_it_stopped_and_what_fixed_seeds_woul
 
 def test_a_goal_that_the_most_seeds_cannot_reach_is_warned_of(tmp_path: Path) -> None:
     lines = advance(grows(tmp_path, "failure rate of every cell within ±10 points"), lambda trial: None).lines
-    assert lines[1].startswith("Where half of a cell's runs fail, 12 seeds tell its failure rate within ±")
+    assert lines[1].startswith("If half of a cell's runs fail, 12 seeds give its failure rate only within ±")
     assert lines[1].endswith(" points, not ±10.")
     assert len(advance(grows(tmp_path, "failure rate of every cell within ±45 points"), lambda trial: None).lines) == 2

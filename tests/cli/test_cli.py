@@ -113,7 +113,8 @@ def test_plan_as_json_keeps_its_contract(here):
         "sweep": "small", "profile": "embedded", "reason": "paper needs a GPU of 24 GiB and this machine has none",
         "trials": 8, "cells": 4, "finished": 0, "crashed": 0, "missing": 8,
         "seconds_left": None,
-        "seconds_from": "a rough guess from the sizes of model and data; the sweep says it closer once it trains",
+        "seconds_from": "a rough guess from the sizes of model and data; "
+        "the sweep gives a closer estimate once it trains",
     }  # fmt: skip
     sweep = load(here / "sweeps" / "small.yaml", "embedded")
     store_of(here / "results", sweep, {0: [Run(300), Run(200)], 1: [Run(crashed="no")]})
@@ -543,7 +544,7 @@ def test_a_part_of_a_sweep_is_done_when_what_was_asked_for_is(here, tiny, monkey
     monkeypatch.setattr(reports, "write", lambda study, folder, threshold=None: SimpleNamespace(page=folder))
     said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
     assert "1 of 2 trials finished (1 trained now)" in said
-    assert "1 of the plan are missing: re-run without --only and --max-trials to train them." in said
+    assert "1 planned trial is missing: re-run without --only and --max-trials to train them." in said
     assert [cell["missing"] for cell in json.loads(run("status", "tiny", "--json").stdout)["cells"]] == [1, 0]
     said = run("sweep", "tiny", "--in-process", "--only", "lr=1e-2").stdout
     assert "1 of 2 trials finished (none trained now)" in said

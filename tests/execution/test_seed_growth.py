@@ -136,7 +136,7 @@ def test_what_is_never_settled_ends_at_the_most_seeds(tmp_path: Path, monkeypatc
     standing = seed_growth.standing(adaptive(tmp_path, SETTLED), store)
     assert standing.decision is not None
     assert not standing.decision.reached
-    assert "4 cells have the most seeds, 12; bias correction on against off is not settled" in standing.decision.why
+    assert "4 cells have reached at_most, 12 seeds; bias correction on vs. off is not settled" in standing.decision.why
 
 
 # -------------------------------------------------------------------------------------------------------- interruptions

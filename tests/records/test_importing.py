@@ -333,7 +333,7 @@ def test_planned_seeds_without_a_row_are_missing():
         (1, 1, "missing"), (1, 2, "finished"), (1, 3, "missing"),
     ]  # fmt: skip
     assert len(found.runs["trial"].unique()) == 6
-    assert "Planned were the seeds 1..3 in every cell: 3 runs without a row." in found.notes
+    assert "The planned seeds are 1..3 in every cell: 3 runs have no row." in found.notes
     assert found.runs["outcome"].isna().sum() == 3
     unplanned = simple(small((1, 1, 0.5)))
     assert any("do not say what was planned" in note for note in unplanned.notes)
@@ -538,7 +538,7 @@ BAD = {
     "a truth": ("lr,seed,acc\n1,1,True\n", {}, "got 'True' in bad.csv:2"),
     "an underscore": ("lr,seed,acc\n1,1,1_0\n", {}, "got '1_0' in bad.csv:2"),
     "two rows": ("lr,seed,acc\n1,1,0.5\n1,1,0.5\n", {}, "bad.csv:2 and bad.csv:3, seed '1' of"),
-    "NaN": ("lr,seed,acc\n1,1,NaN\n", {}, "1 row of 1 with an empty, NaN or infinite score, first bad.csv:2 ('NaN')"),
+    "NaN": ("lr,seed,acc\n1,1,NaN\n", {}, "1 row of 1 has an empty, NaN or infinite score, first bad.csv:2 ('NaN')"),
     "no seed": ("lr,seed,acc\n1,,1\n", {}, "a seed must be a number or one line of text (got '' in bad.csv:2)"),
     "an infinite seed": ("lr,seed,acc\n1,inf,1\n", {}, "got 'inf' in bad.csv:2"),
     "a truth as seed": ("lr,seed,acc\n1,true,1\n", {}, "got 'true' in bad.csv:2"),

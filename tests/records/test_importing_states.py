@@ -246,7 +246,7 @@ def test_last_and_first_are_the_last_and_first_score_there_is():
 def test_a_run_that_ends_in_nan_is_not_its_last_finite_score_unless_nan_is_nothing():
     rows = [{"seed": 1, "acc": acc} for acc in (0.5, 0.6, "nan", "")]
     name = table(rows)
-    assert "1 run of 1 with an empty, NaN or infinite score" in refusal(name, aggregate="last")
+    assert "1 run of 1 has an empty, NaN or infinite score" in refusal(name, aggregate="last")
     assert list(of(name, aggregate="last", nan="diverged", majority="0.1").runs["outcome"]) == ["failed"]
     assert list(of(name, aggregate="last", nan="missing").runs["final_score"]) == [0.6]
     assert list(of(name, aggregate="first").runs["final_score"]) == [0.5]

@@ -133,8 +133,11 @@ def notes_on_judging(
     """Sentences on how failing was judged."""
     if majority is None:
         return ["No majority is given, so no run can be called failed."]
-    typed = parse_number(str(options.majority)) is not None
-    source = f"{options.majority}, as given" if typed else f"the column {options.majority}"
+    typed = parse_number(str(options.majority))
+    source = f"the column {options.majority}"
+    if typed is not None:
+        level = float(majority[0])  # in the unit of the scores, which may not be that of the option
+        source = f"{options.majority}, as given" if typed == level else f"{level:g} (given as {options.majority})"
     notes = [f"The majority classifier's score is {source}."]
     lacking = int(np.isnan(majority).sum())
     if lacking:

@@ -104,9 +104,10 @@ def merge(
                 numbers[name][run] = _average(values[group[facts.status[group] == "finished"]], str(aggregate))
     if lost.any() and nan is None:
         row = chosen[np.flatnonzero(lost)[0]]
+        count = count_noun(int(lost.sum()), "row" if len(chosen) == len(order) else "run")
         raise HarnessError(
-            f"{count_noun(int(lost.sum()), 'row' if len(chosen) == len(order) else 'run')} of {len(chosen)} with "
-            f"an empty, NaN or infinite score, first {rows.places[row]} ({quoted(rows.values(metric)[row])})",
+            f"{count} of {len(chosen)} {'has' if lost.sum() == 1 else 'have'} an empty, NaN or infinite score, "
+            f"first {rows.places[row]} ({quoted(rows.values(metric)[row])})",
             fix="Set --nan missing (the run is not known) or --nan diverged (it was trained and failed)",
         )
     status = facts.status[chosen].copy()

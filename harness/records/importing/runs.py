@@ -360,7 +360,8 @@ def _notes_on_plan(options: ImportOptions, unseen_runs: int) -> list[str]:
     """A sentence on what was planned."""
     if options.seeds is None:
         return ["The files do not say what was planned: a run that never got into them is not counted as missing."]
-    return [f"Planned were the seeds {options.seeds} in every cell: {count_noun(unseen_runs, 'run')} without a row."]
+    verb = "has" if unseen_runs == 1 else "have"
+    return [f"The planned seeds are {options.seeds} in every cell: {count_noun(unseen_runs, 'run')} {verb} no row."]
 
 
 def _in_order(table: pd.DataFrame, rest: pd.DataFrame, levels: Sequence[object]) -> tuple[pd.DataFrame, list[int]]:
