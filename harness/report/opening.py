@@ -258,7 +258,7 @@ def where(analysis: Analysis) -> str:
         clauses.append("no run has a score because all of them diverged")
     elif cells["scored"].max() == 1:
         clauses.append("one seed per cell cannot show the spread over seeds")
-    elif not failed and len(cells) > 1:
+    elif not failed and len(cells) > 1 and cells["sd"].min() < cells["sd"].max():
         widest = cells["sd"].idxmax()
         clauses.append(
             f"the observed spread is widest at {analysis.study.cells[widest].label} (sd {score(cells['sd'][widest])}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.common.text import count_noun
 from harness.report.claims import Claim, Sentence
 from harness.report.formatting import p_value, score
 from harness.report.section import Section
@@ -36,10 +37,13 @@ def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: st
     if column == "mean":
         low, high = score(members["mean"].min()), score(members["mean"].max())
         values = f"mean {low}" if low == high else f"means {low} to {high}"
+        diverged = int(analysis.cells.loc[known["cell"].astype(int), "diverged"].sum())
+        values += f", without {count_noun(diverged, 'diverged run')}" if diverged else ""
     else:
         values = f"{members['failed'].sum()} of {members['judged'].sum()} failed"
     if len(members) == 1:
-        return Sentence(f"{what} is that of {_named(analysis, members)} ({values}), of no other recipe (95 %).", claim)
+        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe may be the best (95 %)"
+        return Sentence(f"{text}.", claim)
     if len(members) == len(known):
         return Sentence(
             f"no recipe can be excluded from having {what} (95 %): the {len(known)} cannot be distinguished.", claim
@@ -69,8 +73,9 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     criteria = f"few failures and a {good} mean matter" if judged else "the mean matters"
     open_to_all = known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))
     if open_to_all.all():
-        fewest = int(known["scored"].min())
-        return [Sentence(f"no recommendation: {fewest} scored runs or more of each recipe single out none.", claim)]
+        fewest, most = int(known["scored"].min()), int(known["scored"].max())
+        runs = f"{count_noun(fewest, 'scored run')}{' or more' if most > fewest else ''} per recipe"
+        return [Sentence(f"no recommendation: with {runs} none stands out.", claim)]
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
     counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""

@@ -10,7 +10,6 @@ from harness.report.formatting import Row, integer, percent, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_pairs, one_row_per_cell
 from harness.report.wording import capitalized, pair_count
-from harness.stats import proportions
 
 FEWEST = {"mean": 2, "failure": 1}  # runs a cell, without which nothing is known of a mean's spread, or of a rate
 UNTOLD = "the difference may be too small for 1,000 seeds, or none at all"
@@ -19,12 +18,15 @@ FEW_SEEDS = 10  # runs a cell, below which the report says which failure rates n
 
 def few_seeds(analysis: Analysis) -> str:
     """Which failure rates are compatible with none in so few seeds; empty where there are enough of them."""
-    judged = analysis.cells["judged"][analysis.cells["judged"] > 0]
-    if not len(judged) or judged.median() >= FEW_SEEDS:
+    cells = analysis.cells
+    spotless = cells[(cells["judged"] > 0) & (cells["failed"].fillna(1) == 0)].sort_values("judged", kind="stable")
+    if not len(spotless):
         return ""
-    n = int(judged.median())
-    upper = 100 * proportions.wilson(0, n)[1]
-    return f"0 failures in {count_noun(n, 'seed')} is compatible with a failure rate of up to {upper:.0f} % (95 % CI)."
+    middle = spotless.iloc[(len(spotless) - 1) // 2]  # one with as many runs as most
+    if middle["judged"] >= FEW_SEEDS:
+        return ""
+    seeds, upper = count_noun(int(middle["judged"]), "seed"), percent(float(middle["failed_high"]))
+    return f"0 failures in {seeds} is compatible with a failure rate of up to {upper} (95 % CI)."
 
 
 def sentences(analysis: Analysis) -> list[str]:
