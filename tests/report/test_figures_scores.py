@@ -74,7 +74,7 @@ def test_failure_rates_say_counts_and_what_is_lacking(drawings):
 def test_the_profile_has_a_line_a_value_and_a_tick_a_run(drawings):
     ax = drawings["performance_profile"].axes[0]
     ticks = [line for line in ax.lines if line.get_marker() == "|"]
-    assert [len(line.get_xdata()) for line in ticks] == [11, 10]  # of 23 finished runs one diverged and one crashed
-    assert "bias correction off (n = 11)" in words(drawings["performance_profile"])
+    assert [len(line.get_xdata()) for line in ticks] == [12, 9]  # of 23 finished runs one diverged and one crashed
+    assert "lr 2e-5 (n = 9)" in words(drawings["performance_profile"])
     assert "majority class" in words(drawings["performance_profile"])
     assert len(ax.collections) == 2  # bands
