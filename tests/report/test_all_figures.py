@@ -161,8 +161,10 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
         again = base.loc[np.repeat(base.index, len(places))].reset_index(drop=True)
         return again.assign(n=np.tile(places, cells))
 
-    best = repeated(list(range(1, seeds + 1))).assign(expected=0.7, low=0.6, high=0.8)
-    budget = repeated([5, seeds, 200]).assign(rate_half_width=0.1, mean_half_width=0.05)
+    best = repeated(list(range(1, seeds + 1))).assign(unbiased=0.7, expected=0.7)
+    budget = repeated([5, seeds, 200]).assign(
+        **{f"{name}{end}": 0.1 for name in ("rate_half_width", "mean_half_width") for end in ("", "_low", "_high")}
+    )
     methods = np.repeat(np.array([f"m{i}" for i in range(values)], dtype=object), 101)
     profile = pd.DataFrame({"value": methods, "threshold": np.tile(np.linspace(0.4, 0.9, 101), values)})
     score_table = pd.DataFrame({"term": ["dataset", "method", "residual"], "eta_squared": [0.1, 0.2, 0.7]})
@@ -188,7 +190,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
         "level": base.assign(mean=0.65, mean_low=0.6, mean_high=0.7),
         "noise_floor": floor.assign(training_low=np.nan, training_high=np.nan),
         "best_of_n": best,
-        "budget": budget.assign(now=budget["n"] == seeds),
+        "budget": budget.assign(mean_now=budget["n"] == seeds, rate_now=budget["n"] == seeds),
         "profile": profile.assign(share=0.5, low=0.4, high=0.6),
         "drivers_of_score": score_table.assign(fanova=[0.1, np.nan, np.nan], note=""),
         "drivers_of_failing": failing,
