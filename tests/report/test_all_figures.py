@@ -169,6 +169,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
     profile = pd.DataFrame({"value": methods, "threshold": np.tile(np.linspace(0.4, 0.9, 101), values)})
     score_table = pd.DataFrame({"term": ["dataset", "method", "residual"], "eta_squared": [0.1, 0.2, 0.7]})
     failing = pd.DataFrame({"factor": ["dataset", "method"], "share": [0.9, 0.1], "p": [0.01, 0.5], "note": ""})
+    contrasts = pd.DataFrame({"axis": ["dataset", "method"], "difference": [0.3, -0.1], "p_adjusted": [0.01, 0.5]})
     fates = pd.DataFrame({"cell": runs["cell"], "kind": runs["verdict"], "loss": score})
     nothing = {field.name: pd.DataFrame() for field in dataclasses.fields(Diagnosis)}
     unrecorded = {
@@ -194,6 +195,7 @@ def large(cells: int, seeds: int, values: int) -> Analysis:
         "profile": profile.assign(share=0.5, low=0.4, high=0.6),
         "drivers_of_score": score_table.assign(fanova=[0.1, np.nan, np.nan], note=""),
         "drivers_of_failing": failing,
+        "contrasts": contrasts.assign(difference_low=[0.1, -0.3], difference_high=[0.5, 0.1]),
     }
     rest = {field.name: pd.DataFrame() for field in dataclasses.fields(Analysis) if field.name not in given}
     return Analysis(**given, **rest)
