@@ -17,16 +17,16 @@ from harness.records.study import Axes, Study
 from harness.report.figures import all_figures
 
 ALL = [
-    "spread",
     "failure_rates",
-    "curves",
+    "spread",
     "performance_profile",
-    "noise_floor",
-    "best_of_n",
-    "seed_budget",
+    "curves",
     "importance",
     "loss_vs_score",
     "step_size_factor",
+    "seed_budget",
+    "noise_floor",
+    "best_of_n",
 ]
 # What only recorded runs have; one of a surface that was asked for.
 RECORDED = ["gradient_norms", "loss_surface", "early_warning"]

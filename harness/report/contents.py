@@ -1,6 +1,11 @@
-"""The sections of the report, in the order of the page: a new one is a file in `sections/` and a line here."""
+"""The chapters of the report and their sections, in the order of the page.
+
+A new section is a file in `sections/` and a word in a chapter here.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from harness.analysis.analyze import Analysis
 from harness.report.section import Section
@@ -27,26 +32,75 @@ from harness.report.sections import (
 )
 from harness.report.table import TableSpec, TextTable
 
-SECTIONS: tuple[Section, ...] = (
-    spread.SECTION,
-    failures.SECTION,
-    best.SECTION,
-    curves.SECTION,
-    level.SECTION,
-    dev_set.SECTION,
-    scores.SECTION,
-    calibration.SECTION,
-    best_of_n.SECTION,
-    seed_budget.SECTION,
-    importance.SECTION,
-    seed_parts.SECTION,
-    reasons.SECTION,
-    gradients.SECTION,
-    loss_surface.SECTION,
-    update_sizes.SECTION,
-    early_warning.SECTION,
-    baselines.SECTION,
-    paper.SECTION,
+
+@dataclass(frozen=True)
+class Chapter:
+    """A question that readers come with: the section that answers it, and folded ones that say more."""
+
+    anchor: str
+    heading: str
+    first: Section | None  # shown open; None: the chapter is an appendix
+    folded: tuple[Section, ...]
+
+
+CHAPTERS: tuple[Chapter, ...] = (
+    Chapter(
+        "how-often",
+        "How often do runs fail?",
+        failures.SECTION,
+        (best.SECTION,),
+    ),
+    Chapter(
+        "how-far",
+        "How far do scores spread?",
+        spread.SECTION,
+        (
+            level.SECTION,
+            scores.SECTION,
+            curves.SECTION,
+        ),
+    ),
+    Chapter(
+        "what-drives",
+        "What drives it?",
+        importance.SECTION,
+        (seed_parts.SECTION,),
+    ),
+    Chapter(
+        "why-fail",
+        "Why do runs fail?",
+        reasons.SECTION,
+        (
+            gradients.SECTION,
+            update_sizes.SECTION,
+            loss_surface.SECTION,
+            early_warning.SECTION,
+        ),
+    ),
+    Chapter(
+        "how-sure",
+        "How sure is this, and how many seeds more?",
+        seed_budget.SECTION,
+        (
+            dev_set.SECTION,
+            best_of_n.SECTION,
+        ),
+    ),
+    Chapter(
+        "more",
+        "Appendix",
+        None,
+        (
+            calibration.SECTION,
+            baselines.SECTION,
+            paper.SECTION,
+        ),
+    ),
+)
+
+
+SECTIONS: tuple[Section, ...] = tuple(
+    section for chapter in CHAPTERS for section in (chapter.first, *chapter.folded) if section is not None
 )
 
 

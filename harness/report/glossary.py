@@ -6,6 +6,7 @@ from harness.analysis.verdicts import NEAR_ENTROPY
 from harness.report.contents import SECTIONS
 from harness.report.coverage import held
 from harness.report.formatting import percent
+from harness.report.headline import TERM as UNSTABLE
 from harness.report.section import Term
 
 _COMMON: tuple[Term, ...] = (
@@ -18,6 +19,7 @@ _COMMON: tuple[Term, ...] = (
         "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
         "correlation is at or below 0.",
     ),
+    UNSTABLE,
     (
         "near chance",
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "

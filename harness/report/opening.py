@@ -94,11 +94,11 @@ def how_often(analysis: Analysis) -> Sentence:
         upper = 100 * proportions.wilson(0, judged)[1]
         share = f", which is compatible with a failure rate of up to {upper:.0f} % (95 % CI)"
     return Sentence(
-        f"{failed} of {run_count(judged, 'finished ')} failed{share}. {_failing_means(analysis)}{tail}", *claims
+        f"{failed} of {run_count(judged, 'finished ')} failed{share}. {failing_means(analysis)}{tail}", *claims
     )
 
 
-def _failing_means(analysis: Analysis) -> str:
+def failing_means(analysis: Analysis) -> str:
     """What a failed run is, with the score that it does not exceed."""
     runs = analysis.runs
     metrics = sorted({str(name).replace("_", " ") for name in runs["metric"].dropna()}) or ["score"]

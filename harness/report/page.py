@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import base64
+import io
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import pandas as pd
 
 from harness.analysis.analyze import Analysis, analyse
 from harness.records.study import Study
-from harness.report import next_experiment, opening, page_notes, provenance, run_tables
-from harness.report.contents import SECTIONS, TABLES, text_tables
+from harness.report import headline, next_experiment, opening, page_notes, provenance, run_tables
+from harness.report.contents import CHAPTERS, TABLES, text_tables
 from harness.report.figures import all_figures
 from harness.report.files import csv, latex, markdown, markdown_text
 from harness.report.glossary import glossary
+from harness.report.headline import Card
 from harness.report.run_tables import RunRow
 from harness.report.section import Section, Term
+from harness.report.sections import best, spread
 from harness.report.summary import summary
 from harness.report.table import TextTable
 
-LARGEST_INLINE_SVG = 250_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
+LARGEST_INLINE_SVG = 120_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
+INLINE_COLOURS = 64  # of such a PNG: a figure has a few, and shades of them at its edges
+MOST_FAILED = 50  # failed runs listed with their chapter; the table of runs has them all
+_SAFE = " ;/?:@&=+$,-_.!~*'()\n[]^|{}"  # what an SVG in the attribute of an image may keep
 _TEMPLATES = {"index.html": "report.html.j2", "report.md": "report.md.j2"}
 
 
@@ -123,6 +130,16 @@ class FilledSection:
 
 
 @dataclass(frozen=True)
+class FilledChapter:
+    """A question of the page: the section that answers it, and those that are folded below."""
+
+    anchor: str
+    heading: str
+    first: FilledSection | None
+    folded: tuple[FilledSection, ...]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the templates show, as text."""
 
@@ -130,17 +147,25 @@ class Page:
     heading: str
     stand_in: str | None
     name: str
+    verdict: str
+    cards: tuple[Card, ...]
+    picture: Picture | None  # of the first screen, which no section shows again
+    reading: str
+    meaning: str  # of a failed run
+    recommendation: str
     answer: tuple[str, ...]
     completeness: str
     score: str
     notes: tuple[str, ...]
     multiplicity: str
-    sections: tuple[FilledSection, ...]
+    chapters: tuple[FilledChapter, ...]
     next_words: str  # empty where there is no advice
     next_sweep: str  # the text of a sweep file; empty where none is proposed
     run_header: tuple[str, ...]
     runs: tuple[RunRow, ...]
     runs_left_out: int
+    failed: tuple[RunRow, ...]
+    failed_left_out: int
     verdicts: tuple[str, ...]
     crashed: tuple[RunRow, ...]
     settings: tuple[TextTable, ...]
@@ -151,26 +176,35 @@ class Page:
 
 def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) -> Page:
     study = analysis.study
-    answer = tuple(opening.answer(analysis))
+    verdict = headline.verdict(analysis)
+    recommendation = "".join(best.recommendation(analysis)[:1])
     stand_in = study.stand_in if study.stand_in and study.stand_in not in study.title else None
-    runs = run_tables.all_runs(analysis)
+    runs, failed = run_tables.all_runs(analysis), run_tables.failed_runs(analysis)
     next_words, next_sweep = next_experiment.next_sweep(analysis) or (next_experiment.more_seeds(analysis), "")
     return Page(
         title=f"{study.title} ({stand_in})" if stand_in else study.title,
         heading=study.title,
         stand_in=stand_in,
         name=study.name,
-        answer=answer,
+        verdict=verdict,
+        cards=headline.cards(analysis),
+        picture=_picture(study, spread.SECTION, figures, verdict),
+        reading=spread.SECTION.figure.reading if spread.SECTION.figure else "",
+        meaning=opening.failing_means(analysis),
+        recommendation=recommendation,
+        answer=tuple(sentence for sentence in opening.answer(analysis) if sentence != recommendation),
         completeness=page_notes.completeness(study),
         score=page_notes.about_scores(study),
         notes=page_notes.notes(study),
         multiplicity=opening.multiplicity(analysis),
-        sections=_sections(analysis, tables, figures, answer[0]),
+        chapters=_chapters(analysis, tables, figures, verdict),
         next_words=next_words,
         next_sweep=next_sweep,
         run_header=run_tables.header(study),
         runs=runs,
         runs_left_out=len(analysis.runs) - len(runs),
+        failed=failed[:MOST_FAILED],
+        failed_left_out=max(0, len(failed) - MOST_FAILED),
         verdicts=tuple(sorted({run.verdict for run in runs})),
         crashed=run_tables.crashed_runs(analysis),
         settings=tuple(provenance.settings(sweep) for sweep in study.sweeps),
@@ -182,21 +216,36 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
     )
 
 
-def _sections(
-    analysis: Analysis, tables: Mapping[str, TextTable], figures: Path, opening_sentence: str
-) -> tuple[FilledSection, ...]:
-    """The sections that have something to show: a figure, a table or a sentence."""
-    filled = []
-    for section in SECTIONS:
-        sentences = tuple(section.sentences(analysis))
-        picture = _picture(analysis.study, section, figures, sentences[0] if sentences else opening_sentence)
-        specs = [spec for spec in section.tables if spec.name in tables]
-        shown, folded = (tuple(tables[spec.name] for spec in specs if spec.folded == side) for side in (False, True))
-        if picture or specs or sentences:
-            reading = section.figure.reading if picture and section.figure else ""
-            named = section.anchor, section.heading, section.question
-            filled.append(FilledSection(*named, sentences, picture, reading, shown, folded))
-    return tuple(filled)
+def _chapters(
+    analysis: Analysis, tables: Mapping[str, TextTable], figures: Path, verdict: str
+) -> tuple[FilledChapter, ...]:
+    """The chapters that have something to show."""
+
+    def filled(section: Section | None) -> FilledSection | None:
+        return None if section is None else _section(analysis, section, tables, figures, verdict)
+
+    chapters = []
+    for chapter in CHAPTERS:
+        first = filled(chapter.first)
+        folded = tuple(section for section in map(filled, chapter.folded) if section is not None)
+        if first is not None or folded:
+            chapters.append(FilledChapter(chapter.anchor, chapter.heading, first, folded))
+    return tuple(chapters)
+
+
+def _section(
+    analysis: Analysis, section: Section, tables: Mapping[str, TextTable], figures: Path, verdict: str
+) -> FilledSection | None:
+    """A section with what it has to show; None where it has neither figure, table nor sentence."""
+    sentences = tuple(section.sentences(analysis))
+    on_top = section is spread.SECTION
+    picture = None if on_top else _picture(analysis.study, section, figures, sentences[0] if sentences else verdict)
+    specs = [spec for spec in section.tables if spec.name in tables]
+    shown, folded = (tuple(tables[spec.name] for spec in specs if spec.folded == side) for side in (False, True))
+    if not (picture or specs or sentences):
+        return None
+    reading = section.figure.reading if picture and section.figure else ""
+    return FilledSection(section.anchor, section.heading, section.question, sentences, picture, reading, shown, folded)
 
 
 def _picture(study: Study, section: Section, folder: Path, sentence: str) -> Picture | None:
@@ -206,10 +255,24 @@ def _picture(study: Study, section: Section, folder: Path, sentence: str) -> Pic
     svg, png = (folder / f"{name}.{ending}" for ending in ("svg", "png"))
     if not svg.exists():
         return None
-    light = svg.stat().st_size <= LARGEST_INLINE_SVG
-    content = base64.b64encode((svg if light else png).read_bytes()).decode()
-    source = f"data:image/{'svg+xml' if light else 'png'};base64,{content}"
+    source = _inline_svg(svg) if svg.stat().st_size <= LARGEST_INLINE_SVG else _inline_png(png)
     return Picture(name, f"{section.heading} of {study.title}. {sentence}", source)
+
+
+def _inline_svg(path: Path) -> str:
+    """A data URI of the SVG as text, a quarter shorter than in base64."""
+    return f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'), safe=_SAFE)}"
+
+
+def _inline_png(path: Path) -> str:
+    """A data URI of the PNG with few colours, a third of its size."""
+    from PIL import Image  # it comes with matplotlib
+
+    stream = io.BytesIO()
+    with Image.open(path) as image:
+        few = image.convert("RGB").quantize(INLINE_COLOURS, dither=Image.Dither.NONE)
+    few.save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _render(template: str, page: Page) -> str:

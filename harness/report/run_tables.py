@@ -76,16 +76,29 @@ def header(study: Study) -> tuple[str, ...]:
 
 def all_runs(analysis: Analysis) -> tuple[RunRow, ...]:
     """The runs that the page lists; of very many those that went wrong before the others."""
-    study, runs = analysis.study, analysis.runs
+    runs = analysis.runs
     if len(runs) > MOST_RUNS:
         runs = runs.sort_values("verdict", key=lambda words: words.isin(["ok", "unjudged"]), kind="stable")
-    crossed, rows = seeds_crossed(study.runs), []
+    return _rows(analysis, runs)
+
+
+def failed_runs(analysis: Analysis) -> tuple[RunRow, ...]:
+    """The finished runs that failed or were hardly trained."""
+    runs = analysis.runs
+    return _rows(
+        analysis, runs[(runs["status"] == "finished") & runs["verdict"].isin(["failed", "diverged", "near chance"])]
+    )
+
+
+def _rows(analysis: Analysis, runs: pd.DataFrame) -> tuple[RunRow, ...]:
+    crossed, rows = seeds_crossed(analysis.study.runs), []
     for run in runs.head(MOST_RUNS).to_dict("records"):
         status, verdict = str(run["status"]), str(run["verdict"])
         word = status if status != "finished" else "failed" if verdict == "diverged" else verdict
         reason = f": {run['reason']}" if isinstance(run["reason"], str) and status == "finished" else ""
         numbers = (score(run[name]) for name in ("final_score", "best_score", "final_train_loss"))
-        rows.append(RunRow((*_cell_and_seed(study, run, crossed), word + reason, *numbers), word, _command(run)))
+        cells = (*_cell_and_seed(analysis.study, run, crossed), word + reason, *numbers)
+        rows.append(RunRow(cells, word, _command(run)))
     return tuple(rows)
 
 

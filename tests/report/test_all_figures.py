@@ -21,8 +21,8 @@ def test_every_figure_of_a_sweep_in_order(drawings):
 @pytest.mark.parametrize("name", [*ALL, *RECORDED])
 def test_titles_say_the_stand_in(drawings, name):
     title = drawings[name].get_suptitle()
-    assert re.match("Bias correction and rate:[ \n]", title)
-    assert title.endswith("embedded stand-in, not BERT on RTE")
+    assert "Bias correction and rate" not in title  # a paper's caption says that
+    assert re.search(r"embedded stand-in, not BERT on RTE\)?$", title)
 
 
 @pytest.mark.parametrize("name", [*ALL, *RECORDED])
@@ -90,7 +90,7 @@ def test_scores_that_are_all_equal(tmp_path, value):
         ({}, []),
         ({0: [Run(crashed="x")]}, []),
         ({0: [Run(300)]}, [name for name in ALL if name != "importance"]),
-        ({0: [Run(diverged=True)] * 6}, ["spread", "failure_rates", "curves", "seed_budget", "step_size_factor"]),
+        ({0: [Run(diverged=True)] * 6}, ["failure_rates", "spread", "curves", "step_size_factor", "seed_budget"]),
         ({0: [Run(200, 0.693)] * 6}, [name for name in ALL if name != "importance"]),
         ({0: [Run(score=0.5), Run(score=-0.2)]}, [name for name in ALL if name not in ("importance", "noise_floor")]),
     ],

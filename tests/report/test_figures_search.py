@@ -37,7 +37,7 @@ def shown():
 
 def test_every_figure_of_a_search_says_the_stand_in(shown):
     assert list(shown) == ["history", "slices", "parallel", "front", "search_importance"]
-    assert all(figure.get_suptitle().endswith("a stand-in") for figure in shown.values())
+    assert all("a stand-in" in figure.get_suptitle() for figure in shown.values())
 
 
 def test_the_history_has_each_recipe_its_seeds_and_the_highest_so_far(shown):

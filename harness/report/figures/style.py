@@ -50,7 +50,7 @@ MANY_POINTS = 40_000  # points of lines: beyond them they are embedded as an ima
 SMALL = 6.5  # points, the smallest font
 FAMILY = "DejaVu Sans"
 STYLE: Any = {  # matplotlib types its keys one by one, differently in each version
-    "font.family": FAMILY,
+    "font.family": [FAMILY, "sans-serif"],  # an SVG names both
     "font.size": 8.5,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8.5,
@@ -67,7 +67,7 @@ STYLE: Any = {  # matplotlib types its keys one by one, differently in each vers
     "hatch.linewidth": 0.5,
     "savefig.facecolor": "white",
     "svg.hashsalt": "stability",  # the same figure gives the same bytes
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text stays text, to be edited
     "pdf.fonttype": 42,  # TrueType: publishers refuse the Type 3 fonts that matplotlib writes by itself
     "ps.fonttype": 42,
 }
@@ -223,19 +223,17 @@ def short_count(number: int) -> str:
 
 
 def empty_figure(study: Study, what: str, body: float, handles: Sequence[Artist] = ()) -> Figure:
-    """An empty figure: room for `body` inches, its legend, and a title: the study, what is shown, the stand-in."""
+    """An empty figure: room for `body` inches, its legend, and a line of what is shown and of the stand-in."""
     inches = WIDTH - 0.15
-    title = f"{cut(study.title, 9, 1.8 * inches)}: "
-    parts = [title + what] if text_width(title + what, 9) <= inches else [title, what]
-    lines = [line for part in parts for line in _wrap(part, 9, inches)]
-    if study.stand_in:
-        lines += _wrap(cut(study.stand_in, 9, 1.8 * inches), 9, inches)
+    both = f"{what} ({study.stand_in})" if study.stand_in else what
+    parts = [both] if text_width(both, 8.5) <= inches else [what, study.stand_in or ""]
+    lines = [line for part in parts for line in _wrap(cut(part, 8.5, 1.8 * inches), 8.5, inches) if line]
     texts = [literal(cut(str(handle.get_label()), 7.5, inches - 0.6)) for handle in handles]
     columns = _columns(texts, inches)
     height = body + 0.15 * len(lines) + 0.16 * -(-len(handles) // columns)
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(map(literal, lines)), fontsize=9)
+    figure.suptitle("\n".join(map(literal, lines)), fontsize=8.5, color=FAINT)
     if handles:
         how: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handletextpad": 0.5}
         figure.legend(list(handles), texts, **how)

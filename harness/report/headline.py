@@ -1,0 +1,190 @@
+"""What the first screen says: a verdict in one sentence, and a few key figures, all from rows of the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.analysis.analyze import Analysis
+from harness.common.text import count_noun
+from harness.report.claims import Claim, Sentence
+from harness.report.formatting import interval, percent, score
+from harness.report.opening import incomplete
+from harness.report.section import Term
+from harness.report.sections.dev_set import dev_share
+from harness.report.wording import contrast_claim, main_arms, rate_claim, run_count
+from harness.stats import proportions
+from harness.stats.estimate import NAN, Estimate
+
+UNSTABLE = 0.05  # a recipe is called unstable where the interval of its failure rate lies above this
+TERM: Term = (
+    "unstable",
+    f"The 95 % interval of a recipe's failure rate lies above {percent(UNSTABLE)}, Clopper and Pearson's too. Where no "
+    "recipe is called unstable, some may be: intervals of few runs are wide.",
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A key figure of the study: what it is, its value, what it is of, and the claim where one stands behind it."""
+
+    label: str
+    value: str
+    note: str
+    claim: Claim | None = None
+
+
+def verdict(analysis: Analysis) -> Sentence:
+    """Whether the recipes are stable, in one sentence."""
+    cells = analysis.cells
+    finished, judged = int(cells["finished"].sum()), int(cells["judged"].sum())
+    failed = int(cells["failed"].fillna(0).sum())
+    if not finished:
+        return Sentence("no run has finished yet")
+    if not judged:
+        return _spread_alone(cells)
+    if not failed:
+        return _none_failed(cells, judged)
+    if len(cells) == 1:
+        claim = rate_claim(cells.iloc[0], "every run", "cells", "cell")
+        return Sentence(f"{_unstable(claim)}{_of(claim)}", claim)
+    return _by_arms(analysis) or _by_cells(cells, failed, judged)
+
+
+def _spread_alone(cells: pd.DataFrame) -> Sentence:
+    sds = cells["sd"].dropna()
+    tail = "whether any run failed is not known"
+    if not len(sds):
+        return Sentence(f"one run per recipe shows no spread; {tail}")
+    return Sentence(f"scores spread over seeds with a standard deviation of {_range_of(sds)}; {tail}")
+
+
+def _none_failed(cells: pd.DataFrame, judged: int) -> Sentence:
+    """No failure, and what failure rate so few runs may hide in the cell that is known worst."""
+    known = cells[cells["judged"] > 0]
+    row = known.loc[known["failed_high"].idxmax()]
+    claim = rate_claim(row, "the cell known least", "cells", "cell")
+    each = "" if len(known) == 1 else "a single recipe's "
+    rate = f"{each}failure rate may still be up to {percent(claim.estimate.high)}"
+    return Sentence(f"no run failed: 0 of {judged}; {rate} (95 %)", claim)
+
+
+def _by_arms(analysis: Analysis) -> Sentence | None:
+    """The two values of the main axis, where their failure rates differ by the study's primary test."""
+    arms = main_arms(analysis)
+    rows = analysis.contrasts[analysis.contrasts["axis"].isin(arms["axis"])].to_dict("records")
+    if len(arms) != 2 or len(rows) != 1 or not arms["balanced_counts"].all() or not (arms["judged"] > 0).all():
+        return None
+    contrast = contrast_claim(analysis, rows[0])
+    if not contrast.decided:
+        return None
+    rated = sorted(arms.to_dict("records"), key=lambda row: row["failed"] / row["judged"], reverse=True)
+    if (rated[0]["value"] == rows[0]["value"]) != (contrast.direction > 0):
+        return None  # pooled and all else equal disagree
+    worse, better = (rate_claim(row, row["phrase"], "arms", "axis", "value") for row in rated)
+    rest = f"none of {better.n}" if not better.estimate.value else _of(better)
+    return Sentence(f"{_unstable(worse, worse.subject)}{_of(worse)}; {better.subject} {rest}", worse, better, contrast)
+
+
+def _by_cells(cells: pd.DataFrame, failed: int, judged: int) -> Sentence:
+    """How many recipes are unstable, of all."""
+    rated = cells[cells["judged"] > 0]
+    every = [rate_claim(row, "a recipe", "cells", "cell") for row in rated.to_dict("records")]
+    claims = [claim for claim in every if _is_unstable(claim)]
+    total = f"{failed} of {run_count(judged)} failed"
+    if not claims:
+        return Sentence(f"some runs fail: {total}; no single recipe is shown to be unstable")
+    verb = "is" if len(claims) == 1 else "are"
+    return Sentence(f"{len(claims)} of {len(rated)} recipes {verb} unstable: {total}", *claims)
+
+
+def _is_unstable(claim: Claim) -> bool:
+    """Whether both intervals lie above the bound: Wilson's begins too high for one failure in three runs."""
+    exact, _ = proportions.clopper_pearson(round(claim.estimate.value * claim.n), claim.n)
+    return min(claim.estimate.low, exact) > UNSTABLE
+
+
+def _unstable(claim: Claim, where: str = "") -> str:
+    word = "unstable" if _is_unstable(claim) else "some runs fail"
+    return f"{word} {where}: " if where else f"{word}: "
+
+
+def _of(claim: Claim) -> str:
+    """`19 of 48 runs failed (40 %, 27–54 %)`."""
+    failed = round(claim.estimate.value * claim.n)
+    share, low, high = (percent(value) for value in (claim.estimate.value, claim.estimate.low, claim.estimate.high))
+    bounds = "" if low == "–" else f", {low.removesuffix(' %')}–{high}"
+    return f"{failed} of {run_count(claim.n)} failed ({share}{bounds})".replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _range_of(values: pd.Series) -> str:
+    low, high = score(values.min()), score(values.max())
+    return low if low == high else f"{low} to {high}"
+
+
+# ------------------------------------------------------------------------------------------------------ key figures
+
+
+def cards(analysis: Analysis) -> tuple[Card, ...]:
+    """The key figures that the study has."""
+    return (*_runs(analysis), *_failed(analysis), *_recommended(analysis), *_spread(analysis), *_dev_set(analysis))
+
+
+def _runs(analysis: Analysis) -> Iterator[Card]:
+    cells = analysis.cells
+    least, most = int(cells["finished"].min()), int(cells["finished"].max())
+    each = count_noun(most, "seed") if least == most else f"{least} to {most} seeds"
+    note = f"{count_noun(len(cells), 'recipe')} × {each}"
+    yield Card("Finished runs", f"{int(cells['finished'].sum())}", incomplete(analysis.runs) or note)
+
+
+def _failed(analysis: Analysis) -> Iterator[Card]:
+    cells = analysis.cells
+    judged = int(cells["judged"].sum())
+    if not judged:
+        return
+    worst = cells.loc[(cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)).idxmax()]
+    claim = rate_claim(worst, "the worst cell", "cells", "cell")
+    failed = int(cells["failed"].fillna(0).sum())
+    note = f"of {judged}"
+    if failed and len(cells) > 1:
+        note += f"; at most {int(worst['failed'])} of {int(worst['judged'])} in one recipe"
+    yield Card("Failed runs", f"{failed}", note, claim)
+
+
+def _recommended(analysis: Analysis) -> Iterator[Card]:
+    table = analysis.best_set
+    known = table[table["scored"] > 0]
+    chosen = known[known["recommended"]]
+    if len(known) < 2 or not len(chosen):
+        return
+    claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
+    if len(chosen) == 1:
+        yield Card(
+            "Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, "fails least, best mean", claim
+        )
+    elif len(chosen) < len(known):
+        yield Card("Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim)
+    else:
+        yield Card("Recommended", "none", f"all {len(known)} recipes may be the best", claim)
+
+
+def _spread(analysis: Analysis) -> Iterator[Card]:
+    sds = analysis.cells["sd"].dropna()
+    if len(sds):
+        several = "over seeds, by recipe" if len(sds) > 1 else "over seeds"
+        yield Card("Standard deviation", _range_of(sds).replace(" to ", "–"), several)
+
+
+def _dev_set(analysis: Analysis) -> Iterator[Card]:
+    table = dev_share(analysis)
+    if len(table) and table["share"].notna().all():
+        row = table.iloc[0].to_dict()
+        estimate = Estimate(*(float(row[f"share{end}"]) for end in ("", "_low", "_high")))
+        claim = Claim(
+            "share", "dev set in the variance over seeds", estimate, int(row["runs"]), "dev_share", (), "share"
+        )
+        note = "of the spread where no run fails [95 %]"
+        yield Card("Dev-set noise", interval(row, "share", percent), note, claim)
