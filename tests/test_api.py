@@ -71,13 +71,13 @@ def test_a_sweep_is_found_by_its_name_and_changed(tmp_path: Path, monkeypatch: p
     assert sweep.cells[0].recipe.bias_correction is True
     assert repr(sweep) == "<sweep smoke@embedded: 2 cells × 3 seeds = 6 trials>"
     assert "<td>2e-4</td>" in sweep._repr_html_()
-    assert harness.load_sweep("smoke", set=["seeds=7"]).trials[0].seeds.seed == 7
+    assert harness.load_sweep("smoke", set=["seeds=[7]"]).trials[0].seeds.seed == 7
 
 
 def test_ones_own_sweep_comes_before_a_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "smoke.yaml").write_text(f"{HEAD}lr: 1e-4\nepochs: 1\nseeds: 5\n")
+    (tmp_path / "sweeps" / "smoke.yaml").write_text(f"{HEAD}lr: 1e-4\nepochs: 1\nseeds: [5]\n")
     assert len(harness.load_sweep("smoke").trials) == 1
     assert len(harness.load_sweep("rte_lr", profile="embedded").trials) == 96
 

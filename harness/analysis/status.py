@@ -86,6 +86,7 @@ class Status:
     cells: tuple[Counts, ...]
     packs: tuple[Pack, ...]
     crashed: tuple[tuple[str, str, int], ...]  # (trial, the last line of its error, attempts)
+    failed: tuple[str, ...]  # trials
     warning: str | None  # how many lanes are at risk, or why that can't be told; None where none says how it trains
     seeds: Standing | None = None  # how far seeds have come that are added by rule
 
@@ -129,6 +130,7 @@ class Status:
             "crashed_trials": [
                 {"trial": trial, "error": error, "attempts": attempts} for trial, error, attempts in self.crashed
             ],
+            "failed_trials": list(self.failed),
         }
 
 
@@ -204,6 +206,7 @@ class Watch:
             cells=tuple(self._count(ids[cell], training) for cell in range(len(self.sweep.cells))),
             packs=packs,
             crashed=tuple((one, last_line(self.known[one].error or ""), self.known[one].attempts) for one in crashed),
+            failed=tuple(one for one in self.trials if one in self.known and self.known[one].failed),
             warning=warning,
             seeds=seeds,
         )

@@ -30,7 +30,12 @@ class _Commands(TyperGroup):
             raise typer.Exit(2) from None
         except _UsageError as error:
             words = " ".join(filter(None, ("harness", ctx.invoked_subcommand)))
-            unread = HarnessError(error.format_message().rstrip("."), fix=f"`{words} --help` lists what there is")
+            fix = f"`{words} --help` lists what there is"
+            if getattr(error, "option_name", None) in ("--seeds", "--seed", "--lr", "--epochs"):
+                key = error.option_name.removeprefix("--")
+                example = "seeds=1..5" if "seed" in key else f"{key}=…"
+                fix = f"Settings of the file are changed by --set, as: --set {example}"
+            unread = HarnessError(error.format_message().rstrip("."), fix=fix)
             print(f"harness: {unread}", file=sys.stderr)
             raise typer.Exit(2) from None
         except OSError as error:
@@ -49,6 +54,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Is my fine-tuning recipe stable, and if not, what makes it so?",
 )
@@ -69,25 +75,36 @@ def options(
     """Is my fine-tuning recipe stable, and if not, what makes it so?"""
 
 
-for name, command in (
-    ("init", start_commands.init),
-    ("plan", sweep_commands.plan),
-    ("sweep", sweep_commands.sweep),
-    ("search", search_commands.search),
-    ("lr-find", search_commands.find_lr),
-    ("rerun", sweep_commands.rerun),
-    ("verify", sweep_commands.verify),
-    ("status", sweep_commands.status),
-    ("data", model_commands.data),
-    ("report", report_commands.report),
-    ("diagnose", report_commands.diagnose),
-    ("export", report_commands.export),
-    ("keys", sweep_commands.keys),
-    ("import", report_commands.import_runs),
-    ("predict", model_commands.predict),
-    ("pretrain", model_commands.pretrain),
-):
-    app.command(name)(command)
+_GROUPS = {
+    "Plan and train": (
+        ("init", start_commands.init),
+        ("plan", sweep_commands.plan),
+        ("sweep", sweep_commands.sweep),
+        ("search", search_commands.search),
+        ("lr-find", search_commands.find_lr),
+        ("status", sweep_commands.status),
+    ),
+    "Read results": (
+        ("report", report_commands.report),
+        ("open", report_commands.open_page),
+        ("diagnose", report_commands.diagnose),
+        ("import", report_commands.import_runs),
+        ("export", report_commands.export),
+    ),
+    "Check results": (
+        ("rerun", sweep_commands.rerun),
+        ("verify", sweep_commands.verify),
+    ),
+    "Data and models": (
+        ("data", model_commands.data),
+        ("keys", sweep_commands.keys),
+        ("predict", model_commands.predict),
+        ("pretrain", model_commands.pretrain),
+    ),
+}
+for group, commands in _GROUPS.items():
+    for name, command in commands:
+        app.command(name, rich_help_panel=group)(command)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import webbrowser
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -62,6 +63,21 @@ def report(
         return
     for page in pages:
         Console(highlight=False).print(page, soft_wrap=True)
+
+
+def open_page(
+    name: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep, results folder or import.")],
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Open the page of a report in a browser."""
+    page = Path(str(api.open(name, profile=profile, results=results).folder)) / "report" / "index.html"
+    if not page.is_file():
+        raise HarnessError(f"{page} is not there", fix=f"`{program()} report {name}` writes it")
+    out = Console(highlight=False)
+    out.print(Text(f"Page: {page}"), soft_wrap=True)
+    if not webbrowser.open(page.resolve().as_uri()):
+        out.print("No browser was found here: copy the folder to where there is one.")
 
 
 def diagnose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,17 +11,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.progress import print_headline, print_json
+from harness.cli.progress import plain, print_headline, print_json
 from harness.common.text import count_noun, show
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
 from harness.execution import rerun as rerunning
+from harness.execution.lookup import program
 from harness.models import keep_weights, saved
 from harness.records.record import Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
     from harness.execution import verify as verifying
+    from harness.report.of_sweep import Answer
+
+_MOST_FAILED = 3  # trials that a sweep's end names
 
 
 def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bool) -> None:
@@ -102,6 +107,22 @@ def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited:
         )
     elif ended.missing:
         out.print(f"{ended.missing} {verb} missing: re-run the same command to train them.", soft_wrap=True)
+
+
+def print_answer(out: Console, sweep: Sweep, store: Store, answer: Answer, again: str) -> None:
+    """What the report says first, which runs failed and how to train one again, and where the page is."""
+    out.print(Text(plain(answer.verdict), style="bold"), soft_wrap=True)
+    if answer.recommendation:
+        out.print(Text(plain(answer.recommendation)), soft_wrap=True)
+    failed = [
+        record.id for record in store.records(sweep).values() if record.measured and record.measured.outcome == "failed"
+    ]
+    if failed:
+        others = f" and {len(failed) - _MOST_FAILED} more" if len(failed) > _MOST_FAILED else ""
+        out.print(Text(plain(f"Failed: {', '.join(failed[:_MOST_FAILED])}{others}.")), soft_wrap=True)
+        out.print(Text(f"Train one again: {again} --trial {failed[0]}"), soft_wrap=True)
+    out.print(Text(f"Report: {answer.page}"), soft_wrap=True)
+    out.print(Text(f"Open it: {shlex.join([program(), 'open', str(store.folder)])}"), soft_wrap=True)
 
 
 def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:

@@ -70,6 +70,9 @@ def standing_parts(
             parts.append(Text(f"  {trial}{tried}: {message if len(message) <= 200 else message[:199] + '…'}"))
         if len(now.crashed) > 10:
             parts.append(Text(f"  … and {len(now.crashed) - 10} more"))
+    if now.failed:
+        more = f", … and {len(now.failed) - 5} more (--json lists them)" if len(now.failed) > 5 else ""
+        parts.append(Text(plain(f"Failed: {', '.join(now.failed[:5])}{more}")))
     parts.append(_counts_table(now, most_cells))
     if len(now.cells) > most_cells:
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))

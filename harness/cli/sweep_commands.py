@@ -52,6 +52,7 @@ from harness.cli.progress import (
 )
 from harness.cli.run_views import (
     cell_table,
+    print_answer,
     print_checked,
     print_comparison,
     print_ended,
@@ -220,8 +221,8 @@ def sweep(
             baselines.train(resolved, store, out.print)
         again = rerun_words(sweep_file(sweep), sweep, resolved, results)
         print_kept(out, resolved, store, keep, again)
-        page = reporting.call("write", resolved, store.folder, again)
-        out.print(f"Report: {page}", soft_wrap=True)
+        answer = reporting.call("write", resolved, store.folder, again)
+        print_answer(out, resolved, store, answer, again)
     if ended.left:
         raise typer.Exit(1)
 

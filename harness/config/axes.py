@@ -136,6 +136,7 @@ def read_seeds(content: Mapping[str, Any], rule: SeedRule | None = None) -> tupl
     """
     if "seeds" not in content:
         raise HarnessError("missing required key 'seeds' (for example: seeds: 1..5)")
+    _refuse_count(content["seeds"])
     main = _integers("seeds", content["seeds"]) if rule is None else _of_rule(rule, content)
     parts = {name: _integers(name, content[name]) for name in SEED_FIELDS[1:] if content.get(name) is not None}
     refuse_many("trials in a cell", [len(main), *map(len, parts.values())])
@@ -150,6 +151,15 @@ def read_seeds(content: Mapping[str, Any], rule: SeedRule | None = None) -> tupl
             fix="Write seeds: 1, or leave one of the three out",
         )
     return tuple(found)
+
+
+def _refuse_count(seeds: object) -> None:
+    """Raise HarnessError for `seeds: 5`, which reads as five seeds and as the seed 5."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 2 <= seeds <= MAX_SEED:
+        raise HarnessError(
+            f"seeds: {seeds} could mean {seeds} seeds or the seed {seeds}",
+            fix=f"Write 1..{seeds} for {seeds} seeds, or [{seeds}] for that one",
+        )
 
 
 def _of_rule(rule: SeedRule, content: Mapping[str, Any]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -90,6 +91,8 @@ def wrong_value(model: type[BaseModel], name: str, value: object, key: str) -> H
             fix = "Remove the quotes"
         elif "," in value:
             fix = f"Write a list of values as [{value}]"
+            if re.fullmatch(r"\d+,\d+", value):
+                fix = f"Write {value.replace(',', '.')} with a point, or [{value}] for two values"
     return HarnessError(f"{key} must be {takes}", got=describe_value(value), fix=fix)
 
 

@@ -37,9 +37,11 @@ def sweep_file(sweep: str) -> Path:
     """The YAML file that a name or a path means.
 
     Raises:
-        HarnessError: no sweep has that name; a path is not looked at.
+        HarnessError: no sweep has that name; a path is not looked at, unless there is a sweep of that name.
     """
     if Path(sweep).suffix in (".yaml", ".yml"):
+        if not Path(sweep).exists() and named_sweep(Path(sweep).stem) is not None:
+            raise HarnessError(f"{sweep} is not there (did you mean the sweep '{Path(sweep).stem}'?)")
         return Path(sweep)
     path = named_sweep(sweep)
     if path is None:

@@ -240,7 +240,7 @@ def test_seeds_are_one_integer_or_held_or_crossed(tmp_path):
     assert seeds("seeds: 1..3\n") == [(1, 1, 1, 1), (2, 2, 2, 2), (3, 3, 3, 3)]
     assert seeds("seeds: [7, 1..2, 5 .. 5]\n") == [(n, n, n, n) for n in (7, 1, 2, 5)]
     assert seeds("seeds: 1..2\ninit_seed: 9\n") == [(1, 9, 1, 1), (2, 9, 2, 2)]
-    assert seeds("seeds: 4\ninit_seed: 1..2\norder_seed: [5, 6]\n") == [
+    assert seeds("seeds: [4]\ninit_seed: 1..2\norder_seed: [5, 6]\n") == [
         (4, 1, 5, 4), (4, 1, 6, 4), (4, 2, 5, 4), (4, 2, 6, 4)
     ]  # fmt: skip
     assert seeds("seeds: 1\ninit_seed: 2\norder_seed: 3\ndropout_seed: 4\n") == [(1, 2, 3, 4)]

@@ -459,7 +459,7 @@ MORE = {
     "confirm: 3": "search.confirm must be a mapping of `key: value` lines (got 3)",
     "confirm: {best: 2}": "missing required key 'search.confirm.seeds' (for example: seeds: 101..108)",
     "confirm: {best: 2, seeds: 2..5}": "that the search has not used, such as 101..108 (got seeds 2, which it has)",
-    "confirm: {best: 2, seeds: 9}": "search.confirm.seeds must be two seeds or more, such as 101..108 (got 1 seed)",
+    "confirm: {best: 2, seeds: [9]}": "search.confirm.seeds must be two seeds or more, such as 101..108 (got 1 seed)",
     "confirm: {best: -1, seeds: 8..9}": "search.confirm.best must be a whole number >= 0 (got -1)",
     "confirm: {most: 2, seeds: 8..9}": "unknown key 'most' in search.confirm",
 }
