@@ -248,6 +248,7 @@ def read_runs(
     test: str | None = None,
     best: str | None = None,
     loss: str | None = None,
+    reference: str | Sequence[str] = (),
     name: str = "runs",
 ) -> Results:
     """Read runs of any training code; nothing is written.
@@ -270,6 +271,7 @@ def read_runs(
         test: the column of the test scores.
         best: the column of the best scores during training.
         loss: the column of the final training losses.
+        reference: what the other values of an axis are compared with, as `method=usual`; None named: the smallest.
         name: what the runs are called in the report.
 
     Returns:
@@ -289,6 +291,7 @@ def read_runs(
             majority=None if majority is None else str(majority), higher_is_better=higher_is_better, nan=nan,
             aggregate=aggregate, seeds=seeds, examples=None if examples is None else str(examples), test=test,
             best=best, loss=loss, state=state, unit=unit,
+            reference=(reference,) if isinstance(reference, str) else tuple(reference),
         )  # fmt: skip
         written, _ = import_runs(options, Path(folder) / "results")
         return Results(of_import(written), None)

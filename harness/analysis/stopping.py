@@ -94,18 +94,19 @@ class Decision:
         return self.due is None
 
 
-def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell]) -> Decision:
+def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell], references: Place = ()) -> Decision:
     """The decision after a look at results.
 
     Args:
         rule: how seeds are added.
         horizon: the most seeds of a cell as first planned, which shapes the intervals.
         cells: of every cell the results of all its planned runs, which have ended.
+        references: of an axis the value that its others are compared with; of an axis that is not there, the first.
 
     Returns:
         The decision. Cells all of whose runs crashed get no more seeds, and neither do those of which enough is known.
     """
-    states = [_state(goal, horizon, cells) for goal in rule.until]
+    states = [_state(goal, horizon, cells, references) for goal in rule.until]
     lacking = sorted({index for state in states for index in state.open})
     if rule.until and not lacking:
         return Decision(None, True, "; ".join(state.words for state in states))
@@ -138,10 +139,10 @@ class _State(NamedTuple):
     words: str
 
 
-def _state(goal: Goal, horizon: int, cells: Sequence[Cell]) -> _State:
+def _state(goal: Goal, horizon: int, cells: Sequence[Cell], references: Place) -> _State:
     if goal.axis is None:
         return _rates_state(goal.within or 0.0, horizon, cells)
-    comparisons = compare(goal, horizon, cells)
+    comparisons = compare(goal, horizon, cells, references)
     unsettled = [one for one in comparisons if not (one.decided or one.small)]
     words = "; ".join(one.words for one in (unsettled or comparisons))
     return _State(tuple(sorted({index for one in unsettled for index in one.cells})), words)
@@ -166,8 +167,8 @@ def _half_width(cell: Cell, horizon: int) -> float:
     return (rate.high - rate.low) / 2
 
 
-def compare(goal: Goal, horizon: int, cells: Sequence[Cell]) -> tuple[Comparison, ...]:
-    """Every value of the goal's axis against the first, which is the reference.
+def compare(goal: Goal, horizon: int, cells: Sequence[Cell], references: Place = ()) -> tuple[Comparison, ...]:
+    """Every value of the goal's axis against the reference: the one that `references` names, or else the first.
 
     A pair are the runs of the same seed in two cells that differ in the axis alone. Of all strata as many seeds count
     as every one of them has, so that the difference is the mean over the strata. Where there are several comparisons,
@@ -175,9 +176,10 @@ def compare(goal: Goal, horizon: int, cells: Sequence[Cell]) -> tuple[Comparison
     """
     axis = goal.axis or ""
     kinds = list({repr(dict(cell.place)[axis]): dict(cell.place)[axis] for cell in cells}.values())
-    tests = len(kinds) - 1
+    reference = next((value for name, value in references if name == axis), kinds[0])
+    others = [value for value in kinds if repr(value) != repr(reference)]
     return tuple(
-        compare_values(axis, (value, kinds[0]), horizon, cells, goal.within, tests=tests) for value in kinds[1:]
+        compare_values(axis, (value, reference), horizon, cells, goal.within, tests=len(others)) for value in others
     )
 
 
@@ -331,7 +333,7 @@ def advance(sweep: Sweep, load: Load) -> Standing:
         waiting = sum(result is None for _, result in results)
         if waiting:
             return Standing(sweep, waiting, _last_decision(sweep, growth, results))
-        decision = decide(rule, growth.horizon, _cells_of(sweep, results))
+        decision = decide(rule, growth.horizon, _cells_of(sweep, results), sweep.reference)
         if decision.due is None:
             return Standing(sweep, 0, decision)
         growth = growth.model_copy(update={"looks": (*growth.looks, decision.due)})
@@ -384,7 +386,7 @@ def _last_decision(sweep: Sweep, growth: Growth, results: Sequence[tuple[int, Ru
             counted.append((cell, result))
     if any(result is None for _, result in counted):
         return None
-    return decide(sweep.rule, growth.horizon, _cells_of(sweep, counted))
+    return decide(sweep.rule, growth.horizon, _cells_of(sweep, counted), sweep.reference)
 
 
 def _cells_of(sweep: Sweep, results: Sequence[tuple[int, RunResult | None]]) -> list[Cell]:

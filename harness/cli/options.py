@@ -21,6 +21,12 @@ Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the file; may repeat.")
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder that holds the results folders.")]
+References = Annotated[
+    list[str],
+    typer.Option(
+        "--reference", metavar="AXIS=VALUE", help="Compare the other values of an axis with this; may repeat."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, metavar="N", help="CPU threads per worker.")]
 Workers = Annotated[

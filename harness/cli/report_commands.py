@@ -15,13 +15,13 @@ from rich.text import Text
 
 from harness import api
 from harness.cli.arguments import sweep_words
-from harness.cli.options import AsJson, Overrides, ProfileName, Results, StartedSweep, Threads
+from harness.cli.options import AsJson, Overrides, ProfileName, References, Results, StartedSweep, Threads
 from harness.cli.progress import plain, print_json, step_progress
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.execution.lookup import named_sweep, planned, program
 from harness.records.store import Store
-from harness.records.study import Study, joined
+from harness.records.study import Study, compared, joined
 
 
 def report(
@@ -34,6 +34,13 @@ def report(
     threshold: Annotated[
         float | None, typer.Option(help="Also count runs with a score worse than this as failed, in a column beside.")
     ] = None,
+    main: Annotated[
+        str | None, typer.Option(metavar="AXIS", help="The axis that leads; default: the one that is varied first.")
+    ] = None,
+    references: References = [],
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Compare every pair of values, not each with the reference.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the report: page, tables and figures of a sweep or import, complete or not; of two, side by side."""
@@ -48,6 +55,7 @@ def report(
     if len(opened) == 2:
         study = joined(study, opened[1].study)
         folder = results / re.sub(r"[^\w@.=-]+", "-", re.sub(r"[()]", "", study.name))
+    study = compared(study, main, references, all_pairs)
     made = reports.write(study, folder / "report", threshold)
     summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
     if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
@@ -232,6 +240,7 @@ def import_runs(
     test: Annotated[str | None, typer.Option(metavar="COL", help="Column of the test scores.")] = None,
     best: Annotated[str | None, typer.Option(metavar="COL", help="Column of the best scores during training.")] = None,
     loss: Annotated[str | None, typer.Option(metavar="COL", help="Column of the final training losses.")] = None,
+    references: References = [],
     results: Results = Path("results"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another import of that name.")] = False,
     as_json: AsJson = False,
@@ -246,6 +255,7 @@ def import_runs(
         sources=tuple(files), seed=seed, metric=metric, name=name, cell=tuple(cell), where=tuple(conditions),
         majority=majority, higher_is_better=higher_is_better, nan=nan, aggregate=aggregate, seeds=seeds,
         examples=examples, test=test, best=best, loss=loss, seed_from=seed_from, state=state, unit=unit,
+        reference=tuple(references),
     )  # fmt: skip
     folder, imported = read_and_write(options, results, overwrite=overwrite)
     if as_json:

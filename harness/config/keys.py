@@ -48,6 +48,9 @@ _OF_A_SWEEP = {
         f"a list of {', '.join(get_args(BaselineName))}", "none", "Classical baselines to compare the cells with.",
     ),
     "record": ("on or off", "on", "Record what `harness diagnose` reads; changes no result."),
+    "reference": (
+        "{axis: value, …}", "the first value", "Of an axis the value that the report compares the others with.",
+    ),
     "include": ("a list of {axis: value or list}", "all", "Train these cells only."),
     "exclude": ("a list of {axis: value or list}", "none", "Leave these cells out."),
     "search": ("{space: …, …}", "none", "Search for a recipe instead of listing cells (`harness search`)."),

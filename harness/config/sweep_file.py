@@ -11,6 +11,7 @@ import yaml
 from pydantic import Field
 
 from harness.common.errors import HarnessError, describe_os_error, describe_value
+from harness.common.text import Scalar, show
 from harness.config.axes import FILTERS, read_cells, read_seeds, refuse_many
 from harness.config.field_types import unknown_key
 from harness.config.recipe import (
@@ -27,7 +28,7 @@ from harness.config.recipe import (
 from harness.config.recipe_rules import build_recipe
 from harness.config.search_file import read_search, refuse_rule
 from harness.config.seed_rule import axis_sizes, read_rule
-from harness.config.trials import Sweep, expand
+from harness.config.trials import Cell, Sweep, expand
 from harness.config.yaml_reader import PROSE, parse_yaml, refuse_typographic, require_mapping
 
 
@@ -40,7 +41,17 @@ class Profile(Frozen):
     task: TaskSpec = Field(description="Its task (of the first cell).")
 
 
-SWEEP_KEYS = ("title", "stand_in", "min_gpu_gib", "recipes", "seeds", *SEED_FIELDS[1:], "baselines", "record")
+SWEEP_KEYS = (
+    "title",
+    "stand_in",
+    "min_gpu_gib",
+    "recipes",
+    "seeds",
+    *SEED_FIELDS[1:],
+    "baselines",
+    "record",
+    "reference",
+)
 
 
 _KEYS = (*SWEEP_KEYS, *FILTERS, "search", *Recipe.model_fields)
@@ -178,6 +189,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         seeds=seeds,
         baselines=_baselines(merged.get("baselines", [])),
         record=_switch(merged, "record", default=True),
+        reference=_reference(merged.get("reference", {}), cells),
         search=search,
         rule=rule,
     )
@@ -222,3 +234,19 @@ def _baselines(value: object) -> tuple[BaselineName, ...]:
         if name in names[:index]:
             raise HarnessError(f"baselines lists {name} twice", fix="Remove one")
     return tuple(names)
+
+
+def _reference(value: object, cells: Sequence[Cell]) -> tuple[tuple[str, Scalar], ...]:
+    """The values that others are compared with, by axis, each one that the axis has."""
+    chosen = []
+    for axis, wanted in require_mapping(value, "'reference'").items():
+        values = {show(dict(cell.axes)[axis]): dict(cell.axes)[axis] for cell in cells if axis in dict(cell.axes)}
+        if not values:
+            axes = ", ".join(name for name, _ in cells[0].axes)
+            raise HarnessError("reference names no axis of the sweep", got=f"'{axis}'", allowed=axes or None)
+        if show(wanted) not in values:
+            raise HarnessError(
+                f"reference.{axis} must be a value of the axis", got=describe_value(wanted), allowed=", ".join(values)
+            )
+        chosen.append((axis, values[show(wanted)]))
+    return tuple(chosen)

@@ -87,6 +87,9 @@ class Sweep(Frozen):
     record: bool = Field(
         default=True, description="Record training curves and statistics for the diagnosis; changes no result."
     )
+    reference: tuple[tuple[str, Scalar], ...] = Field(
+        default=(), description="Of an axis the value that its report compares the others with."
+    )
     search: Search | None = Field(default=None, description="What is searched; null: the cells are all there is.")
     rule: SeedRule | None = Field(default=None, description="How seeds are added; null: all are planned at once.")
     growth: Growth | None = Field(default=None, description="How far a rule has come; null: it has not begun.")

@@ -11,7 +11,7 @@ from harness.common import files
 from harness.common.errors import HarnessError, describe_os_error
 from harness.records.curve_files import load_curves
 from harness.records.record import Environment, Measured
-from harness.records.study import TEXTS, Imported, Study, StudyCell, columns
+from harness.records.study import TEXTS, Imported, Study, StudyCell, columns, compared
 
 _HASHES = {name for name in Measured.model_fields if name.endswith("_sha256")}
 
@@ -66,7 +66,7 @@ def of_import(folder: Path) -> Study:
     cells = tuple(StudyCell(axes) for axes in imported.cells)
     for number, axis in enumerate(imported.axes):
         runs[axis] = pd.Series([cells[index].axes[number][1] for index in runs["cell"]], dtype=object)
-    return Study(
+    study = Study(
         name=imported.name,
         title=imported.name,
         cells=cells,
@@ -76,3 +76,4 @@ def of_import(folder: Path) -> Study:
         imports=(imported,),
         load=curves.get,
     )
+    return compared(study, None, imported.references)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -11,9 +11,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from harness.common.errors import HarnessError
-from harness.common.text import Scalar, name_cell
+from harness.common.text import Scalar, name_cell, same_value, show
 from harness.config.recipe import Recipe, Spec
 from harness.config.trials import Sweep
+from harness.config.yaml_reader import parse_yaml
 from harness.records.record import Baseline, Curves, Environment, Measured, Surface
 from harness.records.store import Store, frame
 
@@ -58,6 +59,7 @@ class Imported(BaseModel):
     axes: tuple[str, ...]
     cells: tuple[Axes, ...]
     notes: tuple[str, ...]  # what was decided on the way, as sentences for the report
+    references: tuple[str, ...] = ()  # AXIS=VALUE: what the other values of an axis are compared with
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,58 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         if sweep.baselines
         else (),
         surface=store.surface(),
+        compared=Compared(references=sweep.reference),
         load=lambda row: store.arrays(trials[row]),
     )
+
+
+def compared(study: Study, main: str | None, references: Sequence[str], all_pairs: bool = False) -> Study:
+    """The study with what its report compares chosen; `references` are AXIS=VALUE texts, as people write values.
+
+    What is not chosen stays. Raises HarnessError for an axis or a value that the study does not have.
+    """
+    chosen = dict(study.compared.references) | dict(read_references([cell.axes for cell in study.cells], references))
+    if main is not None:
+        _check_axis("--main", main, study.axes)
+    return replace(
+        study,
+        compared=Compared(
+            main=study.compared.main if main is None else main,
+            references=tuple(chosen.items()),
+            all_pairs=all_pairs or study.compared.all_pairs,
+        ),
+    )
+
+
+def read_references(cells: Sequence[Axes], texts: Sequence[str]) -> Axes:
+    """The references that AXIS=VALUE texts name, each a value of that axis.
+
+    Raises HarnessError for an axis or a value that no cell has, and for an axis that is named twice.
+    """
+    chosen: dict[str, Scalar] = {}
+    for text in texts:
+        axis, equals, written = text.partition("=")
+        if not equals:
+            raise HarnessError(
+                "--reference must be of the form AXIS=VALUE (for example: bias_correction=off)", got=f"'{text}'"
+            )
+        _check_axis("--reference", axis, [name for name, _ in cells[0]])
+        if axis in chosen:
+            raise HarnessError(f"--reference names '{axis}' twice", fix="Remove one")
+        values = {show(value): value for cell in cells for name, value in cell if name == axis}
+        typed = parse_yaml(written, f"the value of --reference {axis}") if written not in values else None
+        meant = [shown for shown, value in values.items() if shown == written or same_value(value, typed)]
+        if not meant or (written not in values and typed is None):
+            raise HarnessError(f"--reference: '{axis}' has no value '{written}'", allowed=", ".join(values))
+        chosen[axis] = values[meant[0]]
+    return tuple(chosen.items())
+
+
+def _check_axis(option: str, name: str, axes: Sequence[str]) -> None:
+    if name not in axes:
+        allowed = ", ".join(axes)
+        fix = None if allowed else f"Leave {option} out: there is one recipe"
+        raise HarnessError(f"{option} names no axis of these runs", got=f"'{name}'", allowed=allowed or None, fix=fix)
 
 
 # ---------------------------------------------------------------------------------------------------- others' runs
@@ -243,6 +295,7 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         unreadable=first.unreadable + second.unreadable,
         sweeps=first.sweeps + second.sweeps,
         imports=first.imports + second.imports,
+        compared=Compared(references=tuple(pair for pair in first.compared.references if pair[0] in axes)),
         baselines=first.baselines + tuple(baseline for baseline in second.baselines if baseline not in first.baselines),
         load=lambda row: first.load(row) if row < length else second.load(row - length),
     )

@@ -49,6 +49,22 @@ def test_cells_whose_rate_is_not_known_well_get_seeds_and_others_none(fates: lis
         assert all(set(of) != {"!"} for of in fates)
 
 
+def test_values_are_compared_with_the_reference_that_the_sweep_names(tmp_path: Path) -> None:
+    (other,) = compare(EFFECT, 20, cells("xxxx", "...."), (("bias_correction", True),))
+    assert (other.value, other.reference, other.gained, other.lost) == (False, True, 4, 0)
+    text = HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 3\nseeds: {first: 6, at_most: 8, until: lr settled}\n"
+    fails, works = [Run(200)] * 6, [Run(300)] * 6
+    for reference, why in (
+        ("", "lr 2e-5 vs. 1e-5 is not settled: 0 points"),
+        ("reference: {lr: 3e-5}\n", "lr 1e-5 vs. 3e-5 is not settled: +100 points"),
+    ):
+        sweep = sweep_of(tmp_path, text + reference)
+        study = of_sweep(sweep, store_of(tmp_path / reference[:9], sweep, {0: fails, 1: fails, 2: works}))
+        standing = of_study(study)
+        assert standing is not None
+        assert why in standing.words
+
+
 def test_it_says_why() -> None:
     decision = decide(rule(Goal(within=0.3)), 20, cells("x.x.", "...."))
     assert decision.due == (8, 8)

@@ -231,6 +231,19 @@ def test_what_is_kept_is_what_was_asked_and_names_no_folder_of_the_machine(here)
     assert sorted(path.name for path in Path("results/x").iterdir()) == ["imported.json", "runs.csv"]
 
 
+def test_a_reference_is_kept_and_a_wrong_one_refused_before_anything_is_written():
+    table("a.csv", ROWS)
+    found = of("a.csv", cell=("lr", "bc", "task"), reference=("task=rte", "lr=2e-05"))
+    assert dict(found.compared.references) == {"task": "rte", "lr": 2e-5}
+    assert found.imports[0].command.endswith("--reference task=rte --reference lr=2e-05 --as x")
+    assert refusal("a.csv", cell=("lr", "bc"), where=("task=rte",), reference=("lr=3e-5",)) == (
+        "--reference: 'lr' has no value '3e-5'. Allowed: 1e-5, 2e-5."
+    )
+    assert "'tsk'" in refusal("a.csv", cell=("lr", "bc", "task"), reference=("tsk=rte",))
+    assert "must be of the form AXIS=VALUE" in refusal("a.csv", cell=("lr", "bc", "task"), reference=("lr",))
+    assert "names 'bc' twice" in refusal("a.csv", cell=("lr", "bc", "task"), reference=("bc=on", "bc=on"))
+
+
 def test_the_command_that_is_kept_repeats_the_import(here):
     import shlex
 

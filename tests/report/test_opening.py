@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs
+from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, study_of
 from said_of_studies import ARMS, ONE, everything, found_of
 from scipy import stats
 
 from harness.analysis.analyze import analyse
+from harness.common.errors import HarnessError
+from harness.records.study import compared
 from harness.report import opening
 from harness.report.sections import best_of_n, dev_set, failures, importance, level, seed_budget, seed_parts, spread
 
@@ -290,3 +292,37 @@ def test_lower_is_better(tmp_path):
         "Reporting the best of 3 seeds instead of a single run changes the score by 0.500, from 3.500 to 3.000, at "
         "method a."
     ]
+
+
+def test_the_reference_and_the_main_axis_are_chosen(tmp_path):
+    text = SIMPSON.replace("1..20", "1..8") + "reference: {bias_correction: on}\n"
+    study = study_of(tmp_path, text, {0: of(0, 8), 1: of(8, 8), 2: of(0, 8), 3: of(0, 8)})
+    assert opening.answer(analyse(study))[2].startswith("All else equal, bias correction off compared with on changes")
+    texts = opening.answer(analyse(compared(study, "lr", ["lr=2e-5"])))
+    assert texts[1].startswith("Failure rate by lr: 1e-5 0 of 16")
+    assert texts[2].startswith("All else equal, lr 1e-5 compared with 2e-5 changes")
+    for main, references, message in (
+        ("rate", [], "--main names no axis of these runs"),
+        (None, ["lr"], "--reference must be of the form AXIS=VALUE"),
+        (None, ["lr=3e-5"], "'lr' has no value '3e-5'"),
+    ):
+        with pytest.raises(HarnessError, match=message):
+            compared(study, main, references)
+    with pytest.raises(HarnessError, match=r"reference\.lr must be a value of the axis"):
+        study_of(tmp_path / "b", text.replace("{bias_correction: on}", "{lr: 3e-5}"), {})
+
+
+def test_all_pairs_of_three_arms(tmp_path):
+    text = HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 3\nseeds: 1..10\n"
+    study = study_of(tmp_path, text, {0: of(0, 10), 1: of(3, 10), 2: of(9, 10)})
+    assert opening.answer(analyse(compared(study, None, [], all_pairs=True)))[2] == (
+        "Compared, the failure rate changes with 3e-5 vs. 1e-5 by +90 points [54, 98]; 3e-5 vs. 2e-5 by +60 points "
+        "[17, 84]; no significant difference for 2e-5 vs. 1e-5, +30 points [−3, 61] (stratified score test; "
+        "Holm-adjusted over 3 comparisons, each interval on its own)."
+    )
+
+
+def test_the_order_of_imported_rows_chooses_no_reference(tmp_path):
+    rows = [*imported_runs([0.9, 0.8], outcome=["ok", "ok"]), *imported_runs([0.5, 0.5], 1, outcome=["failed"] * 2)]
+    study = import_of(tmp_path, [(("method", "b"),), (("method", "a"),)], rows)
+    assert any(text.startswith("Method b compared with a") for text in opening.answer(analyse(study)))

@@ -17,7 +17,7 @@ AGGREGATIONS = ("mean", "median", "min", "max", "first", "last")
 NAN_CHOICES = ("missing", "diverged")
 
 _NAME = re.compile(r"(?!.*\.ya?ml$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_REPEATED = ("cell", "seed", "metric", "where", "majority")
+_REPEATED = ("cell", "seed", "metric", "where", "majority", "reference")
 _ONCE = ("nan", "aggregate", "seeds", "examples", "test", "best", "loss", "seed_from", "state", "unit")
 
 
@@ -43,6 +43,7 @@ class ImportOptions:
     seed_from: str | None = None  # a regular expression on where a run lies
     state: str | None = None
     unit: str | None = None
+    reference: tuple[str, ...] = ()  # AXIS=VALUE
 
     @property
     def command(self) -> str:

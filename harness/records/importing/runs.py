@@ -38,7 +38,7 @@ from harness.records.importing.states import States, recognise
 from harness.records.importing.summary_rows import is_summary
 from harness.records.importing.table import SourceTable, unreadable
 from harness.records.importing.text import listed, printable, quoted, storable, text_of
-from harness.records.study import Axes, Imported
+from harness.records.study import Axes, Imported, read_references
 
 
 @dataclass(frozen=True)
@@ -219,6 +219,7 @@ class _Reading:
         options, rows = self.options, self.rows
         names, renamed = axis_names(self.cell)
         cell, axes = cells_of(rows, self.cell, list(names.values()))
+        read_references(axes, options.reference)
         plan = planned_seeds(options.seeds)
         if len(plan) * len(axes) > MOST_PLANNED:
             refuse_plan(str(options.seeds))
@@ -270,6 +271,7 @@ class _Reading:
             axes=tuple(names.values()),
             cells=axes,
             notes=tuple(storable(note) for note in notes),
+            references=options.reference,
         )
         table, order = _in_order(judged.table, rest, levels)
         blank = sum(source.blank for source in self.tables)
