@@ -11,7 +11,7 @@ import harness
 
 PACKAGE = Path(harness.__file__).parent
 WINGS = (
-    "common", "stats", "config", "data", "records", "models", "analysis", "training", "report", "execution",
+    "common", "stats", "config", "data", "records", "scripts", "models", "analysis", "training", "report", "execution",
     "pretraining", "search", "cli",
 )  # fmt: skip
 # Which modules may import a heavy package; a name stands for all that lies under it.

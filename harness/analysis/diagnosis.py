@@ -305,7 +305,7 @@ def correction_factors(recipe: Recipe, steps: int) -> np.ndarray:
 
 def _recipes(study: Study) -> list[Recipe]:
     """The recipe of each cell; none where the study is not of sweeps alone."""
-    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells if cell.script is None]
     return recipes if len(recipes) == len(study.cells) else []
 
 

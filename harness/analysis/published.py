@@ -359,7 +359,7 @@ def _why_none(published: Published, here: Sequence[Own], stand_in: str | None) -
 def against_the_paper(study: Study) -> pd.DataFrame:
     """The published numbers that speak of this study's task, each beside the cell that repeats it."""
     own = []
-    for sweep in study.sweeps if len(study.sweeps) == 1 and not study.imports else ():
+    for sweep in study.sweeps if len(study.sweeps) == 1 and not study.imports and not study.sweeps[0].is_script else ():
         groups = cell_groups(study.runs, len(study.cells))
         for index, (cell, here) in enumerate(zip(sweep.cells, groups, strict=True)):
             done = here[finished_runs(here)]

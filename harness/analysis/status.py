@@ -299,6 +299,8 @@ class Watch:
 
     def _steps(self, trial: Trial) -> int | None:
         """Steps that a trial takes; its files, where it has some of its own, are not read for that."""
+        if trial.script is not None:
+            return None
         recipe = trial.recipe
         if self.examples.get(recipe.task) is None:
             self.examples[recipe.task] = self._examples(recipe.task)

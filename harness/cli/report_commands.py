@@ -135,7 +135,9 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
     judged = study.runs[(study.runs["status"] == "finished") & study.runs["outcome"].notna()]
     name = study.name
     if not any((curves := study.curves(int(row))) is not None and curves.recording for row in judged.index):
-        texts = any(cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells)
+        texts = any(
+            cell.script is None and cell.recipe.task.kind == "texts" for sweep in study.sweeps for cell in sweep.cells
+        )
         if not study.sweeps:
             got, fix = f"{name} was imported", f"`harness report {name}` says what its columns allow"
         elif not texts:

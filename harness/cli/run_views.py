@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.progress import plain, print_headline, print_json
+from harness.common.errors import HarnessError
 from harness.common.text import count_noun, show
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
@@ -20,6 +21,7 @@ from harness.execution.lookup import program
 from harness.models import keep_weights, saved
 from harness.records.record import Record
 from harness.records.store import Store
+from harness.scripts import commands
 
 if TYPE_CHECKING:
     from harness.execution import verify as verifying
@@ -123,6 +125,14 @@ def print_answer(out: Console, sweep: Sweep, store: Store, answer: Answer, again
         out.print(Text(f"Train one again: {again} --trial {failed[0]}"), soft_wrap=True)
     out.print(Text(f"Report: {answer.page}"), soft_wrap=True)
     out.print(Text(f"Open it: {shlex.join([program(), 'open', str(store.folder)])}"), soft_wrap=True)
+
+
+def print_commands(out: Console, sweep: Sweep, store: Store) -> None:
+    """The command of each run, as a person would type it."""
+    if not sweep.is_script:
+        raise HarnessError("--show-commands is of the sweep of a script, and the engine trains this one")
+    for trial in expand(sweep):
+        out.print(Text(commands.shown(trial, str(store.folder / "runs" / trial.id))), soft_wrap=True)
 
 
 def print_kept(out: Console, sweep: Sweep, store: Store, keep: saved.Which, again: str) -> None:

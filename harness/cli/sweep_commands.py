@@ -54,6 +54,7 @@ from harness.cli.run_views import (
     cell_table,
     print_answer,
     print_checked,
+    print_commands,
     print_comparison,
     print_ended,
     print_kept,
@@ -88,6 +89,9 @@ def plan(
     overrides: Overrides = [],
     results: Results = Path("results"),
     trust_remote_code: Trust = False,
+    show_commands: Annotated[
+        bool, typer.Option("--show-commands", help="Print the command of each run of a script's sweep.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show cells, trials, what is finished, crashed or missing, and an estimate of time and memory; train nothing.
@@ -138,11 +142,17 @@ def plan(
         took = "between " + " and ".join(map(duration, expected.between))
     device = count_noun(workers, "GPU" if hardware.gpus else "core")
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
-    size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
-    lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if hardware.gpus else "cpu", None)
-    out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
+    if resolved.is_script:
+        if not show_commands:
+            out.print("Each run is a process of its own; --show-commands prints what it is.")
+    else:
+        size = "not known here" if expected.memory is None else f"about {size_of(expected.memory)}"
+        lanes = lanes_memory.pack_size(resolved.cells[0].recipe, "cuda" if hardware.gpus else "cpu", None)
+        out.print(f"Memory a lane: {size}; packs of up to {lanes}.")
     for note in notes:
         out.print(Text(plain(note)), soft_wrap=True)
+    if show_commands:
+        print_commands(out, resolved, store)
 
 
 def sweep(

@@ -15,8 +15,12 @@ def installed() -> dict[str, str]:
 
 
 def untested(versions: Mapping[str, str]) -> dict[str, str]:
-    """Those of a record's or process's versions that the tests did not run with."""
-    return {name: versions[name] for name, of in TESTED.items() if not _same(name, versions[name], of)}
+    """Those of a record's or process's versions that the tests did not run with; a script's record names none."""
+    return {
+        name: versions[name]
+        for name, of in TESTED.items()
+        if versions.get("torch") and not _same(name, versions[name], of)
+    }
 
 
 def _same(name: str, version: str, of: str) -> bool:

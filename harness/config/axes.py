@@ -41,11 +41,17 @@ def read_cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
         axes_of_cell = tuple(zip(axes, (shown for shown, _ in combination), strict=True))
         cells.append(Cell(axes=axes_of_cell, recipe=build_recipe(fields, "the sweep")))
     shown = {name: [value for value, _ in values] for name, values in axes.items()}
-    for key in FILTERS:
-        if key in content:
-            entries = _filters(key, content[key], shown)
-            keep = key == "include"
-            cells = [cell for cell in cells if any(_matches(cell, entry) for entry in entries) == keep]
+    return filtered(cells, {key: content[key] for key in FILTERS if key in content}, shown)
+
+
+def filtered(
+    cells: Sequence[Cell], filters: Mapping[str, object], axes: Mapping[str, list[Scalar]]
+) -> tuple[Cell, ...]:
+    """The cells that include and exclude leave; raises HarnessError where they leave none."""
+    for key, value in filters.items():
+        entries = _filters(key, value, axes)
+        keep = key == "include"
+        cells = [cell for cell in cells if any(_matches(cell, entry) for entry in entries) == keep]
     if not cells:
         raise HarnessError("include and exclude leave no cells", fix="Loosen them")
     return tuple(cells)

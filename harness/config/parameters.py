@@ -16,6 +16,9 @@ def parameters(sweep: Sweep, trial: Trial) -> Parameters:
     (`lora_rank` of a fully fine-tuned run), unless they are an axis. Task and model stand by their names, how a task is
     read under `task.…`, and a name of `recipes:` on the axis `recipe`.
     """
+    if trial.script is not None:
+        seeds = (("seed", trial.seeds.seed),)
+        return (*dict((*sweep.cells[trial.cell].axes, *trial.script.settings)).items(), *seeds)
     recipe = trial.recipe
     values: dict[str, Scalar] = dict(sweep.cells[trial.cell].axes)
     for name in Recipe.model_fields:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from harness.common.errors import HarnessError, describe_os_error, describe_value
 from harness.common.text import Scalar, show
+from harness.config import script_file
 from harness.config.axes import FILTERS, read_cells, read_seeds, refuse_many
 from harness.config.field_types import unknown_key
 from harness.config.recipe import (
@@ -26,6 +27,7 @@ from harness.config.recipe import (
     task_files,
 )
 from harness.config.recipe_rules import build_recipe
+from harness.config.script_file import is_script
 from harness.config.search_file import read_search, refuse_rule
 from harness.config.seed_rule import axis_sizes, read_rule
 from harness.config.trials import Cell, Sweep, expand
@@ -55,6 +57,7 @@ SWEEP_KEYS = (
 
 
 _KEYS = (*SWEEP_KEYS, *FILTERS, "search", *Recipe.model_fields)
+_OF_SCRIPTS = ("title", "stand_in", "seeds", "reference", *FILTERS)  # the sweep's own keys where it runs a script
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -68,14 +71,20 @@ def read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise HarnessError(f"cannot read the sweep file {path}: it is not UTF-8 text", fix="Save it as UTF-8") from None
     content = require_mapping(parse_yaml(text, str(path)), f"the sweep file {path}")
+    of_script = is_script(content)
     for key in content:
-        if key not in (*_KEYS, "profiles"):
-            raise unknown_key(key, (*_KEYS, "profiles"), path.name)
+        _check_key(key, path.name, of_script, "profiles")
     for name, profile in _profiles(content).items():
         for key in require_mapping(profile, f"profile '{name}'"):
-            if key not in _KEYS:
-                raise unknown_key(key, _KEYS, f"profile '{name}'")
+            _check_key(key, f"profile '{name}'", of_script)
     return content
+
+
+def _check_key(key: str, where: str, of_script: bool, *others: str) -> None:
+    if of_script:
+        script_file.check_key(key, (*_OF_SCRIPTS, *others), where)
+    elif key not in (*_KEYS, *others):
+        raise unknown_key(key, (*_KEYS, *others), where)
 
 
 def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +101,17 @@ def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
     return profiles
 
 
+def script_profiles(path: Path) -> tuple[str, ...]:
+    """The names of the profiles of a script's sweep file; none of one that the engine trains."""
+    content = read(path)
+    return tuple(_profiles(content)) if is_script(content) else ()
+
+
 def profiles(path: Path) -> tuple[Profile, ...]:
     """The profiles of a sweep file, largest first as written; what `driver` needs to choose one for a machine."""
     content = read(path)
     found = []
-    for name in _profiles(content):
+    for name in _profiles(content) if not is_script(content) else ():
         sweep = load(path, name)
         gib = _merged(content, name).get("min_gpu_gib", 0)
         if isinstance(gib, bool) or not isinstance(gib, int | float) or not 0 <= gib < float("inf"):
@@ -121,14 +136,16 @@ def _set(content: dict[str, Any], assignment: str) -> None:
     if key not in PROSE:
         refuse_typographic(yaml.compose(text, yaml.SafeLoader))
     head, _, rest = key.partition(".")
-    if head not in _KEYS:
-        raise unknown_key(head, _KEYS, "--set")
+    of_script = is_script(content)
+    _check_key(head, "--set", of_script)
     if "." not in key:
         content[head] = value
         return
     current = content.get(head)
-    own_keys = ("search", "seeds") if isinstance(content.get("seeds"), dict) else ("search",)
-    if head not in (*BY_NAME, *own_keys):
+    own_keys: tuple[str, ...] = ("search", "seeds") if isinstance(content.get("seeds"), dict) else ("search",)
+    if of_script:
+        own_keys = tuple(name for name, value in content.items() if isinstance(value, dict))
+    if head not in (*BY_NAME, *own_keys) or (of_script and head not in own_keys):
         raise HarnessError(
             f"--set cannot reach into '{head}', which has no keys of its own",
             got=f"'{key}'",
@@ -169,7 +186,12 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     for assignment in overrides:
         _set(merged, assignment)
     rule, search = None, None
-    if "search" in merged:
+    if is_script(merged):
+        cells = script_file.read_script_cells(merged, _OF_SCRIPTS)
+        if isinstance(merged.get("seeds"), dict):
+            rule = read_rule(merged["seeds"], "seeds", axis_sizes([cell.axes for cell in cells]))
+        seeds = read_seeds({"seeds": merged.get("seeds")} if "seeds" in merged else {}, rule)
+    elif "search" in merged:
         refuse_rule(merged)
         seeds = read_seeds(merged)
         search, cells = read_search(merged, seeds)

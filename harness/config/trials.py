@@ -4,26 +4,59 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar, count_noun, name_cell, same_value, show
 from harness.config.field_types import unknown_key
 from harness.config.recipe import BY_NAME, SEED_FIELDS, BaselineName, Frozen, Recipe, Seeds, Spec, TaskSpec
+from harness.config.script import AnyRecipe, ScriptRecipe
 from harness.config.search_space import Search
 from harness.config.seed_rule import Growth, SeedRule
 from harness.config.yaml_reader import parse_yaml
 
 
-class Cell(Frozen):
+class _WithRecipe(Frozen):
+    """A recipe of the engine's or of a script; the two are told apart by `script`."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    settings: AnyRecipe = Field(alias="recipe", description="Its hyperparameters.")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, of which `recipe` may be one."""
+        renamed = {"settings" if name == "recipe" else name: value for name, value in (update or {}).items()}
+        return super().model_copy(update=renamed, deep=deep)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of one that the engine trains; raises TypeError for one of a script."""
+        if isinstance(self.settings, ScriptRecipe):
+            raise TypeError("a script's recipe has only its own settings")
+        return self.settings
+
+    @property
+    def script(self) -> ScriptRecipe | None:
+        """The recipe of one that a script trains; None of the engine's."""
+        return self.settings if isinstance(self.settings, ScriptRecipe) else None
+
+    def setting(self, name: str) -> object:
+        """The value of a setting by its name: None where there is none of that name."""
+        if isinstance(self.settings, ScriptRecipe):
+            return dict(self.settings.settings).get(name)
+        value = getattr(self.settings, name, None)
+        return value.name if isinstance(value, Spec) else value
+
+
+class Cell(_WithRecipe):
     """One recipe of a sweep and where it stands on the sweep's axes, as (axis, value) pairs in the file's order."""
 
     axes: tuple[tuple[str, Scalar], ...] = Field(description="Its (axis, value) pairs, in the file's order.")
-    recipe: Recipe = Field(description="Its hyperparameters.")
 
     @property
     def label(self) -> str:
@@ -31,10 +64,9 @@ class Cell(Frozen):
         return name_cell(self.axes)
 
 
-class Trial(Frozen):
+class Trial(_WithRecipe):
     """One training run: a recipe and its seeds, and the place of its cell in the sweep."""
 
-    recipe: Recipe = Field(description="Its hyperparameters.")
     seeds: Seeds = Field(description="Its seeds.")
     cell: int = Field(ge=0, description="The index of its cell in the sweep, from 0.")
 
@@ -51,6 +83,8 @@ class Trial(Frozen):
         The slug holds the same fields in every sweep, and fields at their default are left out of the hash, so that
         neither a new axis nor a new field of `Recipe` orphans trained trials.
         """
+        if self.script is not None:
+            return _script_id(self.script, self.seeds.seed)
         recipe, seeds = self.recipe, self.seeds
         decisive = recipe.model_dump(exclude_defaults=True)
         for name in BY_NAME:
@@ -63,6 +97,17 @@ class Trial(Frozen):
         which = f"seed{seeds.seed}" if set(drivers) == {seeds.seed} else "init{}-order{}-dropout{}".format(*drivers)
         correction = "bc" if recipe.bias_correction else "nobc"
         return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
+
+
+def _script_id(recipe: ScriptRecipe, seed: int) -> str:
+    """`lr2e-5-epochs3-seed1-` and eight hex digits over all that decides what the script gives."""
+    script = recipe.script
+    decisive: list[object] = [script.command, script.function, script.cwd, script.env, script.inputs]
+    decisive += [recipe.settings, recipe.words, seed]
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+    words = [f"{name}{show(value)}" for name, value in recipe.settings]
+    slug = re.sub(r"[^\w.+-]+", "_", "-".join([*words, f"seed{seed}"])).lstrip(".-")
+    return f"{slug[:100]}-{digest}"
 
 
 class Sweep(Frozen):
@@ -127,6 +172,11 @@ class Sweep(Frozen):
         return self.seeds[: max(self.due)]
 
     @property
+    def is_script(self) -> bool:
+        """Whether its trials are trained by a script, not by the engine."""
+        return self.cells[0].script is not None
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """The names of the axes, in the file's order."""
         return tuple(name for name, _ in self.cells[0].axes)
@@ -140,7 +190,7 @@ def expand(sweep: Sweep) -> tuple[Trial, ...]:
     """
     due = sweep.due
     trials = tuple(
-        Trial(recipe=cell.recipe, seeds=seeds, cell=index)
+        Trial(recipe=cell.settings, seeds=seeds, cell=index)
         for index, cell in enumerate(sweep.cells)
         for seeds in sweep.seeds[: due[index]]
     )
@@ -171,7 +221,8 @@ def where(
     wanted: dict[str, Any] = {}
     for condition in conditions:
         key, equals, text = condition.partition("=")
-        known = dict.fromkeys((*sweep.axes, *Recipe.model_fields, *SEED_FIELDS))
+        fields = Recipe.model_fields if not sweep.is_script else ()
+        known = dict.fromkeys((*sweep.axes, *fields, *SEED_FIELDS))
         if not equals:
             raise HarnessError(f"{option} {condition} is not of the form KEY=VALUE (for example: {option} lr=2e-5)")
         if key not in known:
@@ -188,8 +239,7 @@ def where(
             return axes[key]
         if key in SEED_FIELDS:
             return getattr(trial.seeds, key)
-        setting = getattr(trial.recipe, key)
-        return setting.name if isinstance(setting, Spec) else setting
+        return trial.setting(key)
 
     def matches(trial: Trial) -> bool:
         return all(same_value(value(trial, key), want) for key, want in wanted.items())
@@ -197,8 +247,12 @@ def where(
     return tuple(trial for trial in expand(sweep) if matches(trial))
 
 
-def _decisive(recipe: Recipe) -> dict[str, object]:
+def _decisive(recipe: AnyRecipe) -> dict[str, object]:
     """The fields of a recipe that an id depends on, those of task and model each by itself."""
+    if isinstance(recipe, ScriptRecipe):
+        script = recipe.script
+        own = {name: getattr(script, name) for name in ("command", "function", "cwd", "env", "inputs")}
+        return {**own, **dict(recipe.settings), **{f"{name} as {word!r}": word for name, word in recipe.words}}
     values = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
     fields = {name: value.name if isinstance(value, Spec) else value for name, value in values.items()}
     told = (name for name in TaskSpec.model_fields if name not in ("files", "allow_unknown"))
@@ -212,10 +266,12 @@ def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | 
     lost = [trial for trial in trained if trial.id not in kept]
     if not lost:
         return None
-    have, gone = ([_decisive(one.recipe) for one in many] for many in (new.cells, lost))
+    have, gone = ([_decisive(one.settings) for one in many] for many in (new.cells, lost))
     for name in gone[0]:
-        values = [fields[name] for fields in have]
-        removed = [fields[name] for fields in gone if not any(same_value(fields[name], value) for value in values)]
+        values = [fields.get(name) for fields in have]
+        removed = [
+            fields.get(name) for fields in gone if not any(same_value(fields.get(name), value) for value in values)
+        ]
         if removed:
             return f"{name.removesuffix('.name')} {show(removed[0])}"
     for name in SEED_FIELDS:

@@ -29,6 +29,9 @@ def refuse_typographic(node: yaml.Node | None) -> None:
         )
 
 
+_OF_SCRIPT = re.compile(r"^(?:command|function)\s*:", re.MULTILINE)
+
+
 _READ_AS = {
     "tag:yaml.org,2002:bool": "a switch",
     "tag:yaml.org,2002:int": "a number",
@@ -41,6 +44,8 @@ _READ_AS = {
 class _Loader(yaml.SafeLoader):
     """YAML with `1e-5` as a number, and a doubled key as an error instead of a silent overwrite."""
 
+    keys_as_written = False
+
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Check the keys as they are written, before `<<` merges others in."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -50,6 +55,8 @@ class _Loader(yaml.SafeLoader):
             if key.value not in PROSE:
                 refuse_typographic(value)
             refuse_typographic(key)
+            if self.keys_as_written and key.id == "scalar" and key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"
             if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
                 raise HarnessError(
                     f"{line}: a key must be text",
@@ -64,17 +71,24 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)$"),
-    list("-+0123456789."),
-)
+class _ScriptLoader(_Loader):
+    """The same for a script's axes, whose values may be keys: `amsgrad: {on: --amsgrad, off: ""}`."""
+
+    keys_as_written = True
+
+
+for _loader in (_Loader, _ScriptLoader):
+    _loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)$"),
+        list("-+0123456789."),
+    )
 
 
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML; PyYAML has other errors than its own for dates like 2020-99-99 and lists nested a thousand deep."""
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _ScriptLoader if _OF_SCRIPT.search(text) else _Loader)
     except HarnessError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -79,7 +79,7 @@ def causes(record: Record, again: Record) -> Causes:
 def _inputs(before: Measured, now: Measured, *, texts_change: bool) -> Iterator[str]:
     """What other inputs there are; the tokenizer's files count by the tokens they give, which alone can be equal."""
     if before.data_sha256 != now.data_sha256:
-        yield _said("data", before.data_sha256[:12], now.data_sha256[:12])
+        yield _said("data", str(before.data_sha256)[:12], str(now.data_sha256)[:12])
     tokens = (before.tokens_sha256, now.tokens_sha256)
     files = (before.tokenizer_sha256, now.tokenizer_sha256)
     if None not in tokens and tokens[0] != tokens[1]:
@@ -89,7 +89,7 @@ def _inputs(before: Measured, now: Measured, *, texts_change: bool) -> Iterator[
     elif texts_change and None not in files and files[0] != files[1]:
         yield _said("tokenizer's files", str(files[0])[:12], str(files[1])[:12])
     if before.model_sha256 != now.model_sha256:
-        yield _said("pretrained weights", before.model_sha256[:12], now.model_sha256[:12])
+        yield _said("pretrained weights", str(before.model_sha256)[:12], str(now.model_sha256)[:12])
     words = (before.augmentation_sha256, now.augmentation_sha256)
     if words[0] != words[1]:
         yield _said("words or translators of the augmentation", str(words[0])[:12], str(words[1])[:12])

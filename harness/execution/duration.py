@@ -41,6 +41,8 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
     `records` are those of the folder, by trial id (`Store.records`).
     """
     trials = expand(sweep)
+    if sweep.is_script:
+        return _of_scripts(trials, records, workers)
     parameters = parameter_count(sweep.cells[0].recipe.model)
     memory = max(lane_bytes(cell.recipe, trained_count(cell.recipe)) or 0 for cell in sweep.cells) or None
     per_pass: dict[tuple[object, ...], list[float]] = defaultdict(list)
@@ -70,6 +72,23 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
         return DurationEstimate((low * high) ** 0.5, "from the finished trials, in part a guess", memory, parameters)
     basis = "a rough guess from the sizes of model and data; the sweep gives a closer estimate once it trains"
     return DurationEstimate(None, basis, memory, parameters, (low, high))
+
+
+def _of_scripts(trials: tuple[Trial, ...], records: Mapping[str, Record], workers: int) -> DurationEstimate:
+    """By the finished runs: of the same cell where there are any."""
+    by_cell: dict[int, list[float]] = defaultdict(list)
+    for trial in trials:
+        record = records.get(trial.id)
+        if record is not None and record.measured is not None:
+            by_cell[trial.cell].append(record.measured.wall_seconds)
+    left = [trial.cell for trial in trials if trial.id not in records]
+    if not left:
+        return DurationEstimate(0.0, "nothing is missing", None, None)
+    if not by_cell:
+        return DurationEstimate(None, "no run of the script has finished yet", None, None)
+    every = float(np.mean([seconds for of_cell in by_cell.values() for seconds in of_cell]))
+    seconds = sum(float(np.mean(by_cell[cell])) if cell in by_cell else every for cell in left)
+    return DurationEstimate(seconds / workers, "from the finished trials", None, None)
 
 
 # Floating-point operations a second that small batches reach on a core and on a GPU; measured times lay within a factor

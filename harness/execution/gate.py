@@ -13,10 +13,12 @@ from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Sweep, expand, orphaning_change
 from harness.data import augmentation, tasks
 from harness.data.examples import Raw
-from harness.execution import inputs
+from harness.execution import inputs, machine
 from harness.models import model_files, token_hash
 from harness.records.record import Record
 from harness.records.store import Store
+from harness.records.study import columns
+from harness.scripts import commands
 
 
 def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) -> None:
@@ -38,6 +40,9 @@ def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) ->
 
 def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[int]) -> None:
     """Load the data and look for the models of some cells; raises HarnessError as `inputs`, and as `check_planned`."""
+    if sweep.is_script:
+        check_scripts(sweep)
+        return
     recipes = [sweep.cells[cell].recipe for cell in sorted(cells)]
     started = _Started(sweep, records)
     loaded: dict[TaskSpec, Raw] = {}
@@ -54,12 +59,32 @@ def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[
     _check_lengths(recipes, loaded)
 
 
+def check_scripts(sweep: Sweep) -> None:
+    """Raise HarnessError where a script can't be run here, or an axis has the name of a column of the results."""
+    taken = {*columns(), "cell"}
+    for axis in sweep.axes:
+        if axis in taken:
+            raise HarnessError(
+                f"the axis {axis} has the name of a column of the results",
+                fix=f"Call it, say, {axis}_given, in the command too",
+            )
+    for trial in expand(sweep)[:: max(1, len(sweep.due_seeds))]:
+        commands.check(trial)
+    script = sweep.cells[0].script
+    assert script is not None
+    wanted, hardware = script.script.resources, machine.detect_hardware()
+    if wanted.cpus > hardware.cores:
+        raise HarnessError(f"resources.cpus is more than the {hardware.cores} cores of this machine", got=wanted.cpus)
+
+
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
 
     That is other data, words or tokens than the finished trials had, a method that a model has not the parts for, and
     words of a token task that would be scored and have no token.
     """
+    if sweep.is_script:
+        return
     recipes = [cell.recipe for cell in sweep.cells]
     started = _Started(sweep, records)
     loaded: dict[TaskSpec, Raw] = {}
@@ -86,7 +111,7 @@ class _Started:
         self.data: dict[str, tuple[str, str]] = {}  # task -> (hash, a trial that has it)
         for trial in expand(sweep):
             record = records.get(trial.id)
-            if record and record.measured:
+            if record and record.measured and record.measured.data_sha256:
                 self.data.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
         self.words: dict[str, str | None] = {
             record.trial.recipe.synonyms.name: record.measured.augmentation_sha256

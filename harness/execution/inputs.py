@@ -52,6 +52,8 @@ def planned(sweep: Sweep) -> tuple[str, ...]:
     Raises HarnessError for what a sweep would refuse. Data or models by name that can't be had on this machine are
     told, for the plan may be another's.
     """
+    if sweep.is_script:
+        return ()
     notes: list[str] = []
     recipes = tuple(dict.fromkeys(cell.recipe for cell in sweep.cells))
     for task in dict.fromkeys(recipe.task for recipe in recipes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.config.recipe import Recipe
+from harness.config.script import AnyRecipe, ScriptRecipe
 from harness.config.trials import Trial
 from harness.execution import clock, lanes_memory
 from harness.execution.packing import Job, after_failure, fitting, pack
@@ -40,15 +40,19 @@ class JobQueue:
         """Put the trials of each cell into the queue as one pack, or as many as its lanes need."""
         for cell in dict.fromkeys(trial.cell for trial in trials):
             job = Job(tuple(trial for trial in trials if trial.cell == cell))
-            self.waiting += fitting(job, self._usual(job.trials[0].recipe, self._room))
+            self.waiting += fitting(job, self._usual(job.trials[0].settings, self._room))
 
-    def _usual(self, recipe: Recipe, room: int) -> int:
+    def _usual(self, recipe: AnyRecipe, room: int) -> int:
+        if isinstance(recipe, ScriptRecipe):  # a process each
+            return 1
         return lanes_memory.pack_size(recipe, self.pool.setup.device, self._lanes_given, room)
 
-    def _size(self, recipe: Recipe, trials: Sequence[Trial]) -> int:
+    def _size(self, recipe: AnyRecipe, trials: Sequence[Trial]) -> int:
         """How many lanes of a shape train together: as asked for, or as is usual, or as a measurement says."""
         usual = self._usual(recipe, self._room)
-        alike = [trial for trial in trials if trial.recipe.shape == recipe.shape]
+        if isinstance(recipe, ScriptRecipe):
+            return usual
+        alike = [trial for trial in trials if trial.settings.shape == recipe.shape]
         most = lanes_memory.most_lanes(recipe, self.pool.setup.device, self._room)
         most = min(most, len(alike) // self.pool.workers)
         if self._lanes_given is not None or most < 2:
@@ -61,7 +65,7 @@ class JobQueue:
     def next(self) -> int | None:
         """Where the next pack stands: the first that is expected to end in time; None where none is."""
         for position, job in enumerate(self.waiting):
-            seconds, work = self._paces.get(job.trials[0].recipe.shape, (0.0, 1.0))
+            seconds, work = self._paces.get(job.trials[0].settings.shape, (0.0, 1.0))
             if self.limit.leaves(seconds / work * job.work):
                 return position
         return None
@@ -78,7 +82,7 @@ class JobQueue:
 
     def _lanes(self, job: Job) -> int:
         """How many of a pack's lanes fit, after what was found out and with the workers that joined."""
-        recipe = job.trials[0].recipe
+        recipe = job.trials[0].settings
         lanes = self._fits.get(recipe.shape, len(job.trials))
         return lanes if self.pool.room >= self._room else min(lanes, self._usual(recipe, self.pool.room))
 
@@ -86,14 +90,14 @@ class JobQueue:
 
     def end(self, job: Job, trained: bool) -> None:
         """A pack came back, `trained` to its end or not."""
-        seconds, shape = clock.now() - self.begun.pop(job), job.trials[0].recipe.shape
+        seconds, shape = clock.now() - self.begun.pop(job), job.trials[0].settings.shape
         if trained:
             before = self._paces.get(shape, (0.0, 0.0))
             self._paces[shape] = (before[0] + seconds, before[1] + job.work)
 
     def retry(self, job: Job, died: bool, out_of_memory: bool) -> bool:
         """Let a pack that failed wait again, whole or in halves; whether there is anything left to try."""
-        lanes, shape = len(job.trials), job.trials[0].recipe.shape
+        lanes, shape = len(job.trials), job.trials[0].settings.shape
         if out_of_memory:
             self._fits[shape] = min(self._fits.get(shape, lanes), max(1, lanes // 2))
         again = after_failure(job, died)

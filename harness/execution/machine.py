@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.common import hub
 from harness.common.errors import HarnessError
-from harness.config.sweep_file import load, profiles
+from harness.config.sweep_file import load, profiles, script_profiles
 from harness.config.trials import Sweep
 from harness.data import tasks
 
@@ -43,6 +43,8 @@ def detect_hardware() -> Machine:
 
 def choose_profile(path: Path, wanted: str | None) -> tuple[str, str]:
     """The profile to run and the reason: the one asked for, else the first (largest) that this machine can run."""
+    if scripted := script_profiles(path):
+        return wanted or scripted[0], "asked for" if wanted else "the only one" if len(scripted) == 1 else "the first"
     available = profiles(path)
     if wanted is not None or len(available) == 1:
         return wanted or available[0].name, "asked for" if wanted else "the only one"

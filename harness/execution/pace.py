@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.config.recipe import Recipe, TaskSpec
+from harness.config.script import AnyRecipe, ScriptRecipe
 from harness.execution.packing import Job
 
 # A pack's pace is taken for known after so many seconds and changes of its share since its first step, where its first
@@ -97,13 +98,14 @@ class TimeLeft:
         self._guess, self._sizes = guess, sizes
         self._tracks: dict[Job, Track] = {}
         self._ended: dict[object, tuple[float, float]] = {}  # shape -> (seconds, work)
-        self._recipes: dict[object, Recipe] = {}  # shape -> one of its recipes, of the packs that were started
+        self._recipes: dict[object, AnyRecipe] = {}  # shape -> one of its recipes, of the packs that were started
 
     def start(self, job: Job, now: float) -> None:
         """A pack was given to a worker."""
-        recipe = job.trials[0].recipe
+        recipe = job.trials[0].settings
         self._recipes.setdefault(recipe.shape, recipe)
-        self._tracks[job] = Track(now, bool(self._ended), until_evaluated(recipe, self._sizes(recipe.task)))
+        first = 0.0 if isinstance(recipe, ScriptRecipe) else until_evaluated(recipe, self._sizes(recipe.task))
+        self._tracks[job] = Track(now, bool(self._ended), first)
 
     def hear(self, job: Job, share: float, now: float) -> None:
         """So much of a pack is done."""
@@ -114,7 +116,7 @@ class TimeLeft:
         """A pack came back, `trained` to its end or not."""
         track = self._tracks.pop(job, None)
         if track is not None and trained:
-            shape = job.trials[0].recipe.shape
+            shape = job.trials[0].settings.shape
             seconds, work = self._ended.get(shape, (0.0, 0.0))
             self._ended[shape] = (seconds + track.whole(now), work + job.work)
 
@@ -126,7 +128,7 @@ class TimeLeft:
         paces = self._paces([job for job, _ in running])
         expected, at_most = [], []  # seconds of each pack, those in training first
         for job, rest in [*((job, 1 - share) for job, share in running), *((job, 1.0) for job in queue)]:
-            recipe = job.trials[0].recipe
+            recipe = job.trials[0].settings
             pace = paces.get(recipe.shape)
             reckoned = pace is None
             if pace is None and (pace := self._reckoned(recipe, paces)) is None:
@@ -145,11 +147,11 @@ class TimeLeft:
         for job in training:
             seconds = self._tracks[job].seconds if job in self._tracks else None
             if seconds is not None:
-                heard.setdefault(job.trials[0].recipe.shape, []).append(seconds / job.work)
+                heard.setdefault(job.trials[0].settings.shape, []).append(seconds / job.work)
         paces = {shape: sum(values) / len(values) for shape, values in heard.items()}
         return paces | {shape: seconds / work for shape, (seconds, work) in self._ended.items()}
 
-    def _reckoned(self, recipe: Recipe, paces: Mapping[object, float]) -> float | None:
+    def _reckoned(self, recipe: AnyRecipe, paces: Mapping[object, float]) -> float | None:
         """The pace of an unseen shape: that of the known ones times what its arithmetic is of theirs."""
         own, ratios = self._of_a_pass(recipe), []
         for shape, pace in paces.items():
@@ -159,6 +161,8 @@ class TimeLeft:
             ratios.append(pace * own / theirs)
         return sum(ratios) / len(ratios) if ratios else None
 
-    def _of_a_pass(self, recipe: Recipe) -> float | None:
+    def _of_a_pass(self, recipe: AnyRecipe) -> float | None:
+        if isinstance(recipe, ScriptRecipe):
+            return 1.0  # as long as the others, as far as is known
         guess = self._guess(recipe)
         return None if guess is None else math.sqrt(guess[0] * guess[1]) / recipe.passes

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.config.recipe import Recipe
+from harness.config.script import AnyRecipe
 from harness.config.trials import Trial
 
 # A pack whose worker dies is tried once more as it is, then in halves, then its last lane is recorded as crashed.
@@ -29,10 +29,10 @@ class Job:
     @property
     def work(self) -> float:
         """What its time is in proportion to, in epochs of one lane."""
-        return self.trials[0].recipe.passes * (len(self.trials) + STEP_OVERHEAD)
+        return self.trials[0].settings.passes * (len(self.trials) + STEP_OVERHEAD)
 
 
-def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -> list[Job]:
+def pack(trials: Sequence[Trial], size: Callable[[AnyRecipe], int], workers: int) -> list[Job]:
     """Cut trials into packs of one shape, seed by seed over the cells, so that half a sweep already has all cells.
 
     Large packs are cheap and small ones fill the workers evenly: of some ways to cut, largest packs first, the one that
@@ -44,11 +44,11 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
     for trial in trials:
         rank[trial.id] = ranks[trial.cell]
         ranks[trial.cell] += 1
-        groups[trial.recipe.shape].append(trial)
+        groups[trial.settings.shape].append(trial)
     for group in groups.values():
         group.sort(key=lambda trial: (rank[trial.id], trial.cell))
-    shapes = [(group, size(group[0].recipe)) for group in groups.values()]
-    longest = max((group[0].recipe.passes for group, _ in shapes), default=0)
+    shapes = [(group, size(group[0].settings)) for group in groups.values()]
+    longest = max((group[0].settings.passes for group, _ in shapes), default=0)
     most = max((lanes for _, lanes in shapes), default=0)
     jobs = _cut(shapes, longest * (most + STEP_OVERHEAD), 1, workers)
     ends, close = makespan(jobs, workers), CLOSE * sum(job.work for job in jobs) / workers
@@ -63,10 +63,10 @@ def pack(trials: Sequence[Trial], size: Callable[[Recipe], int], workers: int) -
 
 def _cut(shapes: Sequence[tuple[list[Trial], int]], work: float, share: float, workers: int) -> list[Job]:
     """Packs of at most their shape's lanes and so much work, those of shorter trials a share of it, in their order."""
-    longest = max((group[0].recipe.passes for group, _ in shapes), default=0)
+    longest = max((group[0].settings.passes for group, _ in shapes), default=0)
     turns = []
     for group, most in shapes:
-        epochs = group[0].recipe.passes
+        epochs = group[0].settings.passes
         room = (work if epochs == longest else share * work) / epochs - STEP_OVERHEAD
         lanes = max(1, min(most, int(room + 1e-9)))
         turns += [(at / len(group), Job(tuple(group[at : at + lanes]))) for at in range(0, len(group), lanes)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from harness.config.trials import Sweep
 from harness.execution import machine
@@ -13,6 +14,7 @@ from harness.execution.pool import Pool
 from harness.execution.ray_workers import RayPool
 from harness.execution.train_pack import worker_setup
 from harness.models.keep_weights import Keeping
+from harness.scripts.runner import RunFolders
 from harness.training.checkpoints import Checkpoints
 
 
@@ -24,6 +26,7 @@ def open_pool(
     checkpoints: Checkpoints | None,
     keeping: Keeping | None,
     tick: Callable[[], None],
+    runs: RunFolders | None = None,
 ) -> Iterator[Pool]:
     """The workers that the options ask for, stopped at the end.
 
@@ -34,10 +37,12 @@ def open_pool(
         checkpoints: Where packs are saved in mid-training; None: nowhere.
         keeping: Which trained weights are saved, and where; None: none.
         tick: Called after every step of a pack that this process trains.
+        runs: Where a script's runs have their folders.
     """
     if options.in_process:
         device = "cuda" if machine.detect_hardware().gpus else "cpu"
         setup = worker_setup(sweep, device, options.threads, checkpoints, keeping, bool(options.compiled))
+        setup = replace(setup, runs=runs, silence=60 * options.hang_minutes)
         yield InProcess(sweep, setup, tick)
         return
     pool: Pool

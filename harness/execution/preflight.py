@@ -29,6 +29,8 @@ def distinct(trials: Iterable[Trial]) -> tuple[Trial, ...]:
     """One trial of each set of data, model and method: what others are set up with is the same."""
     first: dict[object, Trial] = {}
     for trial in trials:
+        if trial.script is not None:
+            continue
         recipe = trial.recipe
         first.setdefault((recipe.task, recipe.model, recipe.max_length, recipe.peft_config), trial)
     return tuple(first.values())

@@ -117,7 +117,7 @@ class Shipping:
             return {}
         import ray
 
-        specs = dict.fromkeys(spec for trial in trials for spec in trial.recipe.specs)
+        specs = dict.fromkeys(spec for trial in trials if trial.script is None for spec in trial.recipe.specs)
         for spec in specs:
             if spec not in self.shipped:
                 files = shipping.files(spec)

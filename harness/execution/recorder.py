@@ -76,7 +76,8 @@ class Recorder:
 
     def _tell_versions(self, record: Record) -> None:
         """Say once of each worker's versions where they are not tested; a cluster's may be others than the driver's."""
-        assert record.environment is not None
+        if record.environment is None or record.trial.script is not None:
+            return
         warning = tested_versions.warning(record.environment.model_dump(include=set(tested_versions.TESTED)))
         if warning is not None and warning not in self._versions:
             self._versions.add(warning)
@@ -122,10 +123,15 @@ def no_room(problem: str) -> HarnessError:
 
 def _inputs_of(record: Record) -> dict[tuple[str, str], str]:
     """(kind, name) -> hash of what a finished trial was made of."""
-    recipe, measured = record.trial.recipe, record.measured
-    if measured is None:
+    measured = record.measured
+    if measured is None or record.trial.script is not None:
         return {}
-    return {("examples", recipe.task.name): measured.data_sha256, ("weights", recipe.model.name): measured.model_sha256}
+    recipe = record.trial.recipe
+    hashes = {
+        ("examples", recipe.task.name): measured.data_sha256,
+        ("weights", recipe.model.name): measured.model_sha256,
+    }
+    return {key: value for key, value in hashes.items() if value is not None}
 
 
 def _input_hashes(records: Mapping[str, Record]) -> dict[tuple[str, str], str]:

@@ -75,7 +75,6 @@ def rerun(
     lanes = record.environment.pack_size if device == "cuda" or compiled else 1
     setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, progress)[0]
-    assert curves is not None
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
 
 
@@ -83,7 +82,7 @@ def compare(
     record: Record,
     saved_curves: Curves | None,
     again: Record,
-    curves: Curves,
+    curves: Curves | None,
     tolerance: float,
     arrays_sha256: str | None = None,
 ) -> RerunComparison:
@@ -108,8 +107,8 @@ def compare(
     assert record.measured is not None
     assert again.measured is not None
     same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
-    differences: list[tuple[int | None, float]] = []  # (step, size)
-    if saved_curves is not None:
+    differences: list[tuple[int | None, float]] = _measures_apart(record, again)  # (step, size)
+    if saved_curves is not None and curves is not None:
         steps = {
             "train_loss": None,
             "grad_norm": None,
@@ -126,6 +125,8 @@ def compare(
             differences += [(None, size) for _, size in on_test]
     if same_weights and not differences:
         return RerunComparison(record.id, "identical", 0.0, None, (), record, again, saved_curves is not None)
+    if record.script is not None and again.script is not None:
+        return _of_script(record, again, differences, tolerance, saved_curves is not None)
     largest = max((size for _, size in differences), default=None)
     first = min((step for step, _ in differences if step is not None), default=None)
     close = largest is not None and largest <= tolerance and record.measured.outcome == again.measured.outcome
@@ -134,6 +135,37 @@ def compare(
     finite = None if largest is None or not np.isfinite(largest) else largest
     reasons = _reasons(explained, record, saved_curves, arrays_sha256)
     return RerunComparison(record.id, verdict, finite, first, reasons, record, again, saved_curves is not None)
+
+
+def _measures_apart(record: Record, again: Record) -> list[tuple[int | None, float]]:
+    """Where two runs of a script differ in their score or a further metric; none of two runs of the engine."""
+    if record.script is None or again.script is None or record.measured is None or again.measured is None:
+        return []
+    pairs = [(record.measured.final_score, again.measured.final_score)]
+    before, now = dict(record.script.further), dict(again.script.further)
+    pairs += [(before.get(name), now.get(name)) for name in dict.fromkeys((*before, *now))]
+    return [(None, float("inf") if a is None or b is None else abs(a - b)) for a, b in pairs if a != b]
+
+
+def _of_script(
+    record: Record, again: Record, differences: list[tuple[int | None, float]], tolerance: float, by_steps: bool
+) -> RerunComparison:
+    """Two runs of a script that differ: whether by more than the tolerance, and what is known to be another."""
+    assert record.script is not None
+    assert again.script is not None
+    largest = max(size for _, size in differences)
+    first = min((step for step, _ in differences if step is not None), default=None)
+    names = {
+        "commit": "the repository's commit", "dirty_diff_sha256": "its uncommitted changes", "python": "Python",
+        "packages_sha256": "the installed packages",
+    }  # fmt: skip
+    apart = [words for name, words in names.items() if getattr(record.script, name) != getattr(again.script, name)]
+    reasons = tuple(f"{words} changed" for words in apart) or (
+        "nothing recorded explains it: the script may not be deterministic",
+    )
+    verdict: Verdict = "within_tolerance" if largest <= tolerance else "different"
+    finite = largest if np.isfinite(largest) else None
+    return RerunComparison(record.id, verdict, finite, first, reasons, record, again, by_steps)
 
 
 def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tuple[int, float]]:

@@ -99,6 +99,8 @@ def moved(trial: Trial, folders: Mapping[Spec, Path]) -> Trial:
             return spec.model_copy(update={"file": str(next(folders[spec].iterdir()))})
         return spec.model_copy(update={"folder": str(folders[spec])})
 
+    if trial.script is not None:
+        return trial
     fields = {name: getattr(trial.recipe, name) for name in Recipe.model_fields}
     changed = {name: there(value) for name, value in fields.items() if isinstance(value, Spec) and value in folders}
-    return trial.model_copy(update={"recipe": trial.recipe.model_copy(update=changed)})
+    return trial.model_copy(update={"settings": trial.recipe.model_copy(update=changed)})

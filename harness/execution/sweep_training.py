@@ -18,6 +18,7 @@ from harness.execution.preflight import distinct
 from harness.execution.progress import Progress, SignOfLife
 from harness.execution.recorder import Recorder, no_room, written
 from harness.execution.time_limit import TimeLimit
+from harness.scripts.runner import RunFolders
 from harness.training.checkpoints import Checkpoints
 
 
@@ -59,7 +60,8 @@ class SweepTraining:
         checkpoints = self.checkpoints if keeps or unfinished else None
         kept = None if self.recorder.shelf is None else self.recorder.shelf.keeping
         # Enough workers for one trial each; the packs are then cut to the workers there are.
-        pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick)
+        runs = RunFolders(self.recorder.store.folder.resolve() / "runs") if self.sweep.is_script else None
+        pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, runs)
         with pool as self.pool, self.stop.listening():
             self._preflight(self.pool)
             self._save_plan()  # before any training, and not for workers that can't be had

@@ -24,6 +24,8 @@ from harness.common.metrics import Evaluation
 from harness.config.trials import Sweep, Trial
 from harness.models.keep_weights import Keeping
 from harness.records.record import Curves, Environment, Measured, Record
+from harness.scripts import runner
+from harness.scripts.runner import RunFolders
 from harness.training.checkpoints import Checkpoints
 
 Result = tuple[Record, Curves | None]
@@ -84,6 +86,8 @@ class WorkerSetup:
     tells_scores: bool = False  # whether it says how its lanes stand at each evaluation, for a pruner
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
     compiled: bool = False  # whether steps are compiled, which changes last bits
+    runs: RunFolders | None = None  # where a script's runs have their folders; None: temporary ones
+    silence: float | None = None  # seconds without output after which a script's run counts as hanging
 
 
 def worker_setup(
@@ -137,6 +141,8 @@ def train_pack(
     Raises:
         UnkeptError: Weights that are to be saved can't be written.
     """
+    if trials[0].script is not None:
+        return [_run_script(sweep, profile, trial, setup, progress) for trial in trials]
     from harness.training.callbacks import Callback, ReportEvaluations, ReportSignals, report_progress
     from harness.training.loop import train
     from harness.training.prepare import load_task
@@ -178,6 +184,30 @@ def train_pack(
         (make_record(sweep, profile, trial, started, environment, result.measured, None), result.curves)
         for trial, result in zip(trials, results, strict=True)
     ]
+
+
+def _run_script(
+    sweep: str, profile: str, trial: Trial, setup: WorkerSetup, progress: Callable[[int, int], None] | None
+) -> Result:
+    """Run a script's trial and make its record; nothing is known of how far it is."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    measured, run, curves = runner.run_trial(
+        trial, setup.runs, setup.silence, lambda: None if progress is None else progress(0, 1)
+    )
+    environment = Environment(
+        device=setup.device,
+        device_name=device_name(setup.device) if setup.device == "cpu" else setup.device,
+        threads=setup.threads,
+        pack_size=1,
+        harness=harness.__version__,
+        commit=setup.code.commit,
+        dirty_diff_sha256=setup.code.dirty_diff_sha256,
+        python=run.python or platform.python_version(),
+        torch=None,
+        transformers=None,
+    )
+    record = make_record(sweep, profile, trial, started, environment, measured, None)
+    return record.model_copy(update={"script": run}), curves
 
 
 def _environment(setup: WorkerSetup, lanes: int, precision: str) -> Environment:

@@ -193,7 +193,7 @@ def _check_trial(
                 problems.append(at_arrays(("arrays", read)))
             else:
                 curves = read
-    if measured is not None:
+    if measured is not None and trial.script is None:
         if curves is not None:
             shapes = [at_arrays(("shapes", problem)) for problem in check_shapes(curves, measured)]
             problems += shapes
@@ -240,10 +240,10 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
     """Finished trials whose data, tokens or pretrained weights are others than most of that name began with."""
     groups: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, record in records.items():
-        if record.measured is not None:
+        if record.measured is not None and record.script is None:
             recipe = trials[name].recipe
-            groups["data_sha256", recipe.task.name][record.measured.data_sha256].append(name)
-            groups["model_sha256", recipe.model.name][record.measured.model_sha256].append(name)
+            groups["data_sha256", recipe.task.name][str(record.measured.data_sha256)].append(name)
+            groups["model_sha256", recipe.model.name][str(record.measured.model_sha256)].append(name)
             if record.measured.tokens_sha256 is not None:
                 tokens = "{} with the tokenizer of {}, max_length {}".format(*token_hash.key_of(recipe))
                 groups["tokens_sha256", tokens][record.measured.tokens_sha256].append(name)

@@ -57,15 +57,23 @@ def _majority(metric: Metric, classes: int, dtype: str, labels: bytes) -> metric
 
 def _check_counts(metric: Metric, measured: Measured) -> Iterator[Problem]:
     """Counts against scores, where the arrays are not kept."""
-    counts = [("correct", measured.correct, measured.final_score)] if measured.final_score is not None else []
+    examples = measured.dev_examples or 0
+    counts: list[tuple[str, int | None, float | None]] = []
+    if measured.final_score is not None:
+        counts.append(("correct", measured.correct, measured.final_score))
     counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
     for name, count, score in counts:
         if (count is None) == metrics.counts(metric):
             yield "score", f"{name} is {_said(count)} for {metric}"
-        elif count is not None and not 0 <= count <= measured.dev_examples:
-            yield "score", f"{name} is {count} of {measured.dev_examples} dev examples"
-        elif count is not None and metric == "accuracy" and not _same(score, count / max(1, measured.dev_examples)):
-            yield "score", f"accuracy {_said(score)}, {name} {count} of {measured.dev_examples}"
+        elif count is not None and not 0 <= count <= examples:
+            yield "score", f"{name} is {count} of {examples} dev examples"
+        elif (
+            count is not None
+            and score is not None
+            and metric == "accuracy"
+            and not _same(score, count / max(1, examples))
+        ):
+            yield "score", f"accuracy {_said(score)}, {name} {count} of {examples}"
     if measured.final_score is None and measured.correct is not None:
         yield "score", f"no score, and {measured.correct} right answers"
 
@@ -76,7 +84,7 @@ def _below(metric: Metric, measured: Measured) -> bool:
         return True
     if metric == "accuracy" and measured.correct is not None and measured.majority_correct is not None:
         return measured.correct <= measured.majority_correct
-    return measured.final_score <= measured.majority_score
+    return measured.majority_score is not None and measured.final_score <= measured.majority_score
 
 
 def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> Iterator[Problem]:

@@ -134,6 +134,8 @@ def check_record(record: Record, started: dict[Key, Known]) -> None:
 
 def _add(record: Record, started: dict[Key, Known]) -> Known | None:
     """What is known of a record's kind, which is what it says itself where it is the first."""
+    if record.trial.script is not None:
+        return None
     recipe, measured = record.trial.recipe, record.measured
     if measured is None or measured.tokens_sha256 is None:
         return started.get(key_of(recipe))

@@ -53,7 +53,9 @@ def load_curves(folder: Path, rows: int) -> dict[int, Curves]:
         raise ValueError("curves that can't be read") from error
     both = zip(parts["score"], parts["loss"], strict=True)
     return {
-        row: _curves(score, loss) for row, (score, loss) in enumerate(both) if score is not None or loss is not None
+        row: curves_of_points(score, loss)
+        for row, (score, loss) in enumerate(both)
+        if score is not None or loss is not None
     }
 
 
@@ -67,7 +69,8 @@ def _split(arrays: Mapping[str, np.ndarray], name: str, rows: int) -> list[Point
     ]
 
 
-def _curves(score: Points | None, loss: Points | None) -> Curves:
+def curves_of_points(score: Points | None, loss: Points | None) -> Curves:
+    """The arrays of a run of which only a score and a training loss over steps are known; either may be lacking."""
     steps, scores = (np.zeros(0), np.zeros(0)) if score is None else score
     nothing = np.zeros(0, np.float32)
     return Curves(

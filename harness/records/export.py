@@ -88,11 +88,13 @@ def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | Non
     metrics: dict[str, float | None] = {}
     measured = record.measured if record else None
     if measured is not None:
-        tags |= {"outcome": measured.outcome, "metric": measured.metric, "weights_sha256": measured.weights_sha256}
-        tags |= {"reason": measured.reason} if measured.reason else {}
+        texts = {name: getattr(measured, name) for name in ("outcome", "metric", "weights_sha256", "reason")}
+        tags |= {name: text for name, text in texts.items() if text}
         names = ("final_score", "best_score", "majority_score", "final_train_loss", "final_dev_loss")
         metrics = {name: getattr(measured, name) for name in names}
-        metrics |= {"steps": float(measured.steps), "lane_seconds": measured.lane_seconds}
+        steps = None if measured.steps is None else float(measured.steps)
+        metrics |= {"steps": steps, "lane_seconds": measured.lane_seconds}
+        metrics |= dict(record.script.further) if record is not None and record.script is not None else {}
     if record is not None and record.error:
         lines = [line.strip() for line in record.error.splitlines() if line.strip()]
         tags["error"] = lines[-1][:500] if lines else "no text"

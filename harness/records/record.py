@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.config.recipe import BaselineName
 from harness.config.trials import Trial
@@ -38,8 +38,8 @@ class Environment(BaseModel):
     harness: str = Field(description="its version")
     commit: str | None = Field(description="of the harness; None where it does not run from a repository")
     python: str = Field(description="its version")
-    torch: str = Field(description="its version, with the build")
-    transformers: str = Field(description="its version")
+    torch: str | None = Field(description="its version, with the build; None where a script trained")
+    transformers: str | None = Field(description="its version; None where a script trained")
     # Not in the first records: None there means not known.
     dirty_diff_sha256: str | None = Field(default=None, description="of the package's uncommitted changes; None: none")
     driver: str | None = Field(default=None, description="NVIDIA's; None on a CPU")
@@ -69,7 +69,7 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    outcome: Outcome = Field(
+    outcome: Outcome | None = Field(
         description="failed: the final score is at or below the majority, or there is none as the run diverged"
     )
     reason: Reason | None = Field(
@@ -81,23 +81,23 @@ class Measured(BaseModel):
     )
     best_score: float | None = Field(description="the best of all evaluations on the dev set")
     best_step: int | None = Field(description="updates made when it was reached")
-    majority_score: float = Field(description="of the majority classifier on the dev set")
+    majority_score: float | None = Field(description="of the majority classifier on the dev set")
     correct: int | None = Field(description="right answers on the dev set at the end; None for a regression")
     majority_correct: int | None = Field(description="its right answers on the dev set; None for a regression")
-    dev_examples: int = Field(description="size of the dev set")
-    train_examples: int = Field(description="size of the training set")
-    steps: int = Field(description="updates made")
+    dev_examples: int | None = Field(description="size of the dev set")
+    train_examples: int | None = Field(description="size of the training set")
+    steps: int | None = Field(description="updates made")
     final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
     final_dev_loss: float | None = Field(description="mean over the dev set, of the weights that are the result, nats")
     label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
     diverged_step: int | None = Field(description="first update whose loss or gradient was not finite")
-    weights_sha256: str = Field(description="over the trained parameters")
-    data_sha256: str = Field(description="of the texts and labels of train, dev and test")
-    model_sha256: str = Field(description="of all pretrained weights, trained or not")
-    parameters: int = Field(description="trained or not, with the parts that the method put in")
+    weights_sha256: str | None = Field(description="over the trained parameters")
+    data_sha256: str | None = Field(description="of the texts and labels of train, dev and test")
+    model_sha256: str | None = Field(description="of all pretrained weights, trained or not")
+    parameters: int | None = Field(description="trained or not, with the parts that the method put in")
     wall_seconds: float = Field(description="of the pack, start to end")
     lane_seconds: float = Field(description="wall_seconds / lanes of the pack")
-    peak_memory_bytes: int = Field(description="of the pack: on a GPU what torch allocated, else the process")
+    peak_memory_bytes: int | None = Field(description="of the pack: on a GPU what torch allocated, else the process")
     # Not in the first records: None there means neither.
     stopped_step: int | None = Field(default=None, description="after which it stopped early; `steps` counts to there")
     kept_step: int | None = Field(default=None, description="whose weights are the result, the best; None: the last")
@@ -133,6 +133,27 @@ class Measured(BaseModel):
     tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
 
 
+class ScriptRun(BaseModel):
+    """How a script was run, beside what came out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    command: str = Field(description="as a person would type it")
+    exit_code: int = Field(description="of the process")
+    further: tuple[tuple[str, float | None], ...] = Field(description="metrics of `also:`; None: NaN or infinite")
+    notes: tuple[str, ...] = Field(description="what could not be read, as sentences")
+    commit: str | None = Field(description="of the repository that the script ran in; None: it ran in none")
+    dirty_diff_sha256: str | None = Field(description="of its uncommitted changes; None: there were none")
+    python: str | None = Field(description="version of the script's Python; None: the command names none")
+    packages_sha256: str | None = Field(description="of the names and versions of that Python's packages")
+
+
+_OF_THE_ENGINE = (  # measures that each of its results has, and a script's has not
+    "outcome", "majority_score", "dev_examples", "train_examples", "steps", "weights_sha256", "data_sha256",
+    "model_sha256", "parameters", "peak_memory_bytes",
+)  # fmt: skip
+
+
 class Record(BaseModel):
     """All that is known of one trial, enough to understand and repeat it without any other file but its arrays."""
 
@@ -154,6 +175,17 @@ class Record(BaseModel):
     measured: Measured | None = Field(description="what came out; None of a crashed trial")
     arrays_sha256: str | None = Field(description="of its .npz file; None where it has none")
     error: str | None = Field(description="the traceback of a crashed trial")
+    # Not in the first records, and None of trials that the engine trained.
+    script: ScriptRun | None = Field(default=None, description="how a script was run")
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Record:
+        """A result of the engine's lacks none of its measures."""
+        if self.measured is not None and self.trial.script is None:
+            lacking = [name for name in _OF_THE_ENGINE if getattr(self.measured, name) is None]
+            if lacking:
+                raise ValueError(f"no {', '.join(lacking)}")
+        return self
 
 
 class Baseline(BaseModel):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.common.errors import HarnessError
 from harness.common.text import Scalar, name_cell, same_value, show
-from harness.config.recipe import Recipe, Spec
+from harness.config.recipe import Recipe
 from harness.config.trials import Sweep
 from harness.config.yaml_reader import parse_yaml
 from harness.records.record import Baseline, Curves, Environment, Measured, Surface
@@ -138,7 +138,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
     runs["command"] = [f"{words} --trial {trial}" for trial in runs["trial"]]
     for axis in sweep.axes:  # as written: pandas would turn None beside 1.0 into NaN
         runs[axis] = pd.Series([dict(sweep.cells[index].axes)[axis] for index in runs["cell"]], dtype=object)
-    trials = list(runs["trial"])
+    trials, script = list(runs["trial"]), sweep.cells[0].script
     return Study(
         name=sweep.folder_name,
         title=sweep.title,
@@ -146,6 +146,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         runs=runs,
         profile=sweep.profile,
         stand_in=sweep.stand_in,
+        higher_is_better=script is None or script.script.higher_is_better,
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         baselines=tuple(baseline for baseline in store.baselines() if baseline.name in sweep.baselines)
@@ -226,9 +227,7 @@ def _value(study: Study, index: int, axis: str) -> Scalar:
     own = dict(study.cells[index].axes)
     if axis in own:
         return own[axis]
-    value = getattr(study.sweeps[0].cells[index].recipe, axis, None) if study.sweeps else None
-    if isinstance(value, Spec):
-        return value.name
+    value = study.sweeps[0].cells[index].setting(axis) if study.sweeps else None
     return value if isinstance(value, bool | int | float | str) else None
 
 
@@ -237,7 +236,7 @@ def _shared_axes(first: Study, second: Study) -> list[str]:
     axes: list[str] = []
     for study, other in ((first, second), (second, first)):
         for axis in study.axes:
-            if axis == "recipe" and "recipe" not in other.axes and study.sweeps:
+            if axis == "recipe" and "recipe" not in other.axes and study.sweeps and not study.sweeps[0].is_script:
                 recipes = [cell.recipe for cell in study.sweeps[0].cells]
                 axes += [name for name in Recipe.model_fields if len({getattr(recipe, name) for recipe in recipes}) > 1]
             else:

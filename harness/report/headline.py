@@ -13,6 +13,7 @@ from harness.report.claims import Claim, Sentence
 from harness.report.formatting import interval, percent, score
 from harness.report.opening import incomplete
 from harness.report.section import Term
+from harness.report.sections import best
 from harness.report.sections.dev_set import dev_share
 from harness.report.wording import contrast_claim, main_arms, rate_claim, run_count
 from harness.stats import proportions
@@ -160,6 +161,8 @@ def _recommended(analysis: Analysis) -> Iterator[Card]:
     chosen = known[known["recommended"]]
     if len(known) < 2 or not len(chosen):
         return
+    if best.recommendation(analysis)[0].startswith("No recommendation"):
+        chosen = known
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
     if len(chosen) == 1:
         yield Card(

@@ -31,7 +31,7 @@ def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
     run failed, or the study is not one sweep.
     """
     study = analysis.study
-    if len(study.sweeps) != 1 or study.imports or (worst := _worst(analysis)) is None:
+    if len(study.sweeps) != 1 or study.sweeps[0].is_script or study.imports or (worst := _worst(analysis)) is None:
         return None
     sweep = study.sweeps[0]
     recipe = sweep.cells[worst].recipe

@@ -103,6 +103,10 @@ def failing_means(analysis: Analysis) -> str:
     runs = analysis.runs
     metrics = sorted({str(name).replace("_", " ") for name in runs["metric"].dropna()}) or ["score"]
     majority = numbers(runs, "majority_score").dropna()
+    scripts = [cell.script.script for sweep in analysis.study.sweeps for cell in sweep.cells[:1] if cell.script]
+    if scripts and all(script.failed_below is not None for script in scripts):
+        side = "below" if analysis.study.higher_is_better else "above"
+        return f"Failed means a final {' / '.join(metrics)} {side} {score(scripts[0].failed_below)}"
     if not len(majority):
         return "Whether a run failed was decided before these runs were imported"
     side = "at or below" if analysis.study.higher_is_better else "at or above"
@@ -223,7 +227,7 @@ def covers(analysis: Analysis) -> list[Sentence]:
     study = analysis.study
     if not analysis.cells["finished"].sum():
         return []
-    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells if cell.script is None]
     models = " / ".join(dict.fromkeys(recipe.model.name for recipe in recipes))
     tasks = " / ".join(dict.fromkeys(recipe.task.name for recipe in recipes))
     what = f"model {models} on task {tasks}" if recipes and not study.imports else "the model and task of these runs"
@@ -296,7 +300,7 @@ def _worst(analysis: Analysis) -> str:
 def _epochs(analysis: Analysis) -> str:
     """In how many settings the most epochs have a better observed mean than the fewest."""
     study = analysis.study
-    if "epochs" not in study.axes or not study.sweeps:
+    if "epochs" not in study.axes or not study.sweeps or study.sweeps[0].is_script:
         return ""
     values = sorted(value for value in study.values("epochs") if isinstance(value, int))
     if len(values) < 2:

@@ -20,8 +20,8 @@ def notes(study: Study) -> tuple[str, ...]:
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
-    """Those of the study's sweeps; imported runs have none."""
-    return (cell.recipe for sweep in study.sweeps for cell in sweep.cells)
+    """Those of the study's sweeps that the engine trained; scripts and imported runs have none."""
+    return (cell.recipe for sweep in study.sweeps for cell in sweep.cells if cell.script is None)
 
 
 def _balance(study: Study) -> Iterator[str]:

@@ -26,6 +26,8 @@ def _words_table(name: str, caption: str, header: Sequence[str], rows: Iterable[
 
 def settings(sweep: Sweep) -> TextTable:
     """Every field of the recipes: one value, or which cells have which. What goes beyond the study is shown if used."""
+    if sweep.is_script:
+        return _of_script(sweep)
     names = list(Recipe.model_fields)
     beyond = names[names.index("eval_steps") + 1 :]
     rows = []
@@ -37,6 +39,24 @@ def settings(sweep: Sweep) -> TextTable:
             rows.append([field, value])
     rows += [[name, numbers] for name, numbers in _seed_parts(sweep).items()]
     return _words_table("settings", f"Every field of the recipes of {sweep.folder_name}", ["setting", "value"], rows)
+
+
+def _of_script(sweep: Sweep) -> TextTable:
+    """The script's command, what its score is and who fails by it, and the values of the axes."""
+    recipe = sweep.cells[0].script
+    assert recipe is not None
+    script = recipe.script
+    rows = [["command" if script.command else "function", script.command or script.function or ""]]
+    rows += [["score", f"{script.score.words} ({'higher' if script.higher_is_better else 'lower'} is better)"]]
+    if script.threshold is not None:
+        failed = "at or below" if script.majority is not None else "below"
+        side = failed if script.higher_is_better else failed.replace("below", "above")
+        rows += [["failed", f"{side} {show(script.threshold)}"]]
+    rows += [[name, _on_axis(sweep, name)] for name in sweep.axes]
+    rows += [[name, show(value)] for name, value in recipe.settings if name not in sweep.axes]
+    rows += [[f"input {name}", f"SHA-256 {digest[:16]}"] for name, digest in script.inputs]
+    rows += [["seeds", _ranges([seeds.seed for seeds in sweep.due_seeds])]]
+    return _words_table("settings", f"The script of {sweep.folder_name}", ["setting", "value"], rows)
 
 
 def _on_axis(sweep: Sweep, field: str) -> str:

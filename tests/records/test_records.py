@@ -339,7 +339,7 @@ def test_the_table_has_one_row_a_planned_trial_in_the_plans_order(tmp_path):
     sweep = sweep_of(tmp_path, MOSBACH)
     forwards = store_of(tmp_path / "a", sweep, MOSBACH_RUNS)
     backwards = store_of(tmp_path / "b", sweep, MOSBACH_RUNS, backwards=True)
-    stranger = expand(sweep_of(tmp_path / "c", MOSBACH.replace("1..3", "9")))[0]
+    stranger = expand(sweep_of(tmp_path / "c", MOSBACH.replace("1..3", "[9]")))[0]
     save(backwards, sweep, stranger, Run(300))  # a record of no planned trial
     (backwards.trials / "notes.json").write_text("{}")
     table = frame(sweep, backwards)

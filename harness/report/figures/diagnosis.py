@@ -163,7 +163,7 @@ def step_size_factor(analysis: Analysis) -> Figure | None:
     rates, schedule included, one line for each kind of recipe.
     """
     study, sizes = analysis.study, analysis.diagnosis.sizes
-    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells]
+    recipes = [cell.recipe for sweep in study.sweeps for cell in sweep.cells if cell.script is None]
     if not any(not recipes[cell].bias_correction for cell in sizes):
         return None
     factors: dict[tuple[float, float], np.ndarray] = {}

@@ -1,0 +1,1 @@
+"""Somebody else's training code: a command or a function becomes a result."""

@@ -1,0 +1,63 @@
+"""The command of one run, from the template and the values of its cell."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from harness.common.errors import HarnessError
+from harness.config.trials import Trial
+
+
+def words_of(trial: Trial, folder: str) -> list[str]:
+    """The words of a trial's command; `folder` is what `{out}` stands for.
+
+    A placeholder stands for one word or a part of one, whatever it holds; an empty one that stands alone is left out,
+    and one that the sweep file spells out (`{on: --amsgrad --beta 1}`) may be several.
+    """
+    assert trial.script is not None
+    script = trial.script.script
+    filled = trial.script.filled(trial.seeds.seed, folder)
+    if script.function is not None:
+        return [sys.executable, "-m", "harness.scripts.function", script.function, folder]
+    assert script.command is not None
+    if script.shell:
+        quoted = {
+            name: text if name in dict(trial.script.words) else shlex.quote(text) for name, text in filled.items()
+        }
+        return ["sh", "-c", script.command.format_map(quoted)]
+    spelled = dict(trial.script.words)
+    words: list[str] = []
+    for word in shlex.split(script.command):
+        name = word[1:-1] if word.startswith("{") and word.endswith("}") else ""
+        if name in spelled:
+            words += shlex.split(spelled[name])
+        else:
+            words.append(word.format_map(filled))
+    return words
+
+
+def shown(trial: Trial, folder: str) -> str:
+    """The command as a person would type it."""
+    return shlex.join(words_of(trial, folder))
+
+
+def check(trial: Trial) -> None:
+    """Raise HarnessError where a command's program or script is not there."""
+    assert trial.script is not None
+    script = trial.script.script
+    if script.command is None or script.shell:
+        return
+    words = words_of(trial, "out")
+    program = words[0]
+    here = Path(script.cwd or ".")
+    import shutil
+
+    if shutil.which(program) is None and not (here / program).is_file():
+        raise HarnessError(f"the command's program '{program}' is not found", fix="Check its name, or give its path")
+    named = next((word for word in words[1:] if not word.startswith("-")), "")
+    if Path(program).name.startswith("python") and named.endswith(".py"):
+        file = here / named
+        if not file.is_file():
+            raise HarnessError(f"the script {file} is not there", fix="Check the path, or set cwd: to its folder")
