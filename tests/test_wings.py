@@ -16,7 +16,10 @@ WINGS = (
 )  # fmt: skip
 # Which modules may import a heavy package; a name stands for all that lies under it.
 HOMES = {
-    "ray": ("execution.ray_cluster", "execution.ray_worker", "execution.ray_workers", "search.ray_tune"),
+    "ray": (
+        "execution.ray_cluster", "execution.ray_worker", "execution.ray_workers", "execution.script_worker",
+        "search.ray_tune",
+    ),
     "torch": (
         "common.loading", "data.paraphrase", "models", "training", "pretraining", "records.export",
         "execution.train_pack", "execution.pack_size",

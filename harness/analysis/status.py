@@ -60,6 +60,8 @@ class Pack:
     deaths: int
     steps: int | None
     lost: tuple[bool | None, ...]  # by trial: whether it is at risk; None: that can't be told (yet)
+    output: str = ""  # the last line that a script's run wrote
+    score: float | None = None  # the latest score that it said
 
     @property
     def steps_done(self) -> int | None:
@@ -124,6 +126,7 @@ class Status:
                     "steps": pack.steps,
                     "steps_done": pack.steps_done,
                     "steps_per_second": pack.steps_per_second,
+                    **({"output": pack.output, "score": pack.score} if self.sweep.is_script else {}),
                 }
                 for pack in self.packs
             ],
@@ -274,7 +277,14 @@ class Watch:
         warning = self._look_lost(training, signals, lost) if signals else None
         packs = (
             Pack(
-                trials, pack.share, pack.seconds, pack.deaths, self._steps(trials[0]), tuple(lost[t.id] for t in trials)
+                trials,
+                pack.share,
+                pack.seconds,
+                pack.deaths,
+                self._steps(trials[0]),
+                tuple(lost[t.id] for t in trials),
+                pack.output,
+                pack.score,
             )
             for pack, trials in found
         )

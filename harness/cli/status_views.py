@@ -136,6 +136,8 @@ def _pack_table(now: status.Status) -> list[Text | Table]:
     """The running packs, a line for each of a pack's cells, of which four are shown: those first with lost lanes."""
     if not now.packs:
         return []
+    if now.sweep.is_script:
+        return [_script_table(now)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("pack", "done", "steps", "pace", "time"):
         table.add_column(name, justify="right")
@@ -161,3 +163,20 @@ def _pack_table(now: status.Status) -> list[Text | Table]:
         for line_number, line in enumerate(what):
             table.add_row(*(first if line_number == 0 else ("",) * len(first)), Text(plain(line)))
     return [table]
+
+
+def _script_table(now: status.Status) -> Table:
+    """The running scripts, each with its latest score and the last line that it wrote."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("time", "score"):
+        table.add_column(name, justify="right")
+    for name in ("running", "last output"):
+        table.add_column(name)
+    for pack in now.packs:
+        (trial,) = pack.trials
+        score = "–" if pack.score is None else f"{pack.score:.4g}"
+        died = f" (its worker died {count_noun(pack.deaths, 'time')} before)" if pack.deaths else ""
+        name = f"{now.sweep.cells[trial.cell].label}: seed {trial.seeds.seed}{died}"
+        output = pack.output if len(pack.output) <= 80 else f"{pack.output[:79]}…"
+        table.add_row(duration(pack.seconds), score, Text(plain(name)), Text(plain(output)))
+    return table

@@ -15,7 +15,9 @@ from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.packing import Job
 from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
+from harness.execution.script_worker import script_progress
 from harness.execution.train_pack import WorkerSetup, train_pack
+from harness.scripts.runner import ScriptError
 
 
 class InProcess:
@@ -83,6 +85,8 @@ class InProcess:
             done = Done(job, results)
         except LeftError as left:
             done = Done(job, [], left=True, put_off=isinstance(left, PutOffError))
+        except ScriptError as error:
+            done = Done(job, [], error=str(error), ending=error.ending)
         except Exception:  # whatever a trial raises is kept in its record
             done = Done(job, [], error=traceback.format_exc())
         self.job = None
@@ -90,7 +94,11 @@ class InProcess:
 
     def running(self) -> list[Running]:
         """The pack in training and how far it is."""
-        return [Running(self.job, self.heard, time.monotonic() - self.started)] if self.job else []
+        if self.job is None:
+            return []
+        if self.job.trials[0].script is not None:
+            self.heard = script_progress(self.job, self.setup.runs)
+        return [Running(self.job, self.heard, time.monotonic() - self.started)]
 
     def close(self) -> None:
         """Nothing to stop."""

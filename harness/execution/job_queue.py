@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.config.script import AnyRecipe, ScriptRecipe
 from harness.config.trials import Trial
 from harness.execution import clock, lanes_memory
-from harness.execution.packing import Job, after_failure, fitting, pack
+from harness.execution.packing import Job, after_crash, after_failure, fitting, pack
 from harness.execution.pool import Pool
 from harness.execution.time_limit import TimeLimit
 from harness.training.checkpoints import Checkpoints
@@ -95,12 +95,15 @@ class JobQueue:
             before = self._paces.get(shape, (0.0, 0.0))
             self._paces[shape] = (before[0] + seconds, before[1] + job.work)
 
-    def retry(self, job: Job, died: bool, out_of_memory: bool) -> bool:
-        """Let a pack that failed wait again, whole or in halves; whether there is anything left to try."""
+    def retry(self, job: Job, died: bool, out_of_memory: bool, ending: str | None = None) -> bool:
+        """Let a pack that failed wait again, whole or in halves; whether there is anything left to try.
+
+        `ending` says how a script's run crashed.
+        """
         lanes, shape = len(job.trials), job.trials[0].settings.shape
         if out_of_memory:
             self._fits[shape] = min(self._fits.get(shape, lanes), max(1, lanes // 2))
-        again = after_failure(job, died)
+        again = after_failure(job, died) if ending is None else after_crash(job, ending)
         self.waiting[:0] = again
         if [one.trials for one in again] != [job.trials]:
             self.checkpoints.remove(job.trials)

@@ -25,6 +25,7 @@ class Job:
 
     trials: tuple[Trial, ...]
     deaths: int = 0
+    endings: tuple[str, ...] = ()  # how the crashed runs of a script ended before
 
     @property
     def work(self) -> float:
@@ -95,6 +96,19 @@ def after_failure(job: Job, died: bool) -> list[Job]:
         return []
     middle = len(job.trials) // 2
     return [Job(job.trials[:middle]), Job(job.trials[middle:])]
+
+
+def after_crash(job: Job, ending: str) -> list[Job]:
+    """What to try after a script's run crashed; an empty list when it is to be recorded.
+
+    It is tried as often as its `retries` say, unless it ended in the same way before: that is deterministic, but where
+    a signal ended it, which may be the system's in want of memory.
+    """
+    script = job.trials[0].script
+    assert script is not None
+    if len(job.endings) >= script.script.retries or (ending in job.endings and "signal" not in ending):
+        return []
+    return [replace(job, endings=(*job.endings, ending))]
 
 
 def fitting(job: Job, lanes: int) -> list[Job]:

@@ -32,6 +32,7 @@ class Done:
     died: bool = False
     left: bool = False  # as `Pool.leave` asked
     put_off: bool = False  # so left that it goes on another time
+    ending: str | None = None  # how a script's run crashed
     stopped: Running | None = None  # as it was last heard of, where the pool itself stopped it
 
     @property
@@ -61,6 +62,9 @@ class PackProgress:
         None  # [L, t, K]: `early_signals`'s, at the shares reached; None where nothing is recorded
     )
     evaluations: tuple[Evaluation, ...] = ()  # those of this training, where the place tells them
+    written: int = 0  # bytes of output of a script
+    output: str = ""  # its last line
+    score: float | None = None  # its latest score, where it says one before its end
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.execution.pool import Pool
 from harness.execution.ray_workers import RayPool
 from harness.execution.train_pack import worker_setup
 from harness.models.keep_weights import Keeping
-from harness.scripts.runner import RunFolders
+from harness.scripts.runner import TEMPORARY, RunFolders
 from harness.training.checkpoints import Checkpoints
 
 
@@ -26,7 +26,7 @@ def open_pool(
     checkpoints: Checkpoints | None,
     keeping: Keeping | None,
     tick: Callable[[], None],
-    runs: RunFolders | None = None,
+    runs: RunFolders = TEMPORARY,
 ) -> Iterator[Pool]:
     """The workers that the options ask for, stopped at the end.
 
@@ -51,7 +51,7 @@ def open_pool(
     else:
         pool = RayPool(
             sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-            options.workers_per_gpu, keeping, bool(options.compiled),
+            options.workers_per_gpu, keeping, bool(options.compiled), runs,
         )  # fmt: skip
     try:
         yield pool

@@ -64,6 +64,8 @@ class SignOfLife:
                     "share": one.share,
                     "seconds": one.seconds,
                     "deaths": one.job.deaths,
+                    "output": one.heard.output[-200:],
+                    "score": one.heard.score,
                     "signals": [] if one.heard.signals is None else heartbeat.written(one.heard.signals),
                 }
                 for one in running

@@ -14,6 +14,7 @@ from harness.config.recipe import Spec
 from harness.config.trials import Trial
 from harness.execution import machine, shipping
 from harness.execution.ray_worker import Shipped
+from harness.scripts.runner import RunFolders
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
@@ -43,9 +44,10 @@ def _unreachable(address: str | None, why: str) -> HarnessError:
     )
 
 
-def connect(address: str | None) -> Any:
+def connect(address: str | None, runs: RunFolders | None = None) -> Any:
     """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
 
+    To a cluster the folder is shipped that scripts run in, without the results in it, for nodes that don't see it.
     Raises HarnessError when the cluster can't be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -67,7 +69,12 @@ def connect(address: str | None) -> Any:
     if address is None:
         options |= {"num_cpus": machine.detect_hardware().cores, "include_dashboard": False}
     else:
-        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
+        environment: dict[str, Any] = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["**/__pycache__"]}
+        if runs is not None and runs.cwd is not None and runs.parent is not None:
+            environment["working_dir"] = runs.cwd
+            results = os.path.relpath(runs.parent.parents[1], runs.cwd)
+            environment["excludes"] += [".git", ".venv", f"/{results}/"] if not results.startswith(".") else [".git"]
+        options["runtime_env"] = environment
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.common.errors import HarnessError
@@ -23,9 +23,11 @@ from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, R
 from harness.execution.preflight import Preflight
 from harness.execution.ray_cluster import Shipping, answers, connect, places, refuse_too_many, target_worker_count
 from harness.execution.ray_worker import RayWorker, WorkerInfo
+from harness.execution.script_worker import HANG_GRACE, Needs, ScriptWorker
 from harness.execution.train_pack import Result, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.models.saved import Files, UnkeptError
+from harness.scripts.runner import TEMPORARY, RunFolders, ScriptError
 from harness.training.checkpoints import Checkpoints
 
 # The longest time between two looks at a worker that counts as time without a step: a driver that was itself stopped
@@ -98,29 +100,35 @@ class RayPool:
         workers_per_gpu: int = 1,
         keeping: Keeping | None = None,
         compiled: bool = False,
+        runs: RunFolders = TEMPORARY,
     ) -> None:
         """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
 
-        A worker that does no step for `hang_minutes` is killed, loading included. Raises HarnessError when the cluster
-        can't be reached, has nothing to train on, or has no room for a worker.
+        A worker that does no step for `hang_minutes` is killed, loading included; a script's run that writes nothing
+        for so long is ended. Raises HarnessError when the cluster can't be reached, has nothing to train on, or has no
+        room for a worker.
         """
-        ray = connect(address)
+        recipe = sweep.cells[0].script
+        self.needs = None if recipe is None else Needs.of(recipe.script.resources)
+        ray = connect(address, runs if recipe is not None else None)
         self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
         self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
         self.node = ray.get_runtime_context().get_node_id()
         # One kind of device a sweep: that of the cluster at its start.
-        device = "cuda" if self._has("GPU") >= 1 else "cpu"
-        self.setup = worker_setup(sweep, device, threads, checkpoints, keeping, compiled)
-        gpu = self.setup.device == "cuda"
+        gpu = self._has("GPU") >= 1 if self.needs is None else self.needs.gpus > 0
+        setup = worker_setup(sweep, "cuda" if gpu else "cpu", threads, checkpoints, keeping, compiled)
+        self.setup = replace(setup, runs=runs, silence=60 * hang_minutes)
         self.kind = "GPU" if gpu else "CPU"
-        self.need: float = 1 / workers_per_gpu if gpu else threads
+        needs = self.needs or Needs(0 if gpu else threads, 1 / workers_per_gpu if gpu else 0, 0)
+        self.need: float = needs.gpus if gpu else needs.cpus
         # One thread trains, the other answers `progress`. A worker that dies is replaced here, with its pack.
-        self.actor = ray.remote(RayWorker).options(
-            num_cpus=0 if gpu else threads,
-            num_gpus=self.need if gpu else 0,
+        self.actor = ray.remote(RayWorker if self.needs is None else ScriptWorker).options(
+            num_cpus=needs.cpus,
+            num_gpus=needs.gpus,
             max_concurrency=2,
             max_restarts=0,
             max_task_retries=0,
+            **({"memory": needs.memory} if needs.memory else {}),
         )
         self.coming: dict[Any, Any] = {}  # future of ready() -> actor
         self.idle: list[_Seated] = []
@@ -138,7 +146,9 @@ class RayPool:
         self.alone: float | None = None  # since when there is no worker
         self.told = False
         try:
-            if address is None:  # a cluster may grow
+            if address is None and self.needs is not None:
+                self.needs.refuse_too_many(workers, self._places(self._alive()), ray.cluster_resources())
+            elif address is None:  # a cluster may grow
                 refuse_too_many(workers, self._places(self._alive()), self._has(self.kind), self.kind, threads)
             self._open(most)
         except BaseException:
@@ -151,6 +161,8 @@ class RayPool:
         return float(self.ray.cluster_resources().get(kind, 0))
 
     def _places(self, nodes: Mapping[str, Mapping[str, Any]]) -> int:
+        if self.needs is not None:
+            return self.needs.places(nodes.values())
         return places(nodes.values(), self.kind, self.threads, self.workers_per_gpu)
 
     def _alive(self) -> dict[str, Mapping[str, Any]]:
@@ -191,7 +203,7 @@ class RayPool:
             self.counted = now
             alive = self._alive()
             self.idle = [worker for worker in self.idle if worker.seat.node in alive]
-            there = min(most, target_worker_count(self._places(alive), self.asked, self.kind, self.address))
+            there = min(most, self._target(self._places(alive)))
             missing = there - len(self.coming) - self.workers
             for _ in range(missing):
                 actor = self.actor.remote(self.setup, self.workers_per_gpu)
@@ -204,6 +216,12 @@ class RayPool:
         self._mind_being_alone(now)
         news, self.news = self.news, []
         return news
+
+    def _target(self, devices: int) -> int:
+        """How many workers there are to be; a script's own memory is what `resources` say."""
+        if self.needs is not None:
+            return min(devices, self.asked or devices)
+        return target_worker_count(devices, self.asked, self.kind, self.address)
 
     def _seat(self) -> None:
         ready, _ = (
@@ -299,7 +317,9 @@ class RayPool:
                 done.append(received(flight.job, self.ray.get(future), self.setup.keeping))
                 self.idle.append(flight.worker)
             except self.ray.exceptions.RayTaskError as error:
-                if isinstance(error.cause, LeftError):
+                if isinstance(error.cause, ScriptError):
+                    done.append(Done(flight.job, [], error=str(error.cause), ending=error.cause.ending))
+                elif isinstance(error.cause, LeftError):
                     done.append(Done(flight.job, [], left=True, put_off=isinstance(error.cause, PutOffError)))
                 else:
                     done.append(Done(flight.job, [], error=f"{error.cause.__class__.__name__}: {error}"))
@@ -310,7 +330,7 @@ class RayPool:
         done += self._judged()
         self._look()
         for future, flight in list(self.flights.items()):
-            if flight.still >= self.hang_minutes * 60:
+            if flight.still >= self.hang_minutes * 60 + (0 if self.needs is None else HANG_GRACE):
                 del self.flights[future]
                 self._end(flight)
                 why = f"the worker was killed: no step for {_minutes(self.hang_minutes)}"
@@ -329,7 +349,7 @@ class RayPool:
             flight = requests[answer]
             with suppress(self.ray.exceptions.RayError):  # a worker that is gone is `wait`'s
                 heard = self.ray.get(answer)
-                if heard.share != flight.heard.share:
+                if (heard.share, heard.written) != (flight.heard.share, flight.heard.written):
                     flight.heard, flight.still = heard, 0.0
 
     def _end(self, flight: _Flight) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial, expand, where
@@ -18,6 +19,7 @@ from harness.execution.preflight import distinct
 from harness.execution.progress import Progress, SignOfLife
 from harness.execution.recorder import Recorder, no_room, written
 from harness.execution.time_limit import TimeLimit
+from harness.records.store import Store
 from harness.scripts.runner import RunFolders
 from harness.training.checkpoints import Checkpoints
 
@@ -60,7 +62,7 @@ class SweepTraining:
         checkpoints = self.checkpoints if keeps or unfinished else None
         kept = None if self.recorder.shelf is None else self.recorder.shelf.keeping
         # Enough workers for one trial each; the packs are then cut to the workers there are.
-        runs = RunFolders(self.recorder.store.folder.resolve() / "runs") if self.sweep.is_script else None
+        runs = _run_folders(self.sweep, self.recorder.store)
         pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, runs)
         with pool as self.pool, self.stop.listening():
             self._preflight(self.pool)
@@ -191,8 +193,13 @@ class SweepTraining:
         if done.died and self.stop.asked:
             return  # it may be the same signal that ended the worker: its trials are missing, not crashed
         lanes = len(done.job.trials)
-        if not self.queue.retry(done.job, done.died, done.out_of_memory):
+        if not self.queue.retry(done.job, done.died, done.out_of_memory, done.ending):
+            if done.job.endings:
+                tried = f"It was tried {len(done.job.endings) + 1} times; before: {'; '.join(done.job.endings)}."
+                error = f"{tried}\n{error}"
             self.recorder.crash(done.job.trials[0], error)
+        elif done.ending is not None:
+            self.progress.messages.append(f"{done.job.trials[0].id} to run again: {done.ending}")
         elif done.died:
             self.progress.messages.append(f"{count_noun(lanes, 'trial')} to train again: {error.splitlines()[0]}")
 
@@ -238,3 +245,11 @@ class SweepTraining:
             self.given_up[one.job] = one
         if one.job in self.given_up:
             self.pool.leave(one.job)
+
+
+def _run_folders(sweep: Sweep, store: Store) -> RunFolders:
+    """Where a script's runs have their folders, and where they run."""
+    recipe = sweep.cells[0].script
+    if recipe is None:
+        return RunFolders(None)
+    return RunFolders(store.folder.resolve() / "runs", cwd=str(Path(recipe.script.cwd or ".").resolve()))

@@ -25,7 +25,7 @@ from harness.config.trials import Sweep, Trial
 from harness.models.keep_weights import Keeping
 from harness.records.record import Curves, Environment, Measured, Record
 from harness.scripts import runner
-from harness.scripts.runner import RunFolders
+from harness.scripts.runner import TEMPORARY, RunFolders
 from harness.training.checkpoints import Checkpoints
 
 Result = tuple[Record, Curves | None]
@@ -86,7 +86,7 @@ class WorkerSetup:
     tells_scores: bool = False  # whether it says how its lanes stand at each evaluation, for a pruner
     keeping: Keeping | None = None  # None: weights are gone when a pack ends
     compiled: bool = False  # whether steps are compiled, which changes last bits
-    runs: RunFolders | None = None  # where a script's runs have their folders; None: temporary ones
+    runs: RunFolders = TEMPORARY  # where a script's runs have their folders
     silence: float | None = None  # seconds without output after which a script's run counts as hanging
 
 
@@ -190,6 +190,7 @@ def _run_script(
     sweep: str, profile: str, trial: Trial, setup: WorkerSetup, progress: Callable[[int, int], None] | None
 ) -> Result:
     """Run a script's trial and make its record; nothing is known of how far it is."""
+    assert trial.script is not None
     started = datetime.now(UTC).isoformat(timespec="seconds")
     measured, run, curves = runner.run_trial(
         trial, setup.runs, setup.silence, lambda: None if progress is None else progress(0, 1)
@@ -197,7 +198,7 @@ def _run_script(
     environment = Environment(
         device=setup.device,
         device_name=device_name(setup.device) if setup.device == "cpu" else setup.device,
-        threads=setup.threads,
+        threads=trial.script.script.resources.cpus,
         pack_size=1,
         harness=harness.__version__,
         commit=setup.code.commit,

@@ -50,6 +50,8 @@ class RunningPack(_Read):
     seconds: float = Field(ge=0, description="since the pack was started")
     deaths: int = Field(ge=0, description="how often a worker died with it")
     # Not said by the first versions, nor where nothing is recorded.
+    output: str = Field(default="", description="the last line that a script's run wrote")
+    score: float | None = Field(default=None, description="the latest score that a script's run said")
     signals: tuple[tuple[tuple[Written, ...], ...], ...] = Field(
         default=(), description="of `early_signals`, by trial, share that was reached, and signal"
     )

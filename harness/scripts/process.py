@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ class Ended:
 
     exit_code: int  # negative: of a signal
     seconds: float
+    peak_memory_bytes: int  # of the largest of its processes that were waited for
     why: str | None  # why it was ended by us; None: it ended itself
 
 
@@ -50,25 +51,32 @@ def run(
     Raises:
         OSError: The command can't be started.
     """
-    mark = uuid.uuid4().hex
+    mark = str(folder)
     variables = {**os.environ, "PYTHONUNBUFFERED": "1", **env, reaper.MARK: mark}
     began = time.monotonic()
-    with (folder / STDOUT).open("wb") as out, (folder / STDERR).open("wb") as err:
-        process = subprocess.Popen(
-            command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-        )
-        reaper.watch(process.pid)
+    reaper.watch(mark)  # before it runs: a kill may come between
+    try:
+        with (folder / STDOUT).open("wb") as out, (folder / STDERR).open("wb") as err:
+            process = subprocess.Popen(
+                command, cwd=cwd, env=variables, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                start_new_session=True,
+            )  # fmt: skip
+        reaper.watch(mark, process.pid)
+        ended = False
         try:
             why = _watched(process, folder, began, timeout, silence, tick)
+            ended = why is None
         finally:
-            if process.poll() is None:
+            if not ended:
                 reaper.end(process.pid, mark)
-            else:
-                with suppress(OSError):
-                    os.killpg(process.pid, 9)  # what it left running
-            process.wait()
-            reaper.forget(process.pid)
-    return Ended(process.returncode, time.monotonic() - began, why)
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            with suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it left running
+            reaper.end_marked(mark)
+    finally:
+        reaper.forget(mark)
+    return Ended(process.returncode, time.monotonic() - began, 1024 * usage.ru_maxrss, why)
 
 
 def _watched(

@@ -1,4 +1,8 @@
-"""No process outlives the harness: a small one beside it ends the groups that a kill of it leaves behind."""
+"""No process outlives the harness: a small one beside it ends what a kill of it leaves behind.
+
+A run's processes are known by their group and by a mark in their environment, the run's folder: a process that left
+the group still carries it.
+"""
 
 from __future__ import annotations
 
@@ -11,49 +15,82 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-MARK = "HARNESS_RUN"  # an environment variable by which a run's processes are found that left their group
+MARK = "HARNESS_RUN"  # the environment variable that holds the folder of the run
 
-# Reads `+group` and `-group` lines; at the end of its input, which a kill of its parent is too, it ends the rest.
+# Reads lines `+group mark`, `-0 mark`; at the end of its input, which a kill of its parent is too, it ends the rest. It
+# is no child of the parent, as Ray ends a worker's children with it, and in no group or session of anybody else.
 _WATCH = """
 import os, signal, sys, time
-groups = set()
+if os.fork():
+    os._exit(0)
+os.setsid()
+groups = {}
 for line in sys.stdin:
-    group = int(line[1:])
-    (groups.add if line[0] == "+" else groups.discard)(group)
-for number in (signal.SIGTERM, signal.SIGKILL):
-    for group in groups:
+    group, _, mark = line[1:].rstrip("\\n").partition(" ")
+    if line[0] == "+":
+        groups[mark] = int(group)
+    else:
+        groups.pop(mark, None)
+def alive():
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            os.killpg(group, number)
-        except OSError:
-            pass
-    if groups and number == signal.SIGTERM:
-        time.sleep(2)
+            with open(f"/proc/{name}/stat") as stream:
+                state, _, group = stream.read().rpartition(")")[2].split()[:3]
+            with open(f"/proc/{name}/environ", "rb") as stream:
+                environment = stream.read().split(b"\\0")
+        except (OSError, ValueError):
+            continue
+        if state != "Z" and (int(group) in known or any(mark in environment for mark in marks)):
+            yield int(name)
+known = set(groups.values()) - {0}
+marks = [b"HARNESS_RUN=" + os.fsencode(mark) for mark in groups]
+until = time.monotonic() + 2
+number = signal.SIGTERM
+told = set()
+while groups and (pids := list(alive())) and time.monotonic() < until + 5:
+    if time.monotonic() > until:
+        number = signal.SIGKILL
+    for pid in pids:
+        if number == signal.SIGKILL or pid not in told:
+            told.add(pid)
+            try:
+                os.kill(pid, number)
+            except OSError:
+                pass
+    time.sleep(0.05)
 """
 _lock = threading.Lock()
-_watcher: subprocess.Popen[str] | None = None
+_watched: dict[str, int] = {}  # mark -> group, 0 before it is known
+_pipe: int | None = None  # to the watching process
 
 
-def watch(group: int) -> None:
-    """Have a process group ended if this process dies before `forget`."""
-    _tell(f"+{group}\n")
+def watch(mark: str, group: int = 0) -> None:
+    """Have what carries the mark, and the group, ended if this process dies before `forget`."""
+    _watched[mark] = group
+    _tell(f"+{group} {mark}\n")
 
 
-def forget(group: int) -> None:
-    """The group has ended."""
-    _tell(f"-{group}\n")
+def forget(mark: str) -> None:
+    """The run has ended."""
+    _watched.pop(mark, None)
+    _tell(f"-0 {mark}\n")
 
 
 def _tell(line: str) -> None:
-    global _watcher
+    global _pipe
     with _lock:
-        if _watcher is None or _watcher.poll() is not None:
-            _watcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _WATCH], stdin=subprocess.PIPE, text=True, start_new_session=True
-            )
-        assert _watcher.stdin is not None
-        with suppress(OSError):
-            _watcher.stdin.write(line)
-            _watcher.stdin.flush()
+        if _pipe is not None:
+            with suppress(OSError):
+                os.write(_pipe, os.fsencode(line))
+                return
+            os.close(_pipe)  # somebody ended it
+        reading, _pipe = os.pipe()
+        command = [sys.executable, "-I", "-S", "-c", _WATCH]
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, stdin=reading, stdout=quiet, stderr=quiet, check=True, start_new_session=True)
+        os.close(reading)
+        for mark, group in _watched.items():
+            os.write(_pipe, os.fsencode(f"+{group} {mark}\n"))
 
 
 def end(group: int, mark: str, grace: float = 5.0) -> None:
@@ -65,9 +102,17 @@ def end(group: int, mark: str, grace: float = 5.0) -> None:
             time.sleep(0.02)
     with suppress(OSError):
         os.killpg(group, signal.SIGKILL)
-    for pid in marked(mark):
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+    end_marked(mark)
+
+
+def end_marked(mark: str) -> None:
+    """Kill whatever carries the mark of a run, until nothing does or a second has passed."""
+    until = time.monotonic() + 1
+    while (pids := marked(mark)) and time.monotonic() < until:
+        for pid in pids:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def _lives(group: int) -> bool:
@@ -81,10 +126,10 @@ def _lives(group: int) -> bool:
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry the mark of a run."""
-    wanted, pids = f"{MARK}={mark}".encode(), []
+    """The processes that carry the mark of a run and have not ended."""
+    wanted, pids = os.fsencode(f"{MARK}={mark}"), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError, ValueError):
-            if wanted in path.read_bytes().split(b"\0"):
+            if wanted in path.read_bytes().split(b"\0"):  # empty of one that ended
                 pids.append(int(path.parent.name))
     return pids

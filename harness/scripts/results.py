@@ -87,6 +87,18 @@ def read_results(script: Script, folder: Path, started: float) -> ScriptResult:
     return ScriptResult(score, further, curves.get("score"), curves.get("loss"), answers, tuple(notes))
 
 
+def latest_score(script: Script, folder: Path) -> float | None:
+    """The score that a run in progress last said; None where it says none before its end, or in a costly form."""
+    source = dict(script.curves).get("score", script.score)
+    if source.kind == "tensorboard":
+        return None
+    try:
+        value = _value(source.model_copy(update={"row": "last"}), folder, 0.0, True)
+    except (NoScoreError, OSError):
+        return None
+    return value if math.isfinite(value) else None
+
+
 # --------------------------------------------------------------------------------------------------------- one number
 
 

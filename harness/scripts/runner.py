@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from harness.config.script import Script
 from harness.config.trials import Trial
 from harness.records.curve_files import curves_of_points
 from harness.records.record import Curves, Measured, ScriptRun
-from harness.scripts import commands, process, provenance
-from harness.scripts.results import NoScoreError, ScriptResult, read_results
+from harness.scripts import commands, process, provenance, reaper
+from harness.scripts.results import NoScoreError, ScriptResult, latest_score, read_results
 
 FUNCTION_INPUT = "arguments.json"  # what a function is called with
 
@@ -28,72 +27,99 @@ FUNCTION_INPUT = "arguments.json"  # what a function is called with
 class ScriptError(Exception):
     """A run that crashed: its exit code, how its output ended, or that it left no score."""
 
+    def __init__(self, text: str, ending: str) -> None:
+        """`ending` says how it ended in a few words, the same for the same way: `exit code 1`."""
+        super().__init__(text, ending)
+        self.text, self.ending = text, ending
+
+    def __str__(self) -> str:
+        """What the record says."""
+        return self.text
+
 
 @dataclass(frozen=True)
 class RunFolders:
     """Where runs have their folders, and whether they are kept afterwards."""
 
-    parent: Path
+    parent: Path | None  # None: temporary folders
     keep: bool = True
+    cwd: str | None = None  # where the scripts run, as the driver names it; None: as the sweep says
+
+
+TEMPORARY = RunFolders(None)
 
 
 def run_trial(
-    trial: Trial, folders: RunFolders | None, silence: float | None, tick: Callable[[], None]
+    trial: Trial, folders: RunFolders, silence: float | None, tick: Callable[[], None], name: str | None = None
 ) -> tuple[Measured, ScriptRun, Curves | None]:
     """Run the script of a trial to its end and read what it left.
 
     Args:
         trial: A trial of a script.
-        folders: Where its folder is made; None: a temporary one.
+        folders: Where its folder is made.
         silence: Seconds without output after which it counts as hanging; None: never.
         tick: Called several times a second; what it raises ends the run.
+        name: The name of its folder; None: the trial's.
 
     Raises:
         ScriptError: It crashed.
     """
     assert trial.script is not None
     script = trial.script.script
-    with suppress(FileNotFoundError):
-        if folders is not None:
-            shutil.rmtree(folders.parent / trial.id)  # of an attempt before
-    folder = _made(folders, trial.id)
-    started, began = time.time(), time.monotonic()
-    words = commands.words_of(trial, str(folder))
-    if script.function is not None:
-        _write_arguments(folder, trial, script)
-    env = dict(script.env)
-    env.setdefault("OMP_NUM_THREADS", str(script.resources.cpus))
-    try:
-        ended = process.run(words, folder, env, script.cwd, script.timeout, silence, tick)
-    except OSError as error:
-        raise ScriptError(f"the command can't be started: {error.strerror or error} ({words[0]})") from None
-    shown = commands.shown(trial, str(folder))
-    if ended.why is not None or ended.exit_code != 0:
-        raise ScriptError(_crash(ended, folder, shown))
-    try:
-        result = read_results(script, folder, started)
-    except NoScoreError as error:
-        raise ScriptError(f"{_output(folder)}command: {shown}\nthe run left no score: {error}") from None
-    run = ScriptRun(
-        command=shown,
-        exit_code=ended.exit_code,
-        further=tuple(result.further.items()),
-        notes=result.notes,
-        **provenance.of(script, words),
-    )
-    curves = _curves(result)
-    measured = _measured(script, result, time.monotonic() - began)
-    if folders is None or not folders.keep:
+    script = script.model_copy(update={"cwd": _cwd(script, folders)})
+    with _folder(folders, name or trial.id) as folder:
+        started, began = time.time(), time.monotonic()
+        words = commands.words_of(trial, str(folder))
+        if script.function is not None:
+            _write_arguments(folder, trial, script)
+        env = dict(script.env)
+        env.setdefault("OMP_NUM_THREADS", str(script.resources.cpus))
+        try:
+            ended = process.run(words, folder, env, script.cwd, script.timeout, silence, tick)
+        except OSError as error:
+            why = f"the command can't be started: {error.strerror or error} ({words[0]})"
+            raise ScriptError(why, "not started") from None
+        shown = commands.shown(trial, str(folder))
+        if ended.why is not None or ended.exit_code != 0:
+            what = _what_happened(ended)
+            raise ScriptError(_crash(what, folder, shown), what)
+        try:
+            result = read_results(script, folder, started)
+        except NoScoreError as error:
+            text = f"{_output(folder)}command: {shown}\nthe run left no score: {error}"
+            raise ScriptError(text, "no score") from None
+        run = ScriptRun(
+            command=shown,
+            exit_code=ended.exit_code,
+            further=tuple(result.further.items()),
+            notes=result.notes,
+            **provenance.of(script, words),
+        )
+        measured = _measured(script, result, time.monotonic() - began, ended.peak_memory_bytes)
+        return measured, run, _curves(result)
+
+
+def _cwd(script: Script, folders: RunFolders) -> str | None:
+    """Where it runs; on a node that has no such folder, where Ray unpacked the driver's."""
+    cwd = folders.cwd or script.cwd
+    return cwd if cwd is not None and Path(cwd).is_dir() else None
+
+
+@contextmanager
+def _folder(folders: RunFolders, name: str) -> Iterator[Path]:
+    """An empty folder for a run; what an attempt before left in it, its processes too, is removed."""
+    if folders.parent is None or not folders.parent.parent.is_dir():  # that is another node's
+        with tempfile.TemporaryDirectory(prefix="harness-run-", ignore_cleanup_errors=True) as scratch:
+            yield Path(scratch).resolve()
+        return
+    folder = folders.parent.resolve() / name
+    if folder.exists():
+        reaper.end_marked(str(folder))
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    yield folder
+    if not folders.keep:
         shutil.rmtree(folder, ignore_errors=True)
-    return measured, run, curves
-
-
-def _made(folders: RunFolders | None, name: str) -> Path:
-    if folders is not None:
-        folder = folders.parent / name
-        folder.mkdir(parents=True)
-        return folder.resolve()
-    return Path(tempfile.mkdtemp(prefix="harness-run-"))
 
 
 def _write_arguments(folder: Path, trial: Trial, script: Script) -> None:
@@ -108,19 +134,22 @@ def _output(folder: Path) -> str:
     return "".join(f"{name}, its last lines:\n{text}\n" for name, text in parts if text)
 
 
-def _crash(ended: process.Ended, folder: Path, shown: str) -> str:
+def _what_happened(ended: process.Ended) -> str:
+    """How a run ended that crashed."""
+    if ended.why is not None:
+        return f"the run was ended: {ended.why}"
+    if ended.exit_code < 0:
+        return f"the command was ended by signal {-ended.exit_code}"
+    return f"the command ended with exit code {ended.exit_code}"
+
+
+def _crash(what: str, folder: Path, shown: str) -> str:
     """All that a crash's record says; the last line says what happened."""
     last = process.tail(folder / process.STDERR, 1) or process.tail(folder / process.STDOUT, 1)
-    if ended.why is not None:
-        what = f"the run was ended: {ended.why}"
-    elif ended.exit_code < 0:
-        what = f"the command was ended by signal {-ended.exit_code}"
-    else:
-        what = f"the command ended with exit code {ended.exit_code}"
     return f"{_output(folder)}command: {shown}\n{what}{f': {last}' if last else ''}"
 
 
-def _measured(script: Script, result: ScriptResult, seconds: float) -> Measured:
+def _measured(script: Script, result: ScriptResult, seconds: float, peak_memory_bytes: int) -> Measured:
     failed = script.failed(result.score)
     best, step = _best(script, result)
     loss = None if result.loss_curve is None else float(result.loss_curve[1][-1])
@@ -148,7 +177,7 @@ def _measured(script: Script, result: ScriptResult, seconds: float) -> Measured:
         parameters=None,
         wall_seconds=seconds,
         lane_seconds=seconds,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        peak_memory_bytes=peak_memory_bytes,
     )
 
 
@@ -177,10 +206,14 @@ def _curves(result: ScriptResult) -> Curves | None:
     return Curves(**{**vars(curves), "logits": one_hot, "labels": result.answers.labels})
 
 
-def last_line(parent: Path, trial_id: str) -> str:
-    """The last line of output of a run in progress."""
-    folder = parent / trial_id
+def heard(trial: Trial, folders: RunFolders, name: str) -> tuple[int, str, float | None]:
+    """What a run in progress has written: bytes of output, its last line, and the latest score that it says."""
+    assert trial.script is not None
+    if folders.parent is None:
+        return 0, "", None
+    folder = folders.parent / name
     files = [folder / name for name in (process.STDOUT, process.STDERR)]
-    there = [path for path in files if path.exists() and os.path.getsize(path)]
+    there = [path for path in files if path.exists() and path.stat().st_size]
     newest = max(there, key=os.path.getmtime, default=None)
-    return process.tail(newest, 1) if newest is not None else ""
+    line = "" if newest is None else process.tail(newest, 1, 2000)
+    return sum(path.stat().st_size for path in there), line, latest_score(trial.script.script, folder)

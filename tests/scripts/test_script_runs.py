@@ -1,0 +1,172 @@
+"""Runs of a script that crash, hang or leave processes, and the workers that run them."""
+
+import math
+import pickle
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.common.errors import HarnessError
+from harness.config.script import Resources
+from harness.config.sweep_file import load
+from harness.config.trials import Sweep, Trial, expand
+from harness.execution import driver
+from harness.execution.driver import Options
+from harness.execution.packing import Job
+from harness.execution.pool import PutOffError
+from harness.execution.script_worker import Needs, ScriptWorker
+from harness.execution.train_pack import WorkerSetup
+from harness.records.store import Store
+from harness.scripts import reaper, runner
+from harness.scripts.runner import RunFolders, ScriptError
+
+SWEEP = """\
+title: A shell script
+command: sh train.sh {seed} {out}
+seeds: 1..2
+score: {stdout: "acc=([0-9.]+)"}
+failed_below: 0.5
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sweep_of(folder: Path, script: str, more: str = "") -> Sweep:
+    (folder / "train.sh").write_text(script)
+    (folder / "mine.yaml").write_text(SWEEP + more)
+    return load(folder / "mine.yaml")
+
+
+def run(sweep: Sweep, **options: Any) -> tuple[Store, driver.SweepOutcome, list[str]]:
+    store, told = Store(Path("results") / sweep.folder_name), []
+
+    def show(progress: driver.Progress) -> None:
+        told.extend(progress.messages)
+        progress.messages.clear()
+
+    return store, driver.run(sweep, store, Options(in_process=True, **options), show), told
+
+
+def tries() -> int:
+    return len(Path("tries").read_text().splitlines())
+
+
+def test_a_crash_that_repeats_is_recorded_and_one_by_chance_is_tried_again(here: Path) -> None:
+    sweep = sweep_of(here, "echo $1 >>tries; echo no such kernel >&2; exit 4", "retries: 5\n")
+    store, outcome, told = run(sweep, max_trials=1)
+    assert (outcome.crashed, tries()) == (1, 2)
+    (record,) = store.records(sweep).values()
+    first, *_, last = (record.error or "").splitlines()
+    assert first == "It was tried 2 times; before: the command ended with exit code 4."
+    assert last == "the command ended with exit code 4: no such kernel"
+    assert told[0] == f"{record.id} to run again: the command ended with exit code 4"
+
+
+@pytest.mark.parametrize(
+    ("fails", "retries", "expected"),
+    [
+        ("kill -9 $$", 3, 4),
+        ("exit $(wc -l <tries)", 2, 3),
+        ("[ $(wc -l <tries) = 2 ] || exit 1", 1, 2),
+        ("exit 1", 0, 1),
+    ],
+)
+def test_retries(here: Path, fails: str, retries: int, expected: int) -> None:
+    sweep = sweep_of(here, f"echo $1 >>tries; {fails}; echo acc=0.6", f"retries: {retries}\n")
+    _, outcome, _ = run(sweep, max_trials=1)
+    assert (tries(), outcome.finished) == (expected, int("||" in fails))
+
+
+def test_silence_is_a_hang_and_output_is_not(here: Path) -> None:
+    sweep = sweep_of(
+        here, "for i in 1 2 3 4; do echo $i; sleep 0.2; done; sleep $(($1 * 60 - 60)); echo acc=0.6", "retries: 0\n"
+    )
+    store, outcome, _ = run(sweep, hang_minutes=0.01)
+    assert (outcome.finished, outcome.crashed) == (1, 1)
+    crashed = next(record for record in store.records(sweep).values() if record.error)
+    assert "the run was ended: it wrote nothing for 0.01 minutes" in (crashed.error or "")
+
+
+def test_what_a_run_leaves_in_the_background_ends_with_it(here: Path) -> None:
+    sweep = sweep_of(here, "setsid sleep 66.6 & sleep 66.7 & echo acc=0.6")
+    _, outcome, _ = run(sweep, max_trials=1)
+    assert outcome.finished == 1
+    folder = here / "results" / sweep.folder_name / "runs" / expand(sweep)[0].id
+    assert reaper.marked(str(folder)) == []
+
+
+def one_run(trial: Trial, folders: RunFolders) -> float | None:
+    return runner.run_trial(trial, folders, None, lambda: None)[0].final_score
+
+
+def test_an_attempt_begins_in_an_empty_folder_without_the_processes_of_the_one_before(here: Path) -> None:
+    sweep = sweep_of(here, 'test -e "$2/old" && echo acc=0.1 || echo acc=0.6')
+    (here / "results").mkdir()
+    folders, trial = RunFolders(here / "results" / "runs"), expand(sweep)[0]
+    folder = here / "results" / "runs" / trial.id
+    folder.mkdir(parents=True)
+    (folder / "old").touch()
+    left = subprocess.Popen(["sleep", "55.5"], env={reaper.MARK: str(folder)}, start_new_session=True)
+    assert one_run(trial, folders) == 0.6
+    assert left.wait(5) == -9
+    # A node that doesn't see the results folder runs it in a temporary one, and no folder is made.
+    assert one_run(trial, RunFolders(here / "elsewhere" / "runs")) == 0.6
+    assert not (here / "elsewhere").exists()
+
+
+def test_a_worker_says_what_its_run_wrote_and_ends_it_when_told(here: Path) -> None:
+    sweep = sweep_of(here, "echo acc=0.4; echo at step 3; sleep 60")
+    (here / "results").mkdir()
+    worker = ScriptWorker(WorkerSetup("cpu", 1, runs=RunFolders(here / "results" / "runs")), 1)
+    trial, raised = expand(sweep)[0], []
+
+    def train() -> None:
+        try:
+            worker.train("s", "p", [trial], {})
+        except PutOffError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    until = time.monotonic() + 20
+    while worker.progress().output != "at step 3" and time.monotonic() < until:
+        time.sleep(0.02)
+    heard = worker.progress()
+    assert (heard.output, heard.score, heard.written) == ("at step 3", 0.4, 18)
+    worker.leave(("another",))
+    worker.leave((trial.id,), put_off=True)
+    thread.join(20)
+    assert len(raised) == 1
+    assert worker.progress().output == ""
+
+
+def test_what_a_worker_takes_of_its_node() -> None:
+    nodes = [{"Resources": {"CPU": 8, "GPU": 2, "memory": 10 * 2**30}}, {"Resources": {"CPU": 3}}]
+    for resources, places in [
+        (Resources(), 11), (Resources(cpus=4), 2), (Resources(gpus=0.5), 4), (Resources(gpus=0.3), 6),
+        (Resources(gpus=2), 1), (Resources(gpus=3), 0), (Resources(cpus=1, memory_gib=4), 2),
+        (Resources(gpus=1, cpus=8), 1),
+    ]:  # fmt: skip
+        assert Needs.of(resources).places(nodes) == places, resources
+    needs = Needs.of(Resources(gpus=1, cpus=4, memory_gib=16))
+    assert needs.words == "1 GPU, 4 CPUs, 16 GiB of memory"
+    with pytest.raises(
+        HarnessError, match=r"no room for a run with 1 GPU, 4 CPUs, 16 GiB of memory \(got 0 GPUs, 2 CPUs"
+    ):
+        needs.refuse_too_many(None, 0, {"CPU": 2.0})
+    with pytest.raises(HarnessError, match="no room for 3 runs at once"):
+        needs.refuse_too_many(3, 2, {"CPU": 8.0, "GPU": 2.0})
+
+
+def test_a_crash_survives_the_way_from_a_worker() -> None:
+    error = pickle.loads(pickle.dumps(ScriptError("all of it", "exit code 1")))
+    assert (str(error), error.ending) == ("all of it", "exit code 1")
+    assert math.isfinite(Job(()).deaths)
