@@ -2,116 +2,35 @@
 
 from __future__ import annotations
 
-import html
-import json
-import shlex
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.common import hub
+from harness.common import hub, notebook
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun, show
-from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.execution import follow, lookup, machine
+from harness.config.trials import Sweep, expand
+from harness.execution import follow, lookup
+from harness.execution.loaded_sweep import LoadedSweep, Settings, load_sweep, refuse_search, settings
 from harness.execution.seed_growth import grown
+from harness.report.plots import Plots
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from harness.analysis.analyze import Analysis
     from harness.execution.rerun import RerunComparison
     from harness.records.record import Curves
     from harness.records.study import Study
 
-Settings = Mapping[str, object] | Iterable[str]
+__all__ = [
+    "LoadedSweep", "Plots", "Results", "TrialCurves", "load_sweep", "of_sweep", "open", "read_runs", "refuse_search",
+    "run", "settings",
+]  # fmt: skip
 _RESULTS = Path("results")
-
-
-# ---------------------------------------------------------------------------------------------------------- sweeps
-
-
-@dataclass(frozen=True)
-class LoadedSweep:
-    """A sweep file under one profile, with the settings that were changed; `load_sweep` makes it.
-
-    Attributes:
-        sweep: everything that the file says.
-        reason: why this profile was taken.
-        source: the name or path that it was loaded by.
-    """
-
-    sweep: Sweep
-    reason: str
-    source: str
-
-    @property
-    def name(self) -> str:
-        """The name of the sweep."""
-        return self.sweep.name
-
-    @property
-    def profile(self) -> str:
-        """The name of the profile."""
-        return self.sweep.profile
-
-    @property
-    def cells(self) -> tuple[Cell, ...]:
-        """The recipes that are compared, each with its place on the axes (`.axes`) and all its settings (`.recipe`)."""
-        return self.sweep.cells
-
-    @cached_property
-    def trials(self) -> tuple[Trial, ...]:
-        """All planned runs, cell by cell and in each by seed; each has `.id`, `.recipe` and `.seeds`.
-
-        Where seeds are added by rule, those that every cell begins with.
-        """
-        return expand(self.sweep)
-
-    def __repr__(self) -> str:
-        """The name, the profile and the size."""
-        return f"<sweep {self.name}@{self.profile}: {self.sweep.size} = {count_noun(len(self.trials), 'trial')}>"
-
-    def _repr_html_(self) -> str:
-        due = zip(self.cells, self.sweep.due, strict=True)
-        rows = [[*(show(value) for _, value in cell.axes), str(seeds)] for cell, seeds in due]
-        words = f"Profile {self.profile}: {self.reason}. {self.sweep.size}."
-        words += f" Seeds are added by rule ({self.sweep.rule.words})." if self.sweep.rule else ""
-        return _page(self.sweep.title, [words], [*self.sweep.axes, "trials"], rows)
-
-
-def load_sweep(name_or_path: str | Path, *, set: Settings = (), profile: str | None = None) -> LoadedSweep:
-    """Load a sweep file; nothing is trained.
-
-    Args:
-        name_or_path: a name in `sweeps/`, a shipped sweep, or the path of a YAML file.
-        set: settings to change, as `{"seeds": "1..5", "task.files": "data/rte"}` or `["seeds=1..5"]`; values are read
-            as in the file.
-        profile: the variant of the file to take; None: the largest that this machine can run.
-
-    Returns:
-        The sweep, with `.trials` and `.cells`.
-
-    Raises:
-        HarnessError: there is no such sweep, or its file does not hold together.
-    """
-    sweep, reason = machine.resolve(lookup.sweep_file(str(name_or_path)), profile, settings(set))
-    return LoadedSweep(sweep, reason, str(name_or_path))
-
-
-def settings(changes: Settings) -> list[str]:
-    """Settings as `key=value` texts, as `--set` takes them.
-
-    Args:
-        changes: a mapping of keys to values, or such texts.
-    """
-    if not isinstance(changes, Mapping):
-        return list(changes)
-    return [f"{key}={value if isinstance(value, str | Path) else json.dumps(value)}" for key, value in changes.items()]
 
 
 def run(
@@ -182,14 +101,6 @@ def run(
     if loaded.sweep.baselines:
         baselines.train(loaded.sweep, store, lambda line: None)
     return of_sweep(loaded.sweep, loaded.source, Path(results))
-
-
-def refuse_search(loaded: LoadedSweep) -> None:
-    """Raise HarnessError for a file with `search:`, which `harness search` runs."""
-    if loaded.sweep.search is not None:
-        raise HarnessError(
-            f"{loaded.source} is a search, not a sweep", fix=f"Use `harness search {shlex.quote(loaded.source)}`"
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -349,8 +260,9 @@ class Results:
         `command` (trains it again). Counts are `Int64` and texts `string`, so that what is not known is `<NA>`.
         """
         from harness.analysis import verdicts
+        from harness.records import typed_columns
 
-        return typed(verdicts.runs(self.study), self.study.axes)
+        return typed_columns.typed(verdicts.runs(self.study), self.study.axes)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -358,8 +270,9 @@ class Results:
         `failed_low` to `failed_high`; `mean`, `sd`, `min`, `median` and `max` of the final score, and more.
         """
         from harness.analysis import cells
+        from harness.records import typed_columns
 
-        return typed(cells.cells(self.study), self.study.axes)
+        return typed_columns.typed(cells.cells(self.study), self.study.axes)
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -535,124 +448,10 @@ class Results:
             scores = [f"{row[name]:.3f}" if row[name] == row[name] else "–" for name in ("mean", "sd", "min", "max")]
             axes = [show(value) for _, value in cell.axes]
             rows.append([*axes, f"{row['finished']}/{row['planned']}", failed, between, *scores])
-        return _page(self.study.title, self.answer, header, rows)
+        return notebook.page(self.study.title, self.answer, header, rows)
 
 
 def _row_of(level: pd.DataFrame, value: object) -> dict[str, Any]:
     """The row of a value of an axis: True is not 1 there."""
     records: list[dict[str, Any]] = level.to_dict("records")
     return next((row for row in records if row["value"] == value and type(row["value"]) is type(value)), {})
-
-
-class Plots:
-    """The figures of a report, each a matplotlib Figure to style further and save.
-
-    Each raises HarnessError where these runs have nothing that it could show.
-    """
-
-    def __init__(self, results: Results) -> None:
-        """Draw these results."""
-        self._results = results
-
-    def spread(self) -> Figure:
-        """Final scores of every run, cell by cell; failed runs are crosses."""
-        return self._draw("spread")
-
-    def failure_rates(self) -> Figure:
-        """The failure rate of each cell with Wilson's interval."""
-        return self._draw("failure_rates")
-
-    def curves(self) -> Figure:
-        """Dev score and training loss over the steps, a line per run."""
-        return self._draw("curves")
-
-    def noise_floor(self) -> Figure:
-        """The spread over seeds beside the dev set's sampling noise."""
-        return self._draw("noise_floor")
-
-    def best_of_n(self) -> Figure:
-        """The score to expect of the best of n seeds."""
-        return self._draw("best_of_n")
-
-    def seed_budget(self) -> Figure:
-        """The width of the intervals of mean and failure rate by the number of seeds."""
-        return self._draw("seed_budget")
-
-    def importance(self) -> Figure:
-        """The share of each setting in the variance of the score, and in explaining failures."""
-        return self._draw("importance")
-
-    def performance_profile(self) -> Figure:
-        """The share of runs above each score."""
-        return self._draw("performance_profile")
-
-    def loss_vs_score(self) -> Figure:
-        """Final training loss against final score, a mark per run."""
-        return self._draw("loss_vs_score")
-
-    def gradient_norms(self) -> Figure:
-        """Gradient norms by layer over training, of failed and other runs."""
-        return self._draw("gradient_norms")
-
-    def step_size_factor(self) -> Figure:
-        """How much larger Adam's updates are without bias correction."""
-        return self._draw("step_size_factor")
-
-    def early_warning(self) -> Figure:
-        """How early failed runs can be told from others."""
-        return self._draw("early_warning")
-
-    def loss_surface(self) -> Figure:
-        """The loss around a failed and a good run, where `harness diagnose --surface` computed it."""
-        return self._draw("loss_surface")
-
-    def _draw(self, name: str) -> Figure:
-        from harness.report.figures import all_figures
-
-        makers = {maker.__name__: maker for maker in all_figures.MAKERS}
-        figure = makers[name](self._results.analysis)
-        if figure is None:
-            raise HarnessError(
-                f"{self._results!r} has nothing for the figure {name} to show",
-                fix="See what the report has in its place",
-            )
-        follow.show_figures()
-        return figure
-
-
-def typed(table: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """A table whose columns have types that know missing values: counts as `Int64`, texts as `string`.
-
-    Args:
-        table: one of `records.store.frame` or of the analysis.
-        axes: its columns that hold the values of axes, which stay numbers, texts or booleans as they are.
-    """
-    import pandas as pd
-
-    found = table.copy()
-    for name in found.columns:
-        column = found[name]
-        if name in axes:
-            found[name] = column.infer_objects()
-        elif pd.api.types.is_float_dtype(column) and name in COUNTS:
-            found[name] = column.astype("Int64")
-        elif column.dtype == object:
-            found[name] = column.convert_dtypes()
-    return found
-
-
-COUNTS = frozenset(
-    {
-        "seed", "init_seed", "order_seed", "dropout_seed", "best_step", "correct", "majority_correct", "dev_examples",
-        "train_examples", "test_examples", "steps", "diverged_step", "stopped_step", "kept_step", "parameters",
-        "trained_parameters", "peak_memory_bytes", "threads", "pack_size",
-    }
-)  # fmt: skip
-
-
-def _page(title: str, sentences: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A few sentences and a table as HTML for a notebook."""
-    parts = [f"<p><b>{html.escape(title)}</b></p>", *(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)]
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>" for row in rows)
-    return f"{''.join(parts)}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -36,7 +36,7 @@ def test_the_import_is_quick_and_lazy(tmp_path: Path) -> None:
         "print(took, sorted(heavy), harness.load_sweep.__module__, 'torch' in sys.modules, 'ray' in sys.modules)"
     )
     took, *rest = python(code, tmp_path).stdout.split(maxsplit=1)
-    assert rest == ["[] harness.api False False\n"]
+    assert rest == ["[] harness.execution.loaded_sweep False False\n"]
     assert float(took) < 0.1
 
 

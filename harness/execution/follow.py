@@ -8,8 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from harness.common import notebook
 from harness.common.text import count_noun
 
 if TYPE_CHECKING:
@@ -36,24 +37,10 @@ def line(progress: Progress) -> str:
     return f"{progress.finished}/{progress.planned} finished, {progress.failed} failed{crashed}{left}{on}"
 
 
-def notebook() -> Any | None:
-    """The shell of the notebook that this runs in; None elsewhere. IPython is not imported for it."""
-    python = sys.modules.get("IPython")
-    shell = None if python is None else python.get_ipython()
-    return shell if shell is not None and "IPKernelApp" in shell.config else None
-
-
-def show_figures() -> None:
-    """Have a notebook draw figures that pyplot does not know, which those of the report are."""
-    shell = notebook()
-    if shell is not None:
-        importlib.import_module("IPython.core.pylabtools").select_figure_formats(shell, {"png"})
-
-
 @contextmanager
 def sweep_shown() -> Iterator[Callable[[Progress], None]]:
     """What to call as a sweep moves: a bar in a notebook, else lines on standard error."""
-    show = _bar() if notebook() is not None else _lines()
+    show = _bar() if notebook.shell() is not None else _lines()
     messages: list[str] = []
 
     def follow(progress: Progress) -> None:
@@ -68,7 +55,7 @@ def sweep_shown() -> Iterator[Callable[[Progress], None]]:
 @contextmanager
 def steps_shown(unit: str) -> Iterator[Callable[[int, int], None]]:
     """What to call with the steps of one run, done and in all: a bar in a notebook, else lines on standard error."""
-    show = _bar() if notebook() is not None else _lines()
+    show = _bar() if notebook.shell() is not None else _lines()
     yield lambda step, steps: show(step, steps, f"{step}/{steps} {unit}", [])
     show(None, None, "", [])
 
