@@ -32,11 +32,13 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/pytest $(side_by_side) -m "not slow" $(ARGS)
 
+# The types are checked beside the tests, which now and then wait for Ray, and told at the end.
 check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/pytest $(side_by_side)
+	@mkdir -p build; $(BIN)/mypy >build/types.txt 2>&1 & types=$$!; \
+	$(BIN)/pytest $(side_by_side); tests=$$?; \
+	wait $$types; typed=$$?; cat build/types.txt; exit $$((tests || typed))
 
 # Measures anew which tests are slow, on a machine that does nothing else.
 durations: $(READY)
@@ -92,12 +94,13 @@ newest: $(READY)
 lock: $(READY)
 	$(BIN)/python locks/lock.py locks $(ARGS)
 
-# torch by pip, which knows this machine's own builds; before it the rest by uv, in a fifth of pip's time. What uv can't
-# fetch, pip does.
+# torch by pip, which knows this machine's own builds; beside it the rest by uv, in a fifth of pip's time. What neither
+# could fetch, pip does. Of torch's two thousand modules those that are imported are compiled when they are.
 define set_up
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install $(PIP_SAYS) --constraint $(2) uv
-	-grep -v '^torch==' $(2) | $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --requirement -
+	-$(1)/bin/pip install $(PIP_SAYS) --no-deps --no-compile --constraint $(2) torch & \
+	grep -v '^torch==' $(2) | $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --requirement -; wait
 	$(1)/bin/pip install $(PIP_SAYS) --requirement $(2)
 	$(1)/bin/pip install $(PIP_SAYS) --no-deps --no-build-isolation --editable .
 endef
