@@ -16,7 +16,7 @@ import pytest
 from diagnosed_runs import FINE, GONE
 from diagnosed_runs import RUNS as DIAGNOSED
 from diagnosed_runs import TEXT as DIAGNOSED_TEXT
-from made_runs import MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs, store_of, sweep_of
+from made_runs import Run, import_of, imported_runs, store_of, sweep_of
 from typer.testing import CliRunner
 
 from harness.cli import arguments
@@ -288,9 +288,9 @@ def test_the_profile_that_was_run_is_meant(here, monkeypatch, no_figures):
     assert meant(made.folder) == ("embedded", 2)
 
 
-def test_report_writes_the_page_of_what_there_is(here, monkeypatch):
-    sweep = sweep_of(here / "sweeps", MOSBACH)
-    store = store_of(here / "elsewhere" / "of mine", sweep, MOSBACH_RUNS)
+def test_report_writes_the_page_of_what_there_is(here, no_figures):
+    sweep = sweep_of(here / "sweeps", TWO, "made")
+    store = store_of(here / "elsewhere" / "of mine", sweep, {0: [Run(300), Run(200)], 1: [Run(310), None]})
     shown = json.loads(run("report", "made", "--results", "elsewhere/of mine", "--json").stdout)
     assert {"sweep", "profile", "majority", "cells"} <= set(shown)
     counts = ["planned", "finished", "crashed", "missing", "failed", "failed_low", "failed_high"]
@@ -298,7 +298,6 @@ def test_report_writes_the_page_of_what_there_is(here, monkeypatch):
     assert all(set(keys) <= set(cell) for cell in shown["cells"])
     page = (store.folder / "report" / "report.md").read_text()
     assert "harness rerun made --profile default --results 'elsewhere/of mine'" in page
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())  # once is enough
     said = run("report", store.folder).stdout
     assert said.startswith("Report: ")
     assert Path(said.removeprefix("Report: ").strip()).is_file()
@@ -348,17 +347,17 @@ def test_diagnose_refuses_what_nothing_is_recorded_of(here):
 
 
 def test_report_of_two_and_of_an_import(here, no_figures):
-    one = sweep_of(here / "sweeps", MOSBACH, "one")
-    two = sweep_of(here / "sweeps", MOSBACH.replace("1..3", "1..2"), "two")
-    store_of(here / "results", one, MOSBACH_RUNS)
-    store_of(here / "results", two, {cell: runs[:2] for cell, runs in MOSBACH_RUNS.items()})
+    runs = {0: [Run(300), Run(200)], 1: [Run(310), None], 2: [Run(320), Run(330)], 3: [Run(200), Run(diverged=True)]}
+    one, two = sweep_of(here / "sweeps", TWO, "one"), sweep_of(here / "sweeps", TWO.replace("1..2", "1"), "two")
+    store_of(here / "results", one, runs)
+    store_of(here / "results", two, {cell: runs[:1] for cell, runs in runs.items()})
     import_of(
         here / "results", [(("method", "x"),)], [row | {"metric": "accuracy"} for row in imported_runs([0.5, 0.6])]
     )
     both = json.loads(run("report", "one", "two", "--json", "--threshold", "0.6").stdout)
     assert both["sweep"] == "one@default--two@default"
-    assert len(both["cells"]) == 16
-    assert both["tables"]["definitions"][0]["threshold_of"] == 3
+    assert len(both["cells"]) == 8
+    assert both["tables"]["definitions"][0]["threshold_of"] == 2
     assert (here / "results" / "one@default--two@default" / "report" / "index.html").is_file()
     run("report", "one", "one")
     assert (here / "results" / "one@default-first--one@default-second" / "report" / "index.html").is_file()
@@ -366,7 +365,7 @@ def test_report_of_two_and_of_an_import(here, no_figures):
         theirs = json.loads(run("report", *words, "--json").stdout)
         assert (theirs["sweep"], theirs["profile"], len(theirs["cells"])) == ("theirs", None, 1)
         assert (here / "results" / "theirs" / "report" / "index.html").is_file()
-    assert len(json.loads(run("report", "one", "theirs", "--json").stdout)["cells"]) == 9
+    assert len(json.loads(run("report", "one", "theirs", "--json").stdout)["cells"]) == 5
     assert "cannot report 3 studies together" in refused("report", "one", "two", "theirs")
     (here / "results" / "theirs" / "imported.json").write_text("{}")
     assert "cannot read the imported runs in" in refused("report", "theirs")
@@ -385,14 +384,13 @@ def tiny(here, data, bert):
     return path
 
 
-def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny, monkeypatch):
+def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny, empty_pictures):
     said = run("sweep", "tiny", "--in-process").stdout
     assert "2 of 2 trials finished (2 trained now)" in said
     folder = here / "results" / "tiny@default"
     assert (folder / "report" / "report.md").is_file()
     records = {path: path.read_bytes() for path in (folder / "trials").iterdir()}
     assert sorted(path.suffix for path in records) == [".json", ".json", ".npz", ".npz"]
-    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())  # once is enough
 
     said = run("sweep", "tiny", "--in-process").stdout
     assert "2 of 2 trials finished (nothing was missing)" in said
@@ -594,7 +592,7 @@ def test_a_models_own_code_is_refused_unless_trusted(here, tiny, tmp_path, monke
         assert "unknown key 'trust" in refused("sweep", "tiny", "--in-process")
 
 
-def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypatch):
+def test_pickles_among_the_results_are_never_run(here, tiny, tmp_path, monkeypatch, no_figures):
     class Boom:
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
@@ -653,11 +651,13 @@ def test_the_commands_start_without_what_they_may_not_need(here):
 
 
 def test_plan_and_report_import_no_torch_and_no_ray(here):
-    sweep = sweep_of(here / "sweeps", MOSBACH)
-    store_of(here / "results", sweep, MOSBACH_RUNS)
+    store_of(here / "results", sweep_of(here / "sweeps", TWO, "made"), {0: [Run(300), Run(200)], 1: [Run(310), None]})
     code = (
         "import sys\nfrom harness.cli.app import app\n"
         "for words in (['plan', 'made'], ['report', 'made']):\n"
+        "    if words[0] == 'report':\n"
+        "        from harness.report.figures import all_figures\n"
+        "        all_figures.MAKERS = all_figures.MAKERS[:1]\n"
         "    app(words, standalone_mode=False)\n"
         "    print([name for name in ('torch', 'ray', 'transformers', 'datasets') if name in sys.modules])\n"
         "    print('matplotlib' in sys.modules or 'scipy' in sys.modules or 'optuna' in sys.modules)\n"
@@ -703,11 +703,13 @@ def test_pretrain_writes_a_model_of_ones_own_texts_and_goes_on_after_ctrl_c(here
 
 
 def test_checkpoints_that_differ_in_their_pretraining_seed_are_an_axis(here, no_figures):
+    (here / "texts.txt").write_text("".join(f"all dog runs {n}\nno bird naps {n}\n\n" for n in range(40)))
+    size = ("--layers", 1, "--hidden", 16, "--heads", 2, "--max-length", 32, "--steps", 2)
     for seed in (0, 1):
-        words = ("--seed", seed, "--layers", 1, "--hidden", 16, "--heads", 2, "--max-length", 32, "--steps", 2)
-        run("pretrain", f"runs/seed{seed}/last", *words)
+        texts = ("--texts", "texts.txt", "--train-tokenizer", "BPE", "--vocab-size", 270)
+        run("pretrain", f"runs/seed{seed}/last", "--seed", seed, *size, *texts)
     sweep = here / "sweeps" / "checkpoints.yaml"
-    sweep.write_text("task: embedded\nmodel: [runs]\nlr: 1e-3\nepochs: 1\nmax_length: 20\nseeds: 1..2\n")
+    sweep.write_text("task: embedded\nmodel: [runs]\nlr: 1e-3\nepochs: 1\nmax_steps: 2\nmax_length: 20\nseeds: 1..2\n")
     folders = (
         "[./runs/seed0/last, ./runs/seed1/last]",
         "[{name: p0, folder: runs/seed0/last}, {name: p1, folder: runs/seed1/last}]",

@@ -342,7 +342,7 @@ def test_a_search_with_a_pruner_that_is_killed_goes_on_to_the_same_study(write, 
 def test_a_pruner_over_ray_stops_what_falls_behind(write, tmp_path) -> None:
     """Slow enough to be looked at once a second: the second of the rates learns nothing."""
     path = write("pruner: {name: median, n_startup_trials: 1, n_warmup_steps: 10, n_majority_steps: 10}, seed: 3",
-                 "[1e-2, 10]", "epochs: 400\neval_steps: 30")  # fmt: skip
+                 "[1e-2, 10]", "epochs: 250\neval_steps: 30")  # fmt: skip
     sweep, store = load(path), Store(tmp_path / "find")
     ended = search.run(sweep, store, Options(workers=1), quiet)
     trials = journal(store)

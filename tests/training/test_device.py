@@ -62,7 +62,8 @@ def close(there: list[LaneResult], here: list[LaneResult]) -> None:
         np.testing.assert_allclose(a.weights, b.weights, rtol=1e-2, atol=2e-4)
 
 
-RECIPES: dict[str, dict[str, object]] = {
+# Each alone, where there is a GPU.
+SINGLE: dict[str, dict[str, object]] = {
     "as it is": {},
     "by length": {"padding": "batch"},
     "in eights": {"pad_to_multiple_of": 8},
@@ -101,6 +102,36 @@ RECIPES: dict[str, dict[str, object]] = {
     "BitFit": {"method": "bitfit"},
     "swapped words": {"augment": "swap"},
 }
+# Elsewhere every operation passes through Python, so several settings go into one run; a test holds that none
+# is left out.
+TOGETHER: dict[str, dict[str, object]] = {
+    "as it is": {},
+    "all at once, by length": SINGLE["all at once, by length"],
+    "of the data": {
+        "pad_to_multiple_of": 8, "label_smoothing": 0.1, "class_weights": True, "oversample": True, "augment": "swap",
+    },
+    "of the weights": {
+        "mixout": 0.5, "layerwise_lr_decay": 0.8, "reinit_layers": 1, "pretrained_decay": 0.1, "clip_per_tensor": True,
+    },
+    "of the steps": {"freeze_steps": 3, "max_grad_value": 0.01, "averaging": "ema", "ema_decay": 0.9},
+    "of the end": {"unfreeze_every": 2, "max_grad_norm": None, "averaging": "last", "average_last": 2},
+    "stopped early by SGD": SINGLE["stopped early"] | SINGLE["momentum"],
+    "best kept, top layer by LAMB": SINGLE["best kept"] | SINGLE["top layer"] | {"optimizer": "lamb"},
+    "LoRA, accumulated": SINGLE["LoRA"] | SINGLE["accumulated"],
+    "prefix by Adafactor": SINGLE["prefix"] | SINGLE["Adafactor"],
+    "prompt by length": SINGLE["prompt"] | SINGLE["by length"],
+    "adapter with mixup": SINGLE["adapter"] | SINGLE["mixup"],
+    "IA³": SINGLE["IA³"],
+    "BitFit": SINGLE["BitFit"],
+    "head": SINGLE["head"],
+}  # fmt: skip
+RECIPES = SINGLE if DEVICE == "cuda" else TOGETHER
+
+
+def test_every_setting_is_tried() -> None:
+    tried = [set(recipe.items()) for recipe in TOGETHER.values()]
+    for name, single in SINGLE.items():
+        assert any(set(single.items()) - {("lr", 1e-2)} <= recipe for recipe in tried), name
 
 
 @pytest.mark.parametrize("changes", list(RECIPES.values()), ids=list(RECIPES))
@@ -141,7 +172,7 @@ def test_the_device_refuses_what_lies_on_the_cpu() -> None:
 def test_every_family_trains(trial: Make, build: Callable[..., Path], kind: str) -> None:
     changes = {"num_key_value_heads": 1} if kind == "llama" else {}
     model = ModelSpec(name=f"tiny-{kind}", folder=str(build(kind, **changes)))
-    pack = [trial(seed, model=model, epochs=1, batch_size=16, dropout=0.0) for seed in (1, 2)]
+    pack = [trial(seed, model=model, epochs=1, max_steps=2, batch_size=16, dropout=0.0) for seed in (1, 2)]
     there = loop.train(pack, device=DEVICE)
     with on_cpu():
         close(there, loop.train(pack))
@@ -150,9 +181,8 @@ def test_every_family_trains(trial: Make, build: Callable[..., Path], kind: str)
 @pytest.mark.parametrize("padding", ["dataset", "batch"])
 def test_other_kinds_of_task_train(trial: Make, tagged: TaskSpec, numbers: TaskSpec, padding: str) -> None:
     for task in (tagged, numbers):
-        pack = [
-            trial(seed, task=task, epochs=1, dropout=0.0, padding=padding, gradient_accumulation=2) for seed in (1, 2)
-        ]
+        changes = {"epochs": 1, "max_steps": 2, "dropout": 0.0, "padding": padding, "gradient_accumulation": 2}
+        pack = [trial(seed, task=task, **changes) for seed in (1, 2)]
         there = loop.train(pack, device=DEVICE)
         with on_cpu():
             close(there, loop.train(pack))
@@ -170,16 +200,13 @@ def test_between_evaluations_the_host_reads_nothing(trial: Make, apart: object) 
 
 
 def test_a_run_goes_on_from_its_checkpoint(trial: Make, tmp_path: Path) -> None:
-    pack = [
-        trial(1, averaging="ema", mixout=0.3, keep_best=True),
-        trial(2, averaging="ema", mixout=0.5, keep_best=True),
-    ]
+    pack = [trial(seed, averaging="ema", mixout=0.2 + seed / 10, keep_best=True, max_steps=10) for seed in (1, 2)]
     whole = loop.train(pack, device=DEVICE)
     with pytest.raises(CutError):
         loop.train(
             pack,
             device=DEVICE,
-            callbacks=[cut(11)],
+            callbacks=[cut(9)],
             checkpoint=Checkpoints(tmp_path, 0).of(pack, HERE),
         )
     assert same(loop.train(pack, device=DEVICE, checkpoint=Checkpoints(tmp_path, 0).of(pack, HERE)), whole)
@@ -187,7 +214,8 @@ def test_a_run_goes_on_from_its_checkpoint(trial: Make, tmp_path: Path) -> None:
 
 def test_a_lane_of_a_pack_depends_on_no_other(trial: Make) -> None:
     """At one size of pack, on a device: neither on what the others are nor on its place."""
-    one, other, third = trial(1), trial(2, lr=1e-2, dropout=0.5), trial(3, bias_correction=False)
+    changes: list[dict[str, object]] = [{}, {"lr": 1e-2, "dropout": 0.5}, {"bias_correction": False}]
+    one, other, third = (trial(seed, epochs=1, max_steps=4, **change) for seed, change in enumerate(changes))
     found = loop.train([one, other], device=DEVICE)[0]
     assert same([found], [loop.train([third, one], device=DEVICE)[1]])
 
@@ -239,7 +267,7 @@ def test_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective:
 def test_played_back_a_run_is_the_same(trial: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is recorded of a device that is not there has all tensors as constants, which must not be played."""
     monkeypatch.setattr(replayer, "RECORDING_PAYS", 1)
-    pack = [trial(1, epochs=1), trial(2, epochs=1, dropout=0.3)]
+    pack = [trial(seed, epochs=1, max_steps=4, dropout=0.1 * seed) for seed in (1, 2)]
     played = loop.train(pack, device=DEVICE)
     recipe = pack[0].recipe
     recordings = load_network(recipe, load_task(recipe.task, recipe.model, recipe.max_length)).recordings

@@ -45,7 +45,7 @@ def test_a_lane_is_bit_equal_alone_and_in_any_place_of_any_pack(trial: Make, pad
     trials = pool(trial, padding)
     alone = cache(lambda index: loop.train([trials[index]], threads=threads)[0])
 
-    @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.integers(0, len(trials) - 1), min_size=2, max_size=8))
     def check(lanes: list[int]) -> None:
         together = loop.train([trials[lane] for lane in lanes], threads=threads)
