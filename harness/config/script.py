@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from harness.common.text import Scalar, show
 from harness.config.recipe import Frozen, Recipe
 from harness.config.score_sources import Predictions, ScoreSource
 
-GIVEN = ("seed", "out")  # what the harness puts into a command beside the axes
+GIVEN = ("seed", "out", "here", "python")  # what the harness puts into a command beside the axes
 
 
 class Resources(Frozen):
@@ -27,9 +28,12 @@ class Resources(Frozen):
 class Script(Frozen):
     """What is run, and what is read of it."""
 
-    command: str | None = Field(default=None, description="The command, with {placeholders} for axes, {seed}, {out}.")
+    command: str | None = Field(
+        default=None, description="The command, with {placeholders} for axes, {seed}, {out}, {here}, {python}."
+    )
     function: str | None = Field(default=None, description="module:function, called with axes, seed and out.")
     shell: bool = Field(default=False, description="Run the command by sh -c.")
+    here: str = Field(default=".", description="The folder of the sweep file, for {here}; not part of a trial's id.")
     cwd: str | None = Field(default=None, description="The folder that it runs in; null: where the harness is called.")
     env: tuple[tuple[str, str], ...] = Field(default=(), description="Environment variables, beside the present ones.")
     inputs: tuple[tuple[str, str], ...] = Field(
@@ -92,7 +96,7 @@ class ScriptRecipe(Frozen):
     def filled(self, seed: int, out: str) -> dict[str, str]:
         """The text of each placeholder."""
         texts = {name: text_of(value) for name, value in self.settings} | dict(self.words)
-        return texts | {"seed": str(seed), "out": out}
+        return texts | {"seed": str(seed), "out": out, "here": self.script.here, "python": sys.executable}
 
 
 AnyRecipe = Recipe | ScriptRecipe

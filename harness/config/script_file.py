@@ -43,16 +43,17 @@ def check_key(key: str, others: tuple[str, ...], where: str) -> None:
     if key in GIVEN or not _NAME.fullmatch(key):
         raise HarnessError(
             f"{where}: '{key}' cannot be the name of an axis",
-            allowed="a word of letters, digits and _, other than seed and out",
+            allowed=f"a word of letters, digits and _, other than {', '.join(GIVEN)}",
         )
 
 
-def read_script_cells(content: Mapping[str, Any], others: tuple[str, ...]) -> tuple[Cell, ...]:
+def read_script_cells(content: Mapping[str, Any], others: tuple[str, ...], here: Path) -> tuple[Cell, ...]:
     """The cells of a script sweep: the product of its axes in the file's order, filtered by include and exclude.
 
     Args:
         content: The file's content, profile and settings merged.
         others: The keys that are the sweep's own and no axis.
+        here: The folder of the sweep file.
 
     Raises:
         HarnessError: The script can't be run or nothing would tell its runs apart.
@@ -63,7 +64,7 @@ def read_script_cells(content: Mapping[str, Any], others: tuple[str, ...]) -> tu
     given = {key: value for key, value in content.items() if key not in (*KEYS, *others)}
     axes = {key: _axis(key, value) for key, value in given.items() if isinstance(value, list | dict)}
     fixed = {key: _scalar(key, value) for key, value in given.items() if key not in axes}
-    script = _script(content, tuple(axes), fixed)
+    script = _script(content, tuple(axes), fixed, here)
     refuse_many("cells", [len(values) for values in axes.values()])
     cells = []
     for combination in itertools.product(*(values.items() for values in axes.values())):
@@ -104,7 +105,7 @@ def _scalar(key: str, value: object) -> Scalar:
 # ------------------------------------------------------------------------------------------------------- the script
 
 
-def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[str, Scalar]) -> Script:
+def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[str, Scalar], here: Path) -> Script:
     command, function = (_text(content, key) for key in STARTERS)
     if command is not None and function is not None:
         raise HarnessError("command and function are both given", fix="Leave one out")
@@ -134,9 +135,10 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
         command=command,
         function=function,
         shell=shell,
+        here=str(here),
         cwd=cwd,
         env=_env(content.get("env", {})),
-        inputs=_inputs(content.get("inputs", []), cwd),
+        inputs=_inputs(content.get("inputs", []), cwd, here),
         timeout=_seconds(content.get("timeout")),
         retries=_whole(content, "retries", 1),
         resources=_resources(content.get("resources", {})),
@@ -253,14 +255,14 @@ def _curves(value: object, has_out: bool) -> tuple[tuple[str, Any], ...]:
     return tuple((name, read_source(f"curves.{name}", one, has_out)) for name, one in given.items())
 
 
-def _inputs(value: object, cwd: str | None) -> tuple[tuple[str, str], ...]:
+def _inputs(value: object, cwd: str | None, here: Path) -> tuple[tuple[str, str], ...]:
     """Files whose content decides the result, each with its hash; a script's own file belongs here too."""
     names = value if isinstance(value, list) else [value]
     hashes = []
     for name in names:
         if not isinstance(name, str) or not name:
             raise HarnessError("inputs must be a list of files", got=describe_value(name))
-        path = Path(cwd or ".") / name
+        path = Path(cwd or ".") / name.replace("{here}", str(here))
         try:
             hashes.append((name, hashlib.sha256(path.read_bytes()).hexdigest()))
         except OSError as error:

@@ -187,7 +187,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         _set(merged, assignment)
     rule, search = None, None
     if is_script(merged):
-        cells = script_file.read_script_cells(merged, _OF_SCRIPTS)
+        cells = script_file.read_script_cells(merged, _OF_SCRIPTS, path.parent)
         if isinstance(merged.get("seeds"), dict):
             rule = read_rule(merged["seeds"], "seeds", axis_sizes([cell.axes for cell in cells]))
         seeds = read_seeds({"seeds": merged.get("seeds")} if "seeds" in merged else {}, rule)
