@@ -22,6 +22,7 @@ from harness.execution.driver import Options
 from harness.records.store import Store
 from harness.report import search_page
 from harness.search import pruning, search
+from harness.search.study_journal import StudyJournal
 from harness.training import loop
 from harness.training.callbacks import ReportEvaluations
 
@@ -306,9 +307,9 @@ HALVING = "pruner: {name: successive_halving, n_startup_trials: 1, n_warmup_step
 def test_a_search_with_a_pruner_that_is_killed_goes_on_to_the_same_study(write, tmp_path, monkeypatch, more) -> None:
     sweep, whole, cut = load(write(more, RATES)), Store(tmp_path / "a" / "find"), Store(tmp_path / "b" / "find")
     search.run(sweep, whole, HERE, quiet)
-    told_of, calls, leave = search.Asking._report, 0, in_process.InProcess.leave
+    told_of, calls, leave = StudyJournal.report, 0, in_process.InProcess.leave
 
-    def report_or_die(self: search.Asking, *words: object) -> bool:
+    def report_or_die(self: StudyJournal, *words: object) -> bool:
         nonlocal calls
         calls += 1
         found = told_of(self, *words)
@@ -324,7 +325,7 @@ def test_a_search_with_a_pruner_that_is_killed_goes_on_to_the_same_study(write, 
             raise Killed
         leave(self, job)
 
-    monkeypatch.setattr(search.Asking, "_report", report_or_die)
+    monkeypatch.setattr(StudyJournal, "report", report_or_die)
     monkeypatch.setattr(in_process.InProcess, "leave", leave_or_die)
     kills = 0
     while True:

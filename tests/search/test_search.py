@@ -38,6 +38,7 @@ from harness.records.record import Record
 from harness.records.store import Store
 from harness.report import formatting, search_page
 from harness.search import search
+from harness.search.asking import Asking
 
 HERE = Options(in_process=True)
 SPACE = "{lr: {low: 1e-4, high: 1e-2, log: on}, epochs: {low: 1, high: 2}, bias_correction: [off, on]}"
@@ -621,7 +622,7 @@ def test_a_search_that_gives_up_recipes_goes_on_after_a_kill(write, every_step, 
 def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, every_step, tmp_path) -> None:
     sweep, store = load(write(GRID, RATES, TWO)), Store(tmp_path / "find")
     search.run(sweep, store, HERE, quiet, stop_hopeless=True)
-    asking = search.Asking(sweep, store, stop_hopeless=True)
+    asking = Asking(sweep, store, stop_hopeless=True)
     asking._load()
     last = Job(tuple(trial for trial in expand(asking._sweep()) if trial.cell == 6))
     learned = asking._ids(asking.cells[0].recipe)[0]
@@ -630,7 +631,7 @@ def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, ev
     fine = early_signals.signals(curves.train_loss, 45, curves.eval_step, curves.recording)[None]
     lost = np.full((1, 40, 5), np.inf)
 
-    def hopeless(*lanes: np.ndarray, job: Job = last, asking: search.Asking = asking) -> bool:
+    def hopeless(*lanes: np.ndarray, job: Job = last, asking: Asking = asking) -> bool:
         asking.looked.clear()
         return asking.hopeless(Running(job, PackProgress(0.5, np.concatenate(lanes)), 1.0))
 
@@ -639,9 +640,9 @@ def test_who_is_given_up_and_a_recipe_of_those_that_is_suggested_again(write, ev
     assert not hopeless(lost, job=Job(last.trials[:1]))  # its other seed may be better
     assert not hopeless(lost * np.nan, lost)
     assert not asking.hopeless(Running(last, PackProgress(0.01), 1.0))
-    assert not hopeless(lost, lost, asking=search.Asking(sweep, store))
+    assert not hopeless(lost, lost, asking=Asking(sweep, store))
     twice = journal(store)[-1]
-    asking._opened.enqueue_trial(twice.params)
+    asking._study._study.enqueue_trial(twice.params)
     asking.most += 1
     assert asking._ask() is False
     asking._tell()
