@@ -401,7 +401,7 @@ class Results:
         Raises:
             HarnessError: no run or several are meant, or the one has no record to compare with.
         """
-        from harness.execution import rerun
+        from harness.execution import repeats, rerun
         from harness.records.store import Store
 
         if len(self.study.sweeps) != 1 or self.folder is None:
@@ -411,10 +411,13 @@ class Results:
             )
         chosen = expand(self.study.sweeps[0])[self._row(trial)]
         arguments = (self.study.sweeps[0], Store(self.folder), chosen, tolerance or rerun.TOLERANCE)
-        if not progress:
-            return rerun.rerun(*arguments)
-        with follow.steps_shown("steps") as shown:
-            return rerun.rerun(*arguments, shown)
+        if progress:
+            with follow.steps_shown("steps") as shown:
+                comparison = rerun.rerun(*arguments, shown)
+        else:
+            comparison = rerun.rerun(*arguments)
+        repeats.keep(arguments[1], comparison, "rerun")
+        return comparison
 
     def _row(self, trial: str) -> int:
         """The row of the run that an id, or its beginning, means."""

@@ -68,7 +68,7 @@ from harness.common.spare_process import SpareProcess
 from harness.common.text import count_noun
 from harness.config.keys import all_keys
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import driver, gate, inputs, lanes_memory, machine, seed_growth
+from harness.execution import driver, gate, inputs, lanes_memory, machine, repeats, seed_growth
 from harness.execution import rerun as rerunning
 from harness.execution.duration import estimate
 from harness.execution.follow import duration
@@ -324,6 +324,7 @@ def rerun(
                     shelf.publish([comparison.again])
         else:
             comparison = rerunning.rerun(resolved, store, chosen, tolerance, progress)
+    repeats.keep(store, comparison, "rerun")
     model_folder = store.folder / "models" / comparison.trial if keep and comparison.verdict == "identical" else None
     if as_json:
         verdict = {"trial": comparison.trial, "verdict": comparison.verdict}
@@ -389,6 +390,7 @@ def verify(
             outcome = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
         if isinstance(outcome, rerunning.RerunComparison):
             again.append(outcome)
+            repeats.keep(store, outcome, "verify")
         else:
             problems.append(outcome)
         if not as_json:

@@ -41,6 +41,7 @@ class Script(Frozen):
     )
     timeout: float | None = Field(default=None, gt=0, description="Seconds after which a run is ended; null: none.")
     retries: int = Field(default=1, ge=0, description="How often a crashed run is tried again.")
+    repeats: int = Field(default=1, ge=1, description="How often the first seed of each cell is run.")
     resources: Resources = Field(default=Resources(), description="What one run takes.")
     score: ScoreSource = Field(description="Where its score is.")
     higher_is_better: bool = Field(default=True, description="Whether a higher score is better.")

@@ -24,8 +24,8 @@ from harness.config.yaml_reader import parse_yaml, require_mapping
 
 STARTERS = ("command", "function")  # either of which makes a sweep one of a script
 KEYS = (
-    *STARTERS, "shell", "env", "cwd", "inputs", "timeout", "retries", "resources", "score", "better", "also", "curves",
-    "predictions", "majority", "failed_below", "metric",
+    *STARTERS, "shell", "env", "cwd", "inputs", "timeout", "retries", "repeats", "resources", "score", "better", "also",
+    "curves", "predictions", "majority", "failed_below", "metric",
 )  # fmt: skip
 _NAME = re.compile(r"[^\W\d]\w*")
 _TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
@@ -141,6 +141,7 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
         inputs=_inputs(content.get("inputs", []), cwd, here),
         timeout=_seconds(content.get("timeout")),
         retries=_whole(content, "retries", 1),
+        repeats=max(1, _whole(content, "repeats", 1)),
         resources=_resources(content.get("resources", {})),
         score=read_source("score", score, has_out),
         higher_is_better=_better(content.get("better", "higher")),

@@ -15,7 +15,7 @@ from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.packing import Job
 from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight, look
-from harness.execution.script_worker import script_progress
+from harness.execution.script_worker import of_job, script_progress
 from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.scripts.runner import ScriptError
 
@@ -81,7 +81,7 @@ class InProcess:
 
         job, names = self.job, (self.sweep.name, self.sweep.profile)
         try:
-            results = train_pack(*names, job.trials, self.setup, progress, signals, evaluated)
+            results = train_pack(*names, job.trials, of_job(self.setup, job), progress, signals, evaluated)
             done = Done(job, results)
         except LeftError as left:
             done = Done(job, [], left=True, put_off=isinstance(left, PutOffError))
@@ -97,7 +97,7 @@ class InProcess:
         if self.job is None:
             return []
         if self.job.trials[0].script is not None:
-            self.heard = script_progress(self.job, self.setup.runs)
+            self.heard = script_progress(self.job, self.setup)
         return [Running(self.job, self.heard, time.monotonic() - self.started)]
 
     def close(self) -> None:

@@ -36,6 +36,10 @@ class JobQueue:
         """Cut trials into packs that keep all workers busy."""
         self.waiting += pack(trials, lambda recipe: self._size(recipe, trials), self.pool.workers)
 
+    def add_repeats(self, repeats: Sequence[tuple[Trial, int]]) -> None:
+        """Let runs of trials wait that have been run before, each with its number."""
+        self.waiting += [Job((trial,), repeat=number) for trial, number in repeats]
+
     def add_by_recipe(self, trials: Sequence[Trial]) -> None:
         """Put the trials of each cell into the queue as one pack, or as many as its lanes need."""
         for cell in dict.fromkeys(trial.cell for trial in trials):

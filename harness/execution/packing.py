@@ -25,6 +25,7 @@ class Job:
 
     trials: tuple[Trial, ...]
     deaths: int = 0
+    repeat: int = 0  # of a script's run that `repeats:` asks for, which one, from 2
     endings: tuple[str, ...] = ()  # how the crashed runs of a script ended before
 
     @property

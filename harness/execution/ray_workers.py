@@ -294,7 +294,8 @@ class RayPool:
     def _launch(self, job: Job) -> None:
         worker = self.idle.pop()
         shipped = self.shipping.of(job.trials)
-        future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped)
+        repeat = () if self.needs is None else (job.repeat,)
+        future = worker.actor.train.remote(self.sweep.name, self.sweep.profile, job.trials, shipped, *repeat)
         self.flights[future] = _Flight(worker, job, time.monotonic())
 
     def leave(self, job: Job, put_off: bool = False) -> None:

@@ -10,8 +10,9 @@ from harness.common import tested_versions
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import last_line
 from harness.config.trials import Sweep, Trial
-from harness.execution import clock, step_compilation
+from harness.execution import clock, repeats, step_compilation
 from harness.execution.progress import Progress
+from harness.execution.rerun import TOLERANCE, compare
 from harness.execution.train_pack import Result, make_record
 from harness.models import token_hash
 from harness.models.keep_weights import Shelf
@@ -58,6 +59,17 @@ class Recorder:
             self._tell_fallback(record)
         if self.shelf is not None:
             self.shelf.settle()
+
+    def repeat(self, number: int, results: list[Result]) -> None:
+        """Keep what a run of a recorded trial gave, for the comparison of one seed's results."""
+        for again, curves in results:
+            record = self.store.load(again.id)
+            assert record is not None
+            saved = self.store.curves(again.id)
+            comparison = compare(record, saved, again, curves, TOLERANCE, self.store.arrays_sha256(again.id))
+            repeats.keep(self.store, comparison, "repeat", number)
+            words = {"within_tolerance": "the same within tolerance"}.get(comparison.verdict, comparison.verdict)
+            self.progress.messages.append(f"repeat {number} of {again.id}: {words}")
 
     def crash(self, trial: Trial, error: str) -> None:
         """Record a trial that can't be trained, with its traceback."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.common.errors import HarnessError
@@ -16,15 +16,19 @@ from harness.execution.ray_worker import Shipped, WorkerInfo
 from harness.execution.train_pack import Result, WorkerSetup, train_pack
 from harness.models.saved import Files
 from harness.scripts import runner
-from harness.scripts.runner import RunFolders
 
 _ROOM = 2**62  # bytes: a script's run is a pack of one, whatever it takes
 HANG_GRACE = 60.0  # seconds more than a worker itself gives a silent run, before the worker counts as hanging
 
 
-def script_progress(job: Job, runs: RunFolders) -> PackProgress:
+def of_job(setup: WorkerSetup, job: Job) -> WorkerSetup:
+    """The setup of a job: a repeated run has a folder of its own."""
+    return replace(setup, runs=replace(setup.runs, suffix=f".repeat{job.repeat}")) if job.repeat else setup
+
+
+def script_progress(job: Job, setup: WorkerSetup) -> PackProgress:
     """How far a script's run is, as far as its output says it."""
-    written, output, score = runner.heard(job.trials[0], runs, job.trials[0].id)
+    written, output, score = runner.heard(job.trials[0], of_job(setup, job).runs)
     return PackProgress(written=written, output=output, score=score)
 
 
@@ -52,10 +56,10 @@ class ScriptWorker:
     def progress(self) -> PackProgress:
         """What its run last wrote."""
         job = self.job
-        return PackProgress() if job is None else script_progress(job, self.setup.runs)
+        return PackProgress() if job is None else script_progress(job, self.setup)
 
     def train(
-        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped
+        self, sweep: str, profile: str, trials: Sequence[Trial], shipped: Shipped, repeat: int = 0
     ) -> tuple[list[Result], dict[str, Files]]:
         """The run's result; raises LeftError where `leave` asked for it, ScriptError where it crashed."""
         own = tuple(trial.id for trial in trials)
@@ -64,9 +68,9 @@ class ScriptWorker:
             if self.leaving == own:
                 raise PutOffError if self.puts_off else LeftError
 
-        self.job = Job(tuple(trials))
+        self.job = job = Job(tuple(trials), repeat=repeat)
         try:
-            return train_pack(sweep, profile, trials, self.setup, tick), {}
+            return train_pack(sweep, profile, trials, of_job(self.setup, job), tick), {}
         finally:
             self.job = None
 

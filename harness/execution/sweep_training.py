@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.common.text import count_noun
+from harness.common.text import count_noun, last_line
 from harness.config.trials import Sweep, Trial, expand, where
-from harness.execution import clock, duration, selection
+from harness.execution import clock, duration, repeats, selection
 from harness.execution.interrupts import Stop, TimeUp
 from harness.execution.job_queue import JobQueue
 from harness.execution.options import Options, PlanSource
@@ -50,6 +50,7 @@ class SweepTraining:
         self._evaluated = 0  # evaluations heard of the packs in training, when they were last looked at
         self._ticked = 0.0
         self._told: set[bool] = set()
+        self._repeats: list[tuple[Trial, int]] | None = None  # None: it is not known yet, as trials are missing
 
     def run(self, unfinished: Sequence[tuple[Trial, ...]]) -> None:
         """Train all; raises KeyboardInterrupt or Terminated where a signal ends it early.
@@ -126,7 +127,8 @@ class SweepTraining:
     def _most(self) -> int:
         """How many packs there may still be at most."""
         left = len(self.missing) - self.recorder.trained - self._stopped
-        return left + (self.source.left if self.source else 0)
+        waiting = sum(job.repeat > 0 for job in [*self.queue.waiting, *self.queue.begun]) if self._repeats else 0
+        return left + waiting + (self.source.left if self.source else 0)
 
     def _next(self) -> int | None:
         """Where in the queue the next pack stands; None where none is to be started now."""
@@ -137,13 +139,17 @@ class SweepTraining:
 
     def _grow(self) -> None:
         """Let what the source adds join plan and queue, where no pack waits."""
-        if self.source is None or self.queue.waiting or self.limit.over:
+        if self.queue.waiting or self.limit.over:
+            return
+        if self.source is None:
+            self._repeat()
             return
         if self.queue.begun and not self.source.by_recipe:
             return
         grown = self.source.grown()
         self.progress.messages += self.source.news()
         if grown is None:
+            self._repeat()
             return
         known = {trial.id for trial in expand(self.sweep)}
         fresh = [trial for trial in expand(grown) if trial.id not in known]
@@ -153,6 +159,12 @@ class SweepTraining:
         chosen = self._chosen(fresh)
         self.missing = [*self.missing, *chosen]
         self._join(chosen)
+
+    def _repeat(self) -> None:
+        """Let the runs wait that `repeats:` asks for, once all trials have ended."""
+        if self._repeats is None and not self.queue.begun and not self.options.only and self.options.max_trials is None:
+            self._repeats = repeats.due(self.sweep, self.recorder.store)
+            self.queue.add_repeats(self._repeats)
 
     def _chosen(self, fresh: Sequence[Trial]) -> list[Trial]:
         """Those of the added trials that this command trains."""
@@ -180,7 +192,10 @@ class SweepTraining:
             self.checkpoints.remove(job.trials)
             self.progress.messages.append(self.source.stop(done.stopped or self.given_up[job]))
         elif done.error is None:
-            self.recorder.keep(done.results)
+            if job.repeat:
+                self.recorder.repeat(job.repeat, done.results)
+            else:
+                self.recorder.keep(done.results)
             self.checkpoints.remove(job.trials)
         else:
             self._take_failed(done, done.error)
@@ -197,7 +212,11 @@ class SweepTraining:
             if done.job.endings:
                 tried = f"It was tried {len(done.job.endings) + 1} times; before: {'; '.join(done.job.endings)}."
                 error = f"{tried}\n{error}"
-            self.recorder.crash(done.job.trials[0], error)
+            if done.job.repeat:
+                name = f"repeat {done.job.repeat} of {done.job.trials[0].id}"
+                self.progress.messages.append(f"{name} crashed: {last_line(error)}")
+            else:
+                self.recorder.crash(done.job.trials[0], error)
         elif done.ending is not None:
             self.progress.messages.append(f"{done.job.trials[0].id} to run again: {done.ending}")
         elif done.died:

@@ -15,7 +15,9 @@ from harness.common.text import Scalar, name_cell, same_value, show
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep
 from harness.config.yaml_reader import parse_yaml
+from harness.records import reruns
 from harness.records.record import Baseline, Curves, Environment, Measured, Surface
+from harness.records.reruns import Rerun
 from harness.records.store import Store, frame
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -83,6 +85,7 @@ class Study:
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     surface: Surface | None = None
+    reruns: tuple[Rerun, ...] = ()  # of planned trials that were trained again
     compared: Compared = Compared()
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
 
@@ -147,6 +150,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         profile=sweep.profile,
         stand_in=sweep.stand_in,
         higher_is_better=script is None or script.script.higher_is_better,
+        reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         baselines=tuple(baseline for baseline in store.baselines() if baseline.name in sweep.baselines)

@@ -24,6 +24,7 @@ from harness.report.sections import (
     loss_surface,
     paper,
     reasons,
+    same_seed,
     scores,
     seed_budget,
     seed_parts,
@@ -82,6 +83,7 @@ CHAPTERS: tuple[Chapter, ...] = (
         "How sure is this, and how many seeds more?",
         seed_budget.SECTION,
         (
+            same_seed.SECTION,
             dev_set.SECTION,
             best_of_n.SECTION,
         ),

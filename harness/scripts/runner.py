@@ -43,6 +43,7 @@ class RunFolders:
 
     parent: Path | None  # None: temporary folders
     keep: bool = True
+    suffix: str = ""  # after the name of a run's folder
     cwd: str | None = None  # where the scripts run, as the driver names it; None: as the sweep says
 
 
@@ -50,7 +51,7 @@ TEMPORARY = RunFolders(None)
 
 
 def run_trial(
-    trial: Trial, folders: RunFolders, silence: float | None, tick: Callable[[], None], name: str | None = None
+    trial: Trial, folders: RunFolders, silence: float | None, tick: Callable[[], None]
 ) -> tuple[Measured, ScriptRun, Curves | None]:
     """Run the script of a trial to its end and read what it left.
 
@@ -59,7 +60,6 @@ def run_trial(
         folders: Where its folder is made.
         silence: Seconds without output after which it counts as hanging; None: never.
         tick: Called several times a second; what it raises ends the run.
-        name: The name of its folder; None: the trial's.
 
     Raises:
         ScriptError: It crashed.
@@ -67,7 +67,7 @@ def run_trial(
     assert trial.script is not None
     script = trial.script.script
     script = script.model_copy(update={"cwd": _cwd(script, folders)})
-    with _folder(folders, name or trial.id) as folder:
+    with _folder(folders, f"{trial.id}{folders.suffix}") as folder:
         started, began = time.time(), time.monotonic()
         words = commands.words_of(trial, str(folder))
         if script.function is not None:
@@ -206,12 +206,12 @@ def _curves(result: ScriptResult) -> Curves | None:
     return Curves(**{**vars(curves), "logits": one_hot, "labels": result.answers.labels})
 
 
-def heard(trial: Trial, folders: RunFolders, name: str) -> tuple[int, str, float | None]:
+def heard(trial: Trial, folders: RunFolders) -> tuple[int, str, float | None]:
     """What a run in progress has written: bytes of output, its last line, and the latest score that it says."""
     assert trial.script is not None
     if folders.parent is None:
         return 0, "", None
-    folder = folders.parent / name
+    folder = folders.parent / f"{trial.id}{folders.suffix}"
     files = [folder / name for name in (process.STDOUT, process.STDERR)]
     there = [path for path in files if path.exists() and path.stat().st_size]
     newest = max(there, key=os.path.getmtime, default=None)

@@ -1,0 +1,49 @@
+"""What became of trials that were trained again: `reruns.json` of a results folder, one entry a rerun."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from harness.common.files import write
+
+NAME = "reruns.json"
+Verdict = Literal["identical", "within_tolerance", "different"]
+
+
+class Rerun(BaseModel):
+    """A trial that was trained again, against its record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    trial: str = Field(description="its id")
+    kind: Literal["rerun", "verify", "repeat"] = Field(description="what it was trained again by")
+    number: int = Field(description="of a repeat which one, from 2; 0 of the others")
+    when_utc: str = Field(description="when it began, ISO 8601")
+    verdict: Verdict = Field(description="bit for bit, within the tolerance, or not")
+    max_difference: float | None = Field(description="the largest, None where it is infinite or not known")
+    first_differing_step: int | None = Field(description="None where none differs, or that is not known")
+    recorded_score: float | None = Field(description="the record's final score; None: it diverged")
+    score: float | None = Field(description="the final score now; None: it diverged")
+    reasons: tuple[str, ...] = Field(description="what may have made the difference")
+
+
+_ALL = TypeAdapter(tuple[Rerun, ...])
+
+
+def load(folder: Path) -> tuple[Rerun, ...]:
+    """The entries of a results folder, oldest first; none where there is no file, or it can't be read."""
+    try:
+        return _ALL.validate_json((folder / NAME).read_bytes())
+    except (OSError, ValidationError):
+        return ()
+
+
+def add(folder: Path, rerun: Rerun) -> None:
+    """Keep one more; several processes may at a time. Raises OSError where it can't be written."""
+    with (folder / f".{NAME}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write(folder / NAME, _ALL.dump_json((*load(folder), rerun), indent=1) + b"\n")
