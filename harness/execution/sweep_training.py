@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.analysis.seed_use import ignored_seeds
 from harness.common.text import count_noun, last_line
 from harness.config.trials import Sweep, Trial, expand, where
 from harness.execution import clock, duration, repeats, selection
@@ -20,6 +21,7 @@ from harness.execution.progress import Progress, SignOfLife
 from harness.execution.recorder import Recorder, no_room, written
 from harness.execution.time_limit import TimeLimit
 from harness.records.store import Store
+from harness.records.study import of_sweep
 from harness.scripts.runner import RunFolders
 from harness.training.checkpoints import Checkpoints
 
@@ -81,6 +83,8 @@ class SweepTraining:
                 self.sign_of_life.remove()
             words = self.limit.words(list(self.queue.begun), self.queue.waiting, self.checkpoints)
             self.progress.messages += [words] if words else []
+            if self.sweep.is_script:
+                self.progress.messages += ignored_seeds(of_sweep(self.sweep, self.recorder.store))
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.analysis import stopping
+from harness.analysis import seed_use, stopping
 from harness.analysis.analyze import MOST_RESAMPLED
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe
@@ -16,7 +16,8 @@ from harness.records.study import Study
 
 def notes(study: Study) -> tuple[str, ...]:
     """The notes that the study brings and those that its runs call for."""
-    return (*study.notes, *_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
+    of_runs = (*_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
+    return (*study.notes, *seed_use.ignored_seeds(study), *of_runs)
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:

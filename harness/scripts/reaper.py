@@ -12,8 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 MARK = "HARNESS_RUN"  # the environment variable that holds the folder of the run
 
@@ -117,19 +117,27 @@ def end_marked(mark: str) -> None:
 
 def _lives(group: int) -> bool:
     """Whether any process of a group runs; one that ended and is not waited for yet does not."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
-            if int(of) == group and state != "Z":
-                return True
+    for pid in _processes():
+        state, _, of = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:3] or (b"Z", b"", b"")
+        if of == str(group).encode() and state != b"Z":
+            return True
     return False
 
 
 def marked(mark: str) -> list[int]:
-    """The processes that carry the mark of a run and have not ended."""
-    wanted, pids = os.fsencode(f"{MARK}={mark}"), []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError, ValueError):
-            if wanted in path.read_bytes().split(b"\0"):  # empty of one that ended
-                pids.append(int(path.parent.name))
-    return pids
+    """The processes that carry the mark of a run and have not ended: the environment of one that did is empty."""
+    wanted = os.fsencode(f"{MARK}={mark}")
+    return [int(pid) for pid in _processes() if wanted in _read(f"/proc/{pid}/environ").split(b"\0")]
+
+
+def _processes() -> Iterator[str]:
+    return filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else [])
+
+
+def _read(path: str) -> bytes:
+    """A file of a process; empty where that is gone or another user's."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            return stream.read()
+    except OSError:
+        return b""

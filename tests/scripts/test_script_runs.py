@@ -21,6 +21,8 @@ from harness.execution.pool import PutOffError
 from harness.execution.script_worker import Needs, ScriptWorker
 from harness.execution.train_pack import WorkerSetup
 from harness.records.store import Store
+from harness.records.study import of_sweep
+from harness.report import page_notes
 from harness.scripts import reaper, runner
 from harness.scripts.runner import RunFolders, ScriptError
 
@@ -170,3 +172,16 @@ def test_a_crash_survives_the_way_from_a_worker() -> None:
     error = pickle.loads(pickle.dumps(ScriptError("all of it", "exit code 1")))
     assert (str(error), error.ending) == ("all of it", "exit code 1")
     assert math.isfinite(Job(()).deaths)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("echo acc=0.6", True), ("echo acc=0.6$1", False), ("echo acc=0.5", False)]
+)
+def test_a_script_that_ignores_its_seed_is_said(here: Path, script: str, said: bool) -> None:
+    (here / "train.sh").write_text(script)
+    (here / "mine.yaml").write_text(SWEEP.replace("1..2", "1..3"))
+    sweep = load(here / "mine.yaml")
+    store, _, told = run(sweep)
+    (note,) = page_notes.notes(of_sweep(sweep, store)) or ("",)
+    assert note.startswith("Warning: all 3 seeds of the only recipe gave exactly the same score: the script") is said
+    assert (note in told) is said
