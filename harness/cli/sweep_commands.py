@@ -324,7 +324,8 @@ def rerun(
                     shelf.publish([comparison.again])
         else:
             comparison = rerunning.rerun(resolved, store, chosen, tolerance, progress)
-    repeats.keep(store, comparison, "rerun")
+    if (unkept := repeats.keep(store, comparison, "rerun")) is not None:
+        messages.print(Text(unkept), soft_wrap=True)
     model_folder = store.folder / "models" / comparison.trial if keep and comparison.verdict == "identical" else None
     if as_json:
         verdict = {"trial": comparison.trial, "verdict": comparison.verdict}
@@ -357,7 +358,7 @@ def verify(
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every record and its arrays, and optionally train some again to compare bit for bit; change nothing.
+    """Check every record and its arrays, and optionally train some again to compare bit for bit; change no record.
 
     --retrain compares as `harness rerun` does, at its default tolerance.
     """
@@ -390,7 +391,8 @@ def verify(
             outcome = verifying.retrain(resolved, store, trial, rerunning.TOLERANCE, progress)
         if isinstance(outcome, rerunning.RerunComparison):
             again.append(outcome)
-            repeats.keep(store, outcome, "verify")
+            if (unkept := repeats.keep(store, outcome, "verify")) is not None:
+                messages.print(Text(unkept), soft_wrap=True)
         else:
             problems.append(outcome)
         if not as_json:

@@ -52,7 +52,7 @@ def run(
         selection.matching(sweep, options.only)  # a slip of the pen leaves no folder behind
     with store.locked():
         if source is not None:
-            gate.check_inputs(sweep, {}, {0})
+            gate.check_inputs(sweep, {}, {0}, options.address)
             sweep = source.grown() or store.load_plan() or sweep
         elif sweep.rule is not None:
             source = growth = SeedGrowth(sweep, store)
@@ -65,7 +65,7 @@ def run(
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
             path.unlink(missing_ok=True)
         gate.refuse_orphans(sweep, store, records)
-        gate.check_inputs(sweep, records, {trial.cell for trial in matching})
+        gate.check_inputs(sweep, records, {trial.cell for trial in matching}, options.address)
         wanted = [trial for trial in matching if selection.to_train(records.get(trial.id), options)]
         chosen = selection.first(sweep, wanted, options.max_trials)
         asked = {trial.id for trial in matching} - {trial.id for trial in wanted} | {trial.id for trial in chosen}

@@ -14,6 +14,7 @@ from harness.config.trials import Sweep, expand, orphaning_change
 from harness.data import augmentation, tasks
 from harness.data.examples import Raw
 from harness.execution import inputs, machine
+from harness.execution.script_worker import Needs
 from harness.models import model_files, token_hash
 from harness.records.record import Record
 from harness.records.store import Store
@@ -38,10 +39,15 @@ def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) ->
         )
 
 
-def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[int]) -> None:
-    """Load the data and look for the models of some cells; raises HarnessError as `inputs`, and as `check_planned`."""
+def check_inputs(
+    sweep: Sweep, records: Mapping[str, Record], cells: Collection[int], address: str | None = None
+) -> None:
+    """Load the data and look for the models of some cells; raises HarnessError as `inputs`, and as `check_planned`.
+
+    At an address what a script takes is the cluster's to have.
+    """
     if sweep.is_script:
-        check_scripts(sweep)
+        check_scripts(sweep, of_this_machine=address is None)
         return
     recipes = [sweep.cells[cell].recipe for cell in sorted(cells)]
     started = _Started(sweep, records)
@@ -59,8 +65,11 @@ def check_inputs(sweep: Sweep, records: Mapping[str, Record], cells: Collection[
     _check_lengths(recipes, loaded)
 
 
-def check_scripts(sweep: Sweep) -> None:
-    """Raise HarnessError where a script can't be run here, or an axis has the name of a column of the results."""
+def check_scripts(sweep: Sweep, of_this_machine: bool = True) -> None:
+    """Raise HarnessError where a script can't be run here, or an axis has the name of a column of the results.
+
+    `of_this_machine`: what a run takes must be there.
+    """
     taken = {*columns(), "cell"}
     for axis in sweep.axes:
         if axis in taken:
@@ -72,9 +81,11 @@ def check_scripts(sweep: Sweep) -> None:
         commands.check(trial)
     script = sweep.cells[0].script
     assert script is not None
-    wanted, hardware = script.script.resources, machine.detect_hardware()
-    if wanted.cpus > hardware.cores:
-        raise HarnessError(f"resources.cpus is more than the {hardware.cores} cores of this machine", got=wanted.cpus)
+    if of_this_machine:
+        hardware = machine.detect_hardware()
+        there = {"CPU": hardware.cores, "GPU": len(hardware.gpus), "memory": hardware.memory}
+        needs = Needs.of(script.script.resources)
+        needs.refuse_too_many(None, needs.places([{"Resources": there}]), there)
 
 
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
@@ -84,6 +95,7 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     words of a token task that would be scored and have no token.
     """
     if sweep.is_script:
+        check_scripts(sweep)
         return
     recipes = [cell.recipe for cell in sweep.cells]
     started = _Started(sweep, records)

@@ -16,7 +16,7 @@ from harness.execution.preflight import Preflight
 from harness.execution.train_pack import NO_MEMORY, REFUSED, Result, WorkerSetup
 from harness.training.checkpoints import StopTraining
 
-_UNKEPT = re.compile(r"^(?:[\w.]+\.)?UnkeptError: (.+)$", re.MULTILINE)
+_UNKEPT = re.compile(r"^(?:[\w.]+\.)?(?:UnkeptError|RunFolderError): (.+)$", re.MULTILINE)
 
 
 # ------------------------------------------------------------------------------------------------------ the workers
@@ -42,7 +42,7 @@ class Done:
 
     @property
     def unkept(self) -> str | None:
-        """The folder of weights that could not be written, and why; None where that was not the error."""
+        """The folder of weights or of a run that could not be written, and why; None where that was not the error."""
         match = None if self.error is None else _UNKEPT.search(self.error)
         return match and match[1]
 

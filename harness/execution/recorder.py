@@ -67,7 +67,9 @@ class Recorder:
             assert record is not None
             saved = self.store.curves(again.id)
             comparison = compare(record, saved, again, curves, TOLERANCE, self.store.arrays_sha256(again.id))
-            repeats.keep(self.store, comparison, "repeat", number)
+            unkept = repeats.keep(self.store, comparison, "repeat", number)
+            if unkept is not None:
+                raise no_room(unkept)
             words = {"within_tolerance": "the same within tolerance"}.get(comparison.verdict, comparison.verdict)
             self.progress.messages.append(f"repeat {number} of {again.id}: {words}")
 

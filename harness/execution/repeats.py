@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.common.errors import HarnessError
+from harness.common.errors import describe_os_error
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison
 from harness.records import reruns
@@ -29,8 +29,8 @@ def due(sweep: Sweep, store: Store) -> list[tuple[Trial, int]]:
 
 def keep(
     store: Store, comparison: RerunComparison, kind: Literal["rerun", "verify", "repeat"], number: int = 0
-) -> None:
-    """Leave an entry of a trial that was trained again; raises HarnessError where it can't be written."""
+) -> str | None:
+    """Leave an entry of a trial that was trained again; why it can't be written, where it can't."""
     before, now = comparison.record.measured, comparison.again.measured
     entry = Rerun(
         trial=comparison.trial,
@@ -47,6 +47,5 @@ def keep(
     try:
         reruns.add(store.folder, entry)
     except OSError as error:
-        raise HarnessError(
-            f"cannot write {store.folder / reruns.NAME}: {error.strerror}", fix="Make room, or the folder writable"
-        ) from None
+        return f"The verdict was not kept for the report: {store.folder / reruns.NAME}: {describe_os_error(error)}."
+    return None

@@ -22,7 +22,7 @@ from harness.execution.recorder import Recorder, no_room, written
 from harness.execution.time_limit import TimeLimit
 from harness.records.store import Store
 from harness.records.study import of_sweep
-from harness.scripts.runner import RunFolders
+from harness.scripts.runner import RunFolders, code_files
 from harness.training.checkpoints import Checkpoints
 
 
@@ -65,7 +65,7 @@ class SweepTraining:
         checkpoints = self.checkpoints if keeps or unfinished else None
         kept = None if self.recorder.shelf is None else self.recorder.shelf.keeping
         # Enough workers for one trial each; the packs are then cut to the workers there are.
-        runs = _run_folders(self.sweep, self.recorder.store)
+        runs = _run_folders(self.sweep, self.recorder.store, self.options.address)
         pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, runs)
         with pool as self.pool, self.stop.listening():
             self._preflight(self.pool)
@@ -270,9 +270,11 @@ class SweepTraining:
             self.pool.leave(one.job)
 
 
-def _run_folders(sweep: Sweep, store: Store) -> RunFolders:
+def _run_folders(sweep: Sweep, store: Store, address: str | None) -> RunFolders:
     """Where a script's runs have their folders, and where they run."""
     recipe = sweep.cells[0].script
     if recipe is None:
         return RunFolders(None)
-    return RunFolders(store.folder.resolve() / "runs", cwd=str(Path(recipe.script.cwd or ".").resolve()))
+    cwd = Path(recipe.script.cwd or ".").resolve()
+    files = () if address is None else code_files(recipe.script, cwd)
+    return RunFolders(store.folder.resolve() / "runs", files=files, cwd=str(cwd))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,9 @@ def load(folder: Path) -> tuple[Rerun, ...]:
 
 def add(folder: Path, rerun: Rerun) -> None:
     """Keep one more; several processes may at a time. Raises OSError where it can't be written."""
-    with (folder / f".{NAME}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
         write(folder / NAME, _ALL.dump_json((*load(folder), rerun), indent=1) + b"\n")
+    finally:
+        os.close(held)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness.common.errors import describe_os_error
 from harness.config.script import Script
 from harness.config.trials import Trial
 from harness.records.curve_files import curves_of_points
@@ -22,6 +25,10 @@ from harness.scripts import commands, process, provenance, reaper
 from harness.scripts.results import NoScoreError, ScriptResult, latest_score, read_results
 
 FUNCTION_INPUT = "arguments.json"  # what a function is called with
+
+
+class RunFolderError(Exception):
+    """The folder of a run can't be written: which, and why."""
 
 
 class ScriptError(Exception):
@@ -44,6 +51,7 @@ class RunFolders:
     parent: Path | None  # None: temporary folders
     keep: bool = True
     suffix: str = ""  # after the name of a run's folder
+    files: tuple[tuple[str, str], ...] = ()  # of the code in `cwd` with their hashes, by which another node knows it
     cwd: str | None = None  # where the scripts run, as the driver names it; None: as the sweep says
 
 
@@ -100,9 +108,30 @@ def run_trial(
 
 
 def _cwd(script: Script, folders: RunFolders) -> str | None:
-    """Where it runs; on a node that has no such folder, where Ray unpacked the driver's."""
+    """Where it runs; on a node that has no such folder or another one there, where Ray unpacked the driver's."""
     cwd = folders.cwd or script.cwd
-    return cwd if cwd is not None and Path(cwd).is_dir() else None
+    same = cwd is not None and all(file_sha256(Path(cwd) / name) == digest for name, digest in folders.files)
+    return cwd if same else None
+
+
+def file_sha256(path: Path) -> str | None:
+    """The hash of a file; None where there is none that can be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def code_files(script: Script, cwd: Path) -> tuple[tuple[str, str], ...]:
+    """The files of a script's own, as far as its command and `inputs` name them, with their hashes."""
+    names = [name for name, _ in script.inputs]
+    if script.command is not None:
+        with suppress(ValueError):
+            names += shlex.split(script.command)
+    if script.function is not None:
+        names.append(f"{script.function.partition(':')[0].replace('.', '/')}.py")
+    inside = [name for name in dict.fromkeys(names) if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    return tuple((name, digest) for name in inside if (digest := file_sha256(cwd / name)) is not None)
 
 
 @contextmanager
@@ -113,10 +142,15 @@ def _folder(folders: RunFolders, name: str) -> Iterator[Path]:
             yield Path(scratch).resolve()
         return
     folder = folders.parent.resolve() / name
-    if folder.exists():
-        reaper.end_marked(str(folder))
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    try:
+        if folder.exists():
+            reaper.end_marked(str(folder))
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        for output in (process.STDOUT, process.STDERR):
+            (folder / output).touch()
+    except OSError as error:
+        raise RunFolderError(f"{folder}: {describe_os_error(error)}") from error
     yield folder
     if not folders.keep:
         shutil.rmtree(folder, ignore_errors=True)

@@ -155,7 +155,8 @@ def test_a_bad_file_is_one_line(here, old, new, message):
         ("train.py", "trian.py", "the script trian.py is not there"),
         ("{python}", "pythn", "the command's program 'pythn' is not found"),
         ("amsgrad", "steps", "the axis steps has the name of a column"),
-        ("majority: 0.5", "resources: {{cpus: 1000}}", "resources.cpus is more than"),
+        ("majority: 0.5", "resources: {{cpus: 1000}}", "no room for a run with 1000 CPUs"),
+        ("majority: 0.5", "resources: {{gpus: 99}}", "no room for a run with 99 GPUs, 1 CPU "),
     ],
 )
 def test_what_can_t_run_is_refused_before_anything_is_run(here, old, new, message):
