@@ -255,3 +255,14 @@ def test_a_function_is_called_with_its_axes(here):
     assert record.measured.outcome is None  # nothing says when a run failed
     assert store.curves(record.id).train_loss.tolist() == pytest.approx([1, 1 / 2, 1 / 3])
     assert json.loads((store.path(record.id)).read_text())["script"]["exit_code"] == 0
+
+
+SHOWN = Path(__file__).parents[2] / "docs" / "how-to" / "your-script" / "trainer_witness.yaml"
+
+
+@pytest.mark.parametrize("path", [SHOWN, Path(harness.__file__).parent / "sweeps" / "any_script.yaml"], ids=str)
+def test_the_examples_can_run_from_any_folder(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweep = load(path)
+    assert len(expand(sweep)) == 32
+    gate.check_inputs(sweep, {}, {0})
