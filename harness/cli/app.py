@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -75,7 +76,7 @@ def options(
     """Is my fine-tuning recipe stable, and if not, what makes it so?"""
 
 
-_GROUPS = {
+_GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
     "Plan and train": (
         ("init", start_commands.init),
         ("plan", sweep_commands.plan),
@@ -87,6 +88,7 @@ _GROUPS = {
     "Read results": (
         ("report", report_commands.report),
         ("open", report_commands.open_page),
+        ("card", report_commands.card),
         ("diagnose", report_commands.diagnose),
         ("import", report_commands.import_runs),
         ("export", report_commands.export),

@@ -88,6 +88,25 @@ def open_page(
         out.print("No browser was found here: copy the folder to where there is one.")
 
 
+def card(
+    name: Annotated[str, typer.Argument(metavar="SWEEP|DIR", help="A sweep, results folder or import.")],
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+) -> None:
+    """Print half a page for a model card or an appendix, and write it with a badge beside the report."""
+    from harness.report import card as cards
+
+    opened = api.open(name, profile=profile, results=results)
+    folder = Path(str(opened.folder)) / "report"
+    text = cards.card(opened.analysis)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card.md").write_text(text, encoding="utf-8")
+    (folder / "badge.svg").write_text(cards.badge(opened.analysis), encoding="utf-8")
+    out = Console(highlight=False)
+    out.print(Text(text), soft_wrap=True)
+    out.print(Text(f"Written: {folder / 'card.md'} and {folder / 'badge.svg'}"), soft_wrap=True)
+
+
 def diagnose(
     sweep: StartedSweep,
     profile: ProfileName = None,

@@ -1,10 +1,12 @@
 """The verdict and the key figures of the first screen, and that each says what its row of a table says."""
 
+from xml.etree import ElementTree
+
 import pytest
 from made_runs import HEAD, Run, import_of, imported_runs, study_of
 
 from harness.analysis.analyze import analyse
-from harness.report import headline
+from harness.report import card, headline
 from harness.report.claims import rows_of
 
 OK, BAD = Run(300), Run(200)
@@ -61,15 +63,15 @@ def test_the_verdict(tmp_path, text, runs, verdict):
             row = rows.iloc[0]
             assert (claim.estimate.value, claim.n) == (row["failed"] / row["judged"], row["judged"])
             assert (claim.estimate.low, claim.estimate.high) == (row["failed_low"], row["failed_high"])
-    for card in headline.cards(analysis):
-        assert card.value
-        assert "nan" not in card.value + card.note
-        assert card.value != "–"
+    for figure in headline.cards(analysis):
+        assert figure.value
+        assert "nan" not in figure.value + figure.note
+        assert figure.value != "–"
 
 
 def test_the_key_figures(tmp_path):
     analysis = analyse(study_of(tmp_path, TWO, {0: [BAD] * 7 + [Run(320)], 1: [Run(300 + seed) for seed in range(8)]}))
-    cards = {card.label: (card.value, card.note) for card in headline.cards(analysis)}
+    cards = {figure.label: (figure.value, figure.note) for figure in headline.cards(analysis)}
     assert cards["Finished runs"] == ("16", "2 recipes × 8 seeds")
     assert cards["Failed runs"] == ("7", "of 16; at most 7 of 8 in one recipe")
     assert cards["Recommended"] == ("bias correction on", "fails least, best mean")
@@ -84,4 +86,15 @@ def test_runs_that_nobody_judged(tmp_path):
     assert headline.verdict(analysis) == (
         "Scores spread over seeds with a standard deviation of 0.071 to 0.141; whether any run failed is not known"
     )
-    assert "Failed runs" not in {card.label for card in headline.cards(analysis)}
+    assert "Failed runs" not in {figure.label for figure in headline.cards(analysis)}
+
+
+def test_the_card_and_the_badge(tmp_path):
+    analysis = analyse(study_of(tmp_path, TWO, {0: [BAD] * 7 + [Run(320)], 1: [Run(300 + seed) for seed in range(8)]}))
+    text = plain(card.card(analysis))
+    assert "**Unstable without bias correction: 7 of 8 runs failed" in text
+    assert "| bias correction off | 8 | 7 of 8 | 88 % [53, 98] | 0.537 ± 0.106 |" in text
+    assert "| bias correction on | 8 | 0 of 8 | 0 % [0, 32] | 0.759 ± 0.006 |" in text
+    assert "Any run can be trained again: `harness rerun made --profile default --trial lr1e-5-nobc-" in text
+    drawn = ElementTree.fromstring(card.badge(analysis))
+    assert [part.text for part in drawn.iter() if part.tag.endswith("text")] == ["stability", "7 of 16 runs failed"]

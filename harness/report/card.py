@@ -1,0 +1,90 @@
+"""Half a page for a model card or a paper's appendix, and a badge: what a study says of its recipes."""
+
+from __future__ import annotations
+
+from html import escape
+
+import harness
+from harness.analysis.analyze import Analysis
+from harness.report import headline, opening
+from harness.report.files import markdown_text
+from harness.report.formatting import Row, rate_of, score, unknown
+from harness.report.sections import dev_set
+
+_MOST_CELLS = 12
+_COLOURS = {"unstable": "#a50f15", "some runs fail": "#b35900", "no failed run": "#2e7d32", "not judged": "#555555"}
+
+
+def card(analysis: Analysis) -> str:
+    """The card as Markdown.
+
+    Args:
+        analysis: The tables of the study.
+    """
+    study = analysis.study
+    lines = [f"## Stability: {markdown_text(study.title)}", ""]
+    lines += [f"*{markdown_text(study.stand_in)}*", ""] if study.stand_in else []
+    lines += [f"**{markdown_text(headline.verdict(analysis))}.**", "", *_table(analysis), ""]
+    lines += [f"{markdown_text(sentence)}" for sentence in _sentences(analysis)]
+    lines += ["", f"Made with stability-harness {harness.__version__}{_versions(analysis)}."]
+    command = next((text for text in study.runs["command"] if isinstance(text, str)), None)
+    if command is not None:
+        lines += [f"Any run can be trained again: `{command}`."]
+    return "\n".join(lines) + "\n"
+
+
+def _table(analysis: Analysis) -> list[str]:
+    """A row a recipe: seeds, failed runs with their rate, and the score."""
+    metric = "score"
+    names = sorted({str(name).replace("_", " ") for name in analysis.runs["metric"].dropna()})
+    metric = names[0] if len(names) == 1 else metric
+    lines = [f"| recipe | seeds | failed | failure rate [95 %] | {markdown_text(metric)}, mean ± sd |"]
+    lines += ["| --- | ---: | ---: | ---: | ---: |"]
+    rows = analysis.cells.head(_MOST_CELLS).to_dict("records")
+    for row, cell in zip(rows, analysis.study.cells, strict=False):
+        judged = bool(row["judged"])
+        failed = f"{row['failed']} of {row['judged']}" if judged else "–"
+        rate = rate_of(row) if judged else "–"
+        lines.append(f"| {markdown_text(cell.label)} | {row['finished']} | {failed} | {rate} | {_level(row)} |")
+    left = len(analysis.cells) - len(rows)
+    return [*lines, "", f"{left} more recipes are left out."] if left else lines
+
+
+def _level(row: Row) -> str:
+    return score(row["mean"]) + ("" if unknown(row["sd"]) else f" ± {score(row['sd'])}")
+
+
+def _sentences(analysis: Analysis) -> list[str]:
+    """What failed means, what crashed or is missing, and the noise of the dev set."""
+    told = [f"{opening.failing_means(analysis)}."]
+    gaps = opening.incomplete(analysis.runs)
+    told += [f"{gaps[:1].upper()}{gaps[1:]}; these count neither as failed nor as finished."] if gaps else []
+    share = dev_set.in_short(analysis)
+    return [*told, share] if share else told
+
+
+def _versions(analysis: Analysis) -> str:
+    """`, torch 2.13.0, transformers 5.24.0, on NVIDIA H100`, of what all runs have in common."""
+    words = []
+    for column, name in (("torch", "torch "), ("transformers", "transformers "), ("device_name", "on ")):
+        values = set(analysis.runs[column].dropna())
+        words += [f"{name}{values.pop()}"] if len(values) == 1 else []
+    return "".join(f", {text}" for text in words)
+
+
+def badge(analysis: Analysis) -> str:
+    """The verdict in a few words, as an SVG of the usual size."""
+    cells = analysis.cells
+    judged, failed = int(cells["judged"].sum()), int(cells["failed"].fillna(0).sum())
+    verdict = str(headline.verdict(analysis)).lower()
+    state = "not judged" if not judged else "no failed run" if not failed else "some runs fail"
+    state = "unstable" if "unstable" in verdict and "no single recipe is shown" not in verdict else state
+    text = f"{failed} of {judged} runs failed" if judged else "failures not judged"
+    left, right = 62, 7 * len(text) + 12
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" role="img" '
+        f'aria-label="stability: {escape(text)}"><title>stability: {escape(text)}</title>'
+        f'<rect width="{left}" height="20" fill="#444"/><rect x="{left}" width="{right}" height="20" '
+        f'fill="{_COLOURS[state]}"/><g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11">'
+        f'<text x="7" y="14">stability</text><text x="{left + 6}" y="14">{escape(text)}</text></g></svg>\n'
+    )
