@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -220,18 +221,9 @@ class _Reading:
         names, renamed = axis_names(self.cell)
         cell, axes = cells_of(rows, self.cell, list(names.values()))
         read_references(axes, options.reference)
-        plan = planned_seeds(options.seeds)
-        if len(plan) * len(axes) > MOST_PLANNED:
-            refuse_plan(str(options.seeds))
-        seeds, planned = rows.seeds(self.seed, plan)
+        seeds, planned = self._seeds(len(axes))
         levels = sorted({*seeds, *planned})
         position = {seed: index for index, seed in enumerate(levels)}
-        if planned and (outside := sorted(set(seeds) - set(planned))):
-            raise HarnessError(
-                f"seed {quoted(outside[0])} in {rows.places[seeds.index(outside[0])]} is not in --seeds "
-                f"{options.seeds} ({len(outside)} such in all)",
-                fix="Widen --seeds, or leave the rows out with --where",
-            )
         scaled = self._scaled(majority)
         score = scaled.numbers["score"]
         floor = None if scaled.majority is None else one_per_cell(scaled.majority, "--majority", cell, axes)
@@ -262,21 +254,10 @@ class _Reading:
             *([renamed] if renamed else []),
             *([f"Curves of {count_noun(len(curves), 'run')} came along."] if curves else []),
         ]
-        imported = Imported(
-            name=options.name,
-            files=tuple((table.label, table.sha256) for table in self.tables),
-            command=options.command,
-            metric=options.metric,
-            higher_is_better=options.higher_is_better,
-            axes=tuple(names.values()),
-            cells=axes,
-            notes=tuple(storable(note) for note in notes),
-            references=options.reference,
-        )
         table, order = _in_order(judged.table, rest, levels)
         blank = sum(source.blank for source in self.tables)
         return ImportedRuns(
-            imported=imported,
+            imported=self._imported(tuple(names.values()), axes, notes),
             runs=table,
             rows=len(self.every.places) + blank,
             blank=blank,
@@ -285,6 +266,36 @@ class _Reading:
             merged=len(rows.places) - len(judged.table),
             unseen=len(rest),
             curves={row: curves[run] for row, run in enumerate(order) if run in curves},
+        )
+
+    def _seeds(self, cells: int) -> tuple[list[Any], list[Any]]:
+        """The seed of each row, and the planned ones; raises HarnessError for a row whose seed was not planned."""
+        options, rows = self.options, self.rows
+        plan = planned_seeds(options.seeds)
+        if len(plan) * cells > MOST_PLANNED:
+            refuse_plan(str(options.seeds))
+        seeds, planned = rows.seeds(self.seed, plan)
+        if planned and (outside := sorted(set(seeds) - set(planned))):
+            raise HarnessError(
+                f"seed {quoted(outside[0])} in {rows.places[seeds.index(outside[0])]} is not in --seeds "
+                f"{options.seeds} ({len(outside)} such in all)",
+                fix="Widen --seeds, or leave the rows out with --where",
+            )
+        return seeds, planned
+
+    def _imported(self, names: tuple[str, ...], axes: tuple[Axes, ...], notes: Sequence[str]) -> Imported:
+        """What is kept beside the runs: where they come from and what was decided on the way."""
+        options = self.options
+        return Imported(
+            name=options.name,
+            files=tuple((table.label, table.sha256) for table in self.tables),
+            command=options.command,
+            metric=options.metric,
+            higher_is_better=options.higher_is_better,
+            axes=names,
+            cells=axes,
+            notes=tuple(storable(note) for note in notes),
+            references=options.reference,
         )
 
     def _scaled(self, majority: float | str | None) -> units.Scaled:
