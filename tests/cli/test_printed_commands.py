@@ -142,11 +142,10 @@ def test_every_help_can_be_read_and_names_commands_there_are(name: str) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, bert: ModelSpec, data: TaskSpec, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, bert: ModelSpec, data: TaskSpec, monkeypatch: pytest.MonkeyPatch, no_figures: None) -> Path:
     """A folder as the README has it: a sweep `mine` of a model and data of one's own, and texts to predict on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
-    monkeypatch.setattr("harness.report.figures.all_figures.draw", lambda found: iter(()))
     monkeypatch.setattr(sweep_training, "open_pool", _in_process(pools.open_pool))
     assert data.files is not None
     shutil.copytree(str(bert.folder), "my-bert")

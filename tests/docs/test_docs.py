@@ -157,6 +157,7 @@ def kinds(notebook: dict) -> list[list[str]]:
     return [[kind for one in cell["outputs"] for kind in one.get("data", {"stream": ""})] for cell in cells]
 
 
+@pytest.mark.usefixtures("empty_pictures")  # of the page; the cells' own are drawn
 def test_the_notebook_runs_and_shows_what_it_is_committed_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     committed = json.loads((DOCS / "tutorial" / "notebook.ipynb").read_text())

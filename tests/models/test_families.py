@@ -23,7 +23,7 @@ from harness.training.numerics import stream
 from harness.training.prepare import load_network, load_task
 
 Make = Callable[..., Trial]
-STEPS = 12
+STEPS = 6
 
 
 def plain_losses(trial: Trial, rates: np.ndarray) -> list[float]:
@@ -65,7 +65,7 @@ def plain_losses(trial: Trial, rates: np.ndarray) -> list[float]:
 def test_a_family_is_trained_as_transformers_would(
     kind: str, changes: dict[str, str], trial: Make, tmp_path: Path
 ) -> None:
-    """To rounding, which a dozen updates with bias correction let grow tenfold at most."""
+    """To rounding, which half a dozen updates with bias correction let grow tenfold at most."""
     model = ModelSpec(name=kind, folder=str(families.write(tmp_path, kind, **changes)))
     fields = {"model": model, "dropout": 0.0, "weight_decay": 0.0, "bias_correction": True, "max_steps": STEPS}
     one = trial(3, **fields, eval_steps=STEPS)

@@ -72,7 +72,7 @@ def test_a_run_cut_at_any_updates_goes_on_to_the_same_bits(trial: Make, tmp_path
     lanes = st.lists(st.integers(0, len(changes) - 1), min_size=1, max_size=4, unique=True)
     cuts = st.lists(st.integers(1, STEPS), min_size=1, max_size=3, unique=True)
 
-    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
     @given(lanes, st.sampled_from(["dataset", "batch"]), st.sampled_from([None, 3]), cuts)
     def check(lanes: list[int], padding: str, every: int | None, cuts: list[int]) -> None:
         trials, wanted = whole(tuple(lanes), padding, every)

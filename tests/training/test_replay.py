@@ -134,7 +134,7 @@ def test_training_with_recordings_gives_the_same_bits(
 ) -> None:
     spec = ModelSpec(name=kind, folder=str(build(kind)))
     changes = [{"dropout": 0.3}, {"lr": 1e-2}, {"lr": 1e30}]  # the last diverges
-    pack = [trial(seed, model=spec, eval_batch_size=10, **changes[seed]) for seed in range(lanes)]
+    pack = [trial(seed, model=spec, epochs=1, eval_batch_size=10, **changes[seed]) for seed in range(lanes)]
     plain = loop.train(pack)
     monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     recorded = loop.train(pack)
@@ -159,7 +159,7 @@ def test_other_recipes_are_recorded_apart(
     trial: Callable[..., Trial], build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]
 ) -> None:
     spec = ModelSpec(name="bert", folder=str(build("bert")))
-    packs = [[trial(seed, model=spec, **extra) for seed in (1, 2)] for extra in ({}, fields)]
+    packs = [[trial(seed, model=spec, epochs=1, **extra) for seed in (1, 2)] for extra in ({}, fields)]
     plain = [loop.train(pack) for pack in packs]
     monkeypatch.setattr(replayer, "RECORDING_PAYS", 0)
     for pack, expected in zip(packs + packs, plain + plain, strict=True):
