@@ -11,6 +11,8 @@ from harness.common.text import show
 from harness.config.axes import FILTERS
 from harness.config.field_types import field_type
 from harness.config.recipe import BaselineName, ModelSpec, Recipe, TaskFiles, TaskSpec, WordList
+from harness.config.score_sources import EXAMPLE
+from harness.config.script import Resources
 from harness.config.search_space import Pruner, Range, Search
 from harness.config.seed_rule import SeedRule
 from harness.config.sweep_file import SWEEP_KEYS
@@ -58,10 +60,34 @@ _OF_A_SWEEP = {
 }  # fmt: skip
 
 
+_SOURCE = "{file: …, key: …, row: last or best} or {stdout: a regular expression}"
+# The keys of a sweep that runs somebody's own script, in the file's order; every other key but those above is an axis.
+_OF_A_SCRIPT = {
+    "command": ("text", "none", "Run this for each trial: {placeholders} for axes, {seed}, {out}, {here}, {python}."),
+    "function": ("module:function", "none", "Instead of a command, call this with the axes, seed, out and report."),
+    "shell": ("on or off", "off", "Run the command by `sh -c`."),
+    "env": ("{NAME: text, …}", "none", "Environment variables, beside the present ones."),
+    "cwd": ("a folder", "where harness is called", "The folder that the command runs in."),
+    "inputs": ("a list of files", "none", "Files that decide the result: other content is another trial."),
+    "timeout": ("a time, as 2h, 90m or 30s", "none", "End a run that takes longer."),
+    "retries": ("a whole number from 0 to 100", "1", "How often a crashed run is tried again."),
+    "repeats": ("a whole number from 1 to 100", "1", "How often the first seed of each cell is run."),
+    "resources": ("{gpus: …, cpus: …, memory_gib: …}", "one core", "What one run takes of a machine."),
+    "score": (_SOURCE, "", f"Where the final score is, as {EXAMPLE.removeprefix('score: ')}."),
+    "better": ("higher or lower", "higher", "Which scores are better."),
+    "also": ("{name: as score, …}", "none", "Further numbers to keep."),
+    "curves": ("{loss: as score, score: as score}", "none", "Training loss and dev score over the steps."),
+    "predictions": ("{file: …, label: …, answer: …}", "none", "The labels and answers on the dev set, for its noise."),
+    "majority": ("a number", "none", "A run that is not better than this has failed."),
+    "failed_below": ("a number", "none", "A run that is worse than this has failed."),
+    "metric": ("text", "the score's key", "What the score is called."),
+}
+
+
 # Keys that hold keys of their own, in a sweep file.
 _INNER: dict[str, type[BaseModel]] = {
     "task": TaskSpec, "task.files": TaskFiles, "model": ModelSpec, "synonyms": WordList, "translator": ModelSpec,
-    "back_translator": ModelSpec, "search": Search, "search.pruner": Pruner,
+    "back_translator": ModelSpec, "search": Search, "search.pruner": Pruner, "resources": Resources,
 }  # fmt: skip
 
 
@@ -80,6 +106,8 @@ def all_keys() -> tuple[Key, ...]:
         keys += [_key(Recipe, name, name), *_keys_in(name)]
     for name in (*SWEEP_KEYS, *FILTERS, "search", "profiles"):
         keys += [Key(name, *_OF_A_SWEEP[name]), *_keys_in(name)]
+    for name, told in _OF_A_SCRIPT.items():
+        keys += [Key(name, *told), *_keys_in(name)]
     return tuple(keys)
 
 

@@ -40,7 +40,7 @@ class ScoreSource(Frozen):
 class Predictions(Frozen):
     """A table of the dev set's examples: the right answer of each, and the script's."""
 
-    file: str = Field(min_length=1, description="CSV, TSV, JSON lines or JSON in the run's folder.")
+    file: str = Field(min_length=1, description="CSV, TSV, JSON lines, JSON or npz in the run's folder.")
     label: str = Field(default="label", min_length=1, description="The column of the right answers.")
     answer: str = Field(default="prediction", min_length=1, description="The column of the script's answers.")
 
@@ -74,7 +74,10 @@ def read_source(name: str, value: object, run_files: bool = True) -> ScoreSource
     if not run_files:
         raise HarnessError(f"{name} is in a file, but the command has no {{out}} to write it to", fix="Add {out}")
     file = _inner(f"{name}.file", value["file"])
-    return ScoreSource(kind=_kind(name, file, value.get("format")), file=file, key=value["key"], row=row)
+    kind = _kind(name, file, value.get("format"))
+    if kind == "json" and "row" in value:
+        raise HarnessError(f"{name}.row is of a file with rows, and {file} has one value", fix="Remove it")
+    return ScoreSource(kind=kind, file=file, key=value["key"], row=row)
 
 
 def _kind(name: str, file: str, given: object) -> Kind:

@@ -28,6 +28,10 @@ _MISTIMED = 2.0  # seconds: file systems keep times in whole ones
 class NoScoreError(Exception):
     """A run left no score: what was looked for and what is there, in one line."""
 
+    def __init__(self, text: str) -> None:
+        """Keep one line of printable text: a file's own keys and values stand in it."""
+        super().__init__(re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)))
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -171,15 +175,36 @@ def _points(source: ScoreSource, folder: Path, started: float) -> Iterator[tuple
     found = False
     for number, row in enumerate(_rows(source, folder, started), 1):
         names.update(dict.fromkeys(map(str, row)))
-        value = row.get(source.key)
+        value = _cell(row, source.key)
         if value is None or value == "":
             continue
         found = True
-        step = next((row[name] for name in _STEPS if row.get(name) not in (None, "")), number)
-        yield _number(step, "the step"), _number(value, source.words)
+        yield _step(row, number), _number(value, source.words)
     if not found:
         there = ", ".join(list(names)[:20]) or "nothing"
         raise NoScoreError(f"there is no {source.words}; its columns are: {there}")
+
+
+def _step(row: Mapping[str, Any], number: int) -> float:
+    """Where a row stands: by the first column of steps that has a finite number in it, else by its own number."""
+    for name in _STEPS:
+        try:
+            step = _number(row.get(name), name)
+        except NoScoreError:
+            continue
+        if math.isfinite(step):
+            return step
+    return float(number)
+
+
+def _cell(row: Mapping[str, Any], key: str) -> Any:
+    """A row's value: of a column of that name, else, in JSON lines, nested by dots."""
+    if key in row:
+        return row[key]
+    value: Any = row
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _scalars(source: ScoreSource, folder: Path, started: float) -> Iterator[tuple[float, float]]:
@@ -303,14 +328,56 @@ def table_rows(text: str, name: str) -> list[Mapping[str, Any]]:
 
 
 def _answers(spec: Predictions, folder: Path, started: float) -> Answers:
-    rows = table_rows(_text(folder / spec.file, spec.file, started), spec.file)
+    table = _columns(spec, folder, started)
     columns: list[list[str]] = []
     for name in (spec.label, spec.answer):
-        if not rows or any(row.get(name) is None for row in rows):
-            there = ", ".join(map(str, rows[0])) if rows else "none"
-            raise NoScoreError(f"{spec.file} has no column {name} in every row; its columns are: {there}")
-        columns.append([str(row[name]) for row in rows])
+        column = table.get(name)
+        if not column or any(value is None or isinstance(value, list | dict) for value in column):
+            there = ", ".join(table) or "none"
+            raise NoScoreError(f"{spec.file} has no column {name} with a value in every row; its columns are: {there}")
+        columns.append([_answer(value) for value in column])
+    if len(columns[0]) != len(columns[1]):
+        raise NoScoreError(f"{spec.file} has {len(columns[0])} of {spec.label} but {len(columns[1])} of {spec.answer}")
     classes = tuple(sorted({*columns[0], *columns[1]}))
     place = {name: index for index, name in enumerate(classes)}
     labels, answers = (np.array([place[one] for one in column], dtype=np.int64) for column in columns)
     return Answers(labels, answers, classes)
+
+
+def _answer(value: object) -> str:
+    """A class as text; 1, 1.0 and "1" are the same."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _columns(spec: Predictions, folder: Path, started: float) -> dict[str, list[Any]]:
+    """The columns of a table of answers: of CSV, TSV, JSON lines, JSON (rows, or a list a column) or npz."""
+    path = folder / spec.file
+    if path.suffix.lower() == ".npz":
+        return _arrays(path, spec.file, started)
+    text = _text(path, spec.file, started)
+    if path.suffix.lower() == ".json":
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None  # lines of JSON, or nothing
+        if isinstance(content, Mapping) and any(isinstance(value, list) for value in content.values()):
+            return {str(name): value for name, value in content.items() if isinstance(value, list)}
+        if isinstance(content, list):
+            return _turned([row for row in content if isinstance(row, Mapping)])
+    return _turned(table_rows(text, spec.file))
+
+
+def _turned(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {str(name): [row.get(name) for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _arrays(path: Path, name: str, started: float) -> dict[str, list[Any]]:
+    """The one-dimensional arrays of an npz file; nothing in it is unpickled."""
+    _text(path, name, started)  # for its errors
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key].tolist() for key in arrays.files if arrays[key].ndim == 1}
+    except Exception as error:  # whatever a broken archive raises
+        raise NoScoreError(f"{name} is no npz of arrays: {error}") from None

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.common.errors import HarnessError
 from harness.common.text import show
-from harness.config import field_types, keys, sweep_file
+from harness.config import field_types, keys, script_file, sweep_file
 from harness.config.recipe import ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec, WordList
 from harness.config.search_space import Pruner, Range, Search
 from harness.config.sweep_file import Profile, load, profiles
@@ -500,7 +500,9 @@ def test_synonyms_are_of_keys_that_there_are_and_none_is_a_key_itself():
 
 def test_keys_lists_all_that_a_sweep_file_takes():
     listed = {one.name: one for one in keys.all_keys()}
-    assert {name for name in listed if "." not in name} == {*sweep_file._KEYS, "profiles"}
+    assert {name for name in listed if "." not in name} == {*sweep_file._KEYS, "profiles", *script_file.KEYS}
+    assert listed["better"][1:3] == ("higher or lower", "higher")
+    assert listed["resources.cpus"][1:3] == ("a whole number >= 1", "1")
     assert listed["lr"] == ("lr", "a number > 0", "", "Peak learning rate.")
     assert listed["warmup_ratio"][1:3] == ("a number between 0 and 1", "0.1")
     assert listed["task.kind"][1:3] == ("one of texts, tokens", "texts")

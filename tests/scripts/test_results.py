@@ -4,13 +4,17 @@ import json
 import math
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.common.errors import HarnessError
 from harness.config.score_sources import read_predictions, read_source
 from harness.config.script import Script
 from harness.scripts.results import NoScoreError, read_results
+
+ACC = {"file": "r.json", "key": "acc"}
 
 
 def read(folder, source, name=None, content=None, **more):
@@ -48,6 +52,23 @@ def read(folder, source, name=None, content=None, **more):
             {"file": "trainer_state.json", "key": "eval_accuracy"},
             0.6,
         ),
+        ("r.jsonl", '{"eval": {"acc": 0.1}}\n', {"file": "r.jsonl", "key": "eval.acc"}, 0.1),
+        ("r.csv", "step,acc\nfirst,0.9\nnan,0.7\n", {"file": "r.csv", "key": "acc"}, 0.7),
+        ("r.json", '{"acc": -Infinity}', {"file": "r.json", "key": "acc"}, None),
+        ("r.csv", "acc\n-inf\n", {"file": "r.csv", "key": "acc"}, None),
+        ("r.csv", "acc\nnan\n0.5\nNaN\n", {"file": "r.csv", "key": "acc", "row": "best"}, 0.5),
+        (
+            "all_results.json",
+            '{"epoch": 3.0, "eval_accuracy": 0.8}',
+            {"file": "all_results.json", "key": "eval_accuracy"},
+            0.8,
+        ),
+        (
+            "lightning_logs/version_0/metrics.csv",
+            "epoch,step,train_loss,val_acc\n0,49,0.7,\n0,49,,0.6\n1,99,0.5,\n1,99,,0.8\n",
+            {"file": "lightning_logs/version_0/metrics.csv", "key": "val_acc"},
+            0.8,
+        ),
         ("stdout.txt", "acc: 0.1\nacc: 0.2\nbye\n", {"stdout": r"acc: ([0-9.]+)"}, 0.2),
         ("stdout.txt", "acc: 0.3\nacc: nan\n", {"stdout": r"acc: (\S+)"}, None),
     ],
@@ -69,6 +90,15 @@ def test_scores(tmp_path, name, content, source, score):
         ("r.json", '{"acc": "90 %"}', {"file": "r.json", "key": "acc"}, "write a number without %"),
         ("r.json", '{"acc": "high"}', {"file": "r.json", "key": "acc"}, "is 'high', no number"),
         ("r.json", '{"acc": [1]}', {"file": "r.json", "key": "acc"}, "is no number but a list"),
+        (
+            "r.json",
+            '{"acc": "a\\n\\u001b[0m b"}',
+            {"file": "r.json", "key": "acc"},
+            "acc in r.json is 'a \ufffd[0m b', no number",
+        ),
+        ("r.json", "[0.5]", {"file": "r.json", "key": "acc"}, "there is a list of 1"),
+        ("r.csv", "", {"file": "r.csv", "key": "acc"}, "r.csv is empty"),
+        ("r.csv", "acc\n90 %\n", {"file": "r.csv", "key": "acc"}, "write a number without %"),
         ("r.csv", "a,b\n1,2\n", {"file": "r.csv", "key": "acc"}, "its columns are: a, b"),
         ("trainer_state.json", "[]", {"file": "trainer_state.json", "key": "acc"}, "is not a Trainer's state"),
         ("stdout.txt", "nothing", {"stdout": "acc: (.+)"}, "it has no value"),
@@ -120,6 +150,72 @@ def test_curves_further_metrics_and_answers(tmp_path):
     assert [list(part) for part in result.score_curve] == [[20, 30], [0.6, 0.7]]
     assert result.answers.classes == ("no", "yes")
     assert (result.answers.labels == result.answers.answers).tolist() == [True, False, True]
+
+
+LABELS, ANSWERS = ["no", "yes", "no"], ["no", "no", "no"]
+ROWS = [{"label": label, "prediction": answer} for label, answer in zip(LABELS, ANSWERS, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("p.csv", "label,prediction\nno,no\nyes,no\nno,no\n"),
+        ("p.tsv", "label\tprediction\nno\tno\nyes\tno\nno\tno\n"),
+        ("p.jsonl", "\n".join(map(json.dumps, ROWS))),
+        ("p.json", json.dumps(ROWS)),
+        ("p.json", json.dumps({"label": LABELS, "prediction": ANSWERS})),
+        ("p.npz", None),
+    ],
+)
+def test_answers_in_every_form(tmp_path, name, content):
+    if content is None:
+        np.savez(tmp_path / name, label=LABELS, prediction=ANSWERS)
+        content = (tmp_path / name).read_bytes()
+    (tmp_path / "r.json").write_text('{"acc": 0.5}')
+    result = read(tmp_path, ACC, name, content, predictions=read_predictions({"file": name}))
+    assert result.notes == ()
+    assert result.answers.classes == ("no", "yes")
+    assert result.answers.labels.tolist() == [0, 1, 0]
+    assert result.answers.answers.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "note"),
+    [
+        ("p.npz", b"PK", "p.npz is no npz of arrays"),
+        ("p.json", '{"label": [1, 2], "prediction": [1]}', "p.json has 2 of label but 1 of prediction"),
+        ("p.json", '{"label": [1, null], "prediction": [1, 1]}', "no column label with a value in every row"),
+        ("p.csv", "gold,prediction\n1,1\n", "its columns are: gold, prediction"),
+        ("p.csv", "", "p.csv is empty"),
+    ],
+)
+def test_answers_that_cannot_be_read_are_a_note_and_no_crash(tmp_path, name, content, note):
+    (tmp_path / "r.json").write_text('{"acc": 0.5}')
+    result = read(tmp_path, ACC, name, content, predictions=read_predictions({"file": name}))
+    assert (result.score, result.answers, len(result.notes)) == (0.5, None, 1)
+    assert note in result.notes[0]
+
+
+def test_whole_numbers_are_one_class_however_they_are_written(tmp_path):
+    (tmp_path / "r.json").write_text('{"acc": 0.5}')
+    rows = '{"label": 1, "prediction": 1.0}\n{"label": 0, "prediction": "1"}'
+    result = read(tmp_path, ACC, "p.jsonl", rows, predictions=read_predictions({"file": "p.jsonl"}))
+    assert result.answers.classes == ("0", "1")
+
+
+def test_a_row_of_a_file_that_has_one_value_is_refused():
+    with pytest.raises(HarnessError, match=r"score\.row is of a file with rows, and r\.json has one value"):
+        read_source("score", ACC | {"row": "best"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200), st.sampled_from(["p.csv", "p.json", "p.jsonl", "p.npz"]))
+def test_any_bytes_are_answers_or_a_note(tmp_path_factory, content, name):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "r.json").write_text('{"acc": 0.5}')
+    result = read(folder, ACC, name, content, predictions=read_predictions({"file": name, "label": "a", "answer": "b"}))
+    assert (result.answers is None) == bool(result.notes)
+    assert "\n" not in "".join(result.notes)
 
 
 @settings(max_examples=60, deadline=None)
