@@ -72,6 +72,7 @@ def judged(records: Sequence[Record | None]) -> RankedRecipe:
     measured = [record.measured for record in records if record is not None and record.measured is not None]
     # Who gets NaN would answer as the majority classifier does; without it, diverging would not lower a mean.
     scores = [one.majority_score if one.final_score is None else one.final_score for one in measured]
+    scores = [score for score in scores if score is not None]  # a script that diverged may have no majority
     failed = sum(one.outcome == "failed" for one in measured)
     crashed = sum(record is not None and record.measured is None for record in records)
     return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
@@ -145,7 +146,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     front = _front(values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
     fresh: Mapping[object, RankedRecipe] = {}
     if confirmed is not None:
-        fresh = {cell.recipe: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
+        fresh = {cell.settings: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
     rows = []
     for index, (cell, one) in enumerate(zip(sweep.cells, found, strict=True)):
         scores = one.scores
@@ -153,7 +154,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         row |= {"finished": one.finished, "planned": one.planned, "failed": one.failed, "crashed": one.crashed}
         row |= {"mean": scores.mean() if len(scores) else math.nan}
         row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else math.nan, "value": values[index]}
-        again = fresh.get(cell.recipe)
+        again = fresh.get(cell.settings)
         value = again.value(search.objective) if again else None
         low, high = _interval(again.scores, search.objective) if again else (math.nan, math.nan)
         row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}

@@ -7,6 +7,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from harness.common.errors import HarnessError, describe_os_error, describe_valu
 from harness.common.text import Scalar, same_value, show
 from harness.config.axes import FILTERS, filtered, refuse_many
 from harness.config.field_types import unknown_key, wrong_value
-from harness.config.recipe import Recipe
+from harness.config.recipe import Recipe, Seeds
 from harness.config.score_sources import EXAMPLE, read_predictions, read_source
 from harness.config.script import GIVEN, Resources, Script, ScriptRecipe, check_placeholders, placeholders
+from harness.config.search_file import given_of, largest_of, read_range, settings_of
+from harness.config.search_space import Range, Search
 from harness.config.trials import Cell
 from harness.config.yaml_reader import parse_yaml, require_mapping
 
@@ -58,7 +61,7 @@ def read_script_cells(content: Mapping[str, Any], others: tuple[str, ...], here:
     Raises:
         HarnessError: The script can't be run or nothing would tell its runs apart.
     """
-    for key in ("search", "recipes", "record", "baselines"):
+    for key in ("recipes", "record", "baselines"):
         if key in content:
             raise HarnessError(f"{key} cannot be used in the sweep of a script", fix="Remove it")
     given = {key: value for key, value in content.items() if key not in (*KEYS, *others)}
@@ -74,6 +77,52 @@ def read_script_cells(content: Mapping[str, Any], others: tuple[str, ...], here:
         cells.append(Cell(axes=values, recipe=ScriptRecipe(script=script, settings=settings, words=words)))
     shown = {name: [value for _, value in values] for name, values in axes.items()}
     return filtered(cells, {key: content[key] for key in FILTERS if key in content}, shown)
+
+
+def read_script_search(
+    content: Mapping[str, Any], others: tuple[str, ...], here: Path, seeds: tuple[Seeds, ...]
+) -> tuple[Search, tuple[Cell, ...]]:
+    """What is searched of a script's settings, and a cell at the largest values; as `search_file.read_search`."""
+    written = given_of(content, seeds)
+    given = {key: value for key, value in content.items() if key not in (*KEYS, *others)}
+    for key, value in ((key, value) for key, value in content.items() if key in (*given, *FILTERS)):
+        if isinstance(value, list | dict) or key in FILTERS:
+            raise HarnessError(
+                f"{key} cannot be used beside search, which chooses the cells itself",
+                got=describe_value(value),
+                fix=f"Move {key} into search.space" if key in given else f"Remove {key}",
+            )
+    for key, name in (("pruner", "search.pruner"), ("better", "better: lower")):
+        if written.get(key) is not None or (key == "better" and content.get(key) == "lower"):
+            raise HarnessError(f"{name} cannot be used in the search of a script", fix="Remove it")
+    space: list[Range] = []
+    for field, value in require_mapping(written.get("space"), "search.space").items():
+        check_key(field, (), "search.space")
+        ends = [value.get(end) for end in ("low", "high")] if isinstance(value, dict) else []
+        kind = "integer" if ends and all(isinstance(end, int) for end in ends) else "number"
+        dimension = read_range(field, value, space, kind, partial(_choices, field))
+        if (field in given) != bool(dimension.when):
+            raise HarnessError(
+                f"{field} stands both in search.space and beside search"
+                if field in given
+                else f"{field} has no value for where its `when` does not hold",
+                fix=f"A value beside search is for a range with `when`, which needs one (for example: {field}: 1)",
+            )
+        space.append(dimension.model_copy(update={"otherwise": given.get(field)}))
+    if not space:
+        raise HarnessError(
+            "search.space is empty (for example: search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}})"
+        )
+    search = settings_of(written, tuple(space), seeds)
+    fixed = {key: _scalar(key, value) for key, value in given.items()}
+    names = tuple(dimension.field for dimension in space)
+    script = _script(content, names, {key: value for key, value in fixed.items() if key not in names}, here)
+    axes = tuple(largest_of(space).items())
+    return search, (Cell(axes=axes, recipe=ScriptRecipe(script=script, settings=tuple((fixed | dict(axes)).items()))),)
+
+
+def _choices(field: str, values: list[Any]) -> tuple[Scalar, ...]:
+    return tuple(value for _, value in _axis(field, values))
 
 
 def _axis(key: str, value: list[Any] | dict[str, Any]) -> dict[tuple[int, Scalar], str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -26,11 +26,7 @@ _RANGE_KEYS = ("low", "high", "log", "step", "choices", "when")
 
 def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[Search, tuple[Cell, ...]]:
     """What is searched, and a cell at the largest values of the space, for what a machine must be able to train."""
-    given = require_mapping(content["search"], "'search'")
-    allowed = tuple(name for name in Search.model_fields if name not in ("best", "confirm_rule"))
-    for key in given:
-        if key not in allowed:
-            raise unknown_key(key, allowed, "search")
+    given = given_of(content, seeds)
     for key, value in content.items():
         if key in ("recipes", *FILTERS) or (key in Recipe.model_fields and isinstance(value, list)):
             raise HarnessError(
@@ -38,13 +34,46 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
                 got=describe_value(value),
                 fix=f"Move {key} into search.space" if key in Recipe.model_fields else f"Remove {key}",
             )
+    space = _space(given.get("space"), content)
+    search = settings_of(given, space, seeds)
+    fixed = {key: value for key, value in content.items() if key in Recipe.model_fields}
+    ends = [
+        {dimension.field: (dimension.values or (dimension.low, dimension.high))[end] for dimension in space}
+        for end in (0, -1)
+    ]
+    for end in ends:
+        build_recipe(fixed | end, "search.space")
+    for dimension in space:
+        for value in dimension.choices:
+            build_recipe(fixed | ends[1] | {dimension.field: value}, "search.space")
+    recipe = build_recipe(fixed | largest_of(space), "search.space")
+    axes = tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in space)
+    return search, (Cell(axes=axes, recipe=recipe),)
+
+
+def given_of(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> dict[str, Any]:
+    """The `search:` part of a file as it is written, with its keys checked; raises HarnessError for a single seed."""
+    given = require_mapping(content["search"], "'search'")
+    allowed = tuple(name for name in Search.model_fields if name not in ("best", "confirm_rule"))
+    for key in given:
+        if key not in allowed:
+            raise unknown_key(key, allowed, "search")
     if len(seeds) < 2:
         raise HarnessError(
             "a search needs two seeds or more: with one it would pick a lucky seed",
             got=f"{len(seeds)} seed",
             fix="Write seeds: 1..4",
         )
-    space = _space(given.get("space"), content)
+    return given
+
+
+def largest_of(space: Sequence[Range]) -> dict[str, Scalar]:
+    """The largest value of each field of a space."""
+    return {dimension.field: max(dimension.values or (dimension.high,), key=_size) for dimension in space}
+
+
+def settings_of(given: Mapping[str, Any], space: tuple[Range, ...], seeds: tuple[Seeds, ...]) -> Search:
+    """The `search:` part of a file with its space; raises HarnessError where it can't be searched so."""
     settings = {key: value for key, value in given.items() if key not in ("space", "confirm", "pruner")}
     settings["pruner"] = _pruner(given.get("pruner"))
     confirm = _confirmed(given.get("confirm"), seeds)
@@ -62,20 +91,7 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
             "search.pruner cannot be used with failing: objective: it compares recipes by one objective",
             fix="Remove the pruner, or set failing: constraint or ignore",
         )
-    fixed = {key: value for key, value in content.items() if key in Recipe.model_fields}
-    ends = [
-        {dimension.field: (dimension.values or (dimension.low, dimension.high))[end] for dimension in space}
-        for end in (0, -1)
-    ]
-    for end in ends:
-        build_recipe(fixed | end, "search.space")
-    for dimension in space:
-        for value in dimension.choices:
-            build_recipe(fixed | ends[1] | {dimension.field: value}, "search.space")
-    largest = {dimension.field: max(dimension.values or (dimension.high,), key=_size) for dimension in space}
-    recipe = build_recipe(fixed | largest, "search.space")
-    axes = tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in space)
-    return search, (Cell(axes=axes, recipe=recipe),)
+    return search
 
 
 def refuse_rule(content: Mapping[str, Any]) -> None:
@@ -98,7 +114,7 @@ def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
     for field, value in require_mapping(given, "search.space").items():
         if field not in fields:
             raise unknown_key(field, fields, "search.space")
-        dimension = _range(field, value, space)
+        dimension = read_range(field, value, space, field_type(Recipe, field).kind, _choices_of_recipe(field))
         if field in content and not dimension.when:
             raise HarnessError(
                 f"{field} stands both in search.space and beside search",
@@ -120,18 +136,36 @@ def _space(given: object, content: Mapping[str, Any]) -> tuple[Range, ...]:
     return tuple(space)
 
 
-def _range(field: str, value: object, before: Sequence[Range]) -> Range:
+_ReadChoices = Callable[[list[Any]], tuple[Scalar, ...]]
+
+
+def _choices_of_recipe(field: str) -> _ReadChoices:
+    return lambda values: tuple(name for name, _ in read_axis(field, values))
+
+
+def read_range(field: str, value: object, before: Sequence[Range], kind: str, read_choices: _ReadChoices) -> Range:
+    """One field of a space.
+
+    Args:
+        field: Its name.
+        value: As the file has it.
+        before: The fields before it, which `when` may name.
+        kind: What it takes: `number`, `integer`, or another kind, of which there are choices alone.
+        read_choices: Reads a list of choices.
+
+    Raises:
+        HarnessError: It is no range.
+    """
     where = f"search.space.{field}"
     given: dict[str, Any] = {"choices": value} if isinstance(value, list) else require_mapping(value, where)
     for key in given:
         if key not in _RANGE_KEYS:
             raise unknown_key(key, _RANGE_KEYS, where)
-    kind = field_type(Recipe, field).kind
     when = tuple(
         _condition(where, *pair, before) for pair in require_mapping(given.get("when", {}), f"{where}.when").items()
     )
     if "choices" in given:
-        return Range(field=field, choices=_choices(where, field, given), when=when)
+        return Range(field=field, choices=_choices(where, given, read_choices), when=when)
     if kind not in ("number", "integer"):
         raise HarnessError(
             f"{where} must be a list of choices, since {field} is not a number",
@@ -146,12 +180,12 @@ def _range(field: str, value: object, before: Sequence[Range]) -> Range:
     return dimension
 
 
-def _choices(where: str, field: str, given: Mapping[str, Any]) -> tuple[Scalar, ...]:
+def _choices(where: str, given: Mapping[str, Any], read_choices: _ReadChoices) -> tuple[Scalar, ...]:
     if len(given) > 1 + ("when" in given):
         raise HarnessError(f"{where} cannot have both a range and choices", fix="Keep low and high, or choices")
     if not isinstance(given["choices"], list):
         raise HarnessError(f"{where}.choices must be a list", got=describe_value(given["choices"]))
-    choices = tuple(name for name, _ in read_axis(field, given["choices"]))
+    choices = read_choices(given["choices"])
     _refuse_single(where, choices)
     return choices
 

@@ -57,7 +57,14 @@ SWEEP_KEYS = (
 
 
 _KEYS = (*SWEEP_KEYS, *FILTERS, "search", *Recipe.model_fields)
-_OF_SCRIPTS = ("title", "stand_in", "seeds", "reference", *FILTERS)  # the sweep's own keys where it runs a script
+_OF_SCRIPTS = (
+    "search",
+    "title",
+    "stand_in",
+    "seeds",
+    "reference",
+    *FILTERS,
+)  # the sweep's own keys where it runs a script
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -186,7 +193,11 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     for assignment in overrides:
         _set(merged, assignment)
     rule, search = None, None
-    if is_script(merged):
+    if is_script(merged) and "search" in merged:
+        refuse_rule(merged)
+        seeds = read_seeds({"seeds": merged.get("seeds")} if "seeds" in merged else {})
+        search, cells = script_file.read_script_search(merged, _OF_SCRIPTS, path.parent, seeds)
+    elif is_script(merged):
         cells = script_file.read_script_cells(merged, _OF_SCRIPTS, path.parent)
         if isinstance(merged.get("seeds"), dict):
             rule = read_rule(merged["seeds"], "seeds", axis_sizes([cell.axes for cell in cells]))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import search_ranking
-from harness.config.recipe import Recipe
+from harness.config.script import AnyRecipe
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution.packing import Job
 from harness.execution.pool import Running
@@ -40,7 +40,7 @@ class Asking:
         self.seen: dict[Job, int] = {}  # evaluations that the study knows
         self.hopeless_by: dict[Job, str] = {}
         self.pruned_by: dict[Job, str] = {}
-        self._given_up: dict[Recipe, search_ranking.StoppedRecipe] = {}
+        self._given_up: dict[AnyRecipe, search_ranking.StoppedRecipe] = {}
         assert sweep.search is not None
         self.template, self.store, self.search = sweep, store, sweep.search
         self.cells: list[Cell] = []
@@ -97,7 +97,7 @@ class Asking:
             return False
         self.seen[job] = len(evaluations)
         for number, cell in self.open.items():
-            if cell.recipe != job.trials[0].recipe:
+            if cell.settings != job.trials[0].settings:
                 continue
             trial = self._study.asked(number)
             for so_far in range(first + 1, len(evaluations) + 1):
@@ -111,7 +111,7 @@ class Asking:
         return job in self.pruned_by
 
     def _whole(self, job: Job) -> bool:
-        return {trial.id for trial in job.trials} == set(self._ids(job.trials[0].recipe))
+        return {trial.id for trial in job.trials} == set(self._ids(job.trials[0].settings))
 
     def _lost(self, running: Running) -> bool:
         """Whether all runs of a recipe are at risk by the finished runs of other recipes."""
@@ -146,7 +146,7 @@ class Asking:
         stopped_recipe = search_ranking.StoppedRecipe(cell.label, rule, running.share, running.seconds, len(job.trials))
         if by_pruner:
             stopped_recipe = replace(stopped_recipe, by_pruner=True, flat=pruning.flat(running.heard.evaluations))
-        self._given_up[cell.recipe] = stopped_recipe
+        self._given_up[cell.settings] = stopped_recipe
         self._tell()
         why = f"{search_ranking.UNSEEN} ({rule})" if by_pruner else f"because all its runs are at risk ({rule})"
         return f"{cell.label}: given up at {100 * stopped_recipe.share:.0f} % of its training, {why}"
@@ -166,13 +166,13 @@ class Asking:
         for number, params, told, stopped_recipe in self._journal.suggestions():
             self._join(number, params, told)
             if stopped_recipe is not None and (self.stop_hopeless or stopped_recipe.by_pruner):
-                self._given_up[self._cell(params).recipe] = stopped_recipe
+                self._given_up[self._cell(params).settings] = stopped_recipe
 
     def _join(self, number: int, params: Mapping[str, Any], told: bool) -> bool:
         """Take an asked recipe into the plan; whether it is new there."""
         self.asked += 1
         cell = self._cell(params)
-        fresh = cell.recipe not in {existing.recipe for existing in self.cells}
+        fresh = cell.settings not in {existing.settings for existing in self.cells}
         if fresh:
             self.cells.append(cell)
         if not told:
@@ -180,19 +180,19 @@ class Asking:
         return fresh
 
     def _cell(self, params: Mapping[str, Any]) -> Cell:
-        return suggestions.cell_of(self.template.cells[0].recipe, self.search.space, params)
+        return suggestions.cell_of(self.template.cells[0].settings, self.search.space, params)
 
-    def _ids(self, recipe: Recipe) -> list[str]:
+    def _ids(self, recipe: AnyRecipe) -> list[str]:
         return [Trial(recipe=recipe, seeds=seeds, cell=0).id for seeds in self.template.seeds]
 
     def _tell(self) -> None:
         """Tell the study of every asked recipe whose trials all have records, or that was given up."""
         for number, cell in list(self.open.items()):
-            if cell.recipe in self._given_up:
-                self._study.tell_stopped(number, self._given_up[cell.recipe])
+            if cell.settings in self._given_up:
+                self._study.tell_stopped(number, self._given_up[cell.settings])
                 del self.open[number]
                 continue
-            ranked = search_ranking.judged([self.store.load(trial_id) for trial_id in self._ids(cell.recipe)])
+            ranked = search_ranking.judged([self.store.load(trial_id) for trial_id in self._ids(cell.settings)])
             if ranked.complete:
                 self._study.tell(number, ranked)
                 del self.open[number]
@@ -201,7 +201,7 @@ class Asking:
         """Suggest a recipe and keep it in the journal; whether it is new to the plan."""
         trial = self._study.ask()
         cell = self._cell(trial.params)
-        self._study.note_recipe(trial, cell.label, self._ids(cell.recipe))
+        self._study.note_recipe(trial, cell.label, self._ids(cell.settings))
         return self._join(trial.number, trial.params, told=False)
 
 

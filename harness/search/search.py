@@ -68,6 +68,12 @@ def run(
         HarnessError: As `driver.run`, and where the settings differ from those that the search was started with.
     """
     search = check(sweep, store)
+    for option in ("--stop-hopeless",) * stop_hopeless + ("--tune",) * options.tune:
+        if sweep.is_script:
+            raise HarnessError(
+                f"{option} cannot be used in the search of a script: it goes by what the engine says of its steps",
+                fix="Leave it out",
+            )
     if stop_hopeless:
         _refuse_stopping(sweep)
     if options.tune:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.config.recipe import Recipe
+from harness.config.script import AnyRecipe, ScriptRecipe
 from harness.config.search_space import Range, Search, round_to_range
 from harness.config.trials import Cell
 
@@ -69,8 +70,10 @@ def _suggest(trial: optuna.Trial, dimension: Range) -> None:
         trial.suggest_float(dimension.field, dimension.low, dimension.high, step=dimension.step, log=dimension.log)
 
 
-def cell_of(template: Recipe, space: Sequence[Range], params: Mapping[str, Any]) -> Cell:
+def cell_of(template: AnyRecipe, space: Sequence[Range], params: Mapping[str, Any]) -> Cell:
     """The recipe that a suggestion stands for; continuous numbers are rounded to what a person would write."""
+    if isinstance(template, ScriptRecipe):
+        return _cell_of_script(template, space, params)
     fixed = template.model_dump()
     for dimension in space:
         if dimension.field in params:
@@ -84,3 +87,15 @@ def cell_of(template: Recipe, space: Sequence[Range], params: Mapping[str, Any])
         axes=tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in space),
         recipe=recipe,
     )
+
+
+def _cell_of_script(template: ScriptRecipe, space: Sequence[Range], params: Mapping[str, Any]) -> Cell:
+    """The same for a script, whose settings are the values of the space and what stands beside it."""
+    values = dict(template.settings)
+    for dimension in space:
+        value = params.get(dimension.field, dimension.otherwise)
+        if dimension.field in params and not dimension.choices:
+            value = round_to_range(value, dimension)
+        values[dimension.field] = value
+    axes = tuple((dimension.field, values[dimension.field]) for dimension in space)
+    return Cell(axes=axes, recipe=template.model_copy(update={"settings": tuple(values.items())}))
