@@ -5,6 +5,7 @@ import harness
 
 sweep = harness.load_sweep("rte_lr", set={"seeds": "1..5"})  # .trials, .cells
 results = harness.run(sweep)  # or harness.open("rte_lr"), harness.read_runs(table, cell=…, seed=…, metric=…)
+# or of a Python function: sweep = harness.study(train, lr=[1e-3, 1e-2], seeds=range(1, 11))
 results.runs  # one row per run
 results.cells  # one row per recipe
 results.plot.spread()  # a matplotlib Figure
@@ -19,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.api import LoadedSweep, Plots, Results, TrialCurves, load_sweep, open, read_runs, run
+    from harness.api import LoadedSweep, Plots, Results, TrialCurves, load_sweep, open, read_runs, run, study
     from harness.common.errors import HarnessError
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "open",
     "read_runs",
     "run",
+    "study",
 ]
 
 

@@ -14,6 +14,7 @@ from harness.common.errors import HarnessError
 from harness.common.text import count_noun, show
 from harness.config.trials import Sweep, expand
 from harness.execution import follow, lookup
+from harness.execution.function_study import study
 from harness.execution.loaded_sweep import LoadedSweep, Settings, load_sweep, refuse_search, settings
 from harness.execution.seed_growth import grown
 from harness.report.plots import Plots
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LoadedSweep", "Plots", "Results", "TrialCurves", "load_sweep", "of_sweep", "open", "read_runs", "refuse_search",
-    "run", "settings",
+    "run", "settings", "study",
 ]  # fmt: skip
 _RESULTS = Path("results")
 

@@ -31,6 +31,8 @@ KEYS = (
     "curves", "predictions", "majority", "failed_below", "metric",
 )  # fmt: skip
 _NAME = re.compile(r"[^\W\d]\w*")
+# A module, or the file that `harness.study` writes of a function that is in none.
+_FUNCTION = re.compile(r"(?:[^\W\d][\w.]*|[\w./-]+\.pkl):[^\W\d]\w*")
 _TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 
 
@@ -167,7 +169,7 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
             _check_words(command)
     else:
         assert function is not None
-        if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", function):
+        if not _FUNCTION.fullmatch(function):
             raise HarnessError(
                 "function must name a module and a function", got=describe_value(function), allowed="module:function"
             )

@@ -57,7 +57,7 @@ SWEEP_KEYS = (
 
 
 _KEYS = (*SWEEP_KEYS, *FILTERS, "search", *Recipe.model_fields)
-_OF_SCRIPTS = (
+OF_SCRIPTS = (
     "search",
     "title",
     "stand_in",
@@ -89,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _check_key(key: str, where: str, of_script: bool, *others: str) -> None:
     if of_script:
-        script_file.check_key(key, (*_OF_SCRIPTS, *others), where)
+        script_file.check_key(key, (*OF_SCRIPTS, *others), where)
     elif key not in (*_KEYS, *others):
         raise unknown_key(key, (*_KEYS, *others), where)
 
@@ -196,9 +196,9 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
     if is_script(merged) and "search" in merged:
         refuse_rule(merged)
         seeds = read_seeds({"seeds": merged.get("seeds")} if "seeds" in merged else {})
-        search, cells = script_file.read_script_search(merged, _OF_SCRIPTS, path.parent, seeds)
+        search, cells = script_file.read_script_search(merged, OF_SCRIPTS, path.parent, seeds)
     elif is_script(merged):
-        cells = script_file.read_script_cells(merged, _OF_SCRIPTS, path.parent)
+        cells = script_file.read_script_cells(merged, OF_SCRIPTS, path.parent)
         if isinstance(merged.get("seeds"), dict):
             rule = read_rule(merged["seeds"], "seeds", axis_sizes([cell.axes for cell in cells]))
         seeds = read_seeds({"seeds": merged.get("seeds")} if "seeds" in merged else {}, rule)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,12 @@ def main() -> None:
     name, folder = sys.argv[1:3]
     sys.path.insert(0, os.getcwd())
     module, _, function = name.partition(":")
-    call(getattr(importlib.import_module(module), function), Path(folder))
+    if module.endswith(".pkl"):  # that `harness.study` wrote of a function in no module
+        with open(module, "rb") as stream:
+            called = pickle.load(stream)
+    else:
+        called = getattr(importlib.import_module(module), function)
+    call(called, Path(folder))
 
 
 if __name__ == "__main__":

@@ -129,7 +129,8 @@ def code_files(script: Script, cwd: Path) -> tuple[tuple[str, str], ...]:
         with suppress(ValueError):
             names += shlex.split(script.command)
     if script.function is not None:
-        names.append(f"{script.function.partition(':')[0].replace('.', '/')}.py")
+        module = script.function.partition(":")[0]
+        names.append(module if module.endswith(".pkl") else f"{module.replace('.', '/')}.py")
     inside = [name for name in dict.fromkeys(names) if not Path(name).is_absolute() and ".." not in Path(name).parts]
     return tuple((name, digest) for name in inside if (digest := file_sha256(cwd / name)) is not None)
 

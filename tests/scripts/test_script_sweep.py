@@ -125,7 +125,7 @@ def test_ids_hang_on_what_decides_a_result(here):
         ("majority: 0.5", "timout: 3h", "timout is neither a key of a sweep nor used by the command"),
         ("majority: 0.5", "timeout: 3", "timeout must be a time"),
         ("majority: 0.5", "resources: {{gpu: 1}}", "unknown key 'gpu'"),
-        ("majority: 0.5", "search: {{}}", "search cannot be used"),
+        ("majority: 0.5", "search: {{}}", "cannot be used beside search"),
         ("file: r.json, key: eval.acc", "file: r.json", "score.key must be text"),
         ("file: r.json, key: eval.acc", "file: ../r.json, key: acc", "must lie in the run's own folder"),
         ("file: r.json, key: eval.acc", "file: r.xlsx, key: acc", "of a kind that is not known by its ending"),
