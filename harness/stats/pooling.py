@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import special
 
@@ -39,15 +41,32 @@ def pooled_rates(failed: np.ndarray, runs: np.ndarray) -> list[Estimate]:
     weight /= weight.sum()
     used = weight > 1e-6
     a, b, weight = a[used], b[used], weight[used] / weight[used].sum()
-    estimates = [_posterior(fails + a, total - fails + b, weight) for fails, total in kinds]
+    estimates = _posteriors(kinds[:, :1] + a, kinds[:, 1:] - kinds[:, :1] + b, weight)
     result = [Estimate(NAN, NAN, NAN)] * len(n)
     for index, kind in zip(np.flatnonzero(n > 0), cell_kind.ravel(), strict=True):
         result[index] = estimates[kind]
     return result
 
 
-def _posterior(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> Estimate:
-    """Mean and central 95 % of a mixture of beta distributions [G]."""
-    below = weight @ special.betainc(a[:, None], b[:, None], _RATES)
-    low, high = np.interp([TAIL, 1 - TAIL], below, _RATES)
-    return Estimate(float(weight @ (a / (a + b))), float(low), float(high))
+def _posteriors(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> list[Estimate]:
+    """Means and central 95 % of mixtures of beta distributions [K, G], to the grid of rates."""
+    means = (a / (a + b)) @ weight
+    low, high = (_quantiles(a, b, weight, share) for share in (TAIL, 1 - TAIL))
+    return [Estimate(*map(float, ends)) for ends in zip(means, low, high, strict=True)]
+
+
+def _quantiles(a: np.ndarray, b: np.ndarray, weight: np.ndarray, share: float) -> np.ndarray:
+    """Where the mixtures [K, G] reach a share: linear between two neighbours of `_RATES`, which halving finds."""
+
+    def below(position: np.ndarray) -> np.ndarray:
+        return np.asarray(special.betainc(a, b, _RATES[position][:, None]) @ weight)
+
+    first, last = np.zeros(len(a), dtype=int), np.full(len(a), len(_RATES) - 1)
+    for _ in range(math.ceil(math.log2(len(_RATES)))):
+        middle = (first + last) // 2
+        under = below(middle) <= share
+        first, last = np.where(under, middle, first), np.where(under, last, middle)
+    last = np.maximum(last, np.minimum(first + 1, len(_RATES) - 1))
+    start, end = below(first), below(last)
+    step = np.clip((share - start) / np.where(end > start, end - start, 1.0), 0.0, 1.0)
+    return np.asarray(_RATES[first] + step * (_RATES[last] - _RATES[first]))
