@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
+from harness.analysis import looks
 from harness.analysis.cells import cell_scores, failure_counts, with_axes
-from harness.records.study import Study
+from harness.analysis.outcomes import crossed_cells, seed_parts
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.records.study import Study, numbers
 from harness.stats import best_set as sets
+from harness.stats import clusters
 
 
 def best_set(study: Study) -> pd.DataFrame:
@@ -17,7 +23,9 @@ def best_set(study: Study) -> pd.DataFrame:
     `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
     `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
     best on both (on the mean, where no run is judged) the ones with the lowest observed failure rate: a choice, not a
-    finding. No rows for a single cell.
+    finding. Where seed parts are crossed, means have their cluster error, and failures count as many runs as are
+    independent; where seeds are added by rule, `p_rate` holds at every look (`looks.rates_below`) and `p_mean` at a
+    single one. No rows for a single cell.
     """
     columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
     columns += ["recommended"]
@@ -25,7 +33,10 @@ def best_set(study: Study) -> pd.DataFrame:
         return with_axes(study, pd.DataFrame(columns=columns))
     scores, sign = cell_scores(study), 1 if study.higher_is_better else -1
     failed, judged = np.array(failure_counts(study), dtype=int).T
-    p_mean, p_rate = sets.by_mean([sign * group for group in scores]), sets.by_rate(failed, judged)
+    crossed = crossed_cells(study)
+    errors, worth = _crossed(study, crossed, failed, judged) if crossed else ({}, (failed, judged))
+    p_mean = sets.by_mean([sign * group for group in scores], errors)
+    p_rate = looks.rates_below(study) if looks.looked_at(study) else sets.by_rate(*worth)
     table = pd.DataFrame(
         {
             "cell": range(len(study.cells)),
@@ -41,6 +52,27 @@ def best_set(study: Study) -> pd.DataFrame:
         }
     )
     return with_axes(study, table)
+
+
+def _crossed(
+    study: Study, crossed: frozenset[int], failed: np.ndarray, judged: np.ndarray
+) -> tuple[dict[int, tuple[float, float]], tuple[np.ndarray, np.ndarray]]:
+    """Of cells whose seed parts are crossed: the error of the mean and its degrees of freedom; and of all cells failed
+    and judged runs, those of the crossed ones as many as are independent (rounded down, as whole runs)."""
+    errors: dict[int, tuple[float, float]] = {}
+    failed, judged = failed.copy(), judged.copy()
+    for index in crossed:
+        runs = study.runs[finished_runs(study.runs) & (study.runs["cell"] == index)]
+        scored, known = runs[runs["final_score"].notna()], runs[judged_runs(runs)]
+        scores = numbers(scored, "final_score").to_numpy()
+        if len(scores) > 1:
+            error = clusters.error_of_sum(seed_parts(scored), (scores - scores.mean()) / len(scores))
+            errors[index] = (error.variance, error.freedom)
+        if len(known):
+            fails = failed_runs(known).to_numpy()
+            runs_worth = max(1, math.floor(clusters.effective_runs(seed_parts(known), fails)))
+            failed[index], judged[index] = round(float(fails.mean()) * runs_worth), runs_worth
+    return errors, (failed, judged)
 
 
 def _recommended(p_mean: np.ndarray, p_rate: np.ndarray, failed: np.ndarray, judged: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import NAN
@@ -33,21 +32,10 @@ def drivers_of_score(study: Study) -> pd.DataFrame:
     table = anova.anova(factors, y, order=3)
     table = table if len(table) > 1 else table[:0]  # nothing but a residual
     second = forest.fanova(factors, y) if len(table) else pd.Series(dtype=float)
-    bounds = _share_bounds(table, len(y))
+    bounds = anova.share_bounds(table, len(y))
     table["omega_squared_low"], table["omega_squared_high"] = bounds.T
     table["fanova"] = [second.get(term, NAN) for term in table["term"]]
     return table
-
-
-def _share_bounds(table: pd.DataFrame, scores: int) -> np.ndarray:
-    """The interval of ω² of each row of an analysis of variance [terms, 2]; NaN where F is not known."""
-    left = table.loc[table["term"] == "residual", "df"]
-    gains = (table["df"] * (table["F"] - 1)).clip(lower=0).fillna(0.0)
-    ends = [
-        anova.share_interval(row.F, row.df, float(left.iloc[0]), scores, float(gains.sum() - gain))
-        for row, gain in zip(table.itertuples(), gains, strict=True)
-    ]
-    return np.array(ends).reshape(-1, 2)
 
 
 def drivers_of_failing(study: Study) -> pd.DataFrame:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import count_by_cell, failure_counts, object_columns, spread_out, with_axes
+from harness.analysis import looks
+from harness.analysis.cells import NAN, count_by_cell, failure_counts, object_columns, spread_out, with_axes
 from harness.analysis.comparisons import by_others, compared_axes, compared_values, pairs, phrase
-from harness.analysis.outcomes import failure_rate
+from harness.analysis.outcomes import crossed_cells, failure_rate, seed_parts
 from harness.analysis.verdicts import (
     LEVEL,
     above_majority_p,
@@ -20,7 +23,8 @@ from harness.analysis.verdicts import (
     untrained_loss,
 )
 from harness.records.study import Axes, Study, numbers
-from harness.stats import proportions, stratified
+from harness.stats import clusters, proportions, stratified
+from harness.stats.estimate import Estimate
 
 
 def definitions(study: Study, threshold: float | None = None) -> pd.DataFrame:
@@ -104,16 +108,17 @@ def contrasts(study: Study) -> pd.DataFrame:
     `strata` and `informative` ones; `p` (`stratified.contrast`, which `difference` has its interval of), `p_adjusted`
     (Holm, over the comparisons of the axis).
     """
-    counts = failure_counts(study)
+    counts, crossed = failure_counts(study), crossed_cells(study)
     rows: list[dict[str, object]] = []
     for axis in compared_axes(study):
         by_value = {value: by_others(study, axis, value) for value in study.values(axis)}
         of_axis: list[dict[str, object]] = []
         for first, value in compared_values(study, axis):
             shared = [other for other in by_value[first] if other in by_value[value]]
-            strata = [(*counts[by_value[first][o]], *counts[by_value[value][o]]) for o in shared]
+            cells = [(by_value[first][other], by_value[value][other]) for other in shared]
+            strata = [(*counts[a], *counts[b]) for a, b in cells]
             strata = [stratum for stratum in strata if stratum[1] and stratum[3]]
-            test = stratified.contrast(strata)
+            test = _compared(study, cells, strata, crossed)
             k1, n1, k2, n2 = (int(total) for total in np.array(strata, dtype=int).reshape(-1, 4).sum(axis=0))
             row: dict[str, object] = {"axis": axis, "value": value, "reference": first, "failed": k2, "judged": n2}
             row |= {"reference_failed": k1, "reference_judged": n1}
@@ -127,25 +132,48 @@ def contrasts(study: Study) -> pd.DataFrame:
     return object_columns(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
 
 
+def _compared(
+    study: Study, cells: Sequence[tuple[int, int]], strata: stratified.Strata, crossed: frozenset[int]
+) -> stratified.Stratified:
+    """The failure rates of pairs of cells (reference, other), a stratum each, compared as their seeds allow.
+
+    Where seed parts are crossed, difference and p are of as many runs as are independent (`clusters.contrast`), and the
+    odds ratio has no interval.
+    """
+    test = stratified.contrast(strata)
+    if crossed.isdisjoint(index for pair in cells for index in pair):
+        return test
+    stratum = {index: number for number, pair in enumerate(cells) for index in pair}
+    runs = study.runs[judged_runs(study.runs) & study.runs["cell"].isin(list(stratum))]
+    second = runs["cell"].isin([index for _, index in cells]).to_numpy()
+    codes = runs["cell"].map(stratum).to_numpy(dtype=int)
+    difference, p = clusters.contrast(seed_parts(runs), failed_runs(runs).to_numpy(), second, codes)
+    odds = Estimate(test.odds_ratio.value, NAN, NAN)
+    return replace(test, risk_difference=difference, odds_ratio=odds, p=p)
+
+
 def pair_failures(study: Study) -> pd.DataFrame:
     """Failing in cells that differ on the main axis alone: `reference` and `cell` (indices), counts, tests.
 
     Columns: `reference`, `cell`, `reference_failed`, `reference_judged`, `failed`, `judged`; `difference` of the rates
     (cell minus reference) with the interval of the test of `p` (`stratified.contrast` of one stratum), `odds_ratio`
     (conditional, exact interval), `fisher` (exact, two-sided: a second look), `p_adjusted` (Holm, over the pairs).
+    Where seed parts are crossed, difference and p count as many runs as are independent, the others are not known.
     """
-    counts = failure_counts(study)
+    counts, crossed = failure_counts(study), crossed_cells(study)
     rows = []
     for a, b in pairs(study):
         four = (*counts[a], *counts[b])
-        test = stratified.contrast([four])
+        test = _compared(study, [(a, b)], [four], crossed)
+        independent = crossed.isdisjoint((a, b))
+        odds = proportions.odds_ratio(*four)
         rows.append(
             {"reference": a, "cell": b, "reference_failed": four[0], "reference_judged": four[1]}
             | {"failed": four[2], "judged": four[3]}
             | spread_out("difference", test.risk_difference)
             | {"p": test.p}
-            | spread_out("odds_ratio", proportions.odds_ratio(*four))
-            | {"fisher": proportions.fisher(*four)}
+            | spread_out("odds_ratio", odds if independent else Estimate(odds.value, NAN, NAN))
+            | {"fisher": proportions.fisher(*four) if independent else NAN}
         )
     table = pd.DataFrame(rows)
     if len(table):
@@ -153,14 +181,33 @@ def pair_failures(study: Study) -> pd.DataFrame:
     return table
 
 
+def all_runs(study: Study) -> pd.DataFrame:
+    """All runs together, in one row: `planned`, `finished`, `crashed`, `missing`, `judged`, `failed` with its interval.
+
+    The interval is `outcomes.failure_rate`'s: what seeds do alike counts once; where seeds are added by rule, one that
+    holds at every look.
+    """
+    runs, rate = study.runs, failure_rate(study.runs)
+    row: dict[str, object] = {"planned": len(runs), "finished": int(finished_runs(runs).sum())}
+    row |= {status: int((runs["status"] == status).sum()) for status in ("crashed", "missing")}
+    row |= {"judged": int(judged_runs(runs).sum()), "failed": int(failed_runs(runs).sum())}
+    return looks.of_all_runs(study, pd.DataFrame([row | {"failed_low": rate.low, "failed_high": rate.high}]))
+
+
 def never_failed(study: Study) -> pd.DataFrame:
     """Cells in which no run failed: how high their failure rate may be all the same (95 %, one-sided).
 
-    Columns: `cell`, one per axis, `judged`, `exact`, `rule_of_three`.
+    Columns: `cell`, one per axis, `judged`, `exact`, `rule_of_three`; where seed parts are crossed, of as many runs as
+    are independent.
     """
     rows: list[dict[str, object]] = []
+    crossed = crossed_cells(study)
     for index, (failed, judged) in enumerate(failure_counts(study)):
         if judged and not failed:
-            exact, rule = proportions.never_failed(judged)
+            n = judged
+            if index in crossed:
+                runs = study.runs[judged_runs(study.runs) & (study.runs["cell"] == index)]
+                n = int(clusters.effective_runs(seed_parts(runs), np.zeros(len(runs), dtype=bool)))
+            exact, rule = proportions.never_failed(n)
             rows.append({"cell": index, "judged": judged, "exact": exact, "rule_of_three": rule})
     return with_axes(study, pd.DataFrame(rows, columns=["cell", "judged", "exact", "rule_of_three"]))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.stopping import Cell, Comparison, RunResult, compare_values
 from harness.records.study import Study
 from harness.stats import proportions
-from harness.stats.sequential import contrast_sequence, rate_sequence
+from harness.stats.sequential import contrast_sequence, p_of_more, rate_sequence
 
 NAN = float("nan")
+MOST_RIVALS = 20  # cells that each is compared with for the lowest failure rate
 
 
 def horizons(study: Study) -> list[int | None]:
@@ -43,6 +45,15 @@ def of_cells(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             continue
         rate = rate_sequence(int(table.loc[row, "failed"]), int(table.loc[row, "judged"]), horizon)
         table.loc[row, ["failed_low", "failed_high", "exact_low", "exact_high"]] = [rate.low, rate.high, NAN, NAN]
+    return table
+
+
+def of_all_runs(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """The table of all runs together with such an interval."""
+    horizon = sum(seeds or 0 for seeds in horizons(study))
+    if looked_at(study) and horizon and int(table.loc[0, "judged"]):
+        rate = rate_sequence(int(table.loc[0, "failed"]), int(table.loc[0, "judged"]), horizon)
+        table.loc[0, ["failed_low", "failed_high"]] = [rate.low, rate.high]
     return table
 
 
@@ -76,6 +87,30 @@ def cells_of(study: Study) -> list[Cell]:
     return [Cell(cell.axes, tuple(of)) for cell, of in zip(study.cells, results, strict=True)]
 
 
+def rates_below(study: Study) -> np.ndarray:
+    """How sure it is, at every look, that some other cell has a lower failure rate, as adjusted p-values [cells].
+
+    By pairs of runs of the same seed; adjusted for the number of other cells (Bonferroni). Each cell is compared with
+    the `MOST_RIVALS` that failed least: comparing with fewer only leaves more cells that may be the best. NaN without a
+    judged run.
+    """
+    cells, most = cells_of(study), max(seeds or 0 for seeds in horizons(study))
+    known = [index for index, cell in enumerate(cells) if cell.judged]
+    rivals = sorted(known, key=lambda index: (np.mean(cells[index].judged), -len(cells[index].judged)))[:MOST_RIVALS]
+    adjusted = np.full(len(cells), NAN)
+    for index in known:
+        ps = [p_of_more(*_discordant(cells[rival], cells[index]), most) for rival in rivals if rival != index]
+        adjusted[index] = min(1.0, min(ps, default=1.0) * max(len(known) - 1, 1))
+    return adjusted
+
+
+def _discordant(one: Cell, other: Cell) -> tuple[int, int, int]:
+    """Pairs of runs of the same seed in which only the second failed, only the first, and all of them."""
+    both = zip(one.results, other.results, strict=False)
+    pairs = [(a.failed, b.failed) for a, b in both if a.failed is not None and b.failed is not None]
+    return pairs.count((False, True)), pairs.count((True, False)), len(pairs)
+
+
 def _arms(study: Study, table: pd.DataFrame, most: Sequence[int | None]) -> pd.DataFrame:
     table = table.copy()
     for row in table.index:
@@ -103,9 +138,7 @@ def _pairs(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: Seque
         horizon = max(most[one] or 0, most[other] or 0)
         if not horizon:
             continue
-        both = zip(cells[one].results, cells[other].results, strict=False)
-        pairs = [(a.failed, b.failed) for a, b in both if a.failed is not None and b.failed is not None]
-        contrast = contrast_sequence(pairs.count((False, True)), pairs.count((True, False)), len(pairs), horizon)
+        contrast = contrast_sequence(*_discordant(cells[one], cells[other]), horizon)
         _set(table, row, (contrast.difference.value, contrast.difference.low, contrast.difference.high, contrast.p))
     return _adjusted(table)
 

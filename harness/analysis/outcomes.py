@@ -112,6 +112,23 @@ def crossed_levels(runs: pd.DataFrame) -> pd.DataFrame | None:
     return variance_components.crossed(runs[SEED_PARTS])
 
 
+def crossed_cells(study: Study) -> frozenset[int]:
+    """The cells whose finished runs have crossed parts of the seed, and so are not independent."""
+    if not any_apart(study.runs):
+        return frozenset()
+    done = study.runs[finished_runs(study.runs)]
+    return frozenset(int(index) for index, runs in done.groupby("cell") if crossed_levels(runs) is not None)
+
+
+def seed_parts(runs: pd.DataFrame) -> pd.DataFrame:
+    """The parts of the seeds of runs of one or several cells, a row a run; runs of unknown seeds share nothing."""
+    parts = runs[SEED_PARTS].astype(float)
+    unknown = -1.0 - np.arange(len(runs))
+    parts = parts.apply(lambda column: column.where(column.notna(), unknown))
+    varying = [name for name in SEED_PARTS if parts[name].nunique() > 1]
+    return parts[varying or SEED_PARTS[:1]]
+
+
 def any_apart(runs: pd.DataFrame) -> bool:
     """Whether the parts of the seed of any run differ from each other."""
     parts = runs[SEED_PARTS]

@@ -8,10 +8,11 @@ import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis, reference
+from harness.analysis.failures import all_runs
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
 from harness.report.claims import Claim, Sentence
-from harness.report.formatting import score, unknown
+from harness.report.formatting import percent, score, unknown
 from harness.report.sections import baselines, best, dev_set, importance, seed_budget, seed_parts
 from harness.report.wording import (
     contrast_claim,
@@ -26,7 +27,6 @@ from harness.report.wording import (
     setting,
     spaced,
 )
-from harness.stats import proportions
 
 _MOST_ARMS = 8  # whose rates are given one by one
 _MOST_UNDECIDED = 3  # comparisons, in the opening
@@ -91,8 +91,8 @@ def how_often(analysis: Analysis) -> Sentence:
         claims = [rate_claim(cells.iloc[0], "every run", "cells", "cell")]
         share = f" ({rate_words(claims[0]).partition('(')[2]}"
     elif failed == 0:
-        upper = 100 * proportions.wilson(0, judged)[1]
-        share = f", which is compatible with a failure rate of up to {upper:.0f} % (95 % CI)"
+        claims = [rate_claim(all_runs(analysis.study).iloc[0], "every run", "all_runs")]
+        share = f", which is compatible with a failure rate of up to {percent(claims[0].estimate.high)} (95 % CI)"
     return Sentence(
         f"{failed} of {run_count(judged, 'finished ')} failed{share}. {failing_means(analysis)}{tail}", *claims
     )

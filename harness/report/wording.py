@@ -10,6 +10,7 @@ import pandas as pd
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
+from harness.analysis.outcomes import crossed_cells
 from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
 from harness.report.claims import Claim
@@ -20,8 +21,12 @@ _MOST_NAMED = 5  # cells, in a sentence
 
 
 def failure_test(analysis: Analysis) -> str:
-    """The one test of differences in failure rate: of fixed seeds, or one that holds however often was looked."""
-    return "test that holds at every look" if looks.looked_at(analysis.study) else "stratified score test"
+    """The one test of differences in failure rate, as the seeds allow: fixed, crossed, or added by rule."""
+    if looks.looked_at(analysis.study):
+        return "test that holds at every look"
+    if crossed_cells(analysis.study):
+        return "score test of as many runs as are independent, as seed parts are crossed"
+    return "stratified score test"
 
 
 def capitalized(text: str) -> str:

@@ -258,6 +258,17 @@ def anova(factors: pd.DataFrame, y: np.ndarray, order: int = 2) -> pd.DataFrame:
     )
 
 
+def share_bounds(table: pd.DataFrame, scores: int) -> np.ndarray:
+    """The interval of ω² of each row of an analysis of variance [terms, 2]; NaN where F is not known."""
+    left = table.loc[table["term"] == "residual", "df"]
+    gains = (table["df"] * (table["F"] - 1)).clip(lower=0).fillna(0.0)
+    ends = [
+        share_interval(row.F, row.df, float(left.iloc[0]), scores, float(gains.sum() - gain))
+        for row, gain in zip(table.itertuples(), gains, strict=True)
+    ]
+    return np.array(ends).reshape(-1, 2)
+
+
 def share_interval(ratio: float, df: float, left_df: float, rows: int, others: float) -> tuple[float, float]:
     """The 95 % interval of a term's ω², its share in the variance: by the noncentral F distribution.
 

@@ -8,7 +8,7 @@ Comparisons, chapter 4, for its relation to comparisons with the best.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -19,23 +19,31 @@ LEVEL = 0.05
 MOST_RIVALS = 200  # groups that each is compared with, the best first: comparing with fewer only widens the set
 
 
-def by_mean(groups: Sequence[np.ndarray]) -> np.ndarray:
+def by_mean(groups: Sequence[np.ndarray], errors: Mapping[int, tuple[float, float]] | None = None) -> np.ndarray:
     """How sure it is that some other group has a larger mean, as adjusted p-values [groups].
 
     Welch's t, one-sided, so that groups may differ in spread. A group of a single score, or without spread beside
-    another without, can't be excluded: 1. NaN for a group without a score. Groups are arrays of scores [n].
+    another without, can't be excluded: 1. NaN for a group without a score.
+
+    Args:
+        groups: Of each its scores [n].
+        errors: Of groups whose scores are not independent the variance of the mean and its degrees of freedom, by
+            their index.
     """
     n = np.array([len(group) for group in groups], dtype=float)
     means = np.array([group.mean() if len(group) else NAN for group in groups])
-    errors = np.array([group.var(ddof=1) / len(group) if len(group) > 1 else NAN for group in groups])
+    variances = np.array([group.var(ddof=1) / len(group) if len(group) > 1 else NAN for group in groups])
+    freedoms = n - 1
+    for index, (variance, freedom) in (errors or {}).items():
+        variances[index], freedoms[index] = variance, freedom
     rivals = np.flatnonzero(n > 1)
     rivals = rivals[np.argsort(-means[rivals], kind="stable")][:MOST_RIVALS]
     smallest = np.where(n > 0, 1.0, NAN)
     for rival in rivals:
-        variance = errors + errors[rival]
+        variance = variances + variances[rival]
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (means[rival] - means) / np.sqrt(variance)
-            freedom = variance**2 / (errors**2 / (n - 1) + errors[rival] ** 2 / (n[rival] - 1))
+            freedom = variance**2 / (variances**2 / freedoms + variances[rival] ** 2 / freedoms[rival])
         p = np.where((n > 1) & (variance > 0), stats.t.sf(t, freedom), 1.0)
         smallest = np.minimum(smallest, p)
     adjusted: np.ndarray = np.minimum(1.0, smallest * max(int((n > 0).sum()) - 1, 1))

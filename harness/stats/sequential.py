@@ -66,13 +66,20 @@ def contrast_sequence(gained: int, lost: int, pairs: int, horizon: int) -> Seque
     """
     if pairs <= 0:
         return SequentialContrast(UNKNOWN, NAN)
-    counts = (lost, pairs - gained - lost, gained)
-    low, high = _interval(counts, horizon, PAIRS)
-    bets = _shifts(horizon, PAIRS)
-    won = max(_log_wealth(counts, 0.5, bets), _log_wealth(counts[::-1], 0.5, bets))
-    return SequentialContrast(
-        Estimate((gained - lost) / pairs, 2 * low - 1, 2 * high - 1), min(1.0, 2 * math.exp(-won))
-    )
+    low, high = _interval((lost, pairs - gained - lost, gained), horizon, PAIRS)
+    p = 2 * min(p_of_more(gained, lost, pairs, horizon), p_of_more(lost, gained, pairs, horizon))
+    return SequentialContrast(Estimate((gained - lost) / pairs, 2 * low - 1, 2 * high - 1), min(1.0, p))
+
+
+def p_of_more(gained: int, lost: int, pairs: int, horizon: int) -> float:
+    """The one-sided p, valid at every look, that the second arm fails no more than the first; as `contrast_sequence`.
+
+    1 for no pairs.
+    """
+    if pairs <= 0:
+        return 1.0
+    won = _log_wealth((lost, pairs - gained - lost, gained), 0.5, _shifts(horizon, PAIRS))
+    return min(1.0, math.exp(-won))
 
 
 @lru_cache(maxsize=65536)

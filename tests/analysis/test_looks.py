@@ -8,6 +8,7 @@ import pytest
 from made_runs import HEAD, Run, store_of, sweep_of
 
 from harness.analysis import cells, failures, looks
+from harness.analysis.best import best_set
 from harness.config.trials import Sweep
 from harness.records.study import Compared, Study, joined, of_sweep
 from harness.stats import proportions
@@ -85,3 +86,19 @@ def test_beside_fixed_seeds_each_cell_has_its_own_interval(tmp_path: Path) -> No
     table = cells.cells(both)
     assert table["failed_high"][1] == pytest.approx(proportions.wilson(0, 6)[1])
     assert table["failed_high"][5] == rate_sequence(0, 6, 20).high
+
+
+def test_the_lowest_failure_rate_holds_at_every_look(tmp_path: Path) -> None:
+    table = best_set(study(tmp_path, RULE))
+    others = [contrast_sequence(*pairs, 20).p / 2 for pairs in ((4, 0, 6), (5, 0, 5))]  # cells 0 and 2 against cell 1
+    assert table["p_rate"][0] == pytest.approx(min(1.0, 3 * others[0]))
+    assert table["p_rate"][2] == pytest.approx(min(1.0, 3 * others[1]))
+    assert table["p_rate"][1] == 1.0
+    fixed = best_set(study(tmp_path / "fixed", FIXED))
+    pd.testing.assert_series_equal(table["p_mean"], fixed["p_mean"])
+
+
+def test_all_runs_together_hold_at_every_look(tmp_path: Path) -> None:
+    row = failures.all_runs(study(tmp_path, RULE)).iloc[0]
+    rate = rate_sequence(10, 23, 80)
+    assert (row["failed"], row["judged"], row["failed_low"], row["failed_high"]) == (10, 23, rate.low, rate.high)

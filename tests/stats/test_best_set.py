@@ -48,3 +48,10 @@ def test_the_best_group_is_kept_in_nineteen_of_twenty_studies(n, failing):
         scores = np.where(rng.random((5, n)) < failing, 0.5, scores)
         kept += best_set.by_mean(list(scores))[0] >= best_set.LEVEL
     assert kept / studies >= 0.95 - 0.022  # two standard errors
+
+
+def test_an_error_that_is_given_takes_the_place_of_the_groups_own():
+    own = {index: (group.var(ddof=1) / len(group), len(group) - 1.0) for index, group in enumerate(GROUPS)}
+    assert best_set.by_mean(GROUPS, own) == pytest.approx(best_set.by_mean(GROUPS))
+    unsure = best_set.by_mean(GROUPS, {2: (1.0, 1.0)})
+    assert unsure[2] > best_set.by_mean(GROUPS)[2]

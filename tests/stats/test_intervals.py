@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.stats import clusters, means, modes, pooling, proportions, ranks
+from harness.stats import clusters, means, modes, pooling, proportions, ranks, stratified
 from harness.stats.estimate import Estimate
 
 SCORES = st.lists(st.integers(0, 40).map(lambda k: 0.4 + k / 80), max_size=12).map(np.array)
@@ -238,3 +238,40 @@ def test_pooled_rates_against_integration():
     assert 0 < found[0].value < 0.2  # drawn towards the others
     assert found[2].value < 6 / 8
     assert math.isnan(pooling.pooled_rates(failed[:2], runs[:2])[0].value)
+
+
+def crossed_arms(strata: int = 1) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Two arms in each stratum, all trained with the same 4 × 4 × 4 seed parts."""
+    levels = pd.concat([grid(4, 4, 4)] * (2 * strata), ignore_index=True)
+    return levels, np.repeat([False, True] * strata, 64), np.repeat(np.arange(strata), 128)
+
+
+def test_crossed_arms_differ_by_what_strata_say_and_are_less_sure():
+    levels, second, stratum = crossed_arms(2)
+    bad_order = (levels["order"] < 2).to_numpy()
+    failed = bad_order & np.where(second, levels["init"] < 1, levels["init"] < 3).astype(bool)
+    failed |= (stratum == 1) & bad_order
+    estimate, p = clusters.contrast(levels, failed, second, stratum)
+    counts = [int((failed & (second == arm) & (stratum == s)).sum()) for s in (0, 1) for arm in (False, True)]
+    independent = stratified.contrast([(counts[0], 64, counts[1], 64), (counts[2], 64, counts[3], 64)])
+    assert estimate.value == pytest.approx(independent.risk_difference.value)
+    assert estimate.high - estimate.low > independent.risk_difference.high - independent.risk_difference.low
+    assert (p < 0.05) == (estimate.low > 0 or estimate.high < 0)
+
+
+def test_crossed_arms_of_which_one_fails_whole_are_as_many_runs_as_parts_have_values():
+    levels, second, stratum = crossed_arms()
+    estimate, p = clusters.contrast(levels, second, second, stratum)
+    as_four = stratified.contrast([(0, 4, 4, 4)])
+    assert estimate == as_four.risk_difference
+    assert p == as_four.p
+    assert math.isnan(clusters.contrast(levels, second, np.ones(128, dtype=bool), stratum)[1])
+
+
+def test_crossed_arms_that_do_not_differ_are_told_apart_in_a_twentieth_of_studies():
+    levels, second, stratum = crossed_arms()
+    draw, rejected, studies = rng(8), 0, 60
+    for _ in range(studies):
+        hidden = 0.9 * draw.normal(size=(2, 4))[np.where(second, 1, 0), levels["order"]] + 0.43 * draw.normal(size=128)
+        rejected += clusters.contrast(levels, hidden < -0.36, second, stratum)[1] < 0.05
+    assert rejected <= 6

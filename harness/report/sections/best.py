@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
 from harness.report.claims import Claim, Sentence
@@ -41,16 +42,17 @@ def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: st
         values += f", without {count_noun(diverged, 'diverged run')}" if diverged else ""
     else:
         values = f"{members['failed'].sum()} of {members['judged'].sum()} failed"
+    sure = "95 % for a single look" if column == "mean" and looks.looked_at(analysis.study) else "95 %"
     if len(members) == 1:
-        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe may be the best (95 %)"
+        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe may be the best ({sure})"
         return Sentence(f"{text}.", claim)
     if len(members) == len(known):
         return Sentence(
-            f"no recipe can be excluded from having {what} (95 %): the {len(known)} cannot be distinguished.", claim
+            f"no recipe can be excluded from having {what} ({sure}): the {len(known)} cannot be distinguished.", claim
         )
     named = _named(analysis, members)
     return Sentence(
-        f"{len(members)} of {len(known)} recipes cannot be distinguished from the one with {what} (95 %; {values})"
+        f"{len(members)} of {len(known)} recipes cannot be distinguished from the one with {what} ({sure}; {values})"
         + (f": {named}." if named else "."),
         claim,
     )
@@ -116,7 +118,9 @@ SECTION = Section(
         (
             "may be the best",
             "A recipe that no other is shown to beat. The set of these holds the truly best one with 95 % confidence "
-            "or more (Gupta's subset rule), if the runs are independent; it shrinks with more seeds.",
+            "or more (Gupta's subset rule); it shrinks with more seeds. Where seed parts are crossed, runs count as "
+            "the independent ones that they are worth. Where seeds are added by rule, the set of failure rates holds "
+            "at every look, that of means at a single one.",
         ),
     ),
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.failures import all_runs
 from harness.report.claims import Claim, Sentence
-from harness.report.formatting import p_value, percent, rate_of, score, versus
+from harness.report.formatting import integer, p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
 from harness.report.table import (
     Column,
@@ -103,6 +104,15 @@ def _of_arms(analysis: Analysis) -> list[Column]:
     ]
 
 
+def _of_all_runs(analysis: Analysis) -> list[Column]:
+    counts = ("planned", "finished", "crashed", "missing")
+    return [
+        *((name, number(name, integer)) for name in counts),
+        ("failed", k_of_n("failed", "judged")),
+        ("failure rate [95 %]", rate_of),
+    ]
+
+
 def _labels_of_contrasts(analysis: Analysis) -> list[Column]:
     return [("comparison", lambda row: versus(row["axis"], row["value"], row["reference"]))]
 
@@ -162,6 +172,14 @@ SECTION = Section(
         "0 failures is compatible with a high rate. Crashed and missing runs are given beside the count.",
     ),
     tables=(
+        TableSpec(
+            "all_runs",
+            "All runs together; what seeds do alike in several cells counts once",
+            _of_all_runs,
+            lambda analysis: [],
+            folded=True,
+            data=lambda analysis: all_runs(analysis.study),
+        ),
         TableSpec(
             "arms",
             "Pooled over the other axes; where the counts are not balanced, the pooled rates mix effects",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.outcomes import any_apart
 from harness.report.coverage import held, unfit
@@ -13,7 +14,17 @@ from harness.report.wording import main_axis_name, pair_count
 
 def sentences(analysis: Analysis) -> list[str]:
     """Which pairs of cells differ in their means, and whether runs diverged."""
-    return [*_pairs(analysis), *_diverged(analysis)]
+    return [*_pairs(analysis), *_diverged(analysis), *single_look(analysis)]
+
+
+def single_look(analysis: Analysis) -> list[str]:
+    """That means and spreads have intervals of fixed seeds, where seeds were added by rule."""
+    if not looks.looked_at(analysis.study):
+        return []
+    return [
+        "Seeds were added by rule: failure rates and their differences hold at every look, but means, spreads and "
+        "their comparisons have the intervals and tests of a fixed number of seeds, which hold for a single look."
+    ]
 
 
 def _pairs(analysis: Analysis) -> list[str]:

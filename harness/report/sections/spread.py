@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.outcomes import crossed_cells
 from harness.common.text import count_noun
 from harness.report.coverage import held
 from harness.report.formatting import Row, integer, p_value, percent, rate_of, score, unknown
@@ -17,7 +18,17 @@ _MOST_NAMED = 4
 
 def sentences(analysis: Analysis) -> list[str]:
     """What the spread is made of: no cell where all fail is taken for stable."""
-    return [*_all_failed(analysis), *_mixed(analysis), *_two_groups(analysis)]
+    return [*_all_failed(analysis), *_mixed(analysis), *_two_groups(analysis), *_crossed(analysis)]
+
+
+def _crossed(analysis: Analysis) -> list[str]:
+    """What is not given where runs are not independent."""
+    if not crossed_cells(analysis.study):
+        return []
+    return [
+        "Parts of the seed are crossed, so runs are not independent: sds, their ratios and the dip test have no "
+        "interval and no p there, and an sd is that of these parts alone."
+    ]
 
 
 def _all_failed(analysis: Analysis) -> list[str]:
@@ -162,7 +173,8 @@ SECTION = Section(
         ("IQR, MAD", "Interquartile range; median absolute deviation from the median, unscaled."),
         (
             "sd of successful runs [95 %]",
-            "Bonett's interval (2006), from four runs on; the sd of all runs, which failures decide, has none. "
+            "Bonett's interval (2006), from four runs on; the sd of all runs, which failures decide, has none, and "
+            "neither has one of runs whose seed parts are crossed. "
             f"{held('sd of successful runs')}",
         ),
         (
