@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,7 @@ from harness.analysis.dev_answers import (
 from harness.analysis.diagnosis import Diagnosis, diagnose
 from harness.analysis.drivers import drivers_of_failing, drivers_of_score, effects_on_failing
 from harness.analysis.failures import arms, contrasts, definitions, never_failed, pair_failures
+from harness.analysis.outcomes import crossed_cells
 from harness.analysis.published import against_the_paper
 from harness.analysis.seeds import best_of_n, budget, needed, seed_factors, selection
 from harness.analysis.spread_and_level import level, pair_levels, pair_spreads, pooled_level, profile, spread
@@ -88,6 +90,11 @@ class Analysis:
         """Name and table, in the order of the page."""
         own = {name: value for name, value in vars(self).items() if isinstance(value, pd.DataFrame)}
         return own | self.diagnosis.tables
+
+    @cached_property
+    def crossed(self) -> frozenset[int]:
+        """The cells whose runs have crossed parts of the seed, and so are not independent."""
+        return crossed_cells(self.study)
 
     @property
     def comparisons(self) -> int:

@@ -11,7 +11,7 @@ from harness.analysis.cells import NAN, object_columns, spread_out, with_axes
 from harness.analysis.comparisons import MOST_VALUES, compared_axes, holm, main_axis, pairs
 from harness.analysis.outcomes import Outcomes, outcomes
 from harness.records.study import Study
-from harness.stats import bootstrap, clusters, means, modes, ranks, two_samples
+from harness.stats import bootstrap, clusters, means, modes, proportions, ranks, two_samples
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import UNKNOWN, Estimate
 
@@ -26,8 +26,8 @@ def spread(study: Study) -> pd.DataFrame:
     the sum of squares `between` the failed and the successful, `within_ok`, `within_failed`, which add up to 1 (NaN
     where scores do not spread or failing is not known); `ok_sd` of the runs that did not fail, with `ok_sd_low`,
     `ok_sd_high` (Bonett; none where seed parts are crossed), `failed_sd`; `dip_p` (Hartigan's dip test of one mode, of
-    the first `MOST_DIPS` cells and from 8 independent runs on), and how the scores fall into two groups: `lower_runs`
-    with median `lower`, `upper_runs` with median `upper`.
+    the first `MOST_DIPS` cells and from 8 independent runs on), `dip_p_holm` of it over the cells, and
+    how the scores fall into two groups: `lower_runs` with median `lower`, `upper_runs` with median `upper`.
     """
     rows = []
     for index, cell in enumerate(outcomes(study)):
@@ -48,6 +48,8 @@ def spread(study: Study) -> pd.DataFrame:
         row |= {"failed_sd": bad.std(ddof=1) if len(bad) > 1 else NAN}
         rows.append(row | _groups(scores, index < MOST_DIPS and cell.levels is None))
     spreads = pd.DataFrame(rows)
+    adjusted = proportions.holm(spreads["dip_p"].to_numpy(dtype=float))
+    spreads.insert(spreads.columns.get_loc("dip_p") + 1, "dip_p_holm", adjusted)
     for name in ("failed", "lower_runs", "upper_runs"):
         spreads[name] = pd.array(spreads[name].tolist(), dtype="Int64")
     return with_axes(study, spreads)
@@ -125,19 +127,17 @@ def pooled_level(study: Study) -> pd.DataFrame:
 
     An axis of more than `MOST_VALUES` values is left out.
 
-    Columns: `axis`, `value`, `scored`, and over the scored runs `mean` (the cells' intervals put together), `median`,
-    `iqm` (bootstrap within the cells, from `bootstrap.FEWEST` runs in each on), with `_low`, `_high`.
+    Columns: `axis`, `value`, `scored`; `mean` of the scored runs (the cells' intervals put together), and of all runs,
+    those that diverged as the worst, `median` and `iqm` (bootstrap within the cells, from `bootstrap.FEWEST` runs in
+    each on; no interval where a run diverged), with `_low`, `_high`.
     """
-    cells = outcomes(study)
+    cells, sign = outcomes(study), 1 if study.higher_is_better else -1
     means_of = [cell.mean() for cell in cells]
     rows: list[dict[str, object]] = []
     for axis in (axis for axis in compared_axes(study) if len(study.values(axis)) <= MOST_VALUES):
         for value in study.values(axis):
-            members = [
-                index
-                for index, cell in enumerate(study.cells)
-                if dict(cell.axes)[axis] == value and cells[index].scored.any()
-            ]
+            own = [index for index, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value]
+            members = [index for index in own if cells[index].scored.any()]
             strata = [cells[index].scores[cells[index].scored] for index in members]
             total = sum(map(len, strata))
             row: dict[str, object] = {"axis": axis, "value": value, "scored": total}
@@ -145,8 +145,14 @@ def pooled_level(study: Study) -> pd.DataFrame:
             row |= spread_out("mean", means.weighted([means_of[index] for index in members], weights))
             enough = all(len(scores) >= bootstrap.FEWEST for scores in strata)
             enough &= all(cells[index].levels is None for index in members)
+            diverged = any(cells[index].diverged for index in own)
             for name in ("median", "iqm"):
-                pooled = bootstrap.pooled(strata, name, rng(f"{axis} {name}"))
+                if diverged:
+                    ranked = np.sort(np.concatenate([cells[index].ranked(study.higher_is_better) for index in own]))
+                    middle = ranks.quantile(ranked, 0.5).value if name == "median" else float(bootstrap.iqm(ranked))
+                    pooled = Estimate(sign * middle, NAN, NAN)
+                else:
+                    pooled = bootstrap.pooled(strata, name, rng(f"{axis} {name}"))
                 row |= spread_out(name, pooled if enough else Estimate(pooled.value, NAN, NAN))
             rows.append(row)
     columns = ["axis", "value", "scored"] + [

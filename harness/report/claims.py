@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,14 +16,36 @@ LEVEL = 0.05  # below which a p-value decides
 Key = tuple[tuple[str, Scalar], ...]  # the columns that name a row, with their values; of none, the whole table
 
 
+# What a claim is of. The first four are worded in `wording`; `value` is a number of a row as it stands there, the
+# others are over the rows that `where` holds for: how many there are, or a summary of their column.
+Quantity = Literal[
+    "failure rate",
+    "difference in failure rate",
+    "best set",
+    "share",
+    "value",
+    "count",
+    "sum",
+    "mean",
+    "median",
+    "min",
+    "max",
+    "range",
+]
+
+
+Summary = Literal["count", "sum", "mean", "median", "min", "max", "range"]
+
+
 @dataclass(frozen=True)
 class Claim:
     """What a sentence says of one quantity, and where the tables of the analysis say the same.
 
-    `column` is that of the estimate; its interval, where there is one, is in `<column>_low` and `<column>_high`.
+    `column` is that of the estimate; its interval, where there is one, is in `<column>_low` and `<column>_high`, or in
+    `low` and `high`.
     """
 
-    quantity: Literal["failure rate", "difference in failure rate", "best set", "share"]
+    quantity: Quantity
     subject: str
     estimate: Estimate
     n: int  # runs, or rows of a set, that the estimate is over
@@ -31,6 +54,8 @@ class Claim:
     column: str
     test: str = ""
     p: float = NAN  # of the test, adjusted for the comparisons of its question
+    where: str = ""  # which rows a count or a summary is over, as a Python expression of their columns; all of them
+    words: str = ""  # how the sentence says it, beginning with the number
 
     @property
     def decided(self) -> bool:
@@ -57,9 +82,72 @@ class Sentence(str):
         return sentence
 
 
+class Words:
+    """The claims of a sentence, collected while its text is written: each method gives the words for a number."""
+
+    def __init__(self, table: str) -> None:
+        """Of numbers of this table, unless a method is told another."""
+        self.table = table
+        self.claims: list[Claim] = []
+
+    def value(
+        self,
+        row: Mapping[str, Any],
+        key: Sequence[str],
+        column: str,
+        form: Callable[[Any], str],
+        table: str | None = None,
+    ) -> str:
+        """A number of the row that the columns of `key` name, as `form` words it; its interval may be in the words."""
+        words = form(row[column])
+        ends = (row.get(f"{column}_{end}", row.get(end)) for end in ("low", "high"))
+        estimate = Estimate(_number(row[column]), *map(_number, ends))
+        named = tuple((name, row[name]) for name in key)
+        self.claims.append(Claim("value", column, estimate, 1, table or self.table, named, column, words=words))
+        return words
+
+    def count(self, number: int, where: str, form: Callable[[int], str] = str, table: str | None = None) -> str:
+        """How many rows there are that `where` holds for."""
+        return self.summary("count", number, "", where, form, table)
+
+    def summary(
+        self,
+        kind: Summary,
+        number: float,
+        column: str,
+        where: str = "",
+        form: Callable[[Any], str] = str,
+        table: str | None = None,
+    ) -> str:
+        """A summary of a column over the rows that `where` holds for."""
+        words = form(number)
+        estimate = Estimate(float(number), NAN, NAN)
+        self.claims.append(Claim(kind, column, estimate, 1, table or self.table, (), column, where=where, words=words))
+        return words
+
+    def sentence(self, text: str) -> Sentence:
+        """The sentence, with the claims so far."""
+        return Sentence(text, *self.claims)
+
+
+def followed_by(form: Callable[[Any], str], text: str) -> Callable[[Any], str]:
+    """The words of a number and what stands behind it, as its interval."""
+    return lambda value: f"{form(value)} {text}"
+
+
+def _number(value: Any) -> float:
+    return NAN if value is None or value is pd.NA else float(value)
+
+
 def claims_of(sentence: str) -> tuple[Claim, ...]:
     """The claims of a sentence; none of plain text."""
     return sentence.claims if isinstance(sentence, Sentence) else ()
+
+
+def row_at(table: pd.DataFrame, label: Any) -> dict[str, Any]:
+    """The row of that label as a mapping, in which counts stay whole numbers."""
+    row: dict[str, Any] = table.loc[[label]].to_dict("records")[0]
+    return row
 
 
 def rows_of(table: pd.DataFrame, key: Key) -> pd.DataFrame:

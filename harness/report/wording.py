@@ -10,7 +10,6 @@ import pandas as pd
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
-from harness.analysis.outcomes import crossed_cells
 from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
 from harness.report.claims import Claim
@@ -24,7 +23,7 @@ def failure_test(analysis: Analysis) -> str:
     """The one test of differences in failure rate, as the seeds allow: fixed, crossed, or added by rule."""
     if looks.looked_at(analysis.study):
         return "test that holds at every look"
-    if crossed_cells(analysis.study):
+    if analysis.crossed:
         return "score test of as many runs as are independent, as seed parts are crossed"
     return "stratified score test"
 

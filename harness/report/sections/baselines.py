@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
+from harness.report.claims import Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, points, score, unknown
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, k_of_n, number, with_interval
@@ -14,7 +15,7 @@ from harness.report.wording import run_count
 
 def sentences(analysis: Analysis) -> list[str]:
     """Whether the best cell beats the best of the simple classifiers, and by how much."""
-    table, texts = analysis.baselines, []
+    table, texts = analysis.baselines, list[str]()
     for task, of_task in table.groupby("task", sort=False):
         texts += _of_task(of_task, f"On {task} the" if table["task"].nunique() > 1 else "The")
     kinds = table[table["cell"].isna()].drop_duplicates("what")
@@ -23,29 +24,44 @@ def sentences(analysis: Analysis) -> list[str]:
     return [*texts, *_not_trained_yet(analysis)]
 
 
-def _of_task(table: pd.DataFrame, start: str) -> list[str]:
+def _of_task(table: pd.DataFrame, start: str) -> list[Sentence]:
     cells, others = table[table["cell"].notna() & table["mean"].notna()], table[table["cell"].isna()]
     if not len(cells):
         return []
-    top, other = cells.loc[cells["mean"].idxmax()], others.loc[others["mean"].idxmax()]
+    words, key = Words("baselines"), ["task", "what"]
+    top, other = (row_at(rows, rows["mean"].idxmax()) for rows in (cells, others))
     gap = top["mean"] - other["mean"]
+
+    def runs(row: Row) -> str:
+        return words.value(row, key, "runs", lambda n: run_count(int(n)))
+
     text = (
-        f"{start} best cell, {top['what']} (mean {score(top['mean'])} of {run_count(int(top['runs']))}), "
-        + ("equals" if abs(gap) < 1e-12 else f"is {score(abs(gap))} {'above' if gap > 0 else 'below'}")
-        + f" the best baseline, {other['what']} ({score(other['mean'])}"
-        + (f" of {run_count(int(other['runs']))}" if other["runs"] > 1 else "")
+        f"{start} best cell, {top['what']} (mean {words.value(top, key, 'mean', score)} of {runs(top)}), "
+        + ("equals" if abs(gap) < 1e-12 else f"is {_gap(words, top, other)} {'above' if gap > 0 else 'below'}")
+        + f" the best baseline, {other['what']} ({words.value(other, key, 'mean', score)}"
+        + (f" of {runs(other)}" if other["runs"] > 1 else "")
         + ")"
     )
     low, high = top["difference_low"], top["difference_high"]
     if not unknown(low):
         side = "beats it" if low > 0 else "falls short of it" if high < 0 else "cannot be distinguished from it"
-        bounds = f"{points(top['difference'])} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
-        text += f"; the difference in accuracy over seeds and dev examples is {bounds}: fine-tuning {side}"
+        bounds = f"[{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
+        difference = words.value(top, key, "difference", followed_by(points, bounds))
+        text += f"; the difference in accuracy over seeds and dev examples is {difference}: fine-tuning {side}"
         text += " (the best cell was selected on these examples, which favours it)" if len(cells) > 1 else ""
-    below = int((cells["mean"] <= other["mean"]).sum())
-    if below == 0 or below == len(cells):
-        return [f"{text}."]
-    return [f"{text}.", f"{below} of {len(cells)} cells have a mean at or below {other['what']}'s."]
+    texts, below = [words.sentence(f"{text}.")], int((cells["mean"] <= other["mean"]).sum())
+    if 0 < below < len(cells):
+        words = Words("baselines")
+        of_task = f"task == {top['task']!r} and cell >= 0"
+        count = words.count(below, f"{of_task} and mean <= {float(other['mean'])!r}")
+        of = words.count(len(cells), f"{of_task} and mean == mean")
+        texts.append(words.sentence(f"{count} of {of} cells have a mean at or below {other['what']}'s."))
+    return texts
+
+
+def _gap(words: Words, top: Row, other: Row) -> str:
+    pair = f"task == {top['task']!r} and what in {(top['what'], other['what'])!r}"
+    return words.summary("range", abs(top["mean"] - other["mean"]), "mean", pair, score)
 
 
 def _not_trained_yet(analysis: Analysis) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
+from harness.report.claims import Sentence, Words, row_at
 from harness.report.formatting import Row, integer, score
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number, one_row_per_cell
@@ -23,26 +24,31 @@ def sentences(analysis: Analysis) -> list[str]:
     n = int(table[table["cell"] == widest]["n"].max())
     if n < 2:
         return []
+    words, of_cell = Words("best_of_n"), table[table["cell"] == widest].set_index("n", drop=False)
+    one, best = (words.value(row_at(of_cell, size), ["cell", "n"], "unbiased", score) for size in (1, n))
+    by = words.summary("range", gain[widest], "unbiased", f"cell == {widest} and n in (1, {n})", score)
     text = (
-        f"Reporting the best of {n} seeds instead of a single run changes the score by {score(gain[widest])}, from "
-        f"{score(by_cell['first'][widest])} to {score(by_cell['last'][widest])}, at "
+        f"Reporting the best of {n} seeds instead of a single run changes the score by {by}, from {one} to {best}, at "
         f"{analysis.study.cells[widest].label}."
     )
-    return [text, *_too_high(analysis)]
+    return [words.sentence(text), *_too_high(analysis)]
 
 
-def _too_high(analysis: Analysis) -> list[str]:
+def _too_high(analysis: Analysis) -> list[Sentence]:
     high = analysis.selection.dropna(subset=["too_high"])
     clean = high[(analysis.cells["failed"].fillna(0) == 0).to_numpy()[high["cell"].astype(int)]]
     if len(clean):  # where runs fail, the best differs by more than luck
         high = clean
     if not len(high) or not high["too_high"].max() > 0:
         return []
-    row = high.loc[high["too_high"].idxmax()]
+    words, row = Words("selection"), row_at(high, high["too_high"].idxmax())
     source = "on the test set" if row["known_from"] == "test" else "on parts of the dev set that did not pick it"
+    bias = words.value(row, ["cell"], "too_high", score)
+    label = analysis.study.cells[row["cell"]].label
     return [
-        f"Selection bias: the selected seed's dev score is too high by up to {score(row['too_high'])} "
-        f"({analysis.study.cells[row['cell']].label}), measured {source}."
+        words.sentence(
+            f"Selection bias: the selected seed's dev score is too high by up to {bias} ({label}), measured {source}."
+        )
     ]
 
 
@@ -84,8 +90,8 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "variance.best_of_n",
-        "The score to expect if the best of n seeds is reported; n = 1 is the mean. The "
-        "steeper, the more a result depends on how many seeds were tried.",
+        "The score to expect if the best of n seeds is reported; n = 1 is the mean of all runs, of which those that "
+        "diverged score as the worst. The steeper, the more a result depends on how many seeds were tried.",
     ),
     tables=(
         TableSpec(

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
-from harness.common.text import count_noun
 from harness.records.study import numbers
-from harness.report.claims import Claim, Sentence
+from harness.report.claims import Claim, Sentence, Words, followed_by
 from harness.report.formatting import Row, integer, interval, percent, points, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
-from harness.report.wording import capitalized, main_arms, main_axis_name
+from harness.report.wording import capitalized, main_arms, main_axis_name, pair_count
 from harness.stats import dev_noise
 from harness.stats.estimate import Estimate
 
@@ -154,14 +153,18 @@ def _not_told_apart(analysis: Analysis) -> list[str]:
 
 def _widest(analysis: Analysis) -> list[str]:
     """What an infinite dev set would leave of the widest spread without a failed run."""
-    texts = []
+    texts, words, key = list[str](), Words("noise_floor"), ["cell"]
     for row in _without_failures(analysis).nlargest(1, "observed").to_dict("records"):
-        low, high = (100 * row[f"training_{end}"] for end in ("low", "high"))
+        apart = words.value(row, key, "disagreement", lambda share: percent(share, 1))
+        bounds = f"[{100 * row['training_low']:.1f}, {100 * row['training_high']:.1f}]"
+        training = words.value(row, key, "training", followed_by(points, bounds))
         texts.append(
-            f"At {analysis.study.cells[row['cell']].label}, the cell with the widest spread and no failed run, "
-            f"accuracies have a standard deviation of {points(row['observed'])} over {row['runs']} seeds; with an "
-            f"infinite dev set it would be {points(row['training'])} [{low:.1f}, {high:.1f}]. Two runs disagree on "
-            f"{percent(row['disagreement'], 1)} of the examples."
+            words.sentence(
+                f"At {analysis.study.cells[row['cell']].label}, the cell with the widest spread and no failed run, "
+                f"accuracies have a standard deviation of {words.value(row, key, 'observed', points)} over "
+                f"{words.value(row, key, 'runs', str)} seeds; with an infinite dev set it would be {training}. Two "
+                f"runs disagree on {apart} of the examples."
+            )
         )
     return texts
 
@@ -170,10 +173,14 @@ def _pairs(analysis: Analysis) -> list[str]:
     table = analysis.pair_noise.dropna(subset=["difference_low"])
     if not len(table):
         return []
-    sure = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    sure, words = (table["difference_low"] > 0) | (table["difference_high"] < 0), Words("pair_noise")
+    apart = words.count(int(sure.sum()), "difference_low > 0 or difference_high < 0")
+    pairs = words.count(len(table), "difference_low == difference_low", pair_count)
     return [
-        f"Accounting for the choice of dev examples, {int(sure.sum())} of {count_noun(len(table), 'pair')} of cells "
-        f"that differ only in {main_axis_name(analysis)} differ in accuracy (95 %, each pair on its own)."
+        words.sentence(
+            f"Accounting for the choice of dev examples, {apart} of {pairs} that differ only in "
+            f"{main_axis_name(analysis)} differ in accuracy (95 %, each pair on its own)."
+        )
     ]
 
 

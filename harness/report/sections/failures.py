@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.failures import all_runs
-from harness.report.claims import Claim, Sentence
+from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import integer, p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
 from harness.report.table import (
@@ -75,15 +77,18 @@ def _by_other_definitions(analysis: Analysis) -> list[str]:
         "entropy": f"training loss still at the label {_floor(analysis)}",
         "threshold": f"worse than {score(analysis.threshold)}",
     }
-    counts = []
-    for name, text in words.items():
+    of_all, counts = Words("definitions"), list[str]()
+
+    def total(column: str, form: Callable[[int], str] = str) -> str:
+        return of_all.summary("sum", int(definitions[column].sum()), column, form=form)
+
+    for name, meaning in words.items():
         if f"{name}_of" in definitions and definitions[f"{name}_of"].sum():
-            k, n = (int(definitions[f"{name}_{part}"].sum()) for part in ("failed", "of"))
-            counts.append(f"{k} of {n} ({text})")
+            counts.append(f"{total(f'{name}_failed')} of {total(f'{name}_of')} ({meaning})")
     if not counts:
         return []
-    k, n = (int(definitions[f"majority_{part}"].sum()) for part in ("failed", "of"))
-    return [f"By the definition used here {k} of {run_count(n)} failed; by others {', '.join(counts)}."]
+    failed, runs = total("majority_failed"), total("majority_of", run_count)
+    return [of_all.sentence(f"By the definition used here {failed} of {runs} failed; by others {', '.join(counts)}.")]
 
 
 def _floor(analysis: Analysis) -> str:
@@ -153,6 +158,12 @@ def _of_definitions(analysis: Analysis) -> list[Column]:
     return [(words, k_of_n(f"{name}_failed", f"{name}_of")) for name, words in names.items()]
 
 
+def _where_several_are_known(table: pd.DataFrame) -> pd.DataFrame:
+    """All rows; none where no definition but the page's own is known of any run."""
+    others = [name for name in table if name.endswith("_of") and name != "majority_of"]
+    return table if table[others].to_numpy().any() else table[:0]
+
+
 def _of_never_failed(analysis: Analysis) -> list[Column]:
     return [
         ("runs", number("judged", lambda value: f"0 of {value} failed")),
@@ -207,6 +218,7 @@ SECTION = Section(
             "Failed runs under other definitions of failure, of the runs for which each is known",
             _of_definitions,
             folded=True,
+            rows=_where_several_are_known,
         ),
         TableSpec(
             "never_failed",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.outcomes import any_apart
+from harness.common.text import count_noun
+from harness.report.claims import LEVEL, Sentence, Words
 from harness.report.coverage import held, unfit
 from harness.report.formatting import integer, p_value
 from harness.report.section import FigureSpec, Section
@@ -27,41 +29,48 @@ def single_look(analysis: Analysis) -> list[str]:
     ]
 
 
-def _pairs(analysis: Analysis) -> list[str]:
-    table = analysis.pair_levels
+def _pairs(analysis: Analysis) -> list[Sentence]:
+    table, words = analysis.pair_levels, Words("pair_levels")
     if not len(table):
         return []
     known, axis = int(table["ok_p"].notna().sum()), main_axis_name(analysis)
-    both = table["difference_low"].notna()
-    apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())
-    with_failures = (
-        f"with the failed runs, and the failures that so few runs may not have shown, the mean of all runs differs in "
-        f"{apart} of {int(both.sum())} (95 %, each pair on its own)"
+    text = (
+        "No pair of cells has two differing scores of successful runs on both sides, so the means of these cannot be "
+        "compared"
     )
-    if not known:
-        return [
-            f"No pair of cells has two differing scores of successful runs on both sides, so the means of these "
-            f"cannot be compared{f'; {with_failures}' if both.any() else ''}."
-        ]
-    return [
-        f"Of {pair_count(known)} that differ only in {axis}, the mean score of the successful runs differs "
-        f"significantly in {int((table['p_holm'] < 0.05).sum())} ({_test(analysis)}, Holm-adjusted)"
-        + (f"; {with_failures}." if both.any() else ".")
-    ]
+    if known:
+        pairs = words.count(known, "ok_p == ok_p", pair_count)
+        significant = words.count(int((table["p_holm"] < LEVEL).sum()), "p_holm < 0.05")
+        text = (
+            f"Of {pairs} that differ only in {axis}, the mean score of the successful runs differs significantly in "
+            f"{significant} ({_test(analysis)}, Holm-adjusted)"
+        )
+    both = int(table["difference_low"].notna().sum())
+    if both:
+        apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())
+        text += (
+            "; with the failed runs, and the failures that so few runs may not have shown, the mean of all runs "
+            f"differs in {words.count(apart, 'difference_low > 0 or difference_high < 0')} of "
+            f"{words.count(both, 'difference_low == difference_low')} (95 %, each pair on its own)"
+        )
+    return [words.sentence(f"{text}.")]
 
 
 def _test(analysis: Analysis) -> str:
     return "cluster t" if any_apart(analysis.study.runs) else "Welch"
 
 
-def _diverged(analysis: Analysis) -> list[str]:
-    count = int(analysis.level["diverged"].sum())
+def _diverged(analysis: Analysis) -> list[Sentence]:
+    count, words = int(analysis.level["diverged"].sum()), Words("level")
     if not count:
         return []
+    runs = words.summary("sum", count, "diverged", form=lambda n: f"{count_noun(n, 'run')} that diverged")
     return [
-        f"{'1 run that diverged has' if count == 1 else f'{count} runs that diverged have'} no score: the means leave "
-        f"{'it' if count == 1 else 'them'} out; in the median and other quantiles, P(better), the profile and the best "
-        f"of n {'it counts' if count == 1 else 'they count'} as the worst."
+        words.sentence(
+            f"{runs} {'has' if count == 1 else 'have'} no score: the means leave {'it' if count == 1 else 'them'} out; "
+            f"in the median and other quantiles, P(better), the profile and the best of n "
+            f"{'it counts' if count == 1 else 'they count'} as the worst."
+        )
     ]
 
 

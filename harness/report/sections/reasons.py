@@ -7,6 +7,7 @@ from collections.abc import Callable
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import VANISHED
 from harness.common.text import count_noun
+from harness.report.claims import Sentence, Summary, Words
 from harness.report.formatting import Row, integer, percent
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number
@@ -24,53 +25,68 @@ _KINDS = {
 
 def sentences(analysis: Analysis) -> list[str]:
     """What became of the failed runs: not optimised, not generalised, diverged; and whether gradients vanished."""
-    diagnosis = analysis.diagnosis
+    diagnosis, words = analysis.diagnosis, Words("kinds")
     kinds = diagnosis.kinds.drop(columns="cell").sum()
     failed = int(kinds[list(_KINDS)].sum())
     if not diagnosis.finished:
         return []
     if not failed:
-        near = int(kinds["near_chance"])
-        chance = f"; {count_noun(near, 'run')} {'is' if near == 1 else 'are'} near chance" if near else ""
-        return [f"No run failed, so there is nothing to explain{chance}."]
-    parts = [f"{int(kinds[name])} {words}" for name, words in _KINDS.items() if kinds[name]]
-    return [
-        f"{failed} of {count_noun(diagnosis.finished, 'finished run')} failed: {'; '.join(parts)}.",
-        *_vanishing(analysis),
+        near, chance = int(kinds["near_chance"]), ""
+        if near:
+            runs = words.summary("sum", near, "near_chance", form=lambda n: count_noun(n, "run"))
+            chance = f"; {runs} {'is' if near == 1 else 'are'} near chance"
+        return [words.sentence(f"No run failed, so there is nothing to explain{chance}.")]
+    parts = [
+        f"{words.summary('sum', int(kinds[name]), name)} {meaning}" for name, meaning in _KINDS.items() if kinds[name]
     ]
+    lost = words.count(failed, "status == 'finished' and outcome == 'failed'", table="runs")
+    of = words.summary("sum", diagnosis.finished, "finished", form=lambda n: count_noun(n, "finished run"))
+    return [words.sentence(f"{lost} of {of} failed: {'; '.join(parts)}."), *_vanishing(analysis)]
 
 
-def _vanishing(analysis: Analysis) -> list[str]:
+def _vanishing(analysis: Analysis) -> list[Sentence]:
     """Whether the gradients of the failed runs vanished, when and in which layers."""
-    diagnosis = analysis.diagnosis
+    diagnosis, words = analysis.diagnosis, Words("kinds")
     kinds = diagnosis.kinds.drop(columns="cell").sum()
     recorded, vanished = int(kinds["failed_recorded"]), int(kinds["vanished"])
     if not recorded:
-        return [f"How the failed runs trained {_LACKING}."]
+        return [Sentence(f"How the failed runs trained {_LACKING}.")]
     if diagnosis.norms is None:
-        return [f"{_never_finite(diagnosis.never_finite)}."]
+        return [Sentence(f"{_never_finite(diagnosis.never_finite)}.")]
     if not (analysis.runs["verdict"] == "ok").any():
-        return ["No run learned, so there is no reference for the failed runs' gradients."]
+        return [Sentence("No run learned, so there is no reference for the failed runs' gradients.")]
     measure = (
         f"the gradient norm of at least half of the {len(diagnosis.norms.layers)} layers fell below "
         f"{percent(VANISHED)} of the median of runs that learn and stayed there to the end"
     )
     without = f" {_never_finite(diagnosis.never_finite)}." if diagnosis.never_finite else ""
+    runs = words.summary("sum", recorded, "failed_recorded", form=lambda n: count_noun(n, "recorded failed run"))
     if not vanished:
-        return [f"Vanishing gradients: in none of {count_noun(recorded, 'recorded failed run')} ({measure}).{without}"]
+        return [words.sentence(f"Vanishing gradients: in none of {runs} ({measure}).{without}")]
+    gone = words.summary("sum", vanished, "vanished")
     return [
-        f"Vanishing gradients: in {vanished} of {count_noun(recorded, 'recorded failed run')} {measure}; "
-        f"{_when_vanished(analysis)}.{without}"
+        words.sentence(
+            f"Vanishing gradients: in {gone} of {runs} {measure}; {_when_vanished(analysis, words)}.{without}"
+        )
     ]
 
 
-def _when_vanished(analysis: Analysis) -> str:
+def _when_vanished(analysis: Analysis, words: Words) -> str:
     fates = analysis.diagnosis.fates
     gone = fates[fates["vanished"].notna() & ~fates["kind"].isin(["ok", "near chance"])]
-    at, layers = gone["vanished"].astype(float), gone["vanished_layers"].median()
-    median = f"by update {at.median():.0f}"
-    when = median if len(at) == 1 else f"{median} in the median ({at.min():.0f} to {at.max():.0f})"
-    return f"{when}, in {layers:.0f} layers in the median"
+    which = "vanished == vanished and kind not in ('ok', 'near chance')"
+
+    def update(kind: Summary, value: float) -> str:
+        return words.summary(kind, value, "vanished", which, "{:.0f}".format, "fates")
+
+    at = gone["vanished"].astype(float)
+    when = f"by update {update('median', at.median())}"
+    if len(at) > 1:
+        when += f" in the median ({update('min', at.min())} to {update('max', at.max())})"
+    layers = words.summary(
+        "median", gone["vanished_layers"].median(), "vanished_layers", which, "{:.0f}".format, "fates"
+    )
+    return f"{when}, in {layers} layers in the median"
 
 
 def _never_finite(runs: int) -> str:

@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
+from harness.report.claims import Words, row_at
 from harness.report.formatting import Row, integer, percent, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_pairs, one_row_per_cell
 from harness.report.wording import capitalized, pair_count
 
 FEWEST = {"mean": 2, "failure": 1}  # runs a cell, without which nothing is known of a mean's spread, or of a rate
+# A number is given where few runs differ by much, so by luck it is rather too small: `results/bench/coverage.md`.
+_SAFE = (
+    "Plan for the upper end of a range: the number itself, which few runs that differ much give, is often too small."
+)
 UNTOLD = "the difference may be too small for 1,000 seeds, or none at all"
 FEW_SEEDS = 10  # runs a cell, below which the report says which failure rates none of them rules out
 
@@ -22,77 +27,105 @@ def few_seeds(analysis: Analysis) -> str:
     spotless = cells[(cells["judged"] > 0) & (cells["failed"].fillna(1) == 0)].sort_values("judged", kind="stable")
     if not len(spotless):
         return ""
-    middle = spotless.iloc[(len(spotless) - 1) // 2]  # one with as many runs as most
+    middle = row_at(spotless, spotless.index[(len(spotless) - 1) // 2])  # one with as many runs as most
     if middle["judged"] >= FEW_SEEDS:
         return ""
-    seeds, upper = count_noun(int(middle["judged"]), "seed"), percent(float(middle["failed_high"]))
-    return f"0 failures in {seeds} is compatible with a failure rate of up to {upper} (95 % CI)."
+    words = Words("cells")
+    failures = words.value(middle, ["cell"], "failed", lambda n: count_noun(int(n), "failure"))
+    seeds = words.value(middle, ["cell"], "judged", lambda n: count_noun(int(n), "seed"))
+    upper = words.value(middle, ["cell"], "failed_high", percent)
+    return words.sentence(f"{failures} in {seeds} is compatible with a failure rate of up to {upper} (95 % CI).")
 
 
 def sentences(analysis: Analysis) -> list[str]:
     """How many seeds would settle it, as far as the runs tell."""
     few = few_seeds(analysis)
     needs = [_needs(analysis, name, quantity) for name, quantity in (("failure", "failure rates"), ("mean", "means"))]
-    return [text for text in (capitalized(few), *needs, _worth(analysis)) if text]
+    return [text for text in (capitalized(few), *needs, _safe(analysis), _worth(analysis)) if text]
+
+
+def _safe(analysis: Analysis) -> str:
+    """Which number of a range to plan for; empty where no more seeds are advised."""
+    table = analysis.needed
+    advised = [
+        (table[f"{name}_assured"] > table[f"{name}_now"]) & table[f"{name}_high"].notna()
+        for name in ("failure", "mean")
+    ]
+    return _SAFE if any(mask.fillna(False).any() for mask in advised) else ""
 
 
 def _worth(analysis: Analysis) -> str:
     """That runs which share a part of their seed count as fewer; empty where they do not."""
-    now = analysis.budget[analysis.budget["rate_now"]].set_index("cell")["n"]
+    now = analysis.budget[analysis.budget["rate_now"].astype(bool)]
     judged = analysis.cells.set_index("cell")["judged"]
-    fewer = now[now < judged.reindex(now.index)]
+    fewer = now[now["n"] < judged.reindex(now["cell"]).to_numpy()]
     if fewer.empty:
         return ""
-    cell = fewer.index[0]
-    return (
-        "Runs that share parts of their seed are counted as the independent runs that they are worth: "
-        f"{count_noun(judged[cell], 'run')} as {fewer.iloc[0]} ({analysis.study.cells[cell].label}). Further seeds are "
-        "meant to share none."
+    words, row = Words("budget"), row_at(fewer, fewer.index[0])
+    runs = words.value(
+        row_at(analysis.cells, row["cell"]), ["cell"], "judged", lambda n: count_noun(int(n), "run"), "cells"
+    )
+    worth = words.value(row, ["cell", "rate_now"], "n", str)
+    return words.sentence(
+        f"Runs that share parts of their seed are counted as the independent runs that they are worth: {runs} as "
+        f"{worth} ({analysis.study.cells[row['cell']].label}). Further seeds are meant to share none."
     )
 
 
 def _needs(analysis: Analysis, name: str, quantity: str) -> str:
     """For how many pairs of cells the seeds are enough, for how many they are not, and for how many nobody can tell."""
-    table = analysis.needed
+    table, words = analysis.needed, Words("needed")
     known = table[table[f"{name}_now"] >= FEWEST[name]]
     if known.empty:
         return ""
     told = known[known[[f"{name}_assured", f"{name}_high"]].notna().all(axis=1)]
     more = told[told[f"{name}_assured"] > told[f"{name}_now"]]
     if len(known) == 1:
-        return _need_of_one(known.iloc[0], name, quantity, told=len(told) == 1)
-    enough = _verb(len(told) - len(more), "has", "have")
+        return _need_of_one(words, row_at(known, known.index[0]), name, quantity, told=len(told) == 1)
+    enough, is_told = len(told) - len(more), f"{name}_now >= {FEWEST[name]} and {name}_high > 0"
     parts = [
-        f"Of {pair_count(len(known))}, {enough} enough seeds to distinguish their {quantity} (power 80 %, 5 % level)"
+        f"Of {words.count(len(known), f'{name}_now >= {FEWEST[name]}', pair_count)}, "
+        f"{words.count(enough, f'{is_told} and {name}_assured <= {name}_now')} {'has' if enough == 1 else 'have'} "
+        f"enough seeds to distinguish their {quantity} (power 80 %, 5 % level)"
     ]
     if len(more):
-        row = more.loc[more[f"{name}_assured"].astype(int).idxmax()]
+        row = row_at(more, more[f"{name}_assured"].astype(int).idxmax())
+        key = ["reference", "cell"]
+        needing = words.count(len(more), f"{is_told} and {name}_assured > {name}_now")
         parts.append(
-            f"{_verb(len(more), 'needs', 'need')} more, up to {row[f'{name}_assured']} seeds per cell "
-            f"({analysis.study.cells[row['cell']].label}: {_range(row, name)}, {row[f'{name}_now']} now)"
+            f"{needing} {'needs' if len(more) == 1 else 'need'} more, up to "
+            f"{words.value(row, key, f'{name}_assured', str)} seeds per cell "
+            f"({analysis.study.cells[row['cell']].label}: {_range(words, row, name)}, "
+            f"{words.value(row, key, f'{name}_now', str)} now)"
         )
     if len(known) > len(told):
-        parts.append(f"for {len(known) - len(told)} these runs cannot tell how many it takes: {UNTOLD}")
-    return f"{'; '.join(parts)}."
+        untold = words.count(len(known) - len(told), f"{name}_now >= {FEWEST[name]} and not {name}_high > 0")
+        parts.append(f"for {untold} these runs cannot tell how many it takes: {UNTOLD}")
+    return words.sentence(f"{'; '.join(parts)}.")
 
 
-def _need_of_one(row: Row, name: str, quantity: str, told: bool) -> str:
+def _need_of_one(words: Words, row: Row, name: str, quantity: str, told: bool) -> str:
     """The same of the only pair."""
-    now = row[f"{name}_now"]
+    key = ["reference", "cell"]
     if not told:
-        best = "" if unknown(row[f"{name}_low"]) else f" (at best {row[f'{name}_low']})"
-        runs = f"{count_noun(now, 'run')} per cell cannot tell"
-        return f"How many seeds would distinguish the {quantity}{best}, {runs}: {UNTOLD}."
-    takes = f"takes about {row[f'{name}_assured']} seeds per cell ({_range(row, name)}; {now} now)"
-    return f"Distinguishing the {quantity} with a power of 80 % at the 5 % level {takes}."
+        best = ""
+        if not unknown(row[f"{name}_low"]):
+            best = f" (at best {words.value(row, key, f'{name}_low', str)})"
+        runs = words.value(row, key, f"{name}_now", lambda n: count_noun(int(n), "run"))
+        return words.sentence(
+            f"How many seeds would distinguish the {quantity}{best}, {runs} per cell cannot tell: {UNTOLD}."
+        )
+    takes = words.value(row, key, f"{name}_assured", str)
+    now = words.value(row, key, f"{name}_now", str)
+    return words.sentence(
+        f"Distinguishing the {quantity} with a power of 80 % at the 5 % level takes about {takes} seeds per cell "
+        f"({_range(words, row, name)}; {now} now)."
+    )
 
 
-def _range(row: Row, name: str) -> str:
-    return f"{row[f'{name}_low']} to {row[f'{name}_high']}"
-
-
-def _verb(n: int, singular: str, plural: str) -> str:
-    return f"{n} {singular if n == 1 else plural}"
+def _range(words: Words, row: Row, name: str) -> str:
+    low, high = (words.value(row, ["reference", "cell"], f"{name}_{end}", str) for end in ("low", "high"))
+    return f"{low} to {high}"
 
 
 # --------------------------------------------------------------------------------------------------------------- tables

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
+from harness.report.claims import LEVEL, Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, integer, p_value, percent, unknown
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, labels_of_axes, number, with_bounds
-from harness.report.wording import capitalized
 
 _MOST_SENTENCES = 6
 _PARTS = {"init": "the head's initialisation", "order": "the order of the data", "dropout": "dropout"}
 
 
-def largest_parts(analysis: Analysis) -> list[str]:
+def largest_parts(analysis: Analysis) -> list[Sentence]:
     """For each cell whose seed parts are crossed, the part that makes most of the variance of score and failing."""
     table, texts = analysis.seed_factors, []
     for cell, of_cell in table[table["reason"] == ""].groupby("cell", sort=False):
         where = f"at {analysis.study.cells[int(cell)].label}, " if len(analysis.study.cells) > 1 else ""
-        for of, words in (("score", "the variance of the score"), ("failing", "the variance of failure (0 or 1)")):
+        for of, variance in (("score", "the variance of the score"), ("failing", "the variance of failure (0 or 1)")):
             parts = of_cell[(of_cell["of"] == of) & of_cell["share"].notna()]
-            single = parts[~parts["term"].str.contains("×")]
-            if not len(single):
+            combined = parts["term"].str.contains("×") | (parts["term"] == "residual")
+            if combined.all():
                 continue
-            top = single.loc[single["share"].idxmax()]
-            bounds = [percent(top[name]).removesuffix(" %") for name in ("low", "high")]
-            rest = float(parts["share"].sum() - single["share"].sum())
+            words, top = Words("seed_factors"), row_at(parts, parts["share"][~combined].idxmax())
+            key = ["cell", "of", "term"]
+            low, high = (percent(top[end]).removesuffix(" %") for end in ("low", "high"))
+            share = words.value(top, key, "share", followed_by(percent, f"[{low}, {high}]"))
+            rest = words.summary(
+                "sum", float(parts["share"][combined].sum()), "share",
+                f"cell == {cell} and of == {of!r} and ('×' in term or term == 'residual')", percent,
+            )  # fmt: skip
             texts.append(
-                f"{where}{_part(top['term'])} is the seed component with the largest share of {words}, "
-                f"{percent(top['share'])} [{', '.join(bounds)}]; interactions and the remaining variance make up "
-                f"{percent(rest)}."
+                words.sentence(
+                    f"{where}{_part(top['term'])} is the seed component with the largest share of {variance}, "
+                    f"{share}; interactions and the remaining variance make up {rest}."
+                )
             )
     return texts
 
@@ -48,22 +54,25 @@ def _of_components(analysis: Analysis) -> list[str]:
         )
         return [together] if analysis.study.sweeps else []
     lacking = [f"Variance components are unknown: {why}." for why in sorted(set(table["reason"]) - {""})]
-    return [*map(capitalized, largest_parts(analysis)[:_MOST_SENTENCES]), *lacking]
+    return [*largest_parts(analysis)[:_MOST_SENTENCES], *lacking]
 
 
-def same_seeds(analysis: Analysis) -> list[str]:
+def same_seeds(analysis: Analysis) -> list[Sentence]:
     """Whether the same seeds do badly in several cells."""
     texts = []
     for row in analysis.diagnosis.shared_seeds.to_dict("records"):
         if unknown(row["correlation"]):
             continue
-        what = {"score": "scores", "failing": "failures"}[row["of"]]
-        p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.2g}"
-        correlation = f"{row['correlation']:.2f}".replace("-", "−")
-        verdict = "the same seeds tend to do badly" if row["p"] < 0.05 else "no sign that the same seeds do badly"
+        words, what = Words("shared_seeds"), {"score": "scores", "failing": "failures"}[row["of"]]
+        p = words.value(row, ["of"], "p", lambda p: "p < 0.001" if p < 0.001 else f"p = {p:.2g}")
+        correlation = words.value(row, ["of"], "correlation", lambda value: f"{value:.2f}".replace("-", "−"))
+        verdict = "the same seeds tend to do badly" if row["p"] < LEVEL else "no sign that the same seeds do badly"
         texts.append(
-            f"{what.capitalize()} across cells: {verdict} (mean rank correlation {correlation} over "
-            f"{row['cells']} cells and {row['seeds']} seeds; permutation test, one-sided, {p})."
+            words.sentence(
+                f"{what.capitalize()} across cells: {verdict} (mean rank correlation {correlation} over "
+                f"{words.value(row, ['of'], 'cells', str)} cells and {words.value(row, ['of'], 'seeds', str)} seeds; "
+                f"permutation test, one-sided, {p})."
+            )
         )
     return texts
 
@@ -118,6 +127,7 @@ SECTION = Section(
             _of_shared_seeds,
             lambda analysis: [("outcome", lambda row: row["of"])],
             folded=True,
+            rows=lambda table: table[table["correlation"].notna()],
         ),
     ),
 )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.analyze import Analysis
-from harness.analysis.outcomes import crossed_cells
 from harness.common.text import count_noun
+from harness.report.claims import LEVEL, Sentence, Words, row_at
 from harness.report.coverage import held
 from harness.report.formatting import Row, integer, p_value, percent, rate_of, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
-from harness.stats.proportions import holm as holm_p
 
 _MOST_NAMED = 4
 
@@ -23,7 +22,7 @@ def sentences(analysis: Analysis) -> list[str]:
 
 def _crossed(analysis: Analysis) -> list[str]:
     """What is not given where runs are not independent."""
-    if not crossed_cells(analysis.study):
+    if not analysis.crossed:
         return []
     return [
         "Parts of the seed are crossed, so runs are not independent: sds, their ratios and the dip test have no "
@@ -31,45 +30,54 @@ def _crossed(analysis: Analysis) -> list[str]:
     ]
 
 
-def _all_failed(analysis: Analysis) -> list[str]:
+def _all_failed(analysis: Analysis) -> list[Sentence]:
     cells, labels = analysis.cells, [cell.label for cell in analysis.study.cells]
     indices = list(cells.index[(cells["judged"] > 1) & (cells["failed"] == cells["judged"]).fillna(False)])
     if not indices:
         return []
     named = "; ".join(labels[index] for index in indices[:4]) + ("; …" if len(indices) > 4 else "")
+    words = Words("cells")
+    count = words.count(len(indices), "judged > 1 and failed == judged")
+    of = words.count(len(cells), "True", lambda n: count_noun(n, "cell"))
     return [
-        f"In {len(indices)} of {count_noun(len(cells), 'cell')} every run failed ({named}): a small sd there "
-        "means failure, not stability."
+        words.sentence(f"In {count} of {of} every run failed ({named}): a small sd there means failure, not stability.")
     ]
 
 
-def _mixed(analysis: Analysis) -> list[str]:
+def _mixed(analysis: Analysis) -> list[Sentence]:
     table, labels = analysis.spread, [cell.label for cell in analysis.study.cells]
     mixed = table[(table["between"] > 0.5) & (table["failed"] > 0)]
     if not len(mixed):
         return []
-    widest = mixed["sd"].idxmax()
-    ok = table["ok_sd"][widest]
-    alone = "" if unknown(ok) else f"; the successful runs alone have sd {score(ok)}"
+    words, row = Words("spread"), row_at(table, mixed["sd"].idxmax())
+    count = words.count(len(mixed), "between > 0.5 and failed > 0", lambda n: count_noun(n, "cell"))
+    between = words.value(row, ["cell"], "between", percent)
+    alone = ""
+    if not unknown(row["ok_sd"]):
+        alone = f"; the successful runs alone have sd {words.value(row, ['cell'], 'ok_sd', score)}"
     return [
-        f"In {count_noun(len(mixed), 'cell')} most of the variance lies between failed and "
-        f"successful runs ({percent(table['between'][widest])} of it at {labels[widest]}{alone})."
+        words.sentence(
+            f"In {count} most of the variance lies between failed and successful runs "
+            f"({between} of it at {labels[row['cell']]}{alone})."
+        )
     ]
 
 
-def _two_groups(analysis: Analysis) -> list[str]:
+def _two_groups(analysis: Analysis) -> list[Sentence]:
     """Which cells' scores have two modes, by Holm's adjustment over the cells tested."""
-    table, labels = analysis.spread, [cell.label for cell in analysis.study.cells]
-    shown = table[holm_p(table["dip_p"].to_numpy(dtype=float)) < 0.05]
-    texts = [
-        f"{row['lower_runs']} near {score(row['lower'])}, {row['upper_runs']} near {score(row['upper'])}"
-        + (f" ({labels[row['cell']]})" if len(labels) > 1 else "")
-        for row in shown.head(_MOST_NAMED).to_dict("records")
-    ]
+    table, labels, words = analysis.spread, [cell.label for cell in analysis.study.cells], Words("spread")
+    shown = table[table["dip_p_holm"] < LEVEL]
+    texts = []
+    for row in shown.head(_MOST_NAMED).to_dict("records"):
+        groups = [
+            f"{words.value(row, ['cell'], f'{side}_runs', str)} near {words.value(row, ['cell'], side, score)}"
+            for side in ("lower", "upper")
+        ]
+        texts.append(", ".join(groups) + (f" ({labels[row['cell']]})" if len(labels) > 1 else ""))
     if not texts:
         return []
     more = f"; and in {len(shown) - len(texts)} more cells" if len(shown) > len(texts) else ""
-    return [f"Two groups of runs: {'; '.join(texts)}{more} (dip test, Holm-adjusted p < 0.05)."]
+    return [words.sentence(f"Two groups of runs: {'; '.join(texts)}{more} (dip test, Holm-adjusted p < 0.05).")]
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -119,6 +127,7 @@ def _of_spread(analysis: Analysis) -> list[Column]:
         ("within failed", number("within_failed", percent)),
         ("sd of failed runs", number("failed_sd")),
         ("dip p", number("dip_p", p_value)),
+        ("dip p, Holm", number("dip_p_holm", p_value)),
     ]
 
 
