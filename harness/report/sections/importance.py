@@ -116,7 +116,7 @@ def _columns_of_score(analysis: Analysis) -> list[Column]:
     return [
         ("df", number("df", integer)),
         ("η²", number("eta_squared", lambda value: percent(value, 1))),
-        ("ω² [95 %]", with_interval("omega_squared", percent)),
+        ("ω² [F interval]", with_interval("omega_squared", percent)),
         ("F", number("F", lambda value: decimals(value, 2))),
         ("p", number("p", p_value)),
         ("fANOVA", number("fanova", lambda value: percent(value, 1))),
@@ -185,7 +185,8 @@ SECTION = Section(
         (
             "η², ω²",
             "Share of a setting in the variance of the score; ω² takes off what chance alone would give and may fall "
-            "below 0.",
+            "below 0. Its interval (noncentral F) takes scores as normal: in simulations where up to 10 % of runs fail "
+            "it held the truth in as little as 84 %, so it is not called one of 95 %.",
         ),
     ),
 )
