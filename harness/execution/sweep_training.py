@@ -84,7 +84,8 @@ class SweepTraining:
             words = self.limit.words(list(self.queue.begun), self.queue.waiting, self.checkpoints)
             self.progress.messages += [words] if words else []
             if self.sweep.is_script:
-                self.progress.messages += ignored_seeds(of_sweep(self.sweep, self.recorder.store))
+                study = of_sweep(self.sweep, self.recorder.store)
+                self.progress.messages += [*study.notes, *ignored_seeds(study)]
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
 

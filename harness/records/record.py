@@ -146,6 +146,10 @@ class ScriptRun(BaseModel):
     dirty_diff_sha256: str | None = Field(description="of its uncommitted changes; None: there were none")
     python: str | None = Field(description="version of the script's Python; None: the command names none")
     packages_sha256: str | None = Field(description="of the names and versions of that Python's packages")
+    # Not in the first records.
+    outside: tuple[tuple[str, float], ...] = Field(
+        default=(), description="files of the folder that it ran in that changed meanwhile, and when, Unix time"
+    )
 
 
 _OF_THE_ENGINE = (  # measures that each of its results has, and a script's has not

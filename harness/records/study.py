@@ -18,6 +18,7 @@ from harness.config.yaml_reader import parse_yaml
 from harness.records import reruns
 from harness.records.record import Baseline, Curves, Environment, Measured, Surface
 from harness.records.reruns import Rerun
+from harness.records.shared_files import collisions
 from harness.records.store import Store, frame
 
 Axes = tuple[tuple[str, Scalar], ...]
@@ -150,6 +151,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         profile=sweep.profile,
         stand_in=sweep.stand_in,
         higher_is_better=script is None or script.script.higher_is_better,
+        notes=() if script is None else collisions(store.records(sweep).values()),
         reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),
         unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),

@@ -21,7 +21,7 @@ from harness.config.script import Script
 from harness.config.trials import Trial
 from harness.records.curve_files import curves_of_points
 from harness.records.record import Curves, Measured, ScriptRun
-from harness.scripts import commands, process, provenance, reaper
+from harness.scripts import commands, outside, process, provenance, reaper
 from harness.scripts.results import NoScoreError, ScriptResult, latest_score, read_results
 
 FUNCTION_INPUT = "arguments.json"  # what a function is called with
@@ -101,6 +101,7 @@ def run_trial(
             exit_code=ended.exit_code,
             further=tuple(result.further.items()),
             notes=result.notes,
+            outside=_outside(script, folders, started),
             **provenance.of(script, words),
         )
         measured = _measured(script, result, time.monotonic() - began, ended.peak_memory_bytes)
@@ -112,6 +113,12 @@ def _cwd(script: Script, folders: RunFolders) -> str | None:
     cwd = folders.cwd or script.cwd
     same = cwd is not None and all(file_sha256(Path(cwd) / name) == digest for name, digest in folders.files)
     return cwd if same else None
+
+
+def _outside(script: Script, folders: RunFolders, started: float) -> tuple[tuple[str, float], ...]:
+    """What changed beside the run's own folder while it ran."""
+    results = None if folders.parent is None else folders.parent.parents[1]
+    return outside.changed_since(Path(script.cwd or ".").resolve(), started, results)
 
 
 def file_sha256(path: Path) -> str | None:

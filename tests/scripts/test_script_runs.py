@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from harness.execution.packing import Job
 from harness.execution.pool import PutOffError
 from harness.execution.script_worker import Needs, ScriptWorker
 from harness.execution.train_pack import WorkerSetup
+from harness.records.record import Record
+from harness.records.shared_files import collisions
 from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.report import page_notes
@@ -185,3 +188,31 @@ def test_a_script_that_ignores_its_seed_is_said(here: Path, script: str, said: b
     (note,) = page_notes.notes(of_sweep(sweep, store)) or ("",)
     assert note.startswith("Warning: all 3 seeds of the only recipe gave exactly the same score: the script") is said
     assert (note in told) is said
+
+
+def test_files_that_several_runs_write_are_said(here: Path) -> None:
+    sweep = sweep_of(here, "echo $1 > shared.txt; echo $1 > own$1.txt; echo $1 > $2/x; echo acc=0.6$1")
+    store, _, _ = run(sweep)
+    first, second = store.records(sweep).values()
+    assert first.script is not None
+    assert second.script is not None
+    assert [name for name, _ in first.script.outside] == ["own1.txt", "shared.txt"]
+    assert [name for name, _ in second.script.outside] == ["own2.txt", "shared.txt"]
+
+    def at(record: Record, second: int, seconds: float, *outside: tuple[str, float]) -> Record:
+        began = datetime.fromtimestamp(1_000_000 + second, UTC).isoformat(timespec="seconds")
+        assert record.script is not None
+        assert record.measured is not None
+        files = tuple((name, 1_000_000 + changed) for name, changed in outside)
+        script = record.script.model_copy(update={"outside": files})
+        measured = record.measured.model_copy(update={"wall_seconds": seconds})
+        return record.model_copy(update={"started_utc": began, "script": script, "measured": measured})
+
+    one = at(first, 0, 10, ("model.pt", 9.0), ("a.txt", 3.0))
+    other = at(first, 20, 10, ("model.pt", 29.0), ("b.txt", 23.0))
+    (said,) = collisions([one, other])
+    assert said.startswith("Warning: several runs wrote the same file outside their own folders (model.pt): if a run")
+    long = at(first, 0, 40, ("model.pt", 39.0))  # it may have made all the changes
+    assert collisions([one, other, long]) == ()
+    assert collisions([one, at(first, 5, 10, ("model.pt", 14.0))]) == ()  # side by side: either may have
+    assert collisions([at(first, 0, 10), other]) == ()
