@@ -13,7 +13,7 @@ _SKIPPED = {".git", ".venv", "__pycache__", "node_modules", ".ipynb_checkpoints"
 
 def changed_since(folder: Path, started: float, results: Path | None) -> tuple[tuple[str, float], ...]:
     """The files below a folder that changed since a time, with when they last did; those of the results left out."""
-    changed = []
+    changed: list[tuple[str, float]] = []
     for number, entry in enumerate(_files(folder, results, _DEPTH)):
         if number >= _MOST_ENTRIES or len(changed) >= _MOST_FILES:
             break
