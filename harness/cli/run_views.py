@@ -153,11 +153,15 @@ def print_comparison(out: Console, comparison: rerunning.RerunComparison) -> Non
     assert old is not None
     assert new is not None
     score = "no score (diverged)" if new.final_score is None else f"{new.metric} {new.final_score:.4f}"
-    out.print(f"Now: {score}, {new.outcome}{f' ({new.reason})' if new.reason else ''}.")
+    outcome = new.outcome or "not judged"
+    out.print(f"Now: {score}, {outcome}{f' ({new.reason})' if new.reason else ''}.")
     if comparison.verdict == "identical":
+        of_script = comparison.record.script is not None
         what = f"all {new.steps} steps, the dev logits and the weights" if comparison.by_steps else "the final weights"
+        if of_script:
+            what = "the score, further metrics, curves and answers" if comparison.by_steps else "the score"
         out.print(f"[bold]identical[/bold]: {what}, bit for bit.")
-        if not comparison.by_steps:
+        if not comparison.by_steps and not of_script:
             out.print("  The record's curves are not kept here or can't be read, so the steps were not compared.")
         return
     size = "not known" if comparison.max_difference is None else f"{comparison.max_difference:.3g}"
@@ -165,7 +169,7 @@ def print_comparison(out: Console, comparison: rerunning.RerunComparison) -> Non
     words = {"within_tolerance": "equal within tolerance", "different": "different"}
     out.print(f"[bold]{words[comparison.verdict]}[/bold]: largest difference {size}{first}.")
     was = "no score (diverged)" if old.final_score is None else f"{old.final_score:.4f}"
-    out.print(f"The record: {was}, {old.outcome}. Probable reason:")
+    out.print(f"The record: {was}, {old.outcome or 'not judged'}. Probable reason:")
     for reason in comparison.reasons:
         out.print(f"  {reason}")
 
@@ -201,5 +205,6 @@ def print_retrained(out: Console, outcome: rerunning.RerunComparison | verifying
         first = "" if outcome.first_differing_step is None else f", first at step {outcome.first_differing_step}"
         line += f": largest difference {size}{first}; probable reason: {'; '.join(outcome.reasons)}"
     elif not outcome.by_steps:
-        line += " (the final weights alone: the record's curves are not kept here)"
+        weights = "the final weights alone: the record's curves are not kept here"
+        line += f" ({'the score alone' if outcome.record.script is not None else weights})"
     out.print(Text(line), soft_wrap=True)

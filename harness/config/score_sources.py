@@ -15,7 +15,9 @@ from harness.config.recipe import Frozen
 
 Kind = Literal["json", "rows", "trainer", "tensorboard", "stdout"]
 _ENDINGS = {".json": "json", ".jsonl": "rows", ".csv": "rows", ".tsv": "rows"}
-EXAMPLE = "score: {file: all_results.json, key: eval_accuracy}"
+_PLACE = "{file: all_results.json, key: eval_accuracy}"
+EXAMPLE = f"score: {_PLACE}"
+_TABLES = ("csv", "tsv", "jsonl", "json", "npz")  # what answers are read from
 
 
 class ScoreSource(Frozen):
@@ -57,7 +59,11 @@ def read_source(name: str, value: object, run_files: bool = True) -> ScoreSource
         HarnessError: It is none.
     """
     if not isinstance(value, Mapping):
-        raise HarnessError(f"{name} must say where the number is", got=describe_value(value), allowed=EXAMPLE)
+        raise HarnessError(
+            f"{name} must say where the number is",
+            got=describe_value(value),
+            allowed=f"{name.rpartition('.')[2]}: {_PLACE}",
+        )
     for key in value:
         if key not in ("file", "key", "row", "stdout", "format"):
             raise unknown_key(key, ("file", "key", "row", "stdout", "format"), name)
@@ -70,7 +76,7 @@ def read_source(name: str, value: object, run_files: bool = True) -> ScoreSource
         return ScoreSource(kind="stdout", key=_pattern(f"{name}.stdout", value["stdout"]), row=row)
     for key in ("file", "key"):
         if not isinstance(value.get(key), str) or not value[key]:
-            raise HarnessError(f"{name}.{key} must be text", got=describe_value(value.get(key)), allowed=EXAMPLE)
+            raise HarnessError(f"{name}.{key} must be text", got=describe_value(value.get(key)), allowed=_PLACE)
     if not run_files:
         raise HarnessError(f"{name} is in a file, but the command has no {{out}} to write it to", fix="Add {out}")
     file = _inner(f"{name}.file", value["file"])
@@ -140,4 +146,10 @@ def read_predictions(value: object) -> Predictions:
             raise unknown_key(key, tuple(Predictions.model_fields), "predictions")
         if not isinstance(text, str) or not text:
             raise HarnessError(f"predictions.{key} must be text", got=describe_value(text))
+    if PurePosixPath(names["file"]).suffix.lower().removeprefix(".") not in _TABLES:
+        raise HarnessError(
+            "predictions.file is of a kind that is not known by its ending",
+            got=f"'{names['file']}'",
+            allowed=", ".join(_TABLES),
+        )
     return Predictions(**names | {"file": _inner("predictions.file", names["file"])})

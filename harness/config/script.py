@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 import sys
@@ -129,8 +130,13 @@ def placeholders(command: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_placeholders(command: str, axes: Sequence[str], fixed: Mapping[str, object]) -> None:
-    """Raise HarnessError for a placeholder that nothing fills, and for an axis or the seed that none uses."""
+def check_placeholders(
+    command: str, axes: Sequence[str], fixed: Mapping[str, object], keys: Sequence[str] = ()
+) -> None:
+    """Raise HarnessError for a placeholder that nothing fills, and for an axis or the seed that none uses.
+
+    `keys` are those of a sweep file, one of which may be meant.
+    """
     names = placeholders(command)
     known = (*axes, *fixed, *GIVEN)
     for name in names:
@@ -142,8 +148,12 @@ def check_placeholders(command: str, axes: Sequence[str], fixed: Mapping[str, ob
             )
     for name in fixed:
         if name not in names:
+            close = difflib.get_close_matches(name, keys, n=1)
+            meant = f" (did you mean '{close[0]}'?)" if close else ""
+            if name in Resources.model_fields:
+                meant = f" (did you mean 'resources: {{{name}: …}}'?)"
             raise HarnessError(
-                f"{name} is neither a key of a sweep nor used by the command",
+                f"{name} is neither a key of a sweep nor used by the command{meant}",
                 fix=f"Put {{{name}}} into the command, or remove it",
             )
     for axis in axes:

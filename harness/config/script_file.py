@@ -33,6 +33,7 @@ KEYS = (
 _NAME = re.compile(r"[^\W\d]\w*")
 # A module, or the file that `harness.study` writes of a function that is in none.
 _FUNCTION = re.compile(r"(?:[^\W\d][\w.]*|[\w./-]+\.pkl):[^\W\d]\w*")
+_REDIRECTION = re.compile(r"[0-9&]?(>>?|<)(?!=)")  # at a word's beginning
 _TIME = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 
 
@@ -163,7 +164,7 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
     shell = _switch(content, "shell")
     has_out = True
     if command is not None:
-        check_placeholders(command, axes, fixed)
+        check_placeholders(command, axes, fixed, KEYS)
         has_out = "out" in placeholders(command)
         if not shell:
             _check_words(command)
@@ -192,7 +193,7 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
         inputs=_inputs(content.get("inputs", []), cwd, here),
         timeout=_seconds(content.get("timeout")),
         retries=_whole(content, "retries", 1),
-        repeats=max(1, _whole(content, "repeats", 1)),
+        repeats=_whole(content, "repeats", 1),
         resources=_resources(content.get("resources", {})),
         score=read_source("score", score, has_out),
         higher_is_better=_better(content.get("better", "higher")),
@@ -211,10 +212,10 @@ def _check_words(command: str) -> None:
         raise HarnessError(f"the command's quotes do not fit: {error}", got=f"'{command}'") from None
     if not words:
         raise HarnessError("command is empty", fix="Write what is run, as python train.py --seed {seed}")
-    for mark in ("|", "&&", ";", ">", "<", "||"):
-        if mark in words:
+    for word in words:
+        if word in ("|", "||", "&", "&&") or word.endswith(";") or _REDIRECTION.match(word):
             raise HarnessError(
-                f"the command has {mark}, which only a shell understands", fix="Add shell: on, or put it into a script"
+                f"the command has {word}, which only a shell understands", fix="Add shell: on, or put it into a script"
             )
 
 
@@ -234,8 +235,9 @@ def _switch(content: Mapping[str, Any], key: str) -> bool:
 
 def _whole(content: Mapping[str, Any], key: str, default: int) -> int:
     value = content.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 100:
-        raise HarnessError(f"{key} must be a whole number from 0 to 100", got=describe_value(value))
+    least = min(default, 1) if key == "repeats" else 0
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 100:
+        raise HarnessError(f"{key} must be a whole number from {least} to 100", got=describe_value(value))
     return value
 
 

@@ -91,7 +91,7 @@ def _check_key(key: str, where: str, of_script: bool, *others: str) -> None:
     if of_script:
         script_file.check_key(key, (*OF_SCRIPTS, *others), where)
     elif key not in (*_KEYS, *others):
-        raise unknown_key(key, (*_KEYS, *others), where)
+        raise unknown_key(key, (*_KEYS, *others, *script_file.STARTERS), where)
 
 
 def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,13 +49,13 @@ def check(trial: Trial) -> None:
     """Raise HarnessError where a command's program or script is not there."""
     assert trial.script is not None
     script = trial.script.script
+    if script.function is not None:
+        _check_module(script.function.partition(":")[0], Path(script.cwd or "."))
     if script.command is None or script.shell:
         return
     words = words_of(trial, "out")
     program = words[0]
     here = Path(script.cwd or ".")
-    import shutil
-
     if shutil.which(program) is None and not (here / program).is_file():
         raise HarnessError(f"the command's program '{program}' is not found", fix="Check its name, or give its path")
     named = next((word for word in words[1:] if not word.startswith("-")), "")
@@ -61,3 +63,14 @@ def check(trial: Trial) -> None:
         file = here / named
         if not file.is_file():
             raise HarnessError(f"the script {file} is not there", fix="Check the path, or set cwd: to its folder")
+
+
+def _check_module(name: str, here: Path) -> None:
+    """Raise HarnessError for a function's module that is neither in the folder nor installed; imports nothing."""
+    package = name.partition(".")[0]
+    if (here / package).is_dir() or (here / f"{package}.py").is_file():
+        return
+    if importlib.util.find_spec(package) is None:
+        raise HarnessError(
+            f"the function's module {name} is not there", fix=f"Put {package}.py into {here.resolve()}, or set cwd:"
+        )

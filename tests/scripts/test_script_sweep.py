@@ -266,3 +266,28 @@ def test_the_examples_can_run_from_any_folder(path, tmp_path, monkeypatch):
     sweep = load(path)
     assert len(expand(sweep)) == 32
     gate.check_inputs(sweep, {}, {0})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{{out}}", "{{out}}; rm x", r"the command has {out};, which only a shell understands"),
+        ("{{out}}", "{{out}} 2>&1", "the command has 2>&1, which only a shell understands"),
+        ("majority: 0.5", "majority: 0.5\ntime_out: 3h", r"time_out is neither .* \(did you mean 'timeout'\?\)"),
+        ("majority: 0.5", "majority: 0.5\ngpus: 1", r"\(did you mean 'resources: \{gpus: …\}'\?\)"),
+        ("majority: 0.5", "majority: 0.5\nrepeats: 0", r"repeats must be a whole number from 1 to 100 \(got 0\)"),
+        ("majority: 0.5", "majority: 0.5\npredictions: {{file: p.txt}}", r"known by its ending \(got 'p.txt'\)"),
+        ("majority: 0.5", "majority: 0.5\nalso: {{f1: 3}}", r"also\.f1 must say where .* Allowed: f1: \{file: "),
+        ("command:", "comand:", r"unknown key 'comand' in mine.yaml \(did you mean 'command'\?\)"),
+    ],
+)
+def test_a_file_that_cannot_work_is_refused_in_one_line(here, old, new, message):
+    with pytest.raises(HarnessError, match=message) as caught:
+        sweep_of(here, SWEEP.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_of_a_module_that_is_not_there_is_refused(here):
+    sweep = sweep_of(here, "title: f\nfunction: no_such.module:train\nseeds: 1..2\n")
+    with pytest.raises(HarnessError, match=r"the function's module no_such\.module is not there"):
+        gate.check_inputs(sweep, {}, {0})
