@@ -277,14 +277,18 @@ def test_the_examples_can_run_from_any_folder(path, tmp_path, monkeypatch):
         ("majority: 0.5", "majority: 0.5\ngpus: 1", r"\(did you mean 'resources: \{gpus: …\}'\?\)"),
         ("majority: 0.5", "majority: 0.5\nrepeats: 0", r"repeats must be a whole number from 1 to 100 \(got 0\)"),
         ("majority: 0.5", "majority: 0.5\npredictions: {{file: p.txt}}", r"known by its ending \(got 'p.txt'\)"),
-        ("majority: 0.5", "majority: 0.5\nalso: {{f1: 3}}", r"also\.f1 must say where .* Allowed: f1: \{file: "),
-        ("command:", "comand:", r"unknown key 'comand' in mine.yaml \(did you mean 'command'\?\)"),
+        ("{{f1: {{file: r.json, key: f1}}}}", "{{f1: 3}}", r"also\.f1 must say where .* Allowed: f1: \{file: "),
     ],
 )
 def test_a_file_that_cannot_work_is_refused_in_one_line(here, old, new, message):
     with pytest.raises(HarnessError, match=message) as caught:
         sweep_of(here, SWEEP.replace(old, new))
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_command_is_recognised(here):
+    with pytest.raises(HarnessError, match=r"unknown key 'comand' in mine.yaml \(did you mean 'command'\?\)"):
+        sweep_of(here, "comand: sh train.sh {{seed}}\nseeds: 1..2\n")
 
 
 def test_a_function_of_a_module_that_is_not_there_is_refused(here):
