@@ -5,6 +5,7 @@ What can be told of data and models without records stands in `inputs`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from harness.common import hub
@@ -31,6 +32,13 @@ def refuse_orphans(sweep: Sweep, store: Store, records: Mapping[str, Record]) ->
     if old is None or old == sweep:
         return
     trained = [trial for trial in expand(old) if trial.id in records or store.load(trial.id) is not None]
+    seeds, rule = max(Counter(trial.cell for trial in trained).values(), default=0), sweep.rule
+    if rule is not None and old.rule is not None and rule.start == old.rule.start and seeds > rule.at_most:
+        raise HarnessError(
+            f"seeds.at_most must not be less than the seeds already trained per cell in {store.folder}",
+            got=f"at_most: {rule.at_most}, {seeds} trained",
+            fix="Raise it, or name another folder with --results",
+        )
     change = orphaning_change(old, sweep, trained)
     if change is not None:
         raise HarnessError(

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
+from harness.config.seed_rule import Growth
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial
 from harness.execution import driver, gate, machine, pools
@@ -221,3 +222,13 @@ def test_only_the_cells_that_are_asked_for_are_checked(tmp_path: Path, trial: Ca
     gate.check_inputs(half, {}, {0})
     with pytest.raises(HarnessError, match="is not a model folder"):
         gate.check_inputs(half, {}, {0, 1})
+
+
+def test_fewer_seeds_at_most_than_are_trained_are_refused_by_that_name(here: Path) -> None:
+    text = TEXT.replace("1..2", "{first: 2, at_most: 9, step: 2, until: lr settled}")
+    before = sweep_of(here, text)
+    after = sweep_of(here, text.replace("{first: 2, at_most: 9", "{first: 1, at_most: 2"))
+    long = before.model_copy(update={"growth": Growth(horizon=9, looks=((2, 2), (4, 4)))})
+    store = store_of(here, long, {0: [Run(300)] * 4, 1: [Run(300)] * 4})
+    with pytest.raises(HarnessError, match=r"seeds\.at_most must not be less than .*at_most: 2, 4 trained"):
+        gate.refuse_orphans(after, store, store.records(after))

@@ -478,7 +478,7 @@ def test_a_wandb_export_tells_crashed_runs_from_finished_ones():
     assert list(found.runs["error"])[1:4] == ["State: crashed", "State: failed", "State: killed"]
     assert found.runs["final_score"].notna().sum() == 2
     assert (
-        "States of runs are read from the column 'State' (finished: finished 2; crashed: crashed 1, failed 1, "
+        "States of runs are read from the column 'State' (2 finished; crashed: crashed 1, failed 1, "
         "killed 1; missing: running 1, preempted 1); a crash is missing data, not a failed run."
     ) in found.notes
     assert "Scores of crashed runs are not used: 2." in found.notes

@@ -65,7 +65,7 @@ def test_a_wandb_csv_with_state_alone_has_four_crashed_runs_and_none_of_them_fai
     status = found.runs["status"].value_counts().to_dict()
     assert status == {"finished": 16, "crashed": 4}
     assert (found.runs["outcome"] == "failed").sum() == 4
-    assert any("'State' (finished: finished 16; crashed: crashed 4)" in note for note in found.notes)
+    assert any("'State' (16 finished; 4 crashed)" in note for note in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -210,13 +210,21 @@ def _read(
     return States(column, status, words, tuple(notes))
 
 
+def _meaning(kind: str, words: list[tuple[str, int]]) -> str:
+    """What was taken to mean a state: `crashed: killed 2`; `21 finished` where it says so itself."""
+    if [word for word, _ in words] == [kind]:
+        return f"{words[0][1]} {kind}"
+    named = ", ".join(f"{printable(word or 'empty')[:40]} {count}" for word, count in words)
+    return f"{kind}: {named}"
+
+
 def _sentence(column: str, tool: str | None, counts: Counter[str]) -> str:
     """What the words of a column were taken to mean, with counts."""
-    meanings: dict[str, list[str]] = {}
+    meanings: dict[str, list[tuple[str, int]]] = {}
     for word, count in counts.items():
         kind = "stopped early, so missing" if word == _PRUNED else WORDS.get(word, "missing")
-        meanings.setdefault(kind, []).append(f"{printable(word or 'empty')[:40]} {count}")
+        meanings.setdefault(kind, []).append((word, count))
     order = ("finished", "crashed", "missing", "stopped early, so missing")
-    texts = [f"{kind}: {', '.join(meanings[kind])}" for kind in order if kind in meanings]
+    texts = [_meaning(kind, meanings[kind]) for kind in order if kind in meanings]
     source = f"the column {quoted(column)}" + (f" of {tool}" if tool else "")
     return f"States of runs are read from {source} ({'; '.join(texts)}); a crash is missing data, not a failed run."
