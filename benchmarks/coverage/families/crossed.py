@@ -12,7 +12,7 @@ from scipy import special
 
 from benchmarks.coverage.registry import Row, covered, mean_width
 from benchmarks.coverage.scenarios import generator
-from harness.stats import clusters, means, proportions
+from harness.stats import best_set, clusters, means, proportions
 from harness.stats.estimate import Estimate
 
 TITLE = "Crossed and shared seeds"
@@ -20,18 +20,26 @@ NOTE = """
 *Crossed*: every combination of 5 × 5 or 4 × 4 × 4 parts is trained once; a part makes 0, 40 or 80 % of the variance of
 a hidden score, and the worst 10 or 36 % of runs fail. A tenth of the repetitions.
 
+*Arms*: two arms in two settings with the same crossed parts, whose effect is each arm's own. *Five alike*: how often
+the set of recipes that may be best holds a given one of five that are equally good (30 % fail).
+
 *Shared*: six cells, whose rates of failing rise from 0.05 to 0.6, with the same 8 seeds; the seed makes 0, 10 or 30 %
 of the hidden score's variance in all of them. A difference of two such arms is surer than its interval, for what seeds
 share cancels in it: so differences of cells that share integer seeds are not paired.
 """
 SHARES = (0.0, 0.4, 0.8)
 RATES = (0.1, 0.36)
+ARMS = ((0.1, 0.1), (0.36, 0.36), (0.1, 0.5))
 
 
 def rows(repetitions: int) -> Iterator[Row]:
     """Crossed designs, then shared seeds."""
     for sizes, share, rate in itertools.product(((5, 5), (4, 4, 4)), SHARES, RATES):
         yield from _crossed(sizes, share, rate, max(repetitions // 10, 2))
+    for sizes, share, rates in itertools.product(((5, 5), (4, 4, 4)), SHARES, ARMS):
+        yield from _contrast(sizes, share, rates, max(repetitions // 10, 2))
+    for sizes, share in itertools.product(((5, 5), (4, 4, 4)), SHARES):
+        yield from _best(sizes, share, max(repetitions // 10, 2))
     for share in (0.0, 0.1, 0.3):
         yield from _shared(share, repetitions)
 
@@ -50,6 +58,50 @@ def _crossed(sizes: tuple[int, ...], share: float, rate: float, repetitions: int
     yield _row("failure rate", "Wilson, as if independent", scenario, n, wilson, rate, False)
     yield _row("mean", "clusters", scenario, n, [clusters.mean(levels, run) for run in hidden], 0.0)
     yield _row("mean", "Student, as if independent", scenario, n, [means.student(run) for run in hidden], 0.0, False)
+
+
+def _grid(sizes: tuple[int, ...]) -> pd.DataFrame:
+    names = ["init", "order", "dropout"][: len(sizes)]
+    return pd.DataFrame(list(itertools.product(*map(range, sizes))), columns=names)
+
+
+def _hidden(rng: np.random.Generator, levels: pd.DataFrame, share: float, cells: int) -> np.ndarray:
+    """Hidden scores [cells, N] of cells with the same seed parts; the data order's effect is each cell's own."""
+    part = rng.normal(size=(cells, levels["order"].nunique()))[:, levels["order"]]
+    return np.asarray(math.sqrt(share) * part + math.sqrt(1 - share) * rng.normal(size=(cells, len(levels))))
+
+
+def _contrast(sizes: tuple[int, ...], share: float, rates: tuple[float, float], repetitions: int) -> Iterator[Row]:
+    """Two arms in two settings; a part does otherwise in each arm, which is the hardest case."""
+    levels, rng = _grid(sizes), generator("crossed arms", sizes, share, rates)
+    n, every = len(levels), pd.concat([levels] * 4, ignore_index=True)
+    second, stratum = np.tile(np.repeat([False, True], n), 2), np.repeat([0, 1], 2 * n)
+    estimates = []
+    for _ in range(repetitions):
+        arms = [_hidden(rng, pd.concat([levels] * 2, ignore_index=True), share, 1)[0] < special.ndtri(rate)
+                for rate in rates]  # fmt: skip
+        failed = np.concatenate([arms[0][:n], arms[1][:n], arms[0][n:], arms[1][n:]])
+        estimates.append(clusters.contrast(every, failed, second, stratum)[0])
+    scenario = f"{' × '.join(map(str, sizes))}, one part {100 * share:.0f} %, two arms "
+    scenario += f"{100 * rates[0]:.0f} and {100 * rates[1]:.0f} %"
+    yield _row("difference of crossed arms", "clusters", scenario, n, estimates, rates[1] - rates[0])
+
+
+def _best(sizes: tuple[int, ...], share: float, repetitions: int) -> Iterator[Row]:
+    """Five recipes that are alike, with the same crossed seeds: how often the set holds the first."""
+    levels, rng = _grid(sizes), generator("crossed best", sizes, share)
+    n, held = len(levels), {"mean": 0, "failure rate": 0}
+    for _ in range(repetitions):
+        scores = _hidden(rng, levels, share, 5)
+        errors = [clusters.error_of_sum(levels, (run - run.mean()) / n) for run in scores]
+        p = best_set.by_mean(list(scores), {i: (error.variance, error.freedom) for i, error in enumerate(errors)})
+        held["mean"] += p[0] >= best_set.LEVEL
+        failed = scores < special.ndtri(0.3)
+        worth = np.array([max(1, math.floor(clusters.effective_runs(levels, run))) for run in failed])
+        held["failure rate"] += best_set.by_rate(np.round(failed.mean(axis=1) * worth), worth)[0] >= best_set.LEVEL
+    scenario = f"{' × '.join(map(str, sizes))}, one part {100 * share:.0f} %, five alike"
+    for of, count in held.items():
+        yield Row("", f"best {of}", "best set, clusters", scenario, n, count / repetitions)
 
 
 def _shared(share: float, repetitions: int) -> Iterator[Row]:

@@ -16,7 +16,8 @@ from harness.stats.seed_budget import LEVEL, SeedsNeeded
 TITLE = "Seed budgets from pilots"
 NOTE = """
 Pilots of n runs a cell. *Told*: the share of pilots from which a number is given; where nothing differs there is none
-to give. Of those, *power*: what the advised seeds reach on average (80 % are asked for). *Range*: the share of all
+to give. Of those, *power*: what the advised seeds reach on average (80 % are asked for), and
+those at the upper end of the range. *Range*: the share of all
 pilots whose range from the 10th to the 90th percentile holds the true number (nominal 80 %; "cannot tell" holds none).
 """
 SIZES = (8, 25)
@@ -64,6 +65,8 @@ def _rows(
     yield row("told", len(told) / len(advice))
     if truth != math.inf and told:
         yield row("power", float(np.mean([power(seeds) for seeds in told])))
+        ends = [seeds.high for seeds in advice if seeds.assured is not None and seeds.high is not None]
+        yield row("power at the upper end", float(np.mean([power(seeds) for seeds in ends])))
     if not math.isnan(truth):
         held = [(seeds.low or math.inf) <= truth <= (seeds.high or math.inf) for seeds in advice]
         yield row("range", float(np.mean(held)))
