@@ -74,7 +74,8 @@ def rerun(
     compiled = step_compilation.is_compiled(record)
     lanes = record.environment.pack_size if device == "cuda" or compiled else 1
     setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
-    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, progress)[0]
+    told = progress if trial.script is None else None  # nothing is known of a script's steps
+    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]
     return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
 
 

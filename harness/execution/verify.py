@@ -220,7 +220,7 @@ def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Problem]:
         yield "status", f"{record.status}, {'with' if finished else 'without'} an error"
     if finished and record.environment is None:
         yield "status", "finished, without where it was trained"
-    if finished and record.arrays_sha256 is None:
+    if finished and record.arrays_sha256 is None and record.script is None:  # a script may have left no curves
         yield "status", "finished, without the hash of its arrays"
     if not finished and record.arrays_sha256 is not None:
         yield "status", "crashed, with the hash of arrays"

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from harness.cli.app import app
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
 from harness.execution import driver, repeats
@@ -143,3 +145,13 @@ def test_the_interval_of_a_pooled_sd_covers() -> None:
     between = sum(len(group) * (np.mean(group) - np.mean(np.concatenate(groups))) ** 2 for group in groups)
     assert within_sd(groups)[0].value ** 2 == pytest.approx(between / anova.statistic)
     assert np.isnan(within_sd([[1.0], []])[0].value)
+
+
+def test_rerun_and_verify_say_of_a_script_what_they_compared(here: Path) -> None:
+    sweep, _, _ = run(here, 'echo "acc=0.$1$2"', only=("a=1", "seed=1"))
+    text = CliRunner().invoke(app, ["rerun", "mine.yaml", "--trial", expand(sweep)[0].id]).output
+    assert "identical: the score, bit for bit." in text
+    assert "steps" not in text
+    text = CliRunner().invoke(app, ["verify", "mine.yaml", "--retrain", "1", "--seed", "1"]).output
+    assert "problem:" not in text
+    assert "Retrained 1 (--seed 1): 1 identical, 0 within tolerance, 0 different." in " ".join(text.split())
