@@ -30,6 +30,7 @@ def harness(*words: object, code: int = 0) -> str:
 def test_two_sweeps_at_once_and_looks_in_between(bench: Bench) -> None:
     """Exactly one of the two trains."""
     both = [bench.start("--in-process", "--pack", 2) for _ in range(2)]
+    bench.until(lambda: any(child.poll() is not None for child in both), both[0])  # the one that is refused
     bench.until(bench.kept, both[0] if both[1].poll() is not None else both[1])
     assert json.loads(harness("status", bench.store.folder, "--json"))["state"] == "running"
     said = [child.communicate(timeout=120)[0] for child in both]
