@@ -1,7 +1,7 @@
 """What several people and commands do with one results folder at once, parts of a sweep, and trials tried again."""
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from conftest import Bench
 
-from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.records.store import HEARTBEAT, Store
 
@@ -59,17 +58,49 @@ def test_reports_while_a_sweep_runs(bench: Bench) -> None:
     bench.ends_as_undisturbed()
 
 
+# Run by every Python that has its folder on its path: training fails while a file lies beside it.
+FAILING = """
+import importlib.util
+import sys
+from pathlib import Path
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "harness.training.loop":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+
+        def with_failing_train(module):
+            execute(module)
+            train = module.train
+
+            def failing(*given, **named):
+                if Path(__file__).with_name("failing").exists():
+                    raise RuntimeError("no such kernel")
+                return train(*given, **named)
+
+            module.train = failing
+
+        spec.loader.exec_module = with_failing_train
+        return spec
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
 @WAYS
-def test_crashed_trials_are_tried_again_when_asked_for(bench: Bench, tmp_path: Path, how: tuple[object, ...]) -> None:
-    """A model without its weights, whose configuration alone is looked at beforehand, fails in every worker."""
-    text = json.loads(bench.file.read_text())
-    broken = tmp_path / "broken"
-    shutil.copytree(text["model"]["folder"], broken)
-    text["model"]["folder"] = str(broken)
-    bench.file = tmp_path / bench.file.name
-    bench.file.write_text(json.dumps(text))
-    sweep = load(bench.file)
-    (broken / "model.safetensors").rename(tmp_path / "weights")
+def test_crashed_trials_are_tried_again_when_asked_for(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: tuple[object, ...]
+) -> None:
+    """Training fails in every worker, after all that is looked at beforehand."""
+    sweep = bench.sweep
+    (tmp_path / "sitecustomize.py").write_text(FAILING)
+    (tmp_path / "failing").touch()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     for attempt in (1, 2):
         again = () if attempt == 1 else ("--retry-crashed",)
         child = bench.start(*how, "--only", "seed=1", *again)
@@ -78,9 +109,9 @@ def test_crashed_trials_are_tried_again_when_asked_for(bench: Bench, tmp_path: P
         assert "0 of 40 trials finished (2 trained now)" in said
         crashed = json.loads(harness("status", bench.store.folder, "--json"))["crashed_trials"]
         assert [one["attempts"] for one in crashed] == [attempt] * 2
-        assert all("the weights of" in one["error"] for one in crashed)
+        assert all("no such kernel" in one["error"] for one in crashed)
     assert "(attempt 2): " in harness("status", bench.store.folder)
-    (tmp_path / "weights").rename(broken / "model.safetensors")
+    (tmp_path / "failing").unlink()
     child = bench.start(*how, "--only", "seed=1")
     said = child.communicate(timeout=120)[0]
     assert child.returncode == 1, said  # not tried again by itself
