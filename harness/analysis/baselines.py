@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, spread_out
 from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.outcomes import crossed_cells
 from harness.analysis.verdicts import finished_runs
 from harness.records.record import Baseline
 from harness.records.study import Study
@@ -54,7 +55,7 @@ def _cell_rows(
     study: Study, cells: Sequence[int], answered: Sequence[DevAnswers | None], best: Baseline
 ) -> list[dict[str, object]]:
     """A row for each cell, with its difference to the best baseline where answers of both are known."""
-    scores, counts = cell_scores(study), failure_counts(study)
+    scores, counts, crossed = cell_scores(study), failure_counts(study), crossed_cells(study)
     rows = []
     for index in cells:
         answers, (failed, judged) = answered[index], counts[index]
@@ -68,6 +69,8 @@ def _cell_rows(
                 other = right if best.seeds else np.repeat(right, len(answers.correct), axis=0)
                 difference = dev_noise.difference(answers.correct, other, rng("baselines"), paired_seeds=False)
                 row |= spread_out("difference", Estimate(*difference))
+        if index in crossed:  # runs that are not independent: the intervals above would be too short
+            row |= dict.fromkeys(("mean_low", "mean_high", "difference_low", "difference_high"), NAN)
         rows.append(row)
     return rows
 

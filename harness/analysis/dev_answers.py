@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failure_counts, spread_out, with_axes
 from harness.analysis.comparisons import pairs
+from harness.analysis.outcomes import crossed_cells
 from harness.analysis.verdicts import finished_runs
 from harness.common import metrics
 from harness.records.study import Study
@@ -95,6 +96,8 @@ def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataF
     table = pd.DataFrame(rows, columns=["cell", "runs", "examples", "known_from", *names])
     table["examples"] = pd.array(table["examples"].tolist(), dtype="Int64")
     table[names] = table[names].astype(float)
+    ends = ["training_low", "training_high", "mean_low", "mean_high"]
+    table.loc[table["cell"].isin(crossed_cells(study)), ends] = NAN  # they take runs as independent
     return with_axes(study, table)
 
 
@@ -103,9 +106,11 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
 
     Columns: `reference`, `cell`, `seeds` (`paired` where every seed was trained in both and is drawn for both at
     once, else `unpaired`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
-    `_high` (multi-bootstrap). Pairs whose answers are not kept, or are of different examples, are left out.
+    `_high` (multi-bootstrap; none where seed parts are crossed, for it draws runs as independent). Pairs whose answers
+    are not kept, or are of different examples, are left out.
     """
     rows: list[dict[str, object]] = []
+    crossed = crossed_cells(study)
     for a, b in pairs(study):
         first, second = answered[a], answered[b]
         if first is None or second is None or not np.array_equal(first.labels, second.labels):
@@ -118,6 +123,8 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
             for cell, order in zip((first, second), seeds, strict=True)
         )
         estimate = Estimate(*dev_noise.difference(compared, reference, rng(f"noise {a} {b}"), paired_seeds=same))
+        if not crossed.isdisjoint((a, b)):
+            estimate = Estimate(estimate.value, NAN, NAN)
         row: dict[str, object] = {"reference": a, "cell": b, "seeds": "paired" if same else "unpaired"}
         rows.append(row | spread_out("difference", estimate))
     return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])

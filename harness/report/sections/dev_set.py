@@ -113,6 +113,7 @@ def _without_failures(analysis: Analysis) -> pd.DataFrame:
     """The cells whose spread has something to tell of training: answers kept, some spread, and no failed run."""
     floor = analysis.noise_floor
     clean = (analysis.cells["failed"].fillna(0) == 0).to_numpy()
+    clean &= ~floor["cell"].isin(analysis.crossed).to_numpy()  # their runs are not independent
     return floor[clean & floor["dev_share"].notna().to_numpy() & (floor["runs"] > 2)]
 
 
