@@ -22,6 +22,7 @@ from harness.execution.recorder import Recorder, no_room, written
 from harness.execution.time_limit import TimeLimit
 from harness.records.store import Store
 from harness.records.study import of_sweep
+from harness.scripts import outside
 from harness.scripts.runner import RunFolders, code_files
 from harness.training.checkpoints import Checkpoints
 
@@ -278,4 +279,4 @@ def _run_folders(sweep: Sweep, store: Store, address: str | None) -> RunFolders:
         return RunFolders(None)
     cwd = Path(recipe.script.cwd or ".").resolve()
     files = () if address is None else code_files(recipe.script, cwd)
-    return RunFolders(store.folder.resolve() / "runs", files=files, cwd=str(cwd))
+    return RunFolders(store.folder.resolve() / "runs", files=files, terminal=outside.terminal_files(), cwd=str(cwd))

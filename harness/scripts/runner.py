@@ -52,6 +52,7 @@ class RunFolders:
     keep: bool = True
     suffix: str = ""  # after the name of a run's folder
     files: tuple[tuple[str, str], ...] = ()  # of the code in `cwd` with their hashes, by which another node knows it
+    terminal: tuple[outside.Inode, ...] = ()  # the files that the driver's own output goes to
     cwd: str | None = None  # where the scripts run, as the driver names it; None: as the sweep says
 
 
@@ -118,7 +119,7 @@ def _cwd(script: Script, folders: RunFolders) -> str | None:
 def _outside(script: Script, folders: RunFolders, started: float) -> tuple[tuple[str, float], ...]:
     """What changed beside the run's own folder while it ran."""
     results = None if folders.parent is None else folders.parent.parents[1]
-    return outside.changed_since(Path(script.cwd or ".").resolve(), started, results)
+    return outside.changed_since(Path(script.cwd or ".").resolve(), started, results, folders.terminal)
 
 
 def file_sha256(path: Path) -> str | None:

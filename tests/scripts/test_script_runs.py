@@ -1,6 +1,7 @@
 """Runs of a script that crash, hang or leave processes, and the workers that run them."""
 
 import math
+import os
 import pickle
 import subprocess
 import threading
@@ -26,7 +27,7 @@ from harness.records.shared_files import collisions
 from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.report import page_notes
-from harness.scripts import reaper, runner
+from harness.scripts import outside, reaper, runner
 from harness.scripts.runner import RunFolders, ScriptError
 
 SWEEP = """\
@@ -188,6 +189,21 @@ def test_a_script_that_ignores_its_seed_is_said(here: Path, script: str, said: b
     (note,) = page_notes.notes(of_sweep(sweep, store)) or ("",)
     assert note.startswith("Warning: all 3 seeds of the only recipe gave exactly the same score: the script") is said
     assert (note in told) is said
+
+
+def test_the_log_of_the_harness_itself_is_no_file_of_a_run(here: Path) -> None:
+    (here / "made").touch()
+    terminal = os.dup(1)
+    with (here / "log").open("w") as log:
+        os.dup2(log.fileno(), 1)  # as `harness sweep mine >log`
+        try:
+            others = outside.terminal_files()
+        finally:
+            os.dup2(terminal, 1)
+            os.close(terminal)
+    before = time.time() - 60
+    assert [name for name, _ in outside.changed_since(here, before, None)] == ["log", "made"]
+    assert [name for name, _ in outside.changed_since(here, before, None, others)] == ["made"]
 
 
 def test_files_that_several_runs_write_are_said(here: Path) -> None:
