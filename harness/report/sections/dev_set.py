@@ -195,6 +195,8 @@ def _in_points(name: str) -> Callable[[Row], str]:
 def _training(row: Row) -> str:
     if unknown(row["training"]):
         return "–"
+    if unknown(row["training_low"]):
+        return f"{100 * row['training']:.2f}"
     return f"{100 * row['training']:.2f} [{100 * row['training_low']:.2f}, {100 * row['training_high']:.2f}]"
 
 
