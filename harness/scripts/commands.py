@@ -67,6 +67,10 @@ def check(trial: Trial) -> None:
 
 def _check_module(name: str, here: Path) -> None:
     """Raise HarnessError for a function's module that is neither in the folder nor installed; imports nothing."""
+    if name.endswith(".pkl"):  # that `harness.study` wrote
+        if not (here / name).is_file():
+            raise HarnessError(f"the function's file {here / name} is not there", fix="Call harness.study again")
+        return
     package = name.partition(".")[0]
     if (here / package).is_dir() or (here / f"{package}.py").is_file():
         return

@@ -451,7 +451,7 @@ def test_what_trains_now_can_be_read_from_outside(
         "schema_version", "pid", "host", "started_utc", "updated_utc", "device", "workers", "seconds_left", "packs"
     }  # fmt: skip
     (pack,) = state["packs"]
-    assert set(pack) == {"trials", "share", "seconds", "deaths", "signals"}
+    assert set(pack) == {"trials", "share", "seconds", "deaths", "signals", "output", "score"}
     assert set(pack["trials"]) <= {one.id for one in expand(tiny_sweep)}
     assert len(pack["trials"]) == 2
 

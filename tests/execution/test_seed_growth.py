@@ -247,6 +247,8 @@ def test_a_rule_may_be_changed_and_cells_added(tmp_path: Path, monkeypatch: pyte
     ended = driver.run(more, store, HERE, quiet)
     assert ended.left == 0
     with pytest.raises(HarnessError, match="the edited sweep has no lr 9e-4"):
+        driver.run(load_text(tmp_path, (TEXT % RATES).replace("12", "20")), store, HERE, quiet)
+    with pytest.raises(HarnessError, match=r"seeds\.at_most must not be less than the seeds already trained"):
         driver.run(adaptive(tmp_path), store, HERE, quiet)
 
 

@@ -207,7 +207,9 @@ def test_the_log_of_the_harness_itself_is_no_file_of_a_run(here: Path) -> None:
 
 
 def test_files_that_several_runs_write_are_said(here: Path) -> None:
-    sweep = sweep_of(here, "echo $1 > shared.txt; echo $1 > own$1.txt; echo $1 > $2/x; echo acc=0.6$1")
+    sweep = sweep_of(here, "echo $1 > shared.txt; echo $1 > own$1.txt; echo $1 > $2/x; echo acc=0.6$1; sleep 0.1")
+    for path in here.iterdir():  # not written just now
+        os.utime(path, (0, 0))
     store, _, _ = run(sweep)
     first, second = store.records(sweep).values()
     assert first.script is not None
