@@ -87,7 +87,7 @@ def as_harness(command: str) -> str | None:
 
 def parsed(command: str) -> None:
     """Hold that the command line takes a command: its name, its options and, where all of it is given, their values."""
-    words = shlex.split(command.replace("[…]", "…"))
+    words = shlex.split(re.sub(r"\s\d?>\s?\S+$", "", command).replace("[…]", "…"))  # without a shell's ">log"
     assert words[0].endswith("harness"), command
     name, given = words[1], words[2:]
     if name.startswith("--"):
