@@ -1,16 +1,23 @@
-"""The next experiment: a sweep, to be copied, that tries on the cell that fails most what has not been tried there."""
+"""The next experiment: a sweep, to be copied, that tries on the cell that fails most what has not been tried there.
+
+Where a number is to change (learning rate, warm-up, epochs) all values that were tried decide in which direction.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from harness.analysis import looks, stopping
 from harness.analysis.analyze import Analysis
+from harness.common.errors import HarnessError
 from harness.common.text import Scalar, count_noun, show
 from harness.config.recipe import Recipe
+from harness.config.recipe_rules import build_recipe
 from harness.config.seed_rule import Goal, SeedRule
 from harness.config.trials import Sweep
+from harness.report.axis_advice import Direction, advise, as_setting, profile
 from harness.report.formatting import percent, rate
 from harness.stats import proportions
 from harness.stats.seed_budget import seeds_for_failure
@@ -20,6 +27,19 @@ _ENOUGH_TO_BEGIN = 50  # seeds, where no reasonable number would tell its rate f
 _ENOUGH_KNOWN = SeedRule(first=5, at_most=50, step=5, until=(Goal(within=0.15),))
 _MOST_NAMED = 5  # cells, in a sentence
 _PLAIN = re.compile(r"(?!(?:on|off|yes|no|true|false|null|y|n)$)[a-z][a-z0-9-]*", re.IGNORECASE)  # needs no quotes
+
+# Beyond the ends of an axis: half and twice, but no warm-up over most of the training.
+WARMUP = Direction(
+    "warmup_ratio",
+    below=lambda value: value / 2 or None,
+    above=lambda value: _LONGEST_WARMUP if value < _LONGEST_WARMUP else None,
+    usual="above",
+)
+RATE = Direction(
+    "lr", below=lambda value: float(f"{value / 2:.6g}"), above=lambda value: float(f"{value * 2:.6g}"), usual="below"
+)
+EPOCHS = Direction("epochs", below=lambda value: value // 2 or None, above=lambda value: value * 2, usual="above")
+_NUMBERS = tuple(direction.field for direction in (WARMUP, RATE, EPOCHS))
 
 Changes = Mapping[str, Mapping[str, Scalar]]  # settings that differ from the recipe, by the name of the variant
 
@@ -39,9 +59,11 @@ def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
     k, n = int(counts["failed"]), int(counts["finished"])
     seeds = seeds_for_failure(k, n, k, 2 * n)
     tried = {cell.recipe for cell in sweep.cells}
-    remedies = _remedies(recipe)
+    remedies, reasons = _remedies(analysis, recipe)
     variants = {
-        name: remedies[name] for name in remedies if recipe.model_copy(update=dict(remedies[name])) not in tried
+        name: change
+        for name, change in remedies.items()
+        if recipe.model_copy(update=dict(change)) not in tried and _is_allowed(recipe, change)
     }
     enough = (
         f"{seeds} seeds per cell distinguish a failure rate of {percent(k / n)} from half of that"
@@ -55,7 +77,7 @@ def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
     )
     sentence = (
         f"The cell that fails most often is “{study.cells[worst].label}”: {k} of {n} ({rate(k, n)}). "
-        f"{_helped(analysis, worst, recipe)}{untried} {enough} (Fisher's exact test, power 80 %)."
+        f"{_helped(analysis, worst, recipe)}{reasons}{untried} {enough} (Fisher's exact test, power 80 %)."
     )
     return sentence, _sweep_file(sweep, recipe, variants, seeds or _ENOUGH_TO_BEGIN)
 
@@ -86,35 +108,59 @@ def more_seeds(analysis: Analysis) -> str:
 
 
 def _worst(analysis: Analysis) -> int | None:
-    """The cell with the largest share of failed runs; None where none failed."""
+    """The cell with the largest share of failed runs, among equals that of most runs; None where none failed."""
     table = analysis.cells[analysis.cells["failed"] > 0]
     if table.empty:
         return None
     share = table["failed"] / table["finished"]
-    return int(table.loc[share.idxmax(), "cell"])
+    return int(table.loc[table.loc[share == share.max(), "finished"].idxmax(), "cell"])
 
 
-def _remedies(recipe: Recipe) -> Changes:
-    """What could help, the likeliest first: the settings that differ, by name."""
+def _remedies(analysis: Analysis, recipe: Recipe) -> tuple[Changes, str]:
+    """What could help, the likeliest first, as the settings that differ, by name; and why a number is what it is."""
     changes: dict[str, dict[str, Scalar]] = {}
     if not recipe.bias_correction and recipe.optimizer == "adamw":
         changes["bias correction"] = {"bias_correction": True}
-    if recipe.warmup_ratio < _LONGEST_WARMUP:
-        changes["longer warm-up"] = {"warmup_ratio": _LONGEST_WARMUP}
-    changes["half the rate"] = {"lr": float(f"{recipe.lr / 2:.6g}")}
-    if recipe.max_steps is None:
-        changes["more epochs"] = {"epochs": 2 * recipe.epochs}
-    return changes
+    reasons = ""
+    for direction in (WARMUP, RATE, EPOCHS) if recipe.max_steps is None else (WARMUP, RATE):
+        field = direction.field
+        advice = advise(profile(analysis, recipe, field), direction)
+        for value in advice.values:
+            changes[_variant(recipe, field, value)] = {field: as_setting(field, value)}
+        reasons += f"{advice.reason} " if advice.reason else ""
+    return changes, reasons
+
+
+def _is_allowed(recipe: Recipe, change: Mapping[str, Scalar]) -> bool:
+    """Whether a sweep file may say so: half a rate can lie below the schedule's end, say."""
+    try:
+        build_recipe(recipe.model_dump() | dict(change), "the next sweep")
+    except HarnessError:
+        return False
+    return True
+
+
+def _variant(recipe: Recipe, field: str, value: float) -> str:
+    """What a changed number is called: `longer warm-up`, `half the rate`, `lr 2e-5`."""
+    own = float(getattr(recipe, field))
+    usual = {
+        "warmup_ratio": (_LONGEST_WARMUP, "longer warm-up"),
+        "lr": (own / 2, "half the rate"),
+        "epochs": (own * 2, "more epochs"),
+    }
+    if math.isclose(value, usual[field][0], rel_tol=1e-5):
+        return usual[field][1]
+    return f"{field.replace('_', ' ')} {show(as_setting(field, value))}"
 
 
 def _helped(analysis: Analysis, worst: int, recipe: Recipe) -> str:
-    """What this sweep's own cells say that differ from the worst in one setting alone."""
+    """What this sweep's own cells say that differ from the worst in one setting alone, which is no number's axis."""
     counts = analysis.cells.set_index("cell")
     k, n = int(counts.loc[worst, "failed"]), int(counts.loc[worst, "finished"])
     settings = []
     for index, cell in enumerate(analysis.study.sweeps[0].cells):
         differing = [name for name in Recipe.model_fields if getattr(cell.recipe, name) != getattr(recipe, name)]
-        if len(differing) != 1 or not counts.loc[index, "finished"]:
+        if len(differing) != 1 or differing[0] in _NUMBERS or not counts.loc[index, "finished"]:
             continue
         other = int(counts.loc[index, "failed"]), int(counts.loc[index, "finished"])
         if other[0] * n < k * other[1] and proportions.fisher(k, n, *other) < 0.05:
