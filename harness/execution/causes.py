@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.common import kernel_settings
 from harness.execution.step_compilation import is_compiled
 from harness.records.record import Environment, Measured, Record
 
@@ -20,6 +21,7 @@ _COMPUTES = {
     "device_name": "device name",
     "threads": "threads",
     "kernels": "CPU kernels",
+    "kernel_settings": "settings of the kernels",
     "torch": "torch",
     "cuda": "CUDA",
     "driver": "NVIDIA driver",
@@ -35,7 +37,16 @@ _CODE = {
     "dirty_diff_sha256": "uncommitted changes",
 }
 # Which of them early records do not say, so that None there means not known.
-_LATER = {"dirty_diff_sha256", "cuda", "driver", "deterministic", "matmul_precision", "kernels", "compiler"}
+_LATER = {
+    "dirty_diff_sha256",
+    "cuda",
+    "driver",
+    "deterministic",
+    "matmul_precision",
+    "kernels",
+    "compiler",
+    "kernel_settings",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,11 @@ def _inputs(before: Measured, now: Measured, *, texts_change: bool) -> Iterator[
 def _differing(before: Environment, now: Environment, names: dict[str, str]) -> Iterator[str]:
     for name, words in names.items():
         old, new = getattr(before, name), getattr(now, name)
-        if old != new and not (name in _LATER and None in (old, new)):
+        if old == new or (name in _LATER and None in (old, new)):
+            continue
+        if name == "kernel_settings":
+            yield kernel_settings.changes(old, new)
+        else:
             yield _said(words, *((str(value)[:20] if name.endswith("sha256") else value) for value in (old, new)))
 
 

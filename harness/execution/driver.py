@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, expand
-from harness.execution import clock, gate, progress, repeats, selection, step_compilation
+from harness.execution import clock, gate, progress, repeats, resume, selection, step_compilation
 from harness.execution.counts import SweepOutcome, count, ended
 from harness.execution.options import Options, PlanSource
 from harness.execution.progress import Progress
@@ -80,6 +80,8 @@ def run(
             if chosen or (options.max_trials is None and not options.only and repeats.due(sweep, store)):
                 retried = {trial.id for trial in chosen if trial.id in records}
                 state = _progress(sweep, records, retried, estimating=source is None or not source.by_recipe)
+                if (mixing := resume.mixing(records.values(), options)) is not None:
+                    state.messages.append(mixing)
                 recorder = Recorder(sweep, store, records, retried, shelf, state)
                 limit = TimeLimit(options.time_limit, began)
                 training = SweepTraining(sweep, chosen, recorder, options, limit, checkpoints, show, source)

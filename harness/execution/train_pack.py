@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import harness
-from harness.common import hub
+from harness.common import hub, kernel_settings
 from harness.common.metrics import Evaluation
 from harness.config.trials import Sweep, Trial
 from harness.models.keep_weights import Keeping
@@ -232,6 +232,7 @@ def _environment(setup: WorkerSetup, lanes: int, precision: str) -> Environment:
         matmul_precision=matmul_precision,
         kernels=torch.backends.cpu.get_cpu_capability(),
         compiler=compiler(setup.device) if setup.compiled else None,
+        kernel_settings=kernel_settings.in_force(setup.device),
         **numerics.versions(),
     )
 

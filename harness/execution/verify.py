@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from harness.analysis import mixed_runs
 from harness.common import tested_versions
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial, expand
@@ -107,6 +108,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     notes += _others(store, trials, records) + _untested(records)
     if (note := mixed(records.values())) is not None:
         notes.append(Finding(None, "trials", "step mode", note))
+    notes += _mixtures(sweep, records)
     problems += _models(store)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(
@@ -275,6 +277,14 @@ def _untested(records: Mapping[str, Record]) -> list[Finding]:
         environment.model_dump(include=set(tested_versions.TESTED)) for environment in environments
     )
     return [] if notes is None else [Finding(None, "trials", "versions", notes)]
+
+
+def _mixtures(sweep: Sweep, records: Mapping[str, Record]) -> Iterator[Finding]:
+    """Things that did not make all records alike, and whether a comparison of cells hangs on them."""
+    labels = [cell.label for cell in sweep.cells]
+    for mixture in mixed_runs.of_records(records.values(), {trial.id: trial.cell for trial in expand(sweep)}):
+        words = mixture.warning(labels) or f"mixed within cells: {mixture.words}"
+        yield Finding(None, "trials", "mixed runs", _line(words))
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:

@@ -50,6 +50,9 @@ class Environment(BaseModel):
     compiler: str | None = Field(
         default=None, description="of steps that were to be compiled, `none` where there was none; None: not asked for"
     )
+    kernel_settings: str | None = Field(
+        default=None, description="environment variables that choose kernels, as NAME=VALUE with spaces, or `none`"
+    )
 
 
 StepMode = Literal["operations", "recording", "compiled", "cuda graph", "compiled cuda graph"]

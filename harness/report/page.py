@@ -13,6 +13,7 @@ from urllib.parse import quote
 import jinja2
 import pandas as pd
 
+from harness.analysis import mixed_runs
 from harness.analysis.analyze import Analysis, analyse
 from harness.records.study import Study
 from harness.report import headline, next_experiment, opening, page_notes, provenance, run_tables
@@ -148,6 +149,7 @@ class Page:
     stand_in: str | None
     name: str
     verdict: str
+    warnings: tuple[str, ...]  # beside which the verdict must be read
     cards: tuple[Card, ...]
     picture: Picture | None  # of the first screen, which no section shows again
     reading: str
@@ -187,6 +189,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         stand_in=stand_in,
         name=study.name,
         verdict=verdict,
+        warnings=tuple(mixed_runs.warnings(study)),
         cards=headline.cards(analysis),
         picture=_picture(study, spread.SECTION, figures, verdict),
         reading=spread.SECTION.figure.reading if spread.SECTION.figure else "",

@@ -115,6 +115,7 @@ _NAMES: Mapping[str, str] = {
     "driver": "NVIDIA driver",
     "cuda": "CUDA",
     "kernels": "CPU kernels",
+    "kernel_settings": "settings of the kernels",
     "tokens_sha256": "token ids, SHA-256",
     "tokenizer_sha256": "tokenizer's files, SHA-256",
     "model_sha256": "model, SHA-256",

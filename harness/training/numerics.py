@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from harness.common.kernel_settings import CUBLAS
+
 
 def stream(purpose: str, seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A random stream of its own for (purpose, seed): the streams of one seed are unrelated to each other."""
@@ -42,7 +44,7 @@ def deterministic_numerics(device: str, threads: int, precision: str) -> Iterato
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     if device.startswith("cuda"):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault(*CUBLAS)
         torch.use_deterministic_algorithms(True, warn_only=True)
         memory.fill_uninitialized_memory = False  # a kernel more for every new tensor; none is read
         torch.cuda.reset_peak_memory_stats(device)

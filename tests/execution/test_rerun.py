@@ -103,6 +103,7 @@ def test_the_frame_of_a_real_sweep_has_a_row_a_trial(trained: tuple[Sweep, Store
     [
         ({}, {}, "different", "nothing in the records explains it"),
         ({"kernels": "other"}, {}, "within_tolerance", "CPU kernels"),
+        ({"kernel_settings": "MKL_CBWR=AVX2"}, {}, "within_tolerance", "MKL_CBWR"),
         ({"threads": 2}, {}, "within_tolerance", "threads"),
         ({"torch": "1.0"}, {}, "within_tolerance", "torch"),
         ({"device_name": "another"}, {}, "within_tolerance", "device name"),
