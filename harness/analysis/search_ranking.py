@@ -24,6 +24,7 @@ WORDS = {
     "lower_quantile": "lower quartile",
     "mean_minus_sd": "mean minus one sd",
 }
+WORDS_OF_LOWER = WORDS | {"lower_quantile": "upper quartile", "mean_minus_sd": "mean plus one sd"}
 
 
 UNSEEN = "stopped, not seen to the end"  # what is said of recipes that a pruner stops
@@ -44,9 +45,9 @@ class RankedRecipe:
         """Whether every planned run has a record."""
         return self.finished + self.crashed == self.planned
 
-    def value(self, objective: str) -> float | None:
-        """What the search looks at, higher is better; None below two scores, which tell no recipe from a seed."""
-        return None if len(self.scores) < 2 else float(objective_of(self.scores[None], objective)[0])
+    def value(self, search: Search) -> float | None:
+        """What the search looks at; None below two scores, which tell no recipe from a seed."""
+        return None if len(self.scores) < 2 else float(_value_of(self.scores[None], search)[0])
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,17 @@ def judged(records: Sequence[Record | None]) -> RankedRecipe:
     return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
 
 
+def objective_words(search: Search) -> str:
+    """What the search looks at, in words."""
+    return (WORDS_OF_LOWER if search.lower_is_better else WORDS)[search.objective]
+
+
+def _value_of(scores: np.ndarray, search: Search) -> np.ndarray:
+    """The objective of each row of scores, in their own direction: where lower is better, its bad side is the high."""
+    sign = -1 if search.lower_is_better else 1
+    return sign * objective_of(sign * scores, search.objective)
+
+
 def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
     """The objective of each row of scores [R, n], n > 1: [R]. The sd has n - 1, the quartile is numpy's linear one."""
     if objective == "iqm":
@@ -88,15 +100,15 @@ def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
     return mean - scores.std(axis=1, ddof=1) if objective == "mean_minus_sd" else mean
 
 
-def _interval(scores: np.ndarray, objective: str) -> tuple[float, float]:
+def _interval(scores: np.ndarray, search: Search) -> tuple[float, float]:
     """A 95 % bootstrap interval: BCa of a mean or IQM, percentiles of the others; NaN where all scores are equal."""
     if len(scores) < 2 or np.ptp(scores) == 0:
         return math.nan, math.nan
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"confirm").digest()[:8], "big"))
-    if objective == "mean" or objective == "iqm":
-        _, low, high = bootstrap.bootstrap([scores], "mean" if objective == "mean" else "iqm", rng)
+    if search.objective in ("mean", "iqm"):
+        _, low, high = bootstrap.bootstrap([scores], "mean" if search.objective == "mean" else "iqm", rng)
         return float(low[0]), float(high[0])
-    drawn = objective_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), objective)
+    drawn = _value_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), search)
     low_end, high_end = np.quantile(drawn, [0.025, 0.975])
     return float(low_end), float(high_end)
 
@@ -135,15 +147,17 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     Columns: `rank` (from 1, 0 for a recipe without a value), `asked` (its place in the order of the search, from 1),
     `cell`, one per searched field, `finished`, `planned`, `failed`, `crashed`, `mean`, `sd` (n - 1), `value` (the
     objective), `front` (on the Pareto front of value against failed), and of the fresh seeds `fresh`, `fresh_low`,
-    `fresh_high` (95 %, bootstrap), `fresh_failed`, `fresh_finished`, `too_high` (value - fresh). NaN: not known.
+    `fresh_high` (95 %, bootstrap), `fresh_failed`, `fresh_finished`, `too_high` (by how much the search looked better
+    than fresh seeds: value - fresh, or fresh - value where lower is better). NaN: not known.
     Where failing is a constraint or an objective, recipes of which no seen run failed come before the others.
     """
     search = sweep.search
     assert search is not None
     found = by_cell(sweep, store)
-    values = np.array([math.nan if (value := one.value(search.objective)) is None else value for one in found])
+    values = np.array([math.nan if (value := one.value(search)) is None else value for one in found])
     rates = np.array([one.failed / one.finished if one.finished else math.nan for one in found])
-    front = _front(values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
+    sign = -1 if search.lower_is_better else 1
+    front = _front(sign * values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
     fresh: Mapping[object, RankedRecipe] = {}
     if confirmed is not None:
         fresh = {cell.settings: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
@@ -155,12 +169,12 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         row |= {"mean": scores.mean() if len(scores) else math.nan}
         row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else math.nan, "value": values[index]}
         again = fresh.get(cell.settings)
-        value = again.value(search.objective) if again else None
-        low, high = _interval(again.scores, search.objective) if again else (math.nan, math.nan)
+        value = again.value(search) if again else None
+        low, high = _interval(again.scores, search) if again else (math.nan, math.nan)
         row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}
         row |= {"fresh_low": low, "fresh_high": high, "fresh_failed": again.failed if again else math.nan}
         row |= {"fresh_finished": again.finished if again else math.nan}
-        row |= {"too_high": math.nan if value is None else values[index] - value}
+        row |= {"too_high": math.nan if value is None else sign * (values[index] - value)}
         rows.append(row)
     order = best_first(found, search)
     for rank, index in enumerate(order, 1):
@@ -171,11 +185,12 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
 
 def best_first(found: Sequence[RankedRecipe], search: Search) -> list[int]:
     """The recipes with a value, best first; unless failing is ignored, those without a failed run first."""
-    values = {index: value for index, one in enumerate(found) if (value := one.value(search.objective)) is not None}
+    values = {index: value for index, one in enumerate(found) if (value := one.value(search)) is not None}
 
     def key(index: int) -> tuple[float, float, int]:
         rate = found[index].failed / found[index].finished
-        return (0.0 if search.failing == "ignore" else rate, -values[index], index)
+        value = values[index] if search.lower_is_better else -values[index]
+        return (0.0 if search.failing == "ignore" else rate, value, index)
 
     return sorted(values, key=key)
 

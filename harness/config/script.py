@@ -57,6 +57,12 @@ class Script(Frozen):
     failed_below: float | None = Field(
         default=None, allow_inf_nan=False, description="A run that is worse than this has failed."
     )
+    model_out: str | None = Field(
+        default=None, description="The file or folder in {out} that `--keep` saves; not part of a trial's id."
+    )
+    keep_out: bool = Field(
+        default=True, description="Whether {out} stays after a finished run; not part of a trial's id."
+    )
     metric: str = Field(default="score", min_length=1, description="What the score is called.")
 
     def failed(self, score: float | None) -> bool | None:

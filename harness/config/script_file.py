@@ -28,7 +28,7 @@ from harness.config.yaml_reader import parse_yaml, require_mapping
 STARTERS = ("command", "function")  # either of which makes a sweep one of a script
 KEYS = (
     *STARTERS, "shell", "env", "cwd", "inputs", "timeout", "retries", "repeats", "resources", "score", "better", "also",
-    "curves", "predictions", "majority", "failed_below", "metric",
+    "curves", "predictions", "model_out", "keep_out", "majority", "failed_below", "metric",
 )  # fmt: skip
 _NAME = re.compile(r"[^\W\d]\w*")
 # A module, or the file that `harness.study` writes of a function that is in none.
@@ -95,9 +95,12 @@ def read_script_search(
                 got=describe_value(value),
                 fix=f"Move {key} into search.space" if key in given else f"Remove {key}",
             )
-    for key, name in (("pruner", "search.pruner"), ("better", "better: lower")):
-        if written.get(key) is not None or (key == "better" and content.get(key) == "lower"):
-            raise HarnessError(f"{name} cannot be used in the search of a script", fix="Remove it")
+    if written.get("pruner") is not None:
+        raise HarnessError(
+            "search.pruner cannot be used in the search of a script: it compares recipes by all their seeds at once, "
+            "and a script's seeds run one by one",
+            fix="Remove it",
+        )
     space: list[Range] = []
     for field, value in require_mapping(written.get("space"), "search.space").items():
         check_key(field, (), "search.space")
@@ -116,7 +119,8 @@ def read_script_search(
         raise HarnessError(
             "search.space is empty (for example: search: {space: {lr: {low: 1e-5, high: 1e-3, log: on}}})"
         )
-    search = settings_of(written, tuple(space), seeds)
+    lower = not _better(content.get("better", "higher"))
+    search = settings_of(written, tuple(space), seeds).model_copy(update={"lower_is_better": lower})
     fixed = {key: _scalar(key, value) for key, value in given.items()}
     names = tuple(dimension.field for dimension in space)
     script = _script(content, names, {key: value for key, value in fixed.items() if key not in names}, here)
@@ -183,6 +187,11 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
         raise HarnessError("cwd is no folder here", got=f"'{cwd}'", fix="Check the path")
     score = content.get("score", {"file": "result.json", "key": "score"})
     also = require_mapping(content.get("also", {}), "'also'")
+    model = _text(content, "model_out")
+    if model is not None and (Path(model).is_absolute() or ".." in Path(model).parts or Path(model) == Path()):
+        raise HarnessError(
+            "model_out must be a file or folder in {out}", got=f"'{model}'", fix="Write its path in {out}, as best"
+        )
     return Script(
         command=command,
         function=function,
@@ -200,6 +209,8 @@ def _script(content: Mapping[str, Any], axes: tuple[str, ...], fixed: Mapping[st
         also=tuple((name, read_source(f"also.{name}", value, has_out)) for name, value in also.items()),
         curves=_curves(content.get("curves", {}), has_out),
         predictions=read_predictions(content["predictions"]) if "predictions" in content else None,
+        model_out=model,
+        keep_out=_switch(content, "keep_out", default=True),
         metric=_text(content, "metric") or _metric(score),
         **_judged(content),
     )
@@ -226,8 +237,8 @@ def _text(content: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _switch(content: Mapping[str, Any], key: str) -> bool:
-    value = content.get(key, False)
+def _switch(content: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    value = content.get(key, default)
     if not isinstance(value, bool):
         raise HarnessError(f"{key} must be on or off", got=describe_value(value))
     return value

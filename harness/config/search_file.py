@@ -54,7 +54,7 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
 def given_of(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> dict[str, Any]:
     """The `search:` part of a file as it is written, with its keys checked; raises HarnessError for a single seed."""
     given = require_mapping(content["search"], "'search'")
-    allowed = tuple(name for name in Search.model_fields if name not in ("best", "confirm_rule"))
+    allowed = tuple(name for name in Search.model_fields if name not in ("best", "confirm_rule", "lower_is_better"))
     for key in given:
         if key not in allowed:
             raise unknown_key(key, allowed, "search")

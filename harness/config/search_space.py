@@ -102,6 +102,9 @@ class Search(Frozen):
         default="mean",
         description="What to maximise: the mean over seeds, interquartile mean, lower quartile, or mean minus sd.",
     )
+    lower_is_better: bool = Field(
+        default=False, description="`better: lower` of a script: the objective is minimised, its bad side the high one."
+    )
     failing: Literal["constraint", "objective", "ignore"] = Field(
         default="constraint",
         description="How failed runs count: as a constraint, as a second objective, or not at all.",

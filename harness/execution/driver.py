@@ -139,6 +139,12 @@ def _shelf(sweep: Sweep, store: Store, records: Mapping[str, Record], keep: Whic
     if keep == "none":
         yield None
         return
+    script = sweep.cells[0].script
+    if script is not None and script.script.model_out is None:
+        raise HarnessError(
+            "--keep needs to know what of a run's folder is the model",
+            fix="Add model_out: NAME to the sweep file, of a file or folder in {out}",
+        )
     with written(store.folder / "models"):
         shelf = Shelf(store, sweep, records, keep)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +24,9 @@ HANG_GRACE = 60.0  # seconds more than a worker itself gives a silent run, befor
 
 def of_job(setup: WorkerSetup, job: Job) -> WorkerSetup:
     """The setup of a job: a repeated run has a folder of its own."""
-    return replace(setup, runs=replace(setup.runs, suffix=f".repeat{job.repeat}")) if job.repeat else setup
+    if not job.repeat:
+        return setup
+    return replace(setup, runs=replace(setup.runs, suffix=f".repeat{job.repeat}"), keeping=None)
 
 
 def script_progress(job: Job, setup: WorkerSetup) -> PackProgress:
@@ -69,8 +72,12 @@ class ScriptWorker:
                 raise PutOffError if self.puts_off else LeftError
 
         self.job = job = Job(tuple(trials), repeat=repeat)
+        keeping = self.setup.keeping
         try:
-            return train_pack(sweep, profile, trials, of_job(self.setup, job), tick), {}
+            with nullcontext() if keeping is None else keeping.here() as local_keeping:
+                setup = of_job(replace(self.setup, keeping=local_keeping), job)
+                results = train_pack(sweep, profile, trials, setup, tick)
+                return results, {} if keeping is None or local_keeping is None else keeping.sent(local_keeping)
         finally:
             self.job = None
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -192,8 +192,9 @@ def _run_script(
     """Run a script's trial and make its record; nothing is known of how far it is."""
     assert trial.script is not None
     started = datetime.now(UTC).isoformat(timespec="seconds")
+    keep_model = None if setup.keeping is None else partial(setup.keeping.stage_files, sweep, profile, trial)
     measured, run, curves = runner.run_trial(
-        trial, setup.runs, setup.silence, lambda: None if progress is None else progress(0, 1)
+        trial, setup.runs, setup.silence, lambda: None if progress is None else progress(0, 1), keep_model
     )
     environment = Environment(
         device=setup.device,

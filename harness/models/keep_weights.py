@@ -104,6 +104,37 @@ class Keeping:
             shutil.rmtree(folder, ignore_errors=True)
             raise unkept_error(folder, error) from error
 
+    def stage_files(self, sweep: str, profile: str, trial: Trial, measured: Measured, left: Path) -> None:
+        """Take the file or folder that a script's run left as its model; raises UnkeptError."""
+        folder = _staged(self.folder, trial.id)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            if left.is_dir():
+                shutil.move(left, folder)
+            else:
+                folder.mkdir(parents=True)
+                shutil.move(left, folder / left.name)
+            card = Card(
+                sweep=sweep,
+                profile=profile,
+                trial=trial,
+                kept_as=self.which,
+                form="files",
+                label_names=None,
+                pairs=False,
+                metric=measured.metric,
+                final_score=measured.final_score,
+                outcome=measured.outcome,
+                model_sha256=None,
+                weights_sha256=None,
+                parts=(),
+            )
+            (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _flush(folder)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise unkept_error(folder, error) from error
+
     @contextmanager
     def here(self) -> Iterator[Keeping]:
         """The same where this node sees the driver's folder, else one among its temporary files, which goes again."""
@@ -119,7 +150,7 @@ class Keeping:
             return {}
         staged = {_trial_id(path): path for path in sorted(local.folder.glob(".*.staged"))}
         return {
-            trial: {path.name: np.fromfile(path, np.uint8) for path in sorted(folder.iterdir())}
+            trial: {str(path.relative_to(folder)): np.fromfile(path, np.uint8) for path in _files(folder)}
             for trial, folder in staged.items()
         }
 
@@ -130,6 +161,7 @@ class Keeping:
             try:
                 _empty(folder)
                 for name, values in files.items():
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     values.tofile(folder / name)
                 _flush(folder)
             except OSError as error:
@@ -155,8 +187,13 @@ def _empty(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder, those of folders in it too, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
+    for path in _files(folder):
         path.chmod(folder.stat().st_mode & 0o666)  # safetensors lets nobody else read
         flush(path)
     flush(folder)
@@ -186,6 +223,8 @@ class Shelf:
         """
         for record in records:
             staged = _staged(self.folder, record.id)
+            if record.script is not None and not staged.is_dir():  # it left none, which its notes say
+                continue
             if self.which == "best":
                 best = self.best.get(record.trial.cell)
                 if not staged.is_dir() or (best is not None and self._merit(best) > self._merit(record)):
@@ -199,7 +238,7 @@ class Shelf:
                 raise unkept_error(staged, error) from error
 
     def _merit(self, record: Record) -> tuple[float, int]:
-        """What the best of a cell has most of: its final score, then an early place in the plan."""
+        """What the best of a cell has most of: a good final score, then an early place in the plan."""
         return _score(record), -self.place[record.id]
 
     def _finish(self, staged: Path, trial: Trial) -> None:
@@ -208,7 +247,7 @@ class Shelf:
         (staged / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
         flush(staged / CARD)
         path = staged / "adapter_config.json"
-        if path.is_file():
+        if path.is_file() and trial.script is None:
             config = json.loads(path.read_text(encoding="utf-8"))
             write_json(path, config | {"base_model_name_or_path": base_model(trial)})
             link_base(staged, trial.recipe.model)
@@ -234,7 +273,11 @@ def clear(store: Store) -> None:
 
 
 def _score(record: Record) -> float:
-    return _rank(record.measured.final_score if record.measured else None)
+    """More is better: where a script's score is better the lower it is, its negative."""
+    rank = _rank(record.measured.final_score if record.measured else None)
+    script = record.trial.script
+    lower = script is not None and not script.script.higher_is_better and math.isfinite(rank)
+    return -rank if lower else rank
 
 
 def _best(sweep: Sweep, records: Mapping[str, Record]) -> dict[int, Record]:

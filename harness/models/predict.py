@@ -70,6 +70,7 @@ class Served:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Load it; raises HarnessError for a run that diverged, and for an adapter whose base is not what it was."""
         self.folder, self.card, self.device = folder, saved.read_card(folder), torch.device(device)
+        saved.refuse_files(folder, self.card)
         self.recipe = self.card.trial.recipe
         self.tokens = self.recipe.task.kind == "tokens"
         self.outputs = len(self.card.label_names or ("number",))

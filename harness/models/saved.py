@@ -34,7 +34,7 @@ Which = Literal["best", "all", "none"]
 KeptAs = Literal["best", "all", "rerun"]  # by a sweep that keeps each cell's best, or all; or one trial trained again
 
 
-Form = Literal["model", "peft", "tensors"]
+Form = Literal["model", "peft", "tensors", "files"]  # the last: what a script left
 
 
 Files = Mapping[str, np.ndarray]  # name in a folder -> bytes [size], uint8
@@ -79,9 +79,9 @@ class Card(BaseModel):
     pairs: bool
     metric: str
     final_score: float | None
-    outcome: str
-    model_sha256: str
-    weights_sha256: str
+    outcome: str | None
+    model_sha256: str | None
+    weights_sha256: str | None
     parts: tuple[Part, ...]
 
 
@@ -261,6 +261,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     card, values, digest = read_card(folder), {}, hashlib.sha256()
+    refuse_files(folder, card)
     try:
         own = load_file(folder / _WEIGHTS[card.form])
         unread = load_file(folder / _UNREAD) if (folder / _UNREAD).is_file() else {}
@@ -275,6 +276,12 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     if digest.hexdigest() != card.weights_sha256:
         raise _changed(folder, "other bits than were trained")
     return values
+
+
+def refuse_files(folder: Path, card: Card) -> None:
+    """Raise HarnessError for what a script left, whose form only its author knows."""
+    if card.form == "files":
+        raise HarnessError(f"{folder} is the model of a script, which the harness can't read", fix="Load it yourself")
 
 
 def _changed(folder: Path, problem: str) -> HarnessError:

@@ -94,7 +94,7 @@ def sentences(
     search = sweep.search
     assert search is not None
     finished, failed, crashed = (int(ranked[name].sum()) for name in ("finished", "failed", "crashed"))
-    seeds, words = len(sweep.seeds), search_ranking.WORDS[search.objective]
+    seeds, words = len(sweep.seeds), search_ranking.objective_words(search)
     lost = f", {crashed} crashed" if crashed else ""
     missing = int(ranked["planned"].sum()) - finished - crashed - sum(one.runs for one in stopped)
     lost += f", {missing} missing" if missing else ""
@@ -117,17 +117,18 @@ def sentences(
     if len(confirmed) and not unknown(best["fresh"]):
         said.append(_on_fresh_seeds(best, words, horizon))
     if len(confirmed) > 1:
-        top = confirmed.loc[confirmed["fresh"].idxmax()]
+        fresh = confirmed["fresh"]
+        top = confirmed.loc[fresh.idxmin() if search.lower_is_better else fresh.idxmax()]
         mean = float(confirmed["too_high"].mean())
         how_many = _failing(top["fresh_failed"], top["fresh_finished"], horizon)
         said.append(
             f"Over the {len(confirmed)} recipes that were tried again, the search's score was too "
-            f"{'high' if mean > 0 else 'low'} by {score(abs(mean))} on average; on fresh seeds the best is "
+            f"{'good' if mean > 0 else 'bad'} by {score(abs(mean))} on average; on fresh seeds the best is "
             f"{_label(sweep, top)} with {score(top['fresh'])}, {how_many}."
         )
     if not len(confirmed):
         said.append(
-            "It was selected by the scores of these seeds and has not been tried on fresh seeds yet: expect a lower "
+            "It was selected by the scores of these seeds and has not been tried on fresh seeds yet: expect a worse "
             "score."
         )
     some = int((known["failed"] > 0).sum())
@@ -182,9 +183,9 @@ def _on_fresh_seeds(best: pd.Series, words: str, horizon: int | None) -> str:
     fresh = int(best["fresh_finished"])
     failed = _failing(best["fresh_failed"], fresh, horizon)
     verdict = (
-        f"the search overestimated it by {score(best['too_high'])}"
+        f"the search had it too good by {score(best['too_high'])}"
         if best["too_high"] > 0
-        else "no lower than the search had estimated"
+        else "no worse than the search had estimated"
     )
     return f"On {fresh} fresh seeds its {words} is {score(best['fresh'])}{seen}, {failed}: {verdict}."
 
@@ -202,7 +203,7 @@ def best_table(sweep: Sweep, ranked: pd.DataFrame) -> TextTable:
     search = sweep.search
     assert search is not None
     fields = [one.field for one in search.space]
-    words = search_ranking.WORDS[search.objective]
+    words = search_ranking.objective_words(search)
     header = (
         "rank",
         *(name.replace("_", " ") for name in fields),
@@ -212,7 +213,7 @@ def best_table(sweep: Sweep, ranked: pd.DataFrame) -> TextTable:
         "fresh seeds",
         "failed there",
     )
-    header += ("overestimated by",)
+    header += ("too good by",)
     rows = []
     for _, row in ranked.head(SHOWN).iterrows():
         fresh, there, high = "–", "–", "–"

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,11 @@ TEMPORARY = RunFolders(None)
 
 
 def run_trial(
-    trial: Trial, folders: RunFolders, silence: float | None, tick: Callable[[], None]
+    trial: Trial,
+    folders: RunFolders,
+    silence: float | None,
+    tick: Callable[[], None],
+    keep_model: Callable[[Measured, Path], None] | None = None,
 ) -> tuple[Measured, ScriptRun, Curves | None]:
     """Run the script of a trial to its end and read what it left.
 
@@ -69,6 +73,7 @@ def run_trial(
         folders: Where its folder is made.
         silence: Seconds without output after which it counts as hanging; None: never.
         tick: Called several times a second; what it raises ends the run.
+        keep_model: Called with what was measured and the model that the run left, which it may move away.
 
     Raises:
         ScriptError: It crashed.
@@ -76,6 +81,7 @@ def run_trial(
     assert trial.script is not None
     script = trial.script.script
     script = script.model_copy(update={"cwd": _cwd(script, folders)})
+    folders = replace(folders, keep=script.keep_out)
     with _folder(folders, f"{trial.id}{folders.suffix}") as folder:
         started, began = time.time(), time.monotonic()
         words = commands.words_of(trial, str(folder))
@@ -97,15 +103,23 @@ def run_trial(
         except NoScoreError as error:
             text = f"{_output(folder)}command: {shown}\nthe run left no score: {error}"
             raise ScriptError(text, "no score") from None
+        seconds = time.monotonic() - began
+        measured = _measured(script, result, seconds, ended.peak_memory_bytes)
+        notes = result.notes
+        if keep_model is not None and script.model_out is not None:
+            left = folder / script.model_out
+            if left.resolve().is_relative_to(folder) and left.exists():
+                keep_model(measured, left)
+            else:
+                notes = (*notes, f"model_out: {script.model_out} is not in the run's folder, so none was kept")
         run = ScriptRun(
             command=shown,
             exit_code=ended.exit_code,
             further=tuple(result.further.items()),
-            notes=result.notes,
+            notes=notes,
             outside=_outside(script, folders, started),
             **provenance.of(script, words),
         )
-        measured = _measured(script, result, time.monotonic() - began, ended.peak_memory_bytes)
         return measured, run, _curves(result)
 
 

@@ -44,15 +44,16 @@ class StudyJournal:
         self.search = sweep.search
         store.folder.mkdir(parents=True, exist_ok=True)
         both = self.search.failing == "objective"
+        direction = "minimize" if self.search.lower_is_better else "maximize"
         self._study = optuna.create_study(
             storage=_storage(store),
             study_name=sweep.folder_name,
-            directions=["maximize", "minimize"] if both else ["maximize"],
+            directions=[direction, "minimize"] if both else [direction],
             load_if_exists=True,
             pruner=pruning.optuna_pruner(self.search.pruner),
         )
         if both:
-            self._study.set_metric_names([search_ranking.WORDS[self.search.objective], "share of failed runs"])
+            self._study.set_metric_names([search_ranking.objective_words(self.search), "share of failed runs"])
         self._study.set_user_attr(_SWITCHES, list(switches))
 
     def suggestions(self) -> Iterator[tuple[int, dict[str, Any], bool, search_ranking.StoppedRecipe | None]]:
@@ -122,7 +123,7 @@ class StudyJournal:
         trial.set_user_attr("scores", [round(score, 6) for score in ranked.scores.tolist()])
         trial.set_user_attr("failed", f"{ranked.failed} of {ranked.finished}")
         self.report(trial, self._to_the_end(number))
-        value = ranked.value(self.search.objective)
+        value = ranked.value(self.search)
         if value is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return

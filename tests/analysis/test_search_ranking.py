@@ -47,6 +47,22 @@ def test_objectives_are_what_they_say() -> None:
         np.testing.assert_allclose(search_ranking.objective_of(rows, objective), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("objective", ["mean", "iqm", "lower_quantile", "mean_minus_sd"])
+def test_a_loss_is_ranked_as_its_negative_is(tmp_path, objective: str) -> None:
+    """And shown as it is: a quarter of its seeds is worse than its upper quartile."""
+    higher = of(tmp_path, [(1e-4, 2), (2e-4, 2), (3e-4, 2)], more=f", objective: {objective}").search
+    assert higher is not None
+    lower = higher.model_copy(update={"lower_is_better": True})
+    scores = [np.array([0.5, 0.7, 0.8, 0.9]), np.array([0.6, 0.6, 0.7, 0.7]), np.array([0.9, 0.9, 0.9, 1.3])]
+    gains = [search_ranking.RankedRecipe(-each, 0, 4, 0, 4) for each in scores]
+    losses = [search_ranking.RankedRecipe(each, 0, 4, 0, 4) for each in scores]
+    assert search_ranking.best_first(losses, lower) == search_ranking.best_first(gains, higher)
+    for gain, loss in zip(gains, losses, strict=True):
+        assert loss.value(lower) == pytest.approx(-gain.value(higher))  # type: ignore[operator]
+    worst = {"lower_quantile": "upper quartile", "mean_minus_sd": "mean plus one sd"}
+    assert search_ranking.objective_words(lower) == worst.get(objective, search_ranking.WORDS[objective])
+
+
 def test_a_run_that_diverged_counts_as_the_majority_and_a_crashed_one_not_at_all(tmp_path) -> None:
     sweep = of(tmp_path, [(1e-4, 2), (2e-4, 2), (3e-4, 2), (4e-4, 2)])
     store = store_of(tmp_path, sweep, {
@@ -57,9 +73,9 @@ def test_a_run_that_diverged_counts_as_the_majority_and_a_crashed_one_not_at_all
     assert sorted(first.scores) == [0.5, 0.8, 0.8, 0.8]
     assert (first.failed, first.finished, first.complete) == (1, 4, True)
     assert (second.failed, second.finished, second.crashed, second.complete) == (1, 3, 1, True)
-    assert second.value("mean") == pytest.approx((0.8 + 0.85 + 0.5) / 3)
-    assert (third.complete, third.value("mean")) == (False, None)
-    assert (fourth.complete, fourth.value("mean")) == (True, None)
+    assert second.value(sweep.search) == pytest.approx((0.8 + 0.85 + 0.5) / 3)
+    assert (third.complete, third.value(sweep.search)) == (False, None)
+    assert (fourth.complete, fourth.value(sweep.search)) == (True, None)
     table = search_ranking.table(sweep, store)
     assert list(table["rank"]) == [1, 2, 0, 0]
     assert list(table["asked"]) == [1, 2, 3, 4]
@@ -110,7 +126,7 @@ def test_what_fresh_seeds_say_and_how_hopeful_the_search_was(tmp_path) -> None:
     assert "5 different recipes were tried over 4 seeds each: 20 runs finished; 5 failed." in said
     assert "The best of the search is lr 3e-4, epochs 2: mean 0.838 over its 4 seeds, 0 of 4 failed" in said
     assert "On 8 fresh seeds its mean is 0.787 [" in said or "On 8 fresh seeds its mean is 0.788 [" in said
-    assert "the search overestimated it by 0.050" in said
+    assert "the search had it too good by 0.050" in said
     assert "Over the 2 recipes that were tried again" in said
     assert "on fresh seeds the best is lr 1e-4, epochs 2 with 0.806, 1 of 8 failed" in said
     assert "Of 5 ranked recipes 2 had a failed run. They come after the others." in said
@@ -137,13 +153,16 @@ def test_selection_among_equal_recipes_is_shown_as_hope(tmp_path) -> None:
     assert abs(np.mean(hopes) - 1.539 * 5) < 3 * error
 
 
-def test_intervals_of_every_objective_hold_the_value_and_are_the_same_each_time() -> None:
+def test_intervals_of_every_objective_hold_the_value_and_are_the_same_each_time(tmp_path) -> None:
+    search_of = of(tmp_path, [(1e-4, 2)]).search
+    assert search_of is not None
     scores = np.array([0.6, 0.7, 0.72, 0.75, 0.8, 0.81])
     for objective in search_ranking.WORDS:
-        low, high = search_ranking._interval(scores, objective)
+        asked = search_of.model_copy(update={"objective": objective})
+        low, high = search_ranking._interval(scores, asked)
         assert low < search_ranking.objective_of(scores[None], objective)[0] < high
-        assert (low, high) == search_ranking._interval(scores[::-1], objective)
-        assert all(map(math.isnan, search_ranking._interval(np.full(4, 0.7), objective)))
+        assert (low, high) == search_ranking._interval(scores[::-1], asked)
+        assert all(map(math.isnan, search_ranking._interval(np.full(4, 0.7), asked)))
 
 
 def test_what_moves_the_objective_is_found(tmp_path) -> None:

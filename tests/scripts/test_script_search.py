@@ -34,8 +34,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_search_finds_what_scores_best_and_confirms_it(here: Path) -> None:
-    (here / "mine.yaml").write_text(SEARCH)
+LOWER = (("0.$((90 - ($1", "0.$((10 + ($1"), ("- $4))", "+ $4))"))  # the same, as a loss
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_search_finds_what_scores_best_and_confirms_it(here: Path, better: str) -> None:
+    (here / "mine.yaml").write_text(f"{SEARCH}better: {better}\n")
+    if better == "lower":
+        script = TRAIN
+        for old, new in LOWER:
+            script = script.replace(old, new)
+        (here / "train.sh").write_text(script)
     sweep = load(here / "mine.yaml")
     store = Store(here / "results" / sweep.folder_name)
     found = search.run(sweep, store, Options(in_process=True), lambda progress: None)
@@ -63,7 +72,7 @@ def test_a_search_finds_what_scores_best_and_confirms_it(here: Path) -> None:
         ("{low: 1, high: 12}", "[3]", "single value"),
         ("penalty: 0", "penalty: 0\nsize: 3", "size stands both in search.space and beside search"),
         ("  recipes: 12", "  pruner: median", r"search\.pruner cannot be used in the search of a script"),
-        ("penalty: 0", "penalty: 0\nbetter: lower", "better: lower cannot be used in the search of a script"),
+        ("  recipes: 12", "  lower_is_better: on", "unknown key 'lower_is_better'"),
         ("1..2", "1..1", "a search needs two seeds or more"),
     ],
 )
