@@ -78,6 +78,8 @@ _OF_A_SCRIPT = {
     "also": ("{name: as score, …}", "none", "Further numbers to keep."),
     "curves": ("{loss: as score, score: as score}", "none", "Training loss and dev score over the steps."),
     "predictions": ("{file: …, label: …, answer: …}", "none", "The labels and answers on the dev set, for its noise."),
+    "model_out": ("a path in {out}", "none", "The file or folder that --keep saves."),
+    "keep_out": ("on or off", "on", "Whether {out} stays after a finished run."),
     "majority": ("a number", "none", "A run that is not better than this has failed."),
     "failed_below": ("a number", "none", "A run that is worse than this has failed."),
     "metric": ("text", "the score's key", "What the score is called."),
