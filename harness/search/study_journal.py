@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.analysis import search_ranking
 from harness.config.trials import Sweep
@@ -44,7 +44,7 @@ class StudyJournal:
         self.search = sweep.search
         store.folder.mkdir(parents=True, exist_ok=True)
         both = self.search.failing == "objective"
-        direction = "minimize" if self.search.lower_is_better else "maximize"
+        direction: Literal["minimize", "maximize"] = "minimize" if self.search.lower_is_better else "maximize"
         self._study = optuna.create_study(
             storage=_storage(store),
             study_name=sweep.folder_name,

@@ -61,3 +61,11 @@ def test_lightning(runs):
     outcome, _, (record,) = runs("lightning", only=("lr=0.1", "seed=1"))
     assert outcome.finished == 1
     assert record.measured.final_score > 0.5
+
+
+def test_sentence_transformers(runs):
+    pytest.importorskip("sentence_transformers")
+    outcome, _, (record,) = runs("sentence_transformers", only=("lr=1e-3", "seed=1"))
+    assert outcome.finished == 1
+    assert record.measured.outcome is None  # without a majority nothing is judged
+    assert dict(record.script.further).keys() == {"mcc"}
