@@ -7,6 +7,7 @@ from itertools import combinations
 import pandas as pd
 
 from harness.common.text import Scalar, show
+from harness.config.recipe_rules import OF_A_CHOICE
 from harness.records.study import SOURCE, Axes, Study, StudyCell
 from harness.stats import proportions
 
@@ -50,7 +51,18 @@ def reference(study: Study, axis: str) -> Scalar:
         if name == axis:
             return value
     values = study.values(axis)
+    if len(study.sweeps) == 1 and axis != SOURCE and _goes_without(study, axis) and len(values) > 1:
+        values = [value for value in values if value is not None]  # cells without it differ in more than this axis
     return values[0] if study.sweeps or axis == SOURCE else min(values, key=_natural_order)
+
+
+def _goes_without(study: Study, axis: str) -> bool:
+    """Whether None on an axis is the place of cells whose method, optimizer or other choice does not read it."""
+    sweep = study.sweeps[0]
+    return not sweep.is_script and any(
+        dict(cell.axes)[axis] is None and axis in OF_A_CHOICE and not OF_A_CHOICE[axis](cell.recipe)
+        for cell in sweep.cells
+    )
 
 
 def _natural_order(value: Scalar) -> tuple[int, float, str]:

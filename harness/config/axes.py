@@ -12,7 +12,7 @@ from harness.common.errors import HarnessError, describe_value
 from harness.common.text import Scalar, same_value, show
 from harness.config.field_types import unknown_key
 from harness.config.recipe import BY_NAME, MAX_SEED, MOST, SEED_FIELDS, Recipe, Seeds
-from harness.config.recipe_rules import build_recipe
+from harness.config.recipe_rules import OF_A_CHOICE, check_recipe, choice_of, read_recipe
 from harness.config.seed_rule import SeedRule
 from harness.config.trials import Cell
 from harness.config.yaml_reader import require_mapping
@@ -21,7 +21,11 @@ FILTERS = ("include", "exclude")
 
 
 def read_cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """The product of the axes in the file's order (the last one varies fastest), filtered by include and exclude."""
+    """The product of the axes in the file's order (the last one varies fastest), filtered by include and exclude.
+
+    A setting that a cell's method, optimizer or other choice does not read, and another cell's does, does not count in
+    it: its recipe has the default, its place on an axis of that name is None, and cells that become equal are one.
+    """
     fixed: dict[str, Any] = {}
     axes: dict[str, list[tuple[Scalar, dict[str, Any]]]] = {}  # axis -> (shown value, fields it sets)
     for key, value in content.items():
@@ -39,9 +43,57 @@ def read_cells(content: Mapping[str, Any]) -> tuple[Cell, ...]:
         for _, sets in combination:
             fields.update(sets)
         axes_of_cell = tuple(zip(axes, (shown for shown, _ in combination), strict=True))
-        cells.append(Cell(axes=axes_of_cell, recipe=build_recipe(fields, "the sweep")))
+        cells.append(Cell(axes=axes_of_cell, recipe=read_recipe(fields, "the sweep")))
     shown = {name: [value for value, _ in values] for name, values in axes.items()}
-    return filtered(cells, {key: content[key] for key in FILTERS if key in content}, shown)
+    left = filtered(cells, {key: content[key] for key in FILTERS if key in content}, shown)
+    bundles = {name: set(sets) for name, sets in axes.get("recipe", [])}
+    counted = _without_unused(left, [name for name in shown if len(shown[name]) > 1], bundles)
+    for cell in counted:
+        check_recipe(cell.recipe)
+    return counted
+
+
+def _without_unused(
+    cells: Sequence[Cell], varied: Sequence[str], bundles: Mapping[Scalar, set[str]]
+) -> tuple[Cell, ...]:
+    """The cells without the settings that they do not read but others do; of equal cells the first.
+
+    What a named recipe itself sets stays, and is refused.
+    """
+    is_read: dict[str, list[bool]] = {}
+    for name, reads in OF_A_CHOICE.items():
+        default = Recipe.model_fields[name].default
+        if any(getattr(cell.recipe, name) != default for cell in cells):
+            is_read[name] = [reads(cell.recipe) for cell in cells]
+    mixed = [name for name, read in is_read.items() if any(read) and not all(read)]
+    if not mixed:
+        return tuple(cells)
+    counted: dict[Cell, None] = {}
+    for index, cell in enumerate(cells):
+        own = bundles.get(dict(cell.axes).get("recipe"), ())
+        unused = [name for name in mixed if not is_read[name][index] and name not in own]
+        defaults = {name: Recipe.model_fields[name].default for name in unused}
+        axes = tuple((name, None if name in unused and name in varied else value) for name, value in cell.axes)
+        counted[Cell(axes=axes, recipe=cell.recipe.model_copy(update=defaults))] = None
+    return tuple(counted)
+
+
+def unused_settings(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """Sentences on the settings that count in some of the cells alone: which, what reads them, and in how many not.
+
+    Of named recipes there are none: each says itself what it sets.
+    """
+    sentences: list[str] = []
+    if "recipe" in dict(cells[0].axes):
+        return ()
+    for name, reads in OF_A_CHOICE.items():
+        readers = [cell for cell in cells if reads(cell.recipe)]
+        default = Recipe.model_fields[name].default
+        if 0 < len(readers) < len(cells) and any(getattr(cell.recipe, name) != default for cell in readers):
+            rest = len(cells) - len(readers)
+            verb = "goes" if rest == 1 else "go"
+            sentences.append(f"{name} counts only with {choice_of(name)}: {rest} of {len(cells)} cells {verb} without.")
+    return tuple(sentences)
 
 
 def filtered(

@@ -22,7 +22,7 @@ def parameters(sweep: Sweep, trial: Trial) -> Parameters:
     recipe = trial.recipe
     values: dict[str, Scalar] = dict(sweep.cells[trial.cell].axes)
     for name in Recipe.model_fields:
-        if recipe.uses_field(name):
+        if recipe.uses_field(name) and values.get(name, "") is not None:  # None: it doesn't count in this cell
             value = getattr(recipe, name)
             values[name] = value.name if isinstance(value, Spec) else value
     for name in TaskSpec.model_fields:

@@ -23,16 +23,26 @@ def build_recipe(fields: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         HarnessError: A key is unknown, missing or has a value that is not allowed, or two of them exclude each other.
     """
+    recipe = read_recipe(fields, where)
+    check_recipe(recipe)
+    return recipe
+
+
+def read_recipe(fields: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe whose values are each allowed; as `build_recipe`, but for what excludes each other."""
     try:
-        recipe = Recipe.model_validate(dict(fields))
+        return Recipe.model_validate(dict(fields))
     except ValidationError as error:
         raise _explained(error, where) from None
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise HarnessError where two of a recipe's fields exclude each other, or one lacks what it needs."""
     _check_method(recipe)
     _check_task(recipe.task)
     _check_requirements(recipe)
     _check_schedule(recipe)
     _check_evaluations(recipe)
-    return recipe
 
 
 def _check_method(recipe: Recipe) -> None:
@@ -84,6 +94,20 @@ _REQUIRES: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("mixout", "method: full", lambda r: r.method == "full"),
     ("pretrained_decay", "method: full", lambda r: r.method == "full"),
 )
+
+
+# Fields that say more about a choice: of what makes another choice, they decide nothing. R-Drop is no such field: it is
+# a remedy that somebody asked for, and without dropout it would be none.
+OF_A_CHOICE: dict[str, Callable[[Recipe], bool]] = {
+    name: is_met for name, _, is_met in _REQUIRES if name != "r_drop"
+} | {name: lambda recipe, name=name: recipe.uses_field(name) for name in METHODS_READING}
+
+
+def choice_of(name: str) -> str:
+    """What a field of `OF_A_CHOICE` says more about: `method: lora`."""
+    if name in METHODS_READING:
+        return f"method: {' or '.join(METHODS_READING[name])}"
+    return next(setting for field, setting, _ in _REQUIRES if field == name)
 
 
 _SYNONYMS = "a .tsv file, one word per line: the word, a tab, its synonyms separated by tabs"

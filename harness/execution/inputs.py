@@ -7,6 +7,7 @@ from functools import partial
 
 from harness.common import hub
 from harness.common.errors import HarnessError
+from harness.config.axes import unused_settings
 from harness.config.recipe import Recipe
 from harness.config.recipe_rules import check_reinit
 from harness.config.trials import Sweep
@@ -54,7 +55,7 @@ def planned(sweep: Sweep) -> tuple[str, ...]:
     """
     if sweep.is_script:
         return ()
-    notes: list[str] = []
+    notes = list(unused_settings(sweep.cells))
     recipes = tuple(dict.fromkeys(cell.recipe for cell in sweep.cells))
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         own = [recipe for recipe in recipes if recipe.task == task]

@@ -930,3 +930,14 @@ def test_every_table_is_named_after_its_function(mosbach):
         assert callable(getattr(analyze, name))
     assert list(found.tables)[:2] == ["runs", "cells"]
     assert found.threshold is None
+
+
+def test_values_of_an_axis_are_not_compared_with_cells_that_go_without_it(tmp_path):
+    text = HEAD + "lr: [1e-3, 2e-3]\nmethod: [full, lora]\nlora_rank: [4, 8]\nepochs: 1\nseeds: 1..8\n"
+    failing = (0, 2, 0, 0, 8, 3)
+    runs = {cell: [Run(200)] * count + [Run(300)] * (8 - count) for cell, count in enumerate(failing)}
+    found = analyse(study_of(tmp_path, text, runs)).contrasts
+    rank = found[found["axis"] == "lora_rank"].set_index("value")
+    assert list(rank["reference"]) == [4, 4]  # not None, which full fine-tuning stands at
+    assert rank.loc[8, "strata"] == 2  # one a learning rate
+    assert rank.loc[8, "difference"] == pytest.approx(-7 / 16, abs=0.01)

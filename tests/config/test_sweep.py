@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 from harness.common.errors import HarnessError
 from harness.common.text import show
 from harness.config import field_types, keys, script_file, sweep_file
+from harness.config.axes import unused_settings
+from harness.config.parameters import parameters
 from harness.config.recipe import ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec, WordList
 from harness.config.search_space import Pruner, Range, Search
 from harness.config.sweep_file import Profile, load, profiles
@@ -720,3 +723,68 @@ def test_a_rule_has_no_crossed_seeds_and_none_of_a_search(tmp_path: Path) -> Non
     assert search is not None
     assert search.confirm_rule is not None
     assert [seeds.seed for seeds in search.confirm] == list(range(101, 110))
+
+
+# ------------------------------------------------------------------------------------- settings of a choice
+
+METHODS = "task: embedded\nmodel: embedded\nlr: [1e-3, 2e-3]\nepochs: 1\nseeds: 1..2\n"
+
+
+def test_a_setting_counts_where_it_is_read(tmp_path: Path) -> None:
+    both = of(tmp_path, METHODS + "method: [full, lora]\nlora_rank: 4\n")
+    assert labels(both) == [
+        f"lr {rate}, method {method}" for rate in ("1e-3", "2e-3") for method in ("full", "lora")
+    ]  # fmt: skip
+    # The ids are those of each method by itself.
+    for method in ("full", "lora\nlora_rank: 4"):
+        assert set(ids(of(tmp_path, METHODS + f"method: {method}\n"))) <= set(ids(both))
+    assert unused_settings(both.cells) == ("lora_rank counts only with method: lora: 2 of 4 cells go without.",)
+    assert not unused_settings(of(tmp_path, METHODS + "method: [full, head]\n").cells)
+
+
+def test_an_axis_that_a_cell_does_not_read_is_no_axis_of_it(tmp_path: Path) -> None:
+    both = of(tmp_path, METHODS + "method: [full, lora]\nlora_rank: [4, 8]\nexclude: [{lr: 2e-3, lora_rank: 8}]\n")
+    assert labels(both) == [
+        "lr 1e-3, method full, lora rank none",
+        "lr 1e-3, method lora, lora rank 4",
+        "lr 1e-3, method lora, lora rank 8",
+        "lr 2e-3, method full, lora rank none",
+        "lr 2e-3, method lora, lora rank 4",
+    ]
+    assert len(set(ids(both))) == 10
+    shown = [dict(parameters(both, trial)).get("lora_rank", "none at all") for trial in expand(both)[:6:2]]
+    assert shown == [None, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("text", "cells"),
+    [
+        ("optimizer: [adamw, sgd]\nmomentum: 0.8\nbias_correction: [off, on]", 3),
+        ("schedule: [linear, polynomial]\nschedule_power: [2.0, 3.0]", 3),
+        ("averaging: [none, ema]\nema_decay: [0.9, 0.99]", 3),
+        ("method: [lora, full]\nmixout: [0.1, 0.5]", 3),
+        ("augment: [none, swap]\naugment_rate: [0.1, 0.2]", 3),
+        ("method: [full, prefix, adapter]\nvirtual_tokens: [5, 10]\nadapter_size: 8", 4),
+    ],
+)
+def test_settings_of_an_optimizer_a_schedule_and_other_choices_too(tmp_path: Path, text: str, cells: int) -> None:
+    assert len(of(tmp_path, METHODS.replace("[1e-3, 2e-3]", "1e-3") + text + "\n").cells) == cells
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("method: [full, head]\nlora_rank: 4", "lora_rank: 4 requires method: lora (got method: full)"),
+        ("recipes: {a: {method: full, lora_rank: 4}, b: {method: lora}}", "lora_rank: 4 requires method: lora"),
+        ("dropout: [0.0, 0.1]\nr_drop: 1.0", "r_drop: 1 requires dropout > 0"),  # somebody wants it in both
+        ("method: [full, lora]\nlora_rank: [4, 0]", "lora_rank must be a whole number >= 1"),
+    ],
+)
+def test_what_no_cell_reads_or_a_recipe_sets_itself_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(HarnessError, match=re.escape(words)):
+        of(tmp_path, METHODS + text + "\n")
+
+
+def test_a_fixed_setting_beside_named_recipes_counts_where_it_is_read(tmp_path: Path) -> None:
+    named = of(tmp_path, METHODS + "recipes: {whole: {}, low: {method: lora}}\nlora_rank: 4\n")
+    assert [(cell.recipe.method, cell.recipe.lora_rank) for cell in named.cells[:2]] == [("full", 8), ("lora", 4)]

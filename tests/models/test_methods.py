@@ -583,7 +583,7 @@ SWEEP = "task: rte\nmodel: embedded\nlr: 1e-5\nepochs: 1\nseeds: 1\n"
         ("method: lora\nlora_alpha: -1", "lora_alpha must be > 0 (got -1)"),
         ("method: LoRA", "method must be one of full, head, top_layers, lora, prefix"),
         ("lora_rank: 4", "lora_rank: 4 requires method: lora (got method: full)"),
-        ("method: [head, lora]\nlora_targets: query", "lora_targets: query requires method: lora (got method: head)"),
+        ("method: [head, bitfit]\nlora_targets: query", "lora_targets: query requires method: lora (got method: head)"),
         ("method: lora\nvirtual_tokens: 5", "virtual_tokens: 5 requires method: prefix or prompt"),
         ("method: prefix\nvirtual_tokens: 0", "virtual_tokens must be a whole number >= 1 (got 0)"),
         ("method: lora\nadapter_size: 8", "adapter_size: 8 requires method: adapter"),
