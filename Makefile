@@ -21,8 +21,9 @@ sweep search plan report status verify: $(READY)
 rerun: $(READY)
 	$(named)@$(BIN)/harness rerun $(SWEEP) $(where) $(options)
 
-# In a process a core, file by file, the longest files first; JOBS=0 for all in one process.
-JOBS ?= logical
+# File by file, the longest files first, in a process more than there are cores, since those with Ray often wait for it;
+# JOBS=0 for all in one process.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 side_by_side := -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)

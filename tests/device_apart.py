@@ -5,13 +5,12 @@ So the paths of a GPU are walked where there is none. torch's own FakeTensor has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 # A type that torch knows and that needs no library: it has an autograd queue and a device guard in every build.
 DEVICE = torch.device("lazy:0")
@@ -51,19 +50,36 @@ class _Everywhere(TorchDispatchMode):
         return _compute(func, args, kwargs)
 
 
+def _each(function: Callable[[Any], Any], given: Any) -> Any:
+    """The same tuples, lists and dicts with a function's results; torch's own trees know more, and slowly."""
+    if isinstance(given, tuple | list):
+        return type(given)([_each(function, one) for one in given])
+    if isinstance(given, dict):
+        return {name: _each(function, one) for name, one in given.items()}
+    return function(given)
+
+
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     target = kwargs.get("device")
-    apart = [one for one in tree_leaves((args, kwargs)) if isinstance(one, _Apart)]
+    apart = []
+
+    def held(one: Any) -> Any:
+        if isinstance(one, _Apart):
+            apart.append(one)
+            return one.held
+        return one
+
+    own = _each(held, args), _each(held, kwargs)
     if apart and func not in _ACROSS:
         _refuse_others(func, args, kwargs)
-    given = {**kwargs, "device": torch.device("cpu")} if target is not None else kwargs
-    found = func(*tree_map(_held, args), **tree_map(_held, given))
+    given = {**own[1], "device": torch.device("cpu")} if target is not None else own[1]
+    found = func(*own[0], **given)
     if func is _aten.copy_.default:
         return args[0]
     there = bool(apart) if target is None else torch.device(target).type == DEVICE.type
     if not there:
         return found
-    made = tree_map(lambda one: _Apart(one) if isinstance(one, torch.Tensor) else one, found)
+    made = _each(lambda one: _Apart(one) if isinstance(one, torch.Tensor) else one, found)
     return return_and_correct_aliasing(func, args, kwargs, made) if apart else made
 
 
@@ -71,13 +87,12 @@ def _refuse_others(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
     """A CPU's tensor meets the device's as a number, or as the places that the device's is read at."""
     if func in _INDEXING and isinstance(args[0], _Apart):
         args = (args[0], *args[2:])
-    for one in tree_leaves((args, kwargs)):
+
+    def refuse(one: Any) -> None:
         if isinstance(one, torch.Tensor) and not isinstance(one, _Apart) and one.dim():
             raise RuntimeError(f"all tensors lie on the same device: {func} got one of the CPU, {tuple(one.shape)}")
 
-
-def _held(one: Any) -> Any:
-    return one.held if isinstance(one, _Apart) else one
+    _each(refuse, (args, kwargs))
 
 
 @contextmanager
