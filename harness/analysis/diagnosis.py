@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.analysis import early_warning as early
+from harness.analysis.verdicts import judged_runs
 from harness.config import schedules
 from harness.config.recipe import Recipe
 from harness.records import early_signals
@@ -59,7 +60,7 @@ class Gradients:
 class Diagnosis:
     """Every table of it, and of the figures what they draw; `lost` runs are those that failed or ended near chance."""
 
-    finished: int
+    finished: int  # runs of which it is known whether they failed
     recorded: int
     kinds: pd.DataFrame
     fates: pd.DataFrame  # a row a finished run: kind, final loss, vanished
@@ -70,6 +71,7 @@ class Diagnosis:
     shared_seeds: pd.DataFrame
     rule: early.Kept | None
     norms: Gradients | None
+    recorded_lost: int
     never_finite: int  # recorded runs that `norms` lacks: from 1 % of training on no gradient was finite and above 0
     compared: tuple[int, ...]  # rows of the runs whose gradients are compared
     both: bool  # whether they are those of the cells with both outcomes, else of all
@@ -85,7 +87,7 @@ class Diagnosis:
 
 def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     """Make every table from a study's runs with their `verdict` (see `cells.runs`)."""
-    finished = runs[(runs["status"] == "finished") & (runs["verdict"] != "unjudged")]
+    finished = runs[judged_runs(runs)]
     steps = planned_steps(finished)
     recorded: list[tuple[int, Recording]] = []
     signals: list[np.ndarray] = []
@@ -111,6 +113,7 @@ def diagnose(study: Study, runs: pd.DataFrame) -> Diagnosis:
     return Diagnosis(
         finished=len(finished),
         recorded=len(recorded),
+        recorded_lost=int(lost.reindex(rows).sum()),
         kinds=_kinds(study, fates, rows),
         fates=fates,
         gradients=_gradients(norms, compared),
@@ -344,10 +347,14 @@ def _largest(study: Study, sizes: Mapping[int, np.ndarray], clipped: Mapping[int
 def _early(signals: np.ndarray, lost: np.ndarray, cells: np.ndarray) -> tuple[pd.DataFrame, early.Kept | None]:
     """How well each signal tells lost runs at each share of training, and the first rule that holds.
 
-    Columns: `share`, `signal`, `lost`, `others`, `auc`, `auc_low`, `auc_high`, `within` (pairs of one cell alone),
-    `caught`, `false` (of a rule with at most 1 % false alarms where it was learned, by leave-one-cell-out).
+    Columns: `share`, `signal`, `lost`, `others` (recorded runs), `auc`, `auc_low`, `auc_high`, `within` (pairs of one
+    cell alone) and how many `pairs` that is of; of a rule with at most 1 % false alarms where it was learned: `above`
+    (whether it takes a run for lost that is above its threshold), `threshold` (learned from all cells), `caught`,
+    `false` (by leave-one-cell-out).
     """
-    columns = ["share", "signal", "lost", "others", "auc", "auc_low", "auc_high", "within", "caught", "false"]
+    columns = ["share", "signal", "lost", "others", "auc", "auc_low", "auc_high", "within", "pairs", "above"]
+    columns += ["threshold", "caught", "false"]
+    counts = [int(lost.sum()), int((~lost).sum())]
     if not lost.any() or lost.all() or len(np.unique(cells)) < 2:
         return pd.DataFrame(columns=columns), None
     rows = []
@@ -357,17 +364,19 @@ def _early(signals: np.ndarray, lost: np.ndarray, cells: np.ndarray) -> tuple[pd
         rules.append([early.held(signals, lost, cells, place, column) for column in range(len(early_signals.SIGNALS))])
         for column, (name, kept) in enumerate(zip(early_signals.SIGNALS, rules[-1], strict=True)):
             told = early.telling(signals[:, place, column], lost, cells, rng)
-            values = [share, name, told.lost, told.others, told.auc.value, told.auc.low, told.auc.high, told.within]
-            rows.append([*values, kept.caught if kept else np.nan, kept.false if kept else np.nan])
+            values = [share, name, *counts, told.auc.value, told.auc.low, told.auc.high, told.within, told.pairs]
+            of_rule = [kept.rule.sign > 0, kept.rule.value, kept.caught, kept.false] if kept else [None] + [np.nan] * 3
+            rows.append([*values, *of_rule])
     return pd.DataFrame(rows, columns=columns), early.first_that_holds(rules[:-1])
 
 
 def _stopping(study: Study, finished: pd.DataFrame, rows: np.ndarray, kept: early.Kept | None) -> pd.DataFrame:
     """What stopping by the rule would have changed, a row a cell: runs stopped, rightly and wrongly, the rate of
-    failing before and after (a stopped run counted as failed), the mean score of all and of what is left, and the share
-    of the training time saved.
+    failing before and after (a stopped run counted as failed), the mean score of all and of what is left and how far it
+    is above, the `seconds` of training, and how many of them and what share of them are saved.
     """
-    columns = ["cell", "runs", "stopped", "wrongly", "failed", "failed_after", "mean", "mean_after", "saved"]
+    columns = ["cell", "runs", "stopped", "wrongly", "failed", "failed_after", "mean", "mean_after", "shift"]
+    columns += ["seconds", "seconds_saved", "saved"]
     if kept is None:
         return pd.DataFrame(columns=columns)
     here = finished.loc[rows].assign(stopped=kept.alarms)
@@ -379,11 +388,13 @@ def _stopping(study: Study, finished: pd.DataFrame, rows: np.ndarray, kept: earl
         failed, left = own["outcome"] == "failed", own[~own["stopped"]]
         lost = own["verdict"].isin(LOST)
         seconds = numbers(own, "lane_seconds")
-        saved = (1 - kept.rule.share) * seconds[own["stopped"]].sum() / seconds.sum() if seconds.sum() else np.nan
+        total, saved = seconds.sum(), (1 - kept.rule.share) * seconds[own["stopped"]].sum()
+        mean = numbers(own, "final_score").mean()
+        mean_after = numbers(left, "final_score").mean() if len(left) else np.nan
         found.append(
             [index, len(own), int(own["stopped"].sum()), int((own["stopped"] & ~lost).sum()), int(failed.sum()),
-             int((failed | own["stopped"]).sum()), numbers(own, "final_score").mean(),
-             numbers(left, "final_score").mean() if len(left) else np.nan, saved]
+             int((failed | own["stopped"]).sum()), mean, mean_after, mean_after - mean, total, saved,
+             saved / total if total else np.nan]
         )  # fmt: skip
     return pd.DataFrame(found, columns=columns)
 

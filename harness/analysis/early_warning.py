@@ -40,12 +40,11 @@ _MOST_CELLS = 100  # are drawn one by one
 
 @dataclass(frozen=True)
 class Telling:
-    """How well one signal tells lost runs from others: over all pairs of runs, and over those of one cell."""
+    """How well one signal tells lost runs from others: over all pairs of runs, and over the `pairs` of one cell."""
 
     auc: Estimate
     within: float
-    lost: int
-    others: int
+    pairs: int = 0
 
 
 def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generator) -> Telling:
@@ -62,12 +61,12 @@ def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generato
     signal, lost, cells = signal[known], lost[known], cells[known]
     unknown = Estimate(np.nan, np.nan, np.nan)
     if not lost.any() or lost.all():
-        return Telling(unknown, np.nan, int(lost.sum()), int((~lost).sum()))
+        return Telling(unknown, np.nan)
     right, pairs = _oriented(*_by_cells(signal, lost, cells, rng))
     total = pairs.sum()
     if not total:
-        return Telling(unknown, np.nan, int(lost.sum()), int((~lost).sum()))
-    same = np.trace(pairs)
+        return Telling(unknown, np.nan)
+    same = int(np.trace(pairs))
     grouped, of = (_grouped(counts) for counts in (right, pairs))
     drawn = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=_RESAMPLES).astype(float)
     with np.errstate(invalid="ignore"):
@@ -75,7 +74,7 @@ def telling(signal: Floats, lost: Floats, cells: Floats, rng: np.random.Generato
     again = again[np.isfinite(again)]
     bounds = np.percentile(again, [2.5, 97.5]) if len(pairs) >= 3 and len(again) else (np.nan, np.nan)
     value = Estimate(float(right.sum() / total), float(bounds[0]), float(bounds[1]))
-    return Telling(value, float(np.trace(right) / same) if same else np.nan, int(lost.sum()), int((~lost).sum()))
+    return Telling(value, float(np.trace(right) / same) if same else np.nan, same)
 
 
 def _grouped(counts: Floats) -> Floats:
@@ -138,8 +137,13 @@ class Rule:
     @property
     def words(self) -> str:
         """`middle gradient below 3.1e-05 at 25 % of a run`."""
-        value = 10.0**self.threshold if self.signal in LOGARITHMS else self.threshold
-        return f"{self.signal} {'above' if self.sign > 0 else 'below'} {value:.3g} at {100 * self.share:g} % of a run"
+        side = "above" if self.sign > 0 else "below"
+        return f"{self.signal} {side} {self.value:.3g} at {100 * self.share:g} % of a run"
+
+    @property
+    def value(self) -> float:
+        """The threshold as people read it: of a signal that is kept as a logarithm, the number itself."""
+        return 10.0**self.threshold if self.signal in LOGARITHMS else self.threshold
 
     def alarms(self, found: Floats) -> np.ndarray:
         """Which runs of signals [R, T, K] it takes for lost, [R]; one with an infinite loss is."""

@@ -16,25 +16,29 @@ LEVEL = 0.05  # below which a p-value decides
 Key = tuple[tuple[str, Scalar], ...]  # the columns that name a row, with their values; of none, the whole table
 
 
-# What a claim is of. The first four are worded in `wording`; `value` is a number of a row as it stands there, the
-# others are over the rows that `where` holds for: how many there are, or a summary of their column.
+# What a claim is of. The first four are worded in `wording`; `value` is a number of a row as it stands there, `size`
+# the same without its sign; the others are over the rows that `where` holds for: how many there are, how many different
+# values, a summary of their column, or its sum over that of the column `over`.
 Quantity = Literal[
     "failure rate",
     "difference in failure rate",
     "best set",
     "share",
     "value",
+    "size",
     "count",
+    "distinct",
     "sum",
     "mean",
     "median",
     "min",
     "max",
     "range",
+    "ratio",
 ]
 
 
-Summary = Literal["count", "sum", "mean", "median", "min", "max", "range"]
+Summary = Literal["count", "distinct", "sum", "mean", "median", "min", "max", "range", "ratio"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Claim:
     p: float = NAN  # of the test, adjusted for the comparisons of its question
     where: str = ""  # which rows a count or a summary is over, as a Python expression of their columns; all of them
     words: str = ""  # how the sentence says it, beginning with the number
+    over: str = ""  # the column of a ratio's lower part
 
     @property
     def decided(self) -> bool:
@@ -106,6 +111,16 @@ class Words:
         self.claims.append(Claim("value", column, estimate, 1, table or self.table, named, column, words=words))
         return words
 
+    def size(
+        self, row: Mapping[str, Any], key: Sequence[str], column: str, form: Callable[[Any], str], table: str = ""
+    ) -> str:
+        """A number of a row without its sign, which the words around it tell."""
+        words = form(abs(row[column]))
+        named = tuple((name, row[name]) for name in key)
+        estimate = Estimate(abs(_number(row[column])), NAN, NAN)
+        self.claims.append(Claim("size", column, estimate, 1, table or self.table, named, column, words=words))
+        return words
+
     def count(self, number: int, where: str, form: Callable[[int], str] = str, table: str | None = None) -> str:
         """How many rows there are that `where` holds for."""
         return self.summary("count", number, "", where, form, table)
@@ -118,11 +133,12 @@ class Words:
         where: str = "",
         form: Callable[[Any], str] = str,
         table: str | None = None,
+        over: str = "",
     ) -> str:
         """A summary of a column over the rows that `where` holds for."""
-        words = form(number)
+        words, of = form(number), table or self.table
         estimate = Estimate(float(number), NAN, NAN)
-        self.claims.append(Claim(kind, column, estimate, 1, table or self.table, (), column, where=where, words=words))
+        self.claims.append(Claim(kind, column, estimate, 1, of, (), column, where=where, words=words, over=over))
         return words
 
     def sentence(self, text: str) -> Sentence:

@@ -104,7 +104,8 @@ def contrast(
             second arm [N]; `stratum`: codes [N]. A stratum with one arm is left out; NaN where none has both.
     """
     _, codes = np.unique(stratum, return_inverse=True)
-    sizes = np.stack([np.bincount(codes[side], minlength=codes.max() + 1) for side in (~second, second)]).astype(float)
+    strata = len(np.unique(codes))
+    sizes = np.stack([np.bincount(codes[side], minlength=strata) for side in (~second, second)]).astype(float)
     both = np.asarray((sizes > 0).all(axis=0))
     if not both.any():
         return UNKNOWN, NAN

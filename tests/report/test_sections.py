@@ -88,10 +88,9 @@ def test_277_examples_do_not_tell_but_losses_do(tmp_path):
     text = HEAD + "lr: 1e-4\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..2\n"
     runs = {0: [Run(131, 0.695), Run(146, 0.669)], 1: [Run(149, 0.429), Run(147, 0.395)]}
     found = found_of(tmp_path, text, runs, majority=146, examples=277)
-    sample = dev_set.sampling(found)
-    assert sample is not None
-    assert sample.error == pytest.approx(0.03, abs=1e-4)  # sqrt(.517 · .483 / 277)
-    assert sample.needed == pytest.approx(1.96 * math.sqrt(2) * sample.error)
+    sample = dev_set.sampling(found).iloc[0]
+    assert sample["error"] == pytest.approx(0.03, abs=1e-4)  # sqrt(.517 · .483 / 277)
+    assert sample["apart"] == pytest.approx(1.96 * math.sqrt(2) * sample["error"])
     note = " ".join(dev_set.sentences(found))
     assert "this holds neither for means over seeds nor for runs on the same examples" in note
     assert (
@@ -115,7 +114,7 @@ def test_losses_that_overlap_say_so(tmp_path):
 
 def test_a_regression_has_no_noise_in_points(tmp_path):
     found = found_of(tmp_path, ONE.format(2), {0: [Run(score=0.7), Run(score=-0.1)]}, metric="pearson")
-    assert dev_set.sampling(found) is None
+    assert not len(dev_set.sampling(found))
     said = dev_set.sentences(found)
     assert said[0] == "The sampling error of this metric on a finite dev set has no simple formula and is not given."
     assert not any("points" in sentence for sentence in said)

@@ -266,6 +266,8 @@ def test_crossed_arms_of_which_one_fails_whole_are_as_many_runs_as_parts_have_va
     assert estimate == as_four.risk_difference
     assert p == as_four.p
     assert math.isnan(clusters.contrast(levels, second, np.ones(128, dtype=bool), stratum)[1])
+    none = np.zeros(0, dtype=bool)  # of runs that nobody judged
+    assert math.isnan(clusters.contrast(levels[:0], none, none, stratum[:0])[1])
 
 
 def test_crossed_arms_that_do_not_differ_are_told_apart_in_a_twentieth_of_studies():

@@ -6,33 +6,43 @@ import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
-from harness.report.formatting import integer, points, score
+from harness.report.claims import Sentence, Words
+from harness.report.formatting import integer, score
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, labels_of_axes, number, with_sd
 
 _MOST_CLASSES = 10  # whose answers have a column each on the page
 
 
-def sentences(analysis: Analysis) -> list[str]:
+def sentences(analysis: Analysis) -> list[Sentence]:
     """How far confidence and accuracy lie apart, and which classes are never answered."""
-    table, labels = analysis.calibration, [cell.label for cell in analysis.study.cells]
+    table, labels, words = analysis.calibration, [cell.label for cell in analysis.study.cells], Words("calibration")
     if not len(table):
         return []
     cells = table.groupby("cell", sort=False)[["ece", "accuracy", "confidence"]].mean()
     low, high = cells["ece"].idxmin(), cells["ece"].idxmax()
-    over = cells["confidence"][high] - cells["accuracy"][high]
-    side = "above" if over > 0 else "below"
-    where = f"from {score(cells['ece'][low])} ({labels[low]}) to " if len(cells) > 1 else ""
+
+    def mean(column: str, cell: int) -> str:
+        return words.summary("mean", float(cells[column][cell]), column, f"cell == {cell}", score)
+
+    where = f"from {mean('ece', low)} ({labels[low]}) to " if len(cells) > 1 else ""
     at = f" ({labels[high]})" if len(cells) > 1 else ""
-    texts = [
-        f"The expected calibration error (mean over runs) is {where}{score(cells['ece'][high])}{at}, where mean "
-        f"confidence is {points(abs(over))} {side} accuracy."
-    ]
+    text = (
+        f"the expected calibration error (mean over runs) is {where}{mean('ece', high)}{at}, where the mean confidence "
+        f"is {mean('confidence', high)} and the accuracy {mean('accuracy', high)}."
+    )
+    return [words.sentence(text), *_never_predicted(analysis)]
+
+
+def _never_predicted(analysis: Analysis) -> list[Sentence]:
     never = analysis.confusion[(analysis.confusion["answered"] == 0) & (analysis.confusion["examples"] > 0)]
-    if len(never):
-        count = never["cell"].nunique()
-        texts.append(f"In {count_noun(count, 'cell')} no run ever predicts some class that the dev set contains.")
-    return texts
+    if not len(never):
+        return []
+    words = Words("confusion")
+    cells = words.summary(
+        "distinct", never["cell"].nunique(), "cell", "answered == 0 and examples > 0", lambda n: count_noun(n, "cell")
+    )
+    return [words.sentence(f"in {cells} no run ever predicts some class that the dev set contains.")]
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -98,8 +108,8 @@ SECTION = Section(
         (
             "ECE, Brier score",
             "Expected calibration error: how far the confidence in an answer lies from the share of right answers at "
-            "that confidence, in 15 bins of equal width (Guo et al. 2017). Brier score: squared errors of the "
-            "probabilities, summed over the classes (0 to 2).",
+            "that confidence, in 15 bins of equal width (Guo et al. 2017); on few examples it lies above 0 by chance "
+            "alone. Brier score: squared errors of the probabilities, summed over the classes (0 to 2).",
         ),
     ),
 )

@@ -3,61 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.records.study import numbers
-from harness.report.claims import Claim, Sentence, Words, followed_by
+from harness.report.claims import Claim, Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, integer, interval, percent, points, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
-from harness.report.wording import capitalized, main_arms, main_axis_name, pair_count
+from harness.report.wording import main_arms, main_axis_name, pair_count
 from harness.stats import dev_noise
 from harness.stats.estimate import Estimate
 
 _NORMAL_95 = 1.96
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """The sampling error of one accuracy on a finite dev set; accuracies as fractions."""
+def sampling(analysis: Analysis) -> pd.DataFrame:
+    """The sampling error of one accuracy on the (smallest) dev set: one row; none for other metrics, without scores.
 
-    examples: int
-    near: float  # the mean final accuracy, at which the error is taken
-    error: float  # binomial standard deviation of one accuracy
-    needed: float  # difference of two single runs that 95 % asks for, were their errors independent
-
-
-def sampling(analysis: Analysis) -> Sampling | None:
-    """The sampling error of one accuracy on the (smallest) dev set; None for other metrics and without scores."""
+    Columns: `examples`, `accuracy` (the mean final one, at which the error is taken), `error` (binomial standard
+    deviation of one accuracy), `apart` (difference of two single runs that 95 % asks for, were their errors
+    independent); as fractions.
+    """
     floor = analysis.noise_floor
     known = floor[(floor["known_from"] != "")]
     metrics = set(analysis.runs["metric"].dropna())
     if not len(known) or not (metrics == {"accuracy"} or (known["known_from"] == "counts").all()):
-        return None
+        return pd.DataFrame()
     scored = numbers(analysis.runs[analysis.runs["status"] == "finished"], "final_score").dropna()
     examples, near = int(known["examples"].min()), float(scored.mean())
     error = float(np.sqrt(near * (1 - near) / examples))
-    return Sampling(examples, near, error, _NORMAL_95 * 2**0.5 * error)
+    apart = _NORMAL_95 * 2**0.5 * error
+    return pd.DataFrame([{"examples": examples, "accuracy": near, "error": error, "apart": apart}])
 
 
-def losses(analysis: Analysis) -> str:
-    """How the training losses of the two main arms compare; empty where they are not known."""
+def _losses(analysis: Analysis) -> list[Sentence]:
+    """How the training losses of the two main arms compare; none where they are not known."""
     pair = main_arms(analysis)
     pair = pair if len(pair) != 2 else pair.dropna(subset=["loss"])
     if len(pair) != 2:
-        return ""
-    first, second = (row for _, row in pair.iterrows())
-    low, high = (first, second) if first["loss"] < second["loss"] else (second, first)
-    apart = low["loss_max"] < high["loss_min"]
-    verdict = "no two runs overlap" if apart else "single runs overlap"
-    return (
-        f"mean training loss in the last epoch {first['loss']:.3f} {first['phrase']}, "
-        f"{second['loss']:.3f} {second['phrase']} ({verdict})"
-    )
+        return []
+    rows, words = pair.to_dict("records"), Words("arms")
+    low, high = sorted(rows, key=lambda row: float(row["loss"]))
+    verdict = "no two runs overlap" if low["loss_max"] < high["loss_min"] else "single runs overlap"
+    means = (f"{words.value(row, ['axis', 'value'], 'loss', '{:.3f}'.format)} {row['phrase']}" for row in rows)
+    return [words.sentence(f"mean training loss in the last epoch {', '.join(means)} ({verdict}).")]
 
 
 def dev_share(analysis: Analysis) -> pd.DataFrame:
@@ -119,27 +111,32 @@ def _without_failures(analysis: Analysis) -> pd.DataFrame:
 
 def sentences(analysis: Analysis) -> list[str]:
     """What the dev set can and cannot tell; empty before anything has a score."""
-    losses_apart, share = losses(analysis), in_short(analysis)
+    share = in_short(analysis)
     return [
         *([share] if share else []),
         *_error_of_one(analysis),
         *_not_told_apart(analysis),
         *_widest(analysis),
         *_pairs(analysis),
-        *([f"{capitalized(losses_apart)}."] if losses_apart else []),
+        *_losses(analysis),
     ]
 
 
 def _error_of_one(analysis: Analysis) -> list[str]:
-    sample = sampling(analysis)
-    if sample is None:
+    table, words = sampling(analysis), Words("sampling")
+    if not len(table):
         unknown_error = "The sampling error of this metric on a finite dev set has no simple formula and is not given."
         return [unknown_error] if analysis.cells["scored"].sum() else []
+    row = row_at(table, 0)
     return [
-        f"A single accuracy near {sample.near:.2f} on {sample.examples} dev examples has a sampling error (one "
-        f"standard deviation) of {points(sample.error)}. Of two single runs with independent errors, accuracies "
-        f"{points(sample.needed)} or more apart differ at 95 % confidence; this holds neither for means over seeds nor "
-        "for runs on the same examples, which share part of the error and are compared pair by pair below."
+        words.sentence(
+            f"a single accuracy near {words.value(row, [], 'accuracy', '{:.2f}'.format)} on "
+            f"{words.value(row, [], 'examples', integer)} dev examples has a sampling error (one standard deviation) "
+            f"of {words.value(row, [], 'error', points)}. Of two single runs with independent errors, accuracies "
+            f"{words.value(row, [], 'apart', points)} or more apart differ at 95 % confidence; this holds neither for "
+            "means over seeds nor for runs on the same examples, which share part of the error and are compared pair "
+            "by pair below."
+        )
     ]
 
 
@@ -268,6 +265,19 @@ SECTION = Section(
             lambda analysis: [],
             folded=True,
             data=dev_share,
+        ),
+        TableSpec(
+            "sampling",
+            "Sampling error of a single accuracy on this many dev examples, in percentage points",
+            lambda analysis: [
+                ("examples", number("examples", integer)),
+                ("at an accuracy of", number("accuracy")),
+                ("standard deviation", _in_points("error")),
+                ("two single runs differ from", _in_points("apart")),
+            ],
+            lambda analysis: [],
+            folded=True,
+            data=sampling,
         ),
         TableSpec(
             "pair_noise",

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
 from harness.common.text import show
+from harness.report.claims import Sentence, Words, row_at
 from harness.report.formatting import integer, percent
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number
 
 
-def sentences(analysis: Analysis) -> list[str]:
+def sentences(analysis: Analysis) -> list[Sentence]:
     """How large the largest effective update is, with and without bias correction."""
-    table = analysis.diagnosis.step_sizes
+    table, words, key = analysis.diagnosis.step_sizes, Words("step_sizes"), ["cell"]
     without, having = table[~table["correction"].astype(bool)], table[table["correction"].astype(bool)]
     if without.empty:
         return []
-    top = without.loc[without["largest"].idxmax()]
+    top = row_at(without, without["largest"].idxmax())
     text = (
-        f"Without bias correction the largest effective update is {top['largest']:.2f} times the nominal "
-        f"learning rate, at update {top['at']} of {top['updates']}"
+        f"without bias correction the largest effective update is {words.value(top, key, 'largest', _times)} times the "
+        f"nominal learning rate, at update {words.value(top, key, 'at', str)} of "
+        f"{words.value(top, key, 'updates', str)}"
     )
-    return [text + (f"; with it, {having['largest'].max():.2f} times." if len(having) else ".")]
+    if len(having):
+        text += (
+            f"; with it, {words.summary('max', float(having['largest'].max()), 'largest', 'correction', _times)} times"
+        )
+    return [words.sentence(f"{text}.")]
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}"
 
 
 def _columns(analysis: Analysis) -> list[Column]:
     return [
         ("updates", number("updates", integer)),
-        ("largest, × learning rate", number("largest", lambda value: f"{value:.2f}")),
+        ("largest, × learning rate", number("largest", _times)),
         ("at update", number("at", integer)),
         ("largest, absolute", number("largest_rate", lambda value: show(float(f"{value:.3g}")))),
         ("clipped updates", number("clipped", percent)),

@@ -1,0 +1,158 @@
+"""Random studies: axes, missing, crashed, diverged and failed runs, ties, shared and crossed seeds, recordings."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+
+from harness.analysis.dev_answers import DevAnswers
+from harness.config.axes import read_cells
+from harness.config.recipe import Seeds
+from harness.config.trials import Sweep
+from harness.records.record import Baseline, Curves, Recording
+from harness.records.study import TEXTS, Compared, Study, StudyCell, columns
+
+MAJORITY, EXAMPLES, STEPS = 50, 100, 20
+AXES = ("recipe", "lr", "bias_correction")
+VALUES = {"recipe": ("usual", "other", "third", "last"), "lr": (1e-5, 2e-5, 3e-5), "bias_correction": (False, True)}
+FATES = ("good", "good", "good", "failed", "near chance", "diverged", "crashed", "missing")
+LAYERS = ("embeddings", "1 attention", "1 feed-forward", "2 attention", "2 feed-forward", "head")
+
+BASELINE = Baseline(
+    name="tfidf_logistic", settings="C = 1", task="made", metric="accuracy", data_sha256="0" * 64, versions={},
+    seeds=(), scores=(0.7,), failed=(False,), labels=tuple(i % 2 for i in range(EXAMPLES)),
+    answers=(tuple((i + (i % 10 > 6)) % 2 for i in range(EXAMPLES)),),
+)  # fmt: skip
+
+
+def answers_of(study: Study) -> list[DevAnswers | None]:
+    """Answers with as many right ones as each run has, of every cell with a score; none where a study keeps none."""
+    labels = np.arange(EXAMPLES) % 2
+    by_cell: list[DevAnswers | None] = []
+    for cell in range(len(study.cells)):
+        runs = study.runs[(study.runs["cell"] == cell) & study.runs["correct"].notna()]
+        if not len(runs) or study.title == "Without answers":
+            by_cell.append(None)
+            continue
+        logits = np.zeros((len(runs), EXAMPLES, 2), dtype=np.float32)
+        for run, (row, correct) in enumerate(zip(runs.index, runs["correct"].astype(int), strict=True)):
+            right = np.random.default_rng(int(row)).permutation(EXAMPLES) < correct
+            logits[run, np.arange(EXAMPLES), np.where(right, labels, 1 - labels)] = 1.0
+        by_cell.append(DevAnswers(logits, labels, tuple(int(row) for row in runs.index)))
+    return by_cell
+
+
+def study_from(
+    axes: list[tuple[str, int]], size: int, draw: np.random.Generator, compared: Compared, crossed: bool = False
+) -> Study:
+    """A study of every combination of the values; each cell has its own mean and its own chances of each fate.
+
+    Some keep answers, some have a baseline, some are of a sweep with recordings, in some all scores are equal, in some
+    nobody judged the runs; seed parts are crossed 2 by 3 where that is asked for.
+    """
+    parts = list(itertools.product((1, 2), (1, 2, 3))) if crossed else [(seed, seed) for seed in range(1, size + 1)]
+    values = [[(name, value) for value in VALUES[name][:size]] for name, size in axes]
+    cells = [StudyCell(tuple(place)) for place in itertools.product(*values)]
+    tied, judged = draw.random() < 0.2, draw.random() < 0.9
+    rows = []
+    for index, cell in enumerate(cells):
+        chances, level = draw.dirichlet(np.full(len(FATES), 0.4)), 80 if tied else int(draw.integers(55, 95))
+        for seed, (head, order) in enumerate(parts, start=1):
+            fate, noise = FATES[draw.choice(len(FATES), p=chances)], 0 if tied else int(draw.integers(-3, 4))
+            row = {"trial": f"{index}-{seed}", "cell": index, "seed": seed, **dict(cell.axes)}
+            row |= {"init_seed": head, "order_seed": order, "dropout_seed": order}
+            rows.append(row | run_of(fate, level + noise, seed, judged))
+    runs = pd.DataFrame(rows).reindex(columns=[*columns(), *(name for name, _ in axes)])
+    for name in runs.columns:
+        if name in TEXTS:
+            runs[name] = runs[name].astype(object).where(runs[name].notna(), None)
+    for name, _ in axes:
+        runs[name] = pd.Series([dict(cells[index].axes)[name] for index in runs["cell"]], dtype=object)
+    title, baselines = ("Made", "Without answers")[draw.integers(2)], (BASELINE,) * int(draw.integers(2))
+    study = Study(name="made", title=title, cells=tuple(cells), runs=runs, compared=compared, baselines=baselines)
+    return recorded(study, tuple(axes), draw) if judged and draw.random() < 0.5 else study
+
+
+def run_of(fate: str, level: int, seed: int, judged: bool) -> dict[str, object]:
+    """What became of a run, as its row says it; `level` are the right answers of one that learned."""
+    if fate in ("crashed", "missing"):
+        return {"status": fate}
+    failed = fate in ("failed", "diverged")
+    row: dict[str, object] = {"status": "finished", "metric": "accuracy", "dev_examples": EXAMPLES, "steps": STEPS}
+    row |= {"lane_seconds": 1 + seed / 10, "reason": "diverged" if fate == "diverged" else None}
+    if judged:
+        row |= {"outcome": "failed" if failed else "ok"}
+        row |= {"majority_score": MAJORITY / EXAMPLES, "majority_correct": MAJORITY}
+    if fate != "diverged":
+        correct = {"failed": MAJORITY, "near chance": MAJORITY + 1}.get(fate, level)
+        row |= {"final_score": correct / EXAMPLES, "correct": correct}
+        row |= {"final_train_loss": 0.69 if failed or seed % 3 == 0 else 0.1}
+        row |= {"label_entropy": 0.6931, "data_sha256": BASELINE.data_sha256}
+    return row
+
+
+def recorded(study: Study, axes: tuple[tuple[str, int], ...], draw: np.random.Generator) -> Study:
+    """The same study as one of a sweep, most of whose runs have their gradients and updates recorded."""
+    curves = {
+        row: curves_of(outcome == "failed", reason == "diverged", draw)
+        for row, outcome, reason in zip(study.runs.index, study.runs["outcome"], study.runs["reason"], strict=True)
+        if outcome is not None and draw.random() < 0.9
+    }
+    return replace(study, sweeps=(sweep_over(axes),), load=curves.get)
+
+
+@lru_cache
+def sweep_over(axes: tuple[tuple[str, int], ...]) -> Sweep:
+    """A sweep over the first values of the axes; recipes differ in their warm-up."""
+    content: dict[str, object] = {"task": {"name": "embedded"}, "model": {"name": "embedded"}, "epochs": 3}
+    content |= {} if "lr" in dict(axes) else {"lr": 1e-5}
+    for name, size in axes:
+        values = VALUES[name][:size]
+        warmups = {str(value): {"warmup_ratio": 0.1 * place} for place, value in enumerate(values)}
+        content |= {"recipes": warmups} if name == "recipe" else {name: list(values)}
+    seeds = (Seeds(seed=1, init_seed=1, order_seed=1, dropout_seed=1),)
+    return Sweep(name="made", profile="default", title="Made", cells=read_cells(content), seeds=seeds)
+
+
+def curves_of(failed: bool, diverged: bool, draw: np.random.Generator) -> Curves:
+    """Curves and gradients of one run, which tell its outcome more or less."""
+    loss = np.linspace(0.7, 0.69 if failed else 0.3, STEPS) + 0.02 * draw.normal(size=STEPS)
+    norms = 10.0 ** draw.normal(0, 0.3, size=(STEPS, len(LAYERS)))
+    norms[STEPS // 2 :, :-1] *= 10.0 ** (-3 * draw.random()) if failed else 1
+    if diverged:
+        loss[STEPS // 2 :] = norms[STEPS // 2 :] = np.nan
+    evaluations = np.arange(0, STEPS + 1, 5)
+    recording = Recording(
+        layers=np.array(LAYERS),
+        update=np.arange(1, STEPS + 1),
+        layer_norm=norms.astype(np.float32),
+        update_norm=draw.random(STEPS).astype(np.float32),
+        weight_norm=np.full(STEPS, 10, dtype=np.float32),
+        predicted=draw.integers(0, EXAMPLES, (len(evaluations), 2)).astype(np.int32),
+        cls_rank=np.ones(len(evaluations), dtype=np.float32),
+        cls_cosine=np.ones(len(evaluations), dtype=np.float32),
+    )
+    return Curves(
+        train_loss=loss.astype(np.float32),
+        lr=np.full(STEPS, 1e-5),
+        grad_norm=norms.max(axis=1).astype(np.float32),
+        eval_step=evaluations,
+        dev_loss=np.zeros(len(evaluations), dtype=np.float32),
+        dev_score=np.zeros(len(evaluations)),
+        logits=np.zeros((EXAMPLES, 2), dtype=np.float32),
+        labels=np.arange(EXAMPLES) % 2,
+        recording=recording,
+    )
+
+
+def random_study(seed: int) -> Study:
+    """One to three axes, of which the last may lead, and one to six seeds, all drawn from this number."""
+    draw = np.random.default_rng(seed)
+    names = [str(name) for name in draw.permutation(AXES)][: draw.integers(1, 4)]
+    axes = [(name, int(draw.integers(1, min(len(VALUES[name]), 5 - len(names)) + 1))) for name in names]
+    compared = Compared(main=names[-1] if draw.random() < 0.5 else None, all_pairs=bool(draw.random() < 0.5))
+    return study_from(axes, int(draw.integers(1, 7)), draw, compared, crossed=bool(draw.random() < 0.2))
