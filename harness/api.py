@@ -312,6 +312,13 @@ class Results:
 
         row = trial if isinstance(trial, int) else self._row(trial)
         curves = self.study.curves(row)
+        name = str(self.study.runs["trial"][row])
+        unusable = [file for file in self.study.set_aside.files if file.trial == name]
+        if curves is None and unusable:
+            raise HarnessError(
+                f"the curves of {trial} can't be used: {unusable[-1].file}: {unusable[-1].reason}",
+                fix="Restore the file, or train the trial again",
+            )
         if curves is None:
             raise HarnessError(
                 f"there are no curves of {trial}: they are kept of finished trials", fix="Look at results.runs.status"
@@ -437,7 +444,11 @@ class Results:
     def __repr__(self) -> str:
         """The name and the counts."""
         counts = self.study.runs["status"].value_counts()
-        states = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("finished", "crashed", "missing"))
+        states = ", ".join(
+            f"{counts.get(name, 0)} {name}"
+            for name in ("finished", "crashed", "missing", "unreadable")
+            if name != "unreadable" or counts.get(name)
+        )
         failed = int((self.study.runs["outcome"] == "failed").sum())
         return f"<results {self.name}: {count_noun(len(self.study.runs), 'run')}: {states}; {failed} failed>"
 

@@ -115,7 +115,8 @@ def _medians(study: Study) -> list[float]:
 def cells(study: Study) -> pd.DataFrame:
     """One row a cell, in the study's order: counts, failure rate and the spread of the scores.
 
-    Columns: `cell` (index), one per axis; `planned`, `finished`, `crashed`, `missing`; `judged` (finished, and whether
+    Columns: `cell` (index), one per axis; `planned`, `finished`, `crashed`, `missing`, and `unreadable` where a record
+    can't be used; `judged` (finished, and whether
     it failed is known); `scored` (finished with a score: a run that diverged has none); `failed` of `judged` (NA where
     runs are finished and none is judged) with 95 % bounds `failed_low`, `failed_high` (`outcomes.failure_rate`) and
     `exact_low`, `exact_high` (Clopper-Pearson, of independent runs), and `shrunk` with `_low`, `_high`, the rate that
@@ -132,7 +133,8 @@ def cells(study: Study) -> pd.DataFrame:
     finished = count_by_cell(table, finished_runs(table), size)
     columns: dict[str, object] = {"cell": range(size), "planned": count_by_cell(table, table["cell"].notna(), size)}
     columns["finished"] = finished
-    columns |= {status: count_by_cell(table, table["status"] == status, size) for status in ("crashed", "missing")}
+    states = ("crashed", "missing", *(("unreadable",) if study.unreadable else ()))
+    columns |= {status: count_by_cell(table, table["status"] == status, size) for status in states}
     columns |= {"judged": judged, "scored": [len(values) for values in scores]}
     known = [
         int(k) if n or not all_finished else None for k, n, all_finished in zip(failed, judged, finished, strict=True)

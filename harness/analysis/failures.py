@@ -184,12 +184,14 @@ def pair_failures(study: Study) -> pd.DataFrame:
 def all_runs(study: Study) -> pd.DataFrame:
     """All runs together, in one row: `planned`, `finished`, `crashed`, `missing`, `judged`, `failed` with its interval.
 
+    `unreadable` stands beside them where a record can't be used.
     The interval is `outcomes.failure_rate`'s: what seeds do alike counts once; where seeds are added by rule, one that
     holds at every look.
     """
     runs, rate = study.runs, failure_rate(study.runs)
     row: dict[str, object] = {"planned": len(runs), "finished": int(finished_runs(runs).sum())}
-    row |= {status: int((runs["status"] == status).sum()) for status in ("crashed", "missing")}
+    states = ("crashed", "missing", *(("unreadable",) if study.unreadable else ()))
+    row |= {status: int((runs["status"] == status).sum()) for status in states}
     row |= {"judged": int(judged_runs(runs).sum()), "failed": int(failed_runs(runs).sum())}
     return looks.of_all_runs(study, pd.DataFrame([row | {"failed_low": rate.low, "failed_high": rate.high}]))
 

@@ -16,7 +16,8 @@ from harness.analysis.verdicts import verdicts
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial
 from harness.records import early_signals
-from harness.records.store import Store, frame
+from harness.records.frame import frame
+from harness.records.store import Store
 
 MOST_RUNS = 300  # that are learned from: reading their arrays takes a second
 _GROWN = 1.1  # so many times the finished runs, and the rules are learned again

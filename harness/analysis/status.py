@@ -25,6 +25,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
 from harness.records.heartbeat import Heartbeat, RunningPack, Written, heartbeat, holder
 from harness.records.heartbeat import read as read_signals
+from harness.records.reading import Unreadable
 from harness.records.store import Store, holder_words
 
 if TYPE_CHECKING:
@@ -40,7 +41,10 @@ State = Literal["running", "stopped", "lost"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of planned trials; `training` ones are missing or crashed until their record is written."""
+    """What became of planned trials; `training` ones are missing or crashed until their record is written.
+
+    `unreadable` ones have a record that can't be used.
+    """
 
     planned: int
     finished: int
@@ -48,6 +52,7 @@ class Counts:
     crashed: int
     missing: int
     training: int
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Status:
     failed: tuple[str, ...]  # trials
     warning: str | None  # how many lanes are at risk, or why that can't be told; None where none says how it trains
     seeds: Standing | None = None  # how far seeds have come that are added by rule
+    unreadable: tuple[tuple[str, str], ...] = ()  # (trial, why its record can't be used)
 
     @property
     def elsewhere(self) -> bool:
@@ -134,6 +140,7 @@ class Status:
                 {"trial": trial, "error": error, "attempts": attempts} for trial, error, attempts in self.crashed
             ],
             "failed_trials": list(self.failed),
+            "unreadable_trials": [{"trial": trial, "problem": problem} for trial, problem in self.unreadable],
         }
 
 
@@ -142,7 +149,7 @@ class _Known:
     """What is remembered of a record, which is written once: ten thousand are not read again every two seconds."""
 
     version: tuple[int, int, int]  # inode, size, time of change
-    status: str | None  # None: can't be read
+    status: str | None  # None: can't be used
     failed: bool = False
     error: str | None = None
     attempts: int = 0
@@ -212,6 +219,7 @@ class Watch:
             failed=tuple(one for one in self.trials if one in self.known and self.known[one].failed),
             warning=warning,
             seeds=seeds,
+            unreadable=tuple((one, self.known[one].error or "") for one in self.trials if self._is(one, None)),
         )
 
     def _seeds(self) -> Standing | None:
@@ -235,16 +243,19 @@ class Watch:
 
     def _refresh(self, trial_id: str) -> None:
         try:
-            found = os.stat(f"{self.store.trials}/{trial_id}.json")
+            found = os.lstat(f"{self.store.trials}/{trial_id}.json")
         except OSError:
             self.known.pop(trial_id, None)
             return
         version = (found.st_ino, found.st_size, found.st_mtime_ns)
         if trial_id in self.known and self.known[trial_id].version == version:
             return
-        record = self.store.load(trial_id)
+        record = self.store.read(trial_id)
         if record is None:
-            self.known[trial_id] = _Known(version, None)
+            self.known.pop(trial_id, None)
+            return
+        if isinstance(record, Unreadable):
+            self.known[trial_id] = _Known(version, None, error=record.reason)
             return
         measured = record.measured
         failed = measured is not None and measured.outcome == "failed"
@@ -252,15 +263,16 @@ class Watch:
         seconds = measured.lane_seconds if measured else None
         self.known[trial_id] = _Known(version, record.status, failed, record.error, record.attempts, examples, seconds)
 
-    def _is(self, trial_id: str, status: str) -> bool:
+    def _is(self, trial_id: str, status: str | None) -> bool:
         return trial_id in self.known and self.known[trial_id].status == status
 
     def _count(self, ids: list[str], training: set[str]) -> Counts:
         states = [self.known[one].status if one in self.known else None for one in ids]
         failed = sum(one in self.known and self.known[one].failed for one in ids)
         finished, crashed = states.count("finished"), states.count("crashed")
-        missing = len(ids) - finished - crashed
-        return Counts(len(ids), finished, failed, crashed, missing, len(training.intersection(ids)))
+        unreadable = sum(one in self.known and self.known[one].status is None for one in ids)
+        missing = len(ids) - finished - crashed - unreadable
+        return Counts(len(ids), finished, failed, crashed, missing, len(training.intersection(ids)), unreadable)
 
     def _packs(self, alive: Heartbeat) -> tuple[tuple[Pack, ...], str | None]:
         """The packs of planned trials that have not all ended since the driver wrote of them, and who is at risk."""

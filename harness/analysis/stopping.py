@@ -345,7 +345,7 @@ def of_study(study: Study) -> Standing | None:
     if len(study.sweeps) != 1 or study.sweeps[0].rule is None:
         return None
     runs = study.runs
-    ended = runs["status"] != "missing"
+    ended = ~runs["status"].isin(["missing", "unreadable"])
     failed = [None if outcome is None else outcome == "failed" for outcome in runs["outcome"].where(ended, None)]
     seconds = [None if value != value else float(value) for value in runs["lane_seconds"]]
     results = {

@@ -17,6 +17,7 @@ from harness import api
 from harness.cli.arguments import sweep_words
 from harness.cli.options import AsJson, Overrides, ProfileName, References, Results, StartedSweep, Threads
 from harness.cli.progress import plain, print_json, step_progress
+from harness.cli.status_views import unreadable_lines
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.execution.lookup import named_sweep, planned, program
@@ -43,7 +44,10 @@ def report(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report: page, tables and figures of a sweep or import, complete or not; of two, side by side."""
+    """Write the report: page, tables and figures of a sweep or import, complete or not; of two, side by side.
+
+    Records and arrays that can't be used are left out and named; the exit code is then 1.
+    """
     from harness.report import page as reports
 
     if len(names) > 2:
@@ -68,9 +72,21 @@ def report(
         pages.append(f"Search: {written.page}")
     if as_json:
         print_json(summary)
-        return
-    for page in pages:
-        Console(highlight=False).print(page, soft_wrap=True)
+    else:
+        for page in pages:
+            Console(highlight=False).print(page, soft_wrap=True)
+        print_set_aside(Console(highlight=False), study)
+    if study.set_aside.files:
+        raise typer.Exit(1)
+
+
+def print_set_aside(out: Console, study: Study) -> None:
+    """Name the files that a report had to leave out, and how to see all that is wrong."""
+    files = study.set_aside.files
+    for line in unreadable_lines([(file.file, file.reason) for file in files]):
+        out.print(line, soft_wrap=True)
+    if files:
+        out.print(Text("They were left out of the report; `harness verify` checks the whole folder."), soft_wrap=True)
 
 
 def open_page(

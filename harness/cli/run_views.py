@@ -19,6 +19,7 @@ from harness.execution import driver
 from harness.execution import rerun as rerunning
 from harness.execution.lookup import program
 from harness.models import keep_weights, saved
+from harness.records.reading import Unreadable
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.scripts import commands
@@ -73,19 +74,20 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
         out.print(again)
 
 
-def cell_table(sweep: Sweep, records: Mapping[str, Record]) -> Table:
-    """A line a cell: its trials and how many are finished, failed, crashed and missing."""
+def cell_table(sweep: Sweep, records: Mapping[str, Record], unreadable: Mapping[str, Unreadable]) -> Table:
+    """A line a cell: its trials and how many are finished, failed, crashed, missing, and unreadable if any is."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in sweep.axes or ("recipe",):
         table.add_column(name)
-    for name in ("trials", "finished", "failed", "crashed", "missing"):
+    for name in ("trials", "finished", "failed", "crashed", "missing", *(("unreadable",) if unreadable else ())):
         table.add_column(name, justify="right")
     trials = defaultdict(list)
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
     for index, cell in enumerate(sweep.cells):
-        counted = driver.count(trials[index], records)
-        counts = (counted.planned, counted.finished, counted.failed, counted.crashed, counted.missing)
+        counted = driver.count(trials[index], records, unreadable)
+        counts = [counted.planned, counted.finished, counted.failed, counted.crashed, counted.missing]
+        counts += [counted.unreadable] if unreadable else []
         names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table
@@ -109,6 +111,8 @@ def print_ended(out: Console, sweep: Sweep, ended: driver.SweepOutcome, limited:
         )
     elif ended.missing:
         out.print(f"{ended.missing} {verb} missing: re-run the same command to train them.", soft_wrap=True)
+    if ended.unreadable:
+        out.print(f"{ended.unreadable} unreadable: re-run the same command to train them again.", soft_wrap=True)
 
 
 def print_answer(out: Console, sweep: Sweep, store: Store, answer: Answer, again: str) -> None:
@@ -178,10 +182,10 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -
     """The counts, then a line a finding, of each rule the first ten."""
     out.print(Text(f"{sweep.folder_name}: {count_noun(checked.planned, 'planned trial')}."))
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("records", "finished", "crashed", "missing", "problems", "notes"):
+    for name in ("records", "finished", "crashed", "missing", "unreadable", "problems", "notes"):
         table.add_column(name, justify="right")
     counts = (checked.finished + checked.crashed, checked.finished, checked.crashed, checked.missing)
-    table.add_row(*map(str, (*counts, len(checked.problems), len(checked.notes))))
+    table.add_row(*map(str, (*counts, checked.unreadable, len(checked.problems), len(checked.notes))))
     out.print(table)
     for kind, findings in (("problem", checked.problems), ("note", checked.notes)):
         shown: Counter[str] = Counter()

@@ -41,7 +41,11 @@ def standing_parts(
         parts.append(Text(plain(now.sweep.stand_in), style="yellow"))
     parts.append(Text(plain(f"Profile {now.sweep.profile}, in {now.folder}.")))
     parts.append(Text(plain(_state(now))))
-    rest = "".join(f", {n} {name}" for n, name in ((total.crashed, "crashed"), (total.missing, "missing")) if n)
+    rest = "".join(
+        f", {n} {name}"
+        for n, name in ((total.crashed, "crashed"), (total.missing, "missing"), (total.unreadable, "unreadable"))
+        if n
+    )
     training = f" ({total.training} training now)" if total.training else ""
     parts.append(Text(
         f"{total.finished} of {total.planned} trials finished, {total.failed} of them failed{rest}{training}."
@@ -70,14 +74,24 @@ def standing_parts(
             parts.append(Text(f"  {trial}{tried}: {message if len(message) <= 200 else message[:199] + '…'}"))
         if len(now.crashed) > 10:
             parts.append(Text(f"  … and {len(now.crashed) - 10} more"))
+    parts += unreadable_lines(now.unreadable)
     if now.failed:
         more = f", … and {len(now.failed) - 5} more (--json lists them)" if len(now.failed) > 5 else ""
         parts.append(Text(plain(f"Failed: {', '.join(now.failed[:5])}{more}")))
     parts.append(_counts_table(now, most_cells))
     if len(now.cells) > most_cells:
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
-    left = now.total.missing - sum(recipe.runs for recipe in stopped)
+    left = now.total.missing + now.total.unreadable - sum(recipe.runs for recipe in stopped)
     return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
+
+
+def unreadable_lines(files: Sequence[tuple[str, str]]) -> list[Text | Table]:
+    """The files that can't be used, the first ten, each as (name, why)."""
+    if not files:
+        return []
+    lines: list[Text | Table] = [Text("Unreadable:", style="bold")]
+    lines += [Text(f"  {plain(name)}: {plain(problem)}") for name, problem in files[:10]]
+    return lines + ([Text(f"  … and {len(files) - 10} more")] if len(files) > 10 else [])
 
 
 def _state(now: status.Status) -> str:
@@ -122,12 +136,14 @@ def _counts_table(now: status.Status, most_cells: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in now.sweep.axes or ("recipe",):
         table.add_column(Text(plain(name)))
-    for name in ("planned", "finished", "failed", "crashed", "missing", "training"):
+    damaged = ("unreadable",) if now.unreadable else ()
+    for name in ("planned", "finished", "failed", "crashed", "missing", *damaged, "training"):
         table.add_column(name, justify="right")
     for cell, counted in list(zip(now.sweep.cells, now.cells, strict=True))[:most_cells]:
         names = [Text(plain(show(value))) for _, value in cell.axes] or [Text("the only one")]
         failed = f"{counted.failed}/{counted.finished}" if counted.finished else "–"
-        counts = (counted.planned, counted.finished, failed, counted.crashed, counted.missing, counted.training)
+        ended = (counted.planned, counted.finished, failed, counted.crashed, counted.missing)
+        counts = (*ended, *((counted.unreadable,) if damaged else ()), counted.training)
         table.add_row(*names, *map(str, counts))
     return table
 

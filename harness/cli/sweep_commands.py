@@ -61,7 +61,7 @@ from harness.cli.run_views import (
     print_plan_of_search,
     print_retrained,
 )
-from harness.cli.status_views import print_standing, standing_parts
+from harness.cli.status_views import print_standing, standing_parts, unreadable_lines
 from harness.common import hub
 from harness.common.errors import HarnessError
 from harness.common.spare_process import SpareProcess
@@ -115,8 +115,11 @@ def plan(
     records = store.records(resolved)
     gate.refuse_orphans(resolved, store, records)
     gate.check_planned(resolved, records)
-    ended = driver.count(expand(resolved), records)
+    rest = [trial.id for trial in expand(resolved) if trial.id not in records]
+    unreadable = {file.trial: file for file in store.unreadable(resolved, rest)}
+    ended = driver.count(expand(resolved), records, unreadable)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
+    counts |= {"unreadable": ended.unreadable}
     hardware = machine.detect_hardware()
     workers = len(hardware.gpus) or hardware.cores
     expected = estimate(resolved, records, workers)
@@ -132,9 +135,12 @@ def plan(
         return
     out = Console(highlight=False)
     print_headline(out, resolved, reason)
-    out.print(cell_table(resolved, records))
+    out.print(cell_table(resolved, records, unreadable))
     out.print(f"{resolved.size} = {count_noun(ended.planned, 'trial')}: "
-              f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing.")  # fmt: skip
+              f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing"
+              f"{f', {ended.unreadable} unreadable' if unreadable else ''}.")  # fmt: skip
+    for damaged in unreadable_lines([(file.file, file.reason) for file in unreadable.values()]):
+        out.print(damaged, soft_wrap=True)
     for line in seeds.lines if seeds else ():
         out.print(Text(plain(line)), soft_wrap=True)
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
@@ -402,7 +408,7 @@ def verify(
         print_json({
             "sweep": resolved.name, "profile": resolved.profile, "planned": checked.planned,
             "finished": checked.finished, "crashed": checked.crashed, "missing": checked.missing,
-            "problems": [asdict(finding) for finding in problems],
+            "unreadable": checked.unreadable, "problems": [asdict(finding) for finding in problems],
             "notes": [asdict(finding) for finding in checked.notes],
             "retrained": [
                 {"trial": outcome.trial, "verdict": outcome.verdict, "max_difference": outcome.max_difference,

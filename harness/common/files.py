@@ -2,15 +2,65 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+_PIECE = 2**24  # bytes read at a time
 
 
 def user_cache() -> Path:
     """The folder of what is kept for this user and can be made again: measurements, compiled kernels."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"
+
+
+def read_regular(path: str | Path, most_bytes: int) -> bytes:
+    """The content of a regular file; nothing else is opened for longer than it takes to see what it is.
+
+    A FIFO does not block, a device is not read, a link is not followed, and a file that is too large is refused before
+    any of it is read.
+
+    Args:
+        path: The file.
+        most_bytes: The largest size that is read.
+
+    Raises:
+        FileNotFoundError: There is none.
+        OSError: It is no regular file, it is too large, or it can't be read; `strerror` says which.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(error.errno, "a symbolic link, not a regular file", str(path)) from None
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise OSError(error.errno, "a socket or device, not a regular file", str(path)) from None
+        raise
+    try:
+        state = os.fstat(number)
+        if not stat.S_ISREG(state.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
+            raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+        if state.st_size > most_bytes:
+            problem = f"{state.st_size:,} bytes, more than the {most_bytes:,} that are read of such a file"
+            raise OSError(errno.EFBIG, problem, str(path))
+        content = os.read(number, min(state.st_size, _PIECE))
+        if len(content) == state.st_size:
+            return content
+        pieces, left = [content], state.st_size - len(content)
+        while left and (piece := os.read(number, min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(number)
 
 
 def write(path: Path, content: bytes) -> None:

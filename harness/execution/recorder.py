@@ -65,7 +65,7 @@ class Recorder:
         for again, curves in results:
             record = self.store.load(again.id)
             assert record is not None
-            saved = self.store.curves(again.id)
+            saved = self.store.read_arrays(record, recording=False, any_hash=True)
             comparison = compare(record, saved, again, curves, TOLERANCE, self.store.arrays_sha256(again.id))
             unkept = repeats.keep(self.store, comparison, "repeat", number)
             if unkept is not None:

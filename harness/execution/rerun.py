@@ -14,6 +14,7 @@ from harness.execution import machine, step_compilation
 from harness.execution.causes import Causes, causes
 from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
+from harness.records.reading import Unreadable
 from harness.records.record import Curves, Record
 from harness.records.store import Store
 
@@ -63,7 +64,12 @@ def rerun(
     Raises:
         HarnessError: There is no finished record.
     """
-    record = store.load(trial.id)
+    record = store.read(trial.id, trial)
+    if isinstance(record, Unreadable):
+        raise HarnessError(
+            f"cannot rerun {trial.id}: its record {record.file} can't be used: {record.reason}",
+            fix="Restore the file, or train the trial again with `harness sweep`",
+        )
     if record is None or record.measured is None or record.environment is None:
         state = "crashed" if record else "missing"
         raise HarnessError(
@@ -76,12 +82,13 @@ def rerun(
     setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
     told = progress if trial.script is None else None  # nothing is known of a script's steps
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]
-    return compare(record, store.curves(trial.id), again, curves, tolerance, store.arrays_sha256(trial.id))
+    saved = store.read_arrays(record, recording=False, any_hash=True)
+    return compare(record, saved, again, curves, tolerance, store.arrays_sha256(trial.id))
 
 
 def compare(
     record: Record,
-    saved_curves: Curves | None,
+    saved: Curves | Unreadable | None,
     again: Record,
     curves: Curves | None,
     tolerance: float,
@@ -98,8 +105,8 @@ def compare(
 
     Args:
         record: The record of the first result.
-        saved_curves: Its arrays; None where they are gone: then the weights' hash decides, and a difference has no
-            size.
+        saved: Its arrays, whatever their hash; where they are gone or can't be used the weights' hash decides, and a
+            difference has no size.
         again: The record of the second result.
         curves: Its arrays.
         tolerance: The largest absolute difference that counts as rounding.
@@ -107,6 +114,7 @@ def compare(
     """
     assert record.measured is not None
     assert again.measured is not None
+    saved_curves = None if isinstance(saved, Unreadable) else saved
     same_weights = record.measured.weights_sha256 == again.measured.weights_sha256
     differences: list[tuple[int | None, float]] = _measures_apart(record, again)  # (step, size)
     if saved_curves is not None and curves is not None:
@@ -134,7 +142,7 @@ def compare(
     explained = causes(record, again)
     verdict: Verdict = "within_tolerance" if close and explained.may_be_rounding else "different"
     finite = None if largest is None or not np.isfinite(largest) else largest
-    reasons = _reasons(explained, record, saved_curves, arrays_sha256)
+    reasons = _reasons(explained, record, saved, arrays_sha256)
     return RerunComparison(record.id, verdict, finite, first, reasons, record, again, saved_curves is not None)
 
 
@@ -179,13 +187,15 @@ def _differences(a: np.ndarray, b: np.ndarray, at: np.ndarray | None) -> list[tu
     return [(int(at[i]) if at is not None else int(i) + 1, float(size)) for i, size in zip(apart, sizes, strict=True)]
 
 
-def _reasons(causes: Causes, record: Record, saved_curves: Curves | None, arrays_sha256: str | None) -> tuple[str, ...]:
+def _reasons(
+    causes: Causes, record: Record, saved: Curves | Unreadable | None, arrays_sha256: str | None
+) -> tuple[str, ...]:
     """What differs between the two runs, likeliest cause first, and what can't be told."""
     reasons = [*causes.inputs, *causes.computes, *causes.code]
-    if saved_curves is None:
-        reasons.append(
-            "the record's curves are not kept here or can't be read, so only the final weights were compared"
-        )
+    if isinstance(saved, Unreadable):
+        reasons.append(f"the record's curves can't be used ({saved.reason}), so only the final weights were compared")
+    elif saved is None:
+        reasons.append("the record's curves are not kept here, so only the final weights were compared")
     elif record.arrays_sha256 != arrays_sha256:
         reasons.append("the record's curves were changed after they were written: their hash is another")
     reasons = reasons or ["nothing in the records explains it"]

@@ -19,17 +19,26 @@ from pydantic import ValidationError
 
 from harness.analysis import mixed_runs
 from harness.common import tested_versions
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
+from harness.common.files import read_regular
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
-from harness.execution.verify_arrays import check_shapes, read_arrays
-from harness.execution.verify_scores import Problem, check_measured
+from harness.execution.verify_scores import check_measured
 from harness.models import saved, token_hash
-from harness.records.record import SCHEMA_VERSION, Measured, Record
+from harness.records.array_shapes import expected_arrays
+from harness.records.reading import (
+    MOST_ARRAY_BYTES,
+    MOST_PLAN_BYTES,
+    Problem,
+    Unreadable,
+    check_content,
+    explain,
+    one_line,
+    other_hash,
+)
+from harness.records.record import SCHEMA_VERSION, Curves, Measured, Record
 from harness.records.store import Store
-
-_LONGEST = 240  # characters of a finding: a line, whatever a damaged file holds
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Verification:
     finished: int
     crashed: int
     missing: int
+    unreadable: int
     problems: tuple[Finding, ...]
     notes: tuple[Finding, ...]
     repeatable: tuple[Trial, ...]  # finished and with a record to compare with, in the plan's order
@@ -59,10 +69,10 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
     """The sweep of a folder's plan.json, as far as it can be read, and what is wrong with the plan."""
 
     def wrong(problem: str) -> Finding:
-        return Finding(None, "plan.json", "plan", _line(problem))
+        return Finding(None, "plan.json", "plan", one_line(problem))
 
     try:
-        content = json.loads((store.folder / "plan.json").read_bytes())
+        content = json.loads(read_regular(store.folder / "plan.json", MOST_PLAN_BYTES))
         if content["schema_version"] != SCHEMA_VERSION:
             return None, wrong(f"its schema is {content['schema_version']!r}, known is {SCHEMA_VERSION}")
         ids, sweep = content["trials"], Sweep.model_validate_json(json.dumps(content["sweep"]))
@@ -70,7 +80,7 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
     except FileNotFoundError:
         return None, wrong("there is none")
     except ValidationError as error:
-        return None, wrong(_explained(error))
+        return None, wrong(explain(error))
     except OSError as error:
         return None, wrong(f"it can't be read: {error.strerror}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -96,11 +106,14 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     problems, notes = [plan] if plan else [], []
     trials = {trial.id: trial for trial in expand(sweep)}
     records: dict[str, Record] = {}
+    unreadable: set[str] = set()
     for number, (name, trial) in enumerate(trials.items(), 1):
         record, wrong, notes_of_trial = _check_trial(sweep, store, name, trial)
         problems += wrong
         notes += notes_of_trial
-        if record is not None:
+        if isinstance(record, Unreadable):
+            unreadable.add(name)
+        elif record is not None:
             records[name] = record
         if progress is not None:
             progress(number, len(trials))
@@ -118,7 +131,8 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
         planned=len(trials),
         finished=states["finished"],
         crashed=states["crashed"],
-        missing=len(trials) - len(records),
+        missing=len(trials) - len(records) - len(unreadable),
+        unreadable=len(unreadable),
         problems=tuple(problems),
         notes=tuple(notes),
         repeatable=repeatable,
@@ -143,7 +157,7 @@ def retrain(
     except HarnessError:
         raise
     except Exception as error:  # it trained once, so whatever it raises now is what was found
-        problem = _line(f"training it again raised {type(error).__name__}: {error}")
+        problem = one_line(f"training it again raised {type(error).__name__}: {error}")
         return Finding(trial.id, f"trials/{trial.id}.json", "retrain", problem)
 
 
@@ -152,72 +166,62 @@ def retrain(
 
 def _check_trial(
     sweep: Sweep, store: Store, name: str, trial: Trial
-) -> tuple[Record | None, list[Finding], list[Finding]]:
-    """(record, problems, notes) of a planned trial; None for a record that counts as missing, as in `Store.load`."""
+) -> tuple[Record | Unreadable | None, list[Finding], list[Finding]]:
+    """(record, problems, notes) of a planned trial, the record as `Store.read` gives it."""
     path = store.path(name)
 
     def at_record(problem: Problem) -> Finding:
-        return Finding(name, f"trials/{path.name}", problem[0], _line(problem[1]))
+        return Finding(name, f"trials/{path.name}", problem[0], one_line(problem[1]))
 
-    def at_arrays(problem: Problem) -> Finding:
-        return Finding(name, f"trials/{name}.npz", problem[0], _line(problem[1]))
-
-    try:
-        record = Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    record = store.read(name, trial)
+    if record is None:
         return None, [], []
-    except OSError as error:
-        return None, [at_record(("record", f"it can't be read: {error.strerror}"))], []
-    except ValidationError as error:
-        return None, [at_record(("record", _explained(error)))], []
-    problems = [at_record(problem) for problem in _check_record(sweep, record, name)]
-    if record.id != name:
-        return None, problems, []
-    measured, curves = record.measured, None
-    notes: list[Finding] = []
-    try:
-        content = path.with_suffix(".npz").read_bytes()
-    except FileNotFoundError:
-        if measured is not None and not (record.script is not None and record.arrays_sha256 is None):
-            notes.append(at_arrays(("arrays missing", "curves and logits are not kept here, so they were not checked")))
-    except OSError as error:
-        problems.append(at_arrays(("arrays", f"they can't be read: {error.strerror}")))
-    else:
-        if measured is None:
-            notes.append(at_arrays(("arrays left over", "the trial crashed, and arrays lie there")))
-        else:
-            digest = hashlib.sha256(content).hexdigest()
-            if record.arrays_sha256 != digest:
-                known = record.arrays_sha256 or "none"
-                problems.append(at_arrays(("arrays_sha256", f"hash {digest[:12]}…, in the record {known[:12]}…")))
-            read = read_arrays(content)
-            if isinstance(read, str):
-                problems.append(at_arrays(("arrays", read)))
-            else:
-                curves = read
-    if measured is not None and trial.script is None:
-        if curves is not None:
-            shapes = [at_arrays(("shapes", problem)) for problem in check_shapes(curves, measured)]
-            problems += shapes
-            curves = None if shapes else curves
-        problems += [at_record(problem) for problem in check_measured(measured, curves, trial.recipe)]
+    if isinstance(record, Unreadable):
+        return record, [at_record(problem) for problem in record.problems], []
+    problems = [at_record(problem) for problem in _check_record(sweep, record)]
+    curves, of_arrays, notes = _check_arrays(store, name, record)
+    problems += of_arrays
+    if record.measured is not None and trial.script is None:
+        problems += [at_record(problem) for problem in check_measured(record.measured, curves, trial.recipe)]
     return record, problems, notes
 
 
-def _check_record(sweep: Sweep, record: Record, name: str) -> Iterator[Problem]:
-    """What can be said of a record by itself and the plan."""
-    computed = record.trial.id
-    if record.id != name:
-        yield "id", f"the file is called {name}, the record in it {record.id!r}"
-    if computed != record.id:
-        yield "id", f"the record is called {record.id!r}, its trial's fields give {computed}"
+def _check_arrays(store: Store, name: str, record: Record) -> tuple[Curves | None, list[Finding], list[Finding]]:
+    """(arrays, problems, notes) of a record's trial; None for arrays that are not kept or can't be used."""
+    expected, problems = expected_arrays(record), []
+
+    def finding(problem: Problem) -> Finding:
+        return Finding(name, f"trials/{name}.npz", problem[0], one_line(problem[1]))
+
+    try:
+        content = read_regular(f"{store.trials}/{name}.npz", MOST_ARRAY_BYTES)
+    except FileNotFoundError:
+        lacking = ("arrays missing", "curves and logits are not kept here, so they were not checked")
+        return None, [], [] if expected is None else [finding(lacking)]
+    except OSError as error:
+        return None, [finding(("arrays", f"they can't be read: {describe_os_error(error)}"))], []
+    if record.measured is None:
+        return None, [], [finding(("arrays left over", "the trial crashed, and arrays lie there"))]
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != record.arrays_sha256:
+        problems.append(finding(other_hash(digest, record.arrays_sha256)))
+    if expected is None:
+        return None, problems, []
+    checked = check_content(content, expected)
+    problems += [finding(problem) for problem in checked.problems]
+    if checked.curves is not None and record.script is None and not checked.curves.eval_step.size:
+        problems.append(finding(("shapes", "there is no evaluation")))
+        return None, problems, []
+    return checked.curves, problems, []
+
+
+def _check_record(sweep: Sweep, record: Record) -> Iterator[Problem]:
+    """What can be said of a record by itself and the plan, beside what reading it tells."""
     if record.sweep != sweep.name:
         yield "sweep", f"the record is of sweep {record.sweep!r}, the plan of {sweep.name!r}"
     if record.profile != sweep.profile:
         yield "profile", f"the record is of profile {record.profile!r}, the plan of {sweep.profile!r}"
     finished = record.status == "finished"
-    if finished != (record.measured is not None):
-        yield "status", f"{record.status}, {'without' if finished else 'with'} a result"
     if finished != (record.error is None):
         yield "status", f"{record.status}, {'with' if finished else 'without'} an error"
     if finished and record.environment is None:
@@ -257,7 +261,7 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
         for digest, names in digests.items():
             for name in names if digest != usual else ():
                 sentence = f"{digest[:12]}… for '{of}', where {len(digests[usual])} trials have {usual[:12]}…"
-                yield Finding(name, f"trials/{name}.json", rule, _line(sentence))
+                yield Finding(name, f"trials/{name}.json", rule, one_line(sentence))
 
 
 def _models(store: Store) -> Iterator[Finding]:
@@ -267,7 +271,7 @@ def _models(store: Store) -> Iterator[Finding]:
             saved.weights(store, folder.name)
         except HarnessError as error:
             where = f"models/{folder.name}"
-            yield Finding(folder.name, _line(where), "kept weights", _line(str(error.got)))
+            yield Finding(folder.name, one_line(where), "kept weights", one_line(str(error.got)))
 
 
 def _untested(records: Mapping[str, Record]) -> list[Finding]:
@@ -297,7 +301,7 @@ def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) 
         except (FileNotFoundError, NotADirectoryError):
             continue
         for file in files:
-            where = _line(file if folder == store.folder else f"trials/{file}")
+            where = one_line(file if folder == store.folder else f"trials/{file}")
             if file.startswith(".") and file.endswith(".tmp"):
                 notes.append(Finding(None, where, "half-written", "a killed writer's, or a running one's"))
                 continue
@@ -322,20 +326,3 @@ def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) 
             problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
             notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
     return notes
-
-
-# ------------------------------------------------------------------------------------------------------------ words
-
-
-def _explained(error: ValidationError) -> str:
-    """The first thing that pydantic found, without the input, which may be long."""
-    first, more = error.errors(include_url=False, include_input=False)[0], error.error_count() - 1
-    where = ".".join(map(str, first["loc"]))
-    return f"{where + ': ' if where else ''}{first['msg']}{f' (and {more} more)' if more else ''}"
-
-
-def _line(text: str) -> str:
-    """One printable line of bounded length."""
-    plain = "".join(c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
-    short = " ".join(plain.split())
-    return short if len(short) <= _LONGEST else short[: _LONGEST - 1] + "…"

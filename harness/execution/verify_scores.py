@@ -12,11 +12,10 @@ import numpy as np
 from harness.common import metrics
 from harness.common.metrics import Metric
 from harness.config.recipe import Recipe
+from harness.records.reading import Problem
 from harness.records.record import Curves, Measured
 
 _METRICS: tuple[str, ...] = get_args(Metric)
-
-Problem = tuple[str, str]  # (rule, what is wrong)
 
 
 def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -> Iterator[Problem]:

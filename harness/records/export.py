@@ -25,7 +25,8 @@ from harness.common.errors import HarnessError
 from harness.common.text import Scalar
 from harness.config.parameters import Parameters, exact, parameters
 from harness.config.trials import Sweep, Trial, expand
-from harness.records.record import Curves, Record
+from harness.records.reading import Unreadable
+from harness.records.record import Curves, Record, Status
 from harness.records.store import Store
 
 To = Literal["mlflow", "tensorboard", "wandb"]
@@ -50,7 +51,7 @@ class ExportedRun:
     """A planned trial as tracking stores know runs: named by its id, a crashed or missing one among them."""
 
     id: str
-    status: Literal["finished", "crashed", "missing"]
+    status: Status
     params: Parameters
     tags: tuple[tuple[str, str], ...]
     metrics: tuple[tuple[str, float], ...]
@@ -78,12 +79,18 @@ class Exported:
 
 def runs(sweep: Sweep, store: Store) -> Iterator[ExportedRun]:
     """The plan's trials as runs, in its order, each made of its record as it lies there now."""
-    for trial, record in store.each(expand(sweep)):
-        yield _run(sweep, trial, record, store.curves(trial.id) if record and record.measured else None)
+    for trial, record in store.read_each(expand(sweep)):
+        if isinstance(record, Unreadable):
+            yield _run(sweep, trial, None, None, "unreadable")
+            continue
+        curves = store.read_arrays(record, recording=False) if record else None
+        yield _run(sweep, trial, record, None if isinstance(curves, Unreadable) else curves)
 
 
-def _run(sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | None) -> ExportedRun:
-    status = record.status if record else "missing"
+def _run(
+    sweep: Sweep, trial: Trial, record: Record | None, curves: Curves | None, without: Status = "missing"
+) -> ExportedRun:
+    status: Status = record.status if record else without
     tags = {"status": status, "cell": sweep.cells[trial.cell].label, "sweep": sweep.name, "profile": sweep.profile}
     metrics: dict[str, float | None] = {}
     measured = record.measured if record else None

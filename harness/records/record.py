@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 RECORDED = "recorded_"  # how the names of a recording's arrays begin in the file
 
 
-Status = Literal["finished", "crashed", "missing"]
+Status = Literal["finished", "crashed", "missing", "unreadable"]
 
 
 Outcome = Literal["ok", "failed"]

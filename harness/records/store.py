@@ -10,39 +10,22 @@ import os
 import pwd
 import socket
 import time
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from harness.common import npz
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.files import write, write_json
-from harness.config.recipe import SEED_FIELDS
+from harness.common.files import read_regular, write, write_json
+from harness.common.npz import ArraysError, read_arrays
 from harness.config.trials import Sweep, Trial, expand
-from harness.records.record import (
-    OPTIONAL,
-    RECORDED,
-    SCHEMA_VERSION,
-    Baseline,
-    Curves,
-    Environment,
-    LogitsCheck,
-    Measured,
-    Record,
-    Recording,
-    Surface,
-)
+from harness.records.array_shapes import expected_arrays
+from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, Unreadable, read_record, read_trial_arrays
+from harness.records.record import SCHEMA_VERSION, Baseline, Curves, Environment, Record, Surface
 
 HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `harness status`
 
@@ -51,57 +34,7 @@ HEARTBEAT = "running.json"  # a living sweep writes it every few seconds, for `h
 _LOCK_SECONDS = 1.0
 
 
-# What zipfile and numpy raise for an archive that is not there, was cut short or changed.
-_DAMAGED: tuple[type[Exception], ...] = (EOFError, KeyError, ValueError, NotImplementedError, RuntimeError, SyntaxError)
-
-
-_DAMAGED += (OSError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
-
-
 _BASELINES = TypeAdapter(tuple[Baseline, ...])
-
-
-@lru_cache(maxsize=1024)
-def _header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type of an array from how its `.npy` file starts."""
-    stream = io.BytesIO(start)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise ValueError("arrays are kept in version 1.0 of the format")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    return shape, fortran, dtype
-
-
-def _array(content: bytes) -> np.ndarray:
-    """The array of a `.npy` file, as `np.load` reads it, which parses the header anew for each: an eighth of a report.
-
-    Raises ValueError for what is none, objects (pickles) among it.
-    """
-    start = 10 + int.from_bytes(content[8:10], "little")
-    shape, fortran, dtype = _header(content[:start])
-    return np.frombuffer(content, dtype, offset=start).reshape(shape, order="F" if fortran else "C").copy()
-
-
-_Arrays = type[Curves] | type[Recording] | type[Surface]
-
-
-def _read(path: str, *wanted: tuple[_Arrays, str]) -> list[dict[str, Any] | None]:
-    """The arrays of each kind in an `.npz` file, opened once; None for a kind that is not there whole."""
-    try:
-        with open(path, "rb") as stream:
-            archive = npz.opened(stream.read())
-        return [_of_kind(archive, kind, prefix) for kind, prefix in wanted]
-    except _DAMAGED:
-        return [None] * len(wanted)
-
-
-def _of_kind(archive: npz.Archive | zipfile.ZipFile, kind: _Arrays, prefix: str) -> dict[str, Any] | None:
-    names = [field.name for field in fields(kind) if field.name != "recording"]
-    there = {name.removesuffix(".npy") for name in archive.namelist()}
-    wanted = [name for name in names if kind is not Curves or name in there or name not in OPTIONAL]
-    try:
-        return {name: _array(archive.read(f"{prefix}{name}.npy")) for name in wanted}
-    except _DAMAGED:
-        return None
 
 
 class Store:
@@ -125,7 +58,7 @@ class Store:
         """The sweep as it was planned, None where nothing was; raises HarnessError for a plan that can't be read."""
         path = self.folder / "plan.json"
         try:
-            plan = json.loads(path.read_text(encoding="utf-8"))
+            plan = json.loads(read_regular(path, MOST_PLAN_BYTES))
             ids, sweep = plan["trials"], Sweep.model_validate_json(json.dumps(plan["sweep"]))
         except FileNotFoundError:
             return None
@@ -160,19 +93,27 @@ class Store:
             write(path.with_suffix(".npz"), content)
         write(path, (record.model_dump_json(indent=1) + "\n").encode())
 
+    def read(self, trial_id: str, planned: Trial | None = None) -> Record | Unreadable | None:
+        """The record of a trial; None where there is none, and an `Unreadable` where it can't be used.
+
+        `planned` is the trial of that id, where it is at hand: it spares computing the id of the record's.
+        """
+        return read_record(f"{self.trials}/{trial_id}.json", trial_id, planned)  # a hundred thousand times: no Path
+
     def load(self, trial_id: str) -> Record | None:
-        """The record of a trial; None where there is none or it can't be read (`unreadable` names the latter)."""
-        try:
-            with open(f"{self.trials}/{trial_id}.json", "rb") as stream:  # a hundred thousand times: without a Path
-                record = Record.model_validate_json(stream.read())
-        except (OSError, ValidationError):
-            return None
-        return record if record.id == trial_id else None
+        """The record of a trial; None where there is none or it can't be used (`unreadable` names the latter)."""
+        record = self.read(trial_id)
+        return None if isinstance(record, Unreadable) else record
+
+    def read_each(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Record | Unreadable | None]]:
+        """Trials with their records, each read when its turn comes, as `read` gives them."""
+        for trial in trials:
+            yield trial, self.read(trial.id, trial)
 
     def each(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Record | None]]:
-        """Trials with their records, each read when its turn comes; None as `load` says."""
-        for trial in trials:
-            yield trial, self.load(trial.id)
+        """As `read_each`, with None for what can't be used."""
+        for trial, record in self.read_each(trials):
+            yield trial, None if isinstance(record, Unreadable) else record
 
     def records(self, sweep: Sweep) -> dict[str, Record]:
         """The records of the plan's trials by id, each read once, as they lie there now; a dict to hand on.
@@ -188,20 +129,20 @@ class Store:
                 records[trial.id] = record.model_copy(update={"environment": environment, "trial": planned})
         return records
 
-    def unreadable(self, sweep: Sweep, among: Iterable[str] | None = None) -> tuple[Path, ...]:
-        """Record files of planned trials that are cut short, empty or of another schema: they count as missing.
+    def unreadable(self, sweep: Sweep, among: Iterable[str] | None = None) -> tuple[Unreadable, ...]:
+        """Records of planned trials that are there and can't be used.
 
         `among` are the ids to look at, where it is known already that the others can be read.
         """
         ids = (trial.id for trial in expand(sweep)) if among is None else among
-        return tuple(
-            self.path(trial_id) for trial_id in ids if self.path(trial_id).exists() and self.load(trial_id) is None
-        )
+        read = (self.read(trial_id) for trial_id in ids)
+        return tuple(record for record in read if isinstance(record, Unreadable))
 
     def tidy(self, sweep: Sweep) -> dict[str, Record]:
         """Rename what can't be read to `<id>.unreadable`, remove what killed writers left; the records there are."""
         records = self.records(sweep)
-        for path in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in records]):
+        for damaged in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in records]):
+            path = self.path(damaged.trial)
             path.rename(path.with_suffix(".unreadable"))
         for path in self.trials.glob(".*.tmp"):
             path.unlink(missing_ok=True)
@@ -210,7 +151,7 @@ class Store:
     def arrays_sha256(self, trial_id: str) -> str | None:
         """The hash of a trial's arrays as they lie there now, None where there are none."""
         try:
-            return hashlib.sha256(self.path(trial_id).with_suffix(".npz").read_bytes()).hexdigest()
+            return hashlib.sha256(read_regular(f"{self.trials}/{trial_id}.npz", MOST_ARRAY_BYTES)).hexdigest()
         except OSError:
             return None
 
@@ -228,17 +169,31 @@ class Store:
     def _attempt(self, trial_id: str, number: int) -> Path:
         return self.trials / f"{trial_id}.attempt{number}.json"
 
+    def read_arrays(
+        self, record: Record, *, recording: bool = True, any_hash: bool = False
+    ) -> Curves | Unreadable | None:
+        """The arrays of a record's trial, held against the record; None where none are kept.
+
+        `recording` and `any_hash` are those of `reading.read_trial_arrays`.
+        """
+        expected = expected_arrays(record)
+        if expected is None:
+            return None
+        path = f"{self.trials}/{record.id}.npz"
+        return read_trial_arrays(path, record.id, expected, recording=recording, any_hash=any_hash)
+
     def curves(self, trial_id: str) -> Curves | None:
-        """The arrays of a trial but for its recording, None where they are not kept."""
-        (curves,) = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""))
-        return None if curves is None else Curves(**curves)
+        """The arrays of a trial but for its recording, None where they are not kept or can't be used."""
+        return self._arrays(trial_id, recording=False)
 
     def arrays(self, trial_id: str) -> Curves | None:
-        """The arrays of a trial with its recording, where there is one; None where the former are not kept."""
-        curves, recorded = _read(f"{self.trials}/{trial_id}.npz", (Curves, ""), (Recording, RECORDED))
-        if curves is None:
-            return None
-        return Curves(**curves, recording=None if recorded is None else Recording(**recorded))
+        """The arrays of a trial with its recording, where there is one; None as `curves` says."""
+        return self._arrays(trial_id, recording=True)
+
+    def _arrays(self, trial_id: str, *, recording: bool) -> Curves | None:
+        record = self.load(trial_id)
+        curves = None if record is None else self.read_arrays(record, recording=recording)
+        return None if isinstance(curves, Unreadable) else curves
 
     def save_surface(self, surface: Surface) -> None:
         """Keep a loss surface, in place of the one before."""
@@ -249,8 +204,10 @@ class Store:
 
     def surface(self) -> Surface | None:
         """The loss surface that was computed last, None where none was."""
-        (surface,) = _read(f"{self.folder}/surface.npz", (Surface, ""))
-        return None if surface is None else Surface(**surface)
+        try:
+            return Surface(**read_arrays(read_regular(self.folder / "surface.npz", MOST_ARRAY_BYTES)))
+        except (OSError, ArraysError, TypeError):  # there is none, or it is damaged: it can be computed again
+            return None
 
     def save_baselines(self, baselines: tuple[Baseline, ...]) -> None:
         """Keep what the cells are compared with, in place of what was kept before."""
@@ -259,7 +216,7 @@ class Store:
     def baselines(self) -> tuple[Baseline, ...]:
         """What the cells are compared with; none where none was trained, or the file can't be read."""
         try:
-            return _BASELINES.validate_json((self.folder / "baselines.json").read_bytes())
+            return _BASELINES.validate_json(read_regular(self.folder / "baselines.json", MOST_PLAN_BYTES))
         except (OSError, ValidationError):
             return ()
 
@@ -323,35 +280,3 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's made-up number
         return f"user {os.getuid()}"
-
-
-def _in_a_table(value: object) -> object:
-    return value.largest_difference if isinstance(value, LogitsCheck) else value
-
-
-def frame(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = None) -> pd.DataFrame:
-    """The plan LEFT JOIN the records: exactly one row a planned trial, in the plan's order; or of some of its trials.
-
-    Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`,
-    `attempts`, `error`, every field of `Measured` (of `logits_check` the largest difference) and of `Environment`; not
-    known is None or NaN.
-    """
-    names = ["trial", "cell", *sweep.axes, *SEED_FIELDS, "status", "attempts", "error"]
-    measures, places = list(Measured.model_fields), list(Environment.model_fields)
-    rows: list[tuple[object, ...]] = []
-    axes = [tuple(value for _, value in cell.axes) for cell in sweep.cells]
-    no_measures, no_place = (None,) * len(measures), (None,) * len(places)
-    for trial, record in store.each(expand(sweep) if trials is None else trials):
-        of_seeds = (getattr(trial.seeds, name) for name in SEED_FIELDS)
-        state = (record.status, record.attempts, record.error) if record else ("missing", 0, None)
-        measured, environment = (record.measured, record.environment) if record else (None, None)
-        measures_of = (_in_a_table(getattr(measured, name)) for name in measures) if measured else no_measures
-        environment_of = (getattr(environment, name) for name in places) if environment else no_place
-        rows.append((trial.id, trial.cell, *axes[trial.cell], *of_seeds, *state, *measures_of, *environment_of))
-    table = pd.DataFrame(rows, columns=[*names, *measures, *places])
-    texts = {"outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256"}
-    texts |= {"augmentation_sha256", "tokens_sha256", "tokenizer_sha256", "step_mode", "step_mode_reason"}
-    for name in Measured.model_fields:
-        if name not in texts:
-            table[name] = pd.to_numeric(table[name])
-    return table

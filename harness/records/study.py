@@ -16,10 +16,11 @@ from harness.config.recipe import Recipe
 from harness.config.trials import Sweep
 from harness.config.yaml_reader import parse_yaml
 from harness.records import reruns
+from harness.records.frame import SetAside, joined_records
 from harness.records.record import Baseline, Curves, Environment, Measured, Surface
 from harness.records.reruns import Rerun
 from harness.records.shared_files import collisions
-from harness.records.store import Store, frame
+from harness.records.store import Store
 
 Axes = tuple[tuple[str, Scalar], ...]
 
@@ -69,8 +70,8 @@ class Imported(BaseModel):
 class Study:
     """Cells in their order and `runs`, exactly one row a planned run.
 
-    `runs` has the columns of `store.frame` (not known: None or NaN) and `command` (trains a run again; None where it
-    can not). `outcome` is None where it can't be judged: for imported runs without a majority.
+    `runs` has the columns of `frame.joined_records` (not known: None or NaN) and `command` (trains a run again; None
+    where it can not). `outcome` is None where it can't be judged: for imported runs without a majority.
     """
 
     name: str
@@ -81,14 +82,19 @@ class Study:
     stand_in: str | None = None
     higher_is_better: bool = True
     notes: tuple[str, ...] = ()
-    unreadable: int = 0
     sweeps: tuple[Sweep, ...] = ()
     imports: tuple[Imported, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     surface: Surface | None = None
     reruns: tuple[Rerun, ...] = ()  # of planned trials that were trained again
     compared: Compared = Compared()
+    set_aside: SetAside = field(default_factory=SetAside, compare=False)  # files that could not be used; it grows
     load: Callable[[int], Curves | None] = field(default=lambda row: None, compare=False)
+
+    @property
+    def unreadable(self) -> int:
+        """How many planned runs have a record that can't be used; they are neither crashed nor missing."""
+        return int((self.runs["status"] == "unreadable").sum())
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -137,7 +143,8 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
     `rerun` stands before ` --trial <id>` in the commands, where `rerun_words` would not find the sweep (one given by a
     path, or with other settings).
     """
-    runs = frame(sweep, store)
+    joined_runs = joined_records(sweep, store)
+    runs = joined_runs.runs
     words = rerun or rerun_words(sweep)
     runs["command"] = [f"{words} --trial {trial}" for trial in runs["trial"]]
     for axis in sweep.axes:  # as written: pandas would turn None beside 1.0 into NaN
@@ -153,14 +160,14 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         higher_is_better=script is None or script.script.higher_is_better,
         notes=() if script is None else collisions(store.records(sweep).values()),
         reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),
-        unreadable=len(store.unreadable(sweep, runs.loc[runs["status"] == "missing", "trial"])),
         sweeps=(sweep,),
         baselines=tuple(baseline for baseline in store.baselines() if baseline.name in sweep.baselines)
         if sweep.baselines
         else (),
         surface=store.surface(),
         compared=Compared(references=sweep.reference),
-        load=lambda row: store.arrays(trials[row]),
+        set_aside=joined_runs.set_aside,
+        load=lambda row: joined_runs.load(store, trials[row]),
     )
 
 
@@ -297,7 +304,7 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
         stand_in=first.stand_in if first.stand_in == second.stand_in else first.stand_in or second.stand_in,
         higher_is_better=first.higher_is_better,
         notes=(*first.notes, *second.notes, *((twice,) if same else ())),
-        unreadable=first.unreadable + second.unreadable,
+        set_aside=SetAside(parts=(first.set_aside, second.set_aside)),
         sweeps=first.sweeps + second.sweeps,
         imports=first.imports + second.imports,
         compared=Compared(references=tuple(pair for pair in first.compared.references if pair[0] in axes)),

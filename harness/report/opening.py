@@ -60,14 +60,15 @@ def multiplicity(analysis: Analysis) -> str:
 
 def incomplete(runs: pd.DataFrame) -> str:
     """`12 of the 72 planned runs are missing and 2 crashed`; empty for a complete study."""
-    missing, crashed = (int((runs["status"] == status).sum()) for status in ("missing", "crashed"))
-    if not missing and not crashed:
+    counts = {status: int((runs["status"] == status).sum()) for status in ("missing", "crashed", "unreadable")}
+    verbs = {"missing": "is missing", "crashed": "crashed", "unreadable": "has an unreadable record"}
+    plural = {"missing": "are missing", "crashed": "crashed", "unreadable": "have unreadable records"}
+    parts = [f"{count} {(verbs if count == 1 else plural)[status]}" for status, count in counts.items() if count]
+    if not parts:
         return ""
-    planned = f" of the {run_count(len(runs), 'planned ')}"
-    if not missing:
-        return f"{crashed}{planned} crashed"
-    text = f"{missing}{planned} {'is' if missing == 1 else 'are'} missing"
-    return f"{text} and {crashed} crashed" if crashed else text
+    number, _, rest = parts[0].partition(" ")
+    parts[0] = f"{number} of the {run_count(len(runs), 'planned ')} {rest}"
+    return " and ".join(parts) if len(parts) < 3 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def how_often(analysis: Analysis) -> Sentence:

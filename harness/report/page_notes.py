@@ -13,11 +13,28 @@ from harness.config.recipe import Recipe
 from harness.data import label_notes, vocabulary
 from harness.records.study import Study
 
+_MOST_NAMED = 5  # files that a note names
+
 
 def notes(study: Study) -> tuple[str, ...]:
     """The notes that the study brings and those that its runs call for."""
     of_runs = (*_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
-    return (*study.notes, *seed_use.ignored_seeds(study), *of_runs)
+    return (*set_aside(study), *study.notes, *seed_use.ignored_seeds(study), *of_runs)
+
+
+def set_aside(study: Study) -> Iterator[str]:
+    """The files of the study that can't be used, the first of them by name, and what that means for the page."""
+    files = study.set_aside.files
+    records = [file for file in files if file.file.endswith(".json")]
+    arrays = [file for file in files if not file.file.endswith(".json")]
+    for kind, unused, meaning in (
+        ("record", records, "Their runs count as unreadable, neither crashed nor missing."),
+        ("array file", arrays, "Their runs count with the scores of their records, without curves and answers."),
+    ):
+        if unused:
+            named = "; ".join(f"{file.file}: {file.reason}" for file in unused[:_MOST_NAMED])
+            more = f"; and {len(unused) - _MOST_NAMED} more" if len(unused) > _MOST_NAMED else ""
+            yield f"Warning: {count_noun(len(unused), kind)} can't be used ({named}{more}). {meaning}"
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
@@ -62,17 +79,18 @@ def _last_bits(study: Study) -> Iterator[str]:
 
 def completeness(study: Study) -> str:
     """How many runs were planned, and what became of them."""
-    counts = {status: int((study.runs["status"] == status).sum()) for status in ("finished", "crashed", "missing")}
+    names = ("finished", "crashed", "missing", *(("unreadable",) if study.unreadable else ()))
+    counts = {status: int((study.runs["status"] == status).sum()) for status in names}
     states = ", ".join(f"{count} {status}" for status, count in counts.items())
     if len(study.sweeps) == 1:
         size = f"{study.sweeps[0].size} = {len(study.runs)}"
     else:
         size = f"{count_noun(len(study.cells), 'cell')}, {count_noun(len(study.runs), 'run')}"
     text = f"Planned: {size}; {states}."
-    if study.unreadable:
-        text += f" {study.unreadable} of the missing runs left an unreadable record."
     if counts["finished"] < len(study.runs):
-        text += " Rates are over finished runs; crashed and missing runs are missing data and never count as failed."
+        unread = ", unreadable" if study.unreadable else ""
+        text += f" Rates are over finished runs; crashed{unread} and missing runs are missing data and never count as "
+        text += "failed."
     return " ".join([text, *_seeds_by_rule(study)])
 
 

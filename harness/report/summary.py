@@ -27,7 +27,9 @@ def summary(analysis: Analysis) -> dict[str, object]:
     study = analysis.study
     keys = [*_OF_CELLS, *(key for key in _OF_TESTED if key in analysis.cells)]
     rows = [
-        {"axes": dict(study.cells[row["cell"]].axes)} | {key: json_value(row[key]) for key in keys}
+        {"axes": dict(study.cells[row["cell"]].axes)}
+        | {key: json_value(row[key]) for key in keys}
+        | {"unreadable": int(row.get("unreadable", 0))}
         for row in analysis.cells.to_dict("records")
     ]
     own = {spec.name: spec.data(analysis) for spec in TABLES if spec.data is not None}
@@ -40,6 +42,9 @@ def summary(analysis: Analysis) -> dict[str, object]:
         "majority": _single(pd.to_numeric(study.runs["majority_score"]).dropna()),
         "answer": opening.answer(analysis),
         "cells": rows,
+        "unreadable": [
+            {"trial": file.trial, "file": file.file, "problem": file.reason} for file in study.set_aside.files
+        ],
         "tables": tables,
         **({"baselines": tables["baselines"]} if any(sweep.baselines for sweep in study.sweeps) else {}),
     }

@@ -146,15 +146,15 @@ def test_json_keeps_its_contract(made):
     idle = shown("made")
     assert set(idle) >= {
         "sweep", "profile", "folder", "state", "finished", "failed", "crashed", "missing", "planned", "seconds_left",
-        "updated_utc", "device", "workers", "cells", "packs", "crashed_trials",
+        "updated_utc", "unreadable", "device", "workers", "cells", "packs", "crashed_trials",
     }  # fmt: skip
     assert (idle["state"], idle["folder"]) == ("stopped", "results/made@default")
-    counts = ("planned", "finished", "failed", "crashed", "missing")
-    assert [idle[name] for name in counts] == [12, 6, 2, 1, 5]
+    counts = ("planned", "finished", "failed", "crashed", "missing", "unreadable")
+    assert [idle[name] for name in counts] == [12, 6, 2, 1, 5, 0]
     assert (idle["seconds_left"], idle["updated_utc"], idle["device"], idle["packs"]) == (None, None, None, [])
     assert idle["cells"][1] == {
         "axes": {"lr": 1e-5, "bias_correction": True},
-        "planned": 3, "finished": 1, "failed": 0, "crashed": 1, "missing": 1, "training": 0,
+        "planned": 3, "finished": 1, "failed": 0, "crashed": 1, "missing": 1, "unreadable": 0, "training": 0,
     }  # fmt: skip
     ids = {(trial.cell, trial.seeds.seed): trial.id for trial in expand(sweep)}
     (crash,) = idle["crashed_trials"]
@@ -508,8 +508,8 @@ def test_ctrl_c_ends_a_watch_with_130(made, monkeypatch):
 
 def test_records_are_read_once_and_retried_ones_again(made, monkeypatch):
     sweep, store = made
-    watch, reads, load = status.Watch(sweep, store), [], store.load
-    monkeypatch.setattr(store, "load", lambda one: reads.append(one) or load(one))
+    watch, reads, load = status.Watch(sweep, store), [], store.read
+    monkeypatch.setattr(store, "read", lambda one: reads.append(one) or load(one))
     assert watch.look().total.crashed == 1
     assert len(reads) == 7
     retried = watch.look().crashed[0][0]
@@ -526,7 +526,10 @@ def test_records_are_read_once_and_retried_ones_again(made, monkeypatch):
     assert (watch.look().total.finished, watch.look().total.crashed) == (7, 0)
     assert len(reads) == 9
     store.path(retried).write_bytes(b"")
-    assert watch.look().total.missing == 6
+    now = watch.look()
+    assert (now.total.missing, now.total.unreadable) == (5, 1)
+    assert [trial for trial, _ in now.unreadable] == [retried]
+    assert "1 unreadable." in run("made").stdout
 
 
 # -------------------------------------------------------------------------------------------------------- the machine
@@ -580,13 +583,13 @@ def test_a_second_look_reads_only_what_is_new(here, monkeypatch):
     assert ENVIRONMENT.device_name in text
 
     def content_of(trial):
-        return text.replace(trials[0].id, trial.id).replace('seed": 1,', f'seed": {trial.seeds.seed},')
+        return re.sub(r'seed": 1\b', f'seed": {trial.seeds.seed}', text.replace(trials[0].id, trial.id))
 
     *others, last = trials[1:]
     for trial in others:
         store.path(trial.id).write_text(content_of(trial))
-    watch, read, load_record = status.Watch(sweep, store), [], store.load
-    monkeypatch.setattr(store, "load", lambda one: read.append(one) or load_record(one))
+    watch, read, load_record = status.Watch(sweep, store), [], store.read
+    monkeypatch.setattr(store, "read", lambda one: read.append(one) or load_record(one))
     assert watch.look().total.finished == 39
     assert len(read) == len(set(read)) == 39
     assert watch.look().total.finished == 39

@@ -110,7 +110,7 @@ def test_plan_as_json_keeps_its_contract(here):
     assert fresh.pop("notes") == []
     assert fresh == {
         "sweep": "small", "profile": "embedded", "reason": "paper needs a GPU of 24 GiB and this machine has none",
-        "trials": 8, "cells": 4, "finished": 0, "crashed": 0, "missing": 8,
+        "trials": 8, "cells": 4, "finished": 0, "crashed": 0, "missing": 8, "unreadable": 0,
         "seconds_left": None,
         "seconds_from": "a rough guess from the sizes of model and data; "
         "the sweep gives a closer estimate once it trains",

@@ -12,7 +12,8 @@ from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.rerun import TOLERANCE, compare, rerun
-from harness.records.store import Store, frame
+from harness.records.frame import frame
+from harness.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("cpu_only")
 

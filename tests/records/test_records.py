@@ -25,8 +25,9 @@ from made_runs import ENVIRONMENT, MOSBACH, MOSBACH_RUNS, Run, curves_of, measur
 
 from harness.common.errors import HarnessError
 from harness.config.trials import expand
+from harness.records.frame import frame
 from harness.records.record import Curves, Environment, Measured, Record
-from harness.records.store import Store, frame
+from harness.records.store import Store
 
 TWO = "task: embedded\nmodel: embedded\nlr: 1e-5\nepochs: 1\nseeds: 1..2\n"
 
@@ -67,11 +68,12 @@ def same_arrays(one: Curves, other: Curves) -> bool:
 
 # ---------------------------------------------------------------------------------------------------- write and read
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
-losses = st.lists(st.floats(width=32), max_size=5).map(lambda values: np.array(values, np.float32))
+numbers = st.floats(-1e100, 1e100)
+scores = st.floats(0, 1)
+losses = st.lists(st.floats(width=32), min_size=20, max_size=20).map(lambda values: np.array(values, np.float32))
 
 
-@given(score=numbers | st.none(), loss=numbers | st.none(), curve=losses, error=st.text(max_size=20))
+@given(score=scores | st.none(), loss=numbers | st.none(), curve=losses, error=st.text(max_size=20))
 @settings(deadline=None, max_examples=40)
 def test_what_is_saved_comes_back(score, loss, curve, error):
     with tempfile.TemporaryDirectory() as name:
@@ -173,7 +175,7 @@ def test_json_is_strict_and_never_holds_nan(sweep, store, first):
         lambda text: b"\xff\xfe\x00garbage",
     ],
 )
-def test_what_is_no_record_counts_as_missing_and_is_listed(sweep, store, first, damage):
+def test_what_is_no_record_counts_as_unreadable_and_is_listed(sweep, store, first, damage):
     save(store, sweep, first, Run(300))
     assert store.unreadable(sweep) == ()
     path = store.path(first.id)
@@ -181,8 +183,11 @@ def test_what_is_no_record_counts_as_missing_and_is_listed(sweep, store, first, 
     assert damaged != path.read_text()
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
     assert store.load(first.id) is None
-    assert store.unreadable(sweep) == (path,)
-    assert frame(sweep, store)["status"].tolist() == ["missing", "missing"]
+    assert [file.file for file in store.unreadable(sweep)] == [f"trials/{path.name}"]
+    table = frame(sweep, store)
+    assert table["status"].tolist() == ["unreadable", "missing"]
+    assert table["error"][0] == store.unreadable(sweep)[0].reason
+    assert table["error"][0].isprintable()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"garbage", b"PK\x03\x04" + b"\x00" * 60, None])
@@ -233,7 +238,8 @@ def test_all_records_at_once_are_each_as_it_is_loaded(tmp_path):
     assert list(found) == [trial.id for trial in expand(sweep) if loaded[trial.id]]
     assert found[elsewhere.stem].trial.cell == 7
     assert store.unreadable(sweep, found) == ()
-    assert store.unreadable(sweep) == store.unreadable(sweep, [cut.stem, "no-such-trial"]) == (cut,)
+    assert store.unreadable(sweep) == store.unreadable(sweep, [cut.stem, "no-such-trial"])
+    assert [file.trial for file in store.unreadable(sweep)] == [cut.stem]
     (store.trials / ".left.json.1.tmp").write_text("half")
     assert store.tidy(sweep) == found
     assert not list(store.trials.glob(".*"))
@@ -264,7 +270,7 @@ def test_changed_arrays_are_none_or_as_numpy_reads_them(flip):
         store = Store(Path(name) / "results")
         store.trials.mkdir(parents=True)
         trial = expand(sweep)[0]
-        save(store, sweep, trial, Run(300), examples=20, majority=10)
+        save(store, sweep, trial, Run(15), examples=20, majority=10)
         path = store.path(trial.id).with_suffix(".npz")
         good = store.curves(trial.id)
         assert good is not None
@@ -379,7 +385,7 @@ def test_no_trial_is_lost_or_doubled_whatever_is_there(data):
             if state == "cut":
                 path = store.path(trial.id)
                 path.write_bytes(path.read_bytes()[:100])
-            expected[trial.id] = "missing" if state == "cut" else state
+            expected[trial.id] = "unreadable" if state == "cut" else state
         table = frame(sweep, store)
         assert table["trial"].tolist() == [trial.id for trial in expand(sweep)]
         assert dict(zip(table["trial"], table["status"], strict=True)) == expected

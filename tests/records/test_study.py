@@ -13,9 +13,9 @@ from made_runs import HEAD, MOSBACH, MOSBACH_RUNS, Run, import_of, imported_runs
 from harness.analysis.analyze import analyse
 from harness.common.errors import HarnessError
 from harness.config.trials import expand
+from harness.records.frame import frame
 from harness.records.imported import is_imported, of_import, save_imported
 from harness.records.record import Environment, Measured
-from harness.records.store import frame
 from harness.records.study import SOURCE, Imported, StudyCell, columns, joined, of_sweep
 
 ODD = (("method", "<b>|$x$|</b>"), ("k", None), ("on", True)), (("method", "=1+1"), ("k", 2.5), ("on", False))
@@ -93,7 +93,8 @@ def test_records_that_cannot_be_read_are_counted(tmp_path):
     store.path(expand(sweep)[1].id).write_text("{")
     study = of_sweep(sweep, store)
     assert study.unreadable == 1
-    assert list(study.runs["status"]) == ["finished", "missing", "finished"]
+    assert list(study.runs["status"]) == ["finished", "unreadable", "finished"]
+    assert [file.trial for file in study.set_aside.files] == [expand(sweep)[1].id]
 
 
 # ------------------------------------------------------------------------------------------------------------ imports

@@ -301,13 +301,14 @@ def test_edges(tmp_path, name, no_figures):
         assert "No run has finished yet." in page
 
 
-def test_a_record_that_cannot_be_read_is_missing_and_said(tmp_path, no_figures):
+def test_a_record_that_cannot_be_read_is_unreadable_and_said(tmp_path, no_figures):
     sweep = sweep_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n")
     store = store_of(tmp_path, sweep, {0: [Run(300), Run(310)]})
     store.path(expand(sweep)[0].id).write_text('{"cut sh')
     text = holds(report.write(of_sweep(sweep, store), tmp_path / "out"))
-    assert "Planned: 1 cell × 2 seeds = 2; 1 finished, 0 crashed, 1 missing." in text
-    assert "1 of the missing runs left an unreadable record." in text
+    assert "Planned: 1 cell × 2 seeds = 2; 1 finished, 0 crashed, 0 missing, 1 unreadable." in text
+    assert "1 of the 2 planned runs has an unreadable record" in text
+    assert f"Warning: 1 record can't be used (trials/{expand(sweep)[0].id}.json: Invalid JSON" in text
 
 
 def test_very_many_runs_are_cut_on_the_page(tmp_path, no_figures, monkeypatch):

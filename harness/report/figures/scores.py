@@ -300,7 +300,7 @@ def failure_rates(analysis: Analysis) -> Figure | None:
             ax.errorbar(share, row, xerr=spans, fmt="none", ecolor=colour, elinewidth=1.6, capsize=2.5)
             marker, fill, edge = ("X", FAILED, "white") if k else ("o", "white", colour)
             ax.scatter([share], [row], s=40 if k else 22, marker=marker, color=fill, edgecolors=edge, zorder=3)
-        gone = [f"{cell[name]} {name}" for name in ("crashed", "missing") if cell[name]]
+        gone = [f"{cell[name]} {name}" for name in ("crashed", "missing", "unreadable") if cell.get(name)]
         gone += [f"{done - n} not judged"] if done > n else []
         chance = f", {cell['near_chance']} near chance" if cell["near_chance"] else ""
         notes.append(f"{k}/{n}{chance}" + (f" (+{', '.join(gone)})" if gone else ""))

@@ -110,7 +110,7 @@ def _of_arms(analysis: Analysis) -> list[Column]:
 
 
 def _of_all_runs(analysis: Analysis) -> list[Column]:
-    counts = ("planned", "finished", "crashed", "missing")
+    counts = ("planned", "finished", "crashed", "missing", *(("unreadable",) if analysis.study.unreadable else ()))
     return [
         *((name, number(name, integer)) for name in counts),
         ("failed", k_of_n("failed", "judged")),

@@ -111,6 +111,7 @@ def _of_cells(analysis: Analysis) -> list[Column]:
         *(_TESTED if "tested" in analysis.cells else ()),
         ("crashed", number("crashed", integer)),
         ("missing", number("missing", integer)),
+        *((("unreadable", number("unreadable", integer)),) if analysis.study.unreadable else ()),
     ]
 
 
