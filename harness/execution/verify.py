@@ -288,7 +288,7 @@ def _mixtures(sweep: Sweep, records: Mapping[str, Record]) -> Iterator[Finding]:
     labels = [cell.label for cell in sweep.cells]
     for mixture in mixed_runs.of_records(records.values(), {trial.id: trial.cell for trial in expand(sweep)}):
         words = mixture.warning(labels) or f"mixed within cells: {mixture.words}"
-        yield Finding(None, "trials", "mixed runs", _line(words))
+        yield Finding(None, "trials", "mixed runs", one_line(words))
 
 
 def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:
