@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and never through a link or in a folder that somebody else put in the way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
+
+from harness.common.errors import HarnessError
 
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -67,7 +70,7 @@ def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and have it on the disk before returning."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with _created(temporary) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -75,6 +78,46 @@ def write(path: Path, content: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     flush(path.parent)
+
+
+def _created(path: Path) -> IO[bytes]:
+    """A new file, and no other that a link of this name leads to; what a killed writer left is removed."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb")
+
+
+def open_lock(path: Path) -> IO[str]:
+    """A file to lock, made where there is none, opened to read and to append.
+
+    Raises:
+        HarnessError: It is a link or no regular file: writing who holds the lock would overwrite something else.
+        OSError: It can't be opened.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        number = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _no_lock(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise _no_lock(path)
+    return os.fdopen(number, "a+", encoding="utf-8", errors="replace")
+
+
+def _no_lock(path: Path) -> HarnessError:
+    kind = "a link" if path.is_symlink() else "no regular file"
+    return HarnessError(f"cannot lock {path}: it is {kind}, which the harness never makes", fix="Remove it")
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a path is a folder itself, no link, that is this user's and that nobody else may write to."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.common import hub
 from harness.common.errors import HarnessError
+from harness.common.files import is_own_folder, open_lock
 from harness.config.recipe import Recipe, Spec, TaskFiles, TaskSpec, WordList
 from harness.config.trials import Trial
 from harness.data import text_files
@@ -62,13 +63,13 @@ def unpacked(digest: str, fetch: Callable[[], Files]) -> Path:
     """
     home = Path(tempfile.gettempdir()) / f"harness-files-{os.getuid()}"
     home.mkdir(mode=0o700, exist_ok=True)
-    if home.is_symlink() or home.stat().st_uid != os.getuid():
+    if not is_own_folder(home):
         raise HarnessError(
-            f"cannot write shipped files to {home}: the folder belongs to somebody else",
+            f"cannot write shipped files to {home}: others own it or may write to it",
             fix="Remove it on that node, or set TMPDIR there",
         )
     folder = home / digest
-    with (home / f".{digest}.lock").open("w") as lock:
+    with open_lock(home / f".{digest}.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
             if sha256(_read(folder)) == digest:

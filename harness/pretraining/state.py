@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from harness.common.errors import describe_os_error
+from harness.common.files import open_lock
 from harness.pretraining.objectives import LanguageScore
 from harness.pretraining.settings import PretrainError, Settings, option
 from harness.training import checkpoints
@@ -185,7 +186,7 @@ def held(folder: Path, out: Path) -> Iterator[None]:
     """Hold the folder of what is unfinished for one process, and remove it where nothing was kept."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
-    with path.open("a+") as stream:
+    with open_lock(path) as stream:
         # One that ended just now has taken its lock away with the folder.
         if not _taken(stream, folder) or not path.exists():
             stream.seek(0)

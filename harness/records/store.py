@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.files import read_regular, write, write_json
+from harness.common.files import open_lock, read_regular, write, write_json
 from harness.common.npz import ArraysError, read_arrays
 from harness.config.trials import Sweep, Trial, expand
 from harness.records.array_shapes import expected_arrays
@@ -227,7 +227,7 @@ class Store:
         Raises HarnessError while another sweep lives, with who began it and when, and where files can't be locked.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("a+") as stream:
+        with open_lock(self.folder / ".lock") as stream:
             self._take(stream)
             stream.truncate(0)
             since = datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,7 +6,9 @@ A result never depends on one: it serves only the pack that wrote it, where all 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import re
 import tempfile
 import time
 import zlib
@@ -20,7 +22,8 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.common.files import flush
+from harness.common.errors import HarnessError
+from harness.common.files import flush, is_own_folder
 from harness.config.trials import Trial
 from harness.records.record import Environment
 
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 
 # The one entry of a file's metadata.
 _KEY = "harness"
+# How the files are called, with what a killed writer leaves of one.
+_NAME = re.compile(r".+\.safetensors(\.[0-9]+\.tmp)?")
 _Kind = TypeVar("_Kind", bound=BaseModel)
 
 
@@ -72,16 +77,23 @@ class Checkpoints:
     def of(self, trials: Sequence[Trial], environment: Environment) -> Checkpoint:
         """The checkpoint of a pack that is about to be trained."""
         ids = tuple(trial.id for trial in trials)
-        own = self.folder.is_dir()
-        folder = self.folder if own else Path(tempfile.gettempdir()) / f"harness-checkpoints-{os.getuid()}"
-        return Checkpoint(folder / _name(ids), self.minutes, ids, environment, passing=not own)
+        shared = self.folder.is_dir() and not self.folder.is_symlink()
+        folder = self.folder if shared else _temporary_folder()
+        minutes = self.minutes if folder else math.inf
+        return Checkpoint(folder and folder / _name(ids), minutes, ids, environment, passing=not shared)
 
     def unfinished(self, missing: Sequence[Trial]) -> list[tuple[Trial, ...]]:
         """The packs that have a checkpoint and whose trials are all missing, as they were, the longest trained first.
 
-        Every other file of the folder is removed: no pack of these trials could use it.
+        Every other checkpoint is removed: no pack of these trials could use it. Raises HarnessError for a folder that
+        is a link: what lies behind it is somebody's.
         """
-        files = [path for path in self.folder.glob("*") if path.is_file()]
+        if self.folder.is_symlink():
+            raise HarnessError(
+                f"{self.folder} is a link to {os.readlink(self.folder)}",
+                fix="Remove the link: checkpoints are kept there",
+            )
+        files = [path for path in self.folder.glob("*") if _NAME.fullmatch(path.name)]
         known = {trial.id: trial for trial in missing} if files else {}
         headers = [(path, header) for path in files if (header := _header(path))]
         packs: dict[Path, tuple[Trial, ...]] = {}
@@ -115,9 +127,12 @@ class Checkpoint:
     """The checkpoint of one pack in training."""
 
     def __init__(
-        self, path: Path, minutes: float, trials: tuple[str, ...], environment: Environment, passing: bool
+        self, path: Path | None, minutes: float, trials: tuple[str, ...], environment: Environment, passing: bool
     ) -> None:
-        """Name the file; the first writing is due in so many minutes. A `passing` one goes when training returned."""
+        """Name the file, None where there is no place for one; the first writing is due in so many minutes.
+
+        A `passing` one goes when training returned.
+        """
         self.path, self.minutes, self.passing = path, minutes, passing
         self._trials, self._environment = trials, environment
         self._last = time.monotonic()
@@ -133,6 +148,8 @@ class Checkpoint:
         self._writer = _Writer(
             trials=self._trials, environment=self._environment, code_sha256=_code(), made_of_sha256=made_of_sha256
         )
+        if self.path is None:
+            return None
         header = _header(self.path)
         if header is not None and header.writer == self._writer:
             from safetensors.torch import load_file
@@ -151,6 +168,8 @@ class Checkpoint:
 
     def write(self, state: Mapping[str, Tensor], seconds: float) -> None:
         """Keep a state whole in the place of the one before; a disk that can't take it stops no training."""
+        if self.path is None:
+            return
         on_cpu = {name: value.cpu().contiguous() for name, value in state.items()}
         header = _Header(writer=self._writer, seconds=seconds, crc32=crc32(on_cpu, seconds))
         with suppress(OSError, safetensors.SafetensorError):
@@ -160,7 +179,7 @@ class Checkpoint:
 
     def returned(self) -> None:
         """Training returned or raised: a file that only this node sees is of no more use."""
-        if self.passing:
+        if self.passing and self.path is not None:
             _remove(self.path)
 
 
@@ -172,6 +191,7 @@ def save(path: Path, state: Mapping[str, Tensor], header: BaseModel) -> None:
     from safetensors.torch import save_file
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link there would be followed
     try:
         save_file(dict(state), temporary, {_KEY: header.model_dump_json()})
         flush(temporary)
@@ -193,6 +213,14 @@ def read_header(path: Path, kind: type[_Kind]) -> _Kind | None:
 
 def _name(ids: Sequence[str]) -> str:
     return f"{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:32]}.safetensors"
+
+
+def _temporary_folder() -> Path | None:
+    """This user's folder for checkpoints among the temporary files; None where somebody else took its name."""
+    folder = Path(tempfile.gettempdir()) / f"harness-checkpoints-{os.getuid()}"
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if is_own_folder(folder) else None
 
 
 def _header(path: Path) -> _Header | None:

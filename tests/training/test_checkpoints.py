@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from training_runs import begin
 
+from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution import clock, driver, train_pack
 from harness.execution.driver import Options
@@ -432,6 +433,43 @@ def test_a_pack_that_is_halved_begins_anew(
     assert not (small.folder / "checkpoints").exists()
     driver.run(tiny_sweep, whole, Options(in_process=True), quiet)
     assert content(small) == content(whole)
+
+
+def test_a_link_in_place_of_the_folder_is_refused_and_nothing_behind_it_is_touched(
+    trial: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / f"{'a' * 32}.safetensors").write_text("somebody's")
+    (tmp_path / "checkpoints").symlink_to(others)
+    with pytest.raises(HarnessError, match=r"is a link to .*others"):
+        Checkpoints(tmp_path / "checkpoints", 0).unfinished([trial(1)])
+    own = Checkpoints(tmp_path / "checkpoints", 0).of([trial(1)], HERE)
+    assert own.path is not None
+    assert own.path.parent.parent == tmp_path
+    assert own.passing
+    assert len(list(others.iterdir())) == 1
+
+
+@pytest.mark.parametrize("how", ["link", "writable"])
+def test_temporary_files_that_somebody_else_can_write_hold_no_checkpoint(
+    trial: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"harness-checkpoints-{os.getuid()}"
+    if how == "link":
+        (tmp_path / "others").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "others")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+    own = Checkpoints(Path("/nowhere/results/checkpoints"), 0).of([trial(1)], HERE)
+    assert own.read("made of") is None
+    own.write({"weights": torch.zeros(2)}, 1.0)
+    own.returned()
+    assert not own.due
+    assert not list(folder.iterdir())
 
 
 def test_a_node_that_does_not_see_the_folder_keeps_its_own(

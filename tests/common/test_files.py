@@ -1,0 +1,54 @@
+"""Files are written whole, and never through a link that somebody put in the way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.common.errors import HarnessError
+from harness.common.files import is_own_folder, open_lock, write
+
+
+def test_a_lock_is_made_and_appended_to(tmp_path: Path) -> None:
+    for _ in range(2):
+        with open_lock(tmp_path / ".lock") as stream:
+            stream.write("held\n")
+    assert (tmp_path / ".lock").read_text() == "held\nheld\n"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused(tmp_path: Path, kind: str) -> None:
+    path, mine = tmp_path / ".lock", tmp_path / "mine"
+    mine.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(mine if kind == "link" else tmp_path / "not there")
+    with pytest.raises(HarnessError, match=r"cannot lock .*\.lock: it is (a link|no regular file)"):
+        open_lock(path)
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "not there").exists()
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / f".plan.json.{os.getpid()}.tmp").symlink_to(mine)
+    write(tmp_path / "plan.json", b"{}")
+    assert (mine.read_text(), (tmp_path / "plan.json").read_text()) == ("mine", "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "plan.json"]
+
+
+def test_an_own_folder_is_no_link_and_nobody_elses_to_write(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    assert not is_own_folder(folder)
+    folder.mkdir(mode=0o700)
+    assert is_own_folder(folder)
+    (tmp_path / "link").symlink_to(folder)
+    assert not is_own_folder(tmp_path / "link")
+    folder.chmod(0o777)
+    assert not is_own_folder(folder)
