@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 import harness
 from harness.cli import model_commands, report_commands, search_commands, start_commands, sweep_commands
 from harness.common.errors import HarnessError, describe_os_error
+from harness.common.watchdog import Watchdog
 from harness.execution import interrupts
 
 # Bad options and arguments: click's class, or that of the copy of click that newer versions of typer hold.
@@ -111,7 +112,12 @@ for group, commands in _GROUPS.items():
 
 def main() -> None:
     """Run the command line: 0 done, 1 trials crashed, missing or different, 2 bad input, 130 Ctrl-C, 143 SIGTERM."""
+    watchdog = Watchdog()
+    watchdog.install()
     try:
         app()
+    except SystemExit as end:
+        watchdog.end_with(end.code)
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # pressed once more, it would meet Python half gone

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from harness.common import watchdog
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, expand
 from harness.execution import clock, gate, progress, repeats, resume, selection, step_compilation
@@ -22,7 +23,7 @@ from harness.execution.progress import Progress
 from harness.execution.recorder import Recorder, weights_written, written
 from harness.execution.seed_growth import SeedGrowth
 from harness.execution.sweep_training import SweepTraining
-from harness.execution.time_limit import TimeLimit
+from harness.execution.time_limit import LAST_SECONDS, TimeLimit
 from harness.models import keep_weights
 from harness.models.keep_weights import Shelf
 from harness.models.saved import KeptAs, Which
@@ -85,7 +86,9 @@ def run(
                 recorder = Recorder(sweep, store, records, retried, shelf, state)
                 limit = TimeLimit(options.time_limit, began)
                 training = SweepTraining(sweep, chosen, recorder, options, limit, checkpoints, show, source)
-                training.run(unfinished)
+                last = None if limit.until is None else limit.until + LAST_SECONDS - clock.now()
+                with watchdog.current().limited(last):
+                    training.run(unfinished)
                 trained, sweep = recorder.trained, training.sweep
                 asked |= {trial.id for trial in training.missing}
                 asked -= set(source.stopped if source else ())

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
+from harness.common import watchdog
 from harness.common.text import count_noun
 from harness.training.checkpoints import StopTraining
 
@@ -30,6 +31,8 @@ class Stop:
         self.interrupts = 0
         self.deadline: float | None = None
         self._holding = False
+        self._phase: Literal["starting", "training", "ending"] = "starting"
+        self._before: dict[int, Any] = {}  # the handlers of the signals that are taken
 
     @property
     def asked(self) -> bool:
@@ -37,20 +40,47 @@ class Stop:
         return self.interrupts > 0 or self.deadline is not None
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take the two signals, where this is the main thread and nobody told the process to ignore them."""
-        before: dict[int, Any] = {}
+    def training(self) -> Iterator[None]:
+        """While packs train a signal lets them end; before and after it leaves at once."""
+        self._phase = "training"
+        try:
+            with watchdog.current().training(self.notice):
+                yield
+        finally:
+            self._phase = "ending"
+
+    @contextmanager
+    def listening(self, limit: float | None = None) -> Iterator[None]:
+        """Take the two signals, where this is the main thread and nobody told the process to ignore them.
+
+        `limit` are the seconds after which TimeUp is raised if nothing trains by then.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    before[number] = signal.signal(number, self._hear)
+                    self._before[number] = signal.signal(number, self._hear)
+        alarm = limit is not None and threading.current_thread() is threading.main_thread()
+        alarmed = signal.signal(signal.SIGALRM, self._alarm) if alarm else None
+        if limit is not None and alarm:
+            signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001))
         try:
             yield
         finally:
-            for heard, handler in before.items():
+            if alarm:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, alarmed)
+            for heard, handler in self._before.items():
                 signal.signal(heard, handler)
 
+    def take_back(self) -> None:
+        """Take the signals again: Ray's C code, where it starts, puts itself before whoever had them."""
+        for number in self._before:
+            signal.signal(number, self._hear)
+
     def _hear(self, number: int, frame: object) -> None:
+        if self._phase != "training":
+            watchdog.current().taken_up()
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if number == signal.SIGTERM:
             self.deadline = self.deadline or time.monotonic() + self.notice
             return
@@ -58,8 +88,13 @@ class Stop:
         if not self._holding:
             self._leave_if_told()
 
+    def _alarm(self, number: int, frame: object) -> None:
+        if self._phase == "starting":
+            raise TimeUp
+
     def _leave_if_told(self) -> None:
         if self.interrupts > 1 or (self.interrupts and self.deadline is not None):
+            watchdog.current().taken_up()
             raise KeyboardInterrupt
 
     @contextmanager
@@ -75,6 +110,7 @@ class Stop:
     def check(self) -> None:
         """Leave where the notice of a SIGTERM is over; raises Terminated."""
         if self.deadline is not None and time.monotonic() > self.deadline:
+            watchdog.current().taken_up()
             raise Terminated
 
     def end(self) -> None:

@@ -12,6 +12,7 @@ from harness.execution.in_process import InProcess
 from harness.execution.options import Options
 from harness.execution.pool import Pool
 from harness.execution.ray_workers import RayPool
+from harness.execution.start_up import StartUp
 from harness.execution.train_pack import worker_setup
 from harness.models.keep_weights import Keeping
 from harness.scripts.runner import TEMPORARY, RunFolders
@@ -26,6 +27,7 @@ def open_pool(
     checkpoints: Checkpoints | None,
     keeping: Keeping | None,
     tick: Callable[[], None],
+    start: StartUp,
     runs: RunFolders = TEMPORARY,
 ) -> Iterator[Pool]:
     """The workers that the options ask for, stopped at the end.
@@ -37,6 +39,7 @@ def open_pool(
         checkpoints: Where packs are saved in mid-training; None: nowhere.
         keeping: Which trained weights are saved, and where; None: none.
         tick: Called after every step of a pack that this process trains.
+        start: What waits for Ray and its workers.
         runs: Where a script's runs have their folders.
     """
     if options.in_process:
@@ -51,7 +54,7 @@ def open_pool(
     else:
         pool = RayPool(
             sweep, options.address, options.workers, options.threads, most, options.hang_minutes, checkpoints,
-            options.workers_per_gpu, keeping, bool(options.compiled), runs,
+            options.workers_per_gpu, keeping, bool(options.compiled), runs, start,
         )  # fmt: skip
     try:
         yield pool

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.common import watchdog
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.config.recipe import Spec
 from harness.config.trials import Trial
-from harness.execution import machine, shipping
+from harness.execution import machine, ray_start, shipping
 from harness.execution.ray_worker import Shipped
+from harness.execution.start_up import HeldThread, StartUp
 from harness.scripts.runner import RunFolders
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
+
+_thread: HeldThread | None = None  # that started Ray, or joined it
 
 
 def answers(host: str, port: int, seconds: float) -> str | None:
@@ -44,12 +49,17 @@ def _unreachable(address: str | None, why: str) -> HarnessError:
     )
 
 
-def connect(address: str | None, runs: RunFolders | None = None) -> Any:
+def connect(address: str | None, runs: RunFolders | None = None, start: StartUp | None = None) -> Any:
     """Start a Ray of this machine, which listens there alone, or join one by its address; gives the module.
 
     To a cluster the folder is shipped that scripts run in, without the results in it, for nodes that don't see it.
-    Raises HarnessError when the cluster can't be reached.
+    `start` waits for it.
+
+    Raises:
+        HarnessError: Ray can't be started here, or the cluster can't be reached, or not in time.
     """
+    if address is None:
+        ray_start.check_machine()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
@@ -75,11 +85,44 @@ def connect(address: str | None, runs: RunFolders | None = None) -> Any:
             results = os.path.relpath(runs.parent.parents[1], runs.cwd)
             environment["excludes"] += [".git", ".venv", f"/{results}/"] if not results.startswith(".") else [".git"]
         options["runtime_env"] = environment
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _unreachable(address, str(error).splitlines()[0]) from None
+    _initialise(ray, address, options, start or StartUp())
     return ray
+
+
+def _initialise(ray: Any, address: str | None, options: Mapping[str, Any], start: StartUp) -> None:
+    """Call `ray.init` in a thread of its own; what it started is ended where it fails or is not waited for."""
+    global _thread
+    logging.getLogger("ray").setLevel(logging.ERROR)  # that the thread is not the main one is meant
+    before = watchdog.children_of(os.getpid())
+    _thread = HeldThread(lambda: ray.init(address=address or "local", **options))
+    _thread.start()
+    what = "Ray to start" if address is None else f"the Ray cluster at {address}"
+    hint = ", --in-process trains without it" if address is None else ""
+
+    def late() -> HarnessError:
+        why = f"it was not there within {ray_start.SECONDS:g} s"
+        return ray_start.failed(why) if address is None else _unreachable(address, why)
+
+    try:
+        with start.waiting_for(what, hint):
+            start.until(_thread.returned, ray_start.SECONDS, late)
+        if _thread.error is not None:
+            raise _thread.error
+    except BaseException as error:
+        watchdog.end_children(watchdog.children_of(os.getpid()) - before)
+        _thread.release()
+        if isinstance(error, HarnessError) or not isinstance(error, Exception):
+            raise
+        if address is None:
+            raise ray_start.failed(ray_start.reason(error)) from None
+        raise _unreachable(address, ray_start.reason(error)) from None
+
+
+def disconnect(ray: Any) -> None:
+    """Leave Ray; one that `connect` started stops."""
+    ray.shutdown()
+    if _thread is not None:
+        _thread.release()
 
 
 def places(nodes: Iterable[Mapping[str, Any]], kind: str, threads: int, workers_per_gpu: int) -> int:

@@ -21,9 +21,18 @@ from harness.config.trials import Sweep, Trial
 from harness.execution.packing import Job
 from harness.execution.pool import Done, LeftError, PackProgress, PutOffError, Running
 from harness.execution.preflight import Preflight
-from harness.execution.ray_cluster import Shipping, answers, connect, places, refuse_too_many, target_worker_count
+from harness.execution.ray_cluster import (
+    Shipping,
+    answers,
+    connect,
+    disconnect,
+    places,
+    refuse_too_many,
+    target_worker_count,
+)
 from harness.execution.ray_worker import RayWorker, WorkerInfo
 from harness.execution.script_worker import HANG_GRACE, Needs, ScriptWorker
+from harness.execution.start_up import StartUp
 from harness.execution.train_pack import Result, worker_setup
 from harness.models.keep_weights import Keeping
 from harness.models.saved import Files, UnkeptError
@@ -101,6 +110,7 @@ class RayPool:
         keeping: Keeping | None = None,
         compiled: bool = False,
         runs: RunFolders = TEMPORARY,
+        start: StartUp | None = None,
     ) -> None:
         """Start (or join, by `address`) Ray and as many workers as there are devices, at most `most`.
 
@@ -110,7 +120,8 @@ class RayPool:
         """
         recipe = sweep.cells[0].script
         self.needs = None if recipe is None else Needs.of(recipe.script.resources)
-        ray = connect(address, runs if recipe is not None else None)
+        self.start_up = start or StartUp()
+        ray = connect(address, runs if recipe is not None else None, self.start_up)
         self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
         self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu
         self.node = ray.get_runtime_context().get_node_id()
@@ -150,7 +161,8 @@ class RayPool:
                 self.needs.refuse_too_many(workers, self._places(self._alive()), ray.cluster_resources())
             elif address is None:  # a cluster may grow
                 refuse_too_many(workers, self._places(self._alive()), self._has(self.kind), self.kind, threads)
-            self._open(most)
+            with self.start_up.waiting_for("the first worker to start"):
+                self._open(most)
         except BaseException:
             self.close()
             raise
@@ -175,6 +187,7 @@ class RayPool:
         free = self._has(self.kind) if self.address is None else self.ray.available_resources().get(self.kind, 0.0)
         limit = _PLACED_SECONDS if free < self.need else _STARTED_SECONDS
         while True:
+            self.start_up.check()
             self.follow(max(1, most))
             passed, expected = time.monotonic() - began, min(len(self.coming) + len(self.idle), int(free // self.need))
             if self.idle and (len(self.idle) >= expected or passed > _OTHERS_SECONDS):
@@ -285,6 +298,14 @@ class RayPool:
     def preflight(self, trial: Trial) -> Preflight:
         """Set up by one of the idle workers; a worker that dies of it will die of the pack, and that is told then."""
         reference = self.idle[0].actor.preflight.remote(trial, self.shipping.of([trial]))
+        self.start_up.until(
+            lambda: bool(self.ray.wait([reference], timeout=0.5)[0]),
+            60 * self.hang_minutes,
+            lambda: HarnessError(
+                f"the model and the data did not load within {_minutes(self.hang_minutes)}",
+                fix="Check their sizes, or give them longer with --hang-minutes",
+            ),
+        )
         try:
             preflight: Preflight = self.ray.get(reference)
         except self.ray.exceptions.RayError:
@@ -403,7 +424,7 @@ class RayPool:
 
     def close(self) -> None:
         """Leave Ray; a local one stops."""
-        self.ray.shutdown()
+        disconnect(self.ray)
 
 
 def _minutes(number: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.analysis.seed_use import ignored_seeds
@@ -19,6 +20,7 @@ from harness.execution.pools import open_pool
 from harness.execution.preflight import distinct
 from harness.execution.progress import Progress, SignOfLife
 from harness.execution.recorder import Recorder, no_room, written
+from harness.execution.start_up import StartUp
 from harness.execution.time_limit import TimeLimit
 from harness.records.store import Store
 from harness.records.study import of_sweep
@@ -67,17 +69,22 @@ class SweepTraining:
         kept = None if self.recorder.shelf is None else self.recorder.shelf.keeping
         # Enough workers for one trial each; the packs are then cut to the workers there are.
         runs = _run_folders(self.sweep, self.recorder.store, self.options.address)
-        pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, runs)
-        with pool as self.pool, self.stop.listening():
-            self._preflight(self.pool)
-            self._save_plan()  # before any training, and not for workers that can't be had
-            if keeps:
-                with written(self.checkpoints.folder):
-                    self.checkpoints.folder.mkdir(exist_ok=True)
-            self._fill(unfinished)
+        start = StartUp(self._tell, self._check_start)
+        pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, start, runs)
+        seconds = None if self.limit.until is None else self.limit.until - clock.now()
+        with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
+            with start.waiting_for("the model and the data to load"):
+                self._preflight(self.pool)
+                self._save_plan()  # before any training, and not for workers that can't be had
+                if keeps:
+                    with written(self.checkpoints.folder):
+                        self.checkpoints.folder.mkdir(exist_ok=True)
+                self._fill(unfinished)
             self.show(self.progress)
+            self.stop.take_back()
             try:
-                self._train()
+                with self.stop.training():
+                    self._train()
             except TimeUp:
                 pass
             finally:
@@ -89,6 +96,17 @@ class SweepTraining:
                 self.progress.messages += [*study.notes, *ignored_seeds(study)]
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
+            return
+        left = count_noun(len(self.missing), "trial")
+        self._tell(f"the time limit leaves {left} missing; re-run the same command to train them")
+
+    def _check_start(self) -> None:
+        self.stop.take_back()
+        self.limit.check()
+
+    def _tell(self, line: str) -> None:
+        self.progress.messages.append(line)
+        self.show(self.progress)
 
     def _preflight(self, pool: Pool) -> None:
         for trial in distinct(self.missing):

@@ -13,6 +13,8 @@ from harness.training.checkpoints import Checkpoints
 
 # Packs in training are put off so much before the time limit, or a twentieth of it; and may take so much longer.
 _PUT_OFF_SECONDS, _PUT_OFF_SHARE = 20.0, 0.05
+# Beyond the limit, after which nothing of the sweep may hold the process.
+LAST_SECONDS = _PUT_OFF_SECONDS + 15.0
 
 
 class TimeLimit:
@@ -32,6 +34,11 @@ class TimeLimit:
     def leaves(self, seconds: float) -> bool:
         """Whether a pack that takes so long would end in time."""
         return self.until is None or clock.now() + seconds < self.until
+
+    def check(self) -> None:
+        """Raise TimeUp where the time is up before anything trains."""
+        if self.over:
+            raise TimeUp
 
     def enforce(self, pool: Pool) -> None:
         """Shortly before the limit have all packs put off; raises TimeUp where some take too long for that."""

@@ -22,6 +22,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
+from harness.common import watchdog
 from harness.common.text import count_noun
 from harness.data.embedded.language import SPECIAL_TOKENS, VOCABULARY, dataset, pretraining_pairs
 from harness.models import pretrained
@@ -40,6 +41,7 @@ VOCABULARY_SIZE = 8_000
 LOOKS = 20  # at the held-out texts, spread over the run
 MOST_HELD_OUT = 1_000  # rows of them that are looked at
 MINUTES = 10.0
+_KEEPING_SECONDS = 120.0  # after a signal, until the step has ended and its state is kept
 
 _MadeOf = tuple[tuple[str, str], ...]
 
@@ -322,7 +324,8 @@ def _listening() -> Iterator[list[int]]:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 before[number] = signal.signal(number, hear)
     try:
-        yield heard
+        with watchdog.current().training(_KEEPING_SECONDS):
+            yield heard
     finally:
         for number, was in before.items():
             signal.signal(number, was)

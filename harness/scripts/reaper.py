@@ -15,7 +15,9 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 
-MARK = "HARNESS_RUN"  # the environment variable that holds the folder of the run
+from harness.common.watchdog import RUN_MARK
+
+MARK = RUN_MARK  # the environment variable that holds the folder of the run
 
 # Reads lines `+group mark`, `-0 mark`; at the end of its input, which a kill of its parent is too, it ends the rest. It
 # is no child of the parent, as Ray ends a worker's children with it, and in no group or session of anybody else.

@@ -194,7 +194,7 @@ class TunePool:
             try:
                 ray_cluster.refuse_too_many(workers, devices, ray.cluster_resources().get(kind, 0), kind, threads)
             except HarnessError:
-                ray.shutdown()
+                ray_cluster.disconnect(ray)
                 raise
         self.sweep, self.shipping = sweep, ray_cluster.Shipping(address)
         self.workers = ray_cluster.target_worker_count(devices, workers, kind, address)
@@ -319,4 +319,4 @@ class TunePool:
         self.packs.put(None)
         if not self.flights:
             self.thread.join(_CLOSED_SECONDS)
-        ray.shutdown()
+        ray_cluster.disconnect(ray)

@@ -1,0 +1,177 @@
+"""What a sweep waits for before it trains: it is said, has an end, and a stop ends it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.common.errors import HarnessError
+from harness.execution import ray_start, start_up
+from harness.execution.interrupts import Stop, Terminated, TimeUp
+from harness.execution.start_up import HeldThread, StartUp
+
+
+def test_a_line_says_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start_up, "_FIRST_LINE", 0.05)
+    lines: list[str] = []
+    with StartUp(lines.append).waiting_for("Ray to start", ", --in-process trains without it"):
+        time.sleep(0.3)
+    assert 2 <= len(lines) <= 3  # after 0.05 s and 0.15 s, and not again so soon
+    assert lines[0] == "waiting for Ray to start (0 s so far, --in-process trains without it)"
+    with StartUp(lines.clear).waiting_for("nothing"):  # type: ignore[arg-type]
+        pass
+    assert lines
+
+
+def test_what_is_not_there_in_time_is_given_up() -> None:
+    with pytest.raises(HarnessError, match="late"):
+        StartUp().until(lambda: False, 0.1, lambda: HarnessError("late"))
+    StartUp().until(lambda: True, 0, lambda: HarnessError("late"))
+
+
+def test_the_time_limit_and_a_stop_end_a_wait() -> None:
+    def over() -> None:
+        raise TimeUp
+
+    with pytest.raises(TimeUp):
+        StartUp(check=over).until(lambda: False, 60, lambda: HarnessError("late"))
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_before_anything_trains_a_signal_leaves_at_once(number: int, kind: type[BaseException]) -> None:
+    def told(stop: Stop) -> None:
+        with stop.listening():
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+
+    with pytest.raises(kind):
+        told(stop := Stop(20))
+    with stop.listening(), stop.training():
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)
+        assert stop.asked
+
+
+def test_the_time_limit_leaves_what_loads_and_nothing_later() -> None:
+    stop = Stop(20)
+    with pytest.raises(TimeUp), stop.listening(0.05):
+        time.sleep(5)
+    with stop.listening(0.05), stop.training():
+        time.sleep(0.1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_signals_that_something_else_took_are_taken_back() -> None:
+    def taken(stop: Stop) -> None:
+        with stop.listening():
+            signal.signal(signal.SIGTERM, lambda number, frame: None)
+            stop.take_back()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+    with pytest.raises(Terminated):
+        taken(Stop(20))
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_thread_that_started_something_stays_until_it_is_released() -> None:
+    def fails() -> None:
+        raise OSError("no")
+
+    thread = HeldThread(fails)
+    thread.start()
+    StartUp().until(thread.returned, 5, lambda: HarnessError("late"))
+    assert (str(thread.error), thread.is_alive()) == ("no", True)
+    thread.release()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert thread not in threading.enumerate()
+
+
+# ------------------------------------------------------------------------------------------- why Ray does not start
+
+
+def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+
+def home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "gone"))
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray_start.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**18}))
+
+
+def no_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "gone"))
+
+
+def long_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (folder := tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(folder))
+
+
+def few_addresses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (3 * 10**9, 3 * 10**9))
+
+
+def no_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def bind(self: socket.socket, address: object) -> None:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "fix"),
+    [
+        (no_home, r"user \d+ has no home folder", "Set HOME to a folder"),
+        (home_that_cannot_be_written, r"the home folder .*/gone does not exist", "Set HOME to a folder"),
+        (full_disk, r"temporary files \S+ has 0\.2 MiB left", "set RAY_TMPDIR"),
+        (no_temporary_folder, r"the folder for temporary files \S+/gone does not exist", "Set RAY_TMPDIR"),
+        (long_path, r"is longer than the \d+ bytes", "with a shorter path"),
+        (few_addresses, r"2\.8 GiB of addresses here \(`ulimit -v`\)", "`ulimit -v unlimited`"),
+        (no_ports, r"cannot connect to each other at 127\.0\.0\.1: address already in use", "see that ports are free"),
+    ],
+    ids=["home", "home folder", "disk", "TMPDIR", "path", "ulimit", "ports"],
+)
+def test_what_ray_cannot_start_with_is_refused_in_the_users_terms(
+    change: Callable[[pytest.MonkeyPatch, Path], None],
+    problem: str,
+    fix: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    ray_start.check_machine()
+    change(monkeypatch, tmp_path)
+    with pytest.raises(HarnessError, match=rf"^Ray cannot start: .*{problem}") as caught:
+        ray_start.check_machine()
+    assert fix in str(caught.value)
+    assert str(caught.value).endswith("or train without Ray: --in-process.")
+
+
+def test_a_start_that_fails_all_the_same_names_what_there_is_little_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = resource.getrlimit
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda kind: (256, 256) if kind == resource.RLIMIT_NOFILE else real(kind)
+    )
+    error = Exception("The current node timed out during startup. This could happen because some of the raylet failed")
+    text = str(ray_start.failed(ray_start.reason(error)))
+    assert text.startswith("Ray cannot start: its processes did not come up within 30 s (")
+    assert "256 open files a process (`ulimit -n`)" in text
+    assert "--in-process" in text
+    assert ray_start.reason(RuntimeError("")) == "RuntimeError"
+    assert ray_start.reason(ValueError("one thing.\nand another")) == "one thing"
