@@ -51,6 +51,12 @@ def above_majority_p(table: pd.DataFrame) -> pd.Series:
         return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
 
 
+def level_to_beat(table: pd.DataFrame) -> str:
+    """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`."""
+    told = table["untouched_score"].notna() if "untouched_score" in table else pd.Series(dtype=bool)
+    return "untouched model" if told.any() else "majority class"
+
+
 def untrained_loss(table: pd.DataFrame) -> pd.Series:
     """The training loss of what knows the labels' frequencies and no more: their entropy, or their variance."""
     return numbers(table, "label_entropy").fillna(numbers(table, "label_variance"))

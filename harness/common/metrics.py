@@ -11,9 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity"]
+Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
+    "loss", "perplexity", "exact_match"]  # fmt: skip
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
+_MOST_LOSS = 700.0  # nats a token; e to more is no number
+LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match")  # of what a language model answers
+LOWER_IS_BETTER: tuple[Metric, ...] = ("loss", "perplexity")
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 # What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
 HEADINGS = {
@@ -28,6 +32,10 @@ HEADINGS = {
     "f1_entity": "entity F1",
     "entity_precision": "precision",
     "entity_recall": "recall",
+    "loss": "loss",
+    "perplexity": "perplexity",
+    "exact_match": "exact match",
+    "token_accuracy": "token accuracy",
 }
 
 
@@ -52,7 +60,8 @@ class Score:
 class Majority:
     """What the majority classifier scores; `correct` as in `Score`.
 
-    For a regression it is always predicting the mean, for entities finding none.
+    For a regression it is always predicting the mean, for entities finding none. Of completions it is what the
+    untouched model scores, or the majority classifier where that is better.
     """
 
     value: float
@@ -80,13 +89,37 @@ def is_regression(metric: Metric) -> bool:
 
 def counts(metric: Metric) -> bool:
     """Say whether right answers are counted by a metric's `Score`."""
-    return not is_regression(metric) and metric != ENTITIES
+    return not is_regression(metric) and metric != ENTITIES and metric not in LOWER_IS_BETTER
 
 
-def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None = None) -> Score:
+def higher_is_better(metric: Metric) -> bool:
+    """Say whether a higher score is better by a metric."""
+    return metric not in LOWER_IS_BETTER
+
+
+def best_evaluation(metric: Metric, scores: np.ndarray) -> int | None:
+    """Give the place of the best of scores [E], the first among equals; None where none is a number."""
+    if not np.isfinite(scores).any():
+        return None
+    return int(np.nanargmax(scores if higher_is_better(metric) else -scores))
+
+
+def score(
+    metric: Metric,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    sentences: np.ndarray | None = None,
+    level: Majority | None = None,
+) -> Score:
     """Score logits [N, C] against labels [N]: classes 0 to C-1, or numbers for a regression, where C is 1.
 
-    Of entities N counts words, and `sentences` says how many of them each sentence has.
+    Of entities N counts words, and `sentences` says how many of them each sentence has. Of what a language model
+    answers `logits` [N, 2] are each answer's log-likelihood (nats, summed over its tokens) and how many of its tokens
+    were the likeliest, and labels [N] how many it has; `loss` is the mean over all of these tokens, `perplexity` e to
+    it, `exact_match` the share of answers whose tokens all were the likeliest, which greedy decoding would give.
+
+    `level` is what a run has to beat where that isn't the majority classifier: at or below it are no more right answers
+    than it has, or where none are counted no better score.
 
     Between equal logits the first class is the answer. At or below the majority are: no more right answers than the
     majority classifier has (accuracy), an F1 not above its F1 (of entities: none found), a Matthews correlation,
@@ -97,6 +130,8 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.
     _check(metric, logits, labels)
     if not np.isfinite(logits).all():
         return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
+    if metric in LANGUAGE:
+        return _score_language(metric, logits, labels, level)
     if is_regression(metric):
         return _score_regression(metric, logits[:, 0], labels)
     if metric == ENTITIES:
@@ -111,6 +146,8 @@ def score(metric: Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.
         below = _matthews_numerator(table) <= 0
     else:
         below = _exact(metric, table) <= max(_exact(metric, constant) for constant in _majority_tables(table))
+    if level is not None and level.correct is not None:
+        below = correct <= level.correct
     constant = sum(any(row[k] for row in table) for k in range(classes)) == 1
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
 
@@ -167,6 +204,8 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     where a logit is not finite. Raises ValueError as `score` does.
     """
     regression = labels.dtype.kind == "f"
+    if regression and logits.ndim == 2 and logits.shape[1] == 2:
+        return _language_values(logits, labels)
     _check("pearson" if regression else "accuracy", logits, labels)
     if not np.isfinite(logits).all():
         return {}
@@ -217,16 +256,48 @@ def label_entropy(labels: np.ndarray) -> float:
 
 
 def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
+    if metric in LANGUAGE and logits.shape[1:] != (2,):
+        raise ValueError(f"an answer has a log-likelihood and a count of tokens; got logits {logits.shape}")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(f"logits are [N, C] and labels [N], N at least 1; got {logits.shape} and {labels.shape}")
     if is_regression(metric):
         if logits.shape[1] != 1 or not np.isfinite(labels).all():
             raise ValueError(f"a regression has one logit an example and finite labels; got logits {logits.shape}")
-    elif logits.shape[1] < 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+    elif metric not in LANGUAGE and (
+        logits.shape[1] < 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]
+    ):
         raise ValueError(
             f"labels are whole numbers from 0 to C-1, C at least 2; got {labels.dtype} {labels.min()} to {labels.max()}"
             f" for {logits.shape[1]} logits"
         )
+
+
+# ------------------------------------------------------------------------------------------------- language models
+
+
+def _score_language(metric: Metric, answers: np.ndarray, tokens: np.ndarray, level: Majority | None) -> Score:
+    values = _language_values(answers, tokens)
+    if metric not in values:
+        return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
+    value = values[metric]
+    correct = int((answers[:, 1] == tokens).sum()) if metric == "exact_match" else None
+    below = False
+    if level is not None:
+        below = value >= level.value if correct is None or level.correct is None else correct <= level.correct
+    return Score(value=value, correct=correct, at_or_below_majority=below, constant=False)
+
+
+def _language_values(answers: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
+    """Loss, perplexity and shares of answers [N, 2] of so many tokens [N]; nothing where a number isn't finite."""
+    total = float(tokens.sum(dtype=np.float64))
+    loss = -float(answers[:, 0].sum(dtype=np.float64)) / total
+    if not np.isfinite(answers).all() or not loss < _MOST_LOSS:
+        return {}
+    shares = {
+        "exact_match": float((answers[:, 1] == tokens).mean()),
+        "token_accuracy": float(answers[:, 1].sum(dtype=np.float64)) / total,
+    }
+    return {"loss": loss, "perplexity": math.exp(loss)} | shares
 
 
 # ------------------------------------------------------------------------------------------------- classification

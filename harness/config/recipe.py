@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from harness.common.metrics import Metric
+from harness.common.metrics import Metric, higher_is_better
 from harness.config.methods import MethodInfo
 
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
@@ -99,9 +99,13 @@ class TaskSpec(Frozen):
         default=None,
         description="The score; pearson and spearman take numbers as labels; null: the task's own, or accuracy.",
     )
-    kind: Literal["texts", "tokens"] = Field(
+    kind: Literal["texts", "tokens", "completion"] = Field(
         default="texts",
-        description="What has a label: each text (or pair of texts), or each word of it (entities, as BIO tags).",
+        description="What is learned: a label of each text (or pair), of each word (BIO tags), or completions.",
+    )
+    loss_on: Literal["completion", "all"] = Field(
+        default="completion",
+        description="Of `kind: completion`: train on the completion's tokens alone, or on all of the text.",
     )
     # The share of the training file that is the dev split, and which one: see `holdout.chosen`.
     validation: float | None = Field(
@@ -115,6 +119,11 @@ class TaskSpec(Frozen):
         default=0, ge=0, le=MAX_SEED, description="Which examples `validation` takes: another seed gives another split."
     )
     allow_unknown: bool = Field(default=False, description="Train even if most tokens are unknown to the tokenizer.")
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is better: completions are scored by their loss where no metric is set."""
+        return higher_is_better(self.metric or ("loss" if self.kind == "completion" else "accuracy"))
 
 
 class ModelSpec(Frozen):
@@ -414,6 +423,9 @@ class Recipe(Frozen):
         allow_inf_nan=False,
         description="Weight of R-Drop's consistency loss, half the paper's alpha (Wu et al. 2021); 0: none.",
     )
+    padding_side: Literal["right", "left"] = Field(
+        default="right", description="Where padding stands; left takes `task.kind: completion`."
+    )
     pad_to_multiple_of: int = Field(
         default=1,
         ge=1,
@@ -443,7 +455,7 @@ class Recipe(Frozen):
     @property
     def shape(self) -> tuple[object, ...]:
         """What the trials of one pack have in common: all that decides tensor shapes, kernels and the steps."""
-        width = (self.max_length, self.padding, self.pad_to_multiple_of)
+        width = (self.max_length, self.padding, self.padding_side, self.pad_to_multiple_of)
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, *width, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
         noise = (self.mixup > 0, self.neftune_alpha > 0, self.r_drop > 0)

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import HarnessError
+from harness.common.metrics import LANGUAGE
 from harness.common.text import show
 from harness.config.field_types import missing_key, unknown_key, wrong_value
 from harness.config.recipe import METHODS_READING, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
@@ -40,6 +41,7 @@ def check_recipe(recipe: Recipe) -> None:
     """Raise HarnessError where two of a recipe's fields exclude each other, or one lacks what it needs."""
     _check_method(recipe)
     _check_task(recipe.task)
+    _check_kind(recipe)
     _check_requirements(recipe)
     _check_schedule(recipe)
     _check_evaluations(recipe)
@@ -131,16 +133,17 @@ def _differs(recipe: Recipe, name: str) -> bool:
 
 def _check_task(task: TaskSpec) -> None:
     """Refuse keys of a task that exclude each other, and files without a dev split."""
+    _check_completion_metric(task)
     if (task.metric == "f1_entity") != (task.kind == "tokens") and task.metric is not None:
         problem = (
             "metric f1_entity requires task.kind: tokens"
-            if task.kind == "texts"
+            if task.kind != "tokens"
             else (f"task.kind: tokens has one metric, f1_entity (got {task.metric})")
         )
         raise HarnessError(problem, fix="Change task.metric or task.kind")
-    for field in ("text_pair", "quoting") if task.kind == "tokens" else ():
+    for field in _NOT_OF_KIND.get(task.kind, ()):
         if getattr(task, field) is not None:
-            raise HarnessError(f"task.{field} cannot be used with task.kind: tokens", fix=f"Remove task.{field}")
+            raise HarnessError(f"task.{field} cannot be used with task.kind: {task.kind}", fix=f"Remove task.{field}")
     if task.validation is not None and (task.files is None or task.name == "embedded"):
         raise HarnessError(
             "task.validation requires task.files: it is the share of your own training file that becomes the dev split",
@@ -152,6 +155,54 @@ def _check_task(task: TaskSpec) -> None:
             "task.files has a training file but no dev split",
             fix="Add task.files.validation, or task.validation: 0.1 to split off a tenth of the training file",
         )
+
+
+# Columns and readings of a file that a kind of task has not.
+_NOT_OF_KIND = {"tokens": ("text_pair", "quoting"), "completion": ("text_pair", "quoting", "header")}
+_COMPLETION_METRICS = (*LANGUAGE, "accuracy")
+
+
+def _check_completion_metric(task: TaskSpec) -> None:
+    """Refuse metrics of classes for answers in words, and those of answers for classes."""
+    if task.kind != "completion":
+        if task.metric in LANGUAGE:
+            raise HarnessError(
+                f"metric {task.metric} requires task.kind: completion", fix="Change task.metric or task.kind"
+            )
+        if task.loss_on != "completion":
+            raise HarnessError("task.loss_on requires task.kind: completion", fix="Remove task.loss_on")
+    elif task.metric is not None and task.metric not in _COMPLETION_METRICS:
+        raise HarnessError(
+            f"metric {task.metric} cannot be used with task.kind: completion",
+            allowed=f"{', '.join(LANGUAGE)}, or accuracy where rows have choices",
+        )
+
+
+# (field, why it means nothing for a causal language model, all of whose weights are pretrained)
+_NOT_OF_COMPLETIONS = (
+    *((name, "requires classes") for name in ("label_smoothing", "class_weights", "oversample", "mixup")),
+    ("freeze_steps", "trains the head first, and a language model has no new one"),
+    ("augment", "changes texts, and answers would not fit them"),
+    ("token_type_ids", "marks the second text of a pair"),
+)
+
+
+def _check_kind(recipe: Recipe) -> None:
+    """Refuse what does not go with a task of completions, and what goes with no other."""
+    if recipe.task.kind != "completion":
+        if recipe.padding_side == "left":
+            raise HarnessError("padding_side: left requires task.kind: completion", fix="Remove padding_side")
+        return
+    if recipe.method == "head":
+        raise HarnessError(
+            "method: head cannot be used with task.kind: completion: a language model has no new head",
+            fix="Use full, top_layers or a PEFT method",
+        )
+    for name, reason in _NOT_OF_COMPLETIONS:
+        if _differs(recipe, name):
+            raise HarnessError(f"{name} cannot be used with task.kind: completion: it {reason}", fix=f"Remove {name}")
+    if recipe.padding_side == "left" and recipe.method == "prompt":
+        raise HarnessError("padding_side: left cannot be used with method: prompt", fix="Use padding_side: right")
 
 
 def _check_requirements(recipe: Recipe) -> None:

@@ -45,6 +45,13 @@ class _WithRecipe(Frozen):
         """The recipe of one that a script trains; None of the engine's."""
         return self.settings if isinstance(self.settings, ScriptRecipe) else None
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is better."""
+        if isinstance(self.settings, ScriptRecipe):
+            return self.settings.script.higher_is_better
+        return self.settings.task.higher_is_better
+
     def setting(self, name: str) -> object:
         """The value of a setting by its name: None where there is none of that name."""
         if isinstance(self.settings, ScriptRecipe):

@@ -1,8 +1,9 @@
 """A task's examples as texts and labels, before any tokeniser."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +20,9 @@ class Rows:
     `numbers` [N] say where in the `source` each example stands: lines of a file, or rows of a data set (`unit`). Of a
     token task an example is a sentence, its text the `words` with blanks between them, and `labels` [N, W] those of
     the words, `NO_LABEL` behind the last.
+
+    Of completions `texts` are prompts, in a `chat` the messages before the answer as JSON, and `pairs` the answers;
+    where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't.
     """
 
     texts: tuple[str, ...]
@@ -28,6 +32,8 @@ class Rows:
     unit: str
     numbers: Sequence[int]
     words: tuple[tuple[str, ...], ...] | None = None
+    choices: tuple[tuple[str, ...], ...] | None = None
+    chat: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +53,8 @@ class Raw:
     validation: Rows
     sha256: str
     test: Rows | None = None
+    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned
+    loss_on: str = field(default="completion", kw_only=True)  # of completions: `all` where prompts are learned too
 
 
 def splits(raw: Raw) -> dict[str, Rows]:
@@ -62,5 +70,8 @@ def sha256_of(parts: Sequence[Rows]) -> str:
         for text in (*rows.texts, *(rows.pairs or ())):
             content = text.encode()
             digest.update(b"%d %s\n" % (len(content), content))  # with its length, so that no two lists collide
+        for choices in rows.choices or ():
+            digest.update(json.dumps(choices).encode() + b"\n")
+        digest.update(b"chat\n" * rows.chat)
         digest.update(rows.labels.astype(rows.labels.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

@@ -21,7 +21,7 @@ FREQUENT = 0.9
 
 def refuse_ids(raw: Raw) -> None:
     """Raise HarnessError as `refuse_id_labels`, of a task that was read."""
-    if raw.label_names is not None and raw.metric != ENTITIES:
+    if raw.label_names is not None and raw.metric != ENTITIES and raw.kind != "completion":
         refuse_id_labels([raw.label_names[label] for label in raw.train.labels.tolist()], raw.train.source)
 
 
@@ -42,6 +42,8 @@ def refuse_single(raw: Raw) -> None:
 
     Of a regression the training labels are looked at too; of entities, whether there are any.
     """
+    if raw.kind == "completion":  # scored against the untouched model
+        return
     for split, rows in (("training", raw.train), ("dev", raw.validation)):
         labels = np.unique(rows.labels[rows.labels != NO_LABEL])
         if len(labels) > 1 or (split == "training" and not is_regression(raw.metric)):
@@ -62,7 +64,7 @@ def refuse_single(raw: Raw) -> None:
 
 def of(raw: Raw) -> tuple[str, ...]:
     """Sentences about a task's classes that a person should read before training; none of a regression or of words."""
-    if raw.label_names is None or raw.metric == ENTITIES:
+    if raw.label_names is None or raw.metric == ENTITIES or raw.kind == "completion":
         return ()
     train, dev = (
         dict(zip(raw.label_names, np.bincount(rows.labels, minlength=len(raw.label_names)).tolist(), strict=True))

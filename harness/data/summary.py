@@ -101,7 +101,7 @@ class Described:
 
     name: str
     metric: str
-    kind: Literal["texts", "tokens"]
+    kind: Literal["texts", "tokens", "completion"]
     pairs: bool
     classes: int | None
     majority: float

@@ -1,61 +1,15 @@
 """Texts become token ids: a task as training reads it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from harness.common.errors import HarnessError
-from harness.common.metrics import Metric
 from harness.common.text import count_noun
-from harness.data import vocabulary
+from harness.data import completions, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows, splits
-
-
-@dataclass(frozen=True, eq=False)
-class TokenizedSplit:
-    """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
-
-    `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
-    `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
-    `sentences` [N] counts the words that have one.
-    """
-
-    input_ids: np.ndarray
-    lengths: np.ndarray
-    token_type_ids: np.ndarray
-    labels: np.ndarray
-    sentences: np.ndarray | None = None
-
-    @property
-    def targets(self) -> np.ndarray:
-        """What is scored: the labels [N]; of a token task those of all words in order."""
-        return self.labels if self.sentences is None else self.labels[self.labels != NO_LABEL]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What training needs of a task; `num_labels` is the number of logits, 1 for a regression."""
-
-    name: str
-    metric: Metric
-    label_names: tuple[str, ...] | None
-    num_labels: int
-    pad_token_id: int
-    train: TokenizedSplit
-    validation: TokenizedSplit
-    sha256: str
-    pairs: bool  # whether an example is two texts
-    test: TokenizedSplit | None = None
-    tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
-    unknown_share: float | None = None  # of the tokens, in the split that has most; None where nothing can be unknown
-    vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
-
-    @property
-    def splits(self) -> tuple[TokenizedSplit, ...]:
-        """The splits there are: train, validation and, where there is one, test."""
-        return (self.train, self.validation) + (() if self.test is None else (self.test,))
+from harness.data.tokenized import Task, TokenizedSplit
 
 
 class Tokenizer(Protocol):
@@ -76,6 +30,8 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     Segment ids are the tokeniser's, zeros where it has none. Raises HarnessError for a tokeniser without a padding
     token, a `max_length` that leaves the texts no room, and a text that gives no token at all.
     """
+    if raw.kind == "completion":
+        return completions.tokenise(raw, tokenizer, max_length)
     pad = tokenizer.pad_token_id
     if pad is None:
         raise HarnessError(

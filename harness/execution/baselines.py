@@ -32,6 +32,12 @@ _SETTINGS: dict[BaselineName, str] = {
 def check(sweep: Sweep) -> None:
     """Raise HarnessError where a baseline that the sweep asks for can't be trained; reads the data, trains nothing."""
     for name in sweep.baselines:
+        for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind == "completion"):
+            raise HarnessError(
+                f"the baseline {name} requires a task with labels",
+                got=f"{spec.name}, completions of a language model",
+                fix="Remove baselines: the untouched model is what these runs are compared with",
+            )
         if name == "tfidf_lightgbm" and importlib.util.find_spec("lightgbm") is None:
             raise words.lacking(
                 "the baseline tfidf_lightgbm requires LightGBM, which is not installed", "lightgbm", "another baseline"

@@ -162,12 +162,12 @@ class _Started:
 
 
 def _check_methods(recipes: Sequence[Recipe]) -> None:
-    for model, method in dict.fromkeys(
-        (recipe.model, recipe.peft_config) for recipe in recipes if recipe.method != "full"
+    for model, method, kind in dict.fromkeys(
+        (recipe.model, recipe.peft_config, recipe.task.kind) for recipe in recipes if recipe.method != "full"
     ):
         from harness.models import pretrained  # torch, where a method asks what the model has
 
-        pretrained.check(model, method)
+        pretrained.check(model, method, kind)
 
 
 def _check_lengths(recipes: Sequence[Recipe], loaded: Mapping[TaskSpec, Raw]) -> None:

@@ -29,8 +29,10 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
         yield from _check_outcome(measured, _below(metric, measured), None)
         return
     try:
-        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences)
-        majority = _majority(metric, curves.logits.shape[1], curves.labels.dtype.str, curves.labels.tobytes())
+        level = _untouched_level(measured)
+        score = metrics.score(metric, curves.logits, curves.labels, curves.sentences, level)
+        labels = (curves.labels.dtype.str, curves.labels.tobytes())
+        majority = level or _majority(metric, curves.logits.shape[1], *labels)
         on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
         test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
     except ValueError as error:
@@ -47,6 +49,13 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
             yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
     yield from _check_curves(measured, curves, recipe)
+
+
+def _untouched_level(measured: Measured) -> metrics.Majority | None:
+    """What the record says that a language model had to beat, which no array gives; None of other runs."""
+    if measured.untouched_score is None or measured.majority_score is None:
+        return None
+    return metrics.Majority(measured.majority_score, measured.majority_correct)
 
 
 @lru_cache(maxsize=64)  # all trials of a task share the labels
@@ -83,7 +92,11 @@ def _below(metric: Metric, measured: Measured) -> bool:
         return True
     if metric == "accuracy" and measured.correct is not None and measured.majority_correct is not None:
         return measured.correct <= measured.majority_correct
-    return measured.majority_score is not None and measured.final_score <= measured.majority_score
+    if measured.majority_score is None:
+        return False
+    if not metrics.higher_is_better(metric):
+        return measured.final_score >= measured.majority_score
+    return measured.final_score <= measured.majority_score
 
 
 def _check_outcome(measured: Measured, below: bool, constant: bool | None) -> Iterator[Problem]:
@@ -114,7 +127,7 @@ def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterato
             yield "curves", f"kept_step is {measured.kept_step}, which is no evaluation"
             return
         at = steps.tolist().index(measured.kept_step)
-    best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
+    best = metrics.best_evaluation(cast(Metric, measured.metric), scores)
     bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
     given: dict[str, float | None] = {
         "final_score": _finite(scores[at]),

@@ -93,7 +93,7 @@ FAMILIES = {
     "albert": _ALBERT,
     "distilbert": _DISTILBERT,
     "gpt2": _GPT2,
-    **dict.fromkeys(("llama", "qwen2"), _LLAMA),
+    **dict.fromkeys(("llama", "qwen2", "qwen3", "mistral", "gemma", "smollm3"), _LLAMA),
 }
 
 

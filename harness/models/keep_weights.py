@@ -39,7 +39,7 @@ from harness.records.record import Measured, Record
 from harness.records.store import Store
 
 if TYPE_CHECKING:
-    from harness.data.tokenization import Task
+    from harness.data.tokenized import Task
 
 
 # --------------------------------------------------------------------------------------------- what a worker does

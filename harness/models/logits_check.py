@@ -77,6 +77,21 @@ def reference(network: LogitsComparison) -> Reference:
         ) from error
 
 
+def refuse_looking_ahead(network: LogitsComparison) -> None:
+    """Raise ModelRefusedError where what a network says at a place depends on a token behind it.
+
+    Encoders are loaded as causal language models too.
+    """
+    text = _texts(network.module, network.positions)[0]
+    other = text.clone()
+    other[-1] = (other[-1] + 1) % _vocabulary(network.module)
+    first, second = (_plain(network, [ids], 0)[0, :-1] for ids in (text, other))
+    if float((first - second).abs().max()) > TOLERANCE * (float(first.abs().max()) or 1.0):
+        raise _refused(
+            network.module, "what it says at a place depends on the tokens behind it, so it is no causal language model"
+        )
+
+
 def check(network: LogitsComparison, reference: Reference) -> LogitsCheck:
     """Compare a lane's logits for padded texts with the reference's: the short ones' in training, dropping nothing, and
     the long one's in evaluation.

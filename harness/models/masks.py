@@ -32,9 +32,10 @@ def _has_local_layers(config: Any) -> bool:
     return any(kind != "full_attention" for kind in getattr(config, "layer_types", None) or ())
 
 
-def mask(kind: Kind, lengths: Tensor, width: int) -> Tensor:
-    """The mask of texts padded on the right to `width`, of which `lengths` [...] tokens are real."""
-    real = torch.arange(width, device=lengths.device) < lengths[..., None]  # [..., T]
+def mask(kind: Kind, lengths: Tensor, width: int, *, left: bool = False) -> Tensor:
+    """The mask of texts padded to `width`, on the right or `left`, of which `lengths` [...] tokens are real."""
+    places = torch.arange(width, device=lengths.device)
+    real = places >= width - lengths[..., None] if left else places < lengths[..., None]  # [..., T]
     if kind == "tokens":
         return real.long()
     if kind == "causal":

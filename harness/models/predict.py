@@ -80,12 +80,12 @@ class Served:
             )
         self.network: pretrained.Network | None = None
         if self.card.form == "model":
-            self.module = pretrained.kept(folder, tokens=self.tokens).to(self.device)
+            self.module = pretrained.kept(folder, kind=self.recipe.task.kind).to(self.device)
             self.tokenizer = pretrained.tokenizer(ModelSpec(name=folder.name, folder=str(folder)))
             self.max_length = self._room(pretrained.longest(self.module.config))
             return
         self.network = pretrained.network(
-            self.recipe.model, max(2, self.outputs), self.recipe.peft_config, tokens=self.tokens
+            self.recipe.model, max(2, self.outputs), self.recipe.peft_config, kind=self.recipe.task.kind
         )
         if self.network.sha256 != self.card.model_sha256:
             raise HarnessError(

@@ -34,6 +34,8 @@ _OFFSET_POSITIONS = (
 # Heads that read the last real token go by this name, but for these kinds'.
 _LAST_TOKEN_HEAD, _LAST_TOKEN = "score", ("ctrl", "modernbert-decoder")
 _FULL = Method()
+# transformers' classes by a task's kind, where it is not one label a text.
+_AUTO_MODELS = {"tokens": "AutoModelForTokenClassification", "completion": "AutoModelForCausalLM"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Network:
     @property
     def all_parameters(self) -> int:
         """How many numbers there are, trained or not."""
-        return sum(value.numel() for value in self.module.parameters())
+        return sum({value.data_ptr(): value.numel() for value in self.module.parameters()}.values())
 
     def initialised(self, generator: torch.Generator) -> dict[str, Tensor]:
         """All trained parameters on the CPU, the head from N(0, 0.02): weights from `generator`, biases 0, scales 1.
@@ -95,16 +97,24 @@ class Network:
             values[name] = draw(torch.empty(values[name].shape), generator)
         return values
 
-    def inputs(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None) -> dict[str, Tensor]:
-        """Keyword arguments of the module for input_ids [..., T] and lengths [...] (real tokens of each row)."""
+    def inputs(
+        self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None, *, left: bool = False
+    ) -> dict[str, Tensor]:
+        """Keyword arguments of the module for input_ids [..., T] and lengths [...] (real tokens of each row).
+
+        With `left` the padding stands before the tokens, whose positions then count from the first of them.
+        """
         if self.virtual:
             before = (self.virtual, 0)
             config: Any = self.module.config
             input_ids = F.pad(input_ids, before, value=int(config.pad_token_id == 0))  # any word but padding
             token_type_ids = None if token_type_ids is None else F.pad(token_type_ids, before)
             lengths = lengths + self.virtual
-        mask = masks.mask(self.mask, lengths, input_ids.shape[-1])
+        mask = masks.mask(self.mask, lengths, input_ids.shape[-1], left=left)
         given = {"input_ids": input_ids, "attention_mask": mask}
+        if left:
+            first = input_ids.shape[-1] - lengths[..., None]
+            given["position_ids"] = (torch.arange(input_ids.shape[-1], device=first.device) - first).clamp(min=0)
         if self.takes_token_types:
             given["token_type_ids"] = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
         return given
@@ -134,34 +144,29 @@ def tokenizer(spec: ModelSpec) -> Any:
     return loaded_tokenizer
 
 
-def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, tokens: bool = False) -> Network:
+def network(spec: ModelSpec, num_labels: int, method: Method = _FULL, *, kind: str = "texts") -> Network:
     """The pretrained network with `num_labels` outputs a text, in float32 on the CPU; 1 output is a regression.
 
-    With `tokens` it has as many for each token. Raises HarnessError when the model can't be had, has no such head, or
-    not what the method needs.
+    The head is that of a task's `kind`: for `tokens` there are as many for each token. Raises HarnessError when the
+    model can't be had, has no such head, or not what the method needs.
     """
-    known = _networks(spec, num_labels, tokens)
+    known = _networks(spec, num_labels, kind)
     if method not in known:
         known[method] = _adapted(known[_FULL], method)
     return known[method]
 
 
-def kept(folder: Path, *, tokens: bool = False) -> Any:
-    """The classifier of a whole model's folder with the head that lies there, in float32, to be asked.
-
-    With `tokens` that of each token.
-    """
+def kept(folder: Path, *, kind: str = "texts") -> Any:
+    """The network of a whole model's folder with the head of a task's kind that lies there, in float32, to be asked."""
     spec = ModelSpec(name=folder.name, folder=str(folder))
     hub.check_model(spec)
     hub.prepare()
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-
-    kind = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    auto = _auto_model(kind)
     with loading.quiet():
         module, info = loading.loaded(
             "weights",
             spec,
-            lambda source, **trust: kind.from_pretrained(
+            lambda source, **trust: auto.from_pretrained(
                 source, **trust, dtype=torch.float32, output_loading_info=True
             ),
         )
@@ -169,26 +174,27 @@ def kept(folder: Path, *, tokens: bool = False) -> Any:
     return module.eval()
 
 
-def check(spec: ModelSpec, method: Method) -> None:
-    """Raise HarnessError for a method that the model has not the parts for.
+def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
+    """Raise HarnessError for a method that the model, with the head of a task's kind, has not the parts for.
 
     The weights are read only where LoRA is put outside the layers alone, where a checkpoint may lack them.
     """
     if method == _FULL:
         return
     hub.prepare()
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
+    auto = _auto_model(kind)
     config = loading.loaded("configuration", spec, AutoConfig.from_pretrained)
     with torch.device("meta"):
         module = loading.loaded(
             "configuration",
             spec,
-            lambda source, **trust: AutoModelForSequenceClassification.from_config(config, **trust),
+            lambda source, **trust: auto.from_config(config, **trust),
         )
         _, drawn = methods.adapt(module, method, ())
     if method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
-        network(spec, 2, method)
+        network(spec, 2, method, kind=kind)
 
 
 def _adapted(full: Network, method: Method) -> Network:
@@ -196,6 +202,7 @@ def _adapted(full: Network, method: Method) -> Network:
     known = {id(value): full.pretrained[name] for name, value in full.module.named_parameters()}
     shared: dict[int, Any] = {id(value): value for value in full.module.parameters()}
     module = copy.deepcopy(full.module, shared)
+    _untie(module)
     with torch.random.fork_rng(devices=[]):  # peft draws values of its own, which are thrown away
         trained, drawn = methods.adapt(module, method, full.head)
     module.requires_grad_(False)
@@ -226,26 +233,41 @@ def _adapted(full: Network, method: Method) -> Network:
     return adapted
 
 
+def _untie(module: Any) -> None:
+    """Give the outputs of a language model a parameter of their own, with the words' values in the same memory.
+
+    So they are among the frozen matrices that each lane multiplies with by itself, which lookups are not.
+    """
+    words, outputs = module.get_input_embeddings(), module.get_output_embeddings()
+    if outputs is not None and getattr(outputs, "weight", None) is getattr(words, "weight", words):
+        outputs.weight = nn.Parameter(words.weight.detach(), requires_grad=False)
+
+
 @lru_cache(maxsize=2)  # a worker trains pack after pack of the same model
-def _networks(spec: ModelSpec, num_labels: int, tokens: bool = False) -> dict[Method, Network]:
+def _networks(spec: ModelSpec, num_labels: int, kind: str) -> dict[Method, Network]:
     """The networks of a model by method; full fine-tuning's is always there, and the others share its frozen values."""
-    return {_FULL: _pretrained(spec, num_labels, tokens)}
+    return {_FULL: _pretrained(spec, num_labels, kind)}
 
 
-def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
+def _auto_model(kind: str) -> Any:
+    """transformers' class of networks with the head of a task's kind."""
+    import transformers
+
+    return getattr(transformers, _AUTO_MODELS.get(kind, "AutoModelForSequenceClassification"))
+
+
+def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
     hub.check_model(spec)
     hub.prepare()
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-
-    kind_of_head = AutoModelForTokenClassification if tokens else AutoModelForSequenceClassification
+    auto, outputs = _auto_model(kind), {} if kind == "completion" else {"num_labels": num_labels}
     with loading.quiet(), torch.random.fork_rng(devices=[]):  # it draws a head of its own, which is thrown away
         module, info = loading.loaded(
             "weights",
             spec,
-            lambda source, **trust: kind_of_head.from_pretrained(
+            lambda source, **trust: auto.from_pretrained(
                 source,
                 **trust,
-                num_labels=num_labels,
+                **outputs,
                 dtype=torch.float32,
                 attn_implementation="eager",
                 ignore_mismatched_sizes=True,
@@ -256,15 +278,20 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
     module.requires_grad_(False)
     module.train()
     pretrained = {name: value.detach().clone() for name, value in module.named_parameters()}
-    loading.check(spec.name, module, info)
-    drawn = loading.head(module, info)
+    if kind == "completion":  # nothing is drawn afresh: every weight must be there
+        loading.check_whole(spec.name, module, info)
+        drawn: frozenset[str] = frozenset()
+    else:
+        loading.check(spec.name, module, info)
+        drawn = loading.head(module, info)
     head = tuple(name for name in pretrained if name in drawn)
     digest = hashlib.sha256()
     for name, value in pretrained.items():
         if name not in head:
             digest.update(f"{name}{tuple(value.shape)}".encode())
             digest.update(value.contiguous().numpy().tobytes())
-    causal = hasattr(module, _LAST_TOKEN_HEAD) or module.config.model_type in _LAST_TOKEN
+    last_token = hasattr(module, _LAST_TOKEN_HEAD) or module.config.model_type in _LAST_TOKEN
+    causal = kind == "completion" or last_token
     if causal:
         module.config.use_cache = False
         module.config.pad_token_id = tokenizer(spec).pad_token_id
@@ -276,6 +303,8 @@ def _pretrained(spec: ModelSpec, num_labels: int, tokens: bool) -> Network:
         module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal,
         notes=loading.unused(spec.name, info),
     )  # fmt: skip
+    if kind == "completion":
+        logits_check.refuse_looking_ahead(loaded_network)
     reference = logits_check.reference(loaded_network)
     _read_padding(module)
     loaded_network = replace(loaded_network, reference=reference)

@@ -25,7 +25,7 @@ from harness.config.trials import Trial
 from harness.records.store import Store
 
 if TYPE_CHECKING:
-    from harness.data.tokenization import Task
+    from harness.data.tokenized import Task
 
 
 Which = Literal["best", "all", "none"]
@@ -114,7 +114,7 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
 
     recipe, form = trial.recipe, form_of(trial)
     tokens = recipe.task.kind == "tokens"
-    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.peft_config, tokens=tokens)
+    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.peft_config, kind=recipe.task.kind)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():

@@ -20,7 +20,8 @@ from harness.common import hub
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.data import tasks
-from harness.data.tokenization import Task, TokenizedSplit, tokenise
+from harness.data.tokenization import tokenise
+from harness.data.tokenized import Task, TokenizedSplit
 from harness.records.record import Record
 
 # What transformers' tokenizers read of a model's folder, fast and slow ones, and the code that a model brings for one.

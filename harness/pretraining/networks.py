@@ -31,6 +31,7 @@ from transformers.pytorch_utils import Conv1D
 from harness.common import hub, loading
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
+from harness.data.embedded import answers
 from harness.data.embedded.language import LONGEST_PAIR, SPECIAL_TOKENS, VOCABULARY, Pair
 from harness.models import pretrained
 from harness.pretraining.objectives import Frame
@@ -88,6 +89,51 @@ def encode(pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast) -> Tensor:
         padding="max_length",
         max_length=LONGEST_PAIR,
         return_tensors="pt",
+    )
+    ids: Tensor = encoded["input_ids"]
+    return ids
+
+
+def decoder_config() -> GPT2Config:
+    """Give the shape of the embedded decoder: half as deep as the encoder and as narrow."""
+    padding, end = answers.SPECIAL_TOKENS.index("[PAD]"), answers.SPECIAL_TOKENS.index(answers.END)
+    return GPT2Config(
+        vocab_size=len(answers.DECODER_VOCABULARY),
+        n_positions=32,
+        n_embd=64,
+        n_layer=6,
+        n_head=4,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=padding,
+    )
+
+
+def build_decoder_tokenizer() -> PreTrainedTokenizerFast:
+    """Build the embedded decoder's tokenizer: one token a word, the end of a text before each text too."""
+    ids = {word: index for index, word in enumerate(answers.DECODER_VOCABULARY)}
+    padding, unknown, end = answers.SPECIAL_TOKENS
+    words = tokenizers.Tokenizer(kinds.WordLevel(ids, unk_token=unknown))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{end} $A", pair=f"{end} $A $B:1", special_tokens=[(end, ids[end])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token=padding,
+        unk_token=unknown,
+        bos_token=end,
+        eos_token=end,
+        model_max_length=decoder_config().n_positions,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def encode_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    """Turn texts into token ids, int64 of shape (texts, 20): an end, the text, an end, then padding."""
+    end = tokenizer.eos_token
+    encoded = tokenizer(
+        [f"{text} {end}" for text in texts], padding="max_length", max_length=answers.LONGEST, return_tensors="pt"
     )
     ids: Tensor = encoded["input_ids"]
     return ids

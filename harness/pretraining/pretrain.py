@@ -24,6 +24,7 @@ from torch import nn
 
 from harness.common import watchdog
 from harness.common.text import count_noun
+from harness.data.embedded import answers
 from harness.data.embedded.language import SPECIAL_TOKENS, VOCABULARY, dataset, pretraining_pairs
 from harness.models import pretrained
 from harness.pretraining import corpus, networks, objectives, page
@@ -116,7 +117,8 @@ def pretrain(
     unfinished = out.absolute().with_name(f"{out.absolute().name}.unfinished")
     try:
         with held(unfinished, out):
-            job = _embedded(settings) if settings.rebuilds else _own(settings, unfinished)
+            rebuilt = _embedded_decoder if settings.objective == "causal" else _embedded
+            job = rebuilt(settings) if settings.rebuilds else _own(settings, unfinished)
             made_of = _made_of(job)
             state = State(unfinished / "state.safetensors", settings, made_of, minutes)
             losses, held_out, wall_seconds = _train(job, settings, state, progress)
@@ -142,6 +144,20 @@ def _embedded(settings: Settings) -> _Job:
     masked = Masked(VOCABULARY.index("[MASK]"), words, EMBEDDED_MASKED_SHARE)
     facts = page.Facts((), train.count, held_out.count, int((train.tokens != padding).sum()), None, ())
     return _Job(network, tokenizer, masked, train, held_out, held_out, facts, "cpu")
+
+
+def _embedded_decoder(settings: Settings) -> _Job:
+    """What rebuilds the embedded decoder."""
+    tokenizer = networks.build_decoder_tokenizer()
+    network = networks.build_gpt2(networks.decoder_config(), _init_rng(settings))
+    padding, specials = tokenizer.pad_token_id, len(answers.SPECIAL_TOKENS)
+    texts = answers.pretraining_texts(settings.pairs)
+    entailed = [answers.conclusion(pair) for pair in dataset("validation") if pair.entailed]
+    train, held_out = (
+        TokenTable(networks.encode_texts(part, tokenizer), specials, padding) for part in (texts, entailed)
+    )
+    facts = page.Facts((), train.count, held_out.count, int((train.tokens != padding).sum()), None, ())
+    return _Job(network, tokenizer, Causal(), train, held_out, held_out, facts, "cpu")
 
 
 def _own(settings: Settings, scratch: Path) -> _Job:
@@ -369,6 +385,7 @@ def _provenance(settings: Settings, made_of: _MadeOf, result: PretrainResult) ->
     if not settings.rebuilds:
         fields = tuple(name for name in Settings.model_fields if name != "pairs" or not settings.texts)
         facts["made_of"] = dict(made_of)
+    facts |= {"objective": "causal"} if settings.objective == "causal" else {}
     facts |= {name: given[name] for name in fields}
     return facts | {
         "final_loss": _known(result.final_loss),

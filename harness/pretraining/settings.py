@@ -61,8 +61,9 @@ class Settings(BaseModel):
 
     @property
     def rebuilds(self) -> bool:
-        """Whether the embedded model is rebuilt, as it was shipped."""
-        return all(getattr(self, name) == Settings.model_fields[name].default for name in _OWN)
+        """Whether an embedded model is rebuilt, as it was shipped: the encoder, or where causal the decoder."""
+        own = (name for name in _OWN if name != "objective")
+        return all(getattr(self, name) == Settings.model_fields[name].default for name in own)
 
     @property
     def share(self) -> float:

@@ -73,7 +73,7 @@ class Measured(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     outcome: Outcome | None = Field(
-        description="failed: the final score is at or below the majority, or there is none as the run diverged"
+        description="failed: the final score is at or below `majority_score`, or there is none as the run diverged"
     )
     reason: Reason | None = Field(
         description="of a failed run: constant (one class predicted), diverged, collapsed (was above the majority)"
@@ -84,7 +84,9 @@ class Measured(BaseModel):
     )
     best_score: float | None = Field(description="the best of all evaluations on the dev set")
     best_step: int | None = Field(description="updates made when it was reached")
-    majority_score: float | None = Field(description="of the majority classifier on the dev set")
+    majority_score: float | None = Field(
+        description="of the majority classifier on the dev set; of a language model what the untouched one scores there"
+    )
     correct: int | None = Field(description="right answers on the dev set at the end; None for a regression")
     majority_correct: int | None = Field(description="its right answers on the dev set; None for a regression")
     dev_examples: int | None = Field(description="size of the dev set")
@@ -134,6 +136,11 @@ class Measured(BaseModel):
         default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
     )
     tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
+    # Not in the first records, and None where no language model answers.
+    untouched_score: float | None = Field(
+        default=None, description="of the language model on the dev set before any training: what a run has to beat"
+    )
+    untouched_loss: float | None = Field(default=None, description="its dev loss, nats a token of the answers")
 
 
 class ScriptRun(BaseModel):

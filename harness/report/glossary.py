@@ -17,7 +17,9 @@ _COMMON: tuple[Term, ...] = (
         "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
         "Reasons, where known: constant (one class predicted), diverged, collapsed (was above the "
         "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
-        "correlation is at or below 0.",
+        "correlation is at or below 0. Of a language model's completions a run failed that is no better than the "
+        "untouched model, scored once before any training; where all examples have the same choices, nor than always "
+        "giving the commonest one.",
     ),
     UNSTABLE,
     (

@@ -9,6 +9,7 @@ import pandas as pd
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis, reference
 from harness.analysis.failures import all_runs
+from harness.analysis.verdicts import level_to_beat
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
 from harness.report.claims import Claim, Sentence
@@ -112,6 +113,8 @@ def failing_means(analysis: Analysis) -> str:
         return "Whether a run failed was decided before these runs were imported"
     side = "at or below" if analysis.study.higher_is_better else "at or above"
     score_of = score(majority.min()) + ("" if majority.min() == majority.max() else f" to {score(majority.max())}")
+    if (level := level_to_beat(runs)) != "majority class":
+        return f"Failed means a final {' / '.join(metrics)} {side} that of the {level}, {score_of}"
     trivial = "mean label" if numbers(runs, "label_variance").notna().any() else "majority class"
     return f"Failed means a final {' / '.join(metrics)} {side} that of always answering the {trivial}, {score_of}"
 
@@ -256,7 +259,8 @@ def where(analysis: Analysis) -> str:
         return "failure rates appear here once runs have finished."
     clauses = []
     if judged and failed == judged == finished:
-        clauses.append("no run did better than the majority class, so a small spread here means failure, not stability")
+        level = level_to_beat(analysis.runs)
+        clauses.append(f"no run did better than the {level}, so a small spread here means failure, not stability")
     elif failed and len(cells) > 1 and (worst := _worst(analysis)):
         clauses.append(worst)
     if scored == 0:

@@ -122,7 +122,8 @@ def about_scores(study: Study) -> str:
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
     tested = " Test scores come from the same weights, on examples that were never used for selection."
+    unit = "as fractions" if study.higher_is_better else "over all tokens of the answers; lower is better"
     return (
-        f"Scores are dev {named} at the end of training, as fractions; only “best mean” uses each run's best "
+        f"Scores are dev {named} at the end of training, {unit}; only “best mean” uses each run's best "
         f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.examples import NO_LABEL
-from harness.data.tokenization import TokenizedSplit
+from harness.data.tokenized import TokenizedSplit
 from harness.models.pretrained import Network
 from harness.training.pack import TrainingPack
 from harness.training.transfer import to_device
@@ -60,10 +60,11 @@ class DeviceSplit:
         """Move the split of N examples, T tokens wide, to the pack's device."""
         recipe, width = pack.recipe, split.input_ids.shape[1]
         self.network, self.device, self._has_types = network, pack.device, recipe.token_type_ids
+        self._left, self._padding = recipe.padding_side == "left", pack.task.pad_token_id
         multiple = recipe.pad_to_multiple_of
         more = min(math.ceil(width / multiple) * multiple, network.positions or sys.maxsize) - width
         fill = {"input_ids": pack.task.pad_token_id, "token_type_ids": 0}
-        fill |= {} if split.sentences is None else {"labels": NO_LABEL}
+        fill |= {"labels": NO_LABEL} if split.labels.ndim == 2 else {}
 
         def moved(name: str) -> Tensor:
             values = torch.from_numpy(getattr(split, name))
@@ -104,11 +105,25 @@ class DeviceSplit:
         lengths = to_device(self.lengths[rows] if lengths is None else lengths, self.device)
         rows = to_device(rows, self.device)
         types = self.token_type_ids[rows, :width] if self._has_types else None
-        return self.network.inputs(self.input_ids[rows, :width], lengths, types)
+        ids = self.input_ids[rows, :width]
+        if self._left:
+            return self.network.inputs(_to_the_right(ids, lengths, self._padding), lengths, types, left=True)
+        return self.network.inputs(ids, lengths, types)
+
+    def token_labels(self, rows: Tensor, width: int) -> Tensor:
+        """The labels of the tokens of rows [..., b] at a width, [..., b, width], on the device."""
+        labels = self.labels_of(rows)[..., :width]
+        return _to_the_right(labels, to_device(self.lengths[rows], self.device), NO_LABEL) if self._left else labels
 
     def labels_of(self, rows: Tensor) -> Tensor:
         """The labels of rows [..., b], on the device."""
         return self.labels[to_device(rows, self.device)]
+
+
+def _to_the_right(values: Tensor, lengths: Tensor, padding: int) -> Tensor:
+    """Rows [..., T] whose first `lengths` [...] tokens are real, with the padding before them."""
+    places = torch.arange(values.shape[-1], device=values.device) - (values.shape[-1] - lengths[..., None])
+    return values.gather(-1, places.clamp(min=0)).masked_fill(places < 0, padding)
 
 
 class Batches:

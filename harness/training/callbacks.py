@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from harness.common import metrics
 from harness.common.metrics import Evaluation
 from harness.records import early_signals
 from harness.training.outcome import above_chance
@@ -71,12 +70,10 @@ def standing(run: TrainingRun, number: int) -> Evaluation:
     """How the lanes stood at an evaluation, counted from 0, were training to end there."""
     task, update = run.pack.task, run.log.evaluations[number].update
     scores = [
-        metrics.score(
-            task.metric, run.log.evaluations[result].logits[lane], task.validation.targets, task.validation.sentences
-        )
+        run.score(run.log.evaluations[result].logits[lane])
         for lane, result in enumerate(run.selection.standing[number])
     ]
-    steps, examples = run.pack.total_steps, len(run.validation)
+    steps, examples = run.pack.total_steps, task.validation.examples
     return Evaluation(
         share=update / steps,
         scores=np.array([run.majority.value if score.value is None else score.value for score in scores]),

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 
 from harness.data.examples import NO_LABEL
-from harness.data.tokenization import Task
 from harness.training import telemetry
 from harness.training.batches import DeviceSplit
 from harness.training.forward import Forward
 from harness.training.lanes import Lanes
+from harness.training.pack import TrainingPack
 from harness.training.replay import Function
 from harness.training.replayer import Replayer
 
@@ -43,17 +42,20 @@ class Evaluator:
             Logits [L, N, C] float32, and vectors [L, n, H]; None where they are not asked for or not known.
         """
         self.forward.module.eval()
-        arguments, recipe = self.lanes.arguments(weights), self.pack.recipe
+        arguments, recipe, kind = self.lanes.arguments(weights), self.pack.recipe, self.pack.kind
         trim = recipe.padding == "batch"
         # Sorting by length makes trimmed batches short; it is the same order for every lane.
         order = torch.argsort(data.lengths, stable=True) if trim else torch.arange(len(data))
-        logits = np.empty((len(self.lanes), int(data.begins[-1]), self.pack.task.num_labels), dtype=np.float32)
+        answers: np.ndarray | None = None  # [L, rows, …]
         batches = torch.split(order, recipe.eval_batch_size)
         evaluations_left = (self.pack.total_steps - updates) // (recipe.eval_steps or self.pack.epoch_steps)
         calls_left = evaluations_left * (1 if trim else len(batches))
         vectors: list[Tensor] = []
         for rows in batches:
-            inputs = data.inputs(rows, data.width_of(rows) if trim else data.width)
+            width = data.width_of(rows) if trim else data.width
+            inputs = data.inputs(rows, width)
+            if kind.reads_labels:
+                inputs["labels"] = data.token_labels(rows, width)
             of_batch, *read = self.replayer.call(
                 "logits and vectors" if with_vectors else "logits",
                 self._function(list(arguments), list(inputs), with_vectors),
@@ -62,13 +64,16 @@ class Evaluator:
                 calls_left,
             )  # [L, B, C], [L, B, H]
             places = rows
-            if self.pack.is_token_task:  # [L, B, T, C]
+            if kind.per_token and not kind.reads_labels:  # [L, B, T, C]
                 labels = data.labels[rows.to(self.pack.device), : of_batch.shape[2]]
                 of_batch = of_batch[:, labels != NO_LABEL]
                 places = torch.cat([torch.arange(int(data.begins[row]), int(data.begins[row + 1])) for row in rows])
-            logits[:, places.numpy()] = of_batch.cpu().numpy()
+            if answers is None:
+                answers = np.empty((len(self.lanes), int(data.begins[-1]), *of_batch.shape[2:]), dtype=np.float32)
+            answers[:, places.numpy()] = of_batch.cpu().numpy()
             vectors += [values[:, rows < telemetry.MOST_VECTORS] for values in read]
-        return logits, torch.cat(vectors, dim=1) if vectors else None
+        assert answers is not None
+        return kind.arrange(answers), torch.cat(vectors, dim=1) if vectors else None
 
     def _function(self, parameters: list[str], names: list[str], with_vectors: bool) -> Function:
         """What gives the logits, and vectors, from the lanes' arguments and the network's inputs."""
@@ -85,16 +90,16 @@ class Evaluator:
         return forward
 
     def _logits(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        return (self.forward.logits(view, inputs),)
+        given = dict(inputs)
+        labels = given.pop("labels", None)
+        return (self.pack.kind.reduce(self.forward.logits(view, given), labels),)
 
     def _with_vectors(self, view: dict[str, Tensor], inputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The logits [B, C], and the vectors [B, H] that the head reads."""
         with telemetry.vectors(self.forward.module, self.forward.network.causal) as vectors:
-            return self.forward.logits(view, inputs), *vectors
+            return *self._logits(view, inputs), *vectors
 
 
-def dev_loss(task: Task, logits: np.ndarray) -> float:
-    """The mean loss of logits [N, C] on the dev set, nats; of a regression the mean squared error."""
-    values, labels = torch.from_numpy(logits), torch.from_numpy(task.validation.targets)
-    loss = F.mse_loss(values[:, 0], labels) if task.label_names is None else F.cross_entropy(values, labels)
-    return float(loss)
+def dev_loss(pack: TrainingPack, logits: np.ndarray) -> float:
+    """The mean loss of a lane's answers [N, C] on the dev set, nats; of a regression the mean squared error."""
+    return float(pack.kind.dev_loss(torch.from_numpy(logits), torch.from_numpy(pack.task.validation.targets)))

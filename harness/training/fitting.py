@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.common.errors import HarnessError
 from harness.data import vocabulary
-from harness.data.tokenization import Task, TokenizedSplit
+from harness.data.tokenized import Task, TokenizedSplit
 from harness.models.pretrained import Network
 from harness.training.forward import word_embedding
 

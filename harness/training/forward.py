@@ -25,7 +25,7 @@ class Forward:
         """Use the network's module, which lies on the pack's device."""
         self.network, self.device = network, pack.device
         self.module: nn.Module = network.module
-        self._precision, self._outputs, self._by_token = pack.recipe.precision, pack.task.num_labels, pack.is_token_task
+        self._precision, self._outputs, self._by_token = pack.recipe.precision, pack.kind.outputs, pack.kind.per_token
 
     def logits(self, parameters: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         """The logits of a batch, [b, C] or of each token [b, T, C], float32."""

@@ -105,7 +105,7 @@ def evaluate(run: TrainingRun) -> None:
     weights = run.lanes.weights
     for remedy in run.remedies:
         weights = remedy.weights_for_evaluation(weights, run.updates)
-    logits, vectors = run.evaluator(weights, run.validation, run.updates, with_vectors=run.telemetry is not None)
+    logits, vectors = run.evaluator(weights, run.validation, run.updates, with_vectors=run.keeps_vectors)
     if run.telemetry is not None:
         run.telemetry.evaluation(logits, vectors)
     evaluation = DevLogits(run.updates, logits)  # [L, N, C]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.common import metrics
-from harness.common.metrics import Majority, Score
+from harness.common.metrics import Majority, Metric, Score
 from harness.models import token_hash
 from harness.records.record import Curves, Measured, Reason
 from harness.training.evaluate import dev_loss
@@ -82,13 +82,13 @@ def _curves(run: TrainingRun, lane: int, losses: np.ndarray, norms: np.ndarray) 
     labels, sentences = task.validation.targets, task.validation.sentences
     evaluations = [evaluation for evaluation in run.log.evaluations if evaluation.update <= len(losses)]
     logits = [evaluation.logits[lane] for evaluation in evaluations]  # E × [N, C]
-    scores = [metrics.score(task.metric, answers, labels, sentences) for answers in logits]
+    scores = [run.score(answers) for answers in logits]
     curves = Curves(
         train_loss=losses,
         lr=np.array([rates[lane] for rates in run.log.rates[: len(losses)]]),
         grad_norm=norms,
         eval_step=np.array([evaluation.update for evaluation in evaluations]),
-        dev_loss=np.array([dev_loss(task, answers) for answers in logits], dtype=np.float32),
+        dev_loss=np.array([dev_loss(run.pack, answers) for answers in logits], dtype=np.float32),
         dev_score=np.array([math.nan if score.value is None else score.value for score in scores]),
         logits=logits[-1],
         labels=labels,
@@ -101,14 +101,14 @@ def _measured(
 ) -> Measured:
     """What is measured of a lane whose result is of evaluation `at`; weights' hash, times and memory are given."""
     task, network, final = run.pack.task, run.lanes.network, scores[at]
-    best = int(np.nanargmax(curves.dev_score)) if np.isfinite(curves.dev_score).any() else None
+    best = metrics.best_evaluation(task.metric, curves.dev_score)
     bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
     last_epoch = curves.train_loss[-run.pack.epoch_steps :]
     for remedy in run.remedies:
         given = given | remedy.measured(lane, run.selection)
     return Measured(
         outcome="failed" if final.at_or_below_majority else "ok",
-        reason=failure_reason(scores[: at + 1], run.majority, len(run.validation))
+        reason=failure_reason(scores[: at + 1], run.majority, task.validation.examples, task.metric)
         if final.at_or_below_majority
         else None,
         metric=task.metric,
@@ -118,13 +118,14 @@ def _measured(
         majority_score=run.majority.value,
         correct=final.correct,
         majority_correct=run.majority.correct,
-        dev_examples=len(run.validation),
+        dev_examples=task.validation.examples,
         train_examples=len(task.train.labels),
         steps=len(curves.train_loss),
         final_train_loss=_finite(float(np.mean(last_epoch, dtype=np.float64))),
         final_dev_loss=_finite(float(curves.dev_loss[at])),
-        label_entropy=None if run.pack.is_regression else metrics.label_entropy(task.train.targets),
-        label_variance=float(task.train.labels.var(dtype=np.float64)) if run.pack.is_regression else None,
+        **_label_spread(run),
+        untouched_score=None if run.untouched is None else run.untouched.score,
+        untouched_loss=None if run.untouched is None else run.untouched.loss,
         diverged_step=int(bad[0]) + 1 if bad.size else None,
         data_sha256=task.sha256,
         model_sha256=network.sha256,
@@ -141,27 +142,42 @@ def _measured(
     )
 
 
+def _label_spread(run: TrainingRun) -> dict[str, float | None]:
+    """The loss of always answering what the training labels are on average; none of answers in words."""
+    task, regression = run.pack.task, run.pack.is_regression
+    if run.untouched is not None:
+        return {"label_entropy": None}
+    return {
+        "label_entropy": None if regression else metrics.label_entropy(task.train.targets),
+        "label_variance": float(task.train.labels.var(dtype=np.float64)) if regression else None,
+    }
+
+
 def _with_test(run: TrainingRun, measured: Measured, curves: Curves, logits: np.ndarray) -> tuple[Measured, Curves]:
     """With what the lane's weights are worth on the test split, by their logits [M, C] on it."""
     test = run.pack.task.test
     assert test is not None
     score = metrics.score(run.pack.task.metric, logits, test.targets, test.sentences).value
-    measured = measured.model_copy(update={"test_score": score, "test_examples": len(test.labels)})
+    measured = measured.model_copy(update={"test_score": score, "test_examples": test.examples})
     curves = replace(curves, test_logits=logits, test_labels=test.targets)
     return measured, curves if test.sentences is None else replace(curves, test_sentences=test.sentences)
 
 
-def failure_reason(scores: list[Score], majority: Majority, examples: int) -> Reason | None:
+def failure_reason(
+    scores: list[Score], majority: Majority, examples: int, metric: Metric = "accuracy"
+) -> Reason | None:
     """Why a failed run failed, where it can be told from its evaluations, the last being its result.
 
     Args:
         scores: of one evaluation or more, in their order.
         majority: what the majority classifier scores.
         examples: of the dev set.
+        metric: what the scores are.
     """
     if scores[-1].value is None:
         return "diverged"
-    if majority.correct is not None and any(above_chance(score, majority, examples) for score in scores):
+    told = majority.correct is not None or metric in metrics.LANGUAGE
+    if told and any(above_chance(score, majority, examples) for score in scores):
         return "collapsed"
     return "constant" if scores[-1].constant else None
 

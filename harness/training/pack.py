@@ -13,7 +13,9 @@ from torch import Tensor
 from harness.config.recipe import Recipe
 from harness.config.trials import Trial
 from harness.data import tasks
-from harness.data.tokenization import Task
+from harness.data.tokenized import Task
+from harness.training.kinds.kind import Kind
+from harness.training.kinds.registry import kind_of
 from harness.training.numerics import stream
 
 SeedName = Literal["init_seed", "order_seed", "dropout_seed"]
@@ -37,10 +39,10 @@ class TrainingPack:
         """The recipe of each lane."""
         return tuple(trial.recipe for trial in self.trials)
 
-    @property
-    def is_token_task(self) -> bool:
-        """Whether words have labels, instead of texts."""
-        return self.recipe.task.kind == "tokens"
+    @cached_property
+    def kind(self) -> Kind:
+        """What the kind of the task decides."""
+        return kind_of(self.recipe.task.kind, self.task)
 
     @property
     def is_regression(self) -> bool:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.data import tasks, tokenization, vocabulary
-from harness.data.tokenization import Task
+from harness.data.tokenized import Task
 from harness.models import pretrained, token_hash
 from harness.models.pretrained import Network
 
@@ -33,5 +33,5 @@ def load_network(recipe: Recipe, task: Task) -> Network:
     """The network that a recipe trains on a task."""
     # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
     # regression has a second output that nothing reads.
-    outputs = max(2, task.num_labels)
-    return pretrained.network(recipe.model, outputs, recipe.peft_config, tokens=recipe.task.kind == "tokens")
+    outputs = 0 if task.kind == "completion" else max(2, task.num_labels)
+    return pretrained.network(recipe.model, outputs, recipe.peft_config, kind=recipe.task.kind)

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.common import metrics
-from harness.common.metrics import Majority
+from harness.common.metrics import Majority, Score
 from harness.config.trials import Trial
 from harness.data import tasks
-from harness.data.tokenization import TokenizedSplit
+from harness.data.tokenized import TokenizedSplit
 from harness.training import fitting
 from harness.training.batches import Batches, DeviceSplit
 from harness.training.evaluate import Evaluator
@@ -30,6 +31,7 @@ from harness.training.replayer import Replayer
 from harness.training.selection import Selection
 from harness.training.step import LossAndGradient
 from harness.training.telemetry import Telemetry
+from harness.training.untouched import Untouched, to_beat
 
 
 @dataclass(eq=False)
@@ -49,7 +51,8 @@ class TrainingRun:
     evaluator: Evaluator
     optimizer: LaneOptimizer
     telemetry: Telemetry | None  # None: what a diagnosis reads is not recorded
-    majority: Majority
+    majority: Majority  # what a run failed at or below
+    untouched: Untouched | None  # of language models
     selection: Selection
     log: RunLog = field(default_factory=RunLog)
 
@@ -57,6 +60,16 @@ class TrainingRun:
     def updates(self) -> int:
         """Updates done."""
         return self.optimizer.done
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether an evaluation gives the vectors that the head reads."""
+        return self.telemetry is not None and self.pack.kind.has_vectors
+
+    def score(self, logits: np.ndarray) -> Score:
+        """What a lane's answers [N, C] on the dev set are worth."""
+        task, level = self.pack.task, None if self.untouched is None else self.majority
+        return metrics.score(task.metric, logits, task.validation.targets, task.validation.sentences, level)
 
     def made_of_sha256(self) -> str:
         """A hash of what decides the results beside the recipes: texts, labels, tokens, weights, settings."""
@@ -141,13 +154,20 @@ def set_up(
     fitting.check(network, task, recipe.model.name, [split])
     training, validation = DeviceSplit(split, pack, network), DeviceSplit(task.validation, pack, network)
 
+    level, untouched = to_beat(pack)
     lanes = Lanes(pack, network)
     for remedy in remedies:
         remedy.start(lanes)
     forward, replayer = Forward(network, pack), Replayer(lanes, enabled=replay, compiled=compiled)
     telemetry = None
-    if record and not pack.is_token_task:  # what it keeps is of one vector an example
-        telemetry = Telemetry(list(lanes.views), network.head, lanes.parts.sizes, pack.total_steps)
+    if record and recipe.task.kind != "tokens":  # what it keeps is of one vector an example
+        telemetry = Telemetry(
+            list(lanes.views),
+            network.head,
+            lanes.parts.sizes,
+            pack.total_steps,
+            has_classes=task.metric not in metrics.LANGUAGE,
+        )
     return TrainingRun(
         pack=pack,
         split=split,
@@ -162,6 +182,7 @@ def set_up(
         evaluator=Evaluator(lanes, forward, replayer),
         optimizer=lane_optimizer(lanes, remedies),
         telemetry=telemetry,
-        majority=metrics.majority(task.metric, task.validation.targets, task.num_labels),
+        majority=level,
+        untouched=untouched,
         selection=Selection(len(trials)),
     )

@@ -8,11 +8,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 
-from harness.data.examples import NO_LABEL
 from harness.training.batches import Batch, DeviceSplit
 from harness.training.forward import Forward
 from harness.training.lanes import Lanes, Views
@@ -36,7 +34,7 @@ class LossAndGradient:
         """Compute over rows of `data` with what the remedies change; steps are replayed where that pays."""
         self.lanes, self.pack, self.forward, self.data = lanes, lanes.pack, forward, data
         self.remedies, self.replayer = remedies, replayer
-        self.loss_function: Loss = self._task_loss
+        self.loss_function: Loss = self.pack.kind.loss
         for remedy in remedies:
             self.loss_function = remedy.loss_function(self.loss_function)
         self._in_step = [remedy for remedy in remedies if any(map(remedy.overrides, _IN_STEP))]
@@ -49,7 +47,7 @@ class LossAndGradient:
         The batch goes through in micro-batches where the recipe accumulates gradients.
         """
         recipe, arguments = self.pack.recipe, self.lanes.trained_arguments(weights)
-        size = (1 if self.pack.is_token_task else batch.rows.shape[1]) * self._passes
+        size = (1 if self.pack.kind.per_token else batch.rows.shape[1]) * self._passes
         add_up = self.at_one_width if recipe.padding == "dataset" else self._by_length
         losses: Tensor | None = None
         for part in batch.split(recipe.batch_size // recipe.gradient_accumulation):
@@ -57,10 +55,11 @@ class LossAndGradient:
             loss = add_up(arguments, part, size, add=part.call > 0)
             losses = loss if losses is None else losses + loss
         assert losses is not None
-        if self.pack.is_token_task:  # the mean over the words of the batch, of which each lane has its own number
-            words = (self.data.labels_of(batch.rows) != NO_LABEL).sum((1, 2)).clamp(min=1)  # [L]
-            losses = losses / words
-            self.lanes.gradient.div_(words[:, None])
+        if self.pack.kind.per_token:
+            divisor = self.pack.kind.divisor(self.data.labels_of(batch.rows))  # [L]
+            assert divisor is not None
+            losses = losses / divisor
+            self.lanes.gradient.div_(divisor[:, None])
         return losses
 
     def at_one_width(self, arguments: Views, batch: Batch, size: int, *, add: bool) -> Tensor:
@@ -83,7 +82,7 @@ class LossAndGradient:
             return [losses.detach(), *torch.autograd.grad(losses.sum(), given[:trained], materialize_grads=True)]
 
         recipe, accumulation = self.pack.recipe, self.pack.recipe.gradient_accumulation
-        of_full_size = self.pack.is_token_task or size == recipe.batch_size * self._passes
+        of_full_size = self.pack.kind.per_token or size == recipe.batch_size * self._passes
         return self.replayer.step(
             " ".join(["step", *(remedy.name for remedy in self._in_step), *further]),
             step,
@@ -107,7 +106,9 @@ class LossAndGradient:
                 groups.setdefault(self.data.width_of(read), []).append(lane)
             for width, lanes in groups.items():
                 whole = len(lanes) == count
-                views = arguments if whole else {name: view[lanes] for name, view in arguments.items()}
+                # Views of their own also of all lanes: what a part adds to a parameter that is used twice (tied words,
+                # shared layers) is then summed before the parts are, whatever the other lanes' widths.
+                views = {name: view.view_as(view) if whole else view[lanes] for name, view in arguments.items()}
                 also_read = {name: part[lanes, :, number] for number, name in enumerate(batch.also_read, start=1)}
                 own = replace(batch, rows=part[lanes, :, 0], lanes=lanes, call=number, also_read=also_read)
                 loss = self._losses(views, *self._read(views, own, width, all_lanes=False)) / size  # [lanes]
@@ -137,9 +138,8 @@ class LossAndGradient:
         inputs = self.data.inputs(batch.rows, width, lengths)
 
         def labels_of(rows: Tensor) -> Tensor:
-            labels = self.data.labels_of(rows)
-            if self.pack.is_token_task:
-                labels = labels[..., :width]
+            per_token = self.pack.kind.per_token
+            labels = self.data.token_labels(rows, width) if per_token else self.data.labels_of(rows)
             for remedy in self.remedies:
                 labels = remedy.change_labels(labels, batch.lanes)
             return labels
@@ -173,15 +173,6 @@ class LossAndGradient:
         for remedy in self._in_step:
             loss = remedy.change_loss(loss, logits, labels, given[remedy.name], self.loss_function)
         return loss
-
-    def _task_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of logits [b, C] against labels [b], of a token task [b, T, C] and [b, T], summed."""
-        if self.pack.is_token_task:
-            flat = logits.reshape(-1, logits.shape[-1])
-            return F.cross_entropy(flat, labels.reshape(-1), ignore_index=NO_LABEL, reduction="sum")
-        if self.pack.is_regression:
-            return F.mse_loss(logits[:, 0], labels, reduction="sum")
-        return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def _of(remedy: Remedy, further: Mapping[str, Tensor]) -> dict[str, Tensor]:

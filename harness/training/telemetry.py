@@ -48,8 +48,20 @@ def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
 class Telemetry:
     """The recordings of a pack, on its device until they are asked for; R updates, G groups, E evaluations."""
 
-    def __init__(self, names: Sequence[str], head: Collection[str], sizes: Sequence[int], steps: int) -> None:
-        """Record training over `steps` of weights [L, P] that are cut into parameters of these names and sizes."""
+    def __init__(
+        self,
+        names: Sequence[str],
+        head: Collection[str],
+        sizes: Sequence[int],
+        steps: int,
+        *,
+        has_classes: bool = True,
+    ) -> None:
+        """Record training over `steps` of weights [L, P] that are cut into parameters of these names and sizes.
+
+        Without classes every example counts as predicted as the only one, as of a regression.
+        """
+        self._columns = None if has_classes else 1
         of = groups(names, head)
         self.layers = list(dict.fromkeys(of))
         self._every = -(-steps // _MOST_UPDATES)
@@ -116,7 +128,7 @@ class Telemetry:
         """Record what logits [L, N, C] predict, and the spread of the vectors [L, n, H] that the head reads; None where
         they aren't known.
         """
-        self.predicted.append(_histograms(logits))
+        self.predicted.append(_histograms(logits[..., : self._columns]))
         lanes = [(np.nan, np.nan)] if vectors is None else [spread(lane) for lane in vectors]
         self.vectors.append(np.array(lanes, dtype=np.float32))
 
@@ -132,7 +144,7 @@ class Telemetry:
 
     def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
         """Resume from a `state`, beside which the run's has the `logits` of its evaluations [E, L, N, C]."""
-        self.predicted = [_histograms(logits) for logits in state["logits"].numpy()]
+        self.predicted = [_histograms(logits[..., : self._columns]) for logits in state["logits"].numpy()]
         self.updates = state["recorded.updates"].tolist()
         self.layer_norms = list(state["recorded.layer_norms"].to(device, copy=True))
         self.update_norms = list(state["recorded.update_norms"].to(device, copy=True))

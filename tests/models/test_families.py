@@ -119,7 +119,7 @@ def test_the_check_goes_with_every_method_and_head(method: str, tokens: bool, bu
         fields = {"lora_rank": 2}
     if method in ("prefix", "prompt"):
         fields = {"virtual_tokens": 3}
-    network = pretrained.network(spec, 2, Method(name=method, **fields), tokens=tokens)  # type: ignore[arg-type]
+    network = pretrained.network(spec, 2, Method(name=method, **fields), kind="tokens" if tokens else "texts")  # type: ignore[arg-type]
     assert network.logits_check is not None
     assert network.logits_check.largest_difference is not None
     assert network.logits_check.largest_difference < 1e-5

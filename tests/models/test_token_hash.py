@@ -12,7 +12,7 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.data.tokenization import Task, TokenizedSplit
+from harness.data.tokenized import Task, TokenizedSplit
 from harness.execution import driver, gate, in_process, train_pack, verify
 from harness.execution.driver import Options
 from harness.execution.rerun import TOLERANCE, RerunComparison, rerun

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from harness.analysis.verdicts import level_to_beat
 from harness.common.text import Scalar
 from harness.records.study import Study, StudyCell
 from harness.report.figures.layout import MOST_ROWS, axis_values, layout, panel_height
@@ -147,6 +148,8 @@ def _curve_keys(
             handles.append(handle)
     regression = done["label_variance"].notna().any()
     words = "always the mean, variance of labels" if regression else "majority class, entropy of labels"
+    if (level := level_to_beat(done)) != "majority class":
+        words = level
     handles.append(legend_key(words, INK, MAJORITY, lw=0.9))
     return handles
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
+from harness.analysis.verdicts import level_to_beat
 from harness.common.text import show
 from harness.report.figures.layout import layout, titled_panels
 from harness.report.figures.style import (
@@ -70,7 +71,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
         legend_key(setting(axis, value) or "run", colour_of(i), marker=MARKERS[i]) for i, value in enumerate(values)
     ]
     handles += [mark_key(verdict) for verdict in verdicts]
-    handles.append(legend_key("majority class", INK, MAJORITY, lw=0.9))
+    handles.append(legend_key(level_to_beat(table), INK, MAJORITY, lw=0.9))
     handles += [legend_key("half of the label entropy", FAINT, LINES[2], lw=0.9)] if relative else []
     left_out = len(table) - len(shown)
     what = "final score against training loss" + (f", {left_out} diverged left out" if left_out else "")

@@ -56,8 +56,9 @@ class EarlyStopping(Remedy):
         """What an evaluation [N, C] is judged by."""
         task = self.pack.task
         if recipe.early_stopping_on == "loss":
-            return dev_loss(task, logits)
-        return metrics.score(task.metric, logits, task.validation.targets, task.validation.sentences).value
+            return dev_loss(self.pack, logits)
+        value = metrics.score(task.metric, logits, task.validation.targets, task.validation.sentences).value
+        return value if value is None or metrics.higher_is_better(task.metric) else -value
 
     def measured(self, lane: int, selection: Selection) -> dict[str, Any]:
         """The update whose weights are the result, where the best evaluation was kept."""

@@ -58,7 +58,7 @@ class RDrop(Remedy):
         if self.pack.is_regression:
             return 2 * F.mse_loss(first[:, 0], second[:, 0], reduction="sum")
         apart = divergence(first, second)  # [b], of tokens [b, T]
-        return (apart * (labels.chunk(2)[0] != NO_LABEL) if self.pack.is_token_task else apart).sum()
+        return (apart * (labels.chunk(2)[0] != NO_LABEL) if self.pack.kind.per_token else apart).sum()
 
 
 def divergence(first: Tensor, second: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config.recipe import Recipe
-from harness.data.tokenization import TokenizedSplit
+from harness.data.tokenized import TokenizedSplit
 from harness.training.batches import Batch, DeviceSplit
 from harness.training.forward import Forward
 from harness.training.lanes import Lanes, Views

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import augmentation, tasks, tokenization
 from harness.data.examples import Raw, Rows
-from harness.data.tokenization import TokenizedSplit
+from harness.data.tokenized import TokenizedSplit
 from harness.models import pretrained
 from harness.training.batches import Batch, DeviceSplit
 from harness.training.pack import TrainingPack

@@ -1,0 +1,73 @@
+"""A task as token ids: its splits, and what training needs of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness.common.metrics import Metric
+from harness.data.examples import NO_LABEL
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedSplit:
+    """One split as token ids, padded on the right to the longest example of training and dev split, or of the test's.
+
+    `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
+    `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
+    `sentences` [N] counts the words that have one.
+    """
+
+    input_ids: np.ndarray
+    lengths: np.ndarray
+    token_type_ids: np.ndarray
+    labels: np.ndarray
+    sentences: np.ndarray | None = None
+    # Of completions, whose labels [N, T] are the next tokens:
+    answer_tokens: np.ndarray | None = field(default=None, kw_only=True)  # [N] float32, how many each answer has
+    choices: int = field(
+        default=0, kw_only=True
+    )  # C, where N / C examples have so many answers each, one row after the other
+    right: np.ndarray | None = field(default=None, kw_only=True)  # [N / C], which of them is right
+    cut_prompts: int = field(default=0, kw_only=True)  # rows whose prompt lost its beginning
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is scored: the labels [N]; of a token task those of all words in order.
+
+        Of completions the tokens of each answer, or which of the choices is right.
+        """
+        if self.answer_tokens is not None:
+            return self.answer_tokens if self.right is None else self.right
+        return self.labels if self.sentences is None else self.labels[self.labels != NO_LABEL]
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are, N; with choices N / C."""
+        return len(self.labels) if self.right is None else len(self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What training needs of a task; `num_labels` is the number of logits, 1 for a regression."""
+
+    name: str
+    metric: Metric
+    label_names: tuple[str, ...] | None
+    num_labels: int
+    pad_token_id: int
+    train: TokenizedSplit
+    validation: TokenizedSplit
+    sha256: str
+    pairs: bool  # whether an example is two texts
+    test: TokenizedSplit | None = None
+    tokenizer_sha256: str | None = None  # of the files of the tokenizer that was read; None: not known
+    unknown_share: float | None = None  # of the tokens, in the split that has most; None where nothing can be unknown
+    vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
+    kind: str = "texts"
+
+    @property
+    def splits(self) -> tuple[TokenizedSplit, ...]:
+        """The splits there are: train, validation and, where there is one, test."""
+        return (self.train, self.validation) + (() if self.test is None else (self.test,))

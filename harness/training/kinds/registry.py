@@ -1,0 +1,15 @@
+"""The kind of a task by its name in a recipe: `texts` where none of its own is listed here."""
+
+from __future__ import annotations
+
+from harness.data.tokenized import Task
+from harness.training.kinds.completion import Completion
+from harness.training.kinds.kind import Kind
+from harness.training.kinds.tokens import Tokens
+
+_KINDS: dict[str, type[Kind]] = {"tokens": Tokens, "completion": Completion}
+
+
+def kind_of(name: str, task: Task) -> Kind:
+    """The kind of that name, made for a task."""
+    return _KINDS.get(name, Kind)(task)
