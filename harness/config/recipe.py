@@ -73,7 +73,8 @@ class TaskSpec(Frozen):
     """
 
     name: str = Field(
-        min_length=1, description="A GLUE task (rte, mrpc, …), `embedded`, or a name of your own for `files`."
+        min_length=1,
+        description="A GLUE or SuperGLUE task (rte, boolq, …), `embedded`, or a name of your own for `files`.",
     )
     files: Annotated[TaskFiles | None, BeforeValidator(task_files)] = Field(
         default=None,

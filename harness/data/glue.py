@@ -1,16 +1,17 @@
-"""The tasks that go by a name: GLUE's columns, label names and sizes, and the one that is shipped."""
+"""The tasks that go by a name: columns, label names and sizes of GLUE and SuperGLUE, and the one that is shipped."""
 
 from dataclasses import dataclass
 
 from harness.common.metrics import Metric
 
 GLUE_REPOSITORY = "nyu-mll/glue"
+SUPERGLUE_REPOSITORY = "aps/super_glue"
 EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
 class Glue:
-    """A GLUE task: names its columns go by (on the hub first, then in the official files), and its official sizes.
+    """A GLUE or SuperGLUE task: names of its columns (the hub's, then the official files') and its official sizes.
 
     `names` are the hub's numbering of the labels; `headerless` the columns of official files that have no header.
     """
@@ -23,6 +24,7 @@ class Glue:
     sizes: tuple[int, int]
     validation: str = "validation"
     headerless: tuple[int, int] | None = None  # text, label
+    repository: str = GLUE_REPOSITORY
 
 
 # Columns, label names and sizes: Wang et al. 2019 (GLUE) as kept in nyu-mll/glue, and the headers of its TSV files.
@@ -67,8 +69,36 @@ GLUE: dict[str, Glue] = {
     "qnli": Glue(
         ("question",), ("sentence",), ("label",), ("entailment", "not_entailment"), "accuracy", (104_743, 5_463)
     ),
-    "rte": Glue(*_PAIR, ("label",), ("entailment", "not_entailment"), "accuracy", (2_490, 277)),
+    # RTE is in SuperGLUE too, whose files call the columns otherwise.
+    "rte": Glue(
+        ("sentence1", "premise"),
+        ("sentence2", "hypothesis"),
+        ("label",),
+        ("entailment", "not_entailment"),
+        "accuracy",
+        (2_490, 277),
+    ),
     "wnli": Glue(*_PAIR, ("label",), ("not_entailment", "entailment"), "accuracy", (635, 71)),
+    # Wang et al. 2019 (SuperGLUE), as kept in aps/super_glue: the tasks that are classes of a text or a pair. In its
+    # files BoolQ's labels are JSON's true and false.
+    "boolq": Glue(
+        ("passage",),
+        ("question",),
+        ("label",),
+        ("False", "True"),
+        "accuracy",
+        (9_427, 3_270),
+        repository=SUPERGLUE_REPOSITORY,
+    ),
+    "cb": Glue(
+        ("premise",),
+        ("hypothesis",),
+        ("label",),
+        ("entailment", "contradiction", "neutral"),
+        "accuracy",
+        (250, 56),
+        repository=SUPERGLUE_REPOSITORY,
+    ),
 }
 OWN = Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own
 NAMES = (*GLUE, EMBEDDED)  # of tasks that need no files

@@ -17,13 +17,13 @@ from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, label_notes
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
-from harness.data.glue import EMBEDDED, GLUE, GLUE_REPOSITORY, OWN, Glue
+from harness.data.glue import EMBEDDED, GLUE, OWN, Glue
 from harness.data.text_columns import Columns, TextTable, short, table_of
 from harness.data.text_files import find, read, reader
 
 
 def load(spec: TaskSpec, blank: bool = False) -> Raw:
-    """Read a task's splits: embedded, from files, or a GLUE task from the hub or its cache.
+    """Read a task's splits: embedded, from files, or a task of GLUE or SuperGLUE from the hub or its cache.
 
     `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
     are missing or not clean, with the file and its line, counted from 1.
@@ -88,8 +88,8 @@ def check(spec: TaskSpec) -> None:
         find(spec, spec.files)
     elif spec.name not in GLUE or spec.kind != "texts":
         load(spec)  # which says what is wrong with the name, before it reads anything
-    elif not hub.cached("dataset", GLUE_REPOSITORY) and not hub.reachable():
-        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}")
+    elif not hub.cached("dataset", (repository := GLUE[spec.name].repository)) and not hub.reachable():
+        raise hub.missing("dataset", f"{repository} {spec.name}")
 
 
 def sizes(spec: TaskSpec, recipes: Iterable[Recipe] = ()) -> tuple[int, int] | None:
@@ -277,20 +277,20 @@ def _load_embedded(spec: TaskSpec) -> Raw:
 
 def _fetch(spec: TaskSpec, glue: Glue) -> tuple[TextTable, TextTable]:
     """A GLUE task by way of `datasets`, whose own attempts without a network would take 23 s."""
-    online = hub.prepare()
-    if not online and not hub.cached("dataset", GLUE_REPOSITORY):
-        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files")
+    online, repository = hub.prepare(), glue.repository
+    if not online and not hub.cached("dataset", repository):
+        raise hub.missing("dataset", f"{repository} {spec.name}", "task.files")
     import datasets
 
     try:
-        loaded = datasets.load_dataset(GLUE_REPOSITORY, spec.name)
+        loaded = datasets.load_dataset(repository, spec.name)
         splits = loaded["train"], loaded[glue.validation]
     except Exception as error:  # what fails behind it is of many libraries; all mean that the data can't be had
         first_line = next(iter(str(error).splitlines()), "")
         reason = f"loading it gave {type(error).__name__} ({short(first_line)})"
-        raise hub.missing("dataset", f"{GLUE_REPOSITORY} {spec.name}", "task.files", reason) from error
+        raise hub.missing("dataset", f"{repository} {spec.name}", "task.files", reason) from error
     first, second = (
-        _from_dataset(split, f"{GLUE_REPOSITORY} {spec.name} {name}", spec, glue)
+        _from_dataset(split, f"{repository} {spec.name} {name}", spec, glue)
         for split, name in zip(splits, ("train", glue.validation), strict=True)
     )
     return first, second

@@ -53,6 +53,8 @@ def find(spec: TaskSpec, files: TaskFiles) -> dict[str, Path]:
     """
     stems, glue = ["validation", "dev"], GLUE.get(spec.name)
     suffixes: tuple[str, ...] = reader(spec.kind).SUFFIXES
+    if glue is not None:
+        stems += ["val"]  # as SuperGLUE's are called
     if glue is not None and glue.validation != "validation":
         stems += [glue.validation, glue.validation.replace("validation", "dev")]
     paths = {"train": _one_of(files.train, "train", ["train"], suffixes)}

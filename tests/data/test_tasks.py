@@ -101,6 +101,20 @@ OFFICIAL = {  # the headers of the official files, and rows of two labels
     "stsb": ("index\tgenre\tsentence1\tsentence2\tscore", ["0\tx\t{}\tq\t5.000", "1\tx\t{}\tq\t0.8"]),
     "cola": (None, ["gj04\t1\t\t{}", "gj04\t0\t*\t{}"]),
 }
+OFFICIAL_SUPERGLUE = {  # lines of the official files
+    "boolq": [
+        '{"question": "q", "passage": "A", "idx": 0, "label": false}',
+        '{"question": "q", "passage": "B", "idx": 1, "label": true}',
+    ],
+    "cb": [
+        '{"premise": "A", "hypothesis": "q", "label": "neutral", "idx": 0}',
+        '{"premise": "B", "hypothesis": "q", "label": "contradiction", "idx": 1}',
+    ],
+    "rte": [
+        '{"premise": "A", "hypothesis": "q", "label": "not_entailment", "idx": 0}',
+        '{"premise": "B", "hypothesis": "q", "label": "entailment", "idx": 1}',
+    ],
+}
 ON_THE_HUB = {
     "cola": ("sentence", None, "matthews_correlation"),
     "sst2": ("sentence", None, "accuracy"),
@@ -111,6 +125,8 @@ ON_THE_HUB = {
     "qnli": ("question", "sentence", "accuracy"),
     "rte": ("sentence1", "sentence2", "accuracy"),
     "wnli": ("sentence1", "sentence2", "accuracy"),
+    "boolq": ("passage", "question", "accuracy"),
+    "cb": ("premise", "hypothesis", "accuracy"),
 }
 
 
@@ -134,6 +150,18 @@ def test_official_glue_files(tmp_path, name):
         assert tasks.load(spec(name, tmp_path)).sha256 == raw.sha256
 
 
+@pytest.mark.parametrize("name", OFFICIAL_SUPERGLUE)
+def test_official_superglue_files(tmp_path, name):
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(OFFICIAL_SUPERGLUE[name]) + "\n")
+    raw = tasks.load(spec(name, tmp_path))
+    assert raw.train.texts == ("A", "B")
+    assert raw.train.pairs == ("q", "q")
+    numbers = {"boolq": [0, 1], "cb": [2, 1], "rte": [1, 0]}  # the hub's
+    assert raw.train.labels.tolist() == numbers[name]
+    assert raw.metric == "accuracy"
+
+
 @pytest.mark.parametrize("name", ON_THE_HUB)
 def test_glue_from_the_hub(monkeypatch, tmp_path, name):
     import datasets
@@ -155,7 +183,7 @@ def test_glue_from_the_hub(monkeypatch, tmp_path, name):
     monkeypatch.setattr(hub, "prepare", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     raw = tasks.load(spec(name))
-    assert asked == [("nyu-mll/glue", name)]
+    assert asked == [("aps/super_glue" if name in ("boolq", "cb") else "nyu-mll/glue", name)]
     assert raw.train.texts == ("one", "two")
     assert (raw.train.pairs is None) == (pair is None)
     assert raw.metric == metric
