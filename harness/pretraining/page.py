@@ -47,12 +47,12 @@ class Made:
 
 def write(folder: Path, made: Made) -> None:
     """Write pretrain.md and the loss curve pretrain.png into a folder."""
-    from harness.report.figures import curves, style
+    from harness.report.figures import curves, sheet
 
     title = f"{made.folder.name}: {made.network}"
     scores = [(step, score.total) for step, score in made.held_out]
     figure = curves.pretraining(title, made.losses, scores)
-    figure.savefig(folder / "pretrain.png", dpi=style.DPI, metadata={"Software": None})
+    figure.savefig(folder / "pretrain.png", dpi=sheet.DPI, metadata={"Software": None})
     (folder / "pretrain.md").write_text(page(made), encoding="utf-8")
 
 

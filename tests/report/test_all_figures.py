@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import Diagnosis
 from harness.records.study import Study, StudyCell, joined
-from harness.report.figures import all_figures, style
+from harness.report.figures import all_figures, sheet, style
 
 
 def test_every_figure_of_a_sweep_in_order(drawings):
@@ -27,7 +27,7 @@ def test_titles_say_the_stand_in(drawings, name):
 
 @pytest.mark.parametrize("name", [*ALL, *RECORDED])
 def test_fonts_stay_legible_in_a_column(drawings, name):
-    assert drawings[name].get_figwidth() == style.WIDTH
+    assert drawings[name].get_figwidth() == sheet.WIDTH
     sizes = [text.get_fontsize() for text in drawings[name].findobj(Text) if text.get_text()]
     assert min(sizes) >= 6.5
 

@@ -7,7 +7,7 @@ import pytest
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-from harness.report.figures import curves, scores, style
+from harness.report.figures import curves, lettering, scores, style
 
 
 @pytest.mark.parametrize("make", [scores.spread, curves.curves])
@@ -39,15 +39,15 @@ def test_the_callers_settings_neither_matter_nor_change(mosbach, tmp_path):
     [("a  b\n\tc", "a b c"), ("🦄", "□"), ("漢字", "□□"), ("e\u0301", "é"), ("x\u202ey", "xy"), ("\ud800", "□")],
 )
 def test_characters_that_the_font_lacks_are_boxes(text, expected):
-    assert style.clean(text) == expected
+    assert lettering.clean(text) == expected
 
 
 def test_a_long_name_keeps_both_ends():
-    cut = style.cut("results-of-a-very-long-run-2e-5", 8, 1.0)
+    cut = lettering.cut("results-of-a-very-long-run-2e-5", 8, 1.0)
     assert cut.startswith("resu")
     assert cut.endswith("2e-5")
-    assert style.text_width(cut, 8) <= 1.0 < style.text_width("results-of-a-very-long-run-2e-5", 8)
-    assert style.cut("short", 8, 1.0) == "short"
+    assert lettering.text_width(cut, 8) <= 1.0 < lettering.text_width("results-of-a-very-long-run-2e-5", 8)
+    assert lettering.cut("short", 8, 1.0) == "short"
 
 
 def test_a_pdf_has_its_letters_and_no_tables_that_place_them(mosbach, tmp_path):

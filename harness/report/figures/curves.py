@@ -18,7 +18,21 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis.verdicts import level_to_beat
 from harness.common.text import Scalar
 from harness.records.study import Study, StudyCell
-from harness.report.figures.layout import MOST_ROWS, axis_values, layout, panel_height
+from harness.report.figures.layout import (
+    MOST_ROWS,
+    axis_values,
+    layout,
+    panel_height,
+)
+from harness.report.figures.lettering import (
+    fit,
+    literal,
+    setting,
+)
+from harness.report.figures.sheet import (
+    current,
+    styled,
+)
 from harness.report.figures.style import (
     CHANCE,
     FAILED,
@@ -29,20 +43,17 @@ from harness.report.figures.style import (
     MANY_POINTS,
     MARKS,
     MOST_VALUES,
-    WIDTH,
     Dashes,
     colour_of,
     empty_figure,
-    fit,
     legend_key,
-    literal,
     mark_key,
     marker_of,
     metric_name,
+    panel,
+    panels,
     part_shown,
     plain_numbers,
-    setting,
-    styled,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +111,7 @@ def curves(analysis: Analysis) -> Figure | None:
     figure = empty_figure(
         study, what, 0.4 + len(rows) * panel_height(len(rows), 1.1, 1.55), _curve_keys(coloured, colours, lines, done)
     )
-    grid = figure.subplots(len(rows), 2, sharey="col", squeeze=False)
+    grid = panels(figure, len(rows), 2, sharey="col")
     many = sum(len(line.score[0]) + len(line.loss[0]) for line in lines) > MANY_POINTS
     lines.sort(key=lambda line: line.verdict != "ok")  # failed runs on top
     for (left, right), (name, row) in zip(grid, rows.items(), strict=True):
@@ -109,7 +120,7 @@ def curves(analysis: Analysis) -> Figure | None:
         _lines(right, [(*line.loss, line) for line in here], many)
         n = place.count(row)
         lacking = "" if n == len(here) else f", {len(here)} {'with curves' if whole else 'drawn'}"
-        left.set_title(f"{fit(name, 8.5, WIDTH - 2.2)}  (n = {n:,}{lacking})", loc="left")
+        left.set_title(f"{fit(name, 8.5, current().width - 2.2)}  (n = {n:,}{lacking})", loc="left")
         cells = table[table["cell"].isin([index for index in members if settings[index] == name])]
         for ax, columns in ((left, ["majority_score"]), (right, ["label_entropy", "label_variance"])):
             for level in pd.unique(cells[columns].to_numpy(dtype=float).ravel()):
@@ -203,7 +214,7 @@ def pretraining(title: str, losses: np.ndarray, held_out: Sequence[tuple[int, fl
         handles.append(legend_key("held-out texts", HUES[1], LINES[1], marker="o"))
     study = Study(title, title, (StudyCell(()),), pd.DataFrame())
     figure = empty_figure(study, "pretraining", 2.4, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     ax.plot(*_smooth(losses), color=HUES[0], lw=1.0, zorder=2)
     if held_out:
         ax.plot(*np.array(held_out).T, color=HUES[1], ls=LINES[1], lw=1.2, marker="o", ms=3, zorder=3)

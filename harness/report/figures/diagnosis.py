@@ -15,7 +15,18 @@ from matplotlib.ticker import NullLocator
 
 from harness.analysis.verdicts import level_to_beat
 from harness.common.text import show
-from harness.report.figures.layout import layout, titled_panels
+from harness.report.figures.layout import (
+    columns_for,
+    layout,
+    titled_panels,
+)
+from harness.report.figures.lettering import (
+    pt,
+    setting,
+)
+from harness.report.figures.sheet import (
+    styled,
+)
 from harness.report.figures.style import (
     FAILED,
     FAINT,
@@ -35,10 +46,10 @@ from harness.report.figures.style import (
     legend_key,
     mark_key,
     marker_of,
+    pair,
+    panel,
     plain_numbers,
     score_label,
-    setting,
-    styled,
 )
 
 if TYPE_CHECKING:
@@ -76,7 +87,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     left_out = len(table) - len(shown)
     what = "final score against training loss" + (f", {left_out} diverged left out" if left_out else "")
     figure = empty_figure(study, what, 2.9, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     many = len(shown) > MANY
     for i, value in enumerate(values):
         cells = [index for index, cell in enumerate(study.cells) if not axis or dict(cell.axes)[axis] == value]
@@ -126,13 +137,14 @@ def gradient_norms(analysis: Analysis) -> Figure | None:
     handles.append(Patch(facecolor="#999999", alpha=0.35, label="middle half of the runs"))
     of = ", cells with both outcomes" if len(study.cells) > 1 and analysis.diagnosis.both else ""
     of += f", {without} without finite ones left out" if (without := analysis.diagnosis.never_finite) else ""
-    rows = -(-len(titles) // 3)
+    columns = columns_for(3, 1.7)
+    rows = -(-len(titles) // columns)
     figure = empty_figure(study, f"gradient norms before clipping{of}", 0.4 + rows * 1.55, handles)
-    panels = titled_panels(figure, list(titles.values()), 3)
+    grid = titled_panels(figure, list(titles.values()), columns)
     lengths = set(norms.steps[chosen].tolist())
     one = len(lengths) == 1
     x = np.arange(1, norms.norms.shape[1] + 1) / norms.norms.shape[1] * (lengths.pop() if one else 100)
-    for ax, part in zip(panels, titles, strict=True):
+    for ax, part in zip(grid, titles, strict=True):
         values = 10.0 ** norms.layer(part)
         for _, colour, line, which in kinds:
             thin = [np.column_stack([x, run]) for run in values[which][:MOST_TRACES]]
@@ -148,10 +160,10 @@ def gradient_norms(analysis: Analysis) -> Figure | None:
         ax.autoscale_view()
         ax.yaxis.set_minor_locator(NullLocator())
         ax.set_xlim(0, x[-1])
-    for number, ax in enumerate(panels):
-        if number + 3 >= len(panels):
+    for number, ax in enumerate(grid):
+        if number + columns >= len(grid):
             ax.set_xlabel("update" if one else "training done, %")
-        if number % 3 == 0:
+        if number % columns == 0:
             ax.set_ylabel("gradient norm")
     return figure
 
@@ -180,14 +192,14 @@ def step_size_factor(analysis: Analysis) -> Figure | None:
         lines.setdefault(tuple(size.round(9).tolist()), (words, size))
     drawn = list(lines.values())[:MOST_VALUES]
     handles = [legend_key(words, colour_of(i), LINES[i]) for i, (words, _) in enumerate(drawn)]
-    figure = empty_figure(study, "update magnitude without bias correction", 2.3, handles)
-    left, right = figure.subplots(1, 2)
+    figure = empty_figure(study, "update magnitude without bias correction", 2.3, handles, beside=2, least=2.0)
+    left, right = pair(figure)
     for (beta1, beta2), factor in factors.items():
         x = np.arange(1, len(factor) + 1)
         top = int(np.argmax(factor))
         left.plot(x, factor, color=INK, lw=1.3)
         said = f"{factor[top]:.2f} × at update {top + 1}\n(β {beta1:g}, {beta2:g})"
-        left.annotate(said, (x[top], factor[top]), (0, 3), textcoords="offset points", fontsize=SMALL, ha="center")
+        left.annotate(said, (x[top], factor[top]), (0, 3), textcoords="offset points", fontsize=pt(SMALL), ha="center")
     left.axhline(1, color=FAINT, lw=0.8, ls=MAJORITY)
     left.set_xscale("log")
     left.set_ylim(0, 1.25 * max(float(factor.max()) for factor in factors.values()))
@@ -214,8 +226,8 @@ def early_warning(analysis: Analysis) -> Figure | None:
     names = list(dict.fromkeys(table["signal"]))
     handles: list[Artist] = [legend_key(name, colour_of(i), LINES[i]) for i, name in enumerate(names)]
     handles.append(legend_key("at most 1 % false alarms", FAINT, LINES[0], marker="o", ms=3))
-    figure = empty_figure(study, "early warning of failed and near-chance runs", 2.4, handles)
-    left, right = figure.subplots(1, 2)
+    figure = empty_figure(study, "early warning of failed and near-chance runs", 2.4, handles, beside=2, least=2.0)
+    left, right = pair(figure)
     for i, name in enumerate(names):
         here = table[table["signal"] == name]
         x = 100 * here["share"].to_numpy()
@@ -257,9 +269,11 @@ def loss_surface(analysis: Analysis) -> Figure | None:
             legend_key(f"{name}: {verdict}", colour, marker="X" if verdict in MARKS else "o", mec="white", ms=6)
         )
     where = f", {study.cells[int(cell.iloc[0])].label}" if len(cell) and len(study.cells) > 1 else ""
-    figure = empty_figure(study, f"loss surface of {int(surface.examples)} training examples{where}", 2.7, handles)
+    figure = empty_figure(
+        study, f"loss surface of {int(surface.examples)} training examples{where}", 2.7, handles, beside=2, least=2.0
+    )
     for ax, values, name in zip(
-        figure.subplots(1, 2, sharey=True),
+        pair(figure, sharey=True),
         (surface.loss, surface.gradient_norm),
         ("training loss", "gradient norm"),
         strict=True,

@@ -11,20 +11,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.records.study import SOURCE, Study, StudyCell
+from harness.report.figures.lettering import (
+    cut_parts,
+    fit,
+    literal,
+    pt,
+    setting,
+    spaced,
+    value_text,
+)
+from harness.report.figures.sheet import (
+    current,
+)
 from harness.report.figures.style import (
     FAINT,
     MOST_VALUES,
-    WIDTH,
     colour_of,
-    cut_parts,
-    fit,
     legend_key,
-    literal,
     marker_of,
-    setting,
-    spaced,
+    panels,
     upright_grid,
 )
 
@@ -137,12 +144,15 @@ def plan_of(study: Study, along: int, most: int) -> Plan:
 def titled_panels(figure: Figure, titles: Sequence[str], columns: int, share: bool = True) -> list[Axes]:
     """One panel a facet; those of the last row that nobody needs are taken out."""
     rows = -(-len(titles) // columns)
-    flat = list(figure.subplots(rows, columns, sharey=share, squeeze=False).flat)
-    for unused in flat[len(titles) :]:
-        unused.remove()
+    flat = [ax for row in panels(figure, rows, columns, len(titles), sharey=share) for ax in row]
     for ax, title in zip(flat, titles, strict=False):
-        ax.set_title(fit(title, 8.5, (WIDTH - 0.7) / columns - 0.25 * (columns > 1)))
-    return flat[: len(titles)]
+        ax.set_title(fit(title, 8.5, (current().width - 0.7) / columns - 0.25 * (columns > 1)))
+    return flat
+
+
+def columns_for(most: int, least: float) -> int:
+    """How many panels stand side by side, each with so many inches at least in usual fonts."""
+    return max(1, min(most, int(current().width / current().scale / least)))
 
 
 def panel_height(rows: int, least: float, most: float) -> float:
@@ -165,16 +175,16 @@ def jitter(n: int, width: float) -> np.ndarray:
 def row_labels(ax: Axes, study: Study, members: Sequence[int], notes: Sequence[str], heading: str) -> None:
     """Left of the rows their cells, under the names of the axes; right of them a note each, under its heading."""
     rows = np.arange(len(members))
-    wide = 2.0
+    wide = min(2.0, 0.36 * current().width)
     labels = []
     for index in members:
-        parts = [show(value) for _, value in study.cells[index].axes] or ["the only recipe"]
+        parts = [value_text(axis, value) for axis, value in study.cells[index].axes] or ["the only recipe"]
         labels.append(literal(cut_parts(parts, " · ", 8, wide)))
     ax.set_yticks(rows, labels)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     upright_grid(ax)
     names = cut_parts([spaced(axis) for axis in study.axes], " · ", 7.5, wide)
-    how: Any = {"fontsize": 7.5, "color": FAINT}
+    how: Any = {"fontsize": pt(7.5), "color": FAINT}
     ax.annotate(literal(names), (0, 1), (-6, 3), "axes fraction", "offset points", ha="right", **how)
     right = ax.secondary_yaxis("right")
     right.set_yticks(rows, list(notes))

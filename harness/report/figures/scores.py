@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -19,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis import looks
 from harness.analysis.comparisons import main_axis
 from harness.analysis.verdicts import level_to_beat
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.records.study import Study
 from harness.report.figures.layout import (
     MOST_CELLS,
@@ -31,6 +29,21 @@ from harness.report.figures.layout import (
     row_labels,
     rows_height,
     titled_panels,
+)
+from harness.report.figures.lettering import (
+    cut,
+    fit,
+    literal,
+    pt,
+    setting,
+    short_count,
+    spaced,
+    text_width,
+    value_text,
+)
+from harness.report.figures.sheet import (
+    current,
+    styled,
 )
 from harness.report.figures.style import (
     CHANCE,
@@ -45,25 +58,17 @@ from harness.report.figures.style import (
     MARKS,
     MOST_VALUES,
     SMALL,
-    WIDTH,
     colour_of,
-    cut,
     empty_figure,
     finite_scores,
-    fit,
     legend_key,
-    literal,
     mark_key,
     marker_of,
     needs_logarithms,
+    panel,
     part_shown,
     plain_numbers,
     score_label,
-    setting,
-    short_count,
-    spaced,
-    styled,
-    text_width,
     without_axes,
 )
 
@@ -100,17 +105,17 @@ def spread(analysis: Analysis) -> Figure | None:
     what = "final dev score of every run" if study.sweeps and not study.imports else "score of every run"
     what += part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 0.45 + rows * panel_height(rows, 1.4, 2.1), handles)
-    panels = titled_panels(figure, plan.titles, columns)
+    grid = titled_panels(figure, plan.titles, columns)
     means = without_axes(study, analysis.level).set_index("cell")[["mean", "mean_low", "mean_high"]]
     groups = {int(index): here for index, here in table.groupby("cell", sort=False)}
     low, high, log = _limits(study, pd.concat([scores, finite_scores(table, "majority_score")]).dropna())
     worst = low if study.higher_is_better else high
-    for number, (ax, xs) in enumerate(zip(panels, plan.xs, strict=True)):
+    for number, (ax, xs) in enumerate(zip(grid, plan.xs, strict=True)):
         bar = min(SLOT / len(plan.hues), 0.2 * len(xs))  # a lone box needs no wide one
-        inches = WIDTH / columns - 0.7
+        inches = current().width / columns - 0.7
         slot = inches / len(xs) * bar
         members = [index for index in plan.members(number) if index in groups]
-        _boxes(ax, pd.DataFrame({"cell": table["cell"], "score": scores}), members, plan, len(xs), bar)
+        _boxes(ax, pd.DataFrame({"cell": table["cell"], "score": scores}), members, plan, bar)
         for index in members:
             here = groups[index].index
             place = plan.places[index]
@@ -127,7 +132,7 @@ def spread(analysis: Analysis) -> Figure | None:
         plain_numbers(ax.yaxis, log)
         if number % columns == 0:
             ax.set_ylabel(score_label(study, 1.5))
-        if number + columns < len(panels):  # the panel below says it
+        if number + columns < len(grid):  # the panel below says it
             ax.set_xlabel("")
     return figure
 
@@ -136,8 +141,9 @@ def _spread_plan(study: Study) -> tuple[Plan, int]:
     """The panels of the spread, and how many stand side by side: three would be too small in a paper's column."""
     first = plan_of(study, MOST_CELLS, MOST_CELLS)
     slots, facets = max(map(len, first.xs)) * len(first.hues), len(first.titles)
-    columns = 2 if facets not in (1, 3) and slots * NARROWEST <= WIDTH / 2 - 0.6 else 1
-    along = max(1, int((WIDTH / columns - 0.6) / NARROWEST) // len(first.hues))
+    narrowest = NARROWEST * current().scale
+    columns = 2 if facets not in (1, 3) and slots * narrowest <= current().width / 2 - 0.6 else 1
+    along = max(1, int((current().width / columns - 0.6) / narrowest) // len(first.hues))
     return plan_of(study, along, MOST_ROWS * columns), columns
 
 
@@ -158,7 +164,7 @@ def _beyond(low: float, high: float, log: bool, higher: bool, diverged: bool) ->
 
 
 def _ticks(ax: Axes, axis: str | None, values: Sequence[Scalar], inches: float) -> None:
-    texts = [cut(show(value), 8, 1.1) for value in values] if axis else ["all runs"]
+    texts = [cut(value_text(axis, value), 8, 1.1) for value in values] if axis else ["all runs"]
     crowded = max(text_width(text, 8) for text in texts) + 0.08 > inches / len(texts)
     how: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     ax.set_xticks(range(len(texts)), [literal(text) for text in texts], **how)
@@ -167,37 +173,35 @@ def _ticks(ax: Axes, axis: str | None, values: Sequence[Scalar], inches: float) 
         ax.set_xlabel(fit(spaced(axis), 8.5, inches))
 
 
-def _boxes(ax: Axes, data: pd.DataFrame, members: Sequence[int], plan: Plan, xs: int, bar: float) -> None:
+def _boxes(ax: Axes, data: pd.DataFrame, members: Sequence[int], plan: Plan, bar: float) -> None:
     """Boxes of the cells with enough scores; whiskers reach the farthest run within 1.5 interquartile ranges."""
     data = data[data["cell"].isin(members)].dropna()
     data = data[data.groupby("cell")["score"].transform("size") >= FEWEST_FOR_A_BOX]
     if data.empty:
         return
-    data = data.assign(
-        x=[plan.places[index].x for index in data["cell"]], hue=[plan.places[index].hue for index in data["cell"]]
-    )
-    with warnings.catch_warnings():
-        # seaborn 0.13 still passes `vert`, which matplotlib 3.11 calls deprecated.
-        warnings.filterwarnings("ignore", message="vert: bool", category=mpl.MatplotlibDeprecationWarning)
-        sns.boxplot(
-            data=data,
-            x="x",
-            y="score",
-            hue="hue",
-            order=range(xs),
-            hue_order=range(len(plan.hues)),
-            palette=[colour_of(hue) for hue in range(len(plan.hues))],
-            width=bar * len(plan.hues),
-            gap=0.12,
-            saturation=1,
-            fliersize=0,
-            linewidth=0.8,
-            boxprops={"alpha": 0.3},
+    for index, scores in data.groupby("cell")["score"]:
+        place = plan.places[int(index)]
+        ax.bxp(
+            [_box(scores.to_numpy(dtype=float))],
+            positions=[place.x + (place.hue - (len(plan.hues) - 1) / 2) * bar],
+            widths=0.88 * bar,
+            patch_artist=True,
+            showfliers=False,
+            manage_ticks=False,
+            boxprops={"facecolor": to_rgba(colour_of(place.hue), 0.3), "edgecolor": FAINT, "linewidth": 0.8},
             medianprops={"color": INK, "linewidth": 1.4},
-            legend=False,
-            ax=ax,
+            whiskerprops={"color": FAINT, "linewidth": 0.8},
+            capprops={"color": FAINT, "linewidth": 0.8},
+            capwidths=0.44 * bar,
         )
-    ax.set(xlabel="", ylabel="")
+
+
+def _box(scores: np.ndarray) -> dict[str, float]:
+    """The box of scores as `Axes.bxp` takes it."""
+    q1, median, q3 = (float(value) for value in np.percentile(scores, [25, 50, 75]))
+    within = scores[(scores >= q1 - 1.5 * (q3 - q1)) & (scores <= q3 + 1.5 * (q3 - q1))]
+    low, high = min(float(within.min()), q1), max(float(within.max()), q3)
+    return {"med": median, "q1": q1, "q3": q3, "whislo": low, "whishi": high}
 
 
 def _run_marks(
@@ -242,7 +246,7 @@ def _say_counts(ax: Axes, centre: float, slot: float, n: int, failed: int) -> No
     counted = counted if text_width(counted, SMALL) <= slot * 1.15 else short_count(n)
     for line, text, shade in ((0, counted, FAINT), (1, f"✕{short_count(failed)}" if failed else "", FAILED)):
         where: Any = (centre, 1.0), (0, -7.5 * line), ("data", "axes fraction"), "offset points"
-        ax.annotate(text, *where, ha="center", va="top", fontsize=SMALL, color=shade)
+        ax.annotate(text, *where, ha="center", va="top", fontsize=pt(SMALL), color=shade)
 
 
 def _majority(ax: Axes, table: pd.DataFrame, members: Sequence[int], plan: Plan) -> None:
@@ -288,8 +292,8 @@ def failure_rates(analysis: Analysis) -> Figure | None:
         if plan.layout.hue
     ]
     what = "share of failed runs" + part_shown(list(cells["cell"]), range(len(study.cells)))
-    figure = empty_figure(study, what, rows_height(len(cells)), handles)
-    ax = figure.subplots()
+    figure = empty_figure(study, what, rows_height(len(cells)), handles, rows=True)
+    ax = panel(figure)
     notes = []
     for row, cell in enumerate(cells.to_dict("records")):
         n, done = int(cell["judged"]), int(cell["finished"])
@@ -345,7 +349,7 @@ def performance_profile(analysis: Analysis) -> Figure | None:
     what = "share of runs better than τ, 95 % band"
     what += part_shown(range(len(values)), range(len(lines)), f"values of {spaced(axis or '')}")
     figure = empty_figure(study, what, 2.5 + 0.06 * len(values), handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     many = sum(map(len, own.values())) > MANY
     for i, value in enumerate(values):
         here = lines[value]

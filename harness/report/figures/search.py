@@ -16,7 +16,20 @@ from matplotlib.ticker import MaxNLocator
 from harness.common.text import Scalar, show
 from harness.config.search_space import Range, Search
 from harness.records.study import Study, StudyCell
-from harness.report.figures.layout import jitter, panel_height, titled_panels
+from harness.report.figures.layout import (
+    jitter,
+    panel_height,
+    titled_panels,
+)
+from harness.report.figures.lettering import (
+    fit,
+    pt,
+    spaced,
+)
+from harness.report.figures.sheet import (
+    current,
+    styled,
+)
 from harness.report.figures.style import (
     FAILED,
     FAINT,
@@ -25,14 +38,13 @@ from harness.report.figures.style import (
     LINES,
     MANY,
     SMALL,
-    WIDTH,
     empty_figure,
-    fit,
     legend_key,
+    outer_label,
+    pair,
+    panel,
     score_label,
     share_bars,
-    spaced,
-    styled,
 )
 
 _FAILING_RECIPE = "a run of it failed"
@@ -83,7 +95,7 @@ def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarr
     if len(confirmed):
         handles.append(legend_key("the same recipe on fresh seeds, 95 %", HUES[1], marker="D", mfc="none"))
     figure = empty_figure(study, "the recipes in the order of the search", 2.6, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     for asked, cell in zip(ordered["asked"], ordered["cell"], strict=True):
         ax.scatter(
             np.full(len(scores[cell]), asked), scores[cell], s=7, marker=".", color=FAINT, linewidths=0, zorder=2
@@ -113,9 +125,8 @@ def search_slices(study: Study, known: pd.DataFrame, search: Search) -> Figure:
     figure = empty_figure(
         study, "the objective along each searched field", 0.3 + rows * panel_height(rows, 1.2, 1.8), _recipe_keys()
     )
-    for ax, one in zip(
-        titled_panels(figure, [spaced(one.field) for one in search.space], 2), search.space, strict=True
-    ):
+    grid = titled_panels(figure, [spaced(one.field) for one in search.space], 2)
+    for ax, one in zip(grid, search.space, strict=True):
         x, choices = _along(known, one)
         _recipes(ax, x + (jitter(len(x), 0.3) if choices else 0.0), known)
         if choices:
@@ -125,7 +136,7 @@ def search_slices(study: Study, known: pd.DataFrame, search: Search) -> Figure:
             ax.set_xscale("log")
         else:
             ax.xaxis.set_major_locator(MaxNLocator(5, integer=isinstance(one.low, int)))
-    figure.supylabel("objective", fontsize=8.5)
+    outer_label(figure, grid, "objective")
     return figure
 
 
@@ -139,7 +150,7 @@ def search_parallel(study: Study, known: pd.DataFrame, search: Search) -> Figure
         legend_key(_FAILING_RECIPE, FAILED, LINES[1]),
     ]
     figure = empty_figure(study, "recipes across the space", 2.8, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     heights, ends = [], []
     for one in search.space:
         x, choices = _along(known, one)
@@ -160,13 +171,13 @@ def search_parallel(study: Study, known: pd.DataFrame, search: Search) -> Figure
         width, level = (1.6, 3) if strong[index] else (0.8, 2)
         ax.plot(range(lines.shape[1]), lines[index], color=colour, ls=dashes, lw=width, zorder=level)
     names = [*(spaced(one.field) for one in search.space), "objective"]
-    room = (WIDTH - 0.4) / len(names)
+    room = (current().width - 0.4) / len(names)
     ax.set_xticks(range(len(names)), [fit(name, 8, room) for name in names])
     ax.set_yticks([])
     for place, (low_text, high_text) in enumerate(ends):
         for height, text, align in ((0, low_text, "top"), (1, high_text, "bottom")):
             where: Any = (place, height), (0, 3 if height else -3), "data", "offset points"
-            ax.annotate(fit(text, SMALL, room), *where, ha="center", va=align, fontsize=SMALL, color=FAINT)
+            ax.annotate(fit(text, SMALL, room), *where, ha="center", va=align, fontsize=pt(SMALL), color=FAINT)
     ax.set_ylim(-0.14, 1.14)
     ax.grid(axis="y", visible=False)
     ax.grid(axis="x", visible=True)
@@ -179,7 +190,7 @@ def search_front(study: Study, known: pd.DataFrame) -> Figure:
     front = known[known["front"]].assign(rate=known["failed"] / known["finished"]).sort_values("rate")
     handles: list[Artist] = [*_recipe_keys(), legend_key("not beaten in both", INK, LINES[0], marker="o", mfc="none")]
     figure = empty_figure(study, "score vs. failure rate", 2.5, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     rates = (known["failed"] / known["finished"]).to_numpy(dtype=float)
     _recipes(ax, 100 * rates, known)
     ax.plot(100 * front["rate"], front["value"], color=INK, lw=0.9, marker="o", ms=7, mfc="none", zorder=2)
@@ -194,7 +205,7 @@ def search_importance(study: Study, shares: pd.DataFrame) -> Figure:
     rows = max(3, len(shares))
     figure = empty_figure(study, "importance for the objective and the failure rate", 0.7 + 0.21 * rows)
     nothing, notes = pd.Series(np.nan, index=shares.index), pd.Series("not known", index=shares.index)
-    for ax, column, title in zip(figure.subplots(1, 2), ("value", "failed"), ("objective", "failed runs"), strict=True):
+    for ax, column, title in zip(pair(figure), ("value", "failed"), ("objective", "failed runs"), strict=True):
         ax.set_title(title)
         share_bars(ax, list(shares["field"]), shares[column], nothing, notes, rows, wide=1.3)
         ax.set_xlabel("share of the variance (fANOVA)")
@@ -227,7 +238,7 @@ def lr_range(
         handles.append(legend_key("failed of finished runs at a tested rate", FAILED, marker="X", mec="white"))
     study = Study(title, title, (StudyCell(()),), pd.DataFrame(), stand_in=stand_in)
     figure = empty_figure(study, "learning-rate range test", 2.6, handles)
-    ax = figure.subplots()
+    ax = panel(figure)
     for _, rates, smooth, raw in lines:
         ax.scatter(rates, raw, s=4, marker=".", color="#C8C8C8", linewidths=0, zorder=1, rasterized=len(raw) > MANY)
         ax.plot(rates, smooth, color=HUES[0], lw=1.0, alpha=0.8, zorder=3)
@@ -246,7 +257,7 @@ def lr_range(
             [rate], [0.03], transform=ax.get_xaxis_transform(), zorder=5, edgecolors="white", linewidths=0.5, **look
         )
         where: Any = (rate, 0.03), (0, 6), ("data", "axes fraction"), "offset points"
-        ax.annotate(f"{failed}/{finished}", *where, ha="center", fontsize=SMALL, color=FAILED if failed else FAINT)
+        ax.annotate(f"{failed}/{finished}", *where, ha="center", fontsize=pt(SMALL), color=FAILED if failed else FAINT)
     ax.set_xscale("log")
     ax.set(xlabel="learning rate", ylabel="training loss")
     return figure

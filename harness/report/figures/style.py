@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -18,12 +15,28 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, ScalarFormatter
 
-from harness.common.text import Scalar, show
-from harness.records.study import SOURCE, Study
+from harness.common.errors import HarnessError
+from harness.records.study import Study
+from harness.report.figures.lettering import (
+    cut,
+    cut_parts,
+    literal,
+    pt,
+    spaced,
+    text_width,
+    wrap,
+)
+from harness.report.figures.sheet import (
+    DPI,
+    SIZE,
+    WIDTH,
+    ReportFigure,
+    current,
+    styled,
+)
 
 # Okabe & Ito's colour-blind safe palette without its vermilion, black and yellow: dark red is kept for failed runs.
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F", "#5E3C99")
@@ -42,66 +55,44 @@ LINES: tuple[Dashes, ...] = (
 )
 MAJORITY: Dashes = (0, (4, 2))
 FAILED, CHANCE, INK, FAINT = "#A50F15", "#3A3A3A", "#222222", "#555555"
-DPI = 200
-WIDTH = 5.6  # inches: fonts of 8 points stay legible when a paper sets the figure to a column of 3.4 inches
 MOST_VALUES = len(HUES)  # as many colours as can be told apart
 MANY = 3000  # marks, and
 MANY_POINTS = 40_000  # points of lines: beyond them they are embedded as an image, which keeps the files small
 SMALL = 6.5  # points, the smallest font
-FAMILY = "DejaVu Sans"
-STYLE: Any = {  # matplotlib types its keys one by one, differently in each version
-    "font.family": [FAMILY, "sans-serif"],  # an SVG names both
-    "font.size": 8.5,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8.5,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 7.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-    "hatch.linewidth": 0.5,
-    "savefig.facecolor": "white",
-    "svg.hashsalt": "stability",  # the same figure gives the same bytes
-    "svg.fonttype": "none",  # text stays text, to be edited
-    "pdf.fonttype": 42,  # TrueType: publishers refuse the Type 3 fonts that matplotlib writes by itself
-    "ps.fonttype": 42,
-}
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw under our style, whatever the caller's matplotlib is set to."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 @styled
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Write a figure as `<name>.png` (200 dpi), `.svg` and `.pdf`, without dates, and return the three paths."""
     png, svg, pdf = (folder / f"{name}.{ending}" for ending in ("png", "svg", "pdf"))
+    _lay_out(figure)
+    for path in (png, svg, pdf):
+        _write(figure, path)
+    return png, svg, pdf
+
+
+@styled
+def save_as(figure: Figure, path: Path) -> None:
+    """Write a figure as one file, of the kind that its ending says: png, svg or pdf."""
+    _lay_out(figure)
+    _write(figure, path)
+
+
+def _lay_out(figure: Figure) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
-    figure.set_layout_engine(None)  # laid out once; the three files show the same
-    figure.savefig(png, dpi=DPI, metadata={"Software": None})
-    figure.savefig(svg, dpi=150, metadata={"Date": None, "Creator": None})
-    with _letters_alone():
-        figure.savefig(pdf, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return png, svg, pdf
+    figure.set_layout_engine(None)  # laid out once; all files show the same
+
+
+def _write(figure: Figure, path: Path) -> None:
+    if path.suffix == ".png":
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    elif path.suffix == ".svg":
+        figure.savefig(path, dpi=150, metadata={"Date": None, "Creator": None})
+    else:
+        with _letters_alone():
+            figure.savefig(path, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 
 @contextmanager
@@ -120,124 +111,123 @@ def _letters_alone() -> Iterator[None]:
         Options._drop_tables_default = usual
 
 
-# ----------------------------------------------------------------------------------------------------------------- text
-
-
-@functools.cache
-def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(FAMILY)).get_charmap())
-
-
-@functools.lru_cache(maxsize=4096)
-def text_width(text: str, size: float) -> float:
-    """How wide a clean text is at a font size in points."""
-    font = get_font(findfont(FAMILY))
-    font.set_size(size, DPI)
-    font.set_text(text)
-    return float(font.get_width_height()[0]) / 64 / DPI
-
-
-def clean(text: str) -> str:
-    """One line of characters that the font has; □ stands for the others."""
-    kept = []
-    for char in unicodedata.normalize("NFC", text):
-        kind = unicodedata.category(char)
-        if char.isspace() or kind == "Cc":
-            kept.append(" ")
-        elif ord(char) in _glyphs() and kind != "Cf":
-            kept.append(char)
-        elif kind not in ("Cf", "Mn"):  # marks and joiners, which have no width of their own
-            kept.append("□")
-    return " ".join("".join(kept).split())
-
-
-def cut(text: str, size: float, inches: float) -> str:
-    """A text that fits, without its middle where it is too long: names often differ at their ends."""
-    text = clean(text)
-    if text_width(text, size) <= inches:
-        return text
-    low, high = 0, min(len(text), int(inches * 72))  # few glyphs are narrower than a point
-    while low < high:
-        kept = (low + high + 1) // 2
-        fits = text_width(_without_middle(text, kept), size) <= inches
-        low, high = (kept, high) if fits else (low, kept - 1)
-    return _without_middle(text, low)
-
-
-def _without_middle(text: str, kept: int) -> str:
-    return f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-
-
-def cut_parts(parts: Sequence[str], between: str, size: float, inches: float) -> str:
-    """Texts side by side; where they don't fit, those that are too long for their share are cut."""
-    whole = clean(between.join(parts))
-    if text_width(whole, size) > inches:
-        share = inches / len(parts) - text_width(between, size) - 0.02
-        whole = clean(between.join(cut(part, size, max(share, 0.12)) for part in parts))
-    return cut(whole, size, inches)
-
-
-def literal(text: str) -> str:
-    """A text that matplotlib draws as it is: no mathematics, and a legend leaves out what starts with `_`."""
-    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
-
-
-def fit(text: str, size: float, inches: float) -> str:
-    """A text of any length and any characters as it is drawn within so many inches."""
-    return literal(cut(text, size, inches))
-
-
-def _wrap(text: str, size: float, inches: float) -> list[str]:
-    """The lines of a text of which each fits."""
-    lines = [""]
-    for word in clean(text).split():
-        longer = f"{lines[-1]} {word}".strip()
-        if text_width(longer, size) <= inches or not lines[-1]:
-            lines[-1] = cut(longer, size, inches)
-        else:
-            lines.append(cut(word, size, inches))
-    return lines
-
-
-def spaced(axis: str) -> str:
-    """A field's name as people read it: `weight decay`."""
-    return axis.replace("_", " ")
-
-
-def setting(axis: str | None, value: Scalar) -> str:
-    """`epochs 3`; of two studies side by side the name alone."""
-    if axis is None:
-        return ""
-    return show(value) if axis == SOURCE else f"{spaced(axis)} {show(value)}"
-
-
-def short_count(number: int) -> str:
-    """A count in a few characters."""
-    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
-        if number >= 10 * unit:
-            return f"{number / unit:.3g}{letter}"
-    return str(number)
-
-
 # ---------------------------------------------------------------------------------------------------------------- frame
 
 
-def empty_figure(study: Study, what: str, body: float, handles: Sequence[Artist] = ()) -> Figure:
-    """An empty figure: room for `body` inches, its legend, and a line of what is shown and of the stand-in."""
-    inches = WIDTH - 0.15
-    both = f"{what} ({study.stand_in})" if study.stand_in else what
-    parts = [both] if text_width(both, 8.5) <= inches else [what, study.stand_in or ""]
-    lines = [line for part in parts for line in _wrap(cut(part, 8.5, 1.8 * inches), 8.5, inches) if line]
+def empty_figure(
+    study: Study,
+    what: str,
+    body: float,
+    handles: Sequence[Artist] = (),
+    *,
+    rows: bool = False,
+    beside: int = 1,
+    least: float = 0.0,
+) -> Figure:
+    """An empty figure: room for its panels, its legend, and a line of what is shown and of the stand-in.
+
+    Where the caller gave axes it is the figure that they lie in, and the legend stands in the last of them.
+
+    Args:
+        study: what is drawn.
+        what: what is shown, of which the line above says.
+        body: inches for the panels in a figure of the usual width.
+        handles: the entries of the legend.
+        rows: the panels are rows of text, which need their height in narrow figures too.
+        beside: panels that `beside` sets side by side, where each has `least` inches.
+        least: see there.
+    """
+    sheet = current()
+    if sheet.axes:
+        return _given_figure(handles)
+    inches = sheet.width - 0.15
+    lines = _title_lines(study, what, inches) if sheet.title else []
+    handles = handles if sheet.legend else ()
     texts = [literal(cut(str(handle.get_label()), 7.5, inches - 0.6)) for handle in handles]
     columns = _columns(texts, inches)
-    height = body + 0.15 * len(lines) + 0.16 * -(-len(handles) // columns)
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    if stacked(beside, least):
+        body *= 1.75
+    body *= 1.0 if rows else min(1.0, sheet.width / WIDTH / sheet.scale) ** 0.5
+    height = (body + 0.15 * len(lines) + 0.16 * -(-len(handles) // columns)) * sheet.scale
+    figure = ReportFigure(figsize=(sheet.width, height), dpi=DPI, layout="constrained")
+    figure.sheet = sheet
     FigureCanvasAgg(figure)
-    figure.suptitle("\n".join(map(literal, lines)), fontsize=8.5, color=FAINT)
+    if lines:
+        figure.suptitle("\n".join(map(literal, lines)), fontsize=pt(8.5), color=FAINT)
     if handles:
         how: Any = {"loc": "outside lower center", "ncols": columns, "frameon": False, "handletextpad": 0.5}
         figure.legend(list(handles), texts, **how)
     return figure
+
+
+def _title_lines(study: Study, what: str, inches: float) -> list[str]:
+    both = f"{what} ({study.stand_in})" if study.stand_in else what
+    parts = [both] if text_width(both, SIZE) <= inches else [what, study.stand_in or ""]
+    return [line for part in parts for line in wrap(cut(part, SIZE, 1.8 * inches), SIZE, inches) if line]
+
+
+def _given_figure(handles: Sequence[Artist]) -> Figure:
+    """The figure of the caller's axes, which get our look and the legend."""
+    axes = current().axes
+    for ax in axes:
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#E4E4E4", linewidth=0.6)
+        ax.tick_params(labelsize=pt(8))
+    if handles and current().legend:
+        texts = [literal(cut(str(handle.get_label()), 7.5, current().width - 0.6)) for handle in handles]
+        axes[-1].legend(list(handles), texts, fontsize=pt(7.5), frameon=False)
+    figure = axes[0].get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def stacked(beside: int, least: float) -> bool:
+    """Whether so many panels stand one above the other, for want of `least` inches each in usual fonts."""
+    return beside > 1 and current().width / beside / current().scale < least
+
+
+def panels(figure: Figure, rows: int = 1, columns: int = 1, count: int | None = None, **how: Any) -> list[list[Axes]]:
+    """The panels of a figure by rows: the caller's, or new ones, of which the last row may have fewer.
+
+    Raises:
+        HarnessError: the caller's axes are not as many as the panels.
+    """
+    count = rows * columns if count is None else count
+    given = list(current().axes)
+    if given and len(given) != count:
+        raise HarnessError(
+            f"this figure has {count} panel{'s' if count > 1 else ''} of these runs",
+            got=f"{len(given)} axes",
+            fix=f"Give it the axes of plt.subplots({rows}, {columns})",
+        )
+    flat = given or list(figure.subplots(rows, columns, squeeze=False, **how).flat)
+    for unused in flat[count:]:
+        unused.remove()
+    flat = flat[:count]
+    return [flat[at : at + columns] for at in range(0, count, columns)]
+
+
+def panel(figure: Figure) -> Axes:
+    """The one panel of a figure."""
+    return panels(figure)[0][0]
+
+
+def pair(figure: Figure, least: float = 2.0, **how: Any) -> tuple[Axes, Axes]:
+    """Two panels side by side, or one above the other where each has less than `least` inches."""
+    shape = (2, 1) if stacked(2, least) else (1, 2)
+    if shape == (2, 1):
+        how = {name: value for name, value in how.items() if name not in ("width_ratios", "sharey")}
+    first, second = (ax for row in panels(figure, *shape, **how) for ax in row)
+    return first, second
+
+
+def outer_label(figure: Figure, axes: Sequence[Axes], text: str) -> None:
+    """A label of y for all panels."""
+    if current().axes:
+        axes[0].set_ylabel(text)
+    else:
+        figure.supylabel(text, fontsize=pt(8.5))
 
 
 def _columns(texts: Sequence[str], inches: float) -> int:
@@ -247,7 +237,7 @@ def _columns(texts: Sequence[str], inches: float) -> int:
         if -(-len(texts) // rows) != columns:
             continue
         widths = [max(text_width(text, 7.5) for text in texts[at : at + rows]) for at in range(0, len(texts), rows)]
-        if sum(widths) + 0.5 * columns <= inches:
+        if sum(widths) + 0.5 * columns * current().scale <= inches:
             return columns
     return 1
 
@@ -332,7 +322,8 @@ def share_bars(
         if np.isfinite(other):
             ax.scatter([other], [place], s=20, marker="D", c="white", edgecolors=INK, linewidths=0.9, zorder=4)
         end = max((value for value in (share, other) if np.isfinite(value)), default=0.0)
-        ax.annotate(literal(text), (end, place), (6, 0), "data", "offset points", va="center", fontsize=7)
+        ax.annotate(literal(text), (end, place), (6, 0), "data", "offset points", va="center", fontsize=pt(7))
+    wide = min(wide, 0.36 * current().width)
     ax.set_yticks(places, [literal(cut_parts(spaced(str(name)).split(" × "), " × ", 8, wide)) for name in names])
     ax.set_ylim(rows - 0.4, -0.6)
     ax.set_xlim(0, 1.27)  # room for a number behind the longest bar

@@ -16,15 +16,28 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from harness.analysis.drivers import largest_effects
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.report.figures.layout import (
     MOST_CELLS,
     Plan,
+    columns_for,
     panel_height,
     plan_of,
     row_labels,
     rows_height,
     titled_panels,
+)
+from harness.report.figures.lettering import (
+    cut,
+    fit,
+    literal,
+    pt,
+    setting,
+    short_count,
+    value_text,
+)
+from harness.report.figures.sheet import (
+    styled,
 )
 from harness.report.figures.style import (
     FAINT,
@@ -35,22 +48,19 @@ from harness.report.figures.style import (
     MOST_VALUES,
     SMALL,
     colour_of,
-    cut,
     empty_figure,
     finite_scores,
-    fit,
     is_finished,
     legend_key,
-    literal,
     marker_of,
     metric_name,
     needs_logarithms,
+    outer_label,
+    pair,
+    panel,
     part_shown,
     plain_numbers,
-    setting,
     share_bars,
-    short_count,
-    styled,
     without_axes,
 )
 
@@ -96,8 +106,8 @@ def noise_floor(analysis: Analysis) -> Figure | None:
         )
     what = "spread over seeds against the noise of the dev set"
     what += part_shown(list(floor["cell"]), everything)
-    figure = empty_figure(study, what, 0.1 + rows_height(len(floor)) + 0.03 * min(len(floor), 12), handles)
-    ax = figure.subplots()
+    figure = empty_figure(study, what, 0.1 + rows_height(len(floor)) + 0.03 * min(len(floor), 12), handles, rows=True)
+    ax = panel(figure)
     notes = []
     for row, cell in enumerate(floor.to_dict("records")):
         ax.barh(row, 100 * cell["binomial"], height=0.72, zorder=1, **bar)
@@ -145,7 +155,7 @@ def best_of_n(analysis: Analysis) -> Figure | None:
     }
     with_lines = set(table["cell"])
     panels = list(dict.fromkeys(key for index, key in keys.items() if index in with_lines))
-    columns = 3 if len(panels) > 4 else min(len(panels), 2)
+    columns = columns_for(3 if len(panels) > 4 else min(len(panels), 2), 1.6)
     panels = panels[: 5 * columns]
     drawn = [index for index, key in keys.items() if key in panels]
     if not panels:
@@ -180,7 +190,7 @@ def best_of_n(analysis: Analysis) -> Figure | None:
         if number + columns >= len(panels):
             ax.set_xlabel("n, seeds tried")
     expected = f"expected best {metric_name(study)}"
-    figure.supylabel(fit(expected, 8.5, 2.4), fontsize=8.5)
+    outer_label(figure, list(grid.values()), fit(expected, 8.5, 2.4))
     return figure
 
 
@@ -235,7 +245,10 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     plan = plan_of(study, MOST_CELLS, MOST_CELLS)
     kinds = {index: index if few else place.hue for index, place in plan.places.items()}
     if few:
-        names = [" · ".join(show(value) for _, value in cell.axes) or "the only recipe" for cell in study.cells]
+        names = [
+            " · ".join(value_text(axis, value) for axis, value in cell.axes) or "the only recipe"
+            for cell in study.cells
+        ]
     else:
         names = [setting(plan.layout.hue, hue) or "cell" for hue in plan.hues]
     handles = [
@@ -244,8 +257,8 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     ]
     handles.append(legend_key("mark: present number of runs", FAINT, marker="o", mfc="none", ms=4))
     what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
-    figure = empty_figure(study, what, 2.7, handles)
-    left, right = figure.subplots(1, 2)
+    figure = empty_figure(study, what, 2.7, handles, beside=2, least=2.0)
+    left, right = pair(figure)
     points = _accuracies(analysis)
     mean = "accuracy,\npercentage points" if points else f"\n{literal(metric_name(study))}"
     units = ((100.0 if points else 1.0, f"± of the mean {mean}"), (100.0, "± of the failure rate,\npercentage points"))
@@ -278,7 +291,7 @@ def seed_budget(analysis: Analysis) -> Figure | None:
         flat = int((budget[side] == 0).groupby(budget["cell"]).any().sum())
         if flat:  # logarithms have no place for them
             note = f"not shown: {flat} {'cell' if flat == 1 else 'cells'} with equal scores"
-            ax.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=SMALL, color=FAINT)
+            ax.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=pt(SMALL), color=FAINT)
     return figure
 
 
@@ -311,7 +324,7 @@ def _say_instead(ax: Axes, words: str) -> None:
     ax.set(xticks=[], yticks=[])
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
-    ax.annotate(words, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=8, color=FAINT)
+    ax.annotate(words, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=pt(8), color=FAINT)
 
 
 # ----------------------------------------------------------------------------------------------------------- importance
@@ -342,8 +355,8 @@ def importance(analysis: Analysis) -> Figure | None:
     rows = max(0 if no_score else len(shown), 0 if no_failing else len(failing_shown), 3)
     what = "what drives the score and the failing"
     what += part_shown(range(len(leading)), range(len(terms)), "terms") if not no_score else ""
-    figure = empty_figure(study, what, 0.75 + 0.21 * rows, handles)
-    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    figure = empty_figure(study, what, 0.75 + 0.21 * rows, handles, rows=True, beside=2, least=2.4)
+    left, right = pair(figure, 2.4, width_ratios=[1.15, 1])
     left.set_title(f"variance of the score (n = {n_left:,})")
     right.set_title(f"which runs fail (n = {n_right:,})")
     if no_score:
@@ -363,7 +376,7 @@ def importance(analysis: Analysis) -> Figure | None:
             ends = sorted([abs(low), abs(high)]) if low * high > 0 else [0, max(-low, high)]
             right.plot(ends, [position] * 2, color=INK, lw=0.9, zorder=3)
         p_values = right.secondary_yaxis("right")
-        p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p_adjusted"]], fontsize=7)
+        p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p_adjusted"]], fontsize=pt(7))
         p_values.tick_params(length=0)
         p_values.spines["right"].set_visible(False)
         right.set_xlabel("largest difference in failure rate")
