@@ -11,7 +11,14 @@ import typer
 from typer.core import TyperGroup
 
 import harness
-from harness.cli import model_commands, report_commands, search_commands, start_commands, sweep_commands
+from harness.cli import (
+    figure_commands,
+    model_commands,
+    report_commands,
+    search_commands,
+    start_commands,
+    sweep_commands,
+)
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.watchdog import Watchdog
 from harness.execution import interrupts
@@ -90,6 +97,8 @@ _GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
         ("report", report_commands.report),
         ("open", report_commands.open_page),
         ("card", report_commands.card),
+        ("figure", figure_commands.figure),
+        ("table", figure_commands.table),
         ("diagnose", report_commands.diagnose),
         ("import", report_commands.import_runs),
         ("export", report_commands.export),

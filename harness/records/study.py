@@ -236,11 +236,18 @@ TEXTS = {"trial", "status", "error", "outcome", "reason", "metric", "command"}
 
 
 def _value(study: Study, index: int, axis: str) -> Scalar:
-    """Where a cell stands on an axis: its own value, or, of a setting that the study does not vary, its recipe's."""
+    """Where a cell stands on an axis: its own value, or, of a setting that the study does not vary, its recipe's.
+
+    None of a setting that its recipe does not use: full fine-tuning has no rank.
+    """
     own = dict(study.cells[index].axes)
     if axis in own:
         return own[axis]
-    value = study.sweeps[0].cells[index].setting(axis) if study.sweeps else None
+    cell = study.sweeps[0].cells[index] if study.sweeps else None
+    unused = (
+        cell is not None and cell.script is None and axis in Recipe.model_fields and not cell.recipe.uses_field(axis)
+    )
+    value = None if cell is None or unused else cell.setting(axis)
     return value if isinstance(value, bool | int | float | str) else None
 
 

@@ -79,6 +79,15 @@ def latex_text(text: object) -> str:
     return "".join(_TEX.get(letter, letter) for letter in " ".join(str(text).split()))
 
 
+def latex_float(table: TextTable) -> str:
+    r"""A table with its caption, a `table` that floats, for a paper that loads booktabs."""
+    comment, *tabular = latex(table).splitlines()
+    start = [comment.partition(". ")[0] + ".", "\\begin{table}[t]", "\\centering"]
+    label = re.sub(r"[^a-z0-9]+", "-", table.name.lower())
+    end = [f"\\caption{{{latex_text(table.caption)}.}}", f"\\label{{tab:{label}}}", "\\end{table}", ""]
+    return "\n".join([*start, *tabular, *end])
+
+
 def latex(table: TextTable) -> str:
     r"""A table for `\input` into a paper that loads booktabs."""
 

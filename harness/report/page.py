@@ -16,9 +16,10 @@ import pandas as pd
 from harness.analysis import mixed_runs
 from harness.analysis.analyze import Analysis, analyse
 from harness.records.study import Study
-from harness.report import headline, next_experiment, opening, page_notes, provenance, run_tables
+from harness.report import headline, named_figures, next_experiment, opening, page_notes, provenance, run_tables
 from harness.report.contents import CHAPTERS, TABLES, text_tables
 from harness.report.figures import all_figures
+from harness.report.figures.sheet import Sheet
 from harness.report.files import csv, latex, markdown, markdown_text
 from harness.report.glossary import glossary
 from harness.report.headline import Card
@@ -198,7 +199,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         answer=tuple(sentence for sentence in opening.answer(analysis) if sentence != recommendation),
         completeness=page_notes.completeness(study),
         score=page_notes.about_scores(study),
-        notes=page_notes.notes(study),
+        notes=(*page_notes.notes(study), *named_figures.notes(study, Sheet())),
         multiplicity=opening.multiplicity(analysis),
         chapters=_chapters(analysis, tables, figures, verdict),
         next_words=next_words,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypedDict, Unpack
 
 from harness.common import notebook
-from harness.common.errors import HarnessError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from harness.analysis.analyze import Analysis
@@ -21,6 +23,28 @@ class Analysed(Protocol):
         """Every table of the report; made when the first figure is drawn."""
 
 
+class Look(TypedDict, total=False):
+    """How a figure is set.
+
+    Attributes:
+        ax: axes of yours to draw in, as many as the figure has panels; the figure returned is theirs.
+        width: inches, or as `8.2cm`.
+        font_size: points of most texts.
+        font: an installed font.
+        venue: the width and font of `acl`, `acl-wide`, `neurips`, `icml` or `icml-wide`.
+        title: a line above that says what is shown; without one by default.
+        legend: whether the legend is drawn; it is by default.
+    """
+
+    ax: Axes | Sequence[Axes]
+    width: str | float
+    font_size: float
+    font: str
+    venue: str
+    title: bool
+    legend: bool
+
+
 class Plots:
     """The figures of a report, each a matplotlib Figure to style further and save.
 
@@ -31,67 +55,72 @@ class Plots:
         """Draw these results."""
         self._results = results
 
-    def spread(self) -> Figure:
+    def spread(self, **look: Unpack[Look]) -> Figure:
         """Final scores of every run, cell by cell; failed runs are crosses."""
-        return self._draw("spread")
+        return self._draw("spread", look)
 
-    def failure_rates(self) -> Figure:
+    def failure_rates(self, **look: Unpack[Look]) -> Figure:
         """The failure rate of each cell with Wilson's interval."""
-        return self._draw("failure_rates")
+        return self._draw("failure_rates", look)
 
-    def curves(self) -> Figure:
+    def curves(self, **look: Unpack[Look]) -> Figure:
         """Dev score and training loss over the steps, a line per run."""
-        return self._draw("curves")
+        return self._draw("curves", look)
 
-    def noise_floor(self) -> Figure:
+    def noise_floor(self, **look: Unpack[Look]) -> Figure:
         """The spread over seeds beside the dev set's sampling noise."""
-        return self._draw("noise_floor")
+        return self._draw("noise_floor", look)
 
-    def best_of_n(self) -> Figure:
+    def best_of_n(self, **look: Unpack[Look]) -> Figure:
         """The score to expect of the best of n seeds."""
-        return self._draw("best_of_n")
+        return self._draw("best_of_n", look)
 
-    def seed_budget(self) -> Figure:
+    def seed_budget(self, **look: Unpack[Look]) -> Figure:
         """The width of the intervals of mean and failure rate by the number of seeds."""
-        return self._draw("seed_budget")
+        return self._draw("seed_budget", look)
 
-    def importance(self) -> Figure:
+    def importance(self, **look: Unpack[Look]) -> Figure:
         """The share of each setting in the variance of the score, and in explaining failures."""
-        return self._draw("importance")
+        return self._draw("importance", look)
 
-    def performance_profile(self) -> Figure:
+    def performance_profile(self, **look: Unpack[Look]) -> Figure:
         """The share of runs above each score."""
-        return self._draw("performance_profile")
+        return self._draw("performance_profile", look)
 
-    def loss_vs_score(self) -> Figure:
+    def loss_vs_score(self, **look: Unpack[Look]) -> Figure:
         """Final training loss against final score, a mark per run."""
-        return self._draw("loss_vs_score")
+        return self._draw("loss_vs_score", look)
 
-    def gradient_norms(self) -> Figure:
+    def gradient_norms(self, **look: Unpack[Look]) -> Figure:
         """Gradient norms by layer over training, of failed and other runs."""
-        return self._draw("gradient_norms")
+        return self._draw("gradient_norms", look)
 
-    def step_size_factor(self) -> Figure:
+    def step_size_factor(self, **look: Unpack[Look]) -> Figure:
         """How much larger Adam's updates are without bias correction."""
-        return self._draw("step_size_factor")
+        return self._draw("step_size_factor", look)
 
-    def early_warning(self) -> Figure:
+    def early_warning(self, **look: Unpack[Look]) -> Figure:
         """How early failed runs can be told from others."""
-        return self._draw("early_warning")
+        return self._draw("early_warning", look)
 
-    def loss_surface(self) -> Figure:
+    def loss_surface(self, **look: Unpack[Look]) -> Figure:
         """The loss around a failed and a good run, where `harness diagnose --surface` computed it."""
-        return self._draw("loss_surface")
+        return self._draw("loss_surface", look)
 
-    def _draw(self, name: str) -> Figure:
-        from harness.report.figures import all_figures
+    def _draw(self, name: str, look: Look) -> Figure:
+        import numpy as np
 
-        makers = {maker.__name__: maker for maker in all_figures.MAKERS}
-        figure = makers[name](self._results.analysis)
-        if figure is None:
-            raise HarnessError(
-                f"{self._results!r} has nothing for the figure {name} to show",
-                fix="See what the report has in its place",
-            )
+        from harness.report import named_figures
+
+        settings = dict(look)
+        given, legend = settings.pop("ax", None), bool(settings.pop("legend", True))
+        axes: list[Axes] = [] if given is None else list(np.ravel(np.array(given, dtype=object)))
+        sheet, _ = named_figures.sheet_for(**settings)  # type: ignore[arg-type]
+        if axes:
+            boxes = [ax.get_window_extent() for ax in axes]
+            dots = max(box.x1 for box in boxes) - min(box.x0 for box in boxes)
+            sheet = replace(sheet, width=float(dots) / axes[0].figure.dpi + 0.7)
+        spec = named_figures.figure_named(name)
+        figure = named_figures.draw(self._results.analysis, spec, replace(sheet, legend=legend), axes)
         notebook.show_figures()
         return figure

@@ -42,4 +42,10 @@ class Section:
     sentences: Callable[[Analysis], Sequence[str]] = _no_sentences
     figure: FigureSpec | None = None
     tables: tuple[TableSpec, ...] = ()
+    more_figures: tuple[FigureSpec, ...] = ()  # further ones, below its tables
     glossary: tuple[Term, ...] = ()
+
+    @property
+    def figures(self) -> tuple[FigureSpec, ...]:
+        """All its figures, the one that answers the question first."""
+        return ((self.figure,) if self.figure else ()) + self.more_figures

@@ -30,7 +30,7 @@ def maker(function: str) -> Maker:
     return make
 
 
-MAKERS: tuple[Maker, ...] = tuple(maker(section.figure.function) for section in SECTIONS if section.figure)
+MAKERS: tuple[Maker, ...] = tuple(maker(spec.function) for section in SECTIONS for spec in section.figures)
 
 
 def draw(analysis: Analysis) -> Iterator[tuple[str, Figure]]:

@@ -57,6 +57,11 @@ def family_for(name: str) -> tuple[str, str | None]:
     )
 
 
+def behind(family: str) -> tuple[str, ...]:
+    """What draws the signs of ours, crosses and Greek letters, that a family may lack."""
+    return () if family == FAMILY else (FAMILY,)
+
+
 @functools.cache
 def glyphs(family: str) -> frozenset[int]:
     """The code points that a family has signs for."""

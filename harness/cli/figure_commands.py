@@ -1,0 +1,112 @@
+"""Commands that set one figure or one table of a report for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from harness import api
+from harness.cli.options import Overrides, ProfileName, Results
+from harness.common.errors import HarnessError
+
+_Sweep = Annotated[
+    str | None, typer.Argument(metavar="SWEEP|DIR", help="A sweep, results folder or import.", show_default=False)
+]
+_Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Where to; its ending may say the format.", show_default=False),
+]
+
+
+def figure(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The figure; without one they are listed.", show_default=False)
+    ] = None,
+    sweep: _Sweep = None,
+    width: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="3.25in, 8.2cm, 82mm or 240pt.", show_default=False)
+    ] = None,
+    font_size: Annotated[
+        float | None, typer.Option("--font-size", metavar="POINTS", help="Of most texts; notes are a little smaller.")
+    ] = None,
+    font: Annotated[str | None, typer.Option("--font", metavar="NAME", help="An installed font.")] = None,
+    title: Annotated[
+        bool, typer.Option("--title/--no-title", help="A line above that says what is shown; a caption says it better.")
+    ] = False,
+    form: Annotated[Literal["pdf", "svg", "png"] | None, typer.Option("--format", help="Default: pdf.")] = None,
+    venue: Annotated[
+        str | None,
+        typer.Option("--for", metavar="VENUE", help="acl, acl-wide, neurips, icml or icml-wide: their width and font."),
+    ] = None,
+    out: _Out = None,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+) -> None:
+    """Set one figure of a report for a paper: its width, fonts and format; text stays text.
+
+    Example: harness figure spread rte_lr --for acl --out spread.pdf
+    """
+    from harness.report import named_figures
+
+    if name is None:
+        print(named_figures.listing())
+        return
+    chosen = named_figures.figure_named(name)
+    sheet, notes = named_figures.sheet_for(venue, width, font_size, font, title)
+    opened = api.open(_required(sweep, f"figure {name}"), set=overrides, profile=profile, results=results)
+    path = out or Path(f"{chosen.name}.{form or 'pdf'}")
+    named_figures.write(opened.analysis, chosen, sheet, path, form)
+    messages = Console(highlight=False, stderr=True)
+    for note in (*notes, *named_figures.notes(opened.study, sheet)):
+        messages.print(Text(note), soft_wrap=True)
+    print(f"Written: {path}")
+    print(f"For its caption: {named_figures.caption(opened.study, chosen)}")
+
+
+def table(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The table; without one they are listed.", show_default=False)
+    ] = None,
+    sweep: _Sweep = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="Its numbers, by heading or by the name in its CSV file; default: all."),
+    ] = None,
+    form: Annotated[
+        Literal["latex", "markdown", "csv"] | None, typer.Option("--format", help="Default: latex, with booktabs.")
+    ] = None,
+    caption: Annotated[str | None, typer.Option(help="Instead of the report's.", show_default=False)] = None,
+    out: _Out = None,
+    profile: ProfileName = None,
+    overrides: Overrides = [],
+    results: Results = Path("results"),
+) -> None:
+    """Print one table of a report for a paper, or write it to a file.
+
+    Example: harness table cells rte_lr --columns mean,sd,failed --format latex
+    """
+    from harness.report import named_tables
+
+    if name is None:
+        print(named_tables.listing())
+        return
+    spec = named_tables.table_named(name)
+    opened = api.open(_required(sweep, f"table {name}"), set=overrides, profile=profile, results=results)
+    wanted = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
+    text = named_tables.text_of(opened.analysis, spec, wanted, form or named_tables.format_of(out), caption)
+    if out is None:
+        print(text, end="")
+        return
+    out.write_text(text, encoding="utf-8")
+    print(f"Written: {out}")
+
+
+def _required(sweep: str | None, words: str) -> str:
+    if sweep is None:
+        raise HarnessError("missing SWEEP: whose runs?", fix=f"For example: `harness {words} rte_lr`")
+    return sweep
