@@ -274,7 +274,7 @@ def test_numbers_that_are_not_known_stay_numbers(tmp_path):
 
 
 def test_full_fine_tuning_has_no_rank_beside_ranks(tmp_path):
-    lora = HEAD + "method: lora\nlora_rank: [4, 8]\nepochs: 3\nseeds: 1\n"
+    lora = HEAD + "lr: 1e-5\nmethod: lora\nlora_rank: [4, 8]\nepochs: 3\nseeds: 1\n"
     full = HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1\n"
     both = joined(study_of(tmp_path, lora, {}, "lora"), study_of(tmp_path, full, {}, "full"))
     assert [cell.label for cell in both.cells] == [
