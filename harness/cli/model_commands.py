@@ -106,27 +106,32 @@ def predict(
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per forward pass.")] = 64,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: one per core.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of a language model, in tokens.")] = 32,
     profile: ProfileName = None,
     results: Results = Path("results"),
     trust_remote_code: Trust = False,
 ) -> None:
     """Run inference with a saved model, or an ensemble of a cell's seeds: a label and its confidence for every row.
 
-    For a token task the file has words, with or without tags, in the format of the task's own files.
+    For a token task the file has words, with or without tags, in the format of the task's own files; a language model
+    answers prompts, and its answers are scored where --label names the column of the expected ones.
     """
     hub.trust_remote_code(trust_remote_code)
     messages = Console(highlight=False, stderr=True)
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
+    from harness.models import predict_completions
 
     hardware = machine.detect_hardware()
     options = predicting.PredictionOptions(
         tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if hardware.gpus else "cpu",
-        threads or hardware.cores, probabilities,
+        threads or hardware.cores, probabilities, max_new_tokens,
     )  # fmt: skip
     try:
         with row_progress(messages) as follow:
-            prediction = predicting.run(options, follow)
+            kind = saved.read_card(folders[0]).trial.recipe.task.kind
+            ask = predict_completions.run if kind == "completion" else predicting.run
+            prediction = ask(options, follow)
     except BrokenPipeError:  # `| head` has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
@@ -146,6 +151,7 @@ def predict(
         if won is not None:
             mean, low, high = prediction.score - won, min(prediction.members), max(prediction.members)
             line += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
+        line += f"; token F1 {prediction.token_f1:.4f}" if prediction.token_f1 is not None else ""
         messages.print(Text(f"{line}."), soft_wrap=True)
     if prediction.unscored is not None:
         messages.print(Text(f"Not scored: {prediction.unscored}."), soft_wrap=True)

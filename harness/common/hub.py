@@ -28,6 +28,7 @@ class Pretrained(Protocol):
         """Where its files lie on this machine, if not in the hub's cache."""
 
 
+SHIPPED = {"embedded": "model", "embedded-decoder": "decoder"}  # models by name, and their folders
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE = {"1", "ON", "YES", "TRUE"}  # what huggingface_hub takes for true
 _OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")  # huggingface_hub reads both
@@ -140,17 +141,22 @@ def _answers(host: str, port: int, timeout: float) -> bool:
     return bool(answered)
 
 
+def is_shipped(spec: Pretrained) -> bool:
+    """Whether a model is one that the harness brings."""
+    return spec.folder is None and spec.name in SHIPPED
+
+
 def location(spec: Pretrained) -> str:
     """Give what `from_pretrained` is called with: the shipped folder, a local folder or the hub's name."""
-    if spec.name == "embedded" and spec.folder is None:
-        return str(Path(__file__).parents[1] / "data" / "embedded" / "model")
+    if is_shipped(spec):
+        return str(Path(__file__).parents[1] / "data" / "embedded" / SHIPPED[spec.name])
     return str(Path(spec.folder).expanduser()) if spec.folder else spec.name
 
 
 def folder_of(spec: Pretrained) -> Path | None:
     """Give the folder that a model's files are read from, of the hub's in the cache; None where there is none."""
     folder = Path(location(spec))
-    if spec.folder is None and spec.name != "embedded":
+    if spec.folder is None and not is_shipped(spec):
         cache = _cache_of("model", spec.name)
         try:
             folder = cache / "snapshots" / (cache / "refs" / "main").read_text().strip()
@@ -201,7 +207,7 @@ def check_model(spec: Pretrained, key: str = "model.folder") -> None:
 
     Of a model on the hub that is told when it is loaded. `key` is what --set points at a folder with.
     """
-    if spec.folder is None and spec.name != "embedded":
+    if spec.folder is None and not is_shipped(spec):
         if not cached("model", spec.name) and not reachable():
             raise missing("model", spec.name, key)
     elif not (Path(location(spec)) / "config.json").is_file():

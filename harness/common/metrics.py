@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -298,6 +301,21 @@ def _language_values(answers: np.ndarray, tokens: np.ndarray) -> dict[str, float
         "token_accuracy": float(answers[:, 1].sum(dtype=np.float64)) / total,
     }
     return {"loss": loss, "perplexity": math.exp(loss)} | shares
+
+
+_ARTICLES, _PUNCTUATION = re.compile(r"\b(a|an|the)\b"), str.maketrans("", "", string.punctuation)
+
+
+def token_f1(answer: str, expected: str) -> float:
+    """Give the F1 of an answer's words against the expected ones', as SQuAD counts them (Rajpurkar et al. 2016).
+
+    Case, punctuation and English articles are left out; where either has no word left, 1 if both have none, else 0.
+    """
+    words = [_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split() for text in (answer, expected)]
+    if not all(words):
+        return float(words[0] == words[1])
+    same = sum((Counter(words[0]) & Counter(words[1])).values())
+    return 2 * same / (len(words[0]) + len(words[1]))
 
 
 # ------------------------------------------------------------------------------------------------- classification

@@ -128,10 +128,10 @@ class TaskSpec(Frozen):
 
 
 class ModelSpec(Frozen):
-    """Which pretrained encoder: a hub name or `embedded`; `folder` says where its files lie on this machine."""
+    """Which pretrained model: a hub name or a shipped one; `folder` says where its files lie on this machine."""
 
     name: str = Field(
-        min_length=1, description="A model's name on the hub, or `embedded` (the small model shipped with the harness)."
+        min_length=1, description="A name on the hub, or a shipped model: `embedded`, `embedded-decoder`."
     )
     folder: str | None = Field(
         default=None, description="Where the model's files are on this machine; not part of a trial's id."

@@ -13,6 +13,7 @@ from harness.common.errors import HarnessError
 from harness.common.metrics import LANGUAGE, Metric
 from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
+from harness.data.embedded import answers
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
 from harness.data.text_columns import is_unicode, no_rows, refuse, short
@@ -38,6 +39,9 @@ class Example:
 
 def load(spec: TaskSpec) -> Raw:
     """The splits of a task's files; raises HarnessError for a row without a prompt or an answer."""
+    if spec.files is None and spec.name == EMBEDDED:
+        splits = {f"embedded {split}": answers.examples(split) for split in ("train", "validation")}
+        return raw_of(spec, [(source, _shipped(rows, source, spec)) for source, rows in splits.items()])
     if spec.files is None or spec.name == EMBEDDED:
         raise HarnessError(
             "task.kind: completion requires task.files with prompts and completions",
@@ -53,6 +57,10 @@ def load(spec: TaskSpec) -> Raw:
             (source, [row for number, row in enumerate(rows) if (number in dev) == wanted]) for wanted in (False, True)
         ]
     return raw_of(spec, tables)
+
+
+def _shipped(rows: Iterable[object], source: str, spec: TaskSpec) -> list[Example]:
+    return [_example(row, number, source, spec, answers=True) for number, row in enumerate(rows, 1)]
 
 
 def raw_of(spec: TaskSpec, tables: Sequence[tuple[str, Sequence[Example]]]) -> Raw:

@@ -22,7 +22,7 @@ import harness
 from harness.common import hub, kernel_settings
 from harness.common.metrics import Evaluation
 from harness.config.trials import Sweep, Trial
-from harness.models.keep_weights import Keeping
+from harness.models.keep_weights import Keeping, merit
 from harness.records.record import Curves, Environment, Measured, Record
 from harness.scripts import runner
 from harness.scripts.runner import TEMPORARY, RunFolders
@@ -176,7 +176,10 @@ def train_pack(
     if setup.keeping is not None:
         recipe = trials[0].recipe
         task = load_task(recipe.task, recipe.model, recipe.max_length)
-        ends = [(trial.cell, result.measured.final_score) for trial, result in zip(trials, results, strict=True)]
+        ends = [
+            (trial.cell, merit(trial, result.measured.final_score))
+            for trial, result in zip(trials, results, strict=True)
+        ]
         for lane in setup.keeping.chosen(ends):
             result = results[lane]
             setup.keeping.stage(sweep, profile, trials[lane], result.measured, task, result.weights)

@@ -169,6 +169,12 @@ class Keeping:
                 raise unkept_error(folder, error) from error
 
 
+def merit(trial: Trial, score: float | None) -> float:
+    """A trial's final score so that more is better; a run without one is worse than any other."""
+    rank = _rank(score)
+    return -rank if not trial.higher_is_better and math.isfinite(rank) else rank
+
+
 def _rank(score: float | None) -> float:
     """A run without a score is worse than any other."""
     return -math.inf if score is None else score
@@ -273,11 +279,8 @@ def clear(store: Store) -> None:
 
 
 def _score(record: Record) -> float:
-    """More is better: where a script's score is better the lower it is, its negative."""
-    rank = _rank(record.measured.final_score if record.measured else None)
-    script = record.trial.script
-    lower = script is not None and not script.script.higher_is_better and math.isfinite(rank)
-    return -rank if lower else rank
+    """More is better: where a score is better the lower it is, its negative."""
+    return merit(record.trial, record.measured.final_score if record.measured else None)
 
 
 def _best(sweep: Sweep, records: Mapping[str, Record]) -> dict[int, Record]:

@@ -26,6 +26,7 @@ from harness.models import families, masks, normalisation
 # Draws a new parameter's first value [*shape] in place and gives it.
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 LORA_SCALE = "lora_scale"  # the lanes' alpha / rank, beside their parameters
+_PEFT_TASKS = {"tokens": "TOKEN_CLS", "completion": "CAUSAL_LM"}  # by a task's kind
 _A, _B, _IA3 = ".lora_A.default.weight", ".lora_B.default.weight", ".ia3_l.default"
 
 
@@ -78,7 +79,7 @@ def keeps_logits(method: Method) -> bool:
 
 
 def save_config(
-    folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str, *, tokens: bool = False
+    folder: Path, module: nn.Module, head: Collection[str], alpha: float, base: str, *, kind: str = "texts"
 ) -> None:
     """Write the `adapter_config.json` by which peft loads what LoRA or IA³ trained.
 
@@ -88,7 +89,7 @@ def save_config(
         head: The names of the head's parameters, which are loaded whole, as peft's `modules_to_save`.
         alpha: LoRA's alpha.
         base: Where the pretrained model lies: a folder or the hub's name.
-        tokens: Whether words are classified, not texts.
+        kind: The kind of the task.
     """
     peft: Any = _peft()
     layers: dict[str, Any] = {
@@ -98,11 +99,11 @@ def save_config(
     encoder = f"{module.base_model_prefix}."
     whole = [name.rpartition(".")[0] if name.startswith(encoder) else name.partition(".")[0] for name in head]
     common = {
-        "task_type": "TOKEN_CLS" if tokens else "SEQ_CLS",
+        "task_type": _PEFT_TASKS.get(kind, "SEQ_CLS"),
         "base_model_name_or_path": base,
         "target_modules": list(layers),
         "fan_in_fan_out": bool(first.fan_in_fan_out),
-        "modules_to_save": list(dict.fromkeys(whole)),
+        "modules_to_save": list(dict.fromkeys(whole)) or None,
         "inference_mode": True,
     }
     if hasattr(first, "lora_A"):

@@ -30,7 +30,7 @@ _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 def folder_of(spec: ModelSpec) -> Path | None:
     """The folder of a model whose files lie on this machine; None of one that goes by its name on the hub."""
-    return Path(hub.location(spec)) if spec.folder is not None or spec.name == "embedded" else None
+    return Path(hub.location(spec)) if spec.folder is not None or hub.is_shipped(spec) else None
 
 
 def check(spec: ModelSpec, key: str = "model.folder") -> None:

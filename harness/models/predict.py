@@ -31,7 +31,7 @@ from harness.models.predict_rows import Row
 
 # Rows that are read, sorted by length and answered together: short ones then share batches.
 _CHUNK = 4096
-_FORMATS = (".tsv", ".csv", ".jsonl")
+FORMATS = (".tsv", ".csv", ".jsonl")
 Progress = Callable[[int, int], None]  # (rows answered, of how many: 0 where that isn't known yet)
 
 
@@ -49,6 +49,7 @@ class PredictionOptions:
     device: str = "cpu"
     threads: int = 1
     probabilities: bool = False  # write that of each class
+    max_new_tokens: int = 32  # of a language model's answer
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Prediction:
     members: tuple[float, ...]  # the score of each model by itself; none for one alone or without labels
     disagreeing: float | None  # share of answers on which not all models give the same class; None for one alone
     unscored: str | None  # why there is no score though the file has labels
+    token_f1: float | None = None  # of a language model's answers, the mean over rows
 
 
 class Served:
@@ -82,10 +84,14 @@ class Served:
         if self.card.form == "model":
             self.module = pretrained.kept(folder, kind=self.recipe.task.kind).to(self.device)
             self.tokenizer = pretrained.tokenizer(ModelSpec(name=folder.name, folder=str(folder)))
-            self.max_length = self._room(pretrained.longest(self.module.config))
+            self.positions = pretrained.longest(self.module.config)
+            self.max_length = self._room(self.positions)
             return
         self.network = pretrained.network(
-            self.recipe.model, max(2, self.outputs), self.recipe.peft_config, kind=self.recipe.task.kind
+            self.recipe.model,
+            pretrained.outputs(self.recipe.task.kind, self.outputs),
+            self.recipe.peft_config,
+            kind=self.recipe.task.kind,
         )
         if self.network.sha256 != self.card.model_sha256:
             raise HarnessError(
@@ -98,7 +104,8 @@ class Served:
         self.tokenizer = pretrained.tokenizer(
             own if (folder / "tokenizer_config.json").is_file() else self.recipe.model
         )
-        self.max_length = self._room(self.network.positions)
+        self.positions = self.network.positions
+        self.max_length = self._room(self.positions)
         values = {name: torch.from_numpy(value) for name, value in saved.tensors(folder).items()}
         if self.recipe.method == "lora":
             values[methods.LORA_SCALE] = torch.tensor(self.recipe.lora_alpha / self.recipe.lora_rank)
@@ -198,14 +205,14 @@ def run(options: PredictionOptions, progress: Progress | None = None) -> Predict
             got=f"{card.trial.recipe.task.name}, a regression",
             fix="Leave --probabilities out",
         )
-    if options.out is not None and options.out.suffix.lower() not in _FORMATS:
+    if options.out is not None and options.out.suffix.lower() not in FORMATS:
         raise HarnessError(
-            f"cannot write {options.out}: unknown file type '{options.out.suffix}'", allowed=", ".join(_FORMATS)
+            f"cannot write {options.out}: unknown file type '{options.out.suffix}'", allowed=", ".join(FORMATS)
         )
     torch.set_num_threads(options.threads)
     clock = _Clock(progress or (lambda done, total: None))
     tally = _Tally(card, len(options.folders))
-    with _written(options.out) as file, ExitStack() as scratch:
+    with written(options.out) as file, ExitStack() as scratch:
         writer = Writer(file, options.out, options.probabilities)
         answers = _alone(options, clock) if len(options.folders) == 1 else _together(options, clock, scratch)
         for rows, values in answers:  # values [K, N, C]
@@ -390,7 +397,7 @@ def _disk(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _written(out: Path | None) -> Iterator[IO[str]]:
+def written(out: Path | None) -> Iterator[IO[str]]:
     """Standard output; or a file, which is there once all is in it."""
     if out is None:
         yield sys.stdout

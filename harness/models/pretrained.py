@@ -174,6 +174,15 @@ def kept(folder: Path, *, kind: str = "texts") -> Any:
     return module.eval()
 
 
+def outputs(kind: str, num_labels: int) -> int:
+    """How many outputs the network of a task has beside those that its kind has by itself.
+
+    A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
+    regression has a second output that nothing reads. A language model has one for every token.
+    """
+    return 0 if kind == "completion" else max(2, num_labels)
+
+
 def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
     """Raise HarnessError for a method that the model, with the head of a task's kind, has not the parts for.
 

@@ -113,8 +113,8 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
     from harness.models import pretrained
 
     recipe, form = trial.recipe, form_of(trial)
-    tokens = recipe.task.kind == "tokens"
-    network = pretrained.network(recipe.model, max(2, task.num_labels), recipe.peft_config, kind=recipe.task.kind)
+    kind = recipe.task.kind
+    network = pretrained.network(recipe.model, pretrained.outputs(kind, task.num_labels), recipe.peft_config, kind=kind)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():
@@ -137,11 +137,13 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
     elif form == "peft":
         from harness.models import methods
 
-        methods.save_config(folder, module, network.head, recipe.lora_alpha, base_model(trial), tokens=tokens)
-    _save_config(folder, module, task.label_names, tokens=tokens)
+        methods.save_config(folder, module, network.head, recipe.lora_alpha, base_model(trial), kind=kind)
+    _save_config(folder, module, task.label_names, kind)
     tokenizer = pretrained.tokenizer(recipe.model)
     tokenizer.model_max_length = recipe.max_length  # for those who ask their pipeline to cut
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "left" if kind == "completion" else "right"  # left: to generate
+    if kind == "completion":
+        tokenizer.init_kwargs["padding_side"] = "left"  # what is written
     if not recipe.token_type_ids:  # else a pair's second text is of another type than in training
         names = tokenizer.model_input_names
         tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
@@ -161,16 +163,23 @@ def _peft_key(name: str) -> str:
     return f"base_model.model.{name.replace('.default', '')}"
 
 
-def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, *, tokens: bool) -> None:
-    """Write the `config.json` by which a pipeline names the labels, and puts no sigmoid on a regression's number."""
+def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, kind: str) -> None:
+    """Write the `config.json` by which a pipeline names the labels, and puts no sigmoid on a regression's number.
+
+    A language model has no labels, and what it generates with beside it.
+    """
     config = copy.deepcopy(module.config)
     config.architectures = [type(module).__name__]
-    if label_names is None:
+    if kind == "completion":
+        config.use_cache = True
+        if module.can_generate():
+            module.generation_config.save_pretrained(folder)
+    elif label_names is None:
         config.num_labels, config.problem_type = 1, "regression"
     else:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: number for number, name in enumerate(label_names)}
-        config.problem_type = None if tokens else "single_label_classification"
+        config.problem_type = None if kind == "tokens" else "single_label_classification"
     config.save_pretrained(folder)
     home = Path(module.config.name_or_path)
     if getattr(config, "auto_map", None) and home.is_dir():  # a model with code of its own needs it again

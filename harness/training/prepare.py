@@ -31,7 +31,5 @@ def tokenized_task(task: TaskSpec, model: ModelSpec, max_length: int, tokenizer_
 
 def load_network(recipe: Recipe, task: Task) -> Network:
     """The network that a recipe trains on a task."""
-    # A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
-    # regression has a second output that nothing reads.
-    outputs = 0 if task.kind == "completion" else max(2, task.num_labels)
+    outputs = pretrained.outputs(task.kind, task.num_labels)
     return pretrained.network(recipe.model, outputs, recipe.peft_config, kind=recipe.task.kind)

@@ -1,0 +1,46 @@
+"""Greedy answers of a causal language model: the likeliest token each time, until the end of a text or a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+# Token ids [B, W] padded on the right and how many of each are real [B] -> logits of the token after them, [..., B, V].
+NextLogits = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def greedy(
+    next_logits: NextLogits, prompts: Sequence[Sequence[int]], *, end: int | None, padding: int, most: int, device: str
+) -> list[list[int]]:
+    """The answer to each prompt as token ids, without the end of a text; at most `most` tokens.
+
+    All are computed in one batch, and the whole text anew for each token: nothing is cached, so that every method that
+    trains a model can be asked in the same way. Between equal logits the token of the lowest number is taken.
+
+    Args:
+        next_logits: The model.
+        prompts: Token ids, at least one each.
+        end: The token that ends a text; None: there is none.
+        padding: The token that fills up.
+        most: The longest answer.
+        device: Where the model lies.
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
+    ids = torch.full((len(prompts), int(lengths.max()) + most), padding, device=device)  # [B, W]
+    for row, prompt in zip(ids, prompts, strict=True):
+        row[: len(prompt)] = torch.tensor(prompt, device=device)
+    begins, ended = lengths.clone(), torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    for _ in range(most):
+        width = int(lengths.max())
+        tokens = next_logits(ids[:, :width], lengths).argmax(dim=-1)  # [B]
+        ended = ended | (tokens == end) if end is not None else ended
+        if bool(ended.all()):
+            break
+        rows = torch.arange(len(prompts), device=device)[~ended]
+        ids[rows, lengths[rows]] = tokens[rows]
+        lengths[rows] += 1
+    spans = zip(ids.tolist(), begins.tolist(), lengths.tolist(), strict=True)
+    return [row[begin:length] for row, begin, length in spans]
