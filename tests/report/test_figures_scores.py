@@ -31,6 +31,18 @@ def test_boxes_only_from_five_scores_on(tmp_path):
     assert len(drawn(study_of(tmp_path, text, runs))["spread"].axes[0].patches) == 1
 
 
+def test_the_box_of_a_lone_arm_stands_over_its_own_runs(tmp_path):
+    """Where one arm of a panel alone has scores enough for a box, which seaborn would set on the tick, over both."""
+    text = HEAD + "lr: 1e-5\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..5\n"
+    runs = {0: [Run(300 + i) for i in range(5)], 1: [Run(300 + i) for i in range(2)]}
+    axes = drawn(study_of(tmp_path, text, runs))["spread"].axes[0]
+    (box,) = axes.patches
+    (middle,) = {round(float(box.get_path().get_extents().x0 + box.get_path().get_extents().x1) / 2, 6)}
+    marks = [collection.get_offsets()[:, 0] for collection in axes.collections if len(collection.get_offsets()) == 5]
+    assert abs(float(marks[0].mean()) - middle) < 0.05
+    assert box.get_path().get_extents().width < 0.5
+
+
 def test_tasks_with_their_own_majority_get_their_own_line(tmp_path):
     text = "task: [rte, mrpc]\nmodel: embedded\nlr: 1e-5\nepochs: 3\nseeds: 1..2\n"
     made = study_of(tmp_path, text, {0: [Run(300), Run(310)], 1: [Run(300), Run(310)]})

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -179,29 +182,33 @@ def _boxes(ax: Axes, data: pd.DataFrame, members: Sequence[int], plan: Plan, bar
     data = data[data.groupby("cell")["score"].transform("size") >= FEWEST_FOR_A_BOX]
     if data.empty:
         return
-    for index, scores in data.groupby("cell")["score"]:
-        place = plan.places[int(index)]
-        ax.bxp(
-            [_box(scores.to_numpy(dtype=float))],
-            positions=[place.x + (place.hue - (len(plan.hues) - 1) / 2) * bar],
-            widths=0.88 * bar,
-            patch_artist=True,
+    places = [plan.places[index] for index in data["cell"]]
+    data = data.assign(x=[place.x for place in places], hue=[place.hue for place in places])
+    thin = {"color": FAINT, "linewidth": 0.8}
+    with warnings.catch_warnings():
+        # seaborn 0.13 still passes `vert`, which matplotlib 3.11 calls deprecated.
+        warnings.filterwarnings("ignore", message="vert: bool", category=mpl.MatplotlibDeprecationWarning)
+        sns.boxplot(
+            data=data,
+            x="x",
+            y="score",
+            hue="hue",
+            native_scale=True,
+            dodge=True,  # its "auto" sets the boxes of a lone arm on the tick, over both
+            hue_order=range(len(plan.hues)),
+            palette=[to_rgba(colour_of(hue), 0.3) for hue in range(len(plan.hues))],
+            width=bar * len(plan.hues),
+            gap=0.12,
+            saturation=1,
             showfliers=False,
-            manage_ticks=False,
-            boxprops={"facecolor": to_rgba(colour_of(place.hue), 0.3), "edgecolor": FAINT, "linewidth": 0.8},
+            boxprops={"edgecolor": FAINT, "linewidth": 0.8},
             medianprops={"color": INK, "linewidth": 1.4},
-            whiskerprops={"color": FAINT, "linewidth": 0.8},
-            capprops={"color": FAINT, "linewidth": 0.8},
-            capwidths=0.44 * bar,
+            whiskerprops=thin,
+            capprops=thin,
+            legend=False,
+            ax=ax,
         )
-
-
-def _box(scores: np.ndarray) -> dict[str, float]:
-    """The box of scores as `Axes.bxp` takes it."""
-    q1, median, q3 = (float(value) for value in np.percentile(scores, [25, 50, 75]))
-    within = scores[(scores >= q1 - 1.5 * (q3 - q1)) & (scores <= q3 + 1.5 * (q3 - q1))]
-    low, high = min(float(within.min()), q1), max(float(within.max()), q3)
-    return {"med": median, "q1": q1, "q3": q3, "whislo": low, "whishi": high}
+    ax.set(xlabel="", ylabel="")
 
 
 def _run_marks(
