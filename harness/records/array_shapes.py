@@ -14,7 +14,7 @@ from harness.records.record import RECORDED, Curves, Record, Recording
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
 _BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
 LARGEST = 1e100  # a number beyond it is a slip or an attack: its square is no double any more
-_BOUNDED = (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES)
+_BOUNDED = (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES, "exact_match")
 
 
 class ExpectedArrays(NamedTuple):
@@ -97,7 +97,10 @@ def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
 def _check_labels(before: str, logits: np.ndarray, labels: np.ndarray, metric: str) -> Iterator[str]:
     """Whether each label is one of the classes that the logits are of, or a number where there is one logit."""
     classes = logits.shape[1]
-    if metric in metrics.REGRESSION:
+    if metric in metrics.LANGUAGE:  # a log-likelihood and a count of tokens for each answer, whose length is its label
+        if classes != 2 or labels.dtype.kind != "f" or not (labels >= 1).all():
+            yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for answers in words"
+    elif metric in metrics.REGRESSION:
         if classes != 1 or not np.isfinite(labels).all():
             yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for a regression"
     elif labels.dtype.kind == "f" or classes < 2 or labels.min() < 0 or labels.max() >= classes:

@@ -12,6 +12,7 @@ from made_runs import HEAD, Run, store_of, sweep_of
 
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
+from harness.records import array_shapes
 from harness.records.reading import Unreadable
 from harness.records.record import Curves
 from harness.records.store import Store
@@ -199,3 +200,13 @@ def test_a_damaged_surface_and_baselines_count_as_none(copied: tuple[Sweep, Stor
         assert store.baselines() == ()
     np.savez(store.folder / "surface.npz", x=np.zeros(3))
     assert store.surface() is None
+
+
+def test_what_a_language_model_answered_is_of_its_own_shape() -> None:
+    """A log-likelihood and a count of tokens for each answer, whose length is its label: no classes."""
+    labels = np.array([3, 5], dtype=np.float32)
+    logits = np.array([[-4.0, 2], [-9.0, 5]], dtype=np.float32)
+    wrong = (logits, labels - 4), (logits, labels.astype(np.int64)), (logits[:, :1], labels)
+    for arrays, problems in (((logits, labels), 0), *((pair, 1) for pair in wrong)):
+        found = list(array_shapes._check_labels("", *arrays, "loss"))
+        assert len(found) == problems, found
