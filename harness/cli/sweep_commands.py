@@ -356,7 +356,12 @@ def verify(
     results: Results = Path("results"),
     retrain: Annotated[
         int | None,
-        typer.Option("--retrain", metavar="K", min=1, help="Train K finished trials again, drawn at random."),
+        typer.Option(
+            "--retrain",
+            metavar="K",
+            min=1,
+            help="Train K finished trials again: suspicious ones first, the rest drawn at random.",
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the draw of --retrain; default: a fresh one, printed.")
@@ -385,7 +390,7 @@ def verify(
     chosen: tuple[Trial, ...] = ()
     if retrain is not None:
         seed = secrets.randbelow(2**32) if seed is None else seed
-        chosen = verifying.draw(checked.repeatable, retrain, seed)
+        chosen = verifying.draw(checked.repeatable, retrain, seed, verifying.suspects(checked))
         print_untested(messages)
         messages.print(f"Training {len(chosen)} of {len(checked.repeatable)} finished trials again (--seed {seed}).")
     problems, again = list(checked.problems), []

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -24,7 +23,11 @@ from harness.common.files import read_regular
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
+from harness.execution.verify_across import ArrayFacts, array_facts, check_across
+from harness.execution.verify_folder import Finding, check_folder
+from harness.execution.verify_recipe import check_facts, check_recipe, check_sizes, check_within, odd_start
 from harness.execution.verify_scores import check_measured
+from harness.execution.verify_script import check_script
 from harness.models import saved, token_hash
 from harness.records.array_shapes import expected_arrays
 from harness.records.reading import (
@@ -39,16 +42,6 @@ from harness.records.reading import (
 )
 from harness.records.record import SCHEMA_VERSION, Curves, Measured, Record
 from harness.records.store import Store
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: where, which rule, and what was found there; `file` is relative to the results folder."""
-
-    trial: str | None
-    file: str
-    rule: str
-    found: str
 
 
 @dataclass(frozen=True)
@@ -106,19 +99,28 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     problems, notes = [plan] if plan else [], []
     trials = {trial.id: trial for trial in expand(sweep)}
     records: dict[str, Record] = {}
+    facts: dict[str, ArrayFacts] = {}
     unreadable: set[str] = set()
     for number, (name, trial) in enumerate(trials.items(), 1):
-        record, wrong, notes_of_trial = _check_trial(sweep, store, name, trial)
-        problems += wrong
-        notes += notes_of_trial
-        if isinstance(record, Unreadable):
+        checked = _check_trial(sweep, store, name, trial)
+        problems += checked.problems
+        notes += checked.notes
+        if checked.facts is not None:
+            facts[name] = checked.facts
+        if isinstance(checked.record, Unreadable):
             unreadable.add(name)
-        elif record is not None:
-            records[name] = record
+        elif checked.record is not None:
+            records[name] = checked.record
         if progress is not None:
             progress(number, len(trials))
     problems += _mixed(trials, records)
-    notes += _others(store, trials, records) + _untested(records)
+    problems += [
+        Finding(name, f"trials/{name}.{'npz' if rule == 'arrays of another' else 'json'}", rule, one_line(words))
+        for name, rule, words in check_across(trials, records, facts)
+    ]
+    of_folder = check_folder(store, trials, records)
+    problems += of_folder.problems
+    notes += (*of_folder.notes, *_untested(records))
     if (note := mixed(records.values())) is not None:
         notes.append(Finding(None, "trials", "step mode", note))
     notes += _mixtures(sweep, records)
@@ -139,10 +141,24 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     )
 
 
-def draw(trials: Sequence[Trial], count: int, seed: int) -> tuple[Trial, ...]:
-    """So many of the trials at random, all where there are fewer, in their order; the seed decides which."""
-    places = random.Random(seed).sample(range(len(trials)), min(count, len(trials)))
-    return tuple(trials[position] for position in sorted(places))
+def draw(trials: Sequence[Trial], count: int, seed: int, suspects: Collection[str] = ()) -> tuple[Trial, ...]:
+    """So many of the trials, all where there are fewer, in their order: suspects first, and the rest at random.
+
+    Args:
+        trials: Those that can be trained again.
+        count: How many.
+        seed: Decides which.
+        suspects: Ids of trials that something was found of.
+    """
+    places = random.Random(seed).sample(range(len(trials)), len(trials))
+    places.sort(key=lambda position: trials[position].id not in suspects)  # stable: each part stays shuffled
+    return tuple(trials[position] for position in sorted(places[:count]))
+
+
+def suspects(checked: Verification) -> frozenset[str]:
+    """The trials with a problem, or with a note that training again could settle."""
+    settled = [note for note in checked.notes if note.rule in ("first loss", "shared result")]
+    return frozenset(found.trial for found in (*checked.problems, *settled) if found.trial is not None)
 
 
 def retrain(
@@ -164,55 +180,79 @@ def retrain(
 # ------------------------------------------------------------------------------------------------- one trial's files
 
 
-def _check_trial(
-    sweep: Sweep, store: Store, name: str, trial: Trial
-) -> tuple[Record | Unreadable | None, list[Finding], list[Finding]]:
-    """(record, problems, notes) of a planned trial, the record as `Store.read` gives it."""
-    path = store.path(name)
+@dataclass(frozen=True)
+class _CheckedTrial:
+    """A planned trial's record as `Store.read` gives it, what is wrong with it, and what to remember of its arrays."""
 
-    def at_record(problem: Problem) -> Finding:
-        return Finding(name, f"trials/{path.name}", problem[0], one_line(problem[1]))
+    record: Record | Unreadable | None
+    problems: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    facts: ArrayFacts | None = None
 
+
+def _check_trial(sweep: Sweep, store: Store, name: str, trial: Trial) -> _CheckedTrial:
+    """Everything that one trial's files say of themselves and by the plan."""
     record = store.read(name, trial)
     if record is None:
-        return None, [], []
+        return _CheckedTrial(None)
+
+    def found(problem: Problem, ending: str = "json") -> Finding:
+        return Finding(name, f"trials/{name}.{ending}", problem[0], one_line(problem[1]))
+
     if isinstance(record, Unreadable):
-        return record, [at_record(problem) for problem in record.problems], []
-    problems = [at_record(problem) for problem in _check_record(sweep, record)]
-    curves, of_arrays, notes = _check_arrays(store, name, record)
-    problems += of_arrays
-    if record.measured is not None and trial.script is None:
-        problems += [at_record(problem) for problem in check_measured(record.measured, curves, trial.recipe)]
-    return record, problems, notes
+        return _CheckedTrial(record, tuple(found(problem) for problem in record.problems))
+    arrays = _check_arrays(store, name, record)
+    problems = [*_check_record(sweep, record), *check_facts(record)]
+    measured, curves = record.measured, arrays.curves
+    notes: list[Problem] = []
+    if measured is not None and record.script is not None:
+        problems += check_script(record, curves)
+    elif measured is not None and trial.script is None:
+        problems += check_measured(measured, curves, trial.recipe)
+        problems += [*check_recipe(measured, curves, trial.recipe), *check_sizes(measured, trial.recipe)]
+        if curves is not None:
+            problems += check_within(measured, curves, trial.recipe)
+            start = odd_start(curves, trial.recipe)
+            notes += [] if start is None else [("first loss", start)]
+    return _CheckedTrial(
+        record,
+        (*map(found, problems), *(found(problem, "npz") for problem in arrays.problems)),
+        (*map(found, notes), *(found(note, "npz") for note in arrays.notes)),
+        None if arrays.sha256 is None else array_facts(arrays.sha256, curves),
+    )
 
 
-def _check_arrays(store: Store, name: str, record: Record) -> tuple[Curves | None, list[Finding], list[Finding]]:
-    """(arrays, problems, notes) of a record's trial; None for arrays that are not kept or can't be used."""
-    expected, problems = expected_arrays(record), []
+@dataclass(frozen=True)
+class _CheckedFile:
+    """A file of arrays: what is in it, what is wrong with it, and its hash; no arrays where they can't be used."""
 
-    def finding(problem: Problem) -> Finding:
-        return Finding(name, f"trials/{name}.npz", problem[0], one_line(problem[1]))
+    curves: Curves | None = None
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    sha256: str | None = None
 
+
+def _check_arrays(store: Store, name: str, record: Record) -> _CheckedFile:
+    """The arrays of a record's trial, held against the record."""
+    expected = expected_arrays(record)
     try:
         content = read_regular(f"{store.trials}/{name}.npz", MOST_ARRAY_BYTES)
     except FileNotFoundError:
         lacking = ("arrays missing", "curves and logits are not kept here, so they were not checked")
-        return None, [], [] if expected is None else [finding(lacking)]
+        return _CheckedFile(notes=() if expected is None else (lacking,))
     except OSError as error:
-        return None, [finding(("arrays", f"they can't be read: {describe_os_error(error)}"))], []
-    if record.measured is None:
-        return None, [], [finding(("arrays left over", "the trial crashed, and arrays lie there"))]
+        return _CheckedFile(problems=(("arrays", f"they can't be read: {describe_os_error(error)}"),))
     digest = hashlib.sha256(content).hexdigest()
-    if digest != record.arrays_sha256:
-        problems.append(finding(other_hash(digest, record.arrays_sha256)))
+    if record.measured is None:
+        return _CheckedFile(notes=(("arrays left over", "the trial crashed, and arrays lie there"),), sha256=digest)
+    problems = () if digest == record.arrays_sha256 else (other_hash(digest, record.arrays_sha256),)
     if expected is None:
-        return None, problems, []
+        return _CheckedFile(problems=problems, sha256=digest)
     checked = check_content(content, expected)
-    problems += [finding(problem) for problem in checked.problems]
+    problems += checked.problems
     if checked.curves is not None and record.script is None and not checked.curves.eval_step.size:
-        problems.append(finding(("shapes", "there is no evaluation")))
-        return None, problems, []
-    return checked.curves, problems, []
+        return _CheckedFile(problems=(*problems, ("shapes", "there is no evaluation")), sha256=digest)
+    return _CheckedFile(checked.curves, problems, sha256=digest)
 
 
 def _check_record(sweep: Sweep, record: Record) -> Iterator[Problem]:
@@ -289,40 +329,3 @@ def _mixtures(sweep: Sweep, records: Mapping[str, Record]) -> Iterator[Finding]:
     for mixture in mixed_runs.of_records(records.values(), {trial.id: trial.cell for trial in expand(sweep)}):
         words = mixture.warning(labels) or f"mixed within cells: {mixture.words}"
         yield Finding(None, "trials", "mixed runs", one_line(words))
-
-
-def _others(store: Store, trials: dict[str, Trial], records: dict[str, Record]) -> list[Finding]:
-    """What lies there beside the planned trials' records and arrays, by name."""
-    notes: list[Finding] = []
-    aside: Counter[str] = Counter()
-    for folder in (store.folder, store.trials):
-        try:
-            files = sorted(os.listdir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        for file in files:
-            where = one_line(file if folder == store.folder else f"trials/{file}")
-            if file.startswith(".") and file.endswith(".tmp"):
-                notes.append(Finding(None, where, "half-written", "a killed writer's, or a running one's"))
-                continue
-            if folder == store.folder:
-                continue
-            stem, _, ending = file.rpartition(".")
-            attempt = re.fullmatch(r"(.+)\.attempt[1-9][0-9]*", stem)
-            if stem in trials and ending == "json":
-                continue
-            if stem in trials and ending == "npz":
-                if not store.path(stem).exists():
-                    notes.append(Finding(stem, where, "arrays left over", "there is no record beside them"))
-            elif stem in trials and ending == "unreadable":
-                notes.append(Finding(stem, where, "unreadable", "a sweep found this record damaged and renamed it"))
-            elif attempt and attempt[1] in trials and ending == "json":
-                aside[attempt[1]] += 1
-                notes.append(Finding(attempt[1], where, "set aside", "an earlier attempt"))
-            else:
-                notes.append(Finding(None, where, "stranger", "no planned trial owns it"))
-    for name, record in records.items():
-        if record.attempts != aside[name] + 1:
-            problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
-            notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
-    return notes

@@ -116,7 +116,8 @@ def _apart(first: Trial, second: Trial) -> str | None:
         if getattr(first.seeds, name) != getattr(second.seeds, name):
             return name.replace("_", " ")
     one, other = first.recipe, second.recipe
-    if one.dropout == other.dropout and one.drops and first.seeds.dropout_seed != second.seeds.dropout_seed:
+    drops = isinstance(one.dropout, float) and one.dropout > 0 and one.dropout == other.dropout
+    if drops and first.seeds.dropout_seed != second.seeds.dropout_seed:
         return "dropout seed"
     return "learning rate" if one.lr != other.lr else None
 

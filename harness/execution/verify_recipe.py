@@ -14,9 +14,9 @@ from functools import lru_cache
 import numpy as np
 
 from harness.common import metrics
-from harness.config.recipe import Recipe
+from harness.config.recipe import Recipe, TaskSpec
 from harness.config.schedules import factor
-from harness.data import tasks
+from harness.data import glue, tasks
 from harness.records.reading import Problem
 from harness.records.record import Curves, Measured, Record, Recording
 
@@ -47,9 +47,8 @@ def check_facts(record: Record) -> Iterator[Problem]:
             yield "times", f"lane_seconds is {measured.lane_seconds:g}, for {shown}"
         if measured.steps and measured.wall_seconds < 1e-6 * measured.steps:
             yield "times", f"{measured.steps} steps in {measured.wall_seconds:g} s"
-    if measured.trained_parameters is not None and measured.parameters is not None:
-        if measured.trained_parameters > measured.parameters:
-            yield "record", f"{measured.trained_parameters} of {measured.parameters} parameters were trained"
+    if (measured.trained_parameters or 0) > (measured.parameters or math.inf):
+        yield "record", f"{measured.trained_parameters} of {measured.parameters} parameters were trained"
 
 
 def _utc(text: str) -> datetime | None:
@@ -145,19 +144,21 @@ def _evaluations(steps: int | None, share: float | None, recipe: Recipe, epoch: 
 def check_within(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator[Problem]:
     """What stands twice in a record and its arrays: losses, predictions, gradient norms, why a run failed."""
     at = _result(measured, curves)
-    loss = _loss(measured.metric, curves.logits, curves.labels)
+    chooses = recipe.task.kind == "completion" and measured.metric not in metrics.LANGUAGE
+    loss = None if chooses else _loss(measured.metric, curves.logits, curves.labels)
     recorded = measured.final_dev_loss
     if loss is not None and recorded is not None and not math.isclose(loss, recorded, rel_tol=_ROUNDING, abs_tol=1e-5):
         yield "score", f"final_dev_loss is {recorded:.6g}, logits and labels give {loss:.6g}"
     classes = curves.logits.shape[1]
-    if measured.label_entropy is not None and measured.label_entropy > math.log(max(2, classes)) + 1e-9:
-        yield "score", f"label_entropy is {measured.label_entropy:.6g}, more than that of {classes} equal classes"
-    if measured.metric == "accuracy" and at is not None:
+    entropy = measured.label_entropy if measured.metric in metrics.CLASSIFICATION else None
+    if entropy is not None and entropy > math.log(max(2, classes)) + 1e-9:
+        yield "score", f"label_entropy is {entropy:.6g}, more than that of {classes} equal classes"
+    if measured.metric == "accuracy" and measured.untouched_score is None and at is not None:
         yield from _check_collapse(measured, curves, at)
     recording = curves.recording
     if recording is None:
         return
-    if at is not None and classes > 1:
+    if at is not None and classes > 1 and measured.metric not in metrics.LANGUAGE:
         yield from _check_predictions(recording, curves, at)
     if not recipe.freeze_steps and recipe.unfreeze_every is None:
         yield from _check_norms(recording, curves)
@@ -176,6 +177,8 @@ def _loss(metric: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
     values = logits.astype(np.float64)
     if not len(values) or not np.isfinite(values).all():
         return None
+    if metric in metrics.LANGUAGE:
+        return float(-values[:, 0].sum() / max(1.0, float(labels.sum())))
     if metric in metrics.REGRESSION:
         return float(np.mean((values[:, 0] - labels) ** 2))
     shifted = values - values.max(axis=1, keepdims=True)
@@ -228,7 +231,7 @@ def _check_norms(recording: Recording, curves: Curves) -> Iterator[Problem]:
 def odd_start(curves: Curves, recipe: Recipe) -> str | None:
     """Where the first loss is not that of a fresh head, which knows nothing of the labels: about ln C; else None."""
     classes = curves.logits.shape[1]
-    changed = recipe.soft_targets or recipe.mixup > 0 or recipe.task.kind == "tokens"
+    changed = recipe.soft_targets or recipe.mixup > 0 or recipe.task.kind != "texts"
     if classes < 2 or changed or not len(curves.train_loss) or not np.isfinite(curves.train_loss[0]):
         return None
     first, chance = float(curves.train_loss[0]), math.log(classes)
@@ -237,10 +240,24 @@ def odd_start(curves: Curves, recipe: Recipe) -> str | None:
     return f"the first loss is {first:.3g}, where a fresh head of {classes} classes begins near {chance:.3g}"
 
 
-@lru_cache(maxsize=1)
-def embedded_data() -> tuple[str, int, int]:
-    """The hash of the shipped data, and the sizes of their training and dev split."""
-    from harness.config.recipe import TaskSpec
+def check_sizes(measured: Measured, recipe: Recipe) -> Iterator[Problem]:
+    """Whether train and dev split have the sizes that data of that name and hash have, where they are known here."""
+    spec = recipe.task
+    if spec.files is not None or spec.validation is not None or spec.kind != "texts":
+        return
+    known: tuple[int, int] | None = None
+    if spec.name == tasks.EMBEDDED:
+        digest, *sizes = _shipped()
+        known = (sizes[0], sizes[1]) if digest == measured.data_sha256 else None
+    elif spec.name in glue.GLUE:
+        known = glue.GLUE[spec.name].sizes
+    for name, size in zip(("train_examples", "dev_examples"), known or (), strict=False):
+        if getattr(measured, name) != size:
+            yield "data", f"{name} is {getattr(measured, name)}, and {spec.name} has {size}"
 
-    raw = tasks.load(TaskSpec(name="embedded"))
+
+@lru_cache(maxsize=1)
+def _shipped() -> tuple[str, int, int]:
+    """The hash of the shipped data, and the sizes of their training and dev split."""
+    raw = tasks.load(TaskSpec(name=tasks.EMBEDDED))
     return raw.sha256, len(raw.train.texts), len(raw.validation.texts)

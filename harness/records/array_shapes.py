@@ -13,7 +13,7 @@ from harness.records.record import RECORDED, Curves, Record, Recording
 # The kinds of numpy's dtypes that a curve may have; [S] over steps, [E] over evaluations.
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
 _BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
-LARGEST = 1e100  # a number beyond it is a slip or an attack: its square is no double any more
+LARGEST = 1e150  # a number beyond it is a slip or an attack: its square is no double any more
 _BOUNDED = (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES, "exact_match")
 
 
@@ -95,7 +95,10 @@ def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
 
 
 def _check_labels(before: str, logits: np.ndarray, labels: np.ndarray, metric: str) -> Iterator[str]:
-    """Whether each label is one of the classes that the logits are of, or a number where there is one logit."""
+    """Whether each label is one of the classes that the logits are of, or a number where there is one logit.
+
+    Of a language model's answers the labels count tokens.
+    """
     classes = logits.shape[1]
     if metric in metrics.LANGUAGE:  # a log-likelihood and a count of tokens for each answer, whose length is its label
         if classes != 2 or labels.dtype.kind != "f" or not (labels >= 1).all():

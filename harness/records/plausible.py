@@ -14,7 +14,7 @@ MOST_EXAMPLES = 10_000_000_000
 MOST_PARAMETERS = 10**14
 MOST_SECONDS = 10 * 365.25 * 86_400.0  # ten years
 MOST_MEMORY_BYTES = 2**60
-_SCORES = ("final_score", "best_score", "majority_score", "test_score")
+_SCORES = ("final_score", "best_score", "majority_score", "test_score", "untouched_score")
 # Counts: at least, at most.
 _COUNTS: dict[str, tuple[int, int]] = {
     "steps": (1, MOST_STEPS), "best_step": (0, MOST_STEPS), "diverged_step": (1, MOST_STEPS),
@@ -61,7 +61,7 @@ def implausible(record: Record) -> Iterator[str]:
 def _scores(measured: Measured, *, of_script: bool) -> Iterator[str]:
     """Scores out of their metric's range; what a script calls accuracy may be in percent."""
     metric, limit, low = measured.metric, LARGEST, -LARGEST
-    if not of_script and metric in (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES):
+    if not of_script and metric in (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES, "exact_match"):
         limit, low = 1.0, -1.0 if metric in (*metrics.REGRESSION, "matthews_correlation") else 0.0
     for name in _SCORES:
         value = getattr(measured, name)

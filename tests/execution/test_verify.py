@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_runs import ENVIRONMENT, Run, curves_of, measured, sweep_of
+from made_runs import Run, sweep_of
 from typer.testing import CliRunner
+from whole_records import TEXT, arrays_of, edit, recording_of, rewrite, save_whole, whole_store
 
 from harness.cli.app import app
 from harness.common.errors import HarnessError
@@ -22,48 +23,18 @@ from harness.execution import driver, verify
 from harness.execution.driver import Options
 from harness.execution.rerun import RerunComparison
 from harness.records import reruns
-from harness.records.record import RECORDED, Curves, Record
+from harness.records.record import RECORDED, Curves
 from harness.records.store import Store
 
 pytestmark = pytest.mark.usefixtures("cpu_only")
 
-TEXT = "task: embedded\nmodel: embedded\nlr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..4\n"
 RUNS = [Run(300), Run(310), Run(200), Run(diverged=True), Run(320), Run(crashed="RuntimeError: no"), None, Run(330)]
-
-
-def save(store: Store, sweep: Sweep, trial: Trial, run: Run, **changes: object) -> None:
-    """Write a made-up record whose sums are those of its curves, as training writes them; `changes` go on top."""
-    found = None if run.crashed else measured(run, 20 * trial.recipe.epochs, 200, 400, "accuracy")
-    curves = curves_of(found) if found else None
-    if found and curves:
-        bad, scores = np.flatnonzero(np.isnan(curves.train_loss)), curves.dev_score
-        best, loss = int(np.nanargmax(scores)), float(np.mean(curves.train_loss[-20:], dtype=np.float64))
-        sums = {
-            "best_score": float(scores[best]), "best_step": int(curves.eval_step[best]),
-            "final_train_loss": loss if math.isfinite(loss) else None,
-            "final_dev_loss": float(curves.dev_loss[-1]) if np.isfinite(curves.dev_loss[-1]) else None,
-            "diverged_step": int(bad[0]) + 1 if bad.size else None,
-        }  # fmt: skip
-        found = found.model_copy(update=sums | changes)
-    record = Record(
-        id=trial.id, sweep=sweep.name, profile=sweep.profile, trial=trial, attempts=1, arrays_sha256=None,
-        status="crashed" if run.crashed else "finished", started_utc="2025-01-01T00:00:00Z",
-        environment=ENVIRONMENT, measured=found, error=run.crashed,
-    )  # fmt: skip
-    store.save(record, curves)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, Store]:
     """Eight planned trials: five ok or at the majority, one diverged, one crashed, one missing."""
-    folder = tmp_path_factory.mktemp("made")
-    sweep = sweep_of(folder, TEXT)
-    store = Store(folder / "results" / sweep.folder_name)
-    store.save_plan(sweep)
-    for trial, run in zip(expand(sweep), RUNS, strict=True):
-        if run is not None:
-            save(store, sweep, trial, run)
-    return sweep, store
+    return whole_store(tmp_path_factory.mktemp("made"), RUNS)
 
 
 @pytest.fixture
@@ -91,28 +62,6 @@ def said(checked: verify.Verification) -> tuple[set[tuple[str, str]], set[tuple[
     return problems, notes
 
 
-def edit(store: Store, name: str, **fields: object) -> None:
-    """Change fields of a record's file, those of its result as `measured__<field>`."""
-    content = json.loads(store.path(name).read_text())
-    for key, value in fields.items():
-        *outer, last = key.split("__")
-        inside = content
-        for part in outer:
-            inside = inside[part]
-        inside[last] = value
-    store.path(name).write_text(json.dumps(content))
-
-
-def rewrite(store: Store, name: str, *, keep_hash: bool = False, **arrays: np.ndarray | None) -> None:
-    """Change a trial's arrays (None removes one); the record's hash goes with them unless it is kept."""
-    path = store.path(name).with_suffix(".npz")
-    with np.load(path) as kept:
-        content = {key: value for key, value in (dict(kept) | arrays).items() if value is not None}
-    np.savez_compressed(path, **content)  # type: ignore[arg-type]
-    if not keep_hash:
-        edit(store, name, arrays_sha256=store.arrays_sha256(name))
-
-
 # ---------------------------------------------------------------------------------------------------- a whole folder
 
 
@@ -131,7 +80,7 @@ def test_a_recording_that_fits_is_no_finding(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, TEXT)
     store, trial = Store(tmp_path / "made"), expand(sweep)[0]
     store.save_plan(sweep)
-    save(store, sweep, trial, Run(300))
+    save_whole(store, sweep, trial, Run(300))
     recorded(store, trial.id)
     whole = store.arrays(trial.id)
     assert whole is not None
@@ -151,13 +100,13 @@ def test_other_metrics_are_computed_again(tmp_path: Path, metric: str) -> None:
     # Right are the first 300; of class 0 the first 200: precision 1/1, recall 1/2 of class 1.
     value = {"f1": 2 / 3, "matthews_correlation": math.sqrt(1 / 3)}.get(metric, 1.0)
     if regression:
-        save(store, sweep, trial, Run(score=1.0), metric=metric)
+        save_whole(store, sweep, trial, Run(score=1.0), metric=metric)
         changes: dict[str, object] = {}
     else:
-        save(store, sweep, trial, Run(300), metric=metric)
+        save_whole(store, sweep, trial, Run(300), metric=metric)
         changes = {"measured__final_score": value, "measured__best_score": value, "measured__best_step": 60}
         changes |= {"measured__majority_score": 2 / 3 if metric == "f1" else 0.0}
-        scores = np.linspace(0.1, value, 7)
+        scores = np.linspace(0.1, value, 3)
         rewrite(store, trial.id, dev_score=scores)
         if metric == "f1":  # no better than always answering class 1
             changes |= {"measured__outcome": "failed"}
@@ -177,12 +126,14 @@ def test_scores_on_a_test_split_are_computed_again(made: tuple[Sweep, Store], tm
     store.save_plan(sweep)
     logits, labels = np.eye(2, dtype=np.float32)[[0, 1, 1]], np.array([0, 1, 0])
     for trial, score, count in ((first, 2 / 3, 3), (second, 0.5, 3), (third, 2 / 3, 4)):
-        save(store, sweep, trial, Run(300), test_score=score, test_examples=count)
+        save_whole(store, sweep, trial, Run(300), test_score=score, test_examples=count)
         with np.load(store.path(trial.id).with_suffix(".npz")) as arrays:
             curves = Curves(**arrays)
         rewrite(store, trial.id, **vars(replace(curves, test_logits=logits, test_labels=labels)))
     found = verify.check(sweep, store).problems
-    assert [(one.trial, one.rule) for one in found] == [(second.id, "score"), *[(third.id, "shapes")] * 2]
+    assert [(one.trial, one.rule) for one in found] == [
+        (second.id, "score"), *[(third.id, "shapes")] * 2, (third.id, "data"),
+    ]  # fmt: skip
     assert "test_score is 0.5, logits and labels give 0.666" in found[0].found
     assert found[1].found == "test_logits are float32 (3, 2) for 4 test examples"
 
@@ -200,14 +151,9 @@ def labels_of(store: Store, name: str) -> Curves:
 
 
 def recorded(store: Store, name: str, **changes: np.ndarray | None) -> None:
-    """Give a trial's arrays a recording of ten updates, three parts and seven evaluations, with these changes."""
-    ten, seven = np.ones(10, np.float32), np.ones(7, np.float32)
-    arrays: dict[str, np.ndarray | None] = {
-        "layers": np.array(["embeddings", "1 attention", "head"]), "update": np.arange(1, 11),
-        "layer_norm": np.ones((10, 3), np.float32), "update_norm": ten, "weight_norm": ten,
-        "predicted": np.full((7, 2), 200, np.int32), "cls_rank": seven, "cls_cosine": seven,
-    }  # fmt: skip
-    rewrite(store, name, **{f"recorded_{key}": value for key, value in (arrays | changes).items()})
+    """Give a trial's arrays a recording that fits, with these changes."""
+    curves = Curves(**arrays_of(store, name))
+    rewrite(store, name, **{f"recorded_{key}": value for key, value in (vars(recording_of(curves)) | changes).items()})
 
 
 DAMAGES: dict[str, tuple[int, Callable[[Store, str], object], set[tuple[str, str]]]] = {
@@ -234,7 +180,7 @@ DAMAGES: dict[str, tuple[int, Callable[[Store, str], object], set[tuple[str, str
     "another hash": (ok, lambda s, n: edit(s, n, arrays_sha256="0" * 64), {(NPZ, "arrays_sha256")}),
     "edited score": (ok, lambda s, n: edit(s, n, measured__final_score=0.8), {(JSON, "score"), (JSON, "curves")}),
     "edited count": (ok, lambda s, n: edit(s, n, measured__correct=301), {(JSON, "score")}),
-    "edited majority": (ok, lambda s, n: edit(s, n, measured__majority_correct=199), {(JSON, "score")}),
+    "edited majority": (ok, lambda s, n: edit(s, n, measured__majority_correct=199), {(JSON, "score"), (JSON, "data")}),
     "unknown metric": (ok, lambda s, n: edit(s, n, measured__metric="luck"), {(JSON, "score")}),
     "a failure called ok": (
         majority, lambda s, n: edit(s, n, measured__outcome="ok", measured__reason=None), {(JSON, "outcome")},
@@ -247,26 +193,28 @@ DAMAGES: dict[str, tuple[int, Callable[[Store, str], object], set[tuple[str, str
     "edited best": (ok, lambda s, n: edit(s, n, measured__best_score=0.9), {(JSON, "curves")}),
     "edited loss": (ok, lambda s, n: edit(s, n, measured__final_train_loss=0.1), {(JSON, "curves")}),
     "never diverged": (diverged, lambda s, n: edit(s, n, measured__diverged_step=None), {(JSON, "curves")}),
-    "other steps": (ok, lambda s, n: edit(s, n, measured__steps=61), {(NPZ, "shapes")}),
-    "other examples": (ok, lambda s, n: edit(s, n, measured__dev_examples=401), {(NPZ, "shapes"), (JSON, "score")}),
+    "other steps": (ok, lambda s, n: edit(s, n, measured__steps=61), {(NPZ, "shapes"), (JSON, "recipe")}),
+    "other examples": (
+        ok, lambda s, n: edit(s, n, measured__dev_examples=401), {(NPZ, "shapes"), (JSON, "score"), (JSON, "data")},
+    ),
     "a short curve": (ok, lambda s, n: rewrite(s, n, lr=np.zeros(3)), {(NPZ, "shapes")}),
     "text as a curve": (ok, lambda s, n: rewrite(s, n, lr=np.array(["a"] * 60)), {(NPZ, "shapes")}),
     "no evaluation": (ok, lambda s, n: rewrite(s, n, eval_step=np.zeros(0, np.int64)), {(NPZ, "shapes")}),
-    "steps out of order": (ok, lambda s, n: rewrite(s, n, eval_step=np.arange(7)[::-1].copy()), {(NPZ, "shapes")}),
+    "steps out of order": (ok, lambda s, n: rewrite(s, n, eval_step=np.array([60, 40, 20])), {(NPZ, "shapes")}),
     "labels out of range": (ok, lambda s, n: rewrite(s, n, labels=np.full(400, 2)), {(NPZ, "shapes")}),
     "an array less": (ok, lambda s, n: rewrite(s, n, lr=None), {(NPZ, "arrays")}),
     "an array more": (ok, lambda s, n: rewrite(s, n, more=np.zeros(3)), {(NPZ, "arrays")}),
     "a recording lacks": (ok, lambda s, n: recorded(s, n, cls_rank=None), {(NPZ, "arrays")}),
     "a recording's parts": (ok, lambda s, n: recorded(s, n, layers=np.array(["head"])), {(NPZ, "shapes")}),
-    "a recording goes on": (ok, lambda s, n: recorded(s, n, update=np.arange(61, 71)), {(NPZ, "shapes")}),
+    "a recording goes on": (ok, lambda s, n: recorded(s, n, update=np.arange(61, 91)), {(NPZ, "shapes")}),
     "a recording miscounts": (
-        ok, lambda s, n: recorded(s, n, predicted=np.full((7, 2), 199, np.int32)), {(NPZ, "shapes")},
+        ok, lambda s, n: recorded(s, n, predicted=np.full((3, 2), 199, np.int32)), {(NPZ, "shapes")},
     ),
     "another order of labels": (
-        ok, lambda s, n: rewrite(s, n, labels=np.roll(labels_of(s, n).labels, 7)), {(JSON, "score")},
+        ok, lambda s, n: rewrite(s, n, labels=np.roll(labels_of(s, n).labels, 7)), {(JSON, "score"), (JSON, "data")},
     ),
     "edited arrays": (
-        ok, lambda s, n: rewrite(s, n, keep_hash=True, lr=np.zeros(60)), {(NPZ, "arrays_sha256")},
+        ok, lambda s, n: rewrite(s, n, keep_hash=True, lr=np.zeros(60)), {(NPZ, "arrays_sha256"), (JSON, "recipe")},
     ),
     "no archive": (
         ok, lambda s, n: s.path(n).with_suffix(".npz").write_bytes(b"PK"), {(NPZ, "arrays_sha256"), (NPZ, "arrays")},
@@ -391,11 +339,11 @@ def test_what_no_planned_trial_owns_is_noted(copied: tuple[Sweep, Store]) -> Non
     (store.trials / "folder").mkdir()
     (store.folder / ".plan.json.77.tmp").write_bytes(b"")
     problems, notes = said(verify.check(sweep, store))
-    assert problems == set()
+    assert problems == {("trials/stranger.json", "foreign trial")}
     assert notes == {
         (".plan.json.77.tmp", "half-written"), (f"trials/.{one}.json.77.tmp", "half-written"),
         (f"trials/{one}.unreadable", "unreadable"), (f"trials/{one}.attempt1.json", "set aside"),
-        (f"trials/{one}.json", "attempts"), ("trials/stranger.json", "stranger"), ("trials/notes .txt", "stranger"),
+        (f"trials/{one}.json", "attempts"), ("trials/notes .txt", "stranger"),
         ("trials/gone.attempt1.json", "stranger"), ("trials/folder", "stranger"),
         (f"trials/{names[missing]}.npz", "arrays left over"), (f"trials/{names[crashed]}.npz", "arrays left over"),
     }  # fmt: skip
@@ -508,7 +456,7 @@ def test_tampered_weights_are_found_by_training_again(
     store = Store(tmp_path / whole.folder.name)
     shutil.copytree(whole.folder, store.folder)
     name = expand(sweep)[0].id
-    edit(store, name, measured__weights_sha256="0" * 64)
+    edit(store, name, measured__weights_sha256="f" * 64)
     assert "problems" in command(store.folder)  # nothing to see without training
     found = of_json(store.folder, "--retrain", 4, "--seed", 0, code=1)
     assert isinstance(found["retrained"], list)

@@ -1,0 +1,122 @@
+"""What lies in a results folder beside the planned trials' records, and what was there before."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from harness.common.files import read_regular
+from harness.config.trials import Trial
+from harness.records import reruns
+from harness.records.reading import MOST_PLAN_BYTES, one_line
+from harness.records.record import Record
+from harness.records.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: where, which rule, and what was found there; `file` is relative to the results folder."""
+
+    trial: str | None
+    file: str
+    rule: str
+    found: str
+
+
+@dataclass(frozen=True)
+class OfFolder:
+    """What was found of a folder as a whole."""
+
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+
+
+def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str, Record]) -> OfFolder:
+    """What lies there beside the planned trials' records and arrays, by name, and which records are gone.
+
+    Args:
+        store: The results folder.
+        trials: The plan's, by id.
+        records: Those that can be used, by id.
+    """
+    problems: list[Finding] = []
+    notes: list[Finding] = []
+    aside: Counter[str] = Counter()
+    notes += (
+        Finding(None, one_line(file), "half-written", "a killed writer's, or a running one's")
+        for file in _listed(store.folder)
+        if _half_written(file)
+    )
+    present: set[str] = set()
+    for file in _listed(store.trials):
+        where = one_line(f"trials/{file}")
+        stem, _, ending = file.rpartition(".")
+        attempt = re.fullmatch(r"(.+)\.attempt[1-9][0-9]*", stem)
+        if _half_written(file):
+            notes.append(Finding(None, where, "half-written", "a killed writer's, or a running one's"))
+        elif stem in trials and ending == "json":
+            present.add(stem)
+        elif stem in trials and ending == "npz":
+            if not store.path(stem).exists():
+                notes.append(Finding(stem, where, "arrays left over", "there is no record beside them"))
+        elif stem in trials and ending == "unreadable":
+            present.add(stem)
+            notes.append(Finding(stem, where, "unreadable", "a sweep found this record damaged and renamed it"))
+        elif attempt and attempt[1] in trials and ending == "json":
+            present.add(attempt[1])
+            aside[attempt[1]] += 1
+            notes.append(Finding(attempt[1], where, "set aside", "an earlier attempt"))
+        elif ending in ("json", "npz") and not attempt:
+            problems.append(Finding(None, where, "foreign trial", "a record or arrays of no planned trial"))
+        else:
+            notes.append(Finding(None, where, "stranger", "no planned trial owns it"))
+    for name, record in records.items():
+        if record.attempts != aside[name] + 1:
+            problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
+            notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
+    problems += _deleted(store, trials, present)
+    return OfFolder(tuple(problems), tuple(notes))
+
+
+def _listed(folder: os.PathLike[str]) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _half_written(file: str) -> bool:
+    return file.startswith(".") and file.endswith(".tmp")
+
+
+def _deleted(store: Store, trials: Mapping[str, Trial], present: set[str]) -> Iterator[Finding]:
+    """Planned trials whose record is gone, while something else in the folder tells that there was one."""
+    gone = {name: trial for name, trial in trials.items() if name not in present}
+    if not gone:
+        return
+    told: dict[str, str] = {}
+    for name in _listed(store.folder / "models"):
+        told[name] = "its weights are kept in models"
+    for rerun in reruns.load(store.folder):
+        told[rerun.trial] = f"{reruns.NAME} compares it with a rerun"
+    for name, status in _reported(store):
+        told[name] = f"report/tables/runs.csv lists it as {status}"
+    for name in gone:
+        if name in told:
+            yield Finding(name, f"trials/{name}.json", "deleted", one_line(f"its record is gone, and {told[name]}"))
+
+
+def _reported(store: Store) -> Iterator[tuple[str, str]]:
+    """(trial, status) of the trials that the last report found finished or crashed."""
+    try:
+        text = read_regular(store.folder / "report" / "tables" / "runs.csv", MOST_PLAN_BYTES).decode()
+        for row in csv.DictReader(io.StringIO(text)):
+            if row.get("status") in ("finished", "crashed"):
+                yield str(row.get("trial")), str(row["status"])
+    except (OSError, ValueError, csv.Error):
+        return

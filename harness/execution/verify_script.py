@@ -1,0 +1,56 @@
+"""What a script's record says twice: its score beside curves and answers, and what the sweep file asks of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from harness.records.reading import Problem
+from harness.records.record import Curves, Record
+
+
+def check_script(record: Record, curves: Curves | None) -> Iterator[Problem]:
+    """What of a finished script's record is not as its recipe and its own arrays have it.
+
+    A script leaves what it likes: steps, weights and data are its own, so that less can be held against it than
+    against a trial of the engine's.
+    """
+    recipe, measured, run = record.trial.script, record.measured, record.script
+    if recipe is None or measured is None or run is None:
+        return
+    script = recipe.script
+    if measured.metric != script.metric:
+        yield "score", f"metric is {measured.metric!r}, the sweep's is {script.metric!r}"
+    if measured.majority_score != script.threshold:
+        yield "score", f"majority_score is {measured.majority_score}, the sweep says {script.threshold}"
+    failed = script.failed(measured.final_score)
+    outcome = None if failed is None else "failed" if failed else "ok"
+    if measured.outcome != outcome:
+        yield (
+            "outcome",
+            f"{measured.outcome}, and by the sweep's threshold a score of {measured.final_score} is {outcome}",
+        )
+    if (measured.reason == "diverged") != (measured.final_score is None):
+        yield "outcome", f"{measured.reason or 'no reason'}, and the final score is {measured.final_score}"
+    known = [name for name, _ in script.also]
+    unknown = [name for name, _ in run.further if name not in known]
+    if unknown:
+        yield "score", f"it has a metric {unknown[0]!r}, which the sweep does not read"
+    if curves is not None:
+        yield from _check_curves(record, curves, higher=script.higher_is_better)
+
+
+def _check_curves(record: Record, curves: Curves, *, higher: bool) -> Iterator[Problem]:
+    measured = record.measured
+    assert measured is not None
+    if measured.correct is not None:
+        right = int((curves.logits.argmax(axis=1) == curves.labels).sum()) if len(curves.labels) else 0
+        if right != measured.correct:
+            yield "score", f"correct is {measured.correct}, the answers give {right}"
+    scores = curves.dev_score[np.isfinite(curves.dev_score)]
+    values = [*scores.tolist(), *(() if measured.final_score is None else (measured.final_score,))]
+    best = (max if higher else min)(values, default=None)
+    if best is not None and (measured.best_score is None or not math.isclose(measured.best_score, best, rel_tol=1e-9)):
+        yield "curves", f"best_score is {measured.best_score}, the curve and the final score give {best}"
