@@ -235,7 +235,7 @@ def test_a_rerun_and_verify_name_the_tokenizer(swept: tuple[Sweep, Store, Path])
 def test_trials_of_two_tokenizers_in_one_folder_are_a_problem(swept: tuple[Sweep, Store, Path]) -> None:
     sweep, store, _ = swept
     run(sweep, store)
-    edit(store, expand(sweep)[1], tokens_sha256="0" * 64)
+    edit(store, expand(sweep)[1], tokens_sha256="f" * 64)
     (problem,) = verify.check(sweep, store).problems
     assert (problem.trial, problem.rule) == (expand(sweep)[1].id, "tokens_sha256")
     edit(store, expand(sweep)[1], tokens_sha256="no hash")
