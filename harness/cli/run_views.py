@@ -26,6 +26,7 @@ from harness.scripts import commands
 
 if TYPE_CHECKING:
     from harness.execution import verify as verifying
+    from harness.execution.verify_folder import Finding
     from harness.report.of_sweep import Answer
 
 _MOST_FAILED = 3  # trials that a sweep's end names
@@ -198,7 +199,7 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -
                 out.print(Text(f"{kind}: {rule}: {number - 10} more, which --json lists"), soft_wrap=True)
 
 
-def print_retrained(out: Console, outcome: rerunning.RerunComparison | verifying.Finding) -> None:
+def print_retrained(out: Console, outcome: rerunning.RerunComparison | Finding) -> None:
     """One line on a trial that was trained again, or could not be."""
     if not isinstance(outcome, rerunning.RerunComparison):
         out.print(Text(f"  problem: {outcome.file}: {outcome.rule}: {outcome.found}"), soft_wrap=True)

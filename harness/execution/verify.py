@@ -96,7 +96,8 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
             fix="Train the sweep with `harness sweep`, or name another --results folder",
         )
     plan = plan_of(store)[1]
-    problems, notes = [plan] if plan else [], []
+    problems: list[Finding] = [plan] if plan else []
+    notes: list[Finding] = []
     trials = {trial.id: trial for trial in expand(sweep)}
     records: dict[str, Record] = {}
     facts: dict[str, ArrayFacts] = {}
@@ -245,7 +246,9 @@ def _check_arrays(store: Store, name: str, record: Record) -> _CheckedFile:
     digest = hashlib.sha256(content).hexdigest()
     if record.measured is None:
         return _CheckedFile(notes=(("arrays left over", "the trial crashed, and arrays lie there"),), sha256=digest)
-    problems = () if digest == record.arrays_sha256 else (other_hash(digest, record.arrays_sha256),)
+    problems: tuple[Problem, ...] = ()
+    if digest != record.arrays_sha256:
+        problems = (other_hash(digest, record.arrays_sha256),)
     if expected is None:
         return _CheckedFile(problems=problems, sha256=digest)
     checked = check_content(content, expected)

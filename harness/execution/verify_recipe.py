@@ -246,7 +246,7 @@ def check_sizes(measured: Measured, recipe: Recipe) -> Iterator[Problem]:
     if spec.files is not None or spec.validation is not None or spec.kind != "texts":
         return
     known: tuple[int, int] | None = None
-    if spec.name == tasks.EMBEDDED:
+    if spec.name == glue.EMBEDDED:
         digest, *sizes = _shipped()
         known = (sizes[0], sizes[1]) if digest == measured.data_sha256 else None
     elif spec.name in glue.GLUE:
@@ -259,5 +259,5 @@ def check_sizes(measured: Measured, recipe: Recipe) -> Iterator[Problem]:
 @lru_cache(maxsize=1)
 def _shipped() -> tuple[str, int, int]:
     """The hash of the shipped data, and the sizes of their training and dev split."""
-    raw = tasks.load(TaskSpec(name=tasks.EMBEDDED))
+    raw = tasks.load(TaskSpec(name=glue.EMBEDDED))
     return raw.sha256, len(raw.train.texts), len(raw.validation.texts)
