@@ -1,5 +1,7 @@
 """Shared by the tests of pages: what every report is, whatever it is of."""
 
+import base64
+import hashlib
 import itertools
 import json
 import re
@@ -43,6 +45,23 @@ class Reader(HTMLParser):
         if self.open:
             self.texts.setdefault(self.open[-1], []).append(data)
 
+    def check_policy(self) -> None:
+        """A browser loads the page's own style, script and images, and nothing else."""
+        policies = [
+            found["content"] for tag, found in self.tags if found.get("http-equiv") == "Content-Security-Policy"
+        ]
+        rules = dict(rule.split(" ", 1) for rule in policies[0].split("; ")) if policies else {}
+        assert {name: rules.pop(name, None) for name in ("default-src", "img-src", "base-uri", "form-action")} == {
+            "default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"
+        }  # fmt: skip
+        hashes = {}
+        for name in ("style", "script"):
+            (text,) = self.texts[name]
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            hashes[f"{name}-src"] = f"'sha256-{digest}'"
+        assert rules == hashes
+        assert not [name for _, found in self.tags for name in found if name == "style" or name.startswith("on")]
+
     def check(self) -> None:
         ids = [found["id"] for _, found in self.tags if "id" in found]
         assert len(ids) == len(set(ids))
@@ -56,6 +75,7 @@ class Reader(HTMLParser):
         assert levels.count(1) == 1
         assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
         assert all(self.images)
+        self.check_policy()
         html = next(found for tag, found in self.tags if tag == "html")
         assert html.get("lang") == "en"
         assert [tag for tag, _ in self.tags].count("main") == 1

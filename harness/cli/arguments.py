@@ -9,8 +9,7 @@ import re
 import shlex
 from pathlib import Path
 
-from rich.console import Console
-
+from harness.cli.console import Console
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.config.recipe import ModelSpec, Recipe, TaskFiles

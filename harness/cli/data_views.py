@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.console import Console
 from harness.cli.progress import plain
 from harness.common.text import count_noun
 from harness.data import vocabulary

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from harness.cli.arguments import NO_MODEL, kept_models, recipes_of_data
+from harness.cli.console import Console
 from harness.cli.data_views import print_data
 from harness.cli.options import AsJson, Overrides, ProfileName, Results, Threads, TrialId, Trust
 from harness.cli.progress import pretraining_progress, print_json, row_progress
@@ -70,7 +70,7 @@ def data(
     if as_json:
         print_json({"tasks": [asdict(described) for described in summaries], "notes": notes})
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    out = Console(width=None if sys.stdout.isatty() else 120)
     for described in summaries:
         print_data(out, described)
     for note in notes:
@@ -117,7 +117,7 @@ def predict(
     answers prompts, and its answers are scored where --label names the column of the expected ones.
     """
     hub.trust_remote_code(trust_remote_code)
-    messages = Console(highlight=False, stderr=True)
+    messages = Console(stderr=True)
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
     from harness.models import predict_completions
@@ -268,7 +268,7 @@ def pretrain(
     settings["batch_size"] = batch_size or (32 if texts else 128)
     settings["lr"] = lr if lr is not None else 1e-3 if rebuilds else 5e-4 if start is None else 5e-5
     settings["warmup_steps"] = min(500, steps // 10) if warmup_steps is None else warmup_steps
-    console = Console(highlight=False)
+    console = Console()
     with pretraining_progress(console) as progress:
         try:
             made = pretraining.pretrain(

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from harness.cli.console import Console
 from harness.common import tested_versions
+from harness.common.text import without_controls
 from harness.config.trials import Sweep
 from harness.execution import driver, follow
 from harness.execution.follow import duration
@@ -70,7 +71,7 @@ def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
     def plain_line(progress: driver.Progress) -> None:
         nonlocal last, when
         while progress.messages:
-            print(progress.messages.pop(0), file=out.file, flush=True)
+            print(without_controls(progress.messages.pop(0)), file=out.file, flush=True)
         state = (progress.finished, progress.crashed)
         if state != last or time.monotonic() - when > 60:
             last, when = state, time.monotonic()

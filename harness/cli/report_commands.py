@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from harness import api
 from harness.cli.arguments import sweep_words
+from harness.cli.console import Console
 from harness.cli.options import AsJson, Overrides, ProfileName, References, Results, StartedSweep, Threads
 from harness.cli.progress import plain, print_json, step_progress
 from harness.cli.status_views import unreadable_lines
 from harness.common.errors import HarnessError
+from harness.common.files import write_text
 from harness.common.text import count_noun
 from harness.execution.lookup import named_sweep, planned, program
 from harness.records.store import Store
@@ -74,8 +75,8 @@ def report(
         print_json(summary)
     else:
         for page in pages:
-            Console(highlight=False).print(page, soft_wrap=True)
-        print_set_aside(Console(highlight=False), study)
+            Console().print(page, soft_wrap=True)
+        print_set_aside(Console(), study)
     if study.set_aside.files:
         raise typer.Exit(1)
 
@@ -98,7 +99,7 @@ def open_page(
     page = Path(str(api.open(name, profile=profile, results=results).folder)) / "report" / "index.html"
     if not page.is_file():
         raise HarnessError(f"{page} is not there", fix=f"`{program()} report {name}` writes it")
-    out = Console(highlight=False)
+    out = Console()
     out.print(Text(f"Page: {page}"), soft_wrap=True)
     if not webbrowser.open(page.resolve().as_uri()):
         out.print("No browser was found here: copy the folder to where there is one.")
@@ -116,9 +117,9 @@ def card(
     folder = Path(str(opened.folder)) / "report"
     text = cards.card(opened.analysis)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "card.md").write_text(text, encoding="utf-8")
-    (folder / "badge.svg").write_text(cards.badge(opened.analysis), encoding="utf-8")
-    out = Console(highlight=False)
+    write_text(folder / "card.md", text)
+    write_text(folder / "badge.svg", cards.badge(opened.analysis))
+    out = Console()
     out.print(Text(text), soft_wrap=True)
     out.print(Text(f"Written: {folder / 'card.md'} and {folder / 'badge.svg'}"), soft_wrap=True)
 
@@ -148,14 +149,14 @@ def diagnose(
     if surface is not None:
         from harness.execution import loss_surface as surfaces
 
-        with step_progress(Console(highlight=False, stderr=as_json), "points") as progress:
+        with step_progress(Console(stderr=as_json), "points") as progress:
             computed = surfaces.compute(study.sweeps[0], Store(folder), surface, threads=threads, progress=progress)
         study = replace(study, surface=computed)
     made = reports.write(study, folder / "report")
     if as_json:
         print_json(diagnosis.summary(made.analysis, str(made.page)))
         return
-    out = Console(highlight=False)
+    out = Console()
     for sentence in diagnosis.sentences(made.analysis):
         out.print(Text(plain(sentence)), soft_wrap=True)
     proposed = next_sweep(made.analysis)
@@ -211,7 +212,7 @@ def export(
     from harness.records import export as tracking
 
     resolved, store = planned(sweep, profile, [], results)
-    messages = Console(highlight=False)
+    messages = Console()
     with step_progress(messages, "runs") as progress:
         done = tracking.export(resolved, store, to, out, uri, progress)
     messages.print(
@@ -299,7 +300,7 @@ def import_runs(
         print_json({"name": name, "folder": str(folder), **imported.counts})
         return
     counts = imported.counts
-    out = Console(highlight=False)
+    out = Console()
     out.print(
         f"{count_noun(counts['cells'], 'cell')}, {count_noun(counts['runs'], 'run')}: {counts['finished']} finished "
         f"({counts['diverged']} diverged), {counts['crashed']} crashed, {counts['missing']} missing."

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.console import Console
 from harness.cli.progress import plain, print_headline, print_json
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun, show
@@ -44,7 +44,7 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
         names: dict[str, object] = {"sweep": sweep.name, "profile": sweep.profile, "reason": reason}
         print_json(names | {"trials": trials, "cells": search.recipes} | counts)
         return
-    out = Console(highlight=False)
+    out = Console()
     print_headline(out, sweep, reason)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("field", "searched"):
@@ -165,14 +165,14 @@ def print_comparison(out: Console, comparison: rerunning.RerunComparison) -> Non
         what = f"all {new.steps} steps, the dev logits and the weights" if comparison.by_steps else "the final weights"
         if of_script:
             what = "the score, further metrics, curves and answers" if comparison.by_steps else "the score"
-        out.print(f"[bold]identical[/bold]: {what}, bit for bit.")
+        out.print(Text.assemble(("identical", "bold"), f": {what}, bit for bit."))
         if not comparison.by_steps and not of_script:
             out.print("  The record's curves are not kept here or can't be read, so the steps were not compared.")
         return
     size = "not known" if comparison.max_difference is None else f"{comparison.max_difference:.3g}"
     first = "" if comparison.first_differing_step is None else f", first at step {comparison.first_differing_step}"
     words = {"within_tolerance": "equal within tolerance", "different": "different"}
-    out.print(f"[bold]{words[comparison.verdict]}[/bold]: largest difference {size}{first}.")
+    out.print(Text.assemble((words[comparison.verdict], "bold"), f": largest difference {size}{first}."))
     was = "no score (diverged)" if old.final_score is None else f"{old.final_score:.4f}"
     out.print(f"The record: {was}, {old.outcome or 'not judged'}. Probable reason:")
     for reason in comparison.reasons:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from harness import api
 from harness.cli.arguments import seconds_of
+from harness.cli.console import Console
 from harness.cli.options import (
     Address,
     AsJson,
@@ -82,7 +82,7 @@ def search(
     loaded = api.load_sweep(sweep, set=overrides, profile=profile)
     resolved, reason = loaded.sweep, loaded.reason
     store = Store(results / resolved.folder_name)
-    out = Console(highlight=False, stderr=as_json)
+    out = Console(stderr=as_json)
     print_headline(out, resolved, reason)
     print_untested(out)
     options = driver.Options(
@@ -133,7 +133,7 @@ def find_lr(
     loaded = api.load_sweep(sweep, set=overrides, profile=profile)
     resolved, reason = loaded.sweep, loaded.reason
     store = Store(results / resolved.folder_name)
-    messages = Console(highlight=False, stderr=as_json)
+    messages = Console(stderr=as_json)
     print_headline(messages, resolved, reason)
     print_untested(messages)
     with step_progress(messages, "steps") as progress:

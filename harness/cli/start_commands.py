@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from harness.cli.console import Console
 from harness.common.errors import HarnessError
 from harness.execution.lookup import SHIPPED, program
 
@@ -33,7 +33,7 @@ def init(
         )
     path.parent.mkdir(exist_ok=True)
     path.write_text(_TEMPLATE.read_text(encoding="utf-8").replace("NAME", name), encoding="utf-8")
-    out = Console(highlight=False)
+    out = Console()
     out.print(Text(f"Wrote {path}: edit it, then"), soft_wrap=True)
     for command in ("plan", "sweep"):
         out.print(Text(f"  {program()} {command} {name}"), soft_wrap=True)

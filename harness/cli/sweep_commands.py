@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from harness import api
 from harness.cli.arguments import one_trial, planned_to_verify, seconds_of, sweep_words
+from harness.cli.console import Console
 from harness.cli.options import (
     Address,
     AsJson,
@@ -133,7 +134,7 @@ def plan(
         told |= {} if seeds is None else {"seeds": seeds.as_json()}
         print_json(names | {"trials": ended.planned, "cells": len(resolved.cells)} | counts | reckoned | told)
         return
-    out = Console(highlight=False)
+    out = Console()
     print_headline(out, resolved, reason)
     out.print(cell_table(resolved, records, unreadable))
     out.print(f"{resolved.size} = {count_noun(ended.planned, 'trial')}: "
@@ -206,7 +207,7 @@ def sweep(
         from harness.execution import baselines
 
         baselines.check(resolved)
-    out = Console(highlight=False)
+    out = Console()
     print_headline(out, resolved, reason)
     print_untested(out)
     options = driver.Options(
@@ -260,7 +261,7 @@ def status(
     if as_json:
         print_json(look().as_json() | {"stopped": [asdict(recipe) for recipe in _stopped(resolved, store)]})
         return
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    out = Console(width=None if sys.stdout.isatty() else 200)
     words = sweep_words(sweep, resolved, store)
     if watch and out.is_terminal:
         with Live(console=out, auto_refresh=False) as live:
@@ -318,7 +319,7 @@ def rerun(
     hub.trust_remote_code(trust_remote_code)
     resolved, store = planned(sweep, profile, overrides, results)
     chosen = one_trial(resolved, trial, seed, conditions)
-    messages = Console(highlight=False, stderr=as_json)
+    messages = Console(stderr=as_json)
     print_untested(messages)
     label = resolved.cells[chosen.cell].label
     messages.print(Text(f"Training {chosen.id} again: {label}, seed {chosen.seeds.seed}."), soft_wrap=True)
@@ -381,8 +382,8 @@ def verify(
             "--seed requires --retrain: it draws what is trained again", fix="Add --retrain K or leave --seed out"
         )
     resolved, store = planned_to_verify(sweep, profile, results)
-    out = Console(highlight=False)
-    messages = Console(highlight=False, stderr=as_json)
+    out = Console()
+    messages = Console(stderr=as_json)
     with step_progress(messages, "records") as follow:
         checked = verifying.check(resolved, store, follow if messages.is_terminal else None)
     if not as_json:
@@ -443,4 +444,4 @@ def keys(as_json: AsJson = False) -> None:
         table.add_column(name, no_wrap=name == "key")
     for key in all_keys():
         table.add_row(Text(key.name), Text(key.default or "(required)"), Text(key.takes), Text(key.description))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from harness.common.text import show
+from harness.common.text import show, without_controls
 
 
 class HarnessError(ValueError):
@@ -36,7 +36,7 @@ def _one_line(problem: str, got: str | None, allowed: str | None, fix: str | Non
     sentences += [] if fix is None else [fix]
     if len(sentences) > 1:
         sentences = [text if text.endswith((".", "?", "!", "…")) else f"{text}." for text in sentences]
-    return " ".join(" ".join(sentences).split())
+    return without_controls(" ".join(" ".join(sentences).split()))
 
 
 def describe_os_error(error: OSError) -> str:

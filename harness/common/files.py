@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from harness.common.errors import HarnessError
+from harness.common.text import without_controls
 
 _KINDS = {
     stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -70,11 +72,12 @@ def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and have it on the disk before returning."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _created(temporary) as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(path)
+        with naming(path):
+            with _created(temporary) as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
     flush(path.parent)
@@ -118,6 +121,22 @@ def is_own_folder(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text that people read, as `write` does, without control characters."""
+    write(path, without_controls(text).encode())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file this one: which disk was full, say."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and not isinstance(error, BrokenPipeError):
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:

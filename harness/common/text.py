@@ -1,10 +1,15 @@
-"""Values, counts and names of cells as texts; the last line of an error."""
+"""Values, counts and names of cells as texts; the last line of an error; texts without control characters."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 Scalar = str | int | float | bool | None
+
+# What moves a terminal's cursor, colours or renames it (C0, DEL, C1), turns the order of what follows around (bidi
+# embeddings, overrides and isolates), or is half a character; lines and tabs stay.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def show(value: object) -> str:
@@ -57,3 +62,11 @@ def last_line(error: str) -> str:
     """The line of a traceback that says what happened."""
     lines = [line for line in error.splitlines() if line.strip()]
     return lines[-1].strip() if lines else "no text"
+
+
+def without_controls(text: str) -> str:
+    """A text as it may leave for a terminal or a file that people read: a space in place of each control character.
+
+    All that is printed, and all Markdown, CSV, LaTeX and HTML, goes through here where it leaves.
+    """
+    return text if text.isprintable() else _CONTROLS.sub(" ", text)

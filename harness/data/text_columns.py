@@ -23,6 +23,9 @@ class TextTable:
     labels: Sequence[str]
 
 
+MOST_LABEL = 200  # characters: a longer one is a text, or a number that no float holds
+
+
 class Missing:
     """What stands where a JSON object lacks a key."""
 
@@ -166,6 +169,8 @@ def table_of(
         for values, column in zip(picked, columns.used, strict=True):
             value = row[column]
             filled = isinstance(value, str) and (bool(value.strip()) or (blank and column != columns.label))
+            if column == columns.label and isinstance(value, str) and len(value) > MOST_LABEL:
+                refuse_length("label", value, source, number, unit)
             if filled and isinstance(value, str) and "\0" not in value and is_unicode(value):
                 values.append(value.strip() if column == columns.label else value)
             elif isinstance(value, bool) and column == columns.label:
@@ -186,6 +191,14 @@ def is_unicode(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def refuse_length(what: str, value: str, source: str, number: int, unit: str = "line") -> NoReturn:
+    """Raise the HarnessError of a label or tag that is too long to be one."""
+    refuse(
+        f"the {what} '{short(value)}' is too long", source, number, unit=unit, got=f"{len(value):,} characters",
+        allowed=f"at most {MOST_LABEL}", fix="Set task.label to the column of the labels, or correct that row",
+    )  # fmt: skip
 
 
 def refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:

@@ -4,12 +4,13 @@ import csv
 import importlib
 import io
 import json
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import count_noun
@@ -18,6 +19,7 @@ from harness.data import structured_files
 from harness.data.glue import GLUE, OWN, Glue
 from harness.data.text_columns import (
     MISSING,
+    MOST_LABEL,
     Columns,
     TextTable,
     WantedColumns,
@@ -25,9 +27,12 @@ from harness.data.text_columns import (
     layout,
     no_rows,
     refuse,
+    refuse_length,
     refuse_value,
     table_of,
 )
+
+MOST_LINE_BYTES = 2**24  # of a line: the longest text of a data set known has a twentieth of that
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
 
@@ -124,7 +129,7 @@ def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTabl
     glue, suffix = glue or OWN, _suffix(path)
     if suffix == ".parquet":
         return _read_parquet(path, spec, glue, blank)
-    text = decoded(path)
+    text = decoded(path, in_lines=suffix != ".json")
     if suffix == ".json" and (objects := structured_files.of_json(text, str(path))) is not None:
         return _table_of_objects("row", list(enumerate(objects, 1)), str(path), spec, glue, blank)
     if suffix in (".json", ".jsonl"):
@@ -153,10 +158,16 @@ def _unreadable(path: Path, reason: str) -> HarnessError:
     )
 
 
-def decoded(path: Path) -> str:
-    """The file's text; a BOM is dropped, nothing else is changed."""
+def decoded(path: Path, in_lines: bool = True) -> str:
+    """The file's text; a BOM is dropped, nothing else is changed.
+
+    `in_lines`: it is made of them, and a line that is no row of texts is refused before the rest is read.
+    """
     try:
-        content = path.read_bytes()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _unreadable(path, "it is no regular file")
+        with path.open("rb") as file:
+            content = b"".join(_lines(file, path)) if in_lines else file.read()
     except OSError as error:
         raise _unreadable(path, describe_os_error(error)) from None
     try:
@@ -168,6 +179,17 @@ def decoded(path: Path) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         refuse("not plain text: a NUL byte", path, line, fix="Save the file as UTF-8")
     return text
+
+
+def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """The lines of a file, each with its end; raises HarnessError for one that is too long, before it is in memory."""
+    number = 1
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        if len(line) > MOST_LINE_BYTES:
+            limit = f"at most {MOST_LINE_BYTES >> 20} MiB"
+            refuse("the line is too long for a row", path, number, allowed=limit, fix="Check that it is the right file")
+        yield line
+        number += 1
 
 
 _NumberedRows = list[tuple[int, list[str]]]
@@ -324,7 +346,7 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
         yield from enumerate(structured_files.of_parquet(path), 1)
         return
     if suffix == ".json":
-        objects = structured_files.of_json(decoded(path), str(path))
+        objects = structured_files.of_json(decoded(path, in_lines=False), str(path))
         if objects is not None:
             yield from enumerate(objects, 1)
             return
@@ -362,6 +384,8 @@ def _line(row: Sequence[object], columns: Columns, names: Sequence[str], source:
             value = str(value).lower()
         if column is None:
             values.append(None)
+        elif isinstance(value, str) and column == columns.label and len(value) > MOST_LABEL:
+            refuse_length("label", value, source, number)
         elif isinstance(value, str) and is_unicode(value):
             values.append(value)
         else:
@@ -374,7 +398,7 @@ def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers, each with its end; raises HarnessError for what is no text."""
     try:
         with path.open("rb") as file:
-            for number, content in enumerate(file, 1):
+            for number, content in enumerate(_lines(file, path), 1):
                 try:
                     text = content.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:

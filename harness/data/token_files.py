@@ -15,7 +15,7 @@ from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_columns import is_unicode, no_rows, refuse, short
+from harness.data.text_columns import MOST_LABEL, is_unicode, no_rows, refuse, refuse_length, short
 from harness.data.text_files import decoded, find
 
 SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
@@ -94,7 +94,7 @@ def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
     source = str(path)
     if suffix == ".parquet":
         return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row", bare)
-    text = decoded(path)
+    text = decoded(path, in_lines=suffix != ".json")
     if suffix not in (".json", ".jsonl"):
         return _read_lines(text, source, spec, bare)
     rows = structured_files.of_json(text, source) if suffix == ".json" else None
@@ -130,6 +130,8 @@ def _check(source: str, lines: Sequence[int], tags: Sequence[str]) -> None:
     """Refuse the first tag of a sentence that is not IOB2."""
     before, fix = "", "Correct that line" + (", or set task.header=true" if lines[0] == 1 else "")
     for line, tag in zip(lines, tags, strict=True):
+        if len(tag) > MOST_LABEL:
+            refuse_length("tag", tag, source, line)
         if tag != "O" and not re.fullmatch(r"[BI]-\S+", tag):
             refuse("an IOB2 tag must be O, B-X or I-X", source, line, got=f"'{short(tag)}'", fix=fix)
         if tag.startswith("I-") and before[2:] != tag[2:]:

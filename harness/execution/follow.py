@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness.common import notebook
-from harness.common.text import count_noun
+from harness.common.text import count_noun, without_controls
 
 if TYPE_CHECKING:
     from harness.execution.driver import Progress
@@ -86,7 +86,7 @@ def _lines() -> _Show:
         nonlocal last, printed
         clear = "\r\x1b[K" if live else ""
         while messages:
-            print(f"{clear}{messages.pop(0)}", file=sys.stderr, flush=True)
+            print(f"{clear}{without_controls(messages.pop(0))}", file=sys.stderr, flush=True)
         if live:
             print(f"{clear}{text}", end="", file=sys.stderr, flush=True)
         elif done is not None and planned is not None:

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from harness.common.text import without_controls
 from harness.data.token_files import TaggedSentence
 from harness.models.predict_rows import Row
 
@@ -52,14 +53,15 @@ class Writer:
         suffix = ".tsv" if self.out is None else self.out.suffix.lower()
         if suffix == ".jsonl":
             for line in self._objects(answers):
-                self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self.file.write(without_controls(json.dumps(line, ensure_ascii=False)) + "\n")
             return
         if self.table is None:
             self.table = csv.writer(self.file, lineterminator="\n").writerow if suffix == ".csv" else self._plain
-            self.table(self._header(answers))
+            self.table([without_controls(name) for name in self._header(answers)])
         places = list(self._places(answers))
         for number in range(len(answers.mean)):
-            self.table([*(places[number] if places else ()), *self._cells(answers, number)])
+            cells = [*(places[number] if places else ()), *self._cells(answers, number)]
+            self.table([without_controls(cell) for cell in cells])
 
     def _plain(self, cells: Sequence[str]) -> None:
         self.file.write("\t".join(cells) + "\n")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.common.files import write_text
 from harness.pretraining.corpus import TextSource
 from harness.pretraining.settings import Settings, option
 
@@ -53,7 +54,7 @@ def write(folder: Path, made: Made) -> None:
     scores = [(step, score.total) for step, score in made.held_out]
     figure = curves.pretraining(title, made.losses, scores)
     figure.savefig(folder / "pretrain.png", dpi=sheet.DPI, metadata={"Software": None})
-    (folder / "pretrain.md").write_text(page(made), encoding="utf-8")
+    write_text(folder / "pretrain.md", page(made))
 
 
 def page(made: Made) -> str:

@@ -26,7 +26,7 @@ def save_imported(folder: Path, imported: Imported, runs: pd.DataFrame, curves: 
         (folder / "curves.npz").unlink(missing_ok=True)  # of an import before
     else:
         files.write(folder / "curves.npz", curves)
-    files.write(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n").encode())
+    files.write_text(folder / "runs.csv", runs.to_csv(index=False, lineterminator="\n"))
     files.write(folder / "imported.json", (imported.model_dump_json(indent=1) + "\n").encode())
 
 

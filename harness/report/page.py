@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +18,7 @@ import pandas as pd
 
 from harness.analysis import mixed_runs
 from harness.analysis.analyze import Analysis, analyse
+from harness.common.files import naming, write_text
 from harness.records.study import Study
 from harness.report import headline, named_figures, next_experiment, opening, page_notes, provenance, run_tables
 from harness.report.contents import CHAPTERS, TABLES, text_tables
@@ -33,6 +37,7 @@ LARGEST_INLINE_SVG = 120_000  # bytes; the page carries larger figures as PNG, t
 INLINE_COLOURS = 64  # of such a PNG: a figure has a few, and shades of them at its edges
 MOST_FAILED = 50  # failed runs listed with their chapter; the table of runs has them all
 _SAFE = " ;/?:@&=+$,-_.!~*'()\n[]^|{}"  # what an SVG in the attribute of an image may keep
+_TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = {"index.html": "report.html.j2", "report.md": "report.md.j2"}
 
 
@@ -65,7 +70,8 @@ def write(study: Study, folder: Path, threshold: float | None = None) -> Report:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside) / "new"
-        _fill(fresh, analysis)
+        with naming(folder):
+            _fill(fresh, analysis)
         if folder.exists():
             folder.rename(Path(beside) / "old")
         fresh.rename(folder)
@@ -81,20 +87,20 @@ def _fill(folder: Path, analysis: Analysis) -> None:
         tables = _write_tables(files, analysis)
     page = _page(analysis, tables, figures)
     for name, template in _TEMPLATES.items():
-        (folder / name).write_text(_render(template, page), encoding="utf-8")
+        write_text(folder / name, _render(template, page))
 
 
 def _write_tables(folder: Path, analysis: Analysis) -> dict[str, TextTable]:
     """Write every table that has something to show for people and programs; the former are given back."""
     tables = text_tables(analysis)
     for name, table in tables.items():
-        (folder / f"{name}.md").write_text(markdown(table), encoding="utf-8")
-        (folder / f"{name}.tex").write_text(latex(table), encoding="utf-8")
+        write_text(folder / f"{name}.md", markdown(table))
+        write_text(folder / f"{name}.tex", latex(table))
     for spec in (spec for spec in TABLES if spec.name in tables):
         data = _with_labels(analysis.study, spec.frame(analysis))
-        (folder / f"{spec.name}.csv").write_text(csv(data, "%.10g"), encoding="utf-8")
-    (folder / "profile.csv").write_text(csv(analysis.profile, "%.10g"), encoding="utf-8")
-    (folder / "runs.csv").write_text(run_tables.runs_csv(analysis), encoding="utf-8")
+        write_text(folder / f"{spec.name}.csv", csv(data, "%.10g"))
+    write_text(folder / "profile.csv", csv(analysis.profile, "%.10g"))
+    write_text(folder / "runs.csv", run_tables.runs_csv(analysis))
     return tables
 
 
@@ -281,7 +287,7 @@ def _inline_png(path: Path) -> str:
 
 def _render(template: str, page: Page) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(_TEMPLATE_FOLDER),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -289,4 +295,19 @@ def _render(template: str, page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = markdown_text
-    return environment.get_template(template).render(page=page)
+    return environment.get_template(template).render(page=page, policy=_policy())
+
+
+@cache
+def _policy() -> str:
+    """What a browser may load for the page: its own style, script and images, named by their hashes, and nothing else.
+
+    So nothing that stands in a study's texts can run or ask another machine for anything, whatever is overlooked.
+    """
+    template = (_TEMPLATE_FOLDER / _TEMPLATES["index.html"]).read_text(encoding="utf-8")
+    rules = ["default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
+    for name in ("style", "script"):
+        (block,) = re.findall(rf"<{name}>(.*?)</{name}>", template, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+        rules.append(f"{name}-src 'sha256-{digest}'")
+    return "; ".join(rules)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.analysis import search_ranking
 from harness.analysis.search_ranking import UNSEEN, StoppedRecipe
-from harness.common.files import write, write_json
+from harness.common.files import write_json, write_text
 from harness.common.text import count_noun, show
 from harness.config.trials import Sweep
 from harness.records.store import Store
@@ -72,11 +72,11 @@ def write_report(sweep: Sweep, store: Store, stopped: Sequence[StoppedRecipe] = 
         "recipes": json_rows(ranked),
         "importance": json_rows(shares),
     }
-    write(folder / "recipes.csv", csv(ranked.drop(columns="cell"), "%.10g").encode())
-    write(folder / "importance.csv", csv(shares, "%.10g").encode())
+    write_text(folder / "recipes.csv", csv(ranked.drop(columns="cell"), "%.10g"))
+    write_text(folder / "importance.csv", csv(shares, "%.10g"))
     write_json(folder / "search.json", summary)
     page = folder / "search.md"
-    write(page, _markdown(sweep, said, best_table(sweep, ranked), drawn).encode())
+    write_text(page, _markdown(sweep, said, best_table(sweep, ranked), drawn))
     return SearchSummary(page, said, summary)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.common.errors import HarnessError
-from harness.common.files import write, write_json
+from harness.common.files import write_json, write_text
 from harness.common.text import show
 from harness.config.recipe import Recipe
 from harness.config.trials import Sweep, Trial
@@ -248,7 +248,7 @@ def save(test: RangeTest, sweep: Sweep, folder: Path) -> dict[str, object]:
             for curve in test.curves
         ]
     )
-    write(folder / "curves.csv", csv(table, "%.10g").encode())
+    write_text(folder / "curves.csv", csv(table, "%.10g"))
     write_json(folder / "lr_find.json", summary)
     lines = [(curve.seed, curve.lr, curve.loss, curve.raw) for curve in test.curves]
     marks = {rule: rates for rule in ("steepest", "tenth") if (rates := test.suggested(rule)) is not None}

@@ -12,7 +12,7 @@ from made_files import GOOD, folder, spec
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import TaskSpec
-from harness.data import tasks
+from harness.data import tasks, text_files
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "task_errors.txt"
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
@@ -236,3 +236,31 @@ def test_golden_errors(tmp_path):
     if os.environ.get("WRITE_GOLDEN"):
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
+
+
+def test_a_line_that_is_no_row_is_refused_before_it_is_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "MOST_LINE_BYTES", 1000)
+    path = tmp_path / "long.tsv"
+    path.write_text("text\tlabel\ngood\tyes\n" + "word " * 1000 + "\tno\n")
+    readers = (lambda: text_files.decoded(path), lambda: [*text_files.stream(path, TaskSpec(name="x"), pairs=False)])
+    for read in readers:
+        with pytest.raises(HarnessError, match=r"long\.tsv, line 3: the line is too long for a row"):
+            read()
+    assert text_files.decoded(path, in_lines=False) == path.read_text()
+
+
+def test_a_label_of_thousands_of_digits_is_refused(tmp_path):
+    path = tmp_path / "label.tsv"
+    path.write_text("text\tlabel\ngood\t1\nbad\t" + "7" * 6000 + "\n")
+    task = TaskSpec(name="x", files={"train": str(path), "validation": str(tmp_path / "label2.tsv")})
+    (tmp_path / "label2.tsv").write_text("text\tlabel\ngood\t1\nbad\t2\n")
+    readers = (lambda: tasks.load(task), lambda: [*text_files.stream(path, task, pairs=False)])
+    for read in readers:
+        with pytest.raises(HarnessError, match=r"line 3: the label '7{59}…' is too long \(got 6,000 characters\)"):
+            read()
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "train.tsv")
+    with pytest.raises(HarnessError, match="it is no regular file"):
+        text_files.decoded(tmp_path / "train.tsv")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from harness.common.errors import HarnessError
-from harness.common.files import is_own_folder, open_lock, write
+from harness.common.files import is_own_folder, naming, open_lock, write
 
 
 def test_a_lock_is_made_and_appended_to(tmp_path: Path) -> None:
@@ -52,3 +53,24 @@ def test_an_own_folder_is_no_link_and_nobody_elses_to_write(tmp_path: Path) -> N
     assert not is_own_folder(tmp_path / "link")
     folder.chmod(0o777)
     assert not is_own_folder(folder)
+
+
+def test_an_error_names_the_file_that_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(tmp_path / "plan.json", b"{}")
+    assert caught.value.filename == str(tmp_path / "plan.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_pipe_is_no_files_fault(tmp_path: Path) -> None:
+    def broken() -> None:
+        with naming(tmp_path):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError) as caught:
+        broken()
+    assert caught.value.filename is None
