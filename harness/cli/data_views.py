@@ -32,7 +32,17 @@ def print_data(out: Console, described: describing.Described) -> None:
     """A task's data on a screen: the splits side by side, the lengths as bars, then what is odd, with its lines."""
     tokens = described.kind == "tokens"
     kind = "a regression" if described.classes is None else f"{described.classes} {'tags' if tokens else 'classes'}"
-    texts = "sentences" if tokens else "pairs of texts" if described.pairs else "single texts"
+    if described.kind == "completion":
+        kind = "completions" if not described.classes else f"completions, {described.classes} choices"
+    texts = (
+        "prompts with answers"
+        if described.kind == "completion"
+        else "sentences"
+        if tokens
+        else "pairs of texts"
+        if described.pairs
+        else "single texts"
+    )
     out.print(
         Text.assemble((plain(described.name), "bold"), f"  {kind}, {texts}, {described.metric.replace('_', ' ')}")
     )
@@ -70,7 +80,8 @@ def print_data(out: Console, described: describing.Described) -> None:
             row(Text.assemble(unit, (", median · 95 % · longest", "dim")), shown)
     if described.train.cut is not None:
         cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
-        row(f"cut at {described.max_length} tokens", cuts)
+        what = "prompts cut" if described.kind == "completion" else "cut"
+        row(f"{what} at {described.max_length} tokens", cuts)
     if described.train.unknown is not None:
         row("unknown tokens", [vocabulary.percent(split.unknown or 0.0) for split in splits.values()])
     out.print(table)
@@ -84,7 +95,10 @@ def print_data(out: Console, described: describing.Described) -> None:
     what = (
         "the mean of the dev labels" if described.classes is None else "O" if tokens else "the most frequent dev label"
     )
-    out.print(f"Always answering {what} scores {described.majority:.4f}.\n")
+    if described.majority is None:
+        out.print("A run is held against the untouched model, which is scored when a sweep starts.\n")
+    else:
+        out.print(f"Always answering {what} scores {described.majority:.4f}.\n")
     most = max((split.unknown or 0.0 for split in splits.values()), default=0.0)
     if most > vocabulary.WARN_ABOVE:
         refused = most > vocabulary.REFUSE_ABOVE
@@ -155,7 +169,9 @@ def _print_odd(out: Console, described: describing.Described) -> None:
                 )
                 if numbers
             ]
-            labels = f"labels {', '.join(example.labels)}" if len(example.labels) > 1 else f"label {example.labels[0]}"
+            noun = "answer" if described.kind == "completion" else "label"
+            several = len(example.labels) > 1
+            labels = f"{noun}s {', '.join(example.labels)}" if several else f"{noun} {example.labels[0]}"
             _print_excerpt(out, f"{' = '.join(where)} ({labels}): {example.begins}")
 
     out.print(Text("Duplicates and leaks", style="bold"))

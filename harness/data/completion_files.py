@@ -108,6 +108,7 @@ def _rows(source: str, rows: Sequence[Example], names: tuple[str, ...], *, score
         numbers=[row.number for row in rows],
         choices=tuple(own or () for own in choices) if scored else None,
         chat=bool(rows) and rows[0].chat,
+        answers=True,
     )
 
 

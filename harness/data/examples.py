@@ -34,6 +34,7 @@ class Rows:
     words: tuple[tuple[str, ...], ...] | None = None
     choices: tuple[tuple[str, ...], ...] | None = None
     chat: bool = False
+    answers: bool = False  # whether `pairs` are answers to `texts`
 
 
 @dataclass(frozen=True, eq=False)

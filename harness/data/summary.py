@@ -11,7 +11,7 @@ import numpy as np
 from harness.common import metrics
 from harness.common.errors import HarnessError
 from harness.config.recipe import TaskSpec
-from harness.data import label_notes, tasks, vocabulary
+from harness.data import completions, label_notes, tasks, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows
 from harness.data.tokenization import Tokenizer
 
@@ -104,7 +104,7 @@ class Described:
     kind: Literal["texts", "tokens", "completion"]
     pairs: bool
     classes: int | None
-    majority: float
+    majority: float | None  # None of completions, which are held against the untouched model
     sha256: str
     max_length: int
     train: SplitSummary
@@ -146,7 +146,9 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         kind=spec.kind,
         pairs=raw.train.pairs is not None,
         classes=classes,
-        majority=metrics.majority(raw.metric, raw.validation.labels, classes).value,
+        majority=None
+        if raw.kind == "completion"
+        else metrics.majority(raw.metric, raw.validation.labels, classes).value,
         sha256=raw.sha256,
         max_length=max_length,
         train=train,
@@ -176,19 +178,29 @@ def _refusals(raw: Raw) -> list[str]:
 
 
 def _joined(rows: Rows) -> list[tuple[str, ...]]:
+    """The texts that tell examples apart: of completions the prompts, whose answers are as labels."""
+    if rows.answers:
+        return [(text,) for text in rows.texts]
+    return _whole(rows)
+
+
+def _whole(rows: Rows) -> list[tuple[str, ...]]:
     return [(text,) for text in rows.texts] if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
 
 
 def _words(rows: Rows) -> np.ndarray:
-    return np.array([sum(len(text.split()) for text in texts) for texts in _joined(rows)])
+    return np.array([sum(len(text.split()) for text in texts) for texts in _whole(rows)])
 
 
 def _characters(rows: Rows) -> np.ndarray:
-    return np.array([sum(map(len, texts)) for texts in _joined(rows)])
+    return np.array([sum(map(len, texts)) for texts in _whole(rows)])
 
 
 def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]:
     """Lengths as training would have them, were nothing cut, with the special tokens; and the share of unknown ones."""
+    if rows.answers:
+        encoded = completions.encode(rows.texts, rows.pairs or (), rows.chat, tokenizer)
+        return np.array([len(example.ids) for example in encoded]), None
     pairs = None if rows.pairs is None else list(rows.pairs)
     options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
     ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
@@ -202,6 +214,8 @@ def _lengths(counts: np.ndarray) -> Lengths:
 
 def _labels(raw: Raw, rows: Rows) -> list[str]:
     """The label of each example as the data spell it; of a token task all the tags of a sentence."""
+    if rows.answers:
+        return [answer.strip() for answer in rows.pairs or ()]
     if rows.words is not None:
         return [" ".join(tags) for tags in _tags(raw, rows)]
     if raw.label_names is None:
@@ -260,7 +274,9 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         disagreeing=sum(len(positions) > 1 for positions in spelt.values()),
         repeated=tuple(map(repeated, first)),
         longest=tuple(DatasetExample(rows.numbers[i], short[i], int(lengths[i]), _begins(texts[i])) for i in order),
-        empty=tuple(rows.numbers[i] for i, example in enumerate(texts) if not all(text.strip() for text in example)),
+        empty=()
+        if rows.answers
+        else tuple(rows.numbers[i] for i, example in enumerate(texts) if not all(text.strip() for text in example)),
     )
 
 

@@ -14,7 +14,7 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     shape = model_shape(recipe.model)
     if shape is None or parameters is None:
         return None
-    layers, hidden, inner, _, _ = shape
+    layers, hidden, inner, words, _ = shape
     method = METHODS[recipe.method]
     if method.top_only:
         layers = min(layers, recipe.top_layers or 1)
@@ -25,6 +25,9 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
     activations = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
+    if recipe.task.kind == "completion":
+        # A language model's logits, their logarithms and the gradient; an evaluation keeps two of them, of more rows.
+        activations += max(3 * tokens, 2 * recipe.eval_batch_size * width) * words
     # Mixed weights and their factors; an average and its copy to evaluate; the best so far.
     copies = 2 * (recipe.mixout > 0) + 2 * (recipe.averaging != "none") + recipe.selects_checkpoint
     in_float32 = 4 * ((5 + copies) * parameters + activations)

@@ -50,7 +50,9 @@ class LogitsComparison(Protocol):
     def initialised(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Its trained parameters, with a head of the generator's."""
 
-    def inputs(self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None) -> dict[str, Tensor]:
+    def inputs(
+        self, input_ids: Tensor, lengths: Tensor, token_type_ids: Tensor | None, *, left: bool = False
+    ) -> dict[str, Tensor]:
         """What its module is called with."""
 
 
@@ -89,6 +91,22 @@ def refuse_looking_ahead(network: LogitsComparison) -> None:
     if float((first - second).abs().max()) > TOLERANCE * (float(first.abs().max()) or 1.0):
         raise _refused(
             network.module, "what it says at a place depends on the tokens behind it, so it is no causal language model"
+        )
+
+
+def check_left(network: LogitsComparison, reference: Reference) -> None:
+    """Raise ModelRefusedError where a lane's logits for texts padded on the left differ from the reference's."""
+    texts = reference.texts
+    try:
+        with _as_evaluated(network.module), torch.no_grad():
+            difference = _difference(reference, _stacked(network, texts, _PADDED, left=True), texts, left=True)
+    except Exception as error:
+        raise _refused(network.module, f"its code fails with padding on the left ({_reason(error)})") from error
+    if difference > TOLERANCE:
+        raise _refused(
+            network.module,
+            f"with padding on the left its logits differ from those of transformers' own call by up to "
+            f"{difference:.1e} of the largest, more than {TOLERANCE:g}",
         )
 
 
@@ -155,7 +173,9 @@ def _plain(network: LogitsComparison, texts: Sequence[Tensor], padding: int) -> 
     return logits
 
 
-def _stacked(network: LogitsComparison, texts: Sequence[Tensor], padding: int, leaf: str | None = None) -> Tensor:
+def _stacked(
+    network: LogitsComparison, texts: Sequence[Tensor], padding: int, leaf: str | None = None, *, left: bool = False
+) -> Tensor:
     """The logits of texts, padded by some tokens, in a lane under vmap; with a gradient to the parameter `leaf`."""
     module: Any = network.module
     view = {name: value[None] for name, value in _values(network).items()}
@@ -163,8 +183,8 @@ def _stacked(network: LogitsComparison, texts: Sequence[Tensor], padding: int, l
         view[leaf].requires_grad_()
     if any(".lora_" in name for name in view):
         view[methods.LORA_SCALE] = torch.ones(1, device=next(iter(view.values())).device)
-    ids, lengths = _padded(texts, _width(network, texts, padding), _padding_token(module))
-    given = {name: value[None] for name, value in network.inputs(ids, lengths, None).items()}
+    ids, lengths = _padded(texts, _width(network, texts, padding), _padding_token(module), left=left)
+    given = {name: value[None] for name, value in network.inputs(ids, lengths, None, left=left).items()}
 
     def call(view: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
         logits: Tensor = functional_call(module, methods.given(view), args=(), kwargs=given).logits
@@ -265,16 +285,18 @@ def _width(network: LogitsComparison, texts: Sequence[Tensor], padding: int) -> 
     return width if network.positions is None else min(width, network.positions)
 
 
-def _padded(texts: Sequence[Tensor], width: int, pad: int) -> tuple[Tensor, Tensor]:
+def _padded(texts: Sequence[Tensor], width: int, pad: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
     """Token ids [B, width], and how many of each text are real [B]."""
-    ids = torch.stack([F.pad(text, (0, width - len(text)), value=pad) for text in texts])
+    missing = [width - len(text) for text in texts]
+    sides = [(count, 0) if left else (0, count) for count in missing]
+    ids = torch.stack([F.pad(text, side, value=pad) for text, side in zip(texts, sides, strict=True)])
     return ids, torch.tensor([len(text) for text in texts], device=ids.device)
 
 
 # ------------------------------------------------------------------------------------------------------- what differs
 
 
-def _difference(reference: Reference, logits: Tensor, texts: Sequence[Tensor]) -> float:
+def _difference(reference: Reference, logits: Tensor, texts: Sequence[Tensor], *, left: bool = False) -> float:
     """The largest difference between the texts' logits [B, C], of tokens [B, T, C], over the largest of them all.
 
     NaN where none is finite, as with weights that are NaN; infinite where one of the two alone is.
@@ -284,7 +306,7 @@ def _difference(reference: Reference, logits: Tensor, texts: Sequence[Tensor]) -
     apart = []
     for text, own in zip(texts, logits, strict=True):
         expected = known[id(text)].to(own.device)
-        own = own[: len(expected)]
+        own = own[-len(expected) :] if left else own[: len(expected)]
         same = torch.equal(own.isnan(), expected.isnan())
         difference = float((own - expected).abs().max()) / (scale or 1.0)
         apart.append(difference if same else math.inf)

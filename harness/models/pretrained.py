@@ -174,6 +174,14 @@ def kept(folder: Path, *, kind: str = "texts") -> Any:
     return module.eval()
 
 
+@lru_cache(maxsize=4)
+def check_left(spec: ModelSpec, outputs: int, kind: str) -> None:
+    """Raise HarnessError for a model that texts padded on the left change."""
+    full = network(spec, outputs, kind=kind)
+    if full.reference is not None:
+        logits_check.check_left(full, full.reference)
+
+
 def outputs(kind: str, num_labels: int) -> int:
     """How many outputs the network of a task has beside those that its kind has by itself.
 

@@ -32,4 +32,6 @@ def tokenized_task(task: TaskSpec, model: ModelSpec, max_length: int, tokenizer_
 def load_network(recipe: Recipe, task: Task) -> Network:
     """The network that a recipe trains on a task."""
     outputs = pretrained.outputs(task.kind, task.num_labels)
+    if recipe.padding_side == "left":
+        pretrained.check_left(recipe.model, outputs, recipe.task.kind)
     return pretrained.network(recipe.model, outputs, recipe.peft_config, kind=recipe.task.kind)

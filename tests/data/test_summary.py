@@ -242,3 +242,21 @@ def test_what_is_known_of_real_data():
     chabsa = summary.describe(TaskSpec(name="ja", files=folder, header=False, text=0, label=1), None, 128)
     assert (chabsa.unit, chabsa.train.characters.median, chabsa.train.characters.longest) == ("characters", 72, 401)
     assert (chabsa.train.repeats, chabsa.dev.repeats, chabsa.leaks) == (5, 1, 0)
+
+
+def test_completions_are_described_by_prompts_and_answers(tmp_path):
+    """A prompt with another answer disagrees, and prompts that would be cut are counted."""
+    from language_models import completion_task, write_decoder
+
+    from harness.models import pretrained
+
+    rows = [{"prompt": "a b good ", "completion": answer} for answer in ("red", "blue")]
+    rows.append({"prompt": "a b c d e f ", "completion": "red"})
+    spec = completion_task(tmp_path / "own", rows, rows[:1])
+    tokenizer = pretrained.tokenizer(write_decoder(tmp_path / "gpt2", "gpt2"))
+    described = summary.describe(spec, tokenizer, 6)
+    assert (described.kind, described.majority, described.train.repeats, described.train.disagreeing) == (
+        "completion", None, 1, 1,
+    )  # fmt: skip
+    assert (described.train.cut, described.train.tokens.longest, described.leaks) == (1, 8, 1)
+    assert summary.describe(spec, None, 6).train.tokens is None

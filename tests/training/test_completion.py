@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from training_runs import begin
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import Trial
-from harness.models import pretrained
+from harness.models import logits_check, pretrained
 from harness.training.loop import train, update
 from harness.training.prepare import load_network, load_task
 
@@ -195,6 +196,20 @@ def test_training_again_gives_the_same_bits(decoder: Decoders, answers: TaskSpec
     first, second = (train([trial])[0] for _ in range(2))
     assert first.measured.weights_sha256 == second.measured.weights_sha256
     np.testing.assert_array_equal(first.curves.logits, second.curves.logits)
+
+
+def test_wrong_positions_with_padding_on_the_left_are_refused(decoder: Decoders) -> None:
+    """As those of a model that counts from the first token of the padding would be."""
+
+    class Counting(pretrained.Network):
+        def inputs(self, *given: Any, **options: Any) -> dict[str, torch.Tensor]:
+            return {name: value for name, value in super().inputs(*given, **options).items() if name != "position_ids"}
+
+    network = pretrained.network(decoder("gpt2"), 0, kind="completion")
+    assert network.reference is not None
+    logits_check.check_left(network, network.reference)
+    with pytest.raises(HarnessError, match="with padding on the left its logits differ"):
+        logits_check.check_left(Counting(**vars(network)), network.reference)
 
 
 def test_an_encoder_is_no_language_model(build: Callable[..., Path], answers: TaskSpec, tmp_path: Path) -> None:
