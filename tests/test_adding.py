@@ -65,7 +65,7 @@ def test_each_example_touches_two_files_at_most() -> None:
 
 
 SWEEP = """
-task: {name: embedded, metric: balanced_accuracy}
+task: {name: embedded, metric: mean_recall}
 model: embedded
 lr: 1e-4
 epochs: 1
@@ -86,7 +86,7 @@ print(results.runs["metric"].tolist(), text_tables(results.analysis)["run_length
 
 def test_a_remedy_a_method_and_a_metric_train_and_a_table_shows_it(extended: Path) -> None:
     (extended / "toy.yaml").write_text(SWEEP)
-    assert in_copy(extended, "-c", TRAIN) == "['balanced_accuracy'] (('the only one', '2'),)\n"
+    assert in_copy(extended, "-c", TRAIN) == "['mean_recall'] (('the only one', '2'),)\n"
 
 
 FASTTEXT = """

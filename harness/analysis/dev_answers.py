@@ -12,7 +12,7 @@ from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failu
 from harness.analysis.comparisons import pairs
 from harness.analysis.outcomes import crossed_cells
 from harness.analysis.verdicts import finished_runs
-from harness.common import metrics
+from harness.common import metrics, scorers
 from harness.records.study import Study
 from harness.stats import calibration as calibrating
 from harness.stats import dev_noise
@@ -161,7 +161,7 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     knows is left out.
     """
     rows: list[dict[str, object]] = []
-    others = {*metrics.REGRESSION, metrics.ENTITIES}
+    others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES}
     table = (
         study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
     )

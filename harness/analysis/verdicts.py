@@ -46,7 +46,8 @@ def above_majority_p(table: pd.DataFrame) -> pd.Series:
     right, examples = numbers(table, "correct"), numbers(table, "dev_examples")
     share = numbers(table, "majority_correct") / examples
     by_count = pd.Series(stats.binom.sf(right - 1, examples, share), index=table.index)
-    r, free = numbers(table, "final_score").where(table["label_variance"].notna()), examples - 2
+    correlated = table["label_variance"].notna() & table["metric"].isin(metrics.REGRESSION)
+    r, free = numbers(table, "final_score").where(correlated), examples - 2
     with np.errstate(divide="ignore"):  # a correlation of 1
         return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
 

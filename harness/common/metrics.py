@@ -14,8 +14,12 @@ from typing import Literal
 
 import numpy as np
 
-Metric = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
+from harness.common import scorers
+from harness.common.errors import HarnessError
+
+BuiltIn = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
     "loss", "perplexity", "exact_match"]  # fmt: skip
+Metric = str  # a built-in one, one of scikit-learn's, or a function of one's own (`scorers`)
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
 _MOST_LOSS = 700.0  # nats a token; e to more is no number
@@ -87,7 +91,32 @@ class Evaluation:
 
 def is_regression(metric: Metric) -> bool:
     """Say whether a metric compares numbers (one logit an example) instead of classes."""
-    return metric in REGRESSION
+    scorer = scorers.find(metric)
+    return metric in REGRESSION if scorer is None else scorer.takes == "values"
+
+
+def words(metric: Metric) -> str:
+    """A metric's name in a sentence: `balanced accuracy`, of a function of one's own without its file."""
+    own = re.fullmatch(scorers.OWN, metric)
+    return (metric.rpartition(":")[2] if own else metric).replace("_", " ")
+
+
+def check(metric: Metric, labels: np.ndarray, classes: int) -> None:
+    """Raise HarnessError where a metric that is a function does not fit these dev labels [N], or less of it is better.
+
+    Right answers must score more than always answering the same.
+    """
+    scorer = scorers.find(metric)
+    if scorer is None:
+        return
+    right = labels[:, None] if scorer.takes == "values" else 20 * np.eye(classes)[labels]
+    best, trivial = scorer(right, labels), scorer.trivial(labels, classes)
+    if best <= trivial:
+        raise HarnessError(
+            f"the metric {metric} must be larger for better answers",
+            got=f"{best:.4g} for right answers, {trivial:.4g} for always the same one",
+            fix="Return the negative of a loss",
+        )
 
 
 def counts(metric: Metric) -> bool:
@@ -126,7 +155,7 @@ def score(
 
     Between equal logits the first class is the answer. At or below the majority are: no more right answers than the
     majority classifier has (accuracy), an F1 not above its F1 (of entities: none found), a Matthews correlation,
-    Pearson or Spearman not above 0.
+    Pearson or Spearman not above 0; of a function what is not above its score of constant answers, but for rounding.
     A correlation that is not defined, a side being constant, is 0. Raises ValueError for shapes or labels that do not
     fit.
     """
@@ -135,6 +164,8 @@ def score(
         return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
     if metric in LANGUAGE:
         return _score_language(metric, logits, labels, level)
+    if (scorer := scorers.find(metric)) is not None:
+        return _score_by_function(scorer, logits, labels)
     if is_regression(metric):
         return _score_regression(metric, logits[:, 0], labels)
     if metric == ENTITIES:
@@ -242,6 +273,8 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
     `num_classes` matters to f1 alone, which is a macro mean above two; without it, it is read off the labels. A
     correlation with a constant is 0 by convention, Matthews' as well.
     """
+    if (scorer := scorers.find(metric)) is not None:
+        return _majority_by_function(scorer, labels, num_classes)
     if not counts(metric):
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
@@ -316,6 +349,33 @@ def token_f1(answer: str, expected: str) -> float:
         return float(words[0] == words[1])
     same = sum((Counter(words[0]) & Counter(words[1])).values())
     return 2 * same / (len(words[0]) + len(words[1]))
+
+
+# --------------------------------------------------------------------------------------------- functions as metrics
+
+_ROUNDING = 1e-9  # of a function's float: so much above constant answers is not above them
+
+
+def _score_by_function(scorer: scorers.Scorer, logits: np.ndarray, labels: np.ndarray) -> Score:
+    value = scorer(logits, labels)
+    trivial = _trivial(scorer, logits.shape[1], labels.dtype.str, labels.tobytes())
+    below = value <= trivial + _ROUNDING * max(1.0, abs(trivial))
+    answers = logits[:, 0] if scorer.takes == "values" else logits.argmax(axis=1)
+    correct = None if scorer.takes == "values" else int((answers == labels).sum())
+    return Score(value, correct, below, constant=bool((answers == answers[0]).all()))
+
+
+def _majority_by_function(scorer: scorers.Scorer, labels: np.ndarray, num_classes: int | None) -> Majority:
+    if scorer.takes == "values":
+        return Majority(_trivial(scorer, 1, labels.dtype.str, labels.tobytes()), correct=None)
+    classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
+    value = _trivial(scorer, classes, labels.dtype.str, labels.tobytes())
+    return Majority(value, correct=int(np.bincount(labels).max()))
+
+
+@lru_cache(maxsize=64)  # all evaluations of a task share the labels
+def _trivial(scorer: scorers.Scorer, classes: int, dtype: str, labels: bytes) -> float:
+    return scorer.trivial(np.frombuffer(labels, dtype), classes)
 
 
 # ------------------------------------------------------------------------------------------------- classification

@@ -113,6 +113,8 @@ def field_type(model: type[BaseModel], name: str) -> FieldType:
     members = tuple(get_args(member)[0] if hasattr(member, "__metadata__") else member for member in members)
     or_null = " or null" if NoneType in members else ""
     words = [word for member in members for word in get_args(member) if isinstance(word, str)]
+    if words and str in members:
+        return FieldType("choice", f"one of {', '.join(words)}, or FILE.py:FUNCTION{or_null}")
     if words and not {bool, float} & set(members):
         return FieldType("choice", f"one of {', '.join(words)}" + (", or null" if or_null else ""))
     or_else = "".join(f" or {word}" for word in words) + or_null

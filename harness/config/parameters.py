@@ -26,7 +26,7 @@ def parameters(sweep: Sweep, trial: Trial) -> Parameters:
             value = getattr(recipe, name)
             values[name] = value.name if isinstance(value, Spec) else value
     for name in TaskSpec.model_fields:
-        if name not in ("name", "files"):  # where the files lie decides nothing
+        if name not in ("name", "files", "metric_file"):  # where files lie decides nothing
             values[f"task.{name}"] = getattr(recipe.task, name)
     return (*values.items(), *((name, getattr(trial.seeds, name)) for name in SEED_FIELDS))
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from harness.common.metrics import Metric, higher_is_better
+from harness.common.metrics import BuiltIn, higher_is_better
+from harness.common.scorers import NEGATED, OWN, ScikitLearn
 from harness.config.methods import MethodInfo
 
 BaselineName = Literal["majority", "tfidf_logistic", "tfidf_lightgbm"]
@@ -69,7 +70,8 @@ class TaskSpec(Frozen):
 
     Its `kind` is what has a label: a text (or a pair of texts), or each word of it, for finding entities.
     `name` and everything that changes what is learned or scored is part of a trial's identity; `files` (where the
-    data lie on this machine) is not: a record keeps the hash of the bytes instead. Nor is `allow_unknown`.
+    data lie on this machine) is not: a record keeps the hash of the bytes instead. Nor are `metric_file`, of which the
+    same holds, and `allow_unknown`.
     """
 
     name: str = Field(
@@ -96,9 +98,12 @@ class TaskSpec(Frozen):
         default=None,
         description="Whether quotes are read as in CSV or not at all; null: by the file's ending.",
     )
-    metric: Metric | None = Field(
+    metric: BuiltIn | ScikitLearn | Annotated[str, Field(pattern=OWN)] | None = Field(
         default=None,
-        description="The score; pearson and spearman take numbers as labels; null: the task's own, or accuracy.",
+        description="The score: a name, or a function of your own; null: the task's own, or accuracy.",
+    )
+    metric_file: str | None = Field(
+        default=None, min_length=1, description="Where the function of `metric: FILE.py:FUNCTION` is on this machine."
     )
     kind: Literal["texts", "tokens", "completion"] = Field(
         default="texts",
@@ -119,6 +124,19 @@ class TaskSpec(Frozen):
     validation_seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="Which examples `validation` takes: another seed gives another split."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_metric(cls, value: object) -> object:
+        """`FILE.py:FUNCTION` is a name, which ids have, and a file, which they don't; of a loss more is better."""
+        metric = value.get("metric") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(metric, str):
+            return value
+        file, _, function = metric.rpartition(":")
+        if file.endswith(".py"):
+            return value | {"metric": f"{Path(file).stem}:{function}", "metric_file": file}
+        return value | {"metric": NEGATED.get(metric, metric)}
+
     allow_unknown: bool = Field(default=False, description="Train even if most tokens are unknown to the tokenizer.")
 
     @property

@@ -141,6 +141,10 @@ def _check_task(task: TaskSpec) -> None:
             else (f"task.kind: tokens has one metric, f1_entity (got {task.metric})")
         )
         raise HarnessError(problem, fix="Change task.metric or task.kind")
+    if task.metric is not None and ":" in task.metric and task.metric_file is None:
+        raise HarnessError("task.metric must name the file of its function, as FILE.py:FUNCTION", got=task.metric)
+    if task.metric_file is not None and ":" not in (task.metric or ""):
+        raise HarnessError("task.metric_file requires task.metric: FILE.py:FUNCTION", fix="Remove task.metric_file")
     for field in _NOT_OF_KIND.get(task.kind, ()):
         if getattr(task, field) is not None:
             raise HarnessError(f"task.{field} cannot be used with task.kind: {task.kind}", fix=f"Remove task.{field}")

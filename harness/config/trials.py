@@ -96,7 +96,13 @@ class Trial(_WithRecipe):
         decisive = recipe.model_dump(exclude_defaults=True)
         for name in BY_NAME:
             if isinstance(spec := decisive.get(name), dict):
-                for no_part in ("files", "folder", "file", "allow_unknown"):  # what doesn't decide the result
+                for no_part in (
+                    "files",
+                    "folder",
+                    "file",
+                    "metric_file",
+                    "allow_unknown",
+                ):  # what doesn't decide the result
                     spec.pop(no_part, None)
         decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
@@ -262,7 +268,7 @@ def _decisive(recipe: AnyRecipe) -> dict[str, object]:
         return {**own, **dict(recipe.settings), **{f"{name} as {word!r}": word for name, word in recipe.words}}
     values = {name: getattr(recipe, name) for name in Recipe.model_fields if name not in ("task", "model")}
     fields = {name: value.name if isinstance(value, Spec) else value for name, value in values.items()}
-    told = (name for name in TaskSpec.model_fields if name not in ("files", "allow_unknown"))
+    told = (name for name in TaskSpec.model_fields if name not in ("files", "metric_file", "allow_unknown"))
     task = {f"task.{name}": getattr(recipe.task, name) for name in told}
     return {**task, "model.name": recipe.model.name, **fields}
 

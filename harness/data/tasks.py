@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.common import hub
+from harness.common import hub, scorers
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, Metric, counts, is_regression
 from harness.common.text import count_noun
@@ -28,6 +28,7 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     `blank` texts in files are refused unless they are asked for, to be looked at. Raises HarnessError for data that
     are missing or not clean, with the file and its line, counted from 1.
     """
+    read_metric(spec)
     if spec.kind != "texts":
         raw: Raw = reader(spec.kind).load(spec)
         return raw
@@ -50,6 +51,12 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
         )
     names = (glue or OWN).names
     return raw_of_tables(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
+
+
+def read_metric(spec: TaskSpec) -> None:
+    """Read the function of a task's own metric, so that this process can score by it; raises HarnessError as `read`."""
+    if spec.metric is not None and spec.metric_file is not None:
+        scorers.read(spec.metric, spec.metric_file)
 
 
 def _meant(name: str) -> str:
@@ -105,6 +112,7 @@ def sizes(spec: TaskSpec, recipes: Iterable[Recipe] = ()) -> tuple[int, int] | N
     if spec.name not in GLUE:
         return None
     glue = GLUE[spec.name]
+    read_metric(spec)
     for recipe in recipes:
         if not recipe.oversample:  # whose updates hang on the labels
             check_recipe(recipe, np.zeros(glue.sizes[0]), spec.metric or glue.metric)

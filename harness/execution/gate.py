@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from harness.common import hub
+from harness.common import hub, scorers
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Sweep, expand, orphaning_change
@@ -133,6 +133,11 @@ class _Started:
             record = records.get(trial.id)
             if record and record.measured and record.measured.data_sha256:
                 self.data.setdefault(trial.recipe.task.name, (record.measured.data_sha256, trial.id))
+        self.metrics = {
+            record.measured.metric: record.measured.metric_sha256
+            for record in records.values()
+            if record.measured and record.measured.metric_sha256
+        }
         self.words: dict[str, str | None] = {
             record.trial.recipe.synonyms.name: record.measured.augmentation_sha256
             for record in records.values()
@@ -142,6 +147,8 @@ class _Started:
     def knows(self, recipes: Sequence[Recipe]) -> bool:
         """Whether any of it is what these recipes are trained on."""
         names = {recipe.synonyms.name for recipe in recipes if recipe.synonyms}
+        if any(recipe.task.metric in self.metrics for recipe in recipes):
+            return True
         return any(recipe.task.name in self.data for recipe in recipes) or bool(names & set(self.words))
 
     def check(self, recipes: Sequence[Recipe], raw: Raw) -> None:
@@ -153,6 +160,12 @@ class _Started:
                     f"the synonyms '{recipe.synonyms.name}' are not those that the finished trials were trained with",
                     fix="Restore the list, or give the new one another name",
                 )
+        scorer = scorers.find(raw.metric)
+        if scorer is not None and self.metrics.get(scorer.name, scorer.sha256) != scorer.sha256:
+            raise HarnessError(
+                f"the file of the metric {scorer.name} is not the one that the finished trials were scored with",
+                fix="Restore it, give the changed function another name, or name another folder with --results",
+            )
         name = recipes[0].task.name
         if name in self.data and self.data[name][0] != raw.sha256:
             raise HarnessError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from harness.common import hub
+from harness.common import hub, metrics
 from harness.common.errors import HarnessError
 from harness.config.axes import unused_settings
 from harness.config.recipe import Recipe
@@ -43,6 +43,7 @@ def check_architectures(recipes: Sequence[Recipe]) -> None:
 def check_task(recipes: Sequence[Recipe], raw: Raw) -> None:
     """Raise HarnessError where a task's data can't tell runs apart, or don't fit a recipe that is trained on them."""
     label_notes.refuse_single(raw)
+    metrics.check(raw.metric, raw.validation.labels, len(raw.label_names or ()))
     for recipe in recipes:
         tasks.check_recipe(recipe, raw.train.labels, raw.metric)
 

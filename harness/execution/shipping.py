@@ -25,6 +25,9 @@ _OTHER_WEIGHTS = (".h5", ".msgpack", ".ot", ".onnx", ".tflite", ".gguf")
 _PICKLED_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt")
 
 
+_METRIC = "metric"  # the folder of a metric's file, beside those of the splits
+
+
 def files(spec: Spec) -> Files | None:
     """What training reads of the driver's disk for a task, model or list of words; None where nothing is needed of it.
 
@@ -32,10 +35,10 @@ def files(spec: Spec) -> Files | None:
     Raises HarnessError for files that aren't there.
     """
     if isinstance(spec, TaskSpec):
-        own_files = text_files.files_of(spec)
-        if own_files is None:
-            return None
-        return {f"{split}/{path.name}": np.fromfile(path, np.uint8) for split, path in own_files.items()}
+        paths = dict(text_files.files_of(spec) or {})
+        if spec.metric_file is not None:
+            paths[_METRIC] = Path(spec.metric_file).expanduser()
+        return {f"{of}/{path.name}": np.fromfile(path, np.uint8) for of, path in paths.items()} or None
     if isinstance(spec, WordList):
         path = Path(spec.file).expanduser()
         return {path.name: np.fromfile(path, np.uint8)}
@@ -95,7 +98,8 @@ def moved(trial: Trial, folders: Mapping[Spec, Path]) -> Trial:
     def there(spec: Spec) -> Spec:
         if isinstance(spec, TaskSpec):
             files = {split.name: str(next(split.iterdir())) for split in folders[spec].iterdir()}
-            return spec.model_copy(update={"files": TaskFiles(**files)})
+            changes: dict[str, object] = {"metric_file": metric} if (metric := files.pop(_METRIC, None)) else {}
+            return spec.model_copy(update=changes | ({"files": TaskFiles(**files)} if files else {}))
         if isinstance(spec, WordList):
             return spec.model_copy(update={"file": str(next(folders[spec].iterdir()))})
         return spec.model_copy(update={"folder": str(folders[spec])})

@@ -5,25 +5,33 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 
-from harness.common import metrics
-from harness.common.metrics import Metric
+from harness.common import hub, metrics, scorers
+from harness.common.errors import HarnessError
+from harness.common.metrics import BuiltIn, Metric
 from harness.config.recipe import Recipe
 from harness.records.reading import Problem
 from harness.records.record import Curves, Measured
 
-_METRICS: tuple[str, ...] = get_args(Metric)
+_METRICS: tuple[str, ...] = (*get_args(BuiltIn), *get_args(scorers.ScikitLearn))
 
 
 def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) -> Iterator[Problem]:
     """Whether scores, outcome and losses are what the arrays give; without arrays, whether they fit each other."""
-    if measured.metric not in _METRICS:
-        yield "score", f"metric {measured.metric!r} is none of {', '.join(_METRICS)}"
+    metric, own = measured.metric, ":" in measured.metric
+    if not own and metric not in _METRICS:
+        yield "score", f"metric {metric!r} is none of {', '.join(_METRICS)}"
         return
-    metric = cast(Metric, measured.metric)
+    if own and curves is not None:
+        if (problem := _read_own(measured, recipe)) is not None:
+            yield problem
+            return
+        if not hub.trusts_remote_code():  # its code may be a stranger's
+            yield from _check_curves(measured, curves, recipe)
+            return
     if curves is None:
         yield from _check_counts(metric, measured)
         yield from _check_outcome(measured, _below(metric, measured), None)
@@ -58,6 +66,20 @@ def _untouched_level(measured: Measured) -> metrics.Majority | None:
     return metrics.Majority(measured.majority_score, measured.majority_correct)
 
 
+def _read_own(measured: Measured, recipe: Recipe) -> Problem | None:
+    """Read the function of a record's own metric where its code is trusted; what is wrong with it."""
+    file, metric = recipe.task.metric_file, measured.metric
+    if measured.metric_sha256 is None or file is None or recipe.task.metric != metric:
+        return "score", f"metric {metric!r} without the hash of its file, or not the recipe's"
+    if hub.trusts_remote_code():
+        try:
+            if scorers.read(metric, file).sha256 != measured.metric_sha256:
+                return "score", f"the metric's file {file} is not the one that the run was scored with"
+        except HarnessError as error:
+            return "score", str(error)
+    return None
+
+
 @lru_cache(maxsize=64)  # all trials of a task share the labels
 def _majority(metric: Metric, classes: int, dtype: str, labels: bytes) -> metrics.Majority:
     return metrics.majority(metric, np.frombuffer(labels, dtype), classes)
@@ -71,7 +93,7 @@ def _check_counts(metric: Metric, measured: Measured) -> Iterator[Problem]:
         counts.append(("correct", measured.correct, measured.final_score))
     counts.append(("majority_correct", measured.majority_correct, measured.majority_score))
     for name, count, score in counts:
-        if (count is None) == metrics.counts(metric):
+        if ":" not in metric and (count is None) == metrics.counts(metric):
             yield "score", f"{name} is {_said(count)} for {metric}"
         elif count is not None and not 0 <= count <= examples:
             yield "score", f"{name} is {count} of {examples} dev examples"
@@ -127,7 +149,7 @@ def _check_curves(measured: Measured, curves: Curves, recipe: Recipe) -> Iterato
             yield "curves", f"kept_step is {measured.kept_step}, which is no evaluation"
             return
         at = steps.tolist().index(measured.kept_step)
-    best = metrics.best_evaluation(cast(Metric, measured.metric), scores)
+    best = metrics.best_evaluation(measured.metric, scores)
     bad = np.flatnonzero(~(np.isfinite(curves.train_loss) & np.isfinite(curves.grad_norm)))
     given: dict[str, float | None] = {
         "final_score": _finite(scores[at]),

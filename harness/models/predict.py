@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, get_args
 
 import numpy as np
 import torch
@@ -367,8 +367,11 @@ class _Tally:
         )
 
     @property
-    def _metric(self) -> Any:
-        return self.card.metric
+    def _metric(self) -> str:
+        """The model's metric; where that is a function, which needs all logits at once, accuracy or Pearson."""
+        if self.card.metric in get_args(metrics.BuiltIn):
+            return self.card.metric
+        return "accuracy" if self.names else "pearson"
 
 
 def gain(prediction: Prediction) -> float | None:

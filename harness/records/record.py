@@ -141,6 +141,7 @@ class Measured(BaseModel):
         default=None, description="of the language model on the dev set before any training: what a run has to beat"
     )
     untouched_loss: float | None = Field(default=None, description="its dev loss, nats a token of the answers")
+    metric_sha256: str | None = Field(default=None, description="of the file that the metric's function stands in")
 
 
 class ScriptRun(BaseModel):

@@ -6,6 +6,7 @@ from html import escape
 
 import harness
 from harness.analysis.analyze import Analysis
+from harness.common.metrics import words
 from harness.report import headline, opening
 from harness.report.files import markdown_text
 from harness.report.formatting import Row, rate_of, score, unknown
@@ -36,7 +37,7 @@ def card(analysis: Analysis) -> str:
 def _table(analysis: Analysis) -> list[str]:
     """A row a recipe: seeds, failed runs with their rate, and the score."""
     metric = "score"
-    names = sorted({str(name).replace("_", " ") for name in analysis.runs["metric"].dropna()})
+    names = sorted({words(str(name)) for name in analysis.runs["metric"].dropna()})
     metric = names[0] if len(names) == 1 else metric
     lines = [f"| recipe | seeds | failed | failure rate [95 %] | {markdown_text(metric)}, mean ± sd |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]

@@ -10,6 +10,7 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis, reference
 from harness.analysis.failures import all_runs
 from harness.analysis.verdicts import level_to_beat
+from harness.common.metrics import words
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
 from harness.report.claims import Claim, Sentence
@@ -103,7 +104,7 @@ def how_often(analysis: Analysis) -> Sentence:
 def failing_means(analysis: Analysis) -> str:
     """What a failed run is, with the score that it does not exceed."""
     runs = analysis.runs
-    metrics = sorted({str(name).replace("_", " ") for name in runs["metric"].dropna()}) or ["score"]
+    metrics = sorted({words(str(name)) for name in runs["metric"].dropna()}) or ["score"]
     majority = numbers(runs, "majority_score").dropna()
     scripts = [cell.script.script for sweep in analysis.study.sweeps for cell in sweep.cells[:1] if cell.script]
     if scripts and all(script.failed_below is not None for script in scripts):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pandas as pd
 
 from harness.analysis import seed_use, stopping
 from harness.analysis.analyze import MOST_RESAMPLED
+from harness.common.metrics import BuiltIn, words
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe
 from harness.data import label_notes, vocabulary
@@ -118,11 +120,13 @@ def _seeds_by_rule(study: Study) -> Iterator[str]:
 def about_scores(study: Study) -> str:
     """What the scores of the page are."""
     metrics = sorted({str(name) for name in study.runs["metric"].dropna()}) or ["score"]
-    named = " / ".join(metrics).replace("_", " ")
+    named = " / ".join(map(words, metrics))
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
     tested = " Test scores come from the same weights, on examples that were never used for selection."
     unit = "as fractions" if study.higher_is_better else "over all tokens of the answers; lower is better"
+    if not set(metrics) <= set(get_args(BuiltIn)):
+        unit = "larger is better"
     return (
         f"Scores are dev {named} at the end of training, {unit}; only “best mean” uses each run's best "
         f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"

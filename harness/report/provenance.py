@@ -78,7 +78,7 @@ def _in_cells(sweep: Sweep, field: str) -> str | None:
 def _setting(value: object) -> str:
     """A setting as text; of a task or model what decides the result, not where its files lie on a machine."""
     if isinstance(value, Spec):
-        fields = value.model_dump(exclude={"files", "folder", "file", "name"}, exclude_defaults=True)
+        fields = value.model_dump(exclude={"files", "folder", "file", "metric_file", "name"}, exclude_defaults=True)
         return ", ".join([value.name, *(f"{key} {show(inner)}" for key, inner in fields.items())])
     return show(value)
 

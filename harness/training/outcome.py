@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.common import metrics
+from harness.common import metrics, scorers
 from harness.common.metrics import Majority, Metric, Score
 from harness.models import token_hash
 from harness.records.record import Curves, Measured, Reason
@@ -132,6 +132,7 @@ def _measured(
         logits_check=network.logits_check,
         tokens_sha256=token_hash.tokens_sha256(task),
         tokenizer_sha256=task.tokenizer_sha256,
+        metric_sha256=None if (scorer := scorers.find(task.metric)) is None else scorer.sha256,
         parameters=network.all_parameters,
         trained_parameters=network.parameters,
         unknown_share=task.unknown_share,
