@@ -34,7 +34,7 @@ HOMES = {
     "seaborn": ("report.figures",),
     "scipy": ("stats", "analysis", "execution.baselines"),
     "statsmodels": ("stats",),
-    "sklearn": ("stats", "execution.baselines"),
+    "sklearn": ("common.scorers", "stats", "execution.baselines"),
     "lightgbm": ("execution.baselines",),
     "fugashi": ("data.words",),
     "pyarrow": ("data.structured_files", "records.importing.plain_files"),
