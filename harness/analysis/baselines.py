@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, spread_out
-from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.dev_answers import DevAnswers, accuracy_over_seeds
 from harness.analysis.outcomes import crossed_cells
 from harness.analysis.verdicts import finished_runs
 from harness.records.record import Baseline
@@ -25,8 +25,8 @@ def baselines(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
     `runs` (a baseline that no seed changes has one), `failed` of `judged`, `mean`, `mean_low`, `mean_high` (Student's),
     `sd` (0 where no seed changes anything), `accuracy` with `dev_low`, `dev_high` (bootstrap of the dev
     examples, runs held), `against` (the baseline of the highest mean, in a cell's row) and `difference` (accuracy of
-    the cell minus that baseline's) with `_low`, `_high` (multi-bootstrap over seeds and the same examples); NaN where
-    not known, as for a regression. Empty without baselines of the cells' data.
+    the cell minus that baseline's) with `_low`, `_high` (`stats.dev_noise.difference`: over seeds and the same
+    examples); NaN where not known, as for a regression. Empty without baselines of the cells' data.
     """
     rows: list[dict[str, object]] = []
     finished = study.runs[finished_runs(study.runs)]
@@ -65,14 +65,20 @@ def _cell_rows(
             row |= _on_the_dev_set(answers.correct) | {"against": best.name}
             right = _right(best)
             if right.shape[1] == answers.correct.shape[1]:
-                # What no seed changes is the same with every seed: as many equal runs, of which any draw is one.
-                other = right if best.seeds else np.repeat(right, len(answers.correct), axis=0)
-                difference = dev_noise.difference(answers.correct, other, rng("baselines"), paired_seeds=False)
-                row |= spread_out("difference", Estimate(*difference))
+                seeds = means.minus(_over_seeds(best, right), accuracy_over_seeds(study, answers))
+                row |= spread_out("difference", dev_noise.difference(answers.correct, right, seeds))
         if index in crossed:  # runs that are not independent: the intervals above would be too short
             row |= dict.fromkeys(("mean_low", "mean_high", "difference_low", "difference_high"), NAN)
         rows.append(row)
     return rows
+
+
+def _over_seeds(baseline: Baseline, right: np.ndarray) -> Estimate:
+    """The mean accuracy of a baseline's answers [R, N]; certain where no seed changes it."""
+    each = right.mean(axis=1)
+    mean = means.student(each)
+    certain = not baseline.seeds or (len(each) > 1 and np.ptp(each) == 0)
+    return Estimate(mean.value, mean.value, mean.value) if certain else mean
 
 
 def _baseline_row(baseline: Baseline) -> dict[str, object]:

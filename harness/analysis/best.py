@@ -13,7 +13,7 @@ from harness.analysis.outcomes import crossed_cells, seed_parts
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
 from harness.stats import best_set as sets
-from harness.stats import clusters
+from harness.stats import clusters, proportions
 
 
 def best_set(study: Study) -> pd.DataFrame:
@@ -22,8 +22,8 @@ def best_set(study: Study) -> pd.DataFrame:
     Columns: `cell`, one per axis; `mean` of the `scored` runs, `p_mean` (adjusted: that another cell's mean is better),
     `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
     `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
-    best on both (on the mean, where no run is judged) the ones with the lowest observed failure rate: a choice, not a
-    finding. Where seed parts are crossed, means have their cluster error, and failures count as many runs as are
+    best on both (on the mean, where no run is judged) the ones whose failure rate has the lowest upper bound: a choice,
+    not a finding. Where seed parts are crossed, means have their cluster error, and failures count as many runs as are
     independent; where seeds are added by rule, `p_rate` holds at every look (`looks.rates_below`) and `p_mean` at a
     single one. No rows for a single cell.
     """
@@ -76,12 +76,15 @@ def _crossed(
 
 
 def _recommended(p_mean: np.ndarray, p_rate: np.ndarray, failed: np.ndarray, judged: np.ndarray) -> np.ndarray:
-    """Which cells may be best on both measures and failed least of these, as a mask [cells]."""
+    """Which cells may be best on both measures and whose failure rate is bounded lowest (Wilson) of these [cells].
+
+    Of cells with as many runs it is those that failed least; 0 of 4 is not preferred to 1 of 20.
+    """
     chosen = p_mean >= sets.LEVEL
     if not judged.any():
         return chosen
     chosen &= p_rate >= sets.LEVEL
     if chosen.any():
-        rates = failed / np.maximum(judged, 1)
-        chosen &= rates == rates[chosen].min()
+        upper = np.array([proportions.wilson(int(k), int(n))[1] for k, n in zip(failed, judged, strict=True)])
+        chosen &= upper == upper[chosen].min()
     return chosen

@@ -10,12 +10,12 @@ import pandas as pd
 
 from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failure_counts, spread_out, with_axes
 from harness.analysis.comparisons import pairs
-from harness.analysis.outcomes import crossed_cells
-from harness.analysis.verdicts import finished_runs
+from harness.analysis.outcomes import Outcomes, crossed_cells
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.common import metrics, scorers
 from harness.records.study import Study
 from harness.stats import calibration as calibrating
-from harness.stats import dev_noise
+from harness.stats import dev_noise, means
 from harness.stats.bootstrap import rng
 from harness.stats.estimate import Estimate
 
@@ -102,12 +102,11 @@ def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataF
 
 
 def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
-    """Accuracies of cells that differ on the main axis alone, seeds and dev examples drawn anew together.
+    """Accuracies of cells that differ on the main axis alone, over seeds and the dev examples that they share.
 
-    Columns: `reference`, `cell`, `seeds` (`paired` where every seed was trained in both and is drawn for both at
-    once, else `unpaired`), `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
-    `_high` (multi-bootstrap; none where seed parts are crossed, for it draws runs as independent). Pairs whose answers
-    are not kept, or are of different examples, are left out.
+    Columns: `reference`, `cell`, `difference` (cell minus reference, of the runs whose answers are kept) with `_low`,
+    `_high` (`stats.dev_noise.difference`; none where seed parts are crossed, for it takes runs as independent). Pairs
+    whose answers are not kept, or are of different examples, are left out.
     """
     rows: list[dict[str, object]] = []
     crossed = crossed_cells(study)
@@ -115,19 +114,26 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
         first, second = answered[a], answered[b]
         if first is None or second is None or not np.array_equal(first.labels, second.labels):
             continue
-        parts = ["seed", "init_seed", "order_seed", "dropout_seed"]
-        seeds = [study.runs.loc[list(cell.rows), parts].sort_values(parts) for cell in (first, second)]
-        same = np.array_equal(seeds[0].to_numpy(), seeds[1].to_numpy())
-        reference, compared = (
-            cell.correct[[cell.rows.index(row) for row in order.index]]
-            for cell, order in zip((first, second), seeds, strict=True)
-        )
-        estimate = Estimate(*dev_noise.difference(compared, reference, rng(f"noise {a} {b}"), paired_seeds=same))
+        over_seeds = means.minus(accuracy_over_seeds(study, first), accuracy_over_seeds(study, second))
+        estimate = dev_noise.difference(second.correct, first.correct, over_seeds)
         if not crossed.isdisjoint((a, b)):
             estimate = Estimate(estimate.value, NAN, NAN)
-        row: dict[str, object] = {"reference": a, "cell": b, "seeds": "paired" if same else "unpaired"}
+        row: dict[str, object] = {"reference": a, "cell": b}
         rows.append(row | spread_out("difference", estimate))
-    return pd.DataFrame(rows, columns=["reference", "cell", "seeds", "difference", "difference_low", "difference_high"])
+    return pd.DataFrame(rows, columns=["reference", "cell", "difference", "difference_low", "difference_high"])
+
+
+def accuracy_over_seeds(study: Study, answers: DevAnswers) -> Estimate:
+    """The mean accuracy of one cell's independent runs on these examples, as `Outcomes.mean` tells it."""
+    runs = study.runs.loc[list(answers.rows)]
+    failed, judged = failed_runs(runs).to_numpy(), bool(judged_runs(runs).all())
+    return Outcomes(
+        scores=answers.correct.mean(axis=1),
+        failed=failed & judged,
+        judged=judged,
+        chance=float(np.bincount(answers.labels).max() / len(answers.labels)),
+        levels=None,
+    ).mean()
 
 
 def calibration(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:

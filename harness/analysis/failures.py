@@ -106,7 +106,7 @@ def contrasts(study: Study) -> pd.DataFrame:
     Columns: `axis`, `value`, `reference`; counts in the shared settings `failed`, `judged`, `reference_failed`,
     `reference_judged`; `difference` of rates (value minus reference) and `odds_ratio`, each with `_low`, `_high`;
     `strata` and `informative` ones; `p` (`stratified.contrast`, which `difference` has its interval of), `p_adjusted`
-    (Holm, over the comparisons of the axis).
+    (Holm, over the comparisons of the axis); `p_least` (the smallest p that so many runs could give).
     """
     counts, crossed = failure_counts(study), crossed_cells(study)
     rows: list[dict[str, object]] = []
@@ -123,12 +123,16 @@ def contrasts(study: Study) -> pd.DataFrame:
             row: dict[str, object] = {"axis": axis, "value": value, "reference": first, "failed": k2, "judged": n2}
             row |= {"reference_failed": k1, "reference_judged": n1}
             row |= spread_out("difference", test.risk_difference) | spread_out("odds_ratio", test.odds_ratio)
-            of_axis.append(row | {"strata": test.strata, "informative": test.informative, "p": test.p})
+            of_axis.append(
+                row
+                | {"strata": test.strata, "informative": test.informative, "p": test.p}
+                | {"p_least": stratified.least_p(strata)}
+            )
         adjusted = proportions.holm([float(str(row["p"])) for row in of_axis])
         rows += [row | {"p_adjusted": p} for row, p in zip(of_axis, adjusted.tolist(), strict=True)]
     columns = ["axis", "value", "reference", "failed", "judged", "reference_failed", "reference_judged", "difference"]
     columns += ["difference_low", "difference_high", "odds_ratio", "odds_ratio_low", "odds_ratio_high", "strata"]
-    columns += ["informative", "p", "p_adjusted"]
+    columns += ["informative", "p", "p_adjusted", "p_least"]
     return object_columns(pd.DataFrame(rows, columns=columns), rows, "value", "reference")
 
 

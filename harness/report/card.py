@@ -79,6 +79,7 @@ def badge(analysis: Analysis) -> str:
     judged, failed = int(cells["judged"].sum()), int(cells["failed"].fillna(0).sum())
     verdict = str(headline.verdict(analysis)).lower()
     state = "not judged" if not judged else "no failed run" if not failed else "some runs fail"
+    state = "unstable" if "no run succeeded" in verdict else state
     state = "unstable" if "unstable" in verdict and "no single recipe is shown" not in verdict else state
     text = f"{failed} of {judged} runs failed" if judged else "failures not judged"
     left, right = 62, 7 * len(text) + 12

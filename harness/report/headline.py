@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.failures import all_runs
 from harness.common.text import count_noun
-from harness.report.claims import Claim, Sentence
+from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import interval, percent, score
 from harness.report.opening import incomplete
 from harness.report.section import Term
@@ -48,6 +49,9 @@ def verdict(analysis: Analysis) -> Sentence:
         return _spread_alone(cells)
     if not failed:
         return _none_failed(cells, judged)
+    if failed == judged:
+        claim = rate_claim(all_runs(analysis.study).iloc[0], "every run", "all_runs")
+        return Sentence(f"no run succeeded: {_of(claim)}", claim)
     if len(cells) == 1:
         claim = rate_claim(cells.iloc[0], "every run", "cells", "cell")
         return Sentence(f"{_unstable(claim)}{_of(claim)}", claim)
@@ -69,7 +73,13 @@ def _none_failed(cells: pd.DataFrame, judged: int) -> Sentence:
     claim = rate_claim(row, "the cell known least", "cells", "cell")
     each = "" if len(known) == 1 else "a single recipe's "
     rate = f"{each}failure rate may still be up to {percent(claim.estimate.high)}"
-    return Sentence(f"no run failed: 0 of {judged}; {rate} (95 %)", claim)
+    words, chance = Words("cells"), int(cells["near_chance"].sum())
+    near = words.summary("sum", chance, "near_chance", form=_near) if chance else ""
+    return Sentence(f"no run failed: 0 of {judged}{near and ', but '}{near}; {rate} (95 %)", claim, *words.claims)
+
+
+def _near(chance: int) -> str:
+    return f"{chance} {'is' if chance == 1 else 'are'} near chance"
 
 
 def _by_arms(analysis: Analysis) -> Sentence | None:
@@ -165,13 +175,25 @@ def _recommended(analysis: Analysis) -> Iterator[Card]:
         chosen = known
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
     if len(chosen) == 1:
-        yield Card(
-            "Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, "fails least, best mean", claim
-        )
+        yield Card("Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, _why(known), claim)
     elif len(chosen) < len(known):
         yield Card("Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim)
     else:
         yield Card("Recommended", "none", f"all {len(known)} recipes may be the best", claim)
+
+
+def _why(known: pd.DataFrame) -> str:
+    """What is shown of the one recipe that is recommended, and what is only not excluded."""
+    alone = [
+        int(known[name].sum()) == 1 if known[count].sum() else True
+        for name, count in (("maybe_best_mean", "scored"), ("maybe_lowest_rate", "judged"))
+    ]
+    if not known["judged"].sum():
+        return "best mean"
+    if all(alone):
+        return "fails least, best mean"
+    mean, rate = alone
+    return "best mean; may fail least" if mean else "fails least; may be best" if rate else "may be best, as others"
 
 
 def _spread(analysis: Analysis) -> Iterator[Card]:

@@ -13,10 +13,12 @@ from harness.analysis.verdicts import level_to_beat
 from harness.common.metrics import words
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
-from harness.report.claims import Claim, Sentence
+from harness.report.claims import Claim, Sentence, Words, row_at
 from harness.report.formatting import percent, score, unknown
 from harness.report.sections import baselines, best, dev_set, importance, seed_budget, seed_parts
 from harness.report.wording import (
+    arm_sizes,
+    can_be_shown,
     contrast_claim,
     failure_test,
     main_arms,
@@ -32,13 +34,14 @@ from harness.report.wording import (
 
 _MOST_ARMS = 8  # whose rates are given one by one
 _MOST_UNDECIDED = 3  # comparisons, in the opening
+_MANY_LACKING = 0.2  # of a cell's runs, by which it is behind another
 _MISLEADING = 0.1  # by which a difference of pooled rates may be off the one all else equal
 
 
 def answer(analysis: Analysis) -> list[str]:
     """The sentences that open the report: the failure rates first, and last what else the sections found out."""
     texts: list[str] = [how_often(analysis), *rates(analysis), *all_else_equal(analysis)]
-    texts += [*best.sentences(analysis), *best.recommendation(analysis), *covers(analysis)]
+    texts += [*best.sentences(analysis), *best.recommendation(analysis), *covers(analysis), *_lacking(analysis)]
     texts += [where(analysis), importance.in_short(analysis), *seed_parts.largest_parts(analysis)[:1]]
     texts += baselines.sentences(analysis)[:1] if len(analysis.baselines) else []
     texts += [dev_set.in_short(analysis), seed_budget.few_seeds(analysis)]
@@ -179,11 +182,20 @@ def all_else_equal(analysis: Analysis) -> list[Sentence]:
         if (main_arms(analysis)["judged"] > 0).sum() < 2:
             return []
         return [Sentence(f"no setting was run with two values of {spaced(str(axis))}, so nothing compares them.")]
-    claims = [contrast_claim(analysis, row) for row in tested]
+    told = [row for row in tested if can_be_shown(row)]
+    if not told:
+        most = max(tested, key=lambda row: int(row["judged"]) + int(row["reference_judged"]))
+        return [
+            Sentence(
+                f"too few runs to compare failure rates by {'study' if axis == SOURCE else spaced(str(axis))}: however "
+                f"{arm_sizes(most)} had ended, the test would have shown no difference."
+            )
+        ]
+    claims = [contrast_claim(analysis, row) for row in told]
     clear = [claim for claim in claims if claim.decided]
     start = "all else equal, " if len(analysis.study.axes) > 1 else ""
-    strata = max(int(row["strata"]) for row in tested)
-    how = f"{failure_test(analysis)}{f' over {strata} settings' if strata > 1 else ''}"
+    strata = max(int(row["strata"]) for row in told)
+    how = f"{failure_test(analysis)}{f', {strata} settings' if strata > 1 else ''}"
     if len(claims) == 1:
         (claim,) = claims
         verb = "changes the failure rate by" if clear else "makes no significant difference to the failure rate:"
@@ -193,23 +205,20 @@ def all_else_equal(analysis: Analysis) -> list[Sentence]:
             )
         ]
     by = "the study" if axis == SOURCE else spaced(str(axis))
-    versus = (
-        "" if analysis.study.compared.all_pairs else f" with {setting(str(axis), reference(analysis.study, str(axis)))}"
-    )
+    versus = setting(str(axis), reference(analysis.study, str(axis)))
+    start += "pair by pair" if analysis.study.compared.all_pairs else f"compared with {versus}"
     note = f"{how}; Holm-adjusted over {count_noun(len(claims), 'comparison')}, each interval on its own"
     if not clear:
-        text = f"{start}compared{versus}, no other value of {by} has a significantly different failure rate ({note})."
+        text = f"{start}, no two values of {by} differ significantly in failure rate ({note})."
+        if not analysis.study.compared.all_pairs:
+            text = f"{start}, no other value of {by} has a significantly different failure rate ({note})."
         return [Sentence(text, *claims)]
-    parts = [f"{_compared(analysis, claim)} by {points_words(claim.estimate)}" for claim in clear[:_MOST_ARMS]]
+    parts = [f"by {points_words(claim.estimate)} with {_compared(analysis, claim)}" for claim in clear[:_MOST_ARMS]]
     if len(clear) > _MOST_ARMS:
         parts.append(f"{len(clear) - _MOST_ARMS} more")
     rest = [claim for claim in claims if not claim.decided]
     others = f"; no significant difference for {_others(analysis, rest)}" if rest else ""
-    return [
-        Sentence(
-            f"{start}compared{versus}, the failure rate changes with {'; '.join(parts)}{others} ({note}).", *claims
-        )
-    ]
+    return [Sentence(f"{start}, the failure rate changes {'; '.join(parts)}{others} ({note}).", *claims)]
 
 
 def _others(analysis: Analysis, claims: list[Claim]) -> str:
@@ -248,6 +257,25 @@ def covers(analysis: Analysis) -> list[Sentence]:
     ]
 
 
+def _lacking(analysis: Analysis) -> list[Sentence]:
+    """Where more runs crashed or are missing than elsewhere: what is said there is of those that finished alone."""
+    cells = analysis.cells
+    lacking = cells["planned"] - cells["finished"]
+    shares = lacking / cells["planned"].where(cells["planned"] > 0)
+    uneven = shares.max() - shares.min() > _MANY_LACKING and lacking.max() - lacking.min() > 1
+    if not cells["finished"].sum() or not uneven:
+        return []
+    row, words = row_at(cells, shares.idxmax()), Words("cells")
+    finished, planned = (words.value(row, ["cell"], name, str) for name in ("finished", "planned"))
+    return [
+        words.sentence(
+            f"crashed and missing runs are spread unevenly: {finished} of {planned} finished at "
+            f"{analysis.study.cells[row['cell']].label}. Rates and means are of finished runs and would be biased if "
+            "the others are lacking for the same reason as runs fail."
+        )
+    ]
+
+
 # --------------------------------------------------------------------------------------------------------------- where
 
 
@@ -260,8 +288,8 @@ def where(analysis: Analysis) -> str:
         return "failure rates appear here once runs have finished."
     clauses = []
     if judged and failed == judged == finished:
-        level = level_to_beat(analysis.runs)
-        clauses.append(f"no run did better than the {level}, so a small spread here means failure, not stability")
+        small = ", so a small spread here means failure, not stability" if cells["scored"].max() > 1 else ""
+        clauses.append(f"no run did better than the {level_to_beat(analysis.runs)}{small}")
     elif failed and len(cells) > 1 and (worst := _worst(analysis)):
         clauses.append(worst)
     if scored == 0:
@@ -285,7 +313,8 @@ def where(analysis: Analysis) -> str:
 
 def _near_chance(analysis: Analysis) -> str:
     chance = int(analysis.cells["near_chance"].sum())
-    runs = "one more run is" if chance == 1 else f"{chance} more runs are"
+    more = " more" if analysis.cells["failed"].fillna(0).sum() else ""
+    runs = f"one{more} run is" if chance == 1 else f"{chance}{more} runs are"
     return f"{runs} near chance, but not counted as failed" if chance else ""
 
 
@@ -295,7 +324,7 @@ def _worst(analysis: Analysis) -> str:
     rates = cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)
     worst = list(rates.index[rates == rates.max()])
     k, n = int(cells.loc[worst, "failed"].sum()), int(cells.loc[worst, "judged"].sum())
-    if len(worst) == len(cells):
+    if len(worst) == len(cells) or cells.loc[worst, "judged"].max() < 2:  # of one run a rate is no rate
         return ""
     named = named_cells(analysis, worst)
     if len(worst) > 1:

@@ -12,7 +12,7 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
 from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
-from harness.report.claims import Claim
+from harness.report.claims import LEVEL, Claim
 from harness.report.formatting import Row, percent, unknown
 from harness.stats.estimate import Estimate
 
@@ -111,6 +111,16 @@ def contrast_claim(analysis: Analysis, row: Row) -> Claim:
         test=failure_test(analysis),
         p=float(row["p_adjusted"]),
     )
+
+
+def can_be_shown(row: Row) -> bool:
+    """Whether so many runs could show any difference at all in a row of `contrasts`, however they had ended."""
+    return bool(row["p_least"] < LEVEL)
+
+
+def arm_sizes(row: Row) -> str:
+    """`2 runs against 3` of a row of `contrasts`."""
+    return f"{run_count(int(row['judged']))} against {int(row['reference_judged'])}"
 
 
 def points_words(estimate: Estimate) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-NAN = float("nan")
+from harness.stats.estimate import NAN, NORMAL_95, Estimate
+
 _TAILS = (0.025, 0.975)  # of every interval: 95 %
 MOST_PAIRS = 20_000  # of runs whose outputs are compared: all pairs of 200 runs
 _BLOCK = 2**20  # weights drawn at a time, so that many examples and resamples do not fill the memory
@@ -296,37 +297,45 @@ def pooled_share(observed: np.ndarray, training_variance: np.ndarray, runs: np.n
 # ------------------------------------------------------------------------------------------------- two cells compared
 
 
-def difference(
-    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, paired_seeds: bool, resamples: int = 1000
-) -> tuple[float, float, float]:
-    """The difference of two cells' mean accuracies, a - b, and its 95 % interval, from answers [R1, N] and [R2, N].
+def difference(a: np.ndarray, b: np.ndarray, over_seeds: Estimate) -> Estimate:
+    """The difference of two cells' mean accuracies, a - b, over seeds and dev examples, from answers [R1, N], [R2, N].
 
-    Both cells answered the same N examples, which are drawn together; so are the seeds where row r of both was trained
-    with the same seed (`paired_seeds`), else each cell's by themselves. Percentile interval of the multi-bootstrap
-    (Sellam et al. 2022, arXiv 2106.16163); NaN with one run in a cell or one example. Raises ValueError for other
-    arrays, different numbers of examples, or of runs where they are paired.
+    The interval over seeds, `over_seeds`, is widened by the error of the choice of the N examples, which both cells
+    share: the standard error of the mean over examples of the difference in the share of right runs. The two are put
+    together as `means.mixture` does. So it never tells apart what the means over seeds do not, and where runs fail it
+    covers what resampling seeds and examples together (the multi-bootstrap, Sellam et al. 2022, arXiv 2106.16163)
+    does not: `results/bench/coverage.md`. NaN bounds where those over seeds are not known or with one example. Raises
+    ValueError for other arrays and different numbers of examples.
     """
     for correct in (a, b):
         _check_correct(correct)
-    _check_resamples(resamples)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"both cells answered the same examples; got {a.shape[1]} and {b.shape[1]}")
-    if paired_seeds and len(a) != len(b):
-        raise ValueError(f"paired seeds are as many in both cells; got {len(a)} and {len(b)}")
-    examples = a.shape[1]
-    value = int(a.sum()) / a.size - int(b.sum()) / b.size
-    if min(len(a), len(b), examples) == 1:
-        return value, NAN, NAN
-    drawn = []
+    value, examples = int(a.sum()) / a.size - int(b.sum()) / b.size, a.shape[1]
+    if examples == 1:
+        return Estimate(value, NAN, NAN)
+    half = NORMAL_95 * float((a.mean(axis=0) - b.mean(axis=0)).std(ddof=1)) / math.sqrt(examples)
+    below, above = over_seeds.value - over_seeds.low, over_seeds.high - over_seeds.value
+    return Estimate(value, value - math.hypot(below, half), value + math.hypot(above, half))
+
+
+def resampled_difference(
+    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, resamples: int = 1000
+) -> tuple[float, float]:
+    """The percentile interval of the multi-bootstrap of a - b, seeds and examples drawn anew together.
+
+    Only to be compared with `difference`: where one of the cells fails now and then it covers too little.
+    """
+    examples, drawn = a.shape[1], []
     for count in _blocks(resamples, examples):
         weights = _drawn(rng, examples, count)  # [b, N]
-        seeds_a = _drawn(rng, len(a), count)  # [b, R1]
-        seeds_b = seeds_a if paired_seeds else _drawn(rng, len(b), count)
-        mean_a = (seeds_a * (weights @ a.T.astype(float))).sum(axis=1) / a.size
-        mean_b = (seeds_b * (weights @ b.T.astype(float))).sum(axis=1) / b.size
-        drawn.append(mean_a - mean_b)
+        means = (
+            (_drawn(rng, len(correct), count) * (weights @ correct.T.astype(float))).sum(axis=1) / correct.size
+            for correct in (a, b)
+        )
+        drawn.append(next(means) - next(means))
     low, high = np.quantile(np.concatenate(drawn), _TAILS)
-    return value, float(low), float(high)
+    return float(low), float(high)
 
 
 def example_interval(correct: np.ndarray, rng: np.random.Generator, resamples: int = 1000) -> tuple[float, float]:

@@ -101,6 +101,14 @@ def score_p(k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray) -> n
     return np.where(known, special.chdtrc(1, distance**2 / np.where(known, variance, 1.0)), 1.0)
 
 
+def least_p(strata: Strata) -> float:
+    """The smallest p that `contrast` could give for as many runs: all fail in one arm and none in the other.
+
+    Where it is 0.05 or more, no outcome of so few runs would have shown a difference. NaN without a stratum.
+    """
+    return contrast([(0, n1, n2, n2) for _, n1, _, n2 in strata]).p
+
+
 def _holds(
     difference: np.ndarray, k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray, z: float
 ) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 from made_runs import HEAD, Run, import_of, imported_runs, study_of
 
 from harness.analysis.analyze import analyse
+from harness.analysis.failures import all_runs
 from harness.report import card, headline
 from harness.report.claims import rows_of
 
@@ -26,11 +27,16 @@ def plain(text: str) -> str:
         (ONE, {0: [BAD] * 4 + [OK] * 4}, "Unstable: 4 of 8 runs failed (50 %, 22–78 %)"),
         (ONE, {0: [BAD] + [OK] * 7}, "Some runs fail: 1 of 8 runs failed (12 %, 2–47 %)"),
         (ONE, {0: [OK] * 8}, "No run failed: 0 of 8; failure rate may still be up to 32 % (95 %)"),
-        (ONE, {0: [BAD] * 8}, "Unstable: 8 of 8 runs failed (100 %, 68–100 %)"),
+        (ONE, {0: [BAD] * 8}, "No run succeeded: 8 of 8 runs failed (100 %, 68–100 %)"),
         (
             TWO,
             {0: [BAD] * 7 + [OK], 1: [OK] * 8},
             "Unstable without bias correction: 7 of 8 runs failed (88 %, 53–98 %); with bias correction none of 8",
+        ),
+        (
+            ONE,
+            {0: [Run(205, 0.692)] * 8},
+            "No run failed: 0 of 8, but 8 are near chance; failure rate may still be up to 32 % (95 %)",
         ),
         (
             TWO,
@@ -56,9 +62,10 @@ def test_the_verdict(tmp_path, text, runs, verdict):
     said = headline.verdict(analysis)
     if verdict is not None:
         assert plain(said) == verdict
+    tables = analysis.tables | {"all_runs": all_runs(analysis.study)}
     for claim in said.claims:
-        rows = rows_of(analysis.tables[claim.table], claim.row)
-        assert len(rows) == 1
+        rows = rows_of(tables[claim.table], claim.row)
+        assert len(rows) == 1 or not claim.row
         if claim.quantity == "failure rate":
             row = rows.iloc[0]
             assert (claim.estimate.value, claim.n) == (row["failed"] / row["judged"], row["judged"])

@@ -1,6 +1,6 @@
 import itertools
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict, astuple, fields
 
 import numpy as np
 import pandas as pd
@@ -9,11 +9,13 @@ import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 from scipy.spatial import distance
 from statsmodels.formula.api import ols
 from statsmodels.stats.inter_rater import fleiss_kappa
 
 from harness.stats import dev_noise
+from harness.stats.estimate import NAN, Estimate
 
 BY_LUCK = {"training_low", "training_high", "mean_low", "mean_high"}  # the fields that resampling decides
 
@@ -209,7 +211,8 @@ def test_all_numbers_are_pythons_own():
     found = [dev_noise.floor(correct, rng()), dev_noise.agreement(logits, np.ones(20, dtype=int))]
     found += [dev_noise.counts_only(correct.mean(axis=1), 20), dev_noise.counts_only(correct.mean(axis=1)[:1], 20)]
     assert {type(value) for one in found for value in asdict(one).values()} == {int, float}
-    assert {type(value) for value in dev_noise.difference(correct, correct, rng(), True)} == {float}
+    difference = dev_noise.difference(correct, correct, Estimate(0.0, -0.1, 0.1))
+    assert {type(value) for value in astuple(difference)} == {float}
 
 
 def test_one_run_and_one_example_leave_unknown_what_they_do_not_tell():
@@ -248,7 +251,7 @@ def test_other_arrays_are_refused(correct):
     with pytest.raises(ValueError, match="right answers are booleans"):
         dev_noise.floor(correct, rng())
     with pytest.raises(ValueError, match="right answers are booleans"):
-        dev_noise.difference(correct, correct, rng(), False)
+        dev_noise.difference(correct, correct, Estimate(0.0, -0.1, 0.1))
 
 
 def test_no_resamples_are_refused():
@@ -259,67 +262,50 @@ def test_no_resamples_are_refused():
 # ------------------------------------------------------------------------------------------------- two cells compared
 
 
-def test_difference_by_loops():
+def test_a_difference_is_that_over_seeds_widened_by_the_examples():
+    """Without an error over seeds it is the paired t interval over examples, with a normal quantile."""
+    a, b = drawn(rng(1), 5, 300, 0.15), drawn(rng(2), 4, 300, 0.05, base=0.6)
+    value = a.mean() - b.mean()
+    apart = stats.sem(a.mean(axis=0) - b.mean(axis=0))
+    alone = dev_noise.difference(a, b, Estimate(value, value, value))
+    assert (alone.value, alone.low, alone.high) == pytest.approx(
+        (value, value - 1.96 * apart, value + 1.96 * apart), abs=1e-5
+    )
+    both = dev_noise.difference(a, b, Estimate(value, value - 0.03, value + 0.04))
+    assert both.high - value == pytest.approx(math.hypot(0.04, 1.96 * apart), abs=1e-5)
+    assert value - both.low == pytest.approx(math.hypot(0.03, 1.96 * apart), abs=1e-5)
+
+
+def test_resampled_difference_by_loops():
     a, b = drawn(rng(1), 5, 30, 0.15), drawn(rng(2), 4, 30, 0.05, base=0.6)
     draw = rng(3)
     by_hand = []
-    for _ in range(20_000):
+    for _ in range(5_000):
         column = draw.integers(0, 30, 30)
         rows = draw.integers(0, 5, 5), draw.integers(0, 4, 4)
         by_hand.append(a[np.ix_(rows[0], column)].mean() - b[np.ix_(rows[1], column)].mean())
-    value, low, high = dev_noise.difference(a, b, rng(4), False, 20_000)
-    assert value == pytest.approx(a.mean() - b.mean())
-    assert [low, high] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), abs=0.007)
-
-
-def test_difference_of_paired_seeds_by_loops():
-    a = drawn(rng(1), 5, 30, 0.15)
-    b = a ^ (rng(2).random(a.shape) < 0.05)
-    draw = rng(3)
-    by_hand = []
-    for _ in range(20_000):
-        row, column = draw.integers(0, 5, 5), draw.integers(0, 30, 30)
-        by_hand.append(a[np.ix_(row, column)].mean() - b[np.ix_(row, column)].mean())
-    value, low, high = dev_noise.difference(a, b, rng(4), True, 20_000)
-    assert [low, high] == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), abs=0.005)
-    _, wide_low, wide_high = dev_noise.difference(a, b, rng(4), False, 20_000)
-    assert wide_high - wide_low > high - low
-    assert low <= value <= high
+    ends = dev_noise.resampled_difference(a, b, rng(4), 20_000)
+    assert ends == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), abs=0.01)
 
 
 def test_a_cell_does_not_differ_from_itself():
     a = drawn(rng(1), 5, 30, 0.15)
-    assert dev_noise.difference(a, a, rng(), True) == (0, 0, 0)
+    assert dev_noise.difference(a, a, Estimate(0.0, 0.0, 0.0)) == Estimate(0, 0, 0)
 
 
-def test_difference_covers_the_true_one():
-    draw = rng(5)
-    within = []
-    for _ in range(200):
-        ease = draw.choice([-0.15, 0.15], 277)
-        cells = [
-            draw.random((12, 277)) < base + draw.uniform(-0.07, 0.07, 12)[:, None] + ease  # sd 0.04
-            for base in (0.72, 0.68)
-        ]
-        _, low, high = dev_noise.difference(*cells, draw, False, 200)
-        within.append(low <= 0.04 <= high)
-    assert np.mean(within) >= 0.88
-
-
-def test_difference_of_one_run_is_known_and_its_interval_is_not():
+def test_the_interval_of_a_difference_is_not_known_where_that_over_seeds_is_not():
     a, b = drawn(rng(1), 1, 30, 0.1), drawn(rng(2), 4, 30, 0.1)
-    value, low, high = dev_noise.difference(a, b, rng(), False)
-    assert value == pytest.approx(a.mean() - b.mean())
-    assert math.isnan(low)
-    assert math.isnan(high)
+    difference = dev_noise.difference(a, b, Estimate(0.1, NAN, NAN))
+    assert difference.value == pytest.approx(a.mean() - b.mean())
+    assert math.isnan(difference.low)
+    assert math.isnan(difference.high)
+    assert math.isnan(dev_noise.difference(a[:, :1], b[:, :1], Estimate(0.1, 0.0, 0.2)).low)  # one example
 
 
-def test_difference_refuses_what_is_not_paired():
+def test_difference_refuses_other_examples():
     a = np.ones((3, 5), dtype=bool)
     with pytest.raises(ValueError, match="the same examples; got 5 and 4"):
-        dev_noise.difference(a, a[:, :4], rng(), False)
-    with pytest.raises(ValueError, match="as many in both cells; got 3 and 2"):
-        dev_noise.difference(a, a[:2], rng(), True)
+        dev_noise.difference(a, a[:, :4], Estimate(0.0, 0.0, 0.0))
 
 
 # --------------------------------------------------------------------------------------------------------- agreement

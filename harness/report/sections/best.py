@@ -44,7 +44,7 @@ def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: st
         values = f"{members['failed'].sum()} of {members['judged'].sum()} failed"
     sure = "95 % for a single look" if column == "mean" and looks.looked_at(analysis.study) else "95 %"
     if len(members) == 1:
-        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe may be the best ({sure})"
+        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe can be the best ({sure})"
         return Sentence(f"{text}.", claim)
     if len(members) == len(known):
         return Sentence(
@@ -81,11 +81,16 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
     counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""
+    others = int((known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))).sum()) - len(chosen)
+    caveat = ""
+    if others:
+        which = "another recipe" if others == 1 else f"{others} other recipes"
+        caveat = f"; {which}, of which less is known or more runs failed, may be as good"
     named = _named(analysis, chosen)
     if len(chosen) > 1:
         several = f"the cheapest of {len(chosen)} of the {len(known)} recipes, which cannot be distinguished{counts}"
         named = f"{several}: {named}" if named else several
-    return [Sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}.", claim)]
+    return [Sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}{caveat}.", claim)]
 
 
 def _columns(analysis: Analysis) -> list[Column]:

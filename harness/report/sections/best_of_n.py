@@ -13,7 +13,7 @@ from harness.report.table import Column, TableSpec, number, one_row_per_cell
 _SHOWN = (1, 2, 3, 5, 10, 20, 50)  # numbers of seeds that have a column; the file has all
 
 
-def sentences(analysis: Analysis) -> list[str]:
+def sentences(analysis: Analysis) -> list[Sentence]:
     """What reporting the best seed instead of the mean makes of the scores."""
     table = analysis.best_of_n
     if not len(table):
@@ -22,14 +22,15 @@ def sentences(analysis: Analysis) -> list[str]:
     gain = (by_cell["last"] - by_cell["first"]).abs()
     widest = gain.idxmax()
     n = int(table[table["cell"] == widest]["n"].max())
-    if n < 2:
-        return []
+    if n < 2 or score(gain[widest]) == score(0.0):
+        return _too_high(analysis)
     words, of_cell = Words("best_of_n"), table[table["cell"] == widest].set_index("n", drop=False)
     one, best = (words.value(row_at(of_cell, size), ["cell", "n"], "unbiased", score) for size in (1, n))
     by = words.summary("range", gain[widest], "unbiased", f"cell == {widest} and n in (1, {n})", score)
+    where = f", at {analysis.study.cells[widest].label}" if len(analysis.study.cells) > 1 else ""
     text = (
-        f"Reporting the best of {n} seeds instead of a single run changes the score by {by}, from {one} to {best}, at "
-        f"{analysis.study.cells[widest].label}."
+        f"Reporting the best of {n} seeds instead of a single run changes the score by {by}, from {one} to "
+        f"{best}{where}."
     )
     return [words.sentence(text), *_too_high(analysis)]
 
@@ -44,10 +45,10 @@ def _too_high(analysis: Analysis) -> list[Sentence]:
     words, row = Words("selection"), row_at(high, high["too_high"].idxmax())
     source = "on the test set" if row["known_from"] == "test" else "on parts of the dev set that did not pick it"
     bias = words.value(row, ["cell"], "too_high", score)
-    label = analysis.study.cells[row["cell"]].label
+    label = f" ({analysis.study.cells[row['cell']].label})" if len(analysis.study.cells) > 1 else ""
     return [
         words.sentence(
-            f"Selection bias: the selected seed's dev score is too high by up to {bias} ({label}), measured {source}."
+            f"Selection bias: the selected seed's dev score is too high by up to {bias}{label}, measured {source}."
         )
     ]
 

@@ -25,11 +25,13 @@ def sentences(analysis: Analysis) -> list[Sentence]:
     def mean(column: str, cell: int) -> str:
         return words.summary("mean", float(cells[column][cell]), column, f"cell == {cell}", score)
 
-    where = f"from {mean('ece', low)} ({labels[low]}) to " if len(cells) > 1 else ""
-    at = f" ({labels[high]})" if len(cells) > 1 else ""
+    several = score(cells["ece"][low]) != score(cells["ece"][high])
+    where = f"from {mean('ece', low)} ({labels[low]}) to " if several else ""
+    at = f" ({labels[high]})" if several else " in every cell" if len(cells) > 1 else ""
+    place = f"at {labels[high]} " if len(cells) > 1 and not several else ""
     text = (
-        f"the expected calibration error (mean over runs) is {where}{mean('ece', high)}{at}, where the mean confidence "
-        f"is {mean('confidence', high)} and the accuracy {mean('accuracy', high)}."
+        f"the expected calibration error (mean over runs) is {where}{mean('ece', high)}{at}, where {place}the mean "
+        f"confidence is {mean('confidence', high)} and the accuracy {mean('accuracy', high)}."
     )
     return [words.sentence(text), *_never_predicted(analysis)]
 

@@ -47,9 +47,11 @@ def _losses(analysis: Analysis) -> list[Sentence]:
         return []
     rows, words = pair.to_dict("records"), Words("arms")
     low, high = sorted(rows, key=lambda row: float(row["loss"]))
-    verdict = "no two runs overlap" if low["loss_max"] < high["loss_min"] else "single runs overlap"
+    verdict = ""
+    if min(row["finished"] for row in rows) > 1:
+        verdict = f" (their ranges {'do not ' if low['loss_max'] < high['loss_min'] else ''}overlap)"
     means = (f"{words.value(row, ['axis', 'value'], 'loss', '{:.3f}'.format)} {row['phrase']}" for row in rows)
-    return [words.sentence(f"mean training loss in the last epoch {', '.join(means)} ({verdict}).")]
+    return [words.sentence(f"mean training loss in the last epoch {', '.join(means)}{verdict}.")]
 
 
 def dev_share(analysis: Analysis) -> pd.DataFrame:
@@ -128,14 +130,14 @@ def _error_of_one(analysis: Analysis) -> list[str]:
         unknown_error = "The sampling error of this metric on a finite dev set has no simple formula and is not given."
         return [unknown_error] if analysis.cells["scored"].sum() else []
     row = row_at(table, 0)
+    compared = " and are compared pair by pair below" if analysis.pair_noise["difference_low"].notna().any() else ""
     return [
         words.sentence(
             f"a single accuracy near {words.value(row, [], 'accuracy', '{:.2f}'.format)} on "
             f"{words.value(row, [], 'examples', integer)} dev examples has a sampling error (one standard deviation) "
             f"of {words.value(row, [], 'error', points)}. Of two single runs with independent errors, accuracies "
             f"{words.value(row, [], 'apart', points)} or more apart differ at 95 % confidence; this holds neither for "
-            "means over seeds nor for runs on the same examples, which share part of the error and are compared pair "
-            "by pair below."
+            f"means over seeds nor for runs on the same examples, which share part of the error{compared}."
         )
     ]
 
@@ -173,11 +175,12 @@ def _pairs(analysis: Analysis) -> list[str]:
         return []
     sure, words = (table["difference_low"] > 0) | (table["difference_high"] < 0), Words("pair_noise")
     apart = words.count(int(sure.sum()), "difference_low > 0 or difference_high < 0")
+    s = "s" if len(table) == 1 else ""
     pairs = words.count(len(table), "difference_low == difference_low", pair_count)
     return [
         words.sentence(
-            f"Accounting for the choice of dev examples, {apart} of {pairs} that differ only in "
-            f"{main_axis_name(analysis)} differ in accuracy (95 %, each pair on its own)."
+            f"Accounting for the choice of dev examples, {apart} of {pairs} that differ{s} only in "
+            f"{main_axis_name(analysis)} differ{s} in accuracy (95 %, each pair on its own)."
         )
     ]
 
@@ -216,10 +219,6 @@ def _of_noise(analysis: Analysis) -> list[Column]:
         ("JS divergence", number("jensen_shannon")),
         ("majority-vote accuracy", number("voted")),
     ]
-
-
-def _labels_of_pairs(analysis: Analysis) -> list[Column]:
-    return [*labels_of_pairs(analysis), ("seeds", lambda row: row["seeds"])]
 
 
 def _of_pairs(analysis: Analysis) -> list[Column]:
@@ -281,9 +280,9 @@ SECTION = Section(
         ),
         TableSpec(
             "pair_noise",
-            "Accuracy, pair by pair, with seeds and dev examples resampled together (multi-bootstrap)",
+            "Accuracy, pair by pair: the interval of means over seeds, widened for the choice of dev examples",
             _of_pairs,
-            _labels_of_pairs,
+            labels_of_pairs,
             folded=True,
         ),
         TableSpec(

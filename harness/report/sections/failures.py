@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,15 @@ from harness.report.table import (
     number,
     with_interval,
 )
-from harness.report.wording import contrast_claim, failure_test, p_clause, points_words, run_count
+from harness.report.wording import (
+    arm_sizes,
+    can_be_shown,
+    contrast_claim,
+    failure_test,
+    p_clause,
+    points_words,
+    run_count,
+)
 
 _MOST_NAMED = 3  # comparisons, in a sentence
 _MOST_CLEAR = 12  # comparisons with a sentence of their own
@@ -34,7 +43,8 @@ def sentences(analysis: Analysis) -> Sequence[str]:
 
 
 def _differences(analysis: Analysis) -> list[Sentence]:
-    tested = analysis.contrasts[analysis.contrasts["p"].notna()].to_dict("records")
+    every = analysis.contrasts[analysis.contrasts["p"].notna()].to_dict("records")
+    tested = [row for row in every if can_be_shown(row)]
     claims = [contrast_claim(analysis, row) for row in tested]
     clear = [claim for claim in claims if claim.decided]
     texts = [
@@ -48,7 +58,18 @@ def _differences(analysis: Analysis) -> list[Sentence]:
     if len(clear) > _MOST_CLEAR:
         rest = clear[_MOST_CLEAR:]
         texts.append(Sentence(f"{len(rest)} more comparisons by axis differ significantly.", *rest))
-    return [*texts, *_not_shown([claim for claim in claims if not claim.decided], len(claims))]
+    texts += _not_shown([claim for claim in claims if not claim.decided], len(claims))
+    return [*texts, *_too_few([row for row in every if not can_be_shown(row)])]
+
+
+def _too_few(rows: list[dict[str, Any]]) -> list[Sentence]:
+    """The comparisons in which no outcome would have been significant: nothing is said of their differences."""
+    if not rows:
+        return []
+    if len(rows) > _MOST_NAMED:
+        return [Sentence(f"too few runs to show any difference in failure rate in {len(rows)} comparisons by axis.")]
+    named = "; ".join(f"{versus(row['axis'], row['value'], row['reference'])} ({arm_sizes(row)})" for row in rows)
+    return [Sentence(f"too few runs to show any difference in failure rate: {named}.")]
 
 
 def _not_shown(claims: list[Claim], tested: int) -> list[Sentence]:

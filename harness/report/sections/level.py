@@ -42,7 +42,8 @@ def _pairs(analysis: Analysis) -> list[Sentence]:
         pairs = words.count(known, "ok_p == ok_p", pair_count)
         significant = words.count(int((table["p_holm"] < LEVEL).sum()), "p_holm < 0.05")
         text = (
-            f"Of {pairs} that differ only in {axis}, the mean score of the successful runs differs significantly in "
+            f"Of {pairs} that differ{'s' if known == 1 else ''} only in {axis}, the mean score of the successful runs "
+            f"differs significantly in "
             f"{significant} ({_test(analysis)}, Holm-adjusted)"
         )
     both = int(table["difference_low"].notna().sum())

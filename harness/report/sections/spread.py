@@ -13,6 +13,7 @@ from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
 
 _MOST_NAMED = 4
+_FEWEST_MIXED = 4  # scores, below which the variance lies between failed and successful runs by arithmetic
 
 
 def sentences(analysis: Analysis) -> list[str]:
@@ -46,19 +47,20 @@ def _all_failed(analysis: Analysis) -> list[Sentence]:
 
 def _mixed(analysis: Analysis) -> list[Sentence]:
     table, labels = analysis.spread, [cell.label for cell in analysis.study.cells]
-    mixed = table[(table["between"] > 0.5) & (table["failed"] > 0)]
+    mixed = table[(table["between"] > 0.5) & (table["failed"] > 0) & (table["scored"] >= _FEWEST_MIXED)]
     if not len(mixed):
         return []
     words, row = Words("spread"), row_at(table, mixed["sd"].idxmax())
-    count = words.count(len(mixed), "between > 0.5 and failed > 0", lambda n: count_noun(n, "cell"))
+    count = words.count(
+        len(mixed), f"between > 0.5 and failed > 0 and scored >= {_FEWEST_MIXED}", lambda n: count_noun(n, "cell")
+    )
     between = words.value(row, ["cell"], "between", percent)
-    alone = ""
+    alone, where = "", f" at {labels[row['cell']]}" if len(labels) > 1 else ""
     if not unknown(row["ok_sd"]):
         alone = f"; the successful runs alone have sd {words.value(row, ['cell'], 'ok_sd', score)}"
     return [
         words.sentence(
-            f"In {count} most of the variance lies between failed and successful runs "
-            f"({between} of it at {labels[row['cell']]}{alone})."
+            f"In {count} most of the variance lies between failed and successful runs ({between} of it{where}{alone})."
         )
     ]
 
