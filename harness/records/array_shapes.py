@@ -26,6 +26,7 @@ class ExpectedArrays(NamedTuple):
     dev_examples: int | None
     test_examples: int
     of_script: bool
+    scored: bool  # it has a final score, so that its answers are numbers
 
     @property
     def rows(self) -> dict[str, int]:
@@ -45,7 +46,12 @@ def expected_arrays(record: Record) -> ExpectedArrays | None:
         return None
     examples = (measured.dev_examples, measured.test_examples or 0)
     return ExpectedArrays(
-        record.arrays_sha256, measured.metric, measured.steps, *examples, record.trial.script is not None
+        record.arrays_sha256,
+        measured.metric,
+        measured.steps,
+        *examples,
+        record.trial.script is not None,
+        measured.final_score is not None,
     )
 
 
@@ -92,6 +98,8 @@ def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
             yield f"{before}labels are {labels.dtype} {labels.shape} for {examples} {split} examples"
         elif shaped and examples:
             yield from _check_labels(before, logits, labels, expected.metric)
+            if not before and expected.scored and not np.isfinite(logits).all():
+                yield "logits are not all finite, and the record has a score of them"
 
 
 def _check_labels(before: str, logits: np.ndarray, labels: np.ndarray, metric: str) -> Iterator[str]:
