@@ -18,12 +18,12 @@ from harness.common import scorers
 from harness.common.errors import HarnessError
 
 BuiltIn = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
-    "loss", "perplexity", "exact_match"]  # fmt: skip
+    "loss", "perplexity", "exact_match", "token_f1"]  # fmt: skip
 Metric = str  # a built-in one, one of scikit-learn's, or a function of one's own (`scorers`)
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
 _MOST_LOSS = 700.0  # nats a token; e to more is no number
-LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match")  # of what a language model answers
+LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match", "token_f1")  # of what a language model answers
 LOWER_IS_BETTER: tuple[Metric, ...] = ("loss", "perplexity")
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 # What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
@@ -42,6 +42,7 @@ HEADINGS = {
     "loss": "loss",
     "perplexity": "perplexity",
     "exact_match": "exact match",
+    "token_f1": "token F1",
     "token_accuracy": "token accuracy",
 }
 
@@ -121,7 +122,7 @@ def check(metric: Metric, labels: np.ndarray, classes: int) -> None:
 
 def counts(metric: Metric) -> bool:
     """Say whether right answers are counted by a metric's `Score`."""
-    return not is_regression(metric) and metric != ENTITIES and metric not in LOWER_IS_BETTER
+    return not is_regression(metric) and metric != ENTITIES and (metric not in LANGUAGE or metric == "exact_match")
 
 
 def higher_is_better(metric: Metric) -> bool:
@@ -148,7 +149,8 @@ def score(
     Of entities N counts words, and `sentences` says how many of them each sentence has. Of what a language model
     answers `logits` [N, 2] are each answer's log-likelihood (nats, summed over its tokens) and how many of its tokens
     were the likeliest, and labels [N] how many it has; `loss` is the mean over all of these tokens, `perplexity` e to
-    it, `exact_match` the share of answers whose tokens all were the likeliest, which greedy decoding would give.
+    it, `exact_match` the share of answers whose tokens all were the likeliest, which greedy decoding would give. With a
+    third column, the token F1 of each greedy answer, `token_f1` is its mean.
 
     `level` is what a run has to beat where that isn't the majority classifier: at or below it are no more right answers
     than it has, or where none are counted no better score.
@@ -238,7 +240,7 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     where a logit is not finite. Raises ValueError as `score` does.
     """
     regression = labels.dtype.kind == "f"
-    if regression and logits.ndim == 2 and logits.shape[1] == 2:
+    if regression and logits.ndim == 2 and logits.shape[1] in (2, 3):
         return _language_values(logits, labels)
     _check("pearson" if regression else "accuracy", logits, labels)
     if not np.isfinite(logits).all():
@@ -292,7 +294,7 @@ def label_entropy(labels: np.ndarray) -> float:
 
 
 def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
-    if metric in LANGUAGE and logits.shape[1:] != (2,):
+    if metric in LANGUAGE and logits.shape[1:] != (3 if metric == "token_f1" else 2,):
         raise ValueError(f"an answer has a log-likelihood and a count of tokens; got logits {logits.shape}")
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise ValueError(f"logits are [N, C] and labels [N], N at least 1; got {logits.shape} and {labels.shape}")
@@ -319,7 +321,8 @@ def _score_language(metric: Metric, answers: np.ndarray, tokens: np.ndarray, lev
     correct = int((answers[:, 1] == tokens).sum()) if metric == "exact_match" else None
     below = False
     if level is not None:
-        below = value >= level.value if correct is None or level.correct is None else correct <= level.correct
+        worse = value <= level.value if higher_is_better(metric) else value >= level.value
+        below = worse if correct is None or level.correct is None else correct <= level.correct
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=False)
 
 
@@ -333,6 +336,8 @@ def _language_values(answers: np.ndarray, tokens: np.ndarray) -> dict[str, float
         "exact_match": float((answers[:, 1] == tokens).mean()),
         "token_accuracy": float(answers[:, 1].sum(dtype=np.float64)) / total,
     }
+    if answers.shape[1] == 3:
+        shares["token_f1"] = float(answers[:, 2].mean(dtype=np.float64))
     return {"loss": loss, "perplexity": math.exp(loss)} | shares
 
 

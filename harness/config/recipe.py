@@ -113,6 +113,11 @@ class TaskSpec(Frozen):
         default="completion",
         description="Of `kind: completion`: train on the completion's tokens alone, or on all of the text.",
     )
+    max_new_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Longest answer that `metric: token_f1` generates; null: the longest dev answer.",
+    )
     # The share of the training file that is the dev split, and which one: see `holdout.chosen`.
     validation: float | None = Field(
         default=None,

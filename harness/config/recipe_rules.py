@@ -173,6 +173,8 @@ def _check_completion_metric(task: TaskSpec) -> None:
             raise HarnessError(
                 f"metric {task.metric} requires task.kind: completion", fix="Change task.metric or task.kind"
             )
+        if task.max_new_tokens is not None:
+            raise HarnessError("task.max_new_tokens requires metric: token_f1", fix="Remove task.max_new_tokens")
         if task.loss_on != "completion":
             raise HarnessError("task.loss_on requires task.kind: completion", fix="Remove task.loss_on")
     elif task.metric is not None and task.metric not in _COMPLETION_METRICS:

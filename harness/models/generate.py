@@ -13,7 +13,14 @@ NextLogits = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def greedy(
-    next_logits: NextLogits, prompts: Sequence[Sequence[int]], *, end: int | None, padding: int, most: int, device: str
+    next_logits: NextLogits,
+    prompts: Sequence[Sequence[int]],
+    *,
+    end: int | None,
+    padding: int,
+    most: int,
+    device: str,
+    width: int | None = None,
 ) -> list[list[int]]:
     """The answer to each prompt as token ids, without the end of a text; at most `most` tokens.
 
@@ -27,15 +34,19 @@ def greedy(
         padding: The token that fills up.
         most: The longest answer.
         device: Where the model lies.
+        width: Tokens that each call reads, whatever the answers' lengths, so that none depends on the others': a prompt
+            and its answer have no more. None: as many as there are so far.
     """
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
-    ids = torch.full((len(prompts), int(lengths.max()) + most), padding, device=device)  # [B, W]
+    room = int(lengths.max()) + most if width is None else width
+    ids = torch.full((len(prompts), room), padding, device=device)  # [B, W]
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = torch.tensor(prompt, device=device)
     begins, ended = lengths.clone(), torch.zeros(len(prompts), dtype=torch.bool, device=device)
     for _ in range(most):
-        width = int(lengths.max())
-        tokens = next_logits(ids[:, :width], lengths).argmax(dim=-1)  # [B]
+        read = width or int(lengths.max())
+        tokens = next_logits(ids[:, :read], lengths).argmax(dim=-1)  # [B]
+        ended = ended | (lengths == room)
         ended = ended | (tokens == end) if end is not None else ended
         if bool(ended.all()):
             break

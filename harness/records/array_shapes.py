@@ -109,7 +109,7 @@ def _check_labels(before: str, logits: np.ndarray, labels: np.ndarray, metric: s
     """
     classes = logits.shape[1]
     if metric in metrics.LANGUAGE:  # a log-likelihood and a count of tokens for each answer, whose length is its label
-        if classes != 2 or labels.dtype.kind != "f" or not (labels >= 1).all():
+        if classes != (3 if metric == "token_f1" else 2) or labels.dtype.kind != "f" or not (labels >= 1).all():
             yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for answers in words"
     elif metric in metrics.REGRESSION:
         if classes != 1 or not np.isfinite(labels).all():

@@ -72,6 +72,8 @@ class DeviceSplit:
 
         self.input_ids, self.token_type_ids = moved("input_ids"), moved("token_type_ids")  # [N, T]
         self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
+        answers = np.zeros(0, np.float32) if split.answer_tokens is None else split.answer_tokens
+        self.answer_tokens = torch.from_numpy(answers)  # [N] of completions, read by the host
         self.labels = moved("labels")  # [N], or of a token task [N, T]
         self.multiple = multiple if multiple > 1 else _WIDTH_STEP
         words = split.sentences

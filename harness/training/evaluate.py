@@ -13,6 +13,7 @@ from harness.data.examples import NO_LABEL
 from harness.training import telemetry
 from harness.training.batches import DeviceSplit
 from harness.training.forward import Forward
+from harness.training.generated import generated_f1
 from harness.training.lanes import Lanes
 from harness.training.pack import TrainingPack
 from harness.training.replay import Function
@@ -73,6 +74,9 @@ class Evaluator:
             answers[:, places.numpy()] = of_batch.cpu().numpy()
             vectors += [values[:, rows < telemetry.MOST_VECTORS] for values in read]
         assert answers is not None
+        if kind.generates:
+            f1 = generated_f1(self.lanes, self.forward, arguments, data)  # [L, rows]
+            answers = np.concatenate([answers, f1[..., None]], axis=2)
         return kind.arrange(answers), torch.cat(vectors, dim=1) if vectors else None
 
     def _function(self, parameters: list[str], names: list[str], with_vectors: bool) -> Function:

@@ -163,6 +163,26 @@ def test_scores_are_those_of_transformers_likelihoods(decoder: Decoders, answers
     assert measured.untouched_loss == pytest.approx(measured.untouched_score)
 
 
+@pytest.mark.parametrize(
+    ("kind", "method", "lr"), [("gpt2", "full", 3e-2), ("llama", "lora", 0.1), ("gpt2", "prompt", 3e-2)]
+)
+def test_token_f1_is_of_greedy_answers_of_all_lanes(
+    decoder: Decoders, answers: TaskSpec, kind: str, method: str, lr: float
+) -> None:
+    """A lane's answers are what they are alone; an exact match has an F1 of 1."""
+    scored = answers.model_copy(update={"metric": "token_f1"})
+    pack = [trial_of(scored, decoder(kind), seed, lr=lr, epochs=6, method=method, **METHODS[method]) for seed in (1, 2)]
+    together = train(pack)
+    for trial, result in zip(pack, together, strict=True):
+        (alone,) = train([trial])
+        np.testing.assert_array_equal(result.curves.logits, alone.curves.logits)
+        f1, exact = result.curves.logits[:, 2], result.curves.logits[:, 1] == result.curves.labels
+        assert result.measured.final_score == pytest.approx(f1.mean())
+        assert (f1[exact] == 1).all()
+        assert 0 < f1.mean() < 1
+        assert result.measured.untouched_score is not None
+
+
 def test_choices_are_compared_by_their_likelihoods(decoder: Decoders, colours: TaskSpec) -> None:
     trial = trial_of(colours, decoder("llama"), lr=3e-2, epochs=6, method="lora")
     (result,) = train([trial])

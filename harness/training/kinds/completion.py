@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.examples import NO_LABEL
+from harness.data.tokenized import Task
 from harness.training.kinds.tokens import Tokens
 
 
@@ -20,6 +21,11 @@ class Completion(Tokens):
 
     reads_labels = True
     has_vectors = False
+
+    def __init__(self, task: Task) -> None:
+        """Answers are generated where a metric reads them."""
+        super().__init__(task)
+        self.generates = task.metric == "token_f1"
 
     @property
     def outputs(self) -> int | None:

@@ -19,6 +19,7 @@ class Kind:
 
     per_token: ClassVar[bool] = False  # whether labels are [N, T], one a token, and logits [b, T, C]
     reads_labels: ClassVar[bool] = False  # whether `reduce` is given the labels
+    generates: bool = False  # whether an evaluation needs greedy answers, as a third column
     has_vectors: ClassVar[bool] = True  # whether its head reads one vector a text
 
     def __init__(self, task: Task) -> None:
