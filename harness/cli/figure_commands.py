@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from harness import api
+from harness.cli.console import Console
 from harness.cli.options import Overrides, ProfileName, Results
 from harness.common.errors import HarnessError
+from harness.common.files import write_text
+from harness.common.text import without_controls
 
 _Sweep = Annotated[
     str | None, typer.Argument(metavar="SWEEP|DIR", help="A sweep, results folder or import.", show_default=False)
@@ -61,11 +63,11 @@ def figure(
     opened = api.open(_required(sweep, f"figure {name}"), set=overrides, profile=profile, results=results)
     path = out or Path(f"{chosen.name}.{form or 'pdf'}")
     named_figures.write(opened.analysis, chosen, sheet, path, form)
-    messages = Console(highlight=False, stderr=True)
+    messages = Console(stderr=True)
     for note in (*notes, *named_figures.notes(opened.study, sheet)):
         messages.print(Text(note), soft_wrap=True)
     print(f"Written: {path}")
-    print(f"For its caption: {named_figures.caption(opened.study, chosen)}")
+    print(without_controls(f"For its caption: {named_figures.caption(opened.study, chosen)}"))
 
 
 def table(
@@ -100,9 +102,9 @@ def table(
     wanted = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
     text = named_tables.text_of(opened.analysis, spec, wanted, form or named_tables.format_of(out), caption)
     if out is None:
-        print(text, end="")
+        print(without_controls(text), end="")
         return
-    out.write_text(text, encoding="utf-8")
+    write_text(out, text)
     print(f"Written: {out}")
 
 

@@ -68,19 +68,21 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
         os.close(number)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning."""
+def write(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file whole or not at all; a `durable` one is on the disk before this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with naming(path):
             with _created(temporary) as stream:
                 stream.write(content)
                 stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             temporary.rename(path)
     finally:
         temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    if durable:
+        flush(path.parent)
 
 
 def _created(path: Path) -> IO[bytes]:
@@ -124,8 +126,8 @@ def is_own_folder(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text that people read, as `write` does, without control characters."""
-    write(path, without_controls(text).encode())
+    """Write a text that people read, which can be made again, whole and without control characters."""
+    write(path, without_controls(text).encode(), durable=False)
 
 
 @contextmanager

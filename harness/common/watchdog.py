@@ -125,8 +125,7 @@ class Watchdog:
 
     def _leave(self, *, over: bool) -> None:
         if self._code is not None:
-            end_children()
-            os._exit(self._code)
+            _end(self._code)
         terminated = any(number == signal.SIGTERM for number, _ in self._heard)
         code = 143 if terminated else 130 if self._heard else 1
         why = "the time limit is over" if over and not self._heard else "stopped"
@@ -136,8 +135,16 @@ class Watchdog:
             line = f"\x1b[?25h\n{line}"  # a live line hides the cursor
         with suppress(OSError):
             os.write(2, line.encode())
-        end_children()
-        os._exit(code)
+        _end(code)
+
+
+def _end(code: int) -> None:
+    """End this process and its children now; nothing in it says any more what it thinks of that."""
+    silent = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(silent, number)
+    end_children()
+    os._exit(code)
 
 
 _CODES = {int(signal.SIGINT), int(signal.SIGTERM)}

@@ -32,6 +32,7 @@ class Stop:
         self.deadline: float | None = None
         self._holding = False
         self._phase: Literal["starting", "training", "ending"] = "starting"
+        self._terminated = False  # by a signal that left at once
         self._before: dict[int, Any] = {}  # the handlers of the signals that are taken
 
     @property
@@ -65,6 +66,10 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001))
         try:
             yield
+        except KeyboardInterrupt:
+            if self._terminated:  # Ray's C code makes a plain Ctrl-C of whatever a handler raises in it
+                raise Terminated from None
+            raise
         finally:
             if alarm:
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -80,6 +85,7 @@ class Stop:
     def _hear(self, number: int, frame: object) -> None:
         if self._phase != "training":
             watchdog.current().taken_up()
+            self._terminated = self._terminated or number == signal.SIGTERM
             raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
         if number == signal.SIGTERM:
             self.deadline = self.deadline or time.monotonic() + self.notice

@@ -423,7 +423,11 @@ class RayPool:
         return running + [Running(job, PackProgress(), 0.0) for job in self.to_requeue]
 
     def close(self) -> None:
-        """Leave Ray; a local one stops."""
+        """Leave Ray; a local one stops, without waiting for what its workers are at."""
+        if self.address is None:
+            for worker in [*self.idle, *(flight.worker for flight in self.flights.values())]:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(worker.seat.pid, signal.SIGKILL)
         disconnect(self.ray)
 
 

@@ -70,7 +70,7 @@ def clean(text: str, where: object) -> None:
         ("report",), ("report", "--json"), ("card",), ("diagnose",), ("diagnose", "--json"), ("open",),
         ("sweep", "--in-process", "--only", "seed=1"), ("rerun", "--seed", "1"), ("data",), ("predict",),
         ("plan", "--set", f"lr={EVIL}"), ("report", "--threshold", EVIL),
-        ("export", "--to", "tensorboard"),
+        ("export", "--to", "tensorboard"), ("table", "cells"), ("table", "cells", "--format", "csv"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -87,7 +87,8 @@ def test_what_is_printed_holds_no_control_characters(
     folder = tmp_path if words[0] == "plan" else store.folder.parent  # a plan of what is there refuses the other data
     results = () if words[0] in ("data", "predict") else ("--results", folder)
     target = file if words[0] != "predict" else store.folder
-    text = said(words[0], target, *words[1:], *results)
+    before = 2 if words[0] == "table" else 1  # words of the command before the sweep
+    text = said(*words[:before], target, *words[before:], *results)
     assert text.strip()
     clean(text, words)
 

@@ -62,6 +62,19 @@ def test_before_anything_trains_a_signal_leaves_at_once(number: int, kind: type[
         assert stop.asked
 
 
+def test_a_sigterm_that_c_code_makes_a_ctrl_c_of_stays_one() -> None:
+    def told(stop: Stop) -> None:
+        with stop.listening():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except Terminated:
+                raise KeyboardInterrupt from None  # as `ray.wait` does
+
+    with pytest.raises(Terminated):
+        told(Stop(20))
+
+
 def test_the_time_limit_leaves_what_loads_and_nothing_later() -> None:
     stop = Stop(20)
     with pytest.raises(TimeUp), stop.listening(0.05):
