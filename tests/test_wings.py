@@ -12,7 +12,7 @@ import harness
 PACKAGE = Path(harness.__file__).parent
 WINGS = (
     "common", "stats", "config", "data", "records", "scripts", "models", "analysis", "training", "report", "execution",
-    "pretraining", "search", "cli",
+    "pretraining", "search", "serve", "cli",
 )  # fmt: skip
 # Which modules may import a heavy package; a name stands for all that lies under it.
 HOMES = {
@@ -41,6 +41,8 @@ HOMES = {
     "jinja2": ("report.page",),
     "typer": ("cli",),
     "rich": ("cli",),
+    "starlette": ("serve",),
+    "uvicorn": ("cli.serve_commands",),
     "yaml": ("config", "records.importing.lightning"),
     "optuna": ("stats.forest", "search", "records.importing.optuna_storage"),
 }  # fmt: skip

@@ -16,6 +16,7 @@ from harness.cli import (
     model_commands,
     report_commands,
     search_commands,
+    serve_commands,
     start_commands,
     sweep_commands,
 )
@@ -96,6 +97,7 @@ _GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
     "Read results": (
         ("report", report_commands.report),
         ("open", report_commands.open_page),
+        ("serve", serve_commands.serve),
         ("card", report_commands.card),
         ("figure", figure_commands.figure),
         ("table", figure_commands.table),
