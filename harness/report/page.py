@@ -20,7 +20,16 @@ from harness.analysis import mixed_runs
 from harness.analysis.analyze import Analysis, analyse
 from harness.common.files import naming, write_text
 from harness.records.study import Study
-from harness.report import headline, named_figures, next_experiment, opening, page_notes, provenance, run_tables
+from harness.report import (
+    headline,
+    live_runs,
+    named_figures,
+    next_experiment,
+    opening,
+    page_notes,
+    provenance,
+    run_tables,
+)
 from harness.report.contents import CHAPTERS, TABLES, text_tables
 from harness.report.figures import all_figures
 from harness.report.figures.sheet import Sheet
@@ -28,7 +37,7 @@ from harness.report.files import csv, latex, markdown, markdown_text
 from harness.report.glossary import glossary
 from harness.report.headline import Card
 from harness.report.run_tables import RunRow
-from harness.report.section import Section, Term
+from harness.report.section import FigureSpec, Section, Term
 from harness.report.sections import best, spread
 from harness.report.summary import summary
 from harness.report.table import TextTable
@@ -133,6 +142,7 @@ class FilledSection:
     sentences: tuple[str, ...]
     picture: Picture | None
     reading: str
+    more: tuple[tuple[Picture, str], ...]  # further figures, and how to read them
     shown: tuple[TextTable, ...]
     folded: tuple[TextTable, ...]
 
@@ -159,6 +169,7 @@ class Page:
     warnings: tuple[str, ...]  # beside which the verdict must be read
     cards: tuple[Card, ...]
     picture: Picture | None  # of the first screen, which no section shows again
+    marked: str  # where the runs are in it, and their curves, for the page's script
     reading: str
     meaning: str  # of a failed run
     recommendation: str
@@ -198,7 +209,8 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         verdict=verdict,
         warnings=tuple(mixed_runs.warnings(study)),
         cards=headline.cards(analysis),
-        picture=_picture(study, spread.SECTION, figures, verdict),
+        picture=_picture(study, spread.SECTION, spread.SECTION.figure, figures, verdict),
+        marked=live_runs.data_of(analysis, figures),
         reading=spread.SECTION.figure.reading if spread.SECTION.figure else "",
         meaning=opening.failing_means(analysis),
         recommendation=recommendation,
@@ -249,19 +261,23 @@ def _section(
     """A section with what it has to show; None where it has neither figure, table nor sentence."""
     sentences = tuple(section.sentences(analysis))
     on_top = section is spread.SECTION
-    picture = None if on_top else _picture(analysis.study, section, figures, sentences[0] if sentences else verdict)
+    sentence = sentences[0] if sentences else verdict
+    picture = None if on_top else _picture(analysis.study, section, section.figure, figures, sentence)
+    further = ((_picture(analysis.study, section, spec, figures, sentence), spec) for spec in section.more_figures)
+    more = tuple((shown, spec.reading) for shown, spec in further if shown is not None)
     specs = [spec for spec in section.tables if spec.name in tables]
     shown, folded = (tuple(tables[spec.name] for spec in specs if spec.folded == side) for side in (False, True))
-    if not (picture or specs or sentences):
+    if not (picture or more or specs or sentences):
         return None
     reading = section.figure.reading if picture and section.figure else ""
-    return FilledSection(section.anchor, section.heading, section.question, sentences, picture, reading, shown, folded)
+    texts = (section.anchor, section.heading, section.question, sentences)
+    return FilledSection(*texts, picture, reading, more, shown, folded)
 
 
-def _picture(study: Study, section: Section, folder: Path, sentence: str) -> Picture | None:
-    if section.figure is None:
+def _picture(study: Study, section: Section, spec: FigureSpec | None, folder: Path, sentence: str) -> Picture | None:
+    if spec is None:
         return None
-    name = section.figure.name
+    name = spec.name
     svg, png = (folder / f"{name}.{ending}" for ending in ("svg", "png"))
     if not svg.exists():
         return None

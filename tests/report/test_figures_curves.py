@@ -28,7 +28,7 @@ def test_runs_whose_curves_are_not_kept_are_said(tmp_path):
 
 
 def test_smoothing_keeps_the_mean_and_thins_out():
-    steps, means = curves._smooth(np.arange(5000, dtype=np.float32))
+    steps, means = curves.smooth(np.arange(5000, dtype=np.float32))
     assert len(steps) <= 400
     assert np.allclose(means, steps - 1)  # the running mean of a straight line is that line; steps count from 1
-    assert curves._smooth(np.zeros(1, np.float32))[0].tolist() == [1]
+    assert curves.smooth(np.zeros(1, np.float32))[0].tolist() == [1]

@@ -97,7 +97,7 @@ def curves(analysis: Analysis) -> Figure | None:
     first = done.groupby("cell").cumcount() < max(1, MOST_LINES // len(members))
     chosen = done.assign(panel=place, shade=shade)[first].head(MOST_LINES)
     lines = [
-        _Line(panel, colour, verdict, (arrays.eval_step, arrays.dev_score), _smooth(arrays.train_loss))
+        _Line(panel, colour, verdict, (arrays.eval_step, arrays.dev_score), smooth(arrays.train_loss))
         for row, panel, colour, verdict in zip(
             chosen.index, chosen["panel"], chosen["shade"], chosen["verdict"].replace("unjudged", "ok"), strict=True
         )
@@ -192,14 +192,14 @@ def _lines(ax: Axes, drawn: Sequence[tuple[np.ndarray, np.ndarray, _Line]], many
     ax.autoscale_view()
 
 
-def _smooth(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The running mean of a loss [S] over S/50 steps at most at 200 places: (steps, means)."""
+def smooth(loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The running mean of a loss [S] over S/50 steps at some 100 places: (steps, means)."""
     if not len(loss):  # of an imported run whose tool kept none
         return np.zeros(0), np.zeros(0)
     window = max(1, len(loss) // 50)
     means = np.convolve(loss.astype(np.float64), np.full(window, 1 / window), mode="valid")
     steps = np.arange(len(means)) + (window + 1) / 2
-    stride = max(1, len(means) // 200)
+    stride = max(1, len(means) // 100)
     return steps[::stride], means[::stride]
 
 
@@ -215,7 +215,7 @@ def pretraining(title: str, losses: np.ndarray, held_out: Sequence[tuple[int, fl
     study = Study(title, title, (StudyCell(()),), pd.DataFrame())
     figure = empty_figure(study, "pretraining", 2.4, handles)
     ax = panel(figure)
-    ax.plot(*_smooth(losses), color=HUES[0], lw=1.0, zorder=2)
+    ax.plot(*smooth(losses), color=HUES[0], lw=1.0, zorder=2)
     if held_out:
         ax.plot(*np.array(held_out).T, color=HUES[1], ls=LINES[1], lw=1.2, marker="o", ms=3, zorder=3)
     ax.set(xlabel="step", ylabel="loss (nats)")

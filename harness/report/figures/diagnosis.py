@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
@@ -21,10 +23,13 @@ from harness.report.figures.layout import (
     titled_panels,
 )
 from harness.report.figures.lettering import (
+    cut,
+    literal,
     pt,
     setting,
 )
 from harness.report.figures.sheet import (
+    current,
     styled,
 )
 from harness.report.figures.style import (
@@ -55,7 +60,9 @@ from harness.report.figures.style import (
 if TYPE_CHECKING:
     from harness.analysis.analyze import Analysis
 
-MOST_TRACES = 300  # runs whose gradients are drawn, of each outcome
+TOO_MANY = "#E3E3E3"  # where a rule gives false alarms
+MOST_TRACES = 300  # runs whose gradients are drawn, of each outcome,
+MOST_PLACES = 120  # at about so many places each
 
 
 @styled
@@ -82,6 +89,8 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
         legend_key(setting(axis, value) or "run", colour_of(i), marker=MARKERS[i]) for i, value in enumerate(values)
     ]
     handles += [mark_key(verdict) for verdict in verdicts]
+    if verdicts:
+        handles.append(legend_key("runs on one spot, spread out", FAILED, marker="$×n$", ms=9, mew=0))
     handles.append(legend_key(level_to_beat(table), INK, MAJORITY, lw=0.9))
     handles += [legend_key("half of the label entropy", FAINT, LINES[2], lw=0.9)] if relative else []
     left_out = len(table) - len(shown)
@@ -89,6 +98,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     figure = empty_figure(study, what, 2.9, handles)
     ax = panel(figure)
     many = len(shown) > MANY
+    ranges = (float(shown["loss"].max()), float(np.ptp(shown["score"])) or 1.0)
     for i, value in enumerate(values):
         cells = [index for index, cell in enumerate(study.cells) if not axis or dict(cell.axes)[axis] == value]
         here = shown[shown["cell"].isin(cells) & ~shown["verdict"].isin(MARKS)]
@@ -97,7 +107,17 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     for verdict in verdicts:
         here, mark = shown[shown["verdict"] == verdict], MARKS[verdict]
         look = {"marker": mark.marker, "c": mark.face, "edgecolors": mark.edge, "linewidths": 0.6}
-        ax.scatter(here["loss"], here["score"], s=mark.size, rasterized=many, zorder=3, **look)
+        x, y, piles = spread_out(here["loss"].to_numpy(dtype=float), here["score"].to_numpy(dtype=float), *ranges)
+        ax.scatter(x, y, s=mark.size, rasterized=many, zorder=3, **look)
+        for at_x, at_y, count in piles:
+            where: Any = (at_x, at_y), (0, 9), "data", "offset points"
+            ax.annotate(
+                f"× {count}",
+                *where,
+                ha="center",
+                fontsize=pt(SMALL),
+                color=mark.edge if mark.face == "white" else FAILED,
+            )
     for level in table["majority_score"].dropna().unique():
         ax.axhline(level, color=INK, linewidth=0.9, linestyle=MAJORITY, zorder=1.5)
     if relative:
@@ -107,6 +127,30 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     ax.set_xlabel("training loss in the last epoch" + (" / label entropy" if relative else ""))
     ax.set_ylabel(score_label(study, 2.5))
     return figure
+
+
+def spread_out(
+    x: np.ndarray, y: np.ndarray, width: float, height: float
+) -> tuple[np.ndarray, np.ndarray, list[tuple[float, float, int]]]:
+    """Marks that lie on one spot as a round heap about it, and the spots with three or more: (x, y, count).
+
+    Failed runs answer alike, so that dozens of them would look like one. A spot is 2 % of the width and of the height.
+    """
+    x, y = x.copy(), y.copy()
+    spots: dict[tuple[int, int], list[int]] = {}
+    for index, at in enumerate(zip((x / (0.02 * width)).round(), (y / (0.02 * height)).round(), strict=True)):
+        spots.setdefault((int(at[0]), int(at[1])), []).append(index)
+    piles = []
+    for members in (members for members in spots.values() if len(members) > 1):
+        order = np.arange(len(members))
+        radius = min(0.013, 0.06 / np.sqrt(len(members))) * np.sqrt(order)
+        angle = order * 2.399963  # the golden angle, as seeds lie in a sunflower
+        centre = (float(x[members].mean()), float(y[members].mean()))
+        x[members] = centre[0] + width * radius * np.cos(angle)
+        y[members] = centre[1] + 1.6 * height * radius * np.sin(angle)
+        if len(members) > 2:
+            piles.append((centre[0], float(y[members].max()), len(members)))
+    return x, y, piles
 
 
 def _parts_shown(layers: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
@@ -147,7 +191,8 @@ def gradient_norms(analysis: Analysis) -> Figure | None:
     for ax, part in zip(grid, titles, strict=True):
         values = 10.0 ** norms.layer(part)
         for _, colour, line, which in kinds:
-            thin = [np.column_stack([x, run]) for run in values[which][:MOST_TRACES]]
+            every = max(1, len(x) // MOST_PLACES)  # of thin lines, whose medians are drawn whole
+            thin = [np.column_stack([x, run])[::every] for run in values[which][:MOST_TRACES]]
             style: Any = {"colors": [colour], "linewidths": 0.35, "alpha": 0.3, "zorder": 2}
             ax.add_collection(LineCollection(thin, rasterized=len(thin) * len(x) > MANY_POINTS // 8, **style))
             known = ~np.isnan(values[which]).all(axis=0)
@@ -218,39 +263,55 @@ def step_size_factor(analysis: Analysis) -> Figure | None:
 def early_warning(analysis: Analysis) -> Figure | None:
     """How early simple signals tell lost runs: left the area under the ROC curve, right what a rule of each catches.
 
-    Both by leave-one-cell-out; right a line is bold where the rule gave at most 1 % false alarms on the left-out cells.
+    Both by leave-one-cell-out. Right a row a signal: the darker, the more a rule at that share of training catches, and
+    grey where it gives more than 1 % false alarms on the left-out cells.
     """
     study, table = analysis.study, analysis.diagnosis.early_warning
     if table.empty or table["auc"].isna().all():
         return None
     names = list(dict.fromkeys(table["signal"]))
     handles: list[Artist] = [legend_key(name, colour_of(i), LINES[i]) for i, name in enumerate(names)]
-    handles.append(legend_key("at most 1 % false alarms", FAINT, LINES[0], marker="o", ms=3))
-    figure = empty_figure(study, "early warning of failed and near-chance runs", 2.4, handles, beside=2, least=2.0)
+    handles.append(Patch(facecolor=TOO_MANY, label="no rule, or more than 1 % false alarms"))
+    if analysis.diagnosis.rule is not None:
+        handles.append(legend_key("first rule that meets the target", INK, MAJORITY, lw=0.9))
+    what = "early warning of failed and near-chance runs"
+    figure = empty_figure(study, what, 2.4, handles, beside=2, least=2.0)
     left, right = pair(figure)
     for i, name in enumerate(names):
         here = table[table["signal"] == name]
         x = 100 * here["share"].to_numpy()
-        look: Any = {"color": colour_of(i), "ls": LINES[i]}
-        left.plot(x, here["auc"], lw=1.2, **look)
-        left.fill_between(
-            x, here["auc_low"].to_numpy(), here["auc_high"].to_numpy(), color=colour_of(i), alpha=0.1, lw=0
-        )
-        caught = (here["caught"] / here["lost"].max()).to_numpy()
-        right.plot(x, 100 * caught, lw=0.8, alpha=0.6, **look)
-        good = (here["false"] <= 0.01 * here["others"].max()).to_numpy()
-        right.plot(x[good], 100 * caught[good], "o", ms=2.6, color=colour_of(i), mew=0)
-    rule = analysis.diagnosis.rule
-    if rule is not None:
-        right.axvline(100 * rule.rule.share, color=INK, lw=0.9, ls=MAJORITY)
+        left.plot(x, here["auc"], lw=1.2, color=colour_of(i), ls=LINES[i])
+        low, high = here["auc_low"].to_numpy(), here["auc_high"].to_numpy()
+        left.fill_between(x, low, high, color=colour_of(i), alpha=0.1, lw=0)
     left.axhline(0.5, color=INK, lw=0.9, ls=MAJORITY)
-    left.set_ylim(0, 1.02)
-    right.set_ylim(-2, 102)
-    left.set(xlabel="training done, %", ylabel="area under the ROC curve")
-    right.set(xlabel="training done, %", ylabel="caught by a rule, %")
-    for ax in (left, right):
-        ax.set_xlim(0, 100)
+    left.set(xlabel="training done, %", ylabel="area under the ROC curve", ylim=(0, 1.02), xlim=(0, 100))
+    _caught(figure, right, table, names)
+    if (rule := analysis.diagnosis.rule) is not None:
+        right.axvline(100 * rule.rule.share, color=INK, lw=0.9, ls=MAJORITY)
     return figure
+
+
+def _caught(figure: Figure, ax: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
+    """What share of lost runs a rule on each signal catches without false alarms, by share of training."""
+    shares = np.unique(table["share"])
+    caught = np.full((len(names), len(shares)), np.nan)
+    for row in table.itertuples():
+        if row.false <= 0.01 * row.others and np.isfinite(row.caught):
+            caught[names.index(row.signal), np.searchsorted(shares, row.share)] = 100 * row.caught / row.lost
+    edges = 100 * np.concatenate([[0.0], shares])
+    shades = LinearSegmentedColormap.from_list("caught", ["#FFFFFF", HUES[0]])
+    shades.set_bad(TOO_MANY)
+    mesh = ax.pcolormesh(
+        edges, np.arange(len(names) + 1) - 0.5, np.ma.masked_invalid(caught), cmap=shades, vmin=0, vmax=100, lw=0
+    )
+    ax.set_yticks(range(len(names)), [literal(cut(name, 8, 0.3 * current().width)) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(visible=False)
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlabel="training done, %", xlim=(0, 100))
+    bar = figure.colorbar(mesh, ax=ax, location="right", shrink=0.9, aspect=18, pad=0.02)
+    bar.set_label("caught by a rule, %")
+    bar.outline.set_visible(False)
 
 
 @styled

@@ -45,6 +45,7 @@ from harness.report.figures.lettering import (
     value_text,
 )
 from harness.report.figures.sheet import (
+    ReportFigure,
     current,
     styled,
 )
@@ -123,7 +124,10 @@ def spread(analysis: Analysis) -> Figure | None:
             here = groups[index].index
             place = plan.places[index]
             centre = place.x + (place.hue - (len(plan.hues) - 1) / 2) * bar
-            _run_marks(ax, scores[here].fillna(worst), verdicts[here], centre, bar, place.hue, len(table) > MANY)
+            heights = scores[here].fillna(worst)
+            across = _run_marks(ax, heights, verdicts[here], centre, bar, place.hue, len(table) > MANY)
+            if isinstance(figure, ReportFigure):
+                figure.run_marks.append((ax, [int(row) for row in here], np.column_stack([across, heights])))
             _level(ax, scores[here].dropna(), means.loc[index], centre, bar)
             failed = int(verdicts[here].isin(["failed", "diverged"]).sum())
             _say_counts(ax, centre, slot, int(scores[here].notna().sum()), failed)
@@ -213,8 +217,8 @@ def _boxes(ax: Axes, data: pd.DataFrame, members: Sequence[int], plan: Plan, bar
 
 def _run_marks(
     ax: Axes, heights: pd.Series, verdicts: pd.Series, centre: float, width: float, hue: int, many: bool
-) -> None:
-    """Every run of one cell as a mark."""
+) -> np.ndarray:
+    """Every run of one cell as a mark; where they are along x."""
     places = centre + jitter(len(heights), width * 0.7)
     # Failed runs share a score, the majority's: spread evenly they stay countable.
     untrained = np.flatnonzero((verdicts != "ok").to_numpy())
@@ -234,6 +238,7 @@ def _run_marks(
             look |= {"facecolors": CHANCE} if look.get("edgecolors") == CHANCE else {}
         if chosen.any():
             ax.scatter(places[chosen], heights[chosen], zorder=3 + (level > 0), rasterized=many, **look)
+    return places
 
 
 def _level(ax: Axes, scores: pd.Series, mean: pd.Series, centre: float, width: float) -> None:

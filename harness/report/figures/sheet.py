@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -158,6 +159,12 @@ class ReportFigure(Figure):
     """A figure that is saved as it was drawn: in its fonts, with texts that can be edited."""
 
     sheet: Sheet = Sheet()
+    run_marks: list[tuple[Axes, list[int], np.ndarray]]  # rows of the table of runs, and where they are [N, 2]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As matplotlib's."""
+        super().__init__(*args, **kwargs)
+        self.run_marks = []
 
     def savefig(self, fname: Any, **kwargs: Any) -> None:
         """As matplotlib's, whatever that is set to."""

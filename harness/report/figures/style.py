@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ LINES: tuple[Dashes, ...] = (
 MAJORITY: Dashes = (0, (4, 2))
 FAILED, CHANCE, INK, FAINT = "#A50F15", "#3A3A3A", "#222222", "#555555"
 MOST_VALUES = len(HUES)  # as many colours as can be told apart
+MARKS_FILE = "{}.marks.json"  # of a figure: where each run is, which the page reads and removes
 MANY = 3000  # marks, and
 MANY_POINTS = 40_000  # points of lines: beyond them they are embedded as an image, which keeps the files small
 SMALL = 6.5  # points, the smallest font
@@ -68,7 +70,19 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     _lay_out(figure)
     for path in (png, svg, pdf):
         _write(figure, path)
+    if isinstance(figure, ReportFigure) and figure.run_marks:
+        (folder / MARKS_FILE.format(name)).write_text(json.dumps(_places(figure)), encoding="utf-8")
     return png, svg, pdf
+
+
+def _places(figure: ReportFigure) -> list[tuple[int, int, int]]:
+    """Where the runs of a figure are: (row, x from the left, y from the top) in ten-thousandths of the figure."""
+    width, height = figure.get_size_inches() * figure.dpi
+    found = []
+    for ax, rows, marks in figure.run_marks:
+        places = ax.transData.transform(marks) / (width, height) * 10_000
+        found += [(row, round(float(x)), round(float(10_000 - y))) for row, (x, y) in zip(rows, places, strict=True)]
+    return found
 
 
 @styled
@@ -242,7 +256,7 @@ def _columns(texts: Sequence[str], inches: float) -> int:
     return 1
 
 
-def part_shown(drawn: Sequence[int], of: Sequence[int], things: str = "cells") -> str:
+def part_shown(drawn: Sequence[object], of: Sequence[object], things: str = "cells") -> str:
     """What a title adds where not all that there is could be drawn: `, first 48 of 10,000 cells`."""
     if len(drawn) == len(of):
         return ""

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from harness.analysis.drivers import largest_effects
-from harness.common.text import Scalar
+from harness.common.text import Scalar, count_noun
 from harness.report.figures.layout import (
     MOST_CELLS,
     Plan,
@@ -34,9 +34,11 @@ from harness.report.figures.lettering import (
     pt,
     setting,
     short_count,
+    text_width,
     value_text,
 )
 from harness.report.figures.sheet import (
+    current,
     styled,
 )
 from harness.report.figures.style import (
@@ -61,6 +63,7 @@ from harness.report.figures.style import (
     part_shown,
     plain_numbers,
     share_bars,
+    stacked,
     without_axes,
 )
 
@@ -69,6 +72,8 @@ if TYPE_CHECKING:
 
 MOST_TERMS = 14
 MOST_BANDS = 4  # of the seed budget, which lie on each other
+MOST_NAMED = 5  # lines with a name at their end
+GREY = "#B8B8B8"
 
 
 # ---------------------------------------------------------------------------------------------------------- noise floor
@@ -231,9 +236,9 @@ def _best(ax: Axes, here: pd.DataFrame, hue: int, kind: int) -> None:
 def seed_budget(analysis: Analysis) -> Figure | None:
     """How wide the 95 % intervals of the mean and of the failure rate are at other numbers of seeds, a line a cell.
 
-    Marks stand at the runs there are; bands of few cells show what these leave possible. Up to eight cells have a line
-    of their own in the legend; of more, colours tell the values of the spread's colours. Both scales are logarithmic:
-    half the width takes four times the seeds.
+    Marks stand at the runs there are; bands of few cells show what these leave possible. Lines that lie on each other
+    are one; of more than five, those between the widest and the narrowest are named in equal steps and the others grey.
+    Both scales are logarithmic: half the width takes four times the seeds.
     """
     study = analysis.study
     budget = without_axes(study, analysis.budget)
@@ -241,58 +246,82 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     sides = ("mean_half_width", "rate_half_width")
     if not (budget[list(sides)] > 0).any(axis=None):
         return None
-    few = len(study.cells) <= MOST_VALUES
-    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
-    kinds = {index: index if few else place.hue for index, place in plan.places.items()}
-    if few:
-        names = [
-            " · ".join(value_text(axis, value) for axis, value in cell.axes) or "the only recipe"
-            for cell in study.cells
-        ]
-    else:
-        names = [setting(plan.layout.hue, hue) or "cell" for hue in plan.hues]
-    handles = [
-        legend_key(cut(name, 7.5, 2.2), colour_of(i), LINES[i], MARKERS[i], ms=4 if few else 4.5)
-        for i, name in enumerate(names)
+    names = [
+        " · ".join(value_text(*pair) for pair in cell.axes) or "the only recipe" for cell in study.cells[:MOST_CELLS]
     ]
-    handles.append(legend_key("mark: present number of runs", FAINT, marker="o", mfc="none", ms=4))
-    what = "half the width of 95 % intervals against seeds" + part_shown(list(plan.places), range(len(study.cells)))
+    handles = [legend_key("mark: present number of runs", FAINT, marker="o", ms=4)]
+    what = "half the width of 95 % intervals against seeds" + part_shown(names, range(len(study.cells)))
     figure = empty_figure(study, what, 2.7, handles, beside=2, least=2.0)
-    left, right = pair(figure)
     points = _accuracies(analysis)
     mean = "accuracy,\npercentage points" if points else f"\n{literal(metric_name(study))}"
     units = ((100.0 if points else 1.0, f"± of the mean {mean}"), (100.0, "± of the failure rate,\npercentage points"))
-    for ax, side, (unit, label) in zip((left, right), sides, units, strict=True):
+    for ax, side, (unit, label) in zip(pair(figure), sides, units, strict=True):
         known = budget[budget[side] > 0]
-        for index, here in known.groupby("cell", sort=False):
-            here, kind = here.sort_values("n"), kinds[int(index)]
-            ax.plot(here["n"], unit * here[side], color=colour_of(kind), ls=LINES[kind], lw=1.0, alpha=0.9)
-            if len(study.cells) <= MOST_BANDS:
-                low, high = (unit * here[f"{side}_{end}"] for end in ("low", "high"))
-                ax.fill_between(here["n"], low, high, color=colour_of(kind), alpha=0.12, lw=0)
-            now = here[here[side.replace("half_width", "now")]]
-            look: Any = {
-                "s": 20,
-                "marker": marker_of(kind),
-                "color": colour_of(kind),
-                "edgecolors": "white",
-                "linewidths": 0.4,
-            }
-            ax.scatter(now["n"], unit * now[side], zorder=3, **look)
         if known.empty:
             _say_instead(ax, _budget_lacks(analysis, side))
             continue
+        known = known.assign(**{f"{side}{end}": unit * known[f"{side}{end}"] for end in ("", "_low", "_high")})
         ax.set_xscale("log")
         ax.set_yscale("log")
-        _doubling(ax.xaxis, known["n"])
-        _doubling(ax.yaxis, unit * known[side])
+        _budget_lines(ax, known, side, names)
+        _doubling(ax.yaxis, known[side])
         ax.set_xlabel("seeds per cell")
         ax.set_ylabel(label)
         flat = int((budget[side] == 0).groupby(budget["cell"]).any().sum())
         if flat:  # logarithms have no place for them
-            note = f"not shown: {flat} {'cell' if flat == 1 else 'cells'} with equal scores"
+            note = f"not shown: {count_noun(flat, 'cell')} with equal scores"
             ax.annotate(note, (0.02, 0.02), xycoords="axes fraction", fontsize=pt(SMALL), color=FAINT)
     return figure
+
+
+def _budget_lines(ax: Axes, known: pd.DataFrame, side: str, names: Sequence[str]) -> None:
+    """The lines of one panel, those that are named with their names at their right ends."""
+    alike: dict[tuple[int, ...], list[int]] = {}
+    lines = {int(cell): here.sort_values("n") for cell, here in known.groupby("cell", sort=False)}
+    for cell, here in lines.items():  # within 2 %
+        key = tuple((50 * np.log(here[side].to_numpy(dtype=float))).round().astype(int).tolist())
+        alike.setdefault(key, []).append(cell)
+    groups = sorted(alike.values(), key=lambda cells: -float(lines[cells[0]][side].iloc[-1]))
+    named = np.unique(np.linspace(0, len(groups) - 1, min(MOST_NAMED, len(groups))).round().astype(int)).tolist()
+    ends, labels = [], []
+    for rank, cells in enumerate(groups):
+        here, kind = lines[cells[0]], named.index(rank) if rank in named else None
+        colour, width = (GREY, 0.6) if kind is None else (colour_of(kind), 1.2)
+        ax.plot(here["n"], here[side], color=colour, ls=LINES[kind or 0], lw=width, zorder=2 if kind is None else 3)
+        if len(lines) <= MOST_BANDS:
+            ax.fill_between(here["n"], here[f"{side}_low"], here[f"{side}_high"], color=colour, alpha=0.12, lw=0)
+        now = pd.concat([lines[cell] for cell in cells])
+        now = now[now[side.replace("half_width", "now")]]
+        look: Any = {"s": 20 if kind is not None else 9, "marker": marker_of(kind or 0), "color": colour}
+        ax.scatter(now["n"], now[side], zorder=3 + (kind is not None), edgecolors="white", linewidths=0.4, **look)
+        if kind is not None:
+            more = f" +{len(cells) - 1} alike" if len(cells) > 1 else ""
+            ends.append((float(here["n"].iloc[-1]), float(here[side].iloc[-1]), colour))
+            labels.append(cut(names[cells[0]], SMALL, 1.0 - text_width(more, SMALL)) + more)
+    _name_lines(ax, known, side, ends, labels)
+
+
+def _name_lines(
+    ax: Axes, known: pd.DataFrame, side: str, ends: Sequence[tuple[float, float, str]], labels: Sequence[str]
+) -> None:
+    """Names right of the ends of lines, from the highest down, none on another."""
+    first, last = float(known["n"].min()), float(known["n"].max())
+    room = max(text_width(label, SMALL) for label in labels) + 0.15
+    wide = max(current().width / (1 if stacked(2, 2.0) else 2) - 0.75, room + 0.4)
+    span = np.log(last / first) if last > first else 1.0
+    ax.set_xlim(first * np.exp(-0.05 * span), last * np.exp(span * room / (wide - room)))
+    _doubling(ax.xaxis, known["n"], last, wide - room)
+    low, high = np.log(float(known[side].min())), np.log(float(known[side].max()))
+    gap = max(high - low, 0.1) * 0.075
+    height = np.inf
+    for (x, y, colour), label in zip(ends, labels, strict=True):
+        height = min(np.log(y), height - gap)
+        look: Any = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 0, "shrinkB": 1}
+        ax.annotate(
+            literal(label), (x, y), (x * np.exp(0.06 * span), np.exp(height)), "data", "data", look,
+            va="center", fontsize=pt(SMALL), color=INK,
+        )  # fmt: skip
+    ax.set_ylim(np.exp(min(low, height) - gap), np.exp(high + gap))
 
 
 def _accuracies(analysis: Analysis) -> bool:
@@ -302,12 +331,21 @@ def _accuracies(analysis: Analysis) -> bool:
     )
 
 
-def _doubling(axis: Axis, values: pd.Series) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers; at least two of them within the values."""
+def _doubling(axis: Axis, values: pd.Series, last: float = np.inf, inches: float = np.inf) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten up to the last, as plain numbers, as many as so many inches have room for.
+
+    At least two are within the values.
+    """
     low, high = float(values.min()), float(values.max())
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     steps = (1, 2, 5) if high / low < 1000 else (1,)
-    axis.set_major_locator(FixedLocator([step * 10.0**power for power in powers for step in steps]))
+    ticks = [tick for power in powers for step in steps if (tick := step * 10.0**power) <= last * 1.001]
+    apart = np.log(high / low) * 0.3 / inches if high > low else 0.0
+    shown: list[float] = []
+    for tick in reversed(ticks):
+        if not shown or np.log(shown[-1] / tick) >= apart:
+            shown.append(tick)
+    axis.set_major_locator(FixedLocator(shown[::-1]))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

@@ -14,4 +14,11 @@ SECTION = Section(
         "majority's score and the label entropy (for a regression the label variance): a run whose loss stays there "
         "has learned nothing.",
     ),
+    more_figures=(
+        FigureSpec(
+            "outcome_curves.outcome_curves",
+            "The median of failed and near-chance runs and that of the others, over the share of training done; bands "
+            "hold 80 % of the runs of a kind. Where they part, a failure begins to show.",
+        ),
+    ),
 )

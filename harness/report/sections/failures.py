@@ -203,6 +203,13 @@ SECTION = Section(
         "The mark is the failed share of a cell's finished runs, the bar its 95 % Wilson interval: with few seeds even "
         "0 failures is compatible with a high rate. Crashed and missing runs are given beside the count.",
     ),
+    more_figures=(
+        FigureSpec(
+            "failure_map.failure_map",
+            "Each field is a pair of values, with failed of judged runs; the redder, the larger the share that failed. "
+            "Grey fields have no judged run.",
+        ),
+    ),
     tables=(
         TableSpec(
             "all_runs",

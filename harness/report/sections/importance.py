@@ -158,6 +158,13 @@ SECTION = Section(
         "the others held as they are, with its 95 % interval. All hold for these ranges of the settings: a wider "
         "range of one would matter more.",
     ),
+    more_figures=(
+        FigureSpec(
+            "parallel.parallel",
+            "Each line is one run, from its settings to its score on the right: failed runs red and dashed, the best "
+            "quarter blue. A value that red lines share makes runs fail.",
+        ),
+    ),
     tables=(
         TableSpec(
             "drivers_of_score",

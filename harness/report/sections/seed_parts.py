@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.analysis.analyze import Analysis
 from harness.report.claims import LEVEL, Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, integer, p_value, percent, unknown
-from harness.report.section import Section
+from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_axes, number, with_bounds
 
 _MOST_SENTENCES = 6
@@ -114,6 +114,13 @@ SECTION = Section(
     heading="Seed components",
     question="Which part of the seed causes the spread: head initialisation, data order or dropout?",
     sentences=sentences,
+    more_figures=(
+        FigureSpec(
+            "seed_ranks.seed_ranks",
+            "Each row is a cell, each column a seed; the darker, the better the seed's score among those of the cell. A "
+            "seed that is bad by itself is a pale column; crosses failed.",
+        ),
+    ),
     tables=(
         TableSpec(
             "seed_factors",

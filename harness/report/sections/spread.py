@@ -159,6 +159,13 @@ SECTION = Section(
         "at the edge diverged runs, diamonds means with their 95 % interval, which leaves room for "
         "failures that so few runs may not have shown. n counts the scores, × the failures.",
     ),
+    more_figures=(
+        FigureSpec(
+            "distributions.distributions",
+            "Half-violins show the density of a cell's scores, each as high as the others, from twenty scores on; below "
+            "them every run, failed ones as crosses, and the median as a bar. Two humps are two kinds of run.",
+        ),
+    ),
     tables=(
         TableSpec(
             "cells",
