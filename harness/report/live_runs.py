@@ -12,8 +12,8 @@ from harness.analysis.analyze import Analysis
 from harness.report.figures.style import MARKS_FILE
 from harness.report.run_tables import MOST_RUNS
 
-MOST_BYTES = 120_000  # of curves: the page stays light
-_POINTS = 40  # of a curve
+MOST_BYTES = 80_000  # of curves: the page stays light
+_POINTS = 24  # of a curve
 
 
 def data_of(analysis: Analysis, figures: Path) -> str:
@@ -54,7 +54,7 @@ def _curves(analysis: Analysis, row: int) -> list[list[object]]:
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> Sequence[list[float]]:
-    """At most some forty points of a curve, each the mean of those it stands for."""
+    """At most two dozen points of a curve, each the mean of those it stands for."""
     keep = np.isfinite(values)
     parts = np.array_split(np.arange(int(keep.sum())), min(_POINTS, int(keep.sum())))
     known_steps, known = steps[keep], values[keep]

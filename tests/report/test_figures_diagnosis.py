@@ -1,5 +1,9 @@
-from drawn_figures import marks, words
-from matplotlib.collections import LineCollection
+import numpy as np
+from drawn_figures import marks, recorded, words
+from matplotlib.collections import LineCollection, QuadMesh
+
+from harness.analysis.analyze import analyse
+from harness.report.figures import diagnosis
 
 
 def test_gradients_have_a_panel_for_parts_from_the_input_up(drawings):
@@ -28,3 +32,28 @@ def test_the_surface_names_its_runs_and_their_fate(drawings):
     assert "seed 1: ok" in said
     assert "seed 2: failed" in said
     assert "lr 1e-5, bias correction off" in drawings["loss_surface"].get_suptitle()
+
+
+def test_failed_runs_on_one_spot_are_a_heap_that_is_counted():
+    x, y, piles = diagnosis.spread_out(np.array([1.0] * 19 + [0.2]), np.array([0.5] * 19 + [0.8]), 1.0, 0.4)
+    assert len({(round(a, 4), round(b, 4)) for a, b in zip(x, y, strict=True)}) == 20
+    assert np.abs(x[:19] - 1).max() <= 0.06
+    assert np.abs(y[:19] - 0.5).max() <= 0.4 * 0.1
+    assert (x[19], y[19]) == (0.2, 0.8)
+    assert [(round(a, 6), count) for a, _, count in piles] == [(1.0, 19)]
+
+
+def test_what_rules_catch_is_a_map_of_signals_and_shares(tmp_path):
+    made = analyse(recorded(tmp_path))
+    table = made.diagnosis.early_warning
+    right = diagnosis.early_warning(made).axes[1]
+    (mesh,) = right.findobj(QuadMesh)
+    names, shares = list(dict.fromkeys(table["signal"])), sorted(set(table["share"]))
+    shown = np.ma.filled(mesh.get_array().astype(float), np.nan).reshape(len(names), len(shares))
+    assert [label.get_text() for label in right.get_yticklabels()] == names
+    for row in table.itertuples():
+        value = shown[names.index(row.signal), shares.index(row.share)]
+        if row.false <= 0.01 * row.others:
+            assert value == 100 * row.caught / row.lost
+        else:
+            assert np.isnan(value)

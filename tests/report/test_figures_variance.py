@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 from drawn_figures import GRID, drawn, words
 from made_runs import HEAD, Run, import_of, imported_runs, study_of
 from matplotlib.collections import PathCollection
+
+from harness.analysis.analyze import analyse
+from harness.report.figures import variance
 
 
 def test_the_noise_floor_has_a_row_a_cell(mosbach, drawings):
@@ -44,7 +48,26 @@ def test_the_seed_budget_marks_the_seeds_there_are(mosbach, drawings):
     half = mosbach.budget.loc[mosbach.budget["mean_now"], "mean_half_width"]
     heights = sorted(float(y) for found in left.findobj(PathCollection) for _, y in found.get_offsets())
     assert heights == pytest.approx(sorted(100 * half[half > 0]))
-    assert "2e-5 · off · 10" in words(drawings["seed_budget"])  # eight cells have a line of their own
+
+
+def test_lines_of_the_seed_budget_are_named_at_their_ends_widest_first(tmp_path):
+    text = HEAD + "lr: [1e-5, 2e-5, 3e-5, 4e-5, 5e-5, 6e-5, 7e-5]\nepochs: 3\nseeds: 1..4\n"
+    spreads = {cell: [Run(300 + (cell + 1) * seed) for seed in range(4)] for cell in range(6)}
+    made = analyse(study_of(tmp_path, text, spreads | {6: spreads[5]}))
+    left, right = variance.seed_budget(made).axes
+    names = [note.get_text() for note in left.texts]
+    assert names == [
+        "6e-5 +1 alike",
+        "5e-5",
+        "3e-5",
+        "2e-5",
+        "1e-5",
+    ]  # five of six lines
+    heights = [note.xyann[1] for note in left.texts]
+    assert heights == sorted(heights, reverse=True)
+    assert np.diff(np.log(heights)).max() < -0.1  # none on another
+    assert [note.get_text() for note in right.texts] == ["1e-5 +6 alike"]  # no run failed: one line
+    assert len({line.get_color() for line in left.lines}) == 6  # five of their own, one grey
 
 
 def test_importance_shows_each_term_and_p(mosbach, drawings):

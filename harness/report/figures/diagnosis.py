@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 TOO_MANY = "#E3E3E3"  # where a rule gives false alarms
 MOST_TRACES = 300  # runs whose gradients are drawn, of each outcome,
-MOST_PLACES = 120  # at about so many places each
+MOST_PLACES = 100  # at about so many places each
 
 
 @styled
@@ -191,7 +191,7 @@ def gradient_norms(analysis: Analysis) -> Figure | None:
     for ax, part in zip(grid, titles, strict=True):
         values = 10.0 ** norms.layer(part)
         for _, colour, line, which in kinds:
-            every = max(1, len(x) // MOST_PLACES)  # of thin lines, whose medians are drawn whole
+            every = -(-len(x) // MOST_PLACES)  # of thin lines, whose medians are drawn whole
             thin = [np.column_stack([x, run])[::every] for run in values[which][:MOST_TRACES]]
             style: Any = {"colors": [colour], "linewidths": 0.35, "alpha": 0.3, "zorder": 2}
             ax.add_collection(LineCollection(thin, rasterized=len(thin) * len(x) > MANY_POINTS // 8, **style))
@@ -300,7 +300,7 @@ def _caught(figure: Figure, ax: Axes, table: pd.DataFrame, names: Sequence[str])
             caught[names.index(row.signal), np.searchsorted(shares, row.share)] = 100 * row.caught / row.lost
     edges = 100 * np.concatenate([[0.0], shares])
     shades = LinearSegmentedColormap.from_list("caught", ["#FFFFFF", HUES[0]])
-    shades.set_bad(TOO_MANY)
+    shades = shades.with_extremes(bad=TOO_MANY)
     mesh = ax.pcolormesh(
         edges, np.arange(len(names) + 1) - 0.5, np.ma.masked_invalid(caught), cmap=shades, vmin=0, vmax=100, lw=0
     )

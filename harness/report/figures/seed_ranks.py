@@ -27,7 +27,7 @@ from harness.report.figures.style import (
 if TYPE_CHECKING:
     from harness.analysis.analyze import Analysis
 
-FEWEST_SEEDS, FEWEST_CELLS = 5, 3
+FEWEST_SEEDS, FEWEST_CELLS = 6, 3
 MOST_SEEDS, MOST_SHOWN = 40, 30
 NOT_KNOWN = "#E3E3E3"
 
@@ -37,7 +37,7 @@ def seed_ranks(analysis: Analysis) -> Figure | None:
     """The rank of each seed's score among the seeds of a recipe, a row a recipe; seeds sorted by their mean rank.
 
     Dark is good. Were a seed good or bad by itself, its column would have one shade; by chance shades are mixed. A run
-    that diverged has the lowest rank. At least five seeds and three recipes that share them are needed.
+    that diverged has the lowest rank. At least six seeds and three recipes that share them are needed.
     """
     study = analysis.study
     table = analysis.runs[(analysis.runs["verdict"] != "") & is_finished(analysis.runs)]
@@ -64,7 +64,7 @@ def seed_ranks(analysis: Analysis) -> Figure | None:
     figure = empty_figure(study, what, 0.55 + rows_height(len(shown)), handles, rows=True)
     ax = panel(figure)
     shades = LinearSegmentedColormap.from_list("rank", ["#FFFFFF", HUES[0]])
-    shades.set_bad(NOT_KNOWN)
+    shades = shades.with_extremes(bad=NOT_KNOWN)
     values = np.ma.masked_invalid(shown.to_numpy(dtype=float))
     edges = np.arange(len(seeds) + 1), np.arange(len(shown) + 1) - 0.5
     mesh = ax.pcolormesh(*edges, values, cmap=shades, vmin=0, vmax=1, ec="white", lw=0.4)

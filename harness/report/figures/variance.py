@@ -332,10 +332,7 @@ def _accuracies(analysis: Analysis) -> bool:
 
 
 def _doubling(axis: Axis, values: pd.Series, last: float = np.inf, inches: float = np.inf) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten up to the last, as plain numbers, as many as so many inches have room for.
-
-    At least two are within the values.
-    """
+    """Ticks at 1, 2 and 5 times powers of ten up to the last, as plain numbers, as many as so many inches hold."""
     low, high = float(values.min()), float(values.max())
     powers = range(int(np.floor(np.log10(low))) - 1, int(np.ceil(np.log10(high))) + 1)
     steps = (1, 2, 5) if high / low < 1000 else (1,)

@@ -117,8 +117,8 @@ SECTION = Section(
     more_figures=(
         FigureSpec(
             "seed_ranks.seed_ranks",
-            "Each row is a cell, each column a seed; the darker, the better the seed's score among those of the cell. A "
-            "seed that is bad by itself is a pale column; crosses failed.",
+            "Each row is a cell, each column a seed; the darker, the better the seed's score among those of the cell. "
+            "A seed that is bad by itself is a pale column; crosses failed.",
         ),
     ),
     tables=(

@@ -162,8 +162,8 @@ SECTION = Section(
     more_figures=(
         FigureSpec(
             "distributions.distributions",
-            "Half-violins show the density of a cell's scores, each as high as the others, from twenty scores on; below "
-            "them every run, failed ones as crosses, and the median as a bar. Two humps are two kinds of run.",
+            "Half-violins show the density of a cell's scores, each as high as the others, from twenty scores on; "
+            "below them every run, failed ones as crosses, and the median as a bar. Two humps are two kinds of run.",
         ),
     ),
     tables=(
