@@ -302,7 +302,13 @@ def _caught(figure: Figure, ax: Axes, table: pd.DataFrame, names: Sequence[str])
     shades = LinearSegmentedColormap.from_list("caught", ["#FFFFFF", HUES[0]])
     shades = shades.with_extremes(bad=TOO_MANY)
     mesh = ax.pcolormesh(
-        edges, np.arange(len(names) + 1) - 0.5, np.ma.masked_invalid(caught), cmap=shades, vmin=0, vmax=100, lw=0
+        edges,
+        np.arange(len(names) + 1) - 0.5,
+        np.ma.masked_invalid(caught),
+        cmap=shades,
+        vmin=0,
+        vmax=100,
+        rasterized=True,
     )
     ax.set_yticks(range(len(names)), [literal(cut(name, 8, 0.3 * current().width)) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
