@@ -299,8 +299,7 @@ def _caught(figure: Figure, ax: Axes, table: pd.DataFrame, names: Sequence[str])
         if row.false <= 0.01 * row.others and np.isfinite(row.caught):
             caught[names.index(row.signal), np.searchsorted(shares, row.share)] = 100 * row.caught / row.lost
     edges = 100 * np.concatenate([[0.0], shares])
-    shades = LinearSegmentedColormap.from_list("caught", ["#FFFFFF", HUES[0]])
-    shades = shades.with_extremes(bad=TOO_MANY)
+    shades = LinearSegmentedColormap.from_list("caught", ["#FFFFFF", HUES[0]]).with_extremes(bad=TOO_MANY)
     mesh = ax.pcolormesh(
         edges,
         np.arange(len(names) + 1) - 0.5,

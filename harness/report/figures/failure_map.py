@@ -52,8 +52,7 @@ def failure_map(analysis: Analysis) -> Figure | None:
     xs, ys = xs[:MOST], ys[:MOST]
     rows = -(-len(panels) // columns)
     figure = empty_figure(study, what, rows * (0.75 + 0.24 * len(ys)), rows=True)
-    shades = LinearSegmentedColormap.from_list("failed", ["#FFFFFF", "#F3B6A8", FAILED])
-    shades = shades.with_extremes(bad=NOT_KNOWN)
+    shades = LinearSegmentedColormap.from_list("failed", ["#FFFFFF", "#F3B6A8", FAILED]).with_extremes(bad=NOT_KNOWN)
     for number, (ax, title) in enumerate(zip(titled_panels(figure, list(panels), columns), panels, strict=True)):
         cells = [index for index, name in enumerate(titles) if name == title]
         failed, judged = _counts(study, table[table["cell"].isin(cells)], (across, xs), (up, ys))
