@@ -122,7 +122,11 @@ def _share(share: float) -> str:
 
 def _read(settings: Settings, facts: Facts) -> str:
     if settings.rebuilds:
-        what = f"{facts.trained:,} entailed pairs of the embedded language, {facts.held_out:,} others held out"
+        pairs = f"{facts.held_out:,} others held out"
+        if settings.objective == "causal":
+            what = f"{facts.trained:,} texts of the embedded language, {facts.held_out:,} entailed pairs held out"
+        else:
+            what = f"{facts.trained:,} entailed pairs of the embedded language, {pairs}"
     else:
         what = f"{facts.trained:,} sentences, {facts.held_out:,} others held out by a hash of their text"
     passes = settings.steps * settings.batch_size / facts.trained

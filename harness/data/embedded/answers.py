@@ -16,7 +16,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", END)
 CHOICES = ("true", "false")
 # The language's words without the special tokens of an encoder, and those that texts need beside them.
 DECODER_VOCABULARY = (*SPECIAL_TOKENS, *VOCABULARY[5:], "therefore", "is", ":", *CHOICES)
-LONGEST = 20  # tokens of the longest text: two sentences of six words, `therefore`, `:`, an answer, an end on each side
+LONGEST = 20  # tokens of a row; the longest text has 17: two sentences of six words, three words, an end on each side
 
 
 def conclusion(pair: Pair) -> str:
