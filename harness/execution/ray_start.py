@@ -9,11 +9,13 @@ import socket
 from pathlib import Path
 
 from harness.common.errors import HarnessError, describe_os_error
+from harness.common.text import count_noun
 
 SECONDS = 120.0  # that Ray has to start; 3 are usual
 # What is known to be too little: for logs and sockets, and of addresses for its processes, which reserve more than they
 # use.
 _TEMPORARY_BYTES, _ADDRESS_BYTES = 16 * 2**20, 8 * 2**30
+_PORTS = 100
 _SOCKET_PATH = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 _INSTEAD = "or train without Ray: --in-process"
 # What Ray says of itself, and what it is.
@@ -39,6 +41,7 @@ def check_machine() -> None:
     _check_temporary()
     _check_addresses()
     _check_loopback()
+    _check_ports()
 
 
 def _refused(problem: str, fix: str) -> HarnessError:
@@ -91,7 +94,7 @@ def _check_addresses() -> None:
 
 
 def _check_loopback() -> None:
-    """A connection of this process with itself, as Ray's have them with each other."""
+    """A connection of this process with itself, as Ray's have them with each other; and ports for all of theirs."""
     try:
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
@@ -103,6 +106,20 @@ def _check_loopback() -> None:
             "Bring the loopback interface up (`ip link set lo up`) and see that ports are free "
             "(`sysctl net.ipv4.ip_local_port_range`)",
         ) from None
+
+
+def _check_ports() -> None:
+    """A few dozen ports are taken by Ray's processes and their connections; with fewer it waits for minutes."""
+    try:
+        low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    except (OSError, ValueError):
+        return
+    if high - low + 1 < _PORTS:
+        raise _refused(
+            f"this machine gives out {count_noun(high - low + 1, 'port')} ({low} to {high}) for connections, and Ray's "
+            f"processes take about {_PORTS}",
+            "Widen the range (`sysctl net.ipv4.ip_local_port_range`)",
+        )
 
 
 def reason(error: BaseException) -> str:

@@ -147,6 +147,11 @@ def no_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(socket, "socket", type("Socket", (socket.socket,), {"bind": bind}))
 
 
+def few_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path: "60000 60001" if "port_range" in str(path) else real(path))
+
+
 @pytest.mark.parametrize(
     ("change", "problem", "fix"),
     [
@@ -157,8 +162,9 @@ def no_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (long_path, r"is longer than the \d+ bytes", "with a shorter path"),
         (few_addresses, r"2\.8 GiB of addresses here \(`ulimit -v`\)", "`ulimit -v unlimited`"),
         (no_ports, r"cannot connect to each other at 127\.0\.0\.1: address already in use", "see that ports are free"),
+        (few_ports, r"gives out 2 ports \(60000 to 60001\)", "Widen the range"),
     ],
-    ids=["home", "home folder", "disk", "TMPDIR", "path", "ulimit", "ports"],
+    ids=["home", "home folder", "disk", "TMPDIR", "path", "ulimit", "ports", "port range"],
 )
 def test_what_ray_cannot_start_with_is_refused_in_the_users_terms(
     change: Callable[[pytest.MonkeyPatch, Path], None],
