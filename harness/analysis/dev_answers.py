@@ -163,11 +163,12 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
 
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
     `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
-    `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, its mean and `_sd`; a column that no cell
+    `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, where a text has any number of labels
+    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, its mean and `_sd`; a column that no cell
     knows is left out.
     """
     rows: list[dict[str, object]] = []
-    others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES}
+    others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES, *metrics.MANY_LABELS}
     table = (
         study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
     )
@@ -191,7 +192,10 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
             both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
             means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
             rows.append({"cell": index, "runs": len(each)} | means)
-    known = (*metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, metrics.ENTITIES, "entity_precision", "entity_recall")
+    known = (
+        *metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, metrics.ENTITIES,
+        "entity_precision", "entity_recall",
+    )  # fmt: skip
     names = [f"{name}{end}" for name in known for end in ("", "_sd")]
     columns = [name for name in names if any(name in row for row in rows)]
     return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *columns]))

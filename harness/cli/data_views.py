@@ -31,7 +31,8 @@ _MOST_LABELS = 12
 def print_data(out: Console, described: describing.Described) -> None:
     """A task's data on a screen: the splits side by side, the lengths as bars, then what is odd, with its lines."""
     tokens = described.kind == "tokens"
-    kind = "a regression" if described.classes is None else f"{described.classes} {'tags' if tokens else 'classes'}"
+    several = {"tokens": "tags", "labels": "labels, any number a text"}.get(described.kind, "classes")
+    kind = "a regression" if described.classes is None else f"{described.classes} {several}"
     if described.kind == "completion":
         kind = "completions" if not described.classes else f"completions, {described.classes} choices"
     texts = (
@@ -62,7 +63,12 @@ def print_data(out: Console, described: describing.Described) -> None:
 
     row("examples", [f"{split.examples:,}" for split in splits.values()])
     for label in list(described.train.labels or ())[:_MOST_LABELS]:
-        shares = [counts[label] / sum(counts.values()) for split in splits.values() if (counts := split.labels)]
+        many = described.kind == "labels"  # whose shares are of the texts
+        shares = [
+            counts[label] / (split.examples if many else sum(counts.values()))
+            for split in splits.values()
+            if (counts := split.labels)
+        ]
         row(
             Text(plain(label)[:30]),
             [f"{100 * share:.1f} %" for share in shares],

@@ -18,13 +18,14 @@ from harness.common import scorers
 from harness.common.errors import HarnessError
 
 BuiltIn = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
-    "loss", "perplexity", "exact_match", "token_f1"]  # fmt: skip
+    "loss", "perplexity", "exact_match", "token_f1", "f1_labels", "f1_labels_macro"]  # fmt: skip
 Metric = str  # a built-in one, one of scikit-learn's, or a function of one's own (`scorers`)
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
 _MOST_LOSS = 700.0  # nats a token; e to more is no number
 LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match", "token_f1")  # of what a language model answers
 LOWER_IS_BETTER: tuple[Metric, ...] = ("loss", "perplexity")
+MANY_LABELS: tuple[Metric, ...] = ("f1_labels", "f1_labels_macro")  # of texts with any number of labels each
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 # What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
 HEADINGS = {
@@ -39,6 +40,8 @@ HEADINGS = {
     "f1_entity": "entity F1",
     "entity_precision": "precision",
     "entity_recall": "recall",
+    "f1_labels": "micro F1 of labels",
+    "f1_labels_macro": "macro F1 of labels",
     "loss": "loss",
     "perplexity": "perplexity",
     "exact_match": "exact match",
@@ -68,7 +71,8 @@ class Score:
 class Majority:
     """What the majority classifier scores; `correct` as in `Score`.
 
-    For a regression it is always predicting the mean, for entities finding none. Of completions it is what the
+    For a regression it is always predicting the mean, for entities finding none; where a text has any number of labels
+    always giving the set of labels that scores best. Of completions it is what the
     untouched model scores, or the majority classifier where that is better.
     """
 
@@ -122,7 +126,9 @@ def check(metric: Metric, labels: np.ndarray, classes: int) -> None:
 
 def counts(metric: Metric) -> bool:
     """Say whether right answers are counted by a metric's `Score`."""
-    return not is_regression(metric) and metric != ENTITIES and (metric not in LANGUAGE or metric == "exact_match")
+    if is_regression(metric) or metric in (ENTITIES, *MANY_LABELS):
+        return False
+    return metric not in LANGUAGE or metric == "exact_match"
 
 
 def higher_is_better(metric: Metric) -> bool:
@@ -152,6 +158,9 @@ def score(
     it, `exact_match` the share of answers whose tokens all were the likeliest, which greedy decoding would give. With a
     third column, the token F1 of each greedy answer, `token_f1` is its mean.
 
+    Where a text has any number of labels N counts decisions, one for each label of each text in order, and C is 2;
+    `sentences` [S] are the number of labels, for each text. A run has to beat always giving the best set of labels.
+
     `level` is what a run has to beat where that isn't the majority classifier: at or below it are no more right answers
     than it has, or where none are counted no better score.
 
@@ -170,6 +179,8 @@ def score(
         return _score_by_function(scorer, logits, labels)
     if is_regression(metric):
         return _score_regression(metric, logits[:, 0], labels)
+    if metric in MANY_LABELS:
+        return _score_many(metric, logits.argmax(axis=1), labels, sentences)
     if metric == ENTITIES:
         answers = logits.argmax(axis=1)
         compared = entities(answers, labels, _all(sentences, labels))
@@ -248,6 +259,10 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     if regression:
         return {metric: _score_regression(metric, logits[:, 0], labels).value or 0.0 for metric in REGRESSION}
     answers = logits.argmax(axis=1)
+    if sentences is not None and logits.shape[1] == 2:  # tags are three or more
+        by_text = _many(answers, labels, sentences)
+        right = {"accuracy": float((answers == labels).mean())}
+        return right | {metric: float(_f1_of_labels(metric, *by_text)) for metric in MANY_LABELS}
     if sentences is not None:
         compared = entities(answers, labels, _all(sentences, labels))
         shares = {"entity_precision": compared.answered, "entity_recall": compared.there}
@@ -277,6 +292,9 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
     """
     if (scorer := scorers.find(metric)) is not None:
         return _majority_by_function(scorer, labels, num_classes)
+    if metric in MANY_LABELS:
+        assert num_classes is not None
+        return Majority(value=float(_best_set(metric, labels.reshape(-1, num_classes))), correct=None)
     if not counts(metric):
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
@@ -286,8 +304,13 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
     return Majority(value=value, correct=max(map(sum, _confusion(labels, labels, classes))))
 
 
-def label_entropy(labels: np.ndarray) -> float:
-    """Give the entropy of class labels [N] in nats: the loss of a model that knows their frequencies and no more."""
+def label_entropy(labels: np.ndarray, width: int = 1) -> float:
+    """Give the entropy of class labels [N] in nats: the loss of a model that knows their frequencies and no more.
+
+    Of `width` decisions a text, [N · width], the mean over these.
+    """
+    if width > 1:
+        return float(np.mean([label_entropy(column) for column in labels.reshape(-1, width).T]))
     _, counts = np.unique(labels, return_counts=True)
     shares = counts / counts.sum()
     return float((shares * np.log(1 / shares)).sum())
@@ -308,6 +331,51 @@ def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
             f"labels are whole numbers from 0 to C-1, C at least 2; got {labels.dtype} {labels.min()} to {labels.max()}"
             f" for {logits.shape[1]} logits"
         )
+
+
+# ----------------------------------------------------------------------------------------------- any number of labels
+
+
+def _many(answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Answers and labels [N] as those of texts, [S, C]."""
+    if sentences is None or not len(sentences) or set(sentences.tolist()) != {len(labels) // len(sentences)}:
+        raise ValueError(f"each text has as many decisions as there are labels; got {len(labels)} for {sentences}")
+    return answers.reshape(len(sentences), -1), labels.reshape(len(sentences), -1)
+
+
+def _f1_of_labels(metric: Metric, answers: np.ndarray, labels: np.ndarray) -> Fraction:
+    """Micro: 2 TP / (2 TP + FP + FN) over all decisions [S, C]; macro: its mean over the labels, 0 of one without any.
+
+    As scikit-learn's `f1_score` of label indicators, `zero_division=0`.
+    """
+    right, answered, there = ((answers & labels).sum(axis=0), answers.sum(axis=0), labels.sum(axis=0))  # [C] each
+    if metric == "f1_labels":
+        right, answered, there = (each.sum(keepdims=True) for each in (right, answered, there))
+    parts = zip(right.tolist(), (answered + there).tolist(), strict=True)
+    values = [Fraction(2 * hits, total) if total else Fraction(0) for hits, total in parts]
+    return sum(values, Fraction(0)) / len(values)
+
+
+def _best_set(metric: Metric, labels: np.ndarray) -> Fraction:
+    """The best score of always giving the same set of labels [S, C].
+
+    Micro F1 is best with the k most frequent labels for some k, macro F1 with all.
+    """
+    order = np.argsort(-labels.sum(axis=0), kind="stable")
+    least = labels.shape[1] if metric == "f1_labels_macro" else 1
+    scores = []
+    for count in range(least, labels.shape[1] + 1):
+        answers = np.zeros_like(labels)
+        answers[:, order[:count]] = 1
+        scores.append(_f1_of_labels(metric, answers, labels))
+    return max(scores)
+
+
+def _score_many(metric: Metric, answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None) -> Score:
+    given, there = _many(answers, labels, sentences)
+    value = _f1_of_labels(metric, given, there)
+    constant = bool((given == given[0]).all())
+    return Score(float(value), None, value <= _best_set(metric, there), constant)
 
 
 # ------------------------------------------------------------------------------------------------- language models

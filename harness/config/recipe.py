@@ -105,9 +105,9 @@ class TaskSpec(Frozen):
     metric_file: str | None = Field(
         default=None, min_length=1, description="Where the function of `metric: FILE.py:FUNCTION` is on this machine."
     )
-    kind: Literal["texts", "tokens", "completion"] = Field(
+    kind: Literal["texts", "tokens", "completion", "labels"] = Field(
         default="texts",
-        description="What is learned: a label of each text (or pair), of each word (BIO tags), or completions.",
+        description="What is learned: a label a text (or pair), a tag a word, any labels a text, or completions.",
     )
     loss_on: Literal["completion", "all"] = Field(
         default="completion",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import HarnessError
-from harness.common.metrics import LANGUAGE
+from harness.common.metrics import LANGUAGE, MANY_LABELS
 from harness.common.text import show
 from harness.config.field_types import missing_key, unknown_key, wrong_value
 from harness.config.recipe import METHODS_READING, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
@@ -134,6 +134,14 @@ def _differs(recipe: Recipe, name: str) -> bool:
 def _check_task(task: TaskSpec) -> None:
     """Refuse keys of a task that exclude each other, and files without a dev split."""
     _check_completion_metric(task)
+    if task.metric is not None and (task.metric in MANY_LABELS) != (task.kind == "labels"):
+        raise HarnessError(
+            f"metric {task.metric} requires task.kind: labels"
+            if task.metric in MANY_LABELS
+            else f"metric {task.metric} cannot be used with task.kind: labels",
+            allowed=None if task.metric in MANY_LABELS else " or ".join(MANY_LABELS),
+            fix="Change task.metric or task.kind",
+        )
     if (task.metric == "f1_entity") != (task.kind == "tokens") and task.metric is not None:
         problem = (
             "metric f1_entity requires task.kind: tokens"

@@ -21,6 +21,8 @@ class Rows:
     token task an example is a sentence, its text the `words` with blanks between them, and `labels` [N, W] those of
     the words, `NO_LABEL` behind the last.
 
+    Where a text has any number of labels, `labels` [N, C] say of each whether it has it, 0 or 1 (int64).
+
     Of completions `texts` are prompts, in a `chat` the messages before the answer as JSON, and `pairs` the answers;
     where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't.
     """
@@ -54,7 +56,7 @@ class Raw:
     validation: Rows
     sha256: str
     test: Rows | None = None
-    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned
+    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned; `labels`
     loss_on: str = field(default="completion", kw_only=True)  # of completions: `all` where prompts are learned too
 
 

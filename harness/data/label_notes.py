@@ -21,7 +21,7 @@ FREQUENT = 0.9
 
 def refuse_ids(raw: Raw) -> None:
     """Raise HarnessError as `refuse_id_labels`, of a task that was read."""
-    if raw.label_names is not None and raw.metric != ENTITIES and raw.kind != "completion":
+    if raw.label_names is not None and raw.metric != ENTITIES and raw.kind == "texts":
         refuse_id_labels([raw.label_names[label] for label in raw.train.labels.tolist()], raw.train.source)
 
 
@@ -44,6 +44,15 @@ def refuse_single(raw: Raw) -> None:
     """
     if raw.kind == "completion":  # scored against the untouched model
         return
+    if raw.kind == "labels":
+        for split, rows in (("training", raw.train), ("dev", raw.validation)):
+            if not (rows.labels != rows.labels[:1]).any():
+                raise HarnessError(
+                    f"{rows.source}: all texts of the {split} split have the same labels, so always giving these is "
+                    "right everywhere and every run would count as failed",
+                    fix="Check task.label, or split again (off the training file: --set task.validation=0.1)",
+                )
+        return
     for split, rows in (("training", raw.train), ("dev", raw.validation)):
         labels = np.unique(rows.labels[rows.labels != NO_LABEL])
         if len(labels) > 1 or (split == "training" and not is_regression(raw.metric)):
@@ -64,7 +73,7 @@ def refuse_single(raw: Raw) -> None:
 
 def of(raw: Raw) -> tuple[str, ...]:
     """Sentences about a task's classes that a person should read before training; none of a regression or of words."""
-    if raw.label_names is None or raw.metric == ENTITIES or raw.kind == "completion":
+    if raw.label_names is None or raw.metric == ENTITIES or raw.kind != "texts":
         return ()
     train, dev = (
         dict(zip(raw.label_names, np.bincount(rows.labels, minlength=len(raw.label_names)).tolist(), strict=True))

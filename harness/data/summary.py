@@ -13,6 +13,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import TaskSpec
 from harness.data import completions, label_notes, tasks, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows
+from harness.data.label_files import BETWEEN
 from harness.data.tokenization import Tokenizer
 
 MOST_SHOWN = 5  # examples of each finding
@@ -101,7 +102,7 @@ class Described:
 
     name: str
     metric: str
-    kind: Literal["texts", "tokens", "completion"]
+    kind: Literal["texts", "tokens", "completion", "labels"]
     pairs: bool
     classes: int | None
     majority: float | None  # None of completions, which are held against the untouched model
@@ -218,9 +219,16 @@ def _labels(raw: Raw, rows: Rows) -> list[str]:
         return [answer.strip() for answer in rows.pairs or ()]
     if rows.words is not None:
         return [" ".join(tags) for tags in _tags(raw, rows)]
+    if raw.kind == "labels":
+        return [BETWEEN.join(names) for names in _many(raw, rows)]
     if raw.label_names is None:
         return [f"{label:g}" for label in rows.labels.tolist()]
     return [raw.label_names[label] for label in rows.labels.tolist()]
+
+
+def _many(raw: Raw, rows: Rows) -> list[list[str]]:
+    """The labels of each text of a task where it may have any number."""
+    return [[(raw.label_names or ())[place] for place in np.flatnonzero(row)] for row in rows.labels]
 
 
 def _tags(raw: Raw, rows: Rows) -> list[list[str]]:
@@ -245,7 +253,8 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         for example, positions in several.items()
     }
     first = sorted(several, key=lambda example: len(spelt[example]) == 1)[:MOST_SHOWN]
-    counts = Counter(labels if rows.words is None else (tag for tags in _tags(raw, rows) for tag in tags))
+    parts = _many(raw, rows) if raw.kind == "labels" else [[label] for label in labels]
+    counts = Counter(name for names in (parts if rows.words is None else _tags(raw, rows)) for name in names)
     # Of a sentence its entities are said for short.
     short = (
         labels if rows.words is None else [f"entities: {tags_of_sentence.count('B-')}" for tags_of_sentence in labels]

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.common import hub, scorers
 from harness.common.errors import HarnessError
-from harness.common.metrics import ENTITIES, Metric, counts, is_regression
+from harness.common.metrics import ENTITIES, MANY_LABELS, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, label_notes
@@ -144,6 +144,13 @@ def due(recipe: Recipe, done: int, epoch: int, steps: int) -> bool:
     return part is not None and step % max(1, int(part * epoch)) == 0
 
 
+def _without_classes(metric: Metric) -> str:
+    """What kind of task has such a metric and no classes."""
+    if metric in MANY_LABELS:
+        return "a task with any number of labels a text"
+    return "a regression" if is_regression(metric) else "a token task"
+
+
 def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
     """Raise HarnessError for a recipe that does not fit these training labels [N]."""
     check_batch(recipe.batch_size, len(labels))
@@ -153,11 +160,12 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
             got=f"augment: {recipe.augment}",
             fix="Remove augment",
         )
-    for name in ("label_smoothing", "class_weights", "oversample", "mixup"):
+    unfit = ("r_drop",) * (metric in MANY_LABELS)  # which compares how sure two passes are of one class
+    for name in ("label_smoothing", "class_weights", "oversample", "mixup", *unfit):
         if not counts(metric) and getattr(recipe, name):
             raise HarnessError(
                 f"{name} requires a task with classes",
-                got=f"{recipe.task.name}, {'a regression' if is_regression(metric) else 'a token task'}",
+                got=f"{recipe.task.name}, {_without_classes(metric)}",
                 fix=f"Remove {name}",
             )
     whole = epoch_steps(labels, recipe) * recipe.epochs

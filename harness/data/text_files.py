@@ -328,7 +328,10 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
             if columns is None:
                 names = list(row)
                 columns = Columns.choose(names, spec, glue, source, False, columns_wanted)
-            yield _line([row.get(name, MISSING) for name in names], columns, names, source, number)
+            values = [row.get(name, MISSING) for name in names]
+            if spec.kind == "labels" and columns.label is not None and isinstance(values[columns.label], list):
+                values[columns.label] = json.dumps(values[columns.label], ensure_ascii=False)
+            yield _line(values, columns, names, source, number)
             continue
         if columns is None:
             columns, names, header = layout(row, spec, glue, source, columns_wanted)

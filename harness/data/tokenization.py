@@ -68,6 +68,7 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         test=tokenised.get("test"),
         unknown_share=unknown,
         vocabulary=_size(tokenizer),
+        kind=raw.kind,
     )
 
 
@@ -107,6 +108,7 @@ def _split(
         lengths=_lengths(ids, name),
         token_type_ids=_padded(segments, width, 0),
         labels=labels,
+        sentences=np.full(len(labels), labels.shape[1]) if labels.ndim == 2 else None,
     )
 
 

@@ -16,7 +16,8 @@ class TokenizedSplit:
 
     `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
     `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
-    `sentences` [N] counts the words that have one.
+    `sentences` [N] counts the words that have one. Where a text has any number of labels they are [N, C], 0 or 1, and
+    `sentences` says C for each.
     """
 
     input_ids: np.ndarray
@@ -34,7 +35,7 @@ class TokenizedSplit:
 
     @property
     def targets(self) -> np.ndarray:
-        """What is scored: the labels [N]; of a token task those of all words in order.
+        """What is scored: the labels [N]; of a token task those of all words in order, of labels each text's decisions.
 
         Of completions the tokens of each answer, or which of the choices is right.
         """

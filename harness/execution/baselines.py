@@ -22,6 +22,8 @@ from harness.records.store import Store
 _WORD = r"(?u)\w+|[^\w\s]"
 # Rows and columns are drawn by lot for every tree, so that seeds matter; the rest is as LightGBM has it.
 _TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5}
+# Kinds of task that none is for, and what their runs are compared with instead.
+_WITHOUT = {"completion": "the untouched model", "labels": "always giving the best set of labels"}
 _SETTINGS: dict[BaselineName, str] = {
     "majority": "the most frequent class of the dev labels, as a failed run is judged by",
     "tfidf_logistic": "TF-IDF of 1- and 2-grams of words, logistic regression (L2, C = 1)",
@@ -32,11 +34,11 @@ _SETTINGS: dict[BaselineName, str] = {
 def check(sweep: Sweep) -> None:
     """Raise HarnessError where a baseline that the sweep asks for can't be trained; reads the data, trains nothing."""
     for name in sweep.baselines:
-        for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind == "completion"):
+        for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells if cell.recipe.task.kind in _WITHOUT):
             raise HarnessError(
-                f"the baseline {name} requires a task with labels",
-                got=f"{spec.name}, completions of a language model",
-                fix="Remove baselines: the untouched model is what these runs are compared with",
+                f"the baseline {name} requires a task with one label a text or word",
+                got=f"{spec.name}, task.kind: {spec.kind}",
+                fix=f"Remove baselines: {_WITHOUT[spec.kind]} is what these runs are compared with",
             )
         if name == "tfidf_lightgbm" and importlib.util.find_spec("lightgbm") is None:
             raise words.lacking(

@@ -163,6 +163,9 @@ def _peft_key(name: str) -> str:
     return f"base_model.model.{name.replace('.default', '')}"
 
 
+_PROBLEMS = {"tokens": None, "labels": "multi_label_classification"}  # as a `config.json` calls a kind of task
+
+
 def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, kind: str) -> None:
     """Write the `config.json` by which a pipeline names the labels, and puts no sigmoid on a regression's number.
 
@@ -179,7 +182,7 @@ def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None,
     else:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: number for number, name in enumerate(label_names)}
-        config.problem_type = None if kind == "tokens" else "single_label_classification"
+        config.problem_type = _PROBLEMS.get(kind, "single_label_classification")
     config.save_pretrained(folder)
     home = Path(module.config.name_or_path)
     if getattr(config, "auto_map", None) and home.is_dir():  # a model with code of its own needs it again

@@ -56,7 +56,7 @@ def _read_by_a_model(split: TokenizedSplit) -> Iterator[bytes]:
     yield split.lengths.astype("<i8").tobytes()
     yield split.input_ids[real].astype("<i8").tobytes()
     yield split.token_type_ids[real].astype("<i8").tobytes()
-    if split.sentences is not None:
+    if split.sentences is not None and split.labels.shape == real.shape:  # a label stands on a token
         yield split.labels[real].astype("<i8").tobytes()
 
 

@@ -14,7 +14,8 @@ from harness.records.record import RECORDED, Curves, Record, Recording
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
 _BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
 LARGEST = 1e150  # a number beyond it is a slip or an attack: its square is no double any more
-_BOUNDED = (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES, "exact_match")
+_IN_TEXTS = (metrics.ENTITIES, *metrics.MANY_LABELS)  # several answers a text, whose numbers `sentences` says
+_BOUNDED = (*_IN_TEXTS, *metrics.CLASSIFICATION, *metrics.REGRESSION, "exact_match")
 
 
 class ExpectedArrays(NamedTuple):
@@ -34,7 +35,7 @@ class ExpectedArrays(NamedTuple):
         if self.of_script:
             return {}
         rows = {} if self.steps is None else dict.fromkeys(_BY_STEP, self.steps)
-        if self.metric != metrics.ENTITIES and self.dev_examples is not None:
+        if self.metric not in _IN_TEXTS and self.dev_examples is not None:
             rows |= dict.fromkeys(("logits", "labels"), self.dev_examples)
         return rows
 
@@ -86,11 +87,11 @@ def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
         ("test_", "test", test, curves.test_sentences, expected.test_examples),
     ]
     for before, split, (logits, labels), sentences, examples in splits:
-        if expected.metric == metrics.ENTITIES:
+        if expected.metric in _IN_TEXTS:
             if sentences.shape != (examples,) or sentences.dtype.kind != "i" or (sentences < 0).any():
                 yield f"{before}sentences are {sentences.dtype} {sentences.shape} for {examples} {split} examples"
                 continue
-            examples, split = int(sentences.sum()), f"{split} words of"
+            examples, split = int(sentences.sum()), f"{split} answers of"
         shaped = logits.ndim == 2 and len(logits) == examples and logits.dtype.kind == "f"
         if not shaped:
             yield f"{before}logits are {logits.dtype} {logits.shape} for {examples} {split} examples"

@@ -117,9 +117,10 @@ def failing_means(analysis: Analysis) -> str:
         return "Whether a run failed was decided before these runs were imported"
     side = "at or below" if analysis.study.higher_is_better else "at or above"
     score_of = score(majority.min()) + ("" if majority.min() == majority.max() else f" to {score(majority.max())}")
-    if (level := level_to_beat(runs)) != "majority class":
+    level = level_to_beat(runs)
+    if level == "untouched model":
         return f"Failed means a final {' / '.join(metrics)} {side} that of the {level}, {score_of}"
-    trivial = "mean label" if numbers(runs, "label_variance").notna().any() else "majority class"
+    trivial = "mean label" if numbers(runs, "label_variance").notna().any() else level
     return f"Failed means a final {' / '.join(metrics)} {side} that of always answering the {trivial}, {score_of}"
 
 

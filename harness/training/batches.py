@@ -64,7 +64,7 @@ class DeviceSplit:
         multiple = recipe.pad_to_multiple_of
         more = min(math.ceil(width / multiple) * multiple, network.positions or sys.maxsize) - width
         fill = {"input_ids": pack.task.pad_token_id, "token_type_ids": 0}
-        fill |= {"labels": NO_LABEL} if split.labels.ndim == 2 else {}
+        fill |= {"labels": NO_LABEL} if pack.kind.per_token else {}
 
         def moved(name: str) -> Tensor:
             values = torch.from_numpy(getattr(split, name))
@@ -76,7 +76,7 @@ class DeviceSplit:
         self.answer_tokens = torch.from_numpy(answers)  # [N] of completions, read by the host
         self.labels = moved("labels")  # [N], or of a token task [N, T]
         self.multiple = multiple if multiple > 1 else _WIDTH_STEP
-        words = split.sentences
+        words = split.sentences if pack.kind.per_token else None
         # Where each sentence's words begin among all of them, [N + 1]; of other tasks an example counts as one word.
         self.begins = torch.from_numpy(
             np.append(0, np.cumsum(np.ones(len(self.lengths), int) if words is None else words))

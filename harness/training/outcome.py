@@ -148,8 +148,9 @@ def _label_spread(run: TrainingRun) -> dict[str, float | None]:
     task, regression = run.pack.task, run.pack.is_regression
     if run.untouched is not None:
         return {"label_entropy": None}
+    width = task.num_labels if task.kind == "labels" else 1
     return {
-        "label_entropy": None if regression else metrics.label_entropy(task.train.targets),
+        "label_entropy": None if regression else metrics.label_entropy(task.train.targets, width),
         "label_variance": float(task.train.labels.var(dtype=np.float64)) if regression else None,
     }
 

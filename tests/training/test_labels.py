@@ -1,0 +1,194 @@
+"""Texts with any number of labels: read, trained as transformers does, scored as scikit-learn does, reported."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import warnings
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from cut_runs import same_lane
+from sklearn.metrics import f1_score
+from training_runs import begin, loss_of
+
+from harness.common import metrics
+from harness.common.errors import HarnessError
+from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
+from harness.config.sweep_file import load
+from harness.config.trials import Trial, expand
+from harness.data import summary, tasks
+from harness.execution import driver
+from harness.execution.driver import Options
+from harness.execution.rerun import rerun
+from harness.models import predict, saved
+from harness.records.store import Store
+from harness.records.study import of_sweep
+from harness.report import page
+from harness.training import loop
+from harness.training.prepare import load_task
+
+Make = Callable[..., Trial]
+NAMES = ("blue", "new", "red")
+
+
+@pytest.fixture(scope="module")
+def topics(tmp_path_factory: pytest.TempPathFactory) -> TaskSpec:
+    """Texts of letters and of any of three words, which are their labels; 64 of training, 30 of dev, 10 of test."""
+    folder, draw = tmp_path_factory.mktemp("topics"), random.Random(3)
+    for split, count in (("train", 64), ("dev", 30), ("test", 10)):
+        rows = []
+        for _ in range(count):
+            labels = [name for name in NAMES if draw.random() < 0.4]
+            words = [*labels, *draw.choices("abcdefgh", k=draw.randint(1, 5))]
+            rows.append(json.dumps({"text": " ".join(draw.sample(words, len(words))), "labels": labels}))
+        (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    files = TaskFiles(train=str(folder), validation=str(folder), test=str(folder))
+    return TaskSpec(name="topics", kind="labels", label="labels", files=files)
+
+
+def test_a_list_and_names_with_bars_are_the_same_task(topics: TaskSpec, tmp_path: Path) -> None:
+    raw = tasks.load(topics)
+    assert raw.label_names == NAMES
+    assert raw.train.labels.shape == (64, 3)
+    assert topics.files is not None
+    for split in ("train", "dev", "test"):
+        rows = map(json.loads, (Path(topics.files.train) / f"{split}.jsonl").read_text().splitlines())
+        lines = [f"{row['text']}\t{' | '.join(row['labels']) or '[]'}" for row in rows]
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["text\tlabels", *lines]) + "\n")
+    files = TaskFiles(train=str(tmp_path), validation=str(tmp_path), test=str(tmp_path))
+    assert tasks.load(topics.model_copy(update={"files": files})).sha256 == raw.sha256
+    described = summary.describe(topics, None, 16)
+    assert described.train.labels == dict(zip(NAMES, raw.train.labels.sum(axis=0).tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "a", "labels": ["red", null]}', r"train.jsonl, line 3: labels that are no names"),
+        ('{"text": "a", "labels": ["red", "red"]}', "a label stands twice"),
+        ('{"text": "a"}', "no key labels"),
+        ('{"text": " ", "labels": []}', "no text"),
+    ],
+)
+def test_rows_that_are_none_are_refused(topics: TaskSpec, tmp_path: Path, row: str, message: str) -> None:
+    good = '{"text": "a", "labels": ["red"]}\n{"text": "b", "labels": ["blue"]}\n'
+    (tmp_path / "train.jsonl").write_text(good + row)
+    (tmp_path / "dev.jsonl").write_text(good)
+    files = TaskFiles(train=str(tmp_path), validation=str(tmp_path))
+    with pytest.raises(HarnessError, match=message):
+        tasks.load(topics.model_copy(update={"files": files}))
+
+
+def test_a_step_s_loss_is_transformers_own(trial: Make, topics: TaskSpec, bert: ModelSpec) -> None:
+    run = begin([trial(1, task=topics, dropout=0.0, batch_size=8)])
+    batch = run.batches.draw(0)
+    ours = loss_of(run, batch) / 8
+    from transformers import AutoModelForSequenceClassification
+
+    with torch.random.fork_rng(devices=[]):
+        module = AutoModelForSequenceClassification.from_pretrained(
+            bert.folder, num_labels=3, problem_type="multi_label_classification", dtype=torch.float32,
+            attn_implementation="eager",
+        ).eval()  # fmt: skip
+    views = {name: view[0].detach() for name, view in run.lanes.arguments(run.lanes.weights).items()}
+    module.load_state_dict(views, strict=False)
+    task = load_task(topics, bert, run.pack.recipe.max_length)
+    rows = batch.rows[0].numpy()
+    ids, labels = torch.from_numpy(task.train.input_ids[rows]), torch.from_numpy(task.train.labels[rows])
+    mask = (torch.arange(ids.shape[1]) < torch.from_numpy(task.train.lengths[rows])[:, None]).long()
+    theirs = module(input_ids=ids, attention_mask=mask, labels=labels.float())
+    assert ours == pytest.approx(theirs.loss.item(), rel=1e-5)
+    by_hand = np.log1p(np.exp(-np.where(labels.bool(), 1, -1) * theirs.logits.detach().numpy())).mean()
+    assert ours == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_a_lane_is_bit_equal_alone_and_in_a_pack(trial: Make, topics: TaskSpec) -> None:
+    fields = {"task": topics, "lr": 1e-2, "epochs": 1, "padding": "batch"}
+    pack = [trial(seed, **fields) for seed in (1, 2, 3)]
+    (alone,) = loop.train(pack[1:2])
+    assert same_lane(alone, loop.train(pack)[1])
+    assert alone.curves.logits.shape == (90, 2)
+    assert alone.curves.sentences.tolist() == [3] * 30
+    labels = tasks.load(topics).train.labels
+    shares = labels.mean(axis=0)
+    entropy = -(shares * np.log(shares) + (1 - shares) * np.log(1 - shares)).mean()
+    assert alone.measured.label_entropy == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize("metric", metrics.MANY_LABELS)
+def test_scores_are_scikit_learns_and_the_level_is_the_best_of_all_sets(metric: metrics.Metric) -> None:
+    draw = np.random.default_rng(4)
+    average = "micro" if metric == "f1_labels" else "macro"
+
+    def theirs(labels: np.ndarray, answers: np.ndarray) -> float:
+        return float(f1_score(labels, answers, average=average, zero_division=0))
+
+    for _ in range(60):
+        labels, answers = draw.random((2, 9, 4)) < draw.random(4)
+        labels, answers = labels.astype(np.int64), answers.astype(np.int64)
+        logits = np.stack([np.zeros(36), np.where(answers.ravel() == 1, 1.0, -1.0)], axis=1)
+        score = metrics.score(metric, logits, labels.ravel(), np.full(9, 4))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert score.value == pytest.approx(theirs(labels, answers))
+            sets = [theirs(labels, np.tile(one, (9, 1))) for one in product((0, 1), repeat=4)]
+        assert metrics.every_score(logits, labels.ravel(), np.full(9, 4))[metric] == score.value
+        level = metrics.majority(metric, labels.ravel(), 4)
+        assert level.value == pytest.approx(max(sets))
+        assert score.at_or_below_majority == (score.value <= level.value + 1e-12)  # type: ignore[operator]
+    nan = metrics.score(metric, logits * math.nan, labels.ravel(), np.full(9, 4))
+    assert nan.value is None
+
+
+def test_a_sweep_is_recorded_kept_rerun_and_reported(
+    topics: TaskSpec, bert: ModelSpec, tmp_path: Path, empty_pictures: None
+) -> None:
+    path = tmp_path / "mine.yaml"
+    task, model = json.dumps(topics.model_dump(exclude_none=True)), json.dumps(bert.model_dump())
+    path.write_text(
+        f"task: {task}\nmodel: {model}\nlr: [2e-2, 1e-9]\nbias_correction: on\nepochs: 10\nbatch_size: 8\nseeds: 1..2\n"
+    )
+    sweep = load(path)
+    store = Store(tmp_path / "results" / sweep.folder_name)
+    outcome = driver.run(sweep, store, Options(in_process=True, keep="best"), lambda progress: None)
+    assert outcome.finished == 4
+    first, *_, last = expand(sweep)
+    measured = store.load(first.id).measured  # type: ignore[union-attr]
+    assert measured is not None
+    assert (measured.metric, measured.outcome, measured.correct) == ("f1_labels", "ok", None)
+    assert store.load(last.id).measured.outcome == "failed"  # type: ignore[union-attr]
+    assert store.curves(first.id) is not None
+    assert rerun(sweep, store, first, 0.0).verdict == "identical"
+    folder = saved.place(store, next(iter(saved.kept(store))))
+    with pytest.raises(HarnessError, match="many labels a text, which harness predict does not write"):
+        predict.Served(folder)
+    from transformers import pipeline
+
+    answered = pipeline("text-classification", model=str(folder), top_k=None, device="cpu")("a red b")[0]
+    assert {answer["label"] for answer in answered} == set(NAMES)
+    assert sum(answer["score"] for answer in answered) != pytest.approx(1)  # each is decided by itself
+    made = page.write(of_sweep(sweep, store), store.folder / "report")
+    text = (store.folder / "report" / "report.md").read_text()
+    assert "at or below that of always answering the best set of labels" in text
+    assert made
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"r_drop": 1.0}, "r_drop requires a task with classes"),
+        ({"oversample": True}, "oversample requires a task with classes.*any number of labels a text"),
+    ],
+)
+def test_what_needs_one_label_a_text_is_refused(
+    trial: Make, topics: TaskSpec, fields: dict[str, object], message: str
+) -> None:
+    raw = tasks.load(topics)
+    with pytest.raises(HarnessError, match=message):
+        tasks.check_recipe(trial(1, task=topics, **fields).recipe, raw.train.labels, raw.metric)
