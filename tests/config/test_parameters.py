@@ -20,7 +20,7 @@ def test_what_equals_the_default_is_there_in_every_run(tmp_path: Path) -> None:
     assert [run["bias_correction"] for run in runs] == [False, False, True, True]
     of_methods = {"top_layers", "lora_rank", "lora_alpha", "lora_targets", "virtual_tokens", "adapter_size"}
     names = {*Recipe.model_fields, *(f"task.{name}" for name in TaskSpec.model_fields)} - of_methods
-    names -= {"task.name", "task.files"}
+    names -= {"task.name", "task.files", "task.metric_file"}
     names |= {"seed", "init_seed", "order_seed", "dropout_seed"}
     assert {frozenset(run) for run in runs} == {frozenset(names)}
     assert runs[0] | {"bias_correction": True, "seed": 2, "init_seed": 2, "order_seed": 2, "dropout_seed": 2} == runs[3]
