@@ -108,6 +108,7 @@ _GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
     "Check results": (
         ("rerun", sweep_commands.rerun),
         ("verify", sweep_commands.verify),
+        ("seal", sweep_commands.seal),
     ),
     "Data and models": (
         ("data", model_commands.data),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import secrets
+import shlex
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +74,7 @@ from harness.execution import driver, gate, inputs, lanes_memory, machine, repea
 from harness.execution import rerun as rerunning
 from harness.execution.duration import estimate
 from harness.execution.follow import duration
-from harness.execution.lookup import planned, rerun_words, sweep_file
+from harness.execution.lookup import planned, program, rerun_words, sweep_file
 from harness.models import saved
 from harness.records.store import Store
 
@@ -367,13 +368,19 @@ def verify(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of the draw of --retrain; default: a fresh one, printed.")
     ] = None,
+    printed: Annotated[
+        str | None,
+        typer.Option("--manifest", metavar="HASH", help="The hash that `harness seal` printed: hold the folder to it."),
+    ] = None,
     trust_remote_code: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Check every record and its arrays, and optionally train some again to compare bit for bit; change no record.
 
-    --retrain compares as `harness rerun` does, at its default tolerance.
+    --retrain compares as `harness rerun` does, at its default tolerance. Exit 0: nothing contradicts anything; 1: it
+    does, or files are damaged, foreign, gone or not as they were sealed.
     """
+    from harness.execution import manifest
     from harness.execution import verify as verifying
 
     hub.trust_remote_code(trust_remote_code)
@@ -381,11 +388,14 @@ def verify(
         raise HarnessError(
             "--seed requires --retrain: it draws what is trained again", fix="Add --retrain K or leave --seed out"
         )
+    seal_of = None if printed is None else manifest.read_printed(printed)
     resolved, store = planned_to_verify(sweep, profile, results)
     out = Console()
     messages = Console(stderr=as_json)
     with step_progress(messages, "records") as follow:
         checked = verifying.check(resolved, store, follow if messages.is_terminal else None)
+    of_seal, added = manifest.check(store, seal_of)
+    checked = replace(checked, problems=(*checked.problems, *of_seal), notes=(*checked.notes, *added))
     if not as_json:
         print_checked(out, resolved, checked)
     chosen: tuple[Trial, ...] = ()
@@ -431,6 +441,44 @@ def verify(
             soft_wrap=True,
         )
     if problems or counts["different"]:
+        raise typer.Exit(1)
+
+
+def seal(
+    sweep: StartedSweep,
+    profile: ProfileName = None,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Hash a results folder into MANIFEST.json and print one hash of it all, to publish beside the results.
+
+    `harness verify SWEEP --manifest HASH` holds a folder against it. Exit 1 where verify would name a problem: the
+    seal is written, and covers the problem too.
+    """
+    from harness.execution import manifest
+    from harness.execution import verify as verifying
+
+    resolved, store = planned(sweep, profile, [], results)
+    problems = verifying.check(resolved, store).problems
+    sealed = manifest.seal(store, resolved.folder_name)
+    digest, files = sealed.manifest.sha256, len(sealed.manifest.files)
+    if as_json:
+        print_json({
+            "sweep": resolved.name, "profile": resolved.profile, "manifest": str(sealed.path), "files": files,
+            "sha256": digest, "problems": len(problems),
+        })  # fmt: skip
+    else:
+        out = Console(highlight=False)
+        out.print(Text(f"Sealed: {count_noun(files, 'file')} in {sealed.path}"), soft_wrap=True)
+        out.print(Text(f"SHA-256: {digest}"), soft_wrap=True)
+        again = shlex.join([program(), "verify", str(store.folder), "--manifest", digest])
+        out.print(Text(f"Check it: {again}"), soft_wrap=True)
+        if problems:
+            again = shlex.join([program(), "verify", str(store.folder)])
+            out.print(
+                Text(f"{count_noun(len(problems), 'problem')} were sealed in: {again} names them."), soft_wrap=True
+            )
+    if problems:
         raise typer.Exit(1)
 
 

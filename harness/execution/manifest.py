@@ -1,0 +1,161 @@
+"""A seal on a results folder: the hashes of its files in `MANIFEST.json`, and one hash of them all for a paper.
+
+Whoever has the folder and the printed hash can tell that not a byte of plan, records, arrays and models is another than
+when it was sealed. What reports, reruns and running sweeps write beside them is left out: it is made from the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.common.errors import HarnessError, describe_os_error
+from harness.common.files import read_regular, write
+from harness.execution.verify_folder import Finding
+from harness.records import reruns
+from harness.records.reading import MOST_PLAN_BYTES, explain, one_line
+from harness.records.store import HEARTBEAT, Store
+
+NAME = "MANIFEST.json"
+SHORTEST = 16  # hex digits of a hash that are taken for it: 64 bits
+_LEFT_OUT = ("report", "checkpoints", "runs", NAME, HEARTBEAT, reruns.NAME)
+_PIECE = 2**22
+
+
+class Manifest(BaseModel):
+    """The hashes of a sealed folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    sweep: str = Field(description="the name of the folder's sweep with its profile")
+    plan_sha256: str = Field(description="of plan.json")
+    files: dict[str, str] = Field(description="SHA-256 of every file, by its path in the folder")
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the manifest: of its content in one order, so that the same folder has the same one."""
+        content = self.model_dump(mode="json")
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A manifest as it was written."""
+
+    path: Path
+    manifest: Manifest
+
+
+def seal(store: Store, sweep: str) -> Sealed:
+    """Hash a results folder and write its manifest, in place of one that is there.
+
+    Raises HarnessError while a sweep trains there, and for a folder without a plan or with anything but regular files.
+    """
+    with store.locked():
+        manifest = _manifest_of(store, sweep)
+        path = store.folder / NAME
+        try:
+            write(path, (manifest.model_dump_json(indent=1) + "\n").encode())
+        except OSError as error:
+            raise HarnessError(f"cannot write {path}: {describe_os_error(error)}", fix="Make room") from None
+    return Sealed(path, manifest)
+
+
+def check(store: Store, printed: str | None) -> tuple[list[Finding], list[Finding]]:
+    """(problems, notes) of a folder against its manifest; nothing where it has none and none is asked for.
+
+    Args:
+        store: The results folder.
+        printed: The hash that was printed when it was sealed, or how it begins; None: whatever the manifest says holds.
+    """
+    try:
+        content = read_regular(store.folder / NAME, MOST_PLAN_BYTES)
+        manifest = Manifest.model_validate_json(content)
+    except FileNotFoundError:
+        return ([] if printed is None else [_finding("there is none")]), []
+    except OSError as error:
+        return [_finding(f"it can't be read: {describe_os_error(error)}")], []
+    except ValidationError as error:
+        return [_finding(explain(error))], []
+    if printed is not None and not manifest.sha256.startswith(printed.lower()):
+        return [_finding(f"its hash is {manifest.sha256}, not {printed.lower()}")], []
+    problems: list[Finding] = []
+    notes: list[Finding] = []
+    for name in sorted({*manifest.files, *_files(store.folder)}):
+        sealed = manifest.files.get(name)
+        if sealed is None:
+            found = Finding(None, one_line(name), "sealed", "added since the folder was sealed")
+            (notes if printed is None else problems).append(found)
+            continue
+        digest = _sha256(store.folder, name)
+        if digest != sealed:
+            words = "gone since" if digest is None else "changed since"
+            problems.append(Finding(None, one_line(name), "sealed", f"{words} the folder was sealed"))
+    return problems, notes
+
+
+def read_printed(text: str) -> str:
+    """A hash as a paper prints it; raises HarnessError for what is none."""
+    printed = text.strip().lower().removeprefix("sha256:")
+    if not SHORTEST <= len(printed) <= 64 or set(printed) - set("0123456789abcdef"):
+        raise HarnessError(
+            "--manifest must be the hash that `harness seal` printed", got=f"'{text[:80]}'",
+            allowed=f"{SHORTEST} to 64 hexadecimal digits",
+        )  # fmt: skip
+    return printed
+
+
+def _finding(words: str) -> Finding:
+    return Finding(None, NAME, "manifest", one_line(words))
+
+
+def _manifest_of(store: Store, sweep: str) -> Manifest:
+    files: dict[str, str] = {}
+    for name in _files(store.folder):
+        digest = _sha256(store.folder, name)
+        if digest is None:
+            raise HarnessError(
+                f"cannot seal {store.folder}: {one_line(name)} is not a regular file that can be read",
+                fix="Remove it, or put the file there instead of a link",
+            )
+        files[name] = digest
+    if "plan.json" not in files:
+        raise HarnessError(f"cannot seal {store.folder}: there is no plan.json", fix="Name a results folder")
+    return Manifest(sweep=sweep, plan_sha256=files["plan.json"], files=files)
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """The paths of all files in a folder that a seal covers, in order; hidden ones are a writer's own."""
+
+    def walk(inner: Path, before: str) -> Iterator[str]:
+        with os.scandir(inner) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = f"{before}{entry.name}"
+                if entry.name.startswith(".") or name in _LEFT_OUT:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    yield from walk(Path(entry.path), f"{name}/")
+                else:
+                    yield name
+
+    yield from walk(folder, "")
+
+
+def _sha256(folder: Path, name: str) -> str | None:
+    """The hash of a file of the folder; None where it is gone, or is no regular file that can be read."""
+    try:
+        size = os.lstat(folder / name).st_size
+        if size <= _PIECE:
+            return hashlib.sha256(read_regular(folder / name, _PIECE)).hexdigest()
+        with os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
