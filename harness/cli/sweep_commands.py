@@ -474,10 +474,9 @@ def seal(
         again = shlex.join([program(), "verify", str(store.folder), "--manifest", digest])
         out.print(Text(f"Check it: {again}"), soft_wrap=True)
         if problems:
-            again = shlex.join([program(), "verify", str(store.folder)])
-            out.print(
-                Text(f"{count_noun(len(problems), 'problem')} were sealed in: {again} names them."), soft_wrap=True
-            )
+            named = shlex.join([program(), "verify", str(store.folder)])
+            number = count_noun(len(problems), "problem")
+            out.print(Text(f"Sealed with {number}, which this names: {named}"), soft_wrap=True)
     if problems:
         raise typer.Exit(1)
 

@@ -108,6 +108,7 @@ def absurd_arrays(_: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> 
 @pytest.mark.parametrize(
     ("harms", "drawn"), [(taken_fields, False), (absurd_fields, True), (taken_arrays, False), (absurd_arrays, True)]
 )
+@pytest.mark.usefixtures("empty_pictures")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy's about overflows, which people do not see
 def test_a_page_is_written_whatever_one_record_holds(
     tmp_path: Path, harms: Callable[..., Iterator[tuple[str, Harm]]], drawn: bool, monkeypatch: pytest.MonkeyPatch
