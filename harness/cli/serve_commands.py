@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from harness.common.errors import HarnessError, describe_os_error
+from harness.common.extras import install_command
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -27,9 +28,7 @@ def serve(
 ) -> None:
     """Show all studies of a results folder in a browser, running ones live; it only reads. Ctrl-C ends it."""
     if missing := [name for name in ("starlette", "uvicorn") if find_spec(name) is None]:
-        raise HarnessError(
-            f"`harness serve` needs {' and '.join(missing)}", fix="Run pip install 'stability-harness[serve]'"
-        )
+        raise HarnessError(f"`harness serve` needs {' and '.join(missing)}", fix=f"Run {install_command('serve')}")
     import uvicorn
 
     from harness.serve.app import application

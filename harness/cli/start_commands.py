@@ -20,7 +20,7 @@ def init(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the new sweep is called.")] = "mine",
 ) -> None:
     """Write sweeps/NAME.yaml, a commented sweep that trains as it is, to put your own data and model into."""
-    if not re.fullmatch(r"[\w][\w.-]*", name, re.ASCII) or name.endswith((".yaml", ".yml")):
+    if not re.fullmatch(r"\w[\w.-]*", name) or name.endswith((".yaml", ".yml")):
         raise HarnessError(
             "the name of a sweep must be letters, digits, '_', '-' and '.', such as reviews_lr",
             got=f"'{name}'",

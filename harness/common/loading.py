@@ -14,6 +14,7 @@ from torch import nn
 
 from harness.common import hub
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 from harness.common.text import count_noun
 
 _SHOWN = 3  # names that a line lists
@@ -46,7 +47,7 @@ def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str 
         raise HarnessError(
             f"cannot load the {what} of '{spec.name}': a package that it needs is missing",
             got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
-            fix="Install it; for Japanese: pip install 'stability-harness[japanese]'",
+            fix=f"Install it; for Japanese: {install_command('japanese')}",
         ) from None
     except (OSError, ValueError, KeyError) as error:
         if "trust_remote_code" in str(error):

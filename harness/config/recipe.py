@@ -98,6 +98,11 @@ class TaskSpec(Frozen):
         default=None,
         description="Whether quotes are read as in CSV or not at all; null: by the file's ending.",
     )
+    encoding: str | None = Field(
+        default=None,
+        min_length=1,
+        description="How the files' characters are written (shift_jis, cp1252, …); null: UTF-8.",
+    )
     metric: BuiltIn | ScikitLearn | Annotated[str, Field(pattern=OWN)] | None = Field(
         default=None,
         description="The score: a name, or a function of your own; null: the task's own, or accuracy.",

@@ -149,6 +149,8 @@ def _check_task(task: TaskSpec) -> None:
             else (f"task.kind: tokens has one metric, f1_entity (got {task.metric})")
         )
         raise HarnessError(problem, fix="Change task.metric or task.kind")
+    if task.encoding is not None:
+        _check_encoding(task.encoding)
     if task.metric is not None and ":" in task.metric and task.metric_file is None:
         raise HarnessError("task.metric must name the file of its function, as FILE.py:FUNCTION", got=task.metric)
     if task.metric_file is not None and ":" not in (task.metric or ""):
@@ -217,6 +219,21 @@ def _check_kind(recipe: Recipe) -> None:
             raise HarnessError(f"{name} cannot be used with task.kind: completion: it {reason}", fix=f"Remove {name}")
     if recipe.padding_side == "left" and recipe.method == "prompt":
         raise HarnessError("padding_side: left cannot be used with method: prompt", fix="Use padding_side: right")
+
+
+def _check_encoding(name: str) -> None:
+    """Refuse what is no encoding of texts, and one whose lines do not end as those of UTF-8."""
+    try:
+        ends = "\n".encode(name) == b"\n"
+    except (LookupError, ValueError):
+        ends = False
+    if not ends:
+        raise HarnessError(
+            "task.encoding must be an encoding whose lines end with the byte 0x0a",
+            got=f"'{name}'",
+            allowed="shift_jis, cp932, euc_jp, cp1252, latin-1, gb18030, big5, euc_kr, koi8_r, …",
+            fix="Convert files of UTF-16 to UTF-8",
+        )
 
 
 def _check_requirements(recipe: Recipe) -> None:

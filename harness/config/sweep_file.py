@@ -99,7 +99,7 @@ def _profiles(content: Mapping[str, Any]) -> dict[str, Any]:
     if not profiles:
         raise HarnessError("profiles is empty", fix="Add a profile, as name: {…}, or remove the key")
     for name in profiles:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        if not re.fullmatch(r"[^\W_][\w.-]*", name):
             raise HarnessError(
                 "a profile names a folder: its name must consist of letters, digits, _ . and -",
                 got=f"'{name}'",

@@ -125,7 +125,7 @@ def examples(path: Path, spec: TaskSpec, *, answers: bool = True) -> list[Exampl
             fix="Write one JSON object per line, as .jsonl",
         )
     rows: list[Example] = []
-    for number, value in _objects(path, suffix):
+    for number, value in _objects(path, suffix, spec):
         rows.append(_example(value, number, source, spec, answers))
         if rows[-1].chat != rows[0].chat:
             refuse("a conversation among rows without one", source, number, fix="Give all rows one form")
@@ -134,10 +134,10 @@ def examples(path: Path, spec: TaskSpec, *, answers: bool = True) -> list[Exampl
     return rows
 
 
-def _objects(path: Path, suffix: str) -> Iterable[tuple[int, object]]:
+def _objects(path: Path, suffix: str, spec: TaskSpec) -> Iterable[tuple[int, object]]:
     if suffix == ".parquet":
         return enumerate(structured_files.of_parquet(path), 1)
-    text = decoded(path)
+    text = decoded(path, encoding=spec.encoding)
     whole = structured_files.of_json(text, str(path)) if suffix == ".json" else None
     if whole is not None:
         return enumerate(whole, 1)

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import io
+import itertools
 import json
 import stat
 import sys
@@ -129,14 +130,14 @@ def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTabl
     glue, suffix = glue or OWN, _suffix(path)
     if suffix == ".parquet":
         return _read_parquet(path, spec, glue, blank)
-    text = decoded(path, in_lines=suffix != ".json")
+    text = decoded(path, in_lines=suffix != ".json", encoding=spec.encoding)
     if suffix == ".json" and (objects := structured_files.of_json(text, str(path))) is not None:
         return _table_of_objects("row", list(enumerate(objects, 1)), str(path), spec, glue, blank)
     if suffix in (".json", ".jsonl"):
         return _read_json(text, str(path), spec, glue, blank)
     quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
     split = _split_plain if quoting == "none" else _split_quoted
-    rows = split(text, _delimiter(suffix), str(path))
+    rows = split(text, _delimiter(suffix, text.partition("\n")[0]), str(path))
     while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
         rows.pop()
     return _read_rows(rows, str(path), spec, glue, blank)
@@ -158,8 +159,8 @@ def _unreadable(path: Path, reason: str) -> HarnessError:
     )
 
 
-def decoded(path: Path, in_lines: bool = True) -> str:
-    """The file's text; a BOM is dropped, nothing else is changed.
+def decoded(path: Path, in_lines: bool = True, encoding: str | None = None) -> str:
+    """The file's text, UTF-8 unless another encoding is named; a BOM is dropped, nothing else is changed.
 
     `in_lines`: it is made of them, and a line that is no row of texts is refused before the rest is read.
     """
@@ -171,14 +172,20 @@ def decoded(path: Path, in_lines: bool = True) -> str:
     except OSError as error:
         raise _unreadable(path, describe_os_error(error)) from None
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode(encoding or "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        refuse(f"not UTF-8 text: byte 0x{content[error.start]:02x}", path, line, fix="Convert the file to UTF-8")
+        _refuse_bytes(encoding, content[error.start], path, line)
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
         refuse("not plain text: a NUL byte", path, line, fix="Save the file as UTF-8")
     return text
+
+
+def _refuse_bytes(encoding: str | None, byte: int, path: Path, line: int) -> NoReturn:
+    fix = "Convert the file to UTF-8, or set task.encoding (for example: task.encoding=shift_jis)"
+    named = "UTF-8 text" if encoding is None else f"text in {encoding}"
+    refuse(f"not {named}: byte 0x{byte:02x}", path, line, fix=fix if encoding is None else "Check task.encoding")
 
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[bytes]:
@@ -236,8 +243,11 @@ def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, bla
     return table_of(source, "line", rows, columns, names, blank)
 
 
-def _delimiter(suffix: str) -> str:
-    return "\t" if suffix == ".tsv" else ","
+def _delimiter(suffix: str, first: str) -> str:
+    """What separates fields: of a .csv file whose first line has no comma a semicolon or tab, if that is in it."""
+    if suffix == ".tsv":
+        return "\t"
+    return next((char for char in (",", ";", "\t") if char in first), ",")
 
 
 def _check_width(row: Sequence[str], width: int, header: bool, source: str, line: int) -> None:
@@ -349,12 +359,15 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
         yield from enumerate(structured_files.of_parquet(path), 1)
         return
     if suffix == ".json":
-        objects = structured_files.of_json(decoded(path, in_lines=False), str(path))
+        objects = structured_files.of_json(decoded(path, in_lines=False, encoding=spec.encoding), str(path))
         if objects is not None:
             yield from enumerate(objects, 1)
             return
         suffix = ".jsonl"
-    lines, source = _decoded_lines(path), str(path)
+    lines, source = _decoded_lines(path, spec.encoding), str(path)
+    head = list(itertools.islice(lines, 1))
+    delimiter = _delimiter(suffix, head[0][1].rstrip("\r\n") if head else "")
+    lines = itertools.chain(head, lines)
     if suffix == ".jsonl" or (spec.quoting or ("none" if suffix == ".tsv" else "csv")) == "none":
         blank = 0
         for number, text in lines:
@@ -364,9 +377,9 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
                 continue
             if blank:
                 refuse("a blank line between rows", source, blank, fix="Remove it")
-            yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(_delimiter(suffix))
+            yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(delimiter)
         return
-    reader = csv.reader((text for _, text in lines), delimiter=_delimiter(suffix), strict=True)
+    reader = csv.reader((text for _, text in lines), delimiter=delimiter, strict=True)
     line, limit = 1, csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
     try:
         for row in reader:
@@ -397,16 +410,15 @@ def _line(row: Sequence[object], columns: Columns, names: Sequence[str], source:
     return Line(number, text or "", pair, None if label is None else label.strip())
 
 
-def _decoded_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _decoded_lines(path: Path, encoding: str | None) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers, each with its end; raises HarnessError for what is no text."""
     try:
         with path.open("rb") as file:
             for number, content in enumerate(_lines(file, path), 1):
                 try:
-                    text = content.decode("utf-8-sig" if number == 1 else "utf-8")
+                    text = content.decode(encoding or ("utf-8-sig" if number == 1 else "utf-8"))
                 except UnicodeDecodeError as error:
-                    byte = f"0x{content[error.start]:02x}"
-                    refuse(f"not UTF-8 text: byte {byte}", path, number, fix="Convert the file to UTF-8")
+                    _refuse_bytes(encoding, content[error.start], path, number)
                 if "\0" in text:
                     refuse("not plain text: a NUL byte", path, number, fix="Save the file as UTF-8")
                 yield number, text

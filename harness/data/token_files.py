@@ -94,7 +94,7 @@ def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
     source = str(path)
     if suffix == ".parquet":
         return _sentences_of(enumerate(structured_files.of_parquet(path), 1), source, spec, "row", bare)
-    text = decoded(path, in_lines=suffix != ".json")
+    text = decoded(path, in_lines=suffix != ".json", encoding=spec.encoding)
     if suffix not in (".json", ".jsonl"):
         return _read_lines(text, source, spec, bare)
     rows = structured_files.of_json(text, source) if suffix == ".json" else None

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 
 _KANA = re.compile("[\u3041-\u30ff]")
 Split = Callable[[str], list[str]]
@@ -23,7 +24,7 @@ def check_mecab(task: str, otherwise: str) -> None:
 
 def lacking(problem: str, extra: str, otherwise: str) -> HarnessError:
     """Make the error for an extra that is not installed."""
-    return HarnessError(problem, fix=f"Install it (pip install 'stability-harness[{extra}]'), or use {otherwise}")
+    return HarnessError(problem, fix=f"Install it ({install_command(extra)}), or use {otherwise}")
 
 
 def mecab(blanks: bool = False) -> Split:

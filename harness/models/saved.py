@@ -223,6 +223,13 @@ def read_card(folder: Path) -> Card:
         return Card.model_validate_json((folder / CARD).read_bytes())
     except (OSError, ValidationError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else f"its {CARD} is not one of a saved model"
+        results = folder.parent.parent
+        if folder.parent.name == "models" and Store(results).path(folder.name).is_file():
+            again = shlex.join(["harness", "rerun", str(results), "--trial", folder.name, "--keep"])
+            raise HarnessError(
+                f"the weights of trial {folder.name} are not saved in {results}",
+                fix=f"`{again}` trains it again and saves them; `harness sweep … --keep all` saves every trial's",
+            ) from None
         raise HarnessError(
             f"{folder} is not a saved model: {reason}",
             fix="Name a folder results/<sweep>@<profile>/models/<trial id>, or save one with `harness rerun … --keep`",

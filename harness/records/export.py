@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 from harness.common.text import Scalar
 from harness.config.parameters import Parameters, exact, parameters
 from harness.config.trials import Sweep, Trial, expand
@@ -33,7 +34,7 @@ To = Literal["mlflow", "tensorboard", "wandb"]
 _MARK = "harness.json"  # in a run's folder: what it was made of
 # What MLflow takes at once, and what its interface is installed by: the package of the extra `mlflow` has none.
 _MOST, _MOST_PARAMS = 1000, 100
-_MLFLOW_UI = "pip install 'stability-harness[mlflow-ui]'"
+_MLFLOW_UI = "mlflow-ui"
 _GROUP = 128  # characters of a group's name in W&B
 
 
@@ -205,7 +206,7 @@ def _said(to: To, place: str) -> Iterator[None]:
         raise HarnessError(
             f"cannot export to {to}: its package is not installed",
             got=" ".join(str(error).split())[:200],
-            fix=f"Run pip install 'stability-harness[{to}]'",
+            fix=f"Run {install_command(to)}",
         ) from None
     except Exception as error:  # of many libraries, and all mean that the store can't be written
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -243,7 +244,7 @@ class _MLflow:
         if not uri.startswith(("http:", "https:")):
             self.look = _command("mlflow", "ui", "--backend-store-uri", uri)
             self.look = f"MLFLOW_ALLOW_FILE_STORE=true {self.look}" if files else self.look
-            self.needs = None if _installed("mlflow") else _MLFLOW_UI
+            self.needs = None if _installed("mlflow") else install_command(_MLFLOW_UI)
         self.there: dict[str, list[tuple[str, str]]] = defaultdict(list)  # trial -> (run, hash)
         token = None
         while token != "":

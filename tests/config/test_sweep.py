@@ -788,3 +788,20 @@ def test_what_no_cell_reads_or_a_recipe_sets_itself_is_refused(tmp_path: Path, t
 def test_a_fixed_setting_beside_named_recipes_counts_where_it_is_read(tmp_path: Path) -> None:
     named = of(tmp_path, METHODS + "recipes: {whole: {}, low: {method: lora}}\nlora_rank: 4\n")
     assert [(cell.recipe.method, cell.recipe.lora_rank) for cell in named.cells[:2]] == [("full", 8), ("lora", 4)]
+
+
+def test_names_of_any_script_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "感情分析.yaml"
+    path.write_text(TINY + "profiles: {小: {}}\n")
+    sweep = load(path)
+    assert sweep.folder_name == "感情分析@小"
+    for name in ("../x", "_x", ".x", "a/b"):
+        path.write_text(TINY + f"profiles: {{{name}: {{}}}}\n")
+        with pytest.raises(HarnessError, match="a profile names a folder"):
+            load(path)
+
+
+@pytest.mark.parametrize("name", ["shift-jisx", "utf-16", "base64", "rot13"])
+def test_what_is_no_encoding_of_lines_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HarnessError, match=re.escape(f"lines end with the byte 0x0a (got '{name}')")):
+        of(tmp_path, TINY.replace("task: embedded", f"task: {{name: own, files: x, encoding: {name}}}"))

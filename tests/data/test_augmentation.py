@@ -194,9 +194,7 @@ def test_what_the_data_or_the_machine_lack_is_refused(
     assert augmentation.check(recipe("swap"), raw) is None
     japanese = examples.Rows(("これは",), None, np.array([0]), "", "", [1])
     raw = examples.Raw("ja", "accuracy", ("0", "1"), japanese, japanese, "")
-    with pytest.raises(
-        HarnessError, match=r"the Japanese task ja requires MeCab.*pip install 'stability-harness\[japan"
-    ):
+    with pytest.raises(HarnessError, match=r"the Japanese task ja requires MeCab.*pip install .*\[japan"):
         augmentation.check(recipe("swap"), raw)
 
 

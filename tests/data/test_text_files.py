@@ -264,3 +264,30 @@ def test_what_is_no_regular_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "train.tsv")
     with pytest.raises(HarnessError, match="it is no regular file"):
         text_files.decoded(tmp_path / "train.tsv")
+
+
+SEMICOLONS = 'text;label\n"good, fine";pos\nbad;neg\n'
+
+
+def test_a_csv_file_with_semicolons_is_read(tmp_path):
+    path = folder(tmp_path, SEMICOLONS, SEMICOLONS.replace("good, fine", "well"), "csv")
+    raw = tasks.load(TaskSpec.model_validate({"name": "own", "files": str(path)}))
+    assert raw.train.texts == ("good, fine", "bad")
+    rows = [
+        (line.text, line.label) for line in text_files.stream(path / "train.csv", TaskSpec(name="own"), False, True)
+    ]
+    assert rows == [("good, fine", "pos"), ("bad", "neg")]
+
+
+def test_files_in_another_encoding_are_read_by_its_name(tmp_path):
+    text = "text\tlabel\n映画は良い。表\tpos\n悪い\tneg\n"  # 表 ends with the byte of a backslash
+    path = folder(tmp_path, text, text.replace("映画", "音楽"))
+    for name in ("train.tsv", "dev.tsv"):
+        (path / name).write_bytes((path / name).read_text().encode("shift_jis"))
+    spec = {"name": "own", "files": str(path), "encoding": "shift_jis"}
+    assert tasks.load(TaskSpec.model_validate(spec)).train.texts == ("映画は良い。表", "悪い")
+    rows = text_files.stream(path / "train.tsv", TaskSpec(name="own", encoding="shift_jis"), False, True)
+    assert next(rows).text == "映画は良い。表"
+    assert "set task.encoding (for example: task.encoding=shift_jis)" in message(path, {})
+    (path / "train.tsv").write_bytes("text\tlabel\nfin\xe9\x80\tpos\n".encode("latin-1"))
+    assert "line 2: not text in shift_jis: byte 0x80" in message(path, {"encoding": "shift_jis"})

@@ -410,3 +410,13 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
     (folder(kept, other) / "harness.json").write_text(renamed.model_dump_json())
     with pytest.raises(HarnessError, match="cannot predict together"):
         predict.run(replace(one, folders=(*one.folders, folder(kept, other))))
+
+
+def test_a_trial_whose_weights_are_not_saved_says_how_to_save_them(tmp_path):
+    folder = tmp_path / "mine@default" / "models" / "lr1e-3-seed1"
+    (tmp_path / "mine@default" / "trials").mkdir(parents=True)
+    (tmp_path / "mine@default" / "trials" / "lr1e-3-seed1.json").write_text("{}")
+    with pytest.raises(
+        HarnessError, match=r"not saved in .*`harness rerun .*mine@default --trial lr1e-3-seed1 --keep`"
+    ):
+        saved.read_card(folder)

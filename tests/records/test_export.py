@@ -24,6 +24,7 @@ import pytest
 from made_runs import HEAD, Run, save, store_of, sweep_of
 
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 from harness.config.parameters import exact, parameters
 from harness.config.trials import Sweep, expand
 from harness.records import export
@@ -83,7 +84,7 @@ def test_every_planned_trial_is_a_run_with_what_its_record_says(made: tuple[Swee
 def test_a_package_that_is_not_there_is_one_line(made: tuple[Sweep, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     for to, module in (("mlflow", "mlflow"), ("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb")):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(HarnessError, match=rf"pip install 'stability-harness\[{to}\]'"):
+        with pytest.raises(HarnessError, match=re.escape(install_command(to))):
             export.export(*made, to)  # type: ignore[arg-type]
     with pytest.raises(HarnessError, match="--uri names"):
         export.export(*made, "wandb", uri="http://localhost")
@@ -153,7 +154,7 @@ def test_mlflow_gives_back_what_the_records_say(made: tuple[Sweep, Store], tmp_p
     uri = f"sqlite:///{store.folder.resolve() / 'mlflow' / 'mlflow.db'}"
     assert done.place == uri
     assert done.look.endswith(f"mlflow ui --backend-store-uri {uri}")
-    assert done.needs == (None if installed("mlflow") else "pip install 'stability-harness[mlflow-ui]'")
+    assert done.needs == (None if installed("mlflow") else install_command("mlflow-ui"))
     client = client_of(uri)
     held_by_mlflow(made, client)
     read_back(uri, tmp_path)

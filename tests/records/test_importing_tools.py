@@ -13,6 +13,7 @@ import pytest
 from made_runs import HEAD, Run, store_of, sweep_of
 
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 from harness.records import export, imported, study
 from harness.records.importing.options import ImportOptions
 from harness.records.importing.runs import import_runs
@@ -153,7 +154,7 @@ def test_addresses_are_kept_without_passwords_and_say_what_they_need(monkeypatch
     assert options.command == "harness import http://host:5000 --seed seed --metric acc --as x"
     monkeypatch.setitem(sys.modules, "mlflow", None)
     monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
-    assert "pip install 'stability-harness[mlflow]'" in refusal("http://me:secret@127.0.0.1:9")
+    assert install_command("mlflow") in refusal("http://me:secret@127.0.0.1:9")
 
 
 @pytest.mark.filterwarnings("ignore")

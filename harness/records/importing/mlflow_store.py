@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.common.errors import HarnessError
+from harness.common.extras import install_command
 from harness.common.text import Scalar
 from harness.records.importing.table import Key, LoggedRun, Series, SourceTable, table_of, unreadable
 from harness.records.importing.text import printable
@@ -146,7 +147,7 @@ def load_server(uri: str, label: str, wanted: set[str], higher: bool) -> SourceT
         raise HarnessError(
             "cannot read an MLflow server without MLflow's client",
             got=" ".join(str(error).split())[:200],
-            fix="Run pip install 'stability-harness[mlflow]', or name a file",
+            fix=f"Run {install_command('mlflow')}, or name a file",
         ) from None
     try:
         return _of_client(MlflowClient(tracking_uri=uri), uri, label, wanted, higher)

@@ -16,7 +16,7 @@ from harness.records.importing.units import UNITS
 AGGREGATIONS = ("mean", "median", "min", "max", "first", "last")
 NAN_CHOICES = ("missing", "diverged")
 
-_NAME = re.compile(r"(?!.*\.ya?ml$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"(?!.*\.ya?ml$)[^\W_][\w.-]{0,99}")
 _REPEATED = ("cell", "seed", "metric", "where", "majority", "reference")
 _ONCE = ("nan", "aggregate", "seeds", "examples", "test", "best", "loss", "seed_from", "state", "unit")
 
