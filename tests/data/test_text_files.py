@@ -289,5 +289,5 @@ def test_files_in_another_encoding_are_read_by_its_name(tmp_path):
     rows = text_files.stream(path / "train.tsv", TaskSpec(name="own", encoding="shift_jis"), False, True)
     assert next(rows).text == "映画は良い。表"
     assert "set task.encoding (for example: task.encoding=shift_jis)" in message(path, {})
-    (path / "train.tsv").write_bytes("text\tlabel\nfin\xe9\x80\tpos\n".encode("latin-1"))
-    assert "line 2: not text in shift_jis: byte 0x80" in message(path, {"encoding": "shift_jis"})
+    (path / "train.tsv").write_bytes("text\tlabel\nfin\xff\tpos\n".encode("latin-1"))
+    assert "line 2: not text in shift_jis: byte 0xff" in message(path, {"encoding": "shift_jis"})

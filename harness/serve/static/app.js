@@ -112,11 +112,11 @@ async function studyView(name) {
     const live = Object.entries(s.live_losses).filter(([, values]) => values.length);
     if (live.length) parts.push(el("h2", {}, "Training loss so far"), chart("Training loss", live.map(([trial, values]) => ({name: trial, points: values.map((v, i) => [(i + 1) * 2.5, v])})), "% of the updates"));
   }
-  const again = trial => s.commands.rerun ? copy(`${s.commands.rerun} --trial ${trial}`, "Copy rerun") : "";
-  if (s.crashed_trials.length) parts.push(el("h2", {}, "Crashed"), table([["run"], ["error"], ["attempts", true], [""]], s.crashed_trials.slice(0, 50).map(t => [el("code", {}, t.trial), t.error, t.attempts, again(t.trial)])));
-  if (s.failed_trials.length) parts.push(el("h2", {}, `Failed (${s.failed_trials.length})`), table([["run"], [""]], s.failed_trials.slice(0, 50).map(t => [el("code", {}, t), again(t)])));
   if (s.cells instanceof Array) parts.push(el("h2", {}, "Cells"), table([["settings"], ["finished", true], ["failed", true], ["crashed", true], ["missing", true], ["training", true]],
     s.cells.slice(0, 300).map((c, i) => [s.labels[i], c.finished, c.failed, c.crashed, c.missing, c.training])));
+  const again = trial => s.commands.rerun ? copy(`${s.commands.rerun} --trial ${trial}`, "Copy rerun") : "";
+  if (s.crashed_trials.length) parts.push(el("h2", {}, "Crashed"), table([["run"], ["error"], ["attempts", true], [""]], s.crashed_trials.slice(0, 50).map(t => [el("code", {}, t.trial), t.error, t.attempts, again(t.trial)])));
+  if (s.failed_trials.length) parts.push(el("h2", {}, `Failed (${s.failed_trials.length}${s.failed_trials.length > 20 ? ", the first 20 here" : ""})`), table([["run"], [""]], s.failed_trials.slice(0, 20).map(t => [el("code", {}, t), again(t)])));
   parts.push(el("h2", {}, "Commands"), ...Object.entries(s.commands).map(([what, command]) => el("p", {}, el("code", {}, what === "rerun" ? `${command} --trial ID` : command), " ", copy(command))));
   return parts;
 }
