@@ -13,6 +13,7 @@ from harness.analysis.comparisons import pairs
 from harness.analysis.outcomes import Outcomes, crossed_cells
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.common import metrics, scorers
+from harness.records.record import Curves
 from harness.records.study import Study
 from harness.stats import calibration as calibrating
 from harness.stats import dev_noise, means
@@ -53,11 +54,19 @@ def read_answers(study: Study) -> list[DevAnswers | None]:
         if not curves:
             by_cell.append(None)
             continue
-        labels = curves[0][1].labels
-        same = [(row, arrays) for row, arrays in curves if np.array_equal(arrays.labels, labels)]
+        same = _of_one_dev_set(curves)
+        labels = same[0][1].labels
         logits = np.stack([arrays.logits for _, arrays in same])
         by_cell.append(DevAnswers(logits, labels, tuple(row for row, _ in same)))
     return by_cell
+
+
+def _of_one_dev_set(curves: list[tuple[int, Curves]]) -> list[tuple[int, Curves]]:
+    """The runs of a cell that answered the dev set that most of them did; a damaged one costs no more than itself."""
+    sets: dict[tuple[bytes, int], list[tuple[int, Curves]]] = {}
+    for row, arrays in curves:
+        sets.setdefault((arrays.labels.tobytes(), arrays.logits.shape[1]), []).append((row, arrays))
+    return max(sets.values(), key=len)  # among equals the first
 
 
 def noise_floor(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:

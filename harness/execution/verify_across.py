@@ -79,9 +79,8 @@ def _foreign_arrays(records: Mapping[str, Record], facts: Mapping[str, ArrayFact
         if record.arrays_sha256 is not None:
             owners[record.arrays_sha256].append(name)
     for name, fact in facts.items():
-        others = [other for other in owners.get(fact.file_sha256, ()) if other != name]
-        if others and records[name].arrays_sha256 != fact.file_sha256:
-            yield name, "arrays of another", f"these are the arrays of {others[0]}"
+        if records[name].arrays_sha256 != fact.file_sha256 and fact.file_sha256 in owners:
+            yield name, "arrays of another", f"these are the arrays of {owners[fact.file_sha256][0]}"
     for names in owners.values():
         for name in names[1:]:
             if records[name].script is None:

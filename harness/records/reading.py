@@ -48,6 +48,8 @@ class Unreadable:
 
 def one_line(text: str) -> str:
     """One printable line of bounded length, whatever a file held."""
+    if len(text) <= LONGEST and text.isprintable() and text == " ".join(text.split()):
+        return text
     text = text[: 4 * LONGEST]
     plain = "".join(c if c.isprintable() else " " if c.isspace() else c.encode("unicode_escape").decode() for c in text)
     short = " ".join(plain.split())
