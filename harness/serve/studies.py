@@ -163,7 +163,7 @@ class LiveStudy:
         left = now.heartbeat.seconds_left if now.heartbeat and now.state == "running" else None
         at_risk = sum(lane is True for pack in now.packs for lane in pack.lost)
         return {
-            "name": self.name, "title": now.sweep.title, "stand_in": now.sweep.stand_in, "state": now.state,
+            "name": self.name, "title": now.sweep.title, "stand_in": now.sweep.stand_in, "state": _state(now),
             **vars(now.total), "cells": len(now.sweep.cells), "seconds_left": left, "at_risk": at_risk,
             "page": _page(self.folder),
         }  # fmt: skip
@@ -183,7 +183,8 @@ class LiveStudy:
             "verify": shlex.join(["harness", "verify", str(self.folder)]),
         }
         labels = [cell.label for cell in now.sweep.cells]
-        return self.summary() | now.as_json() | {"labels": labels, "live_losses": signals, "commands": commands}
+        more = {"state": _state(now), "labels": labels, "live_losses": signals, "commands": commands}
+        return self.summary() | now.as_json() | more
 
     def curves(self, trial: str) -> dict[str, object] | None:
         """The training loss and dev score of a finished run; None where they are not kept."""
@@ -353,6 +354,11 @@ def _opened(folder: Path) -> AnyStudy:
     if sweep is None:
         raise HarnessError(f"{folder} has no plan.json")
     return LiveStudy(folder, sweep)
+
+
+def _state(now: Status) -> str:
+    """As the status has it, but that a sweep whose runs have all finished did not merely stop."""
+    return "complete" if now.state == "stopped" and now.total.finished == now.total.planned else now.state
 
 
 def _page(folder: Path) -> bool:

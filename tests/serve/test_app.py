@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import uvicorn
@@ -195,3 +197,11 @@ def test_a_browser_shows_it(results: Path, tmp_path: Path, view: str, words: lis
         page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     for word in words:
         assert word in page
+
+
+@pytest.mark.parametrize(
+    ("state", "finished", "shown"), [("stopped", 6, "complete"), ("stopped", 5, "stopped"), ("running", 6, "running")]
+)
+def test_a_sweep_whose_runs_have_all_finished_is_complete(state: str, finished: int, shown: str) -> None:
+    now: Any = SimpleNamespace(state=state, total=SimpleNamespace(finished=finished, planned=6))
+    assert studies._state(now) == shown
