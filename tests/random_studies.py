@@ -153,6 +153,7 @@ def random_study(seed: int) -> Study:
     """One to three axes, of which the last may lead, and one to six seeds, all drawn from this number."""
     draw = np.random.default_rng(seed)
     names = [str(name) for name in draw.permutation(AXES)][: draw.integers(1, 4)]
-    axes = [(name, int(draw.integers(1, min(len(VALUES[name]), 5 - len(names)) + 1))) for name in names]
+    most = {name: min(len(VALUES[name]), 5 - len(names)) for name in names}
+    axes = [(name, 1 if draw.random() < 0.15 else int(draw.integers(2, most[name] + 1))) for name in names]
     compared = Compared(main=names[-1] if draw.random() < 0.5 else None, all_pairs=bool(draw.random() < 0.5))
     return study_from(axes, int(draw.integers(1, 7)), draw, compared, crossed=bool(draw.random() < 0.2))

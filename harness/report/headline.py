@@ -63,7 +63,10 @@ def _spread_alone(cells: pd.DataFrame) -> Sentence:
     tail = "whether any run failed is not known"
     if not len(sds):
         return Sentence(f"one run per recipe shows no spread; {tail}")
-    return Sentence(f"scores spread over seeds with a standard deviation of {_range_of(sds)}; {tail}")
+    words = Words("cells")
+    words.summary("min", float(sds.min()), "sd", "sd == sd", score)
+    words.summary("max", float(sds.max()), "sd", "sd == sd", score)
+    return words.sentence(f"scores spread over seeds with a standard deviation of {_range_of(sds)}; {tail}")
 
 
 def _none_failed(cells: pd.DataFrame, judged: int) -> Sentence:
@@ -75,7 +78,12 @@ def _none_failed(cells: pd.DataFrame, judged: int) -> Sentence:
     rate = f"{each}failure rate may still be up to {percent(claim.estimate.high)}"
     words, chance = Words("cells"), int(cells["near_chance"].sum())
     near = words.summary("sum", chance, "near_chance", form=_near) if chance else ""
-    return Sentence(f"no run failed: 0 of {judged}{near and ', but '}{near}; {rate} (95 %)", claim, *words.claims)
+    of = words.summary("sum", judged, "judged")
+    return Sentence(
+        f"no run failed: {words.summary('sum', 0, 'failed')} of {of}{near and ', but '}{near}; {rate} (95 %)",
+        claim,
+        *words.claims,
+    )
 
 
 def _near(chance: int) -> str:
@@ -94,9 +102,16 @@ def _by_arms(analysis: Analysis) -> Sentence | None:
     rated = sorted(arms.to_dict("records"), key=lambda row: row["failed"] / row["judged"], reverse=True)
     if (rated[0]["value"] == rows[0]["value"]) != (contrast.direction > 0):
         return None  # pooled and all else equal disagree
-    worse, better = (rate_claim(row, row["phrase"], "arms", "axis", "value") for row in rated)
+    worse, better = (rate_claim(row, _among(row["phrase"]), "arms", "axis", "value") for row in rated)
     rest = f"none of {better.n}" if not better.estimate.value else _of(better)
     return Sentence(f"{_unstable(worse, worse.subject)}{_of(worse)}; {better.subject} {rest}", worse, better, contrast)
+
+
+def _among(phrase: str) -> str:
+    """Where runs fail, of a phrase that says which runs: `with the recipe usual`, `in study a`."""
+    if phrase.startswith("of the recipe"):
+        return phrase.replace("of", "with", 1)
+    return phrase.replace("of", "in", 1) if phrase.startswith("of ") else phrase
 
 
 def _by_cells(cells: pd.DataFrame, failed: int, judged: int) -> Sentence:
@@ -104,11 +119,13 @@ def _by_cells(cells: pd.DataFrame, failed: int, judged: int) -> Sentence:
     rated = cells[cells["judged"] > 0]
     every = [rate_claim(row, "a recipe", "cells", "cell") for row in rated.to_dict("records")]
     claims = [claim for claim in every if _is_unstable(claim)]
-    total = f"{failed} of {run_count(judged)} failed"
+    words = Words("cells")
+    counts = words.summary("sum", failed, "failed"), words.summary("sum", judged, "judged", form=run_count)
+    total = f"{' of '.join(counts)} failed"
     if not claims:
-        return Sentence(f"some runs fail: {total}; no single recipe is shown to be unstable")
-    verb = "is" if len(claims) == 1 else "are"
-    return Sentence(f"{len(claims)} of {len(rated)} recipes {verb} unstable: {total}", *claims)
+        return words.sentence(f"some runs fail: {total}; no single recipe is shown to be unstable")
+    verb, of = "is" if len(claims) == 1 else "are", words.count(len(rated), "judged > 0")
+    return Sentence(f"{len(claims)} of {of} recipes {verb} unstable: {total}", *claims, *words.claims)
 
 
 def _is_unstable(claim: Claim) -> bool:

@@ -10,11 +10,11 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis, reference
 from harness.analysis.failures import all_runs
 from harness.analysis.verdicts import level_to_beat
-from harness.common.metrics import words
+from harness.common import metrics as metric_names
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
-from harness.report.claims import Claim, Sentence, Words, row_at
-from harness.report.formatting import percent, score, unknown
+from harness.report.claims import Claim, Sentence, Summary, Words, row_at
+from harness.report.formatting import Row, percent, score, unknown
 from harness.report.sections import baselines, best, dev_set, importance, seed_budget, seed_parts
 from harness.report.wording import (
     arm_sizes,
@@ -81,33 +81,46 @@ def how_often(analysis: Analysis) -> Sentence:
     cells = analysis.cells
     finished, judged = int(cells["finished"].sum()), int(cells["judged"].sum())
     failed = int(cells["failed"].fillna(0).sum())
-    gaps = incomplete(analysis.runs)
+    words, row = Words("all_runs"), row_at(all_runs(analysis.study), 0)
+    gaps = _gaps(analysis, words, row)
     tail = f"; {gaps}." if gaps else "."
     if finished == 0:
-        return Sentence(f"no run has finished yet: {gaps}.")
+        return words.sentence(f"no run has finished yet: {gaps}.")
     if judged == 0:
-        return Sentence(
-            f"it is not known whether any of {run_count(finished, 'finished ')} failed: no majority-class score was "
-            f"given{tail}"
-        )
+        runs = words.value(row, [], "finished", lambda n: run_count(n, "finished "))
+        return words.sentence(f"it is not known whether any of {runs} failed: no majority-class score was given{tail}")
     if judged < finished:
-        tail = f"; for {run_count(finished - judged, 'more finished ')} it is not known whether they failed{tail}"
-    claims, share = [], ""
+        unjudged = words.count(
+            finished - judged, "status == 'finished' and outcome not in ('ok', 'failed')",
+            lambda n: run_count(n, "more finished "), "runs",
+        )  # fmt: skip
+        tail = f"; for {unjudged} it is not known whether they failed{tail}"
+    share = ""
     if len(cells) == 1:
-        claims = [rate_claim(cells.iloc[0], "every run", "cells", "cell")]
-        share = f" ({rate_words(claims[0]).partition('(')[2]}"
+        words.claims.append(rate_claim(cells.iloc[0], "every run", "cells", "cell"))
+        share = f" ({rate_words(words.claims[-1]).partition('(')[2]}"
     elif failed == 0:
-        claims = [rate_claim(all_runs(analysis.study).iloc[0], "every run", "all_runs")]
-        share = f", which is compatible with a failure rate of up to {percent(claims[0].estimate.high)} (95 % CI)"
-    return Sentence(
-        f"{failed} of {run_count(judged, 'finished ')} failed{share}. {failing_means(analysis)}{tail}", *claims
-    )
+        words.claims.append(rate_claim(row, "every run", "all_runs"))
+        share = f", which is compatible with a failure rate of up to {percent(row['failed_high'])} (95 % CI)"
+    of = words.value(row, [], "judged", lambda n: run_count(n, "finished "))
+    text = f"{words.summary('sum', failed, 'failed')} of {of} failed{share}. {failing_means(analysis, words)}{tail}"
+    return words.sentence(text)
 
 
-def failing_means(analysis: Analysis) -> str:
-    """What a failed run is, with the score that it does not exceed."""
+def _gaps(analysis: Analysis, words: Words, row: Row) -> str:
+    """As `incomplete`, with its claims."""
+    text = incomplete(analysis.runs)
+    if text:
+        for name in ("planned", "missing", "crashed", "unreadable"):
+            if row.get(name):
+                words.value(row, [], name, str)
+    return text
+
+
+def failing_means(analysis: Analysis, words: Words | None = None) -> str:
+    """What a failed run is, with the score that it does not exceed; the claim goes to the words of a sentence."""
     runs = analysis.runs
-    metrics = sorted({words(str(name)) for name in runs["metric"].dropna()}) or ["score"]
+    metrics = sorted({metric_names.words(str(name)) for name in runs["metric"].dropna()}) or ["score"]
     majority = numbers(runs, "majority_score").dropna()
     scripts = [cell.script.script for sweep in analysis.study.sweeps for cell in sweep.cells[:1] if cell.script]
     if scripts and all(script.failed_below is not None for script in scripts):
@@ -116,7 +129,13 @@ def failing_means(analysis: Analysis) -> str:
     if not len(majority):
         return "Whether a run failed was decided before these runs were imported"
     side = "at or below" if analysis.study.higher_is_better else "at or above"
-    score_of = score(majority.min()) + ("" if majority.min() == majority.max() else f" to {score(majority.max())}")
+    words = words or Words("runs")
+    ends: list[tuple[Summary, float]] = [("min", majority.min()), ("max", majority.max())]
+    scores = (
+        words.summary(kind, float(value), "majority_score", "majority_score == majority_score", score, "runs")
+        for kind, value in (ends if majority.min() < majority.max() else ends[:1])
+    )
+    score_of = " to ".join(scores)
     level = level_to_beat(runs)
     if level == "untouched model":
         return f"Failed means a final {' / '.join(metrics)} {side} that of the {level}, {score_of}"
@@ -247,11 +266,11 @@ def covers(analysis: Analysis) -> list[Sentence]:
     tasks = " / ".join(dict.fromkeys(recipe.task.name for recipe in recipes))
     what = f"model {models} on task {tasks}" if recipes and not study.imports else "the model and task of these runs"
     least, most = int(analysis.cells["finished"].min()), int(analysis.cells["finished"].max())
-    of_each = (
-        f"{'up to ' if least < most else ''}{count_noun(most, 'run')}{' per recipe' if len(analysis.cells) > 1 else ''}"
-    )
+    words = Words("cells")
+    runs = words.summary("max", most, "finished", form=lambda n: count_noun(int(n), "run"))
+    of_each = f"{'up to ' if least < most else ''}{runs}{' per recipe' if len(analysis.cells) > 1 else ''}"
     return [
-        Sentence(
+        words.sentence(
             f"these results cover {what} with {of_each} and the settings that were tried; they say "
             "nothing of other models, tasks, data sizes or values."
         )
@@ -280,46 +299,50 @@ def _lacking(analysis: Analysis) -> list[Sentence]:
 # --------------------------------------------------------------------------------------------------------------- where
 
 
-def where(analysis: Analysis) -> str:
+def where(analysis: Analysis) -> Sentence:
     """Where runs fail most, where scores spread most, and what is near chance."""
-    cells = analysis.cells
+    cells, words, key = analysis.cells, Words("cells"), ["cell"]
     finished, judged, scored = (int(cells[name].sum()) for name in ("finished", "judged", "scored"))
     failed = int(cells["failed"].fillna(0).sum())
     if finished == 0:
-        return "failure rates appear here once runs have finished."
+        return Sentence("failure rates appear here once runs have finished.")
     clauses = []
     if judged and failed == judged == finished:
         small = ", so a small spread here means failure, not stability" if cells["scored"].max() > 1 else ""
         clauses.append(f"no run did better than the {level_to_beat(analysis.runs)}{small}")
-    elif failed and len(cells) > 1 and (worst := _worst(analysis)):
+    elif failed and len(cells) > 1 and (worst := _worst(analysis, words)):
         clauses.append(worst)
     if scored == 0:
         clauses.append("no run has a score because all of them diverged")
     elif cells["scored"].max() == 1:
         clauses.append("one seed per cell cannot show the spread over seeds")
     elif not failed and len(cells) > 1 and cells["sd"].min() < cells["sd"].max():
-        widest = cells["sd"].idxmax()
+        row = row_at(cells, cells["sd"].idxmax())
         clauses.append(
-            f"the observed spread is widest at {analysis.study.cells[widest].label} (sd {score(cells['sd'][widest])}, "
-            f"n = {cells['scored'][widest]})"
+            f"the observed spread is widest at {analysis.study.cells[row['cell']].label} "
+            f"(sd {words.value(row, key, 'sd', score)}, n = {words.value(row, key, 'scored', str)})"
         )
     if len(cells) == 1 and scored and (failed < judged or judged < finished):
-        row = cells.iloc[0]
-        spread = f"sd {score(row['sd'])}, " if row["scored"] > 1 else ""
-        range_of = f", from {score(row['min'])} to {score(row['max'])}" if spread else ""
-        clauses.append(f"the mean score is {score(row['mean'])} ({spread}n = {int(row['scored'])}){range_of}")
-    clauses += [clause for clause in (_epochs(analysis), _near_chance(analysis)) if clause]
-    return "; ".join(clauses) + "." if clauses else ""
+        row = row_at(cells, 0)
+        spread = f"sd {words.value(row, key, 'sd', score)}, " if row["scored"] > 1 else ""
+        ends = (words.value(row, key, end, score) for end in ("min", "max"))
+        range_of = f", from {' to '.join(ends)}" if spread else ""
+        mean, n = words.value(row, key, "mean", score), words.value(row, key, "scored", str)
+        clauses.append(f"the mean score is {mean} ({spread}n = {n}){range_of}")
+    clauses += [clause for clause in (_epochs(analysis), _near_chance(analysis, words)) if clause]
+    return words.sentence("; ".join(clauses) + "." if clauses else "")
 
 
-def _near_chance(analysis: Analysis) -> str:
+def _near_chance(analysis: Analysis, words: Words) -> str:
     chance = int(analysis.cells["near_chance"].sum())
     more = " more" if analysis.cells["failed"].fillna(0).sum() else ""
-    runs = f"one{more} run is" if chance == 1 else f"{chance}{more} runs are"
-    return f"{runs} near chance, but not counted as failed" if chance else ""
+    if chance < 2:
+        return f"one{more} run is near chance, but not counted as failed" if chance else ""
+    runs = words.summary("sum", chance, "near_chance", form=lambda n: f"{n}{more} runs are")
+    return f"{runs} near chance, but not counted as failed"
 
 
-def _worst(analysis: Analysis) -> str:
+def _worst(analysis: Analysis, words: Words) -> str:
     """Where the observed failure rate is highest: the cells, or what they have in common; empty if it is everywhere."""
     cells = analysis.cells
     rates = cells["failed"].astype(float) / cells["judged"].where(cells["judged"] > 0)
@@ -328,9 +351,12 @@ def _worst(analysis: Analysis) -> str:
     if len(worst) == len(cells) or cells.loc[worst, "judged"].max() < 2:  # of one run a rate is no rate
         return ""
     named = named_cells(analysis, worst)
+    which = f"cell in {(*worst, -1)}"
     if len(worst) > 1:
-        named = f"{len(worst)} of {len(cells)} recipes" + (f", {named}" if named else "")
-    return f"the observed failure rate is highest at {named} ({k} of {n})"
+        of = words.count(len(cells), "True", lambda n: count_noun(n, "recipe"))
+        named = f"{words.count(len(worst), which)} of {of}" + (f", {named}" if named else "")
+    counts = (words.summary("sum", total, column, which) for total, column in ((k, "failed"), (n, "judged")))
+    return f"the observed failure rate is highest at {named} ({' of '.join(counts)})"
 
 
 def _epochs(analysis: Analysis) -> str:

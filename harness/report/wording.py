@@ -28,11 +28,6 @@ def failure_test(analysis: Analysis) -> str:
     return "stratified score test"
 
 
-def capitalized(text: str) -> str:
-    """A sentence with its first letter in upper case."""
-    return text[:1].upper() + text[1:]
-
-
 def p_clause(value: float) -> str:
     """`p = 0.04`, `p < 0.0001`."""
     return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"

@@ -7,7 +7,7 @@ import pandas as pd
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
-from harness.report.claims import Claim, Sentence
+from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import p_value, score
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, k_of_n, number
@@ -35,27 +35,39 @@ def sentences(analysis: Analysis) -> list[Sentence]:
 def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: str, what: str) -> Sentence:
     members = known[known[member]]
     claim = Claim("best set", what, Estimate(len(members), NAN, NAN), len(known), "best_set", (), member)
+    words = Words("best_set")
+    words.claims.append(claim)
     if column == "mean":
-        low, high = score(members["mean"].min()), score(members["mean"].max())
+        low = words.summary("min", float(members["mean"].min()), "mean", member, score)
+        high = words.summary("max", float(members["mean"].max()), "mean", member, score)
         values = f"mean {low}" if low == high else f"means {low} to {high}"
         diverged = int(analysis.cells.loc[known["cell"].astype(int), "diverged"].sum())
-        values += f", without {count_noun(diverged, 'diverged run')}" if diverged else ""
+        if diverged:
+            left_out = words.summary(
+                "sum", diverged, "diverged", "scored > 0", lambda n: count_noun(int(n), "diverged run"), "cells"
+            )
+            values += f", without {left_out}"
     else:
-        values = f"{members['failed'].sum()} of {members['judged'].sum()} failed"
+        values = f"{_failed(words, members, member)} failed"
     sure = "95 % for a single look" if column == "mean" and looks.looked_at(analysis.study) else "95 %"
     if len(members) == 1:
         text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe can be the best ({sure})"
-        return Sentence(f"{text}.", claim)
+        return words.sentence(f"{text}.")
     if len(members) == len(known):
         return Sentence(
             f"no recipe can be excluded from having {what} ({sure}): the {len(known)} cannot be distinguished.", claim
         )
     named = _named(analysis, members)
-    return Sentence(
+    return words.sentence(
         f"{len(members)} of {len(known)} recipes cannot be distinguished from the one with {what} ({sure}; {values})"
-        + (f": {named}." if named else "."),
-        claim,
+        + (f": {named}." if named else ".")
     )
+
+
+def _failed(words: Words, rows: pd.DataFrame, where: str) -> str:
+    """`3 of 20`, of the rows that `where` holds for."""
+    counts = (words.summary("sum", int(rows[name].sum()), name, where, str) for name in ("failed", "judged"))
+    return " of ".join(counts)
 
 
 def _named(analysis: Analysis, rows: pd.DataFrame) -> str:
@@ -71,26 +83,30 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     judged = bool(known["judged"].sum())
     chosen = known[known["recommended"]]
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
+    words = Words("best_set")
+    words.claims.append(claim)
     good = "high" if analysis.study.higher_is_better else "low"
     criteria = f"few failures and a {good} mean matter" if judged else "the mean matters"
     open_to_all = known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))
     if open_to_all.all():
         fewest, most = int(known["scored"].min()), int(known["scored"].max())
-        runs = f"{count_noun(fewest, 'scored run')}{' or more' if most > fewest else ''} per recipe"
-        return [Sentence(f"no recommendation: with {runs} none stands out.", claim)]
+        runs = words.summary("min", fewest, "scored", "scored > 0", lambda n: count_noun(int(n), "scored run"))
+        runs += f"{' or more' if most > fewest else ''} per recipe"
+        return [words.sentence(f"no recommendation: with {runs} none stands out.")]
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
-    counts = f" ({chosen['failed'].sum()} of {chosen['judged'].sum()} failed)" if judged else ""
+    counts = f" ({_failed(words, chosen, 'recommended')} failed)" if judged else ""
     others = int((known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))).sum()) - len(chosen)
     caveat = ""
     if others:
-        which = "another recipe" if others == 1 else f"{others} other recipes"
+        rest = f"maybe_best_mean and not recommended{' and maybe_lowest_rate' if judged else ''}"
+        which = "another recipe" if others == 1 else words.count(others, rest, lambda n: f"{n} other recipes")
         caveat = f"; {which}, of which less is known or more runs failed, may be as good"
     named = _named(analysis, chosen)
     if len(chosen) > 1:
         several = f"the cheapest of {len(chosen)} of the {len(known)} recipes, which cannot be distinguished{counts}"
         named = f"{several}: {named}" if named else several
-    return [Sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}{caveat}.", claim)]
+    return [words.sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}{caveat}.")]
 
 
 def _columns(analysis: Analysis) -> list[Column]:

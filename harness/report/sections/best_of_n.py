@@ -25,11 +25,12 @@ def sentences(analysis: Analysis) -> list[Sentence]:
     if n < 2 or score(gain[widest]) == score(0.0):
         return _too_high(analysis)
     words, of_cell = Words("best_of_n"), table[table["cell"] == widest].set_index("n", drop=False)
+    seeds = words.value(row_at(of_cell, n), ["cell", "n"], "n", str)
     one, best = (words.value(row_at(of_cell, size), ["cell", "n"], "unbiased", score) for size in (1, n))
     by = words.summary("range", gain[widest], "unbiased", f"cell == {widest} and n in (1, {n})", score)
     where = f", at {analysis.study.cells[widest].label}" if len(analysis.study.cells) > 1 else ""
     text = (
-        f"Reporting the best of {n} seeds instead of a single run changes the score by {by}, from {one} to "
+        f"Reporting the best of {seeds} seeds instead of a single run changes the score by {by}, from {one} to "
         f"{best}{where}."
     )
     return [words.sentence(text), *_too_high(analysis)]

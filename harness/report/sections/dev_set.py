@@ -85,12 +85,17 @@ def in_short(analysis: Analysis) -> str:
         row=(),
         column="share",
     )
-    sizes = _without_failures(analysis)["examples"].unique()
-    examples = f" of {sizes[0]} examples" if len(sizes) == 1 else ""
+    words, sizes = Words("dev_share"), _without_failures(analysis)["examples"].unique()
+    of_floor = "runs > 2 and dev_share == dev_share"
+    examples = ""
+    if len(sizes) == 1:
+        examples = f" of {words.summary('min', int(sizes[0]), 'examples', of_floor, str, 'noise_floor')} examples"
     where, weighted = "the cell where no run failed", ""
     if row["cells"] > 1:
-        where = f"the {int(row['cells'])} cells where no run failed"
-        weighted = f" (weighted by variance; single cells {percent(row['smallest'])} to {percent(row['largest'])})"
+        of_share = row_at(table, 0)
+        where = f"the {words.value(of_share, [], 'cells', integer)} cells where no run failed"
+        ends = " to ".join(words.value(of_share, [], name, percent) for name in ("smallest", "largest"))
+        weighted = f" (weighted by variance; single cells {ends})"
     verdict = ""
     if claim.estimate.low > 0.5:
         verdict = ": most of the spread is dev-set sampling noise"
@@ -100,6 +105,7 @@ def in_short(analysis: Analysis) -> str:
     return Sentence(
         f"in {where} the finite dev set{examples} accounts for {bounds} of the variance over seeds{weighted}{verdict}.",
         claim,
+        *words.claims,
     )
 
 

@@ -8,7 +8,7 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import compared_axes
 from harness.analysis.drivers import largest_effects
 from harness.common.text import show
-from harness.report.claims import LEVEL, Claim, Sentence
+from harness.report.claims import LEVEL, Claim, Sentence, Words
 from harness.report.formatting import Row, decimals, integer, interval, p_value, percent
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number, with_bounds, with_interval
@@ -69,9 +69,10 @@ def _of_score(analysis: Analysis) -> Sentence | None:
         sure = "" if _overlap(claims[0].estimate, claims[1].estimate) else "more than "
         text += f", {sure}{spaced(other['term'])} for {interval(other, 'omega_squared', percent)}"
         text += "" if sure else " (the intervals overlap, so that their order is not certain)"
-    residual = table[table["term"] == "residual"]["eta_squared"]
-    seeds = f"; seeds within cells account for {percent(float(residual.iloc[0]))}" if len(residual) else ""
-    return Sentence(f"{text}{seeds}.", *claims)
+    words, seeds = Words("drivers_of_score"), ""
+    for row in table[table["term"] == "residual"].to_dict("records"):
+        seeds = f"; seeds within cells account for {words.value(row, ['term'], 'eta_squared', percent)}"
+    return Sentence(f"{text}{seeds}.", *claims, *words.claims)
 
 
 def _share_claim(row: Row) -> Claim:
@@ -98,10 +99,13 @@ def sentences(analysis: Analysis) -> list[str]:
     texts = [short] if short else []
     if not len(table) or table["chi2"].isna().all():
         failed, judged = int(analysis.cells["failed"].fillna(0).sum()), int(analysis.cells["judged"].sum())
-        why = f"{failed} of {run_count(judged)} failed" if judged else "whether runs failed is not known"
+        words, why = Words("cells"), "whether runs failed is not known"
+        if judged and failed in (0, judged):
+            counts = words.summary("sum", failed, "failed"), words.summary("sum", judged, "judged", form=run_count)
+            why = f"{' of '.join(counts)} failed"
         if 0 < failed < judged:
             why = "; ".join(f"{spaced(row['factor'])} {row['note']}" for row in table.to_dict("records"))
-        texts.append(f"Predictors of failure cannot be determined: {why}.")
+        texts.append(words.sentence(f"predictors of failure cannot be determined: {why}."))
     return texts
 
 

@@ -10,7 +10,7 @@ from harness.report.claims import Words, row_at
 from harness.report.formatting import Row, integer, percent, score, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_pairs, one_row_per_cell
-from harness.report.wording import capitalized, pair_count
+from harness.report.wording import pair_count
 
 FEWEST = {"mean": 2, "failure": 1}  # runs a cell, without which nothing is known of a mean's spread, or of a rate
 # A number is given where few runs differ by much, so by luck it is rather too small: `results/bench/coverage.md`.
@@ -41,7 +41,7 @@ def sentences(analysis: Analysis) -> list[str]:
     """How many seeds would settle it, as far as the runs tell."""
     few = few_seeds(analysis)
     needs = [_needs(analysis, name, quantity) for name, quantity in (("failure", "failure rates"), ("mean", "means"))]
-    return [text for text in (capitalized(few), *needs, _safe(analysis), _worth(analysis)) if text]
+    return [text for text in (few, *needs, _safe(analysis), _worth(analysis)) if text]
 
 
 def _safe(analysis: Analysis) -> str:
