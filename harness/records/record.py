@@ -94,7 +94,9 @@ class Measured(BaseModel):
     steps: int | None = Field(description="updates made")
     final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
     final_dev_loss: float | None = Field(description="mean over the dev set, of the weights that are the result, nats")
-    label_entropy: float | None = Field(description="entropy of the training labels, nats; None for a regression")
+    label_entropy: float | None = Field(
+        description="entropy of the training labels, nats; of choices a token; None for a regression"
+    )
     diverged_step: int | None = Field(description="first update whose loss or gradient was not finite")
     weights_sha256: str | None = Field(description="over the trained parameters")
     data_sha256: str | None = Field(description="of the texts and labels of train, dev and test")

@@ -13,6 +13,7 @@ import torch
 
 from harness.common import metrics, scorers
 from harness.common.metrics import Majority, Metric, Score
+from harness.data.tokenized import TokenizedSplit
 from harness.models import token_hash
 from harness.records.record import Curves, Measured, Reason
 from harness.training.evaluate import dev_loss
@@ -143,11 +144,23 @@ def _measured(
     )
 
 
+def answer_entropy(split: TokenizedSplit) -> float:
+    """The loss a token, in nats, of what knows how frequent each of a split's answers is, and no more."""
+    assert split.answer_tokens is not None
+    lengths, counts = split.lengths.tolist(), split.answer_tokens.astype(int).tolist()
+    rows = zip(split.input_ids, lengths, counts, strict=True)
+    answers = [tuple(ids[length - count : length].tolist()) for ids, length, count in rows]
+    places = {answer: place for place, answer in enumerate(dict.fromkeys(answers))}
+    entropy = metrics.label_entropy(np.array([places[answer] for answer in answers]))
+    return entropy / float(split.answer_tokens.mean())
+
+
 def _label_spread(run: TrainingRun) -> dict[str, float | None]:
-    """The loss of always answering what the training labels are on average; none of answers in words."""
+    """The loss of always answering what the training labels are on average; none of answers that are not chosen."""
     task, regression = run.pack.task, run.pack.is_regression
     if run.untouched is not None:
-        return {"label_entropy": None}
+        known = bool(task.label_names) and run.pack.recipe.task.loss_on == "completion"
+        return {"label_entropy": answer_entropy(task.train) if known else None}
     width = task.num_labels if task.kind == "labels" else 1
     return {
         "label_entropy": None if regression else metrics.label_entropy(task.train.targets, width),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ def test_choices_are_compared_by_their_likelihoods(decoder: Decoders, colours: T
     assert result.measured.dev_examples == 10
     assert result.measured.correct == (result.curves.logits.argmax(1) == result.curves.labels).sum()
     assert result.curves.labels.tolist() == [0, 1] * 5
+    assert result.measured.label_entropy == pytest.approx(math.log(2) / 2)  # two answers of two tokens
     assert result.measured.outcome == "ok"
     assert result.measured.majority_correct is not None
     assert result.measured.majority_correct >= 5  # both are equally frequent
