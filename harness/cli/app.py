@@ -129,6 +129,8 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
+        if end.code in (130, 143):
+            watchdog.end_stopped(end.code)
         watchdog.end_with(end.code)
         raise
     finally:

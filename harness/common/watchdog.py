@@ -62,6 +62,13 @@ class Watchdog:
                 time.monotonic() + _ENDING,
             )
 
+    def end_stopped(self, code: int) -> None:
+        """The command was stopped and has said so: end now: a half imported Ray would complain later."""
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        _end(code)
+
     def taken_up(self) -> None:
         """The main thread heard a signal and follows it."""
         self._taken_up = True
