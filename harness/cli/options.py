@@ -7,18 +7,36 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import completion
+
 SweepName = Annotated[
-    str, typer.Argument(metavar="SWEEP", help="A name in sweeps/, a shipped sweep, or a path to a YAML file.")
+    str,
+    typer.Argument(
+        metavar="SWEEP",
+        help="A name in sweeps/, a shipped sweep, or a path to a YAML file.",
+        autocompletion=completion.sweeps,
+    ),
 ]
 StartedSweep = Annotated[
-    str, typer.Argument(metavar="SWEEP|DIR", help="A sweep that was started, or its results folder.")
+    str,
+    typer.Argument(
+        metavar="SWEEP|DIR",
+        help="A sweep that was started, or its results folder.",
+        autocompletion=completion.started,
+    ),
 ]
 ProfileName = Annotated[
     str | None,
     typer.Option("--profile", metavar="NAME", help="paper, embedded, …; default: the largest that fits this machine."),
 ]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the file; may repeat.")
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the file; may repeat.",
+        autocompletion=completion.keys,
+    ),
 ]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The folder that holds the results folders.")]
 References = Annotated[
@@ -99,4 +117,9 @@ Where = Annotated[
     list[str],
     typer.Option("--where", metavar="KEY=VALUE", help="Select a recipe, for example bias_correction=on; may repeat."),
 ]
-TrialId = Annotated[str | None, typer.Option("--trial", metavar="ID", help="The trial's id, or the beginning of it.")]
+TrialId = Annotated[
+    str | None,
+    typer.Option(
+        "--trial", metavar="ID", help="The trial's id, or the beginning of it.", autocompletion=completion.trials
+    ),
+]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
@@ -54,14 +54,17 @@ def size_of(count: int) -> str:
 
 @contextmanager
 def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
-    """A live line on a terminal; elsewhere a plain line when a pack ends and at least every minute."""
+    """A bar on a terminal; elsewhere a plain line when a pack ends, the phase changes, and at least every minute."""
     if out.is_terminal:
-        with Live(console=out, refresh_per_second=4, transient=True) as live:
+        words = TextColumn("{task.description}", markup=False)
+        with Bar(SpinnerColumn(), BarColumn(bar_width=20), words, console=out, transient=True) as bar:
+            task = bar.add_task("checking the data and the model …", total=None)
 
             def live_line(progress: driver.Progress) -> None:
                 while progress.messages:
-                    live.console.print(progress.messages.pop(0), soft_wrap=True)
-                live.update(Text(follow.line(progress)))
+                    bar.console.print(progress.messages.pop(0), soft_wrap=True)
+                done, total = progress.finished + progress.crashed, None if progress.phase else progress.planned
+                bar.update(task, description=follow.line(progress), completed=done, total=total)
 
             yield live_line
         return
@@ -72,7 +75,7 @@ def sweep_progress(out: Console) -> Iterator[Callable[[driver.Progress], None]]:
         nonlocal last, when
         while progress.messages:
             print(without_controls(progress.messages.pop(0)), file=out.file, flush=True)
-        state = (progress.finished, progress.crashed)
+        state = (progress.finished, progress.crashed, progress.phase)
         if state != last or time.monotonic() - when > 60:
             last, when = state, time.monotonic()
             print(follow.line(progress), file=out.file, flush=True)

@@ -30,6 +30,8 @@ def duration(seconds: float) -> str:
 
 def line(progress: Progress) -> str:
     """How far a sweep is: counts, the time left and what trains it."""
+    if progress.phase:
+        return f"{progress.phase} ({progress.finished} of {progress.planned} trials finished so far)"
     crashed = f", {progress.crashed} crashed" if progress.crashed else ""
     left = ", estimating the time left …" if progress.estimating else ""
     left = left if progress.seconds_left is None else f", about {duration(progress.seconds_left)} left"

@@ -29,6 +29,7 @@ class Progress:
     workers: int = 0
     lanes: int = 0  # training now
     seconds_left: float | None = None
+    phase: str = ""  # what happens before anything trains: `starting Ray …`; empty while packs train
     estimating: bool = False  # the time left is not known yet, and will be
     messages: list[str] = field(default_factory=list)
 

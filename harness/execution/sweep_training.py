@@ -70,9 +70,11 @@ class SweepTraining:
         # Enough workers for one trial each; the packs are then cut to the workers there are.
         runs = _run_folders(self.sweep, self.recorder.store, self.options.address)
         start = StartUp(self._tell, self._check_start)
+        self._begin("starting the workers …" if self.options.in_process else "starting Ray and its workers …")
         pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, start, runs)
         seconds = None if self.limit.until is None else self.limit.until - clock.now()
         with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
+            self._begin("" if self.sweep.is_script else "loading the model and the data …")
             with start.waiting_for("the model and the data to load"):
                 self._preflight(self.pool)
                 self._save_plan()  # before any training, and not for workers that can't be had
@@ -80,6 +82,7 @@ class SweepTraining:
                     with written(self.checkpoints.folder):
                         self.checkpoints.folder.mkdir(exist_ok=True)
                 self._fill(unfinished)
+            self.progress.phase = ""
             self.show(self.progress)
             self.stop.take_back()
             try:
@@ -103,6 +106,11 @@ class SweepTraining:
     def _check_start(self) -> None:
         self.stop.take_back()
         self.limit.check()
+
+    def _begin(self, phase: str) -> None:
+        """Say what happens now, before anything trains."""
+        self.progress.phase = phase
+        self.show(self.progress)
 
     def _tell(self, line: str) -> None:
         self.progress.messages.append(line)
