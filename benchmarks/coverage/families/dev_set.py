@@ -10,12 +10,14 @@ from scipy import special
 
 from benchmarks.coverage.registry import Row, covered, mean_width
 from benchmarks.coverage.scenarios import generator
-from harness.stats import anova, dev_noise
+from harness.analysis.outcomes import Outcomes
+from harness.stats import anova, dev_noise, means
 
 TITLE = "The dev set, and shares of variance"
 NOTE = """
 *Dev set*: 277 examples, some harder than others; runs differ in ability so that their accuracies on an endless dev set
 have an sd of 0, 1 or 3 points (a tenth of the repetitions). Share in the variance: four such cells with n runs each.
+*Difference of accuracies*: of two cells on the same examples (1 point apart), of which the second does not fail.
 *Selection bias*: what is said to be too high, over what is, on average. *ω²*: the larger of two settings (3 × 2 values
 and n runs in each cell), of normal scores, or of scores of which up to 10 or 30 % are of failed runs.
 """
@@ -33,6 +35,9 @@ def rows(repetitions: int) -> Iterator[Row]:
         for n in SIZES:
             yield from _share(points, spread, n, few)
             yield from _selection(points, spread, n, few)
+    for failing in (0.0, 0.1, 0.3):
+        for n in SIZES:
+            yield from _differences(failing, n, few)
     for name, rates in (("normal", (0.0, 0.0, 0.0)), ("up to 10 % failing", (0.0, 0.05, 0.1)),
                         ("up to 30 % failing", (0.0, 0.1, 0.3))):  # fmt: skip
         for n in SIZES:
@@ -83,6 +88,33 @@ def _selection(points: int, spread: float, n: int, repetitions: int) -> Iterator
         "", "selection bias", "on tenths of the dev set", f"accuracies {points} points apart", n,
         float(np.mean(told) / np.mean(true)), measure="told over true",
     )  # fmt: skip
+
+
+def _differences(failing: float, n: int, repetitions: int) -> Iterator[Row]:
+    """Two cells on the same examples, of which the second does not fail; failed runs answer one class."""
+    rng, spread = generator("differences", round(100 * failing), n), ABILITIES[1]
+    good = float(_accuracy(spread * rng.normal(size=20_000)).mean())
+    truth, ends, resampled = failing * (good - 0.5), [], []
+    for _ in range(repetitions):
+        correct = _answers(rng, spread * rng.normal(size=2 * n))
+        failed = np.arange(2 * n) < rng.binomial(n, failing)
+        correct[failed] = np.arange(EXAMPLES) % 2 == 0
+        means_of = (
+            Outcomes(correct[side].mean(axis=1), failed[side], judged=True, chance=0.5, levels=None).mean()
+            for side in (slice(0, n), slice(n, None))
+        )
+        first, second = correct[:n], correct[n:]
+        estimate = dev_noise.difference(second, first, means.minus(*means_of))
+        ends.append((estimate.low, estimate.high))
+        resampled.append(dev_noise.resampled_difference(second, first, rng, 200))
+    name = f"{100 * failing:.0f} % of one cell failing"
+    for method, bounds in (("seeds and examples put together", ends), ("multi-bootstrap", resampled)):
+        low, high = np.array(bounds).T
+        known = ~np.isnan(low)
+        yield Row(
+            "", "difference of accuracies", method, name, n, covered(low[known], high[known], truth),
+            mean_width(low, high), reported=method != "multi-bootstrap",
+        )  # fmt: skip
 
 
 def _omega(name: str, rates: np.ndarray, n: int, repetitions: int) -> Row:
