@@ -104,6 +104,8 @@ def _few(steps: np.ndarray) -> str:
 def _check_rates(curves: Curves, recipe: Recipe, total: int) -> Iterator[Problem]:
     key = (recipe.lr, recipe.schedule, recipe.warmup_ratio, recipe.schedule_power, recipe.schedule_end)
     expected = _rates(key, recipe, total, len(curves.lr))
+    if np.array_equal(curves.lr, expected):
+        return
     apart = np.flatnonzero(~np.isclose(curves.lr, expected, rtol=1e-9, atol=0))
     if apart.size:
         at = int(apart[0])
