@@ -10,14 +10,18 @@ import pytest
 import torch
 
 from harness.config.recipe import ModelSpec, TaskSpec
+from harness.config.sweep_file import load
+from harness.config.trials import expand
 from harness.data import tasks
 from harness.data.embedded import answers, decoder_folder
 from harness.data.embedded.language import PARENT, dataset, pretraining_pairs
 from harness.data.tokenization import tokenise
+from harness.execution import lookup
 from harness.models import pretrained
 from harness.pretraining import networks
 from harness.pretraining.pretrain import pretrain
 from harness.pretraining.settings import Settings
+from harness.training.loop import train
 
 SMALL = Settings(objective="causal", steps=6, batch_size=8, pairs=60, warmup_steps=2)
 
@@ -53,7 +57,7 @@ def test_every_word_is_known_and_the_longest_text_fits() -> None:
 def test_the_embedded_task_asks_for_true_or_false() -> None:
     raw = tasks.load(TaskSpec(name="embedded", kind="completion", metric="accuracy"))
     task = tokenise(raw, networks.build_decoder_tokenizer(), 20)
-    assert (raw.label_names, raw.unknown_share if hasattr(raw, "unknown_share") else None) == (("true", "false"), None)
+    assert raw.label_names == ("true", "false")
     assert (len(task.train.labels), task.validation.examples, task.validation.choices) == (1_000, 400, 2)
     assert Counter(task.validation.targets.tolist()) == {0: 200, 1: 200}
     assert task.unknown_share == 0
@@ -80,3 +84,17 @@ def test_the_shipped_decoder_is_small_and_knows_the_language() -> None:
     loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], ignore_index=0)
     network.module.train()
     assert float(loss) < 1.9  # knowing the words alone gives about 3
+
+
+def test_lanes_of_the_shipped_sweep_are_bit_equal_alone_and_in_a_pack() -> None:
+    """Two updates at the width that `lora_lr` trains; what both have to beat is the untouched decoder's score."""
+    sweep = load(lookup.sweep_file("lora_lr"))
+    trials = [trial for trial in expand(sweep) if trial.recipe.lora_rank == 16][:8:6]
+    short = {"max_steps": 2, "eval_steps": 2}
+    pack = [trial.model_copy(update={"recipe": trial.recipe.model_copy(update=short)}) for trial in trials]
+    together, (alone,) = train(pack, record=False), train(pack[1:], record=False)
+    assert together[1].measured.weights_sha256 == alone.measured.weights_sha256
+    assert together[1].curves.logits.tobytes() == alone.curves.logits.tobytes()
+    assert together[0].measured.weights_sha256 != alone.measured.weights_sha256
+    assert together[0].measured.untouched_score == together[1].measured.untouched_score
+    assert 0.4 < (alone.measured.untouched_score or 0) < 0.6  # it was never asked that question
