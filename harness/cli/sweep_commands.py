@@ -70,7 +70,7 @@ from harness.common.spare_process import SpareProcess
 from harness.common.text import count_noun
 from harness.config.keys import all_keys
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import driver, gate, inputs, lanes_memory, machine, repeats, seed_growth
+from harness.execution import driver, gate, inputs, known_hardware, lanes_memory, machine, repeats, seed_growth
 from harness.execution import rerun as rerunning
 from harness.execution.duration import estimate
 from harness.execution.follow import duration
@@ -94,6 +94,10 @@ def plan(
     show_commands: Annotated[
         bool, typer.Option("--show-commands", help="Print the command of each run of a script's sweep.")
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option("--hardware", metavar="KIND,N", help="Plan for a machine that isn't here, as a100-80gb,8."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show cells, trials, what is finished, crashed or missing, and an estimate of time and memory; train nothing.
@@ -123,8 +127,9 @@ def plan(
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
     counts |= {"unreadable": ended.unreadable}
     hardware = machine.detect_hardware()
-    workers = len(hardware.gpus) or hardware.cores
-    expected = estimate(resolved, records, workers)
+    elsewhere = None if on is None else known_hardware.read(on)
+    workers = elsewhere.count if elsewhere else len(hardware.gpus) or hardware.cores
+    expected = estimate(resolved, records, workers, elsewhere.speed if elsewhere else None)
     if as_json:
         names: dict[str, object] = {"sweep": resolved.name, "profile": resolved.profile, "reason": reason}
         reckoned = {
@@ -149,7 +154,20 @@ def plan(
     if expected.between is not None:
         took = "between " + " and ".join(map(duration, expected.between))
     device = count_noun(workers, "GPU" if hardware.gpus else "core")
+    if elsewhere is not None:
+        device = elsewhere.words
     out.print(f"To train what is missing on {device}: {took} ({expected.basis}).", soft_wrap=True)
+    if elsewhere is not None and not resolved.is_script:
+        out.print(
+            " ".join(
+                (
+                    f"That is by {elsewhere.source}; starting the workers comes on top, and networks of a few million "
+                    "weights take longer than their arithmetic.",
+                    elsewhere.fit(expected.memory),
+                )
+            ).strip(),
+            soft_wrap=True,
+        )
     if resolved.is_script:
         if not show_commands:
             out.print("Each run is a process of its own; --show-commands prints what it is.")

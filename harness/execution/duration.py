@@ -35,10 +35,11 @@ class DurationEstimate:
     between: tuple[float, float] | None = None  # seconds
 
 
-def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> DurationEstimate:
+def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int, speed: float | None = None) -> DurationEstimate:
     """Time from the finished trials of the same folder, else roughly from the arithmetic; memory a lane.
 
-    `records` are those of the folder, by trial id (`Store.records`).
+    `records` are those of the folder, by trial id (`Store.records`). With a `speed` (operations a second of a
+    worker) it is for another machine, of which the finished trials tell nothing.
     """
     trials = expand(sweep)
     if sweep.is_script:
@@ -50,7 +51,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
     for trial, record in ((trial, records.get(trial.id)) for trial in trials):
         if record is None:
             left.append(trial)
-        elif record.measured:
+        elif record.measured and speed is None:
             per_pass[_work(trial)].append(record.measured.lane_seconds / trial.recipe.passes)
     if not left:
         return DurationEstimate(0.0, "nothing is missing", memory, parameters)
@@ -62,7 +63,7 @@ def estimate(sweep: Sweep, records: Mapping[str, Record], workers: int) -> Durat
     recipes = dict.fromkeys(cell.recipe for cell in sweep.cells)
     for task in dict.fromkeys(recipe.task for recipe in recipes):  # what doesn't fit its data is said
         tasks.sizes(task, [recipe for recipe in recipes if recipe.task == task])
-    guesses = {recipe: guessed_seconds(recipe) for recipe in dict.fromkeys(unseen)}
+    guesses = {recipe: guessed_seconds(recipe, speed) for recipe in dict.fromkeys(unseen)}
     bounds = [guess for recipe in unseen if (guess := guesses[recipe]) is not None]
     if len(bounds) < len(unseen):
         return DurationEstimate(None, "the size of the model or data is not known here", memory, parameters)
@@ -93,13 +94,13 @@ def _of_scripts(trials: tuple[Trial, ...], records: Mapping[str, Record], worker
 
 # Floating-point operations a second that small batches reach on a core and on a GPU; measured times lay within a factor
 # of three of what follows from them.
-_CORE_SPEED, _GPU_SPEED, _GUESS = 30e9, 15e12, 3.0
+CORE_SPEED, GPU_SPEED, _GUESS = 30e9, 15e12, 3.0
 
 
 _SHORTEST = 1 / 8  # of max_length, that texts may be long which aren't known here
 
 
-def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
+def guessed_seconds(recipe: Recipe, speed: float | None = None) -> tuple[float, float] | None:
     """The least and the most seconds of a lane that a trial may take, from its arithmetic; None where that isn't known.
 
     6 operations a weight and token for forward and backward, 2 to evaluate (Kaplan et al. 2020, 2.1); words that are
@@ -114,8 +115,9 @@ def guessed_seconds(recipe: Recipe) -> tuple[float, float] | None:
     else:  # padded to the longest of a batch, or of all
         of = min(recipe.max_length, 1.3 * lengths[0] if recipe.padding == "batch" else lengths[1])
         widths = (of, of)
+    speed = speed or (GPU_SPEED if detect_hardware().gpus else CORE_SPEED)
     operations = 6 * shape.layers * shape.layer_weights * (examples + evaluated / 3) * recipe.passes
-    least, most = (operations * width / (_GPU_SPEED if detect_hardware().gpus else _CORE_SPEED) for width in widths)
+    least, most = (operations * width / speed for width in widths)
     return least / _GUESS, most * _GUESS
 
 
