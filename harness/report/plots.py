@@ -107,6 +107,26 @@ class Plots:
         """The loss around a failed and a good run, where `harness diagnose --surface` computed it."""
         return self._draw("loss_surface", look)
 
+    def distributions(self, **look: Unpack[Look]) -> Figure:
+        """The density of each cell's scores over a strip of its runs, from twenty runs of a cell on."""
+        return self._draw("distributions", look)
+
+    def failure_map(self, **look: Unpack[Look]) -> Figure:
+        """The failure rate over two axes of three or more values each."""
+        return self._draw("failure_map", look)
+
+    def parallel(self, **look: Unpack[Look]) -> Figure:
+        """Every run as a line over four or more axes to its score."""
+        return self._draw("parallel", look)
+
+    def outcome_curves(self, **look: Unpack[Look]) -> Figure:
+        """Dev score and training loss of failed runs and of others as bands, from thirty runs on."""
+        return self._draw("outcome_curves", look)
+
+    def seed_ranks(self, **look: Unpack[Look]) -> Figure:
+        """The rank of each seed in every cell, seeds sorted by their mean rank."""
+        return self._draw("seed_ranks", look)
+
     def _draw(self, name: str, look: Look) -> Figure:
         import numpy as np
 

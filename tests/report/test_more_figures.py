@@ -8,7 +8,7 @@ from made_runs import HEAD, Run, study_of
 from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 
 from harness.analysis.analyze import analyse
-from harness.report.figures import distributions, failure_map, outcome_curves, parallel, seed_ranks
+from harness.report.figures import distributions, failure_map, outcome_curves, parallel, seed_ranks, variance
 
 CELLS = tuple((("lr", lr), ("epochs", epochs)) for lr in (1e-5, 1e-4, 1e-3) for epochs in (3, 1, 10))
 
@@ -118,3 +118,16 @@ def test_too_few_seeds_or_cells_have_no_ranks(tmp_path):
 def test_crossed_seeds_have_no_ranks(grid):
     twice = grid.runs.assign(seed=pd.Series(np.repeat(np.arange(90), 2), index=grid.runs.index) % 10)
     assert seed_ranks.seed_ranks(type(grid)(**{**vars(grid), "runs": twice})) is None
+
+
+def test_runs_that_all_failed_alike_have_neither_ranks_nor_densities(tmp_path):
+    alike = analyse(theirs(tmp_path, CELLS, lambda cell, seed: 0.62, seeds=20))
+    assert seed_ranks.seed_ranks(alike) is None
+    assert distributions.distributions(alike) is None
+    assert array_of(failure_map.failure_map(alike).axes[0]).ravel().tolist() == [1] * 9
+
+
+def test_equal_scores_have_ticks_of_few_decimals(tmp_path):
+    figure = variance.best_of_n(analyse(theirs(tmp_path, CELLS[:1], lambda cell, seed: 0.62, seeds=4)))
+    figure.draw_without_rendering()
+    assert max(len(tick.get_text()) for tick in figure.axes[0].get_yticklabels()) <= 5

@@ -98,7 +98,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     figure = empty_figure(study, what, 2.9, handles)
     ax = panel(figure)
     many = len(shown) > MANY
-    ranges = (float(shown["loss"].max()), float(np.ptp(shown["score"])) or 1.0)
+    ranges = (float(shown["loss"].max()), float(np.ptp(shown["score"])) or 0.05)
     for i, value in enumerate(values):
         cells = [index for index, cell in enumerate(study.cells) if not axis or dict(cell.axes)[axis] == value]
         here = shown[shown["cell"].isin(cells) & ~shown["verdict"].isin(MARKS)]

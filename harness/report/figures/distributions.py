@@ -44,7 +44,7 @@ def distributions(analysis: Analysis) -> Figure | None:
     table = analysis.runs[(analysis.runs["verdict"] != "") & is_finished(analysis.runs)]
     table = table.assign(score=finite_scores(table)).dropna(subset=["score"])
     counts = table.groupby("cell")["score"].count()
-    if not len(counts) or counts.max() < FEWEST:
+    if not len(counts) or counts.max() < FEWEST or table["score"].nunique() < 2:
         return None
     cells = [index for index in range(min(len(study.cells), MOST_CELLS)) if counts.get(index, 0) > 0][:MOST_SHOWN]
     plan = plan_of(study, MOST_CELLS, MOST_CELLS)

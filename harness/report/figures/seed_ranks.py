@@ -48,7 +48,7 @@ def seed_ranks(analysis: Analysis) -> Figure | None:
         return None
     grid = wide.pivot(index="cell", columns="seed", values="score").dropna(axis="columns", thresh=FEWEST_CELLS)
     grid = grid.dropna(axis="index", thresh=FEWEST_SEEDS)
-    if grid.shape[0] < FEWEST_CELLS or grid.shape[1] < FEWEST_SEEDS:
+    if grid.shape[0] < FEWEST_CELLS or grid.shape[1] < FEWEST_SEEDS or (grid.nunique(axis="columns") < 2).all():
         return None
     ranks = grid.rank(axis="columns")
     ranks = (ranks - 1).div(ranks.count(axis="columns") - 1, axis="index")

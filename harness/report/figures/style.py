@@ -140,7 +140,7 @@ def empty_figure(
 ) -> Figure:
     """An empty figure: room for its panels, its legend, and a line of what is shown and of the stand-in.
 
-    Where the caller gave axes it is the figure that they lie in, and the legend stands in the last of them.
+    Where the caller gave axes it is the figure that they lie in, and the legend stands beside the last of them.
 
     Args:
         study: what is drawn.
@@ -181,7 +181,7 @@ def _title_lines(study: Study, what: str, inches: float) -> list[str]:
 
 
 def _given_figure(handles: Sequence[Artist]) -> Figure:
-    """The figure of the caller's axes, which get our look and the legend."""
+    """The figure of the caller's axes, which get our look and, beside the last, the legend."""
     axes = current().axes
     for ax in axes:
         ax.set_axisbelow(True)
@@ -190,7 +190,8 @@ def _given_figure(handles: Sequence[Artist]) -> Figure:
         ax.tick_params(labelsize=pt(8))
     if handles and current().legend:
         texts = [literal(cut(str(handle.get_label()), 7.5, current().width - 0.6)) for handle in handles]
-        axes[-1].legend(list(handles), texts, fontsize=pt(7.5), frameon=False)
+        beside: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "frameon": False}
+        axes[-1].legend(list(handles), texts, fontsize=pt(7.5), **beside)
     figure = axes[0].get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure

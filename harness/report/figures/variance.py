@@ -191,12 +191,21 @@ def best_of_n(analysis: Analysis) -> Figure | None:
         log = needs_logarithms(study, table.loc[table["cell"].isin(shown), "unbiased"].dropna())
         if log:
             ax.set_yscale("log")
+        _not_too_close(ax)
         plain_numbers(ax.yaxis, log)
         if number + columns >= len(panels):
             ax.set_xlabel("n, seeds tried")
     expected = f"expected best {metric_name(study)}"
     outer_label(figure, list(grid.values()), fit(expected, 8.5, 2.4))
     return figure
+
+
+def _not_too_close(ax: Axes) -> None:
+    """Scores that differ by rounding alone are one height, and not thirteen decimals at the ticks."""
+    low, high = ax.get_ylim()
+    middle = (low + high) / 2
+    if high - low < 1e-6 * max(abs(middle), 1e-9):
+        ax.set_ylim(middle - 0.05 * max(abs(middle), 0.1), middle + 0.05 * max(abs(middle), 0.1))
 
 
 def _best_keys(plan: Plan, xs: Sequence[Scalar]) -> list[Line2D]:
