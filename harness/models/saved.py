@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common import hub
 from harness.common.errors import HarnessError, describe_os_error
+from harness.common.files import read_regular
 from harness.config.recipe import METHODS, ModelSpec
 from harness.config.trials import Trial
 from harness.records.store import Store
@@ -220,7 +221,7 @@ def remove_folder(folder: Path) -> None:
 def read_card(folder: Path) -> Card:
     """What a kept model's folder says of itself; raises HarnessError where it is none."""
     try:
-        return Card.model_validate_json((folder / CARD).read_bytes())
+        return Card.model_validate_json(read_regular(folder / CARD, 2**24))
     except (OSError, ValidationError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else f"its {CARD} is not one of a saved model"
         results = folder.parent.parent

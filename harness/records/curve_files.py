@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.common.files import read_regular
+from harness.common.npz import read_arrays
 from harness.records.record import Curves
 
 FILE = "curves.npz"
@@ -46,8 +48,7 @@ def load_curves(folder: Path, rows: int) -> dict[int, Curves]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_arrays(read_regular(path, 2**30))
         parts = {name: _split(arrays, name, rows) for name in ("score", "loss")}
     except (KeyError, EOFError, OSError) as error:
         raise ValueError("curves that can't be read") from error

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from harness.common.files import read_regular
 from harness.records.early_signals import SHARES, SIGNALS, Floats
 from harness.records.store import HEARTBEAT
 
@@ -74,7 +75,7 @@ class Heartbeat(_Read):
 def heartbeat(folder: Path) -> Heartbeat | None:
     """The driver's last sign of life; None where there is none or it can't be read."""
     try:
-        return Heartbeat.model_validate_json((folder / HEARTBEAT).read_bytes())
+        return Heartbeat.model_validate_json(read_regular(folder / HEARTBEAT, 2**26))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -49,7 +49,7 @@ def _hold(runs: pd.DataFrame, imported: Imported) -> None:
 def of_import(folder: Path) -> Study:
     """The study of imported runs; raises HarnessError where the folder can't be read."""
     try:
-        imported = Imported.model_validate_json((folder / "imported.json").read_bytes())
+        imported = Imported.model_validate_json(files.read_regular(folder / "imported.json", 2**28))
         table = pd.read_csv(
             folder / "runs.csv", dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=False, na_values=[""]
         )

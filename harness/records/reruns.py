@@ -9,9 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from harness.common.files import write
+from harness.common.files import read_regular, write
 
 NAME = "reruns.json"
+_MOST_BYTES = 2**28
 Verdict = Literal["identical", "within_tolerance", "different"]
 
 
@@ -38,7 +39,7 @@ _ALL = TypeAdapter(tuple[Rerun, ...])
 def load(folder: Path) -> tuple[Rerun, ...]:
     """The entries of a results folder, oldest first; none where there is no file, or it can't be read."""
     try:
-        return _ALL.validate_json((folder / NAME).read_bytes())
+        return _ALL.validate_json(read_regular(folder / NAME, _MOST_BYTES))
     except (OSError, ValidationError):
         return ()
 
