@@ -7,7 +7,7 @@ from typing import get_args
 
 import pandas as pd
 
-from harness.analysis import seed_use, stopping
+from harness.analysis import score_scale, seed_use, stopping
 from harness.analysis.analyze import MOST_RESAMPLED
 from harness.common.metrics import BuiltIn, words
 from harness.common.text import count_noun
@@ -21,7 +21,8 @@ _MOST_NAMED = 5  # files that a note names
 def notes(study: Study) -> tuple[str, ...]:
     """The notes that the study brings and those that its runs call for."""
     of_runs = (*_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
-    return (*set_aside(study), *study.notes, *seed_use.ignored_seeds(study), *of_runs)
+    of_scripts = (*seed_use.ignored_seeds(study), *score_scale.other_scales(study))
+    return (*set_aside(study), *study.notes, *of_scripts, *of_runs)
 
 
 def set_aside(study: Study) -> Iterator[str]:
@@ -124,7 +125,10 @@ def about_scores(study: Study) -> str:
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
     tested = " Test scores come from the same weights, on examples that were never used for selection."
-    unit = "as fractions" if study.higher_is_better else "over all tokens of the answers; lower is better"
+    if any(sweep.is_script for sweep in study.sweeps):
+        unit = f"as the script gives them; {'higher' if study.higher_is_better else 'lower'} is better"
+    else:
+        unit = "as fractions" if study.higher_is_better else "over all tokens of the answers; lower is better"
     if not set(metrics) <= set(get_args(BuiltIn)):
         unit = "larger is better"
     return (

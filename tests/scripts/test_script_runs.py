@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import re
 import subprocess
 import threading
 import time
@@ -234,3 +235,40 @@ def test_files_that_several_runs_write_are_said(here: Path) -> None:
     assert collisions([one, other, long]) == ()
     assert collisions([one, at(first, 5, 10, ("model.pt", 14.0))]) == ()  # side by side: either may have
     assert collisions([at(first, 0, 10), other]) == ()
+
+
+@pytest.mark.parametrize(
+    ("output", "level", "key", "words"),
+    [
+        (
+            "acc=6$1.5",
+            "0.5",
+            "majority",
+            r"\(61.5 to 62.5\) look like percentages, but majority is 0.5: no run can fail",
+        ),
+        ("acc=0.6$1", "52.7", "failed_below", r"every run counts as failed. Write failed_below: 0.527\."),
+        ("acc=0.6$1", "0.5", "majority", None),
+        ("acc=61$1.5", "0.5", "majority", None),  # a reward, or points of a game
+    ],
+)
+def test_scores_on_another_scale_than_the_threshold_are_said(
+    here: Path, output: str, level: str, key: str, words: str | None
+) -> None:
+    (here / "train.sh").write_text(f"echo {output}")
+    (here / "mine.yaml").write_text(SWEEP.replace("failed_below: 0.5", f"{key}: {level}"))
+    sweep = load(here / "mine.yaml")
+    store, _, told = run(sweep)
+    notes = page_notes.notes(of_sweep(sweep, store))
+    if words is None:
+        assert notes == ()
+        return
+    (note,) = notes
+    assert re.search(words, note)
+    assert note in told
+
+
+@pytest.mark.parametrize("better", ["higher", "lower"])
+def test_a_scripts_scores_have_the_unit_that_it_gives_them(here: Path, better: str) -> None:
+    sweep = sweep_of(here, "echo acc=61", f"better: {better}\n")
+    about = page_notes.about_scores(of_sweep(sweep, Store(Path("results") / sweep.folder_name)))
+    assert f"at the end of training, as the script gives them; {better} is better;" in about
