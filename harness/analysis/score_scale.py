@@ -1,8 +1,10 @@
-"""Whether a script's scores are on the scale of its threshold: percentages beside a fraction decide nothing."""
+"""Whether a script's threshold judges its scores: on their scale, and the same for all runs."""
 
 from __future__ import annotations
 
-from harness.common.text import show
+import math
+
+from harness.common.text import count_noun, show
 from harness.records.study import Study, numbers
 
 _PERCENT = 100.0
@@ -27,11 +29,39 @@ def other_scales(study: Study) -> tuple[str, ...]:
     if level < 1 < low and high <= _PERCENT:
         return (
             f"Warning: the scores ({between}) look like percentages, but {key} is {show(level)}: no run can fail. "
-            f"Write {key}: {show(round(_PERCENT * level, 6))}, or have the script write fractions.",
+            f"Write {key}: {show(round(_PERCENT * level, 6))} and train again in another --results folder, or have the "
+            "script write fractions.",
         )
     if 1 < level <= _PERCENT and low >= 0 and high <= 1:
         return (
             f"Warning: {key} is {show(level)} and looks like a percentage, but the scores ({between}) are fractions: "
-            f"every run counts as failed. Write {key}: {show(round(level / _PERCENT, 6))}.",
+            f"every run counts as failed. Write {key}: {show(round(level / _PERCENT, 6))} and train again in another "
+            "--results folder.",
         )
     return ()
+
+
+def edited_thresholds(study: Study) -> tuple[str, ...]:
+    """A sentence where a sweep file was given another threshold than its runs were judged by."""
+    if len(study.sweeps) != 1 or not study.sweeps[0].is_script:
+        return ()
+    runs = study.runs[study.runs["status"] == "finished"]
+    others: list[float] = []
+    now: float | None = None
+    for index, cell in enumerate(study.sweeps[0].cells):
+        assert cell.script is not None
+        level = cell.script.script.threshold
+        levels = numbers(runs[runs["cell"] == index], "majority_score")
+        differ = levels[levels.notna()] if level is None else levels[levels.isna() | (levels != level)]
+        if len(differ):
+            others, now = others + differ.tolist(), level
+    if not others:
+        return ()
+    then = next((show(value) for value in others if not math.isnan(value)), "none")
+    beside = "" if now is None else f", or count by {show(now)} in a column beside: --threshold {show(now)}"
+    verb = "was" if len(others) == 1 else "were"
+    return (
+        f"Warning: the sweep file's threshold was edited: {count_noun(len(others), 'run')} {verb} judged by {then}, "
+        f"it now says {'none' if now is None else show(now)}. What is recorded as failed stays. "
+        f"Train again in another --results folder{beside}.",
+    )

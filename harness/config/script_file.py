@@ -46,6 +46,8 @@ def check_key(key: str, others: tuple[str, ...], where: str) -> None:
     """Raise HarnessError for a key that can be no axis of a script."""
     if key in (*others, *KEYS):
         return
+    if key == "seed":
+        raise HarnessError(f"{where}: 'seed' is no key (did you mean 'seeds'?)", fix="Write seeds: 1..5")
     if key in GIVEN or not _NAME.fullmatch(key):
         raise HarnessError(
             f"{where}: '{key}' cannot be the name of an axis",
@@ -265,7 +267,9 @@ def _judged(content: Mapping[str, Any]) -> dict[str, float]:
     for key in there:
         value = content[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-            raise HarnessError(f"{key} must be a score", got=describe_value(value))
+            raise HarnessError(
+                f"{key} must be a number on the scale of the score", got=describe_value(value), fix=f"Write {key}: 0.5"
+            )
     return {key: float(content[key]) for key in there}
 
 

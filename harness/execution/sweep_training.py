@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.analysis.score_scale import other_scales
+from harness.analysis.score_scale import edited_thresholds, other_scales
 from harness.analysis.seed_use import ignored_seeds
 from harness.common.text import count_noun, last_line
 from harness.config.trials import Sweep, Trial, expand, where
@@ -97,7 +97,8 @@ class SweepTraining:
             self.progress.messages += [words] if words else []
             if self.sweep.is_script:
                 study = of_sweep(self.sweep, self.recorder.store)
-                self.progress.messages += [*study.notes, *ignored_seeds(study), *other_scales(study)]
+                thresholds = (*other_scales(study), *edited_thresholds(study))
+                self.progress.messages += [*study.notes, *ignored_seeds(study), *thresholds]
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
             return

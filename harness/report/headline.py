@@ -196,7 +196,8 @@ def _recommended(analysis: Analysis) -> Iterator[Card]:
     elif len(chosen) < len(known):
         yield Card("Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim)
     else:
-        yield Card("Recommended", "none", f"all {len(known)} recipes may be the best", claim)
+        every = "both" if len(known) == 2 else f"all {len(known)}"
+        yield Card("Recommended", "none", f"{every} recipes may be the best", claim)
 
 
 def _why(known: pd.DataFrame) -> str:

@@ -126,8 +126,12 @@ def failing_means(analysis: Analysis, words: Words | None = None) -> str:
     if scripts and all(script.failed_below is not None for script in scripts):
         side = "below" if analysis.study.higher_is_better else "above"
         return f"Failed means a final {' / '.join(metrics)} {side} {score(scripts[0].failed_below)}"
-    if not len(majority):
+    if not len(majority) and not analysis.study.sweeps:
         return "Whether a run failed was decided before these runs were imported"
+    if not len(majority) and scripts and all(script.threshold is None for script in scripts):
+        return "Whether a run failed is not known: the sweep file has neither majority nor failed_below"
+    if not len(majority):
+        return "Failed means a final score that is no better than always giving the same answer"
     side = "at or below" if analysis.study.higher_is_better else "at or above"
     words = words or Words("runs")
     ends: list[tuple[Summary, float]] = [("min", majority.min()), ("max", majority.max())]

@@ -21,7 +21,8 @@ _MOST_NAMED = 5  # files that a note names
 def notes(study: Study) -> tuple[str, ...]:
     """The notes that the study brings and those that its runs call for."""
     of_runs = (*_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
-    of_scripts = (*seed_use.ignored_seeds(study), *score_scale.other_scales(study))
+    scales = (*score_scale.other_scales(study), *score_scale.edited_thresholds(study))
+    of_scripts = (*seed_use.ignored_seeds(study), *scales)
     return (*set_aside(study), *study.notes, *of_scripts, *of_runs)
 
 
@@ -125,12 +126,13 @@ def about_scores(study: Study) -> str:
     if not study.sweeps:
         return f"Scores are the column {named}; {'higher' if study.higher_is_better else 'lower'} is better."
     tested = " Test scores come from the same weights, on examples that were never used for selection."
+    better = f"{'higher' if study.higher_is_better else 'lower'} is better"
     if any(sweep.is_script for sweep in study.sweeps):
-        unit = f"as the script gives them; {'higher' if study.higher_is_better else 'lower'} is better"
+        unit = f"as the script gives them; {better}"
+    elif not set(metrics) <= set(get_args(BuiltIn)):
+        unit = better
     else:
-        unit = "as fractions" if study.higher_is_better else "over all tokens of the answers; lower is better"
-    if not set(metrics) <= set(get_args(BuiltIn)):
-        unit = "larger is better"
+        unit = "as fractions" if study.higher_is_better else f"over all tokens of the answers; {better}"
     return (
         f"Scores are dev {named} at the end of training, {unit}; only “best mean” uses each run's best "
         f"evaluation.{tested if study.runs['test_score'].notna().any() else ''}"

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.common.text import show
 from harness.config.score_sources import Predictions, ScoreSource
 from harness.config.script import Script
 from harness.records.curve_files import Points
@@ -122,7 +121,7 @@ def _value(source: ScoreSource, folder: Path, started: float, higher: bool) -> f
 def _number(value: object, words: str) -> float:
     """A number, or a text that is one; raises NoScoreError for a switch, a percent sign and all else."""
     if isinstance(value, bool) or value is None:
-        raise NoScoreError(f"{words} is {show(value)}, no number")
+        raise NoScoreError(f"{words} is {json.dumps(value)}, no number")
     if isinstance(value, int | float):
         return float(value) if abs(value) < 1e300 or not isinstance(value, int) else math.inf
     if isinstance(value, str):

@@ -94,7 +94,7 @@ def test_the_page_names_the_function(trained: tuple[Path, Sweep, Store], tmp_pat
     _, sweep, store = trained
     page.write(of_sweep(sweep, store), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    assert "Scores are dev balanced at the end of training, larger is better; only" in text
+    assert "Scores are dev balanced at the end of training, higher is better; only" in text
     assert "Failed means a final balanced at or below that of always answering the majority class, 0.500" in text
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from harness.records.record import Record
 from harness.records.shared_files import collisions
 from harness.records.store import Store
 from harness.records.study import of_sweep
-from harness.report import page_notes
+from harness.report import opening, page_notes
 from harness.scripts import outside, reaper, runner
 from harness.scripts.runner import RunFolders, ScriptError
 
@@ -246,7 +247,7 @@ def test_files_that_several_runs_write_are_said(here: Path) -> None:
             "majority",
             r"\(61.5 to 62.5\) look like percentages, but majority is 0.5: no run can fail",
         ),
-        ("acc=0.6$1", "52.7", "failed_below", r"every run counts as failed. Write failed_below: 0.527\."),
+        ("acc=0.6$1", "52.7", "failed_below", r"every run counts as failed. Write failed_below: 0.527 and"),
         ("acc=0.6$1", "0.5", "majority", None),
         ("acc=61$1.5", "0.5", "majority", None),  # a reward, or points of a game
     ],
@@ -272,3 +273,26 @@ def test_a_scripts_scores_have_the_unit_that_it_gives_them(here: Path, better: s
     sweep = sweep_of(here, "echo acc=61", f"better: {better}\n")
     about = page_notes.about_scores(of_sweep(sweep, Store(Path("results") / sweep.folder_name)))
     assert f"at the end of training, as the script gives them; {better} is better;" in about
+
+
+def test_a_threshold_that_was_edited_after_training_is_said(here: Path) -> None:
+    sweep = sweep_of(here, "echo acc=0.6$1")
+    store, _, _ = run(sweep)
+    assert page_notes.notes(of_sweep(sweep, store)) == ()
+    (here / "mine.yaml").write_text(SWEEP.replace("failed_below: 0.5", "failed_below: 0.7"))
+    sweep = load(here / "mine.yaml")
+    (note,) = page_notes.notes(of_sweep(sweep, store))
+    assert "2 runs were judged by 0.5, it now says 0.7." in note
+    assert "--threshold 0.7" in note
+    (here / "mine.yaml").write_text(SWEEP.replace("failed_below: 0.5\n", ""))
+    (note,) = page_notes.notes(of_sweep(load(here / "mine.yaml"), store))
+    assert "judged by 0.5, it now says none." in note
+
+
+def test_what_failed_means_is_not_said_of_what_nobody_judged(here: Path) -> None:
+    (here / "train.sh").write_text("echo acc=0.6$1")
+    (here / "mine.yaml").write_text(SWEEP.replace("failed_below: 0.5\n", ""))
+    sweep = load(here / "mine.yaml")
+    study = of_sweep(sweep, Store(Path("results") / sweep.folder_name))
+    analysis: Any = SimpleNamespace(study=study, runs=study.runs)  # all that the sentence reads of an analysis
+    assert opening.failing_means(analysis).endswith("the sweep file has neither majority nor failed_below")
