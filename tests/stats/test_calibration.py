@@ -130,7 +130,8 @@ def test_every_run_has_its_row(tmp_path):
     said = calibration_section.sentences(found)
     assert said == [
         "The expected calibration error (mean over runs) is from 0.004 (lr 2e-5, bias correction on, epochs 10) to "
-        "0.382 (lr 2e-5, bias correction off, epochs 3), where mean confidence is 38.2 points above accuracy."
+        "0.382 (lr 2e-5, bias correction off, epochs 3), where the mean confidence is 0.881 and the "
+        "accuracy 0.499."
     ]
 
 
