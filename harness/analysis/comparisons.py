@@ -60,7 +60,7 @@ def _goes_without(study: Study, axis: str) -> bool:
     """Whether None on an axis is the place of cells whose method, optimizer or other choice does not read it."""
     sweep = study.sweeps[0]
     return not sweep.is_script and any(
-        dict(cell.axes)[axis] is None and axis in OF_A_CHOICE and not OF_A_CHOICE[axis](cell.recipe)
+        dict(cell.axes).get(axis, axis) is None and axis in OF_A_CHOICE and not OF_A_CHOICE[axis](cell.recipe)
         for cell in sweep.cells
     )
 
