@@ -60,7 +60,7 @@ def figure(
         return
     chosen = named_figures.figure_named(name)
     sheet, notes = named_figures.sheet_for(venue, width, font_size, font, title)
-    opened = api.open(_required(sweep, f"figure {name}"), set=overrides, profile=profile, results=results)
+    opened = api.open(_required(sweep, f"harness figure {name}"), set=overrides, profile=profile, results=results)
     path = out or Path(f"{chosen.name}.{form or 'pdf'}")
     named_figures.write(opened.analysis, chosen, sheet, path, form)
     messages = Console(stderr=True)
@@ -98,7 +98,7 @@ def table(
         print(named_tables.listing())
         return
     spec = named_tables.table_named(name)
-    opened = api.open(_required(sweep, f"table {name}"), set=overrides, profile=profile, results=results)
+    opened = api.open(_required(sweep, f"harness table {name}"), set=overrides, profile=profile, results=results)
     wanted = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
     text = named_tables.text_of(opened.analysis, spec, wanted, form or named_tables.format_of(out), caption)
     if out is None:
@@ -110,5 +110,5 @@ def table(
 
 def _required(sweep: str | None, words: str) -> str:
     if sweep is None:
-        raise HarnessError("missing SWEEP: whose runs?", fix=f"For example: `harness {words} rte_lr`")
+        raise HarnessError("missing SWEEP: whose runs?", fix=f"Name it, as in: {words} rte_lr")
     return sweep
