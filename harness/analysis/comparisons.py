@@ -51,7 +51,7 @@ def reference(study: Study, axis: str) -> Scalar:
         if name == axis:
             return value
     values = study.values(axis)
-    if len(study.sweeps) == 1 and not study.imports and axis != SOURCE and _goes_without(study, axis) and len(values) > 1:
+    if len(study.sweeps) == 1 and axis != SOURCE and _goes_without(study, axis) and len(values) > 1:
         values = [value for value in values if value is not None]  # cells without it differ in more than this axis
     return values[0] if study.sweeps or axis == SOURCE else min(values, key=_natural_order)
 
