@@ -74,7 +74,7 @@ def measured(run: Run, steps: int, majority: int, examples: int, metric: str) ->
         reason=reason,
         metric=metric,
         final_score=score,
-        best_score=None if score is None else score + 0.01,
+        best_score=None if score is None else min(score + 0.01, 1.0),
         best_step=None if score is None else steps,
         majority_score=0.0 if regression else majority / examples,
         correct=None if run.diverged else run.correct,

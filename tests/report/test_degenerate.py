@@ -108,7 +108,9 @@ def test_a_part_whose_gradients_are_zero_has_no_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_figures")  # which have a test with thousands
 def test_hundreds_of_cells_have_a_page_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the cells diverged and as many learned, none of them alike; what is cut is said."""
-    monkeypatch.setattr(files, "write", lambda path, content: path.write_bytes(content))  # without waiting for disks
+    monkeypatch.setattr(
+        files, "write", lambda path, content, **how: path.write_bytes(content)
+    )  # without waiting for disks
     rates = ", ".join(f"{number}e-7" for number in range(1, 261))
     diverged = Run(diverged=True, diverged_at=1)
     cell = {number: [diverged if number % 2 else Run(25 + number % 10)] for number in range(260)}
