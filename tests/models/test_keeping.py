@@ -455,5 +455,5 @@ def test_weights_that_were_changed_are_refused(trial: Make, tmp_path: Path) -> N
     with pytest.raises(HarnessError, match="are not those of their trial's record"):
         saved.weights(store, one.id)
     (path.parent / "harness.json").unlink()
-    with pytest.raises(HarnessError, match="is not a saved model"):
+    with pytest.raises(HarnessError, match="are not saved in"):
         saved.weights(store, one.id)
