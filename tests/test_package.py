@@ -92,4 +92,4 @@ def test_the_version_is_one_and_the_metadata_are_whole(installed: Path, tmp_path
     ):
         assert line in head
     assert (metadata.parent / "licenses" / "LICENSE").is_file()
-    assert re.search(r"^harness = harness\.cli\.app:main$", (metadata.parent / "entry_points.txt").read_text(), re.M)
+    assert re.search(r"^harness = harness\.__main__:main$", (metadata.parent / "entry_points.txt").read_text(), re.M)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from made_runs import HEAD, Run, sweep_of
 from made_runs import store_of as made_store
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 from typer.testing import CliRunner
 
@@ -271,8 +272,9 @@ def test_cells_and_baselines_stand_in_one_table(tmp_path):
     assert table["dev_low"][0] == pytest.approx(316 / 400 - error, abs=0.006)
     assert table["dev_high"][0] == pytest.approx(316 / 400 + error, abs=0.006)
     gained = np.concatenate([np.zeros(280), np.ones(20), [0.75] * 10, [0.5] * 10, [0.25] * 14, np.zeros(66)])
-    over_both = 1.96 * math.hypot(np.std(gained) / 20, np.std([300, 310, 320, 334]) / 400 / 2)
-    assert table["difference_high"][0] - table["difference"][0] == pytest.approx(over_both, rel=0.15)
+    over_seeds = stats.t.ppf(0.975, 3) * np.std([300, 310, 320, 334], ddof=1) / 400 / 2
+    over_both = math.hypot(1.96 * np.std(gained, ddof=1) / 20, over_seeds)
+    assert table["difference_high"][0] - table["difference"][0] == pytest.approx(over_both, rel=1e-3)
     shown = text_tables(found)["baselines"]
     assert shown.header[:3] == ("cell or baseline", "runs", "failed")
     assert shown.rows[3][:5] == ("tfidf_logistic", "any seed", "0/1", "0.700", "0.000")
