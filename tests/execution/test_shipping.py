@@ -119,5 +119,5 @@ def test_what_was_unpacked_is_fetched_once_and_again_where_it_was_changed(tmp_pa
 def test_a_folder_that_somebody_else_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / f"harness-files-{os.getuid()}").symlink_to(tmp_path / "theirs")
-    with pytest.raises(HarnessError, match="belongs to somebody else"):
+    with pytest.raises(HarnessError, match="others own it or may write to it"):
         shipping.unpacked("0" * 64, dict)

@@ -53,8 +53,9 @@ def test_what_can_not_be_is_refused_in_one_line(changes: dict[str, object], mess
 def test_defaults_rebuild_the_embedded_model_and_every_setting_of_the_first_group_does_not() -> None:
     check(Settings())
     assert Settings(steps=7, seed=3, lr=0.1, batch_size=2, threads=2, pairs=9, warmup_steps=1).rebuilds
+    assert Settings().model_copy(update={"objective": "causal"}).rebuilds  # the decoder
     for changes in (
-        {"texts": TEXTS}, {"start": "embedded"}, {"objective": "causal"}, {"whole_words": True}, {"layers": 12},
+        {"texts": TEXTS}, {"start": "embedded"}, {"whole_words": True}, {"layers": 12},
         {"next_sentence": True}, {"dropout": False}, {"train_tokenizer": "BPE"}, {"held_out": 0.05}, {"max_length": 32},
     ):  # fmt: skip
         assert not Settings().model_copy(update=changes).rebuilds, changes

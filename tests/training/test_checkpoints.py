@@ -293,10 +293,11 @@ def test_a_sweep_goes_on_with_its_packs_as_they_were(
     ended = driver.run(tiny_sweep, store, options, lambda p: said.append(set(path.parent.iterdir())))
     assert (ended.finished, ended.trained_now) == (6, 6)
     assert updates == [*range(5, 8), *range(8), *range(8)]  # the pack of four, then the two others alone
-    assert {path} in said  # once training begins
+    notes = path.parent / "notes.txt"  # somebody's, which is left alone
+    assert {path, notes} in said  # once training begins
     assert len(written) == (0 if minutes is None else 3 + 8 + 8)
     assert content(store) == content(whole)
-    assert not path.parent.exists()
+    assert [*path.parent.iterdir()] == [notes]
 
 
 class ByUpdates:
