@@ -285,7 +285,8 @@ def test_cells_and_baselines_stand_in_one_table(tmp_path):
         "(0.700); the difference in accuracy over seeds and dev examples is 9.0 points ["
     )
     assert said[0].endswith(
-        "]: fine-tuning cannot be distinguished from it (the best cell was selected on these examples, which favours it)."
+        "]: fine-tuning cannot be distinguished from it (the best cell was selected on these examples, which favours "
+        "it)."
     )
     assert said[0] in opening.answer(found)
     assert said[1:] == [

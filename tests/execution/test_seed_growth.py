@@ -98,7 +98,7 @@ def test_seeds_are_added_where_too_little_is_known_until_enough_is(
     trainer, store, told = Trainer(monkeypatch), Store(tmp_path / "grows"), list[str]()
 
     def tell(progress: driver.Progress) -> None:
-        told.extend(progress.messages)
+        told.extend(line for line in progress.messages if not line.startswith("waiting for "))
         progress.messages.clear()
 
     sweep = adaptive(tmp_path)
