@@ -1,6 +1,6 @@
 """Machines to plan for that aren't here: how fast training is guessed to be on them, and their memory.
 
-Training with small batches waits for memory more than for arithmetic, so that the rate of an H100, which was measured,
+Training with small batches waits for memory more than for arithmetic, so that the rate that is assumed of an H100
 is scaled by the memory bandwidths that the makers publish. Source: NVIDIA's data sheets.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.common.errors import HarnessError
 from harness.execution.duration import CORE_SPEED, GPU_SPEED
 
-_MEASURED = "h100-80gb"
+_ASSUMED = "h100-80gb"
 # Name -> memory in GiB (as sold), memory bandwidth in GB/s.
 _GPUS = {
     "h200": (141, 4800), "h100-80gb": (80, 3350), "a100-80gb": (80, 2039), "a100-40gb": (40, 1555), "l40s": (48, 864),
@@ -55,10 +55,12 @@ def read(text: str) -> PlannedHardware:
         )
     name, count = match[1], int(match[2] or 1)
     if name == "cores":
-        return PlannedHardware(name, count, CORE_SPEED, None, "a rate measured on cores of servers")
+        return PlannedHardware(
+            name, count, CORE_SPEED, None, "a rate that small batches reach on a core, within a factor of three"
+        )
     gib, bandwidth = _GPUS[name]
-    speed = GPU_SPEED * bandwidth / _GPUS[_MEASURED][1]
-    source = "a rate measured on an H100"
-    if name != _MEASURED:
-        source += f", scaled by the published memory bandwidths ({bandwidth:,} of {_GPUS[_MEASURED][1]:,} GB/s)"
+    speed = GPU_SPEED * bandwidth / _GPUS[_ASSUMED][1]
+    source = "a rate that small batches reach on a large GPU, within a factor of three"
+    if name != _ASSUMED:
+        source += f", scaled by the published memory bandwidths ({bandwidth:,} of {_GPUS[_ASSUMED][1]:,} GB/s)"
     return PlannedHardware(name, count, speed, gib * 2**30, source)
