@@ -27,7 +27,7 @@ CAPTIONS = {
     "history": "Each recipe with its seeds, in the order tried; diamonds are the same recipe on fresh seeds.",
     "slices": "The objective along each field by itself; other fields differ between the marks.",
     "parallel": "Each line is a recipe; the best quarter is drawn strong.",
-    "front": "Up and to the left is better; the line joins the recipes that no other one beats in both.",
+    "front": "Wanted are a good score and few failed runs; the line joins the recipes that no other one beats in both.",
     "search_importance": "Shares hold for the ranges of this space; a wider range of one field would raise its share.",
 }
 
