@@ -37,6 +37,7 @@ class Watchdog:
         self._limit: float | None = None
         self._doing = ""
         self._code: int | None = None  # that the command has ended with
+        self.watches = False  # whether it is installed
 
     # --------------------------------------------------------------------------- what the main thread tells it
 
@@ -48,6 +49,7 @@ class Watchdog:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a job in the background ignores it
             signal.signal(signal.SIGINT, self._interrupt)
         threading.Thread(target=self._watch, args=(reading,), name="watchdog", daemon=True).start()
+        self.watches = True
         _current = self
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

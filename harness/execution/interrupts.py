@@ -31,7 +31,7 @@ class Stop:
         self.interrupts = 0
         self.deadline: float | None = None
         self._holding = False
-        self._phase: Literal["starting", "training", "ending"] = "starting"
+        self._phase: Literal["starting", "loading", "training", "ending"] = "starting"
         self._terminated = False  # by a signal that left at once
         self._before: dict[int, Any] = {}  # the handlers of the signals that are taken
 
@@ -49,6 +49,21 @@ class Stop:
                 yield
         finally:
             self._phase = "ending"
+
+    @contextmanager
+    def loading(self, in_process: bool) -> Iterator[None]:
+        """While this process loads a model a signal raises nothing, where the command line's watchdog ends it.
+
+        An exception in the midst of torch's C++ code may abort the process, as was seen, with a message of C++'s.
+        """
+        self._phase = "loading" if in_process and watchdog.current().watches else self._phase
+        try:
+            yield
+        finally:
+            self._phase = "starting"
+        if self._terminated or self.interrupts:  # it loaded before the watchdog came
+            watchdog.current().taken_up()
+            raise Terminated if self._terminated else KeyboardInterrupt
 
     @contextmanager
     def listening(self, limit: float | None = None) -> Iterator[None]:
@@ -83,6 +98,10 @@ class Stop:
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
+        if self._phase == "loading":
+            self._terminated = self._terminated or number == signal.SIGTERM
+            self.interrupts += number == signal.SIGINT
+            return
         if self._phase != "training":
             watchdog.current().taken_up()
             self._terminated = self._terminated or number == signal.SIGTERM
@@ -95,7 +114,7 @@ class Stop:
             self._leave_if_told()
 
     def _alarm(self, number: int, frame: object) -> None:
-        if self._phase == "starting":
+        if self._phase in ("starting", "loading"):
             raise TimeUp
 
     def _leave_if_told(self) -> None:

@@ -76,7 +76,7 @@ class SweepTraining:
         seconds = None if self.limit.until is None else self.limit.until - clock.now()
         with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
             self._begin("" if self.sweep.is_script else "loading the model and the data …")
-            with start.waiting_for("the model and the data to load"):
+            with start.waiting_for("the model and the data to load"), self.stop.loading(self.options.in_process):
                 self._preflight(self.pool)
                 self._save_plan()  # before any training, and not for workers that can't be had
                 if keeps:

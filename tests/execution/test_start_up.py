@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.common import watchdog
 from harness.common.errors import HarnessError
 from harness.execution import ray_start, start_up
 from harness.execution.interrupts import Stop, Terminated, TimeUp
@@ -60,6 +61,28 @@ def test_before_anything_trains_a_signal_leaves_at_once(number: int, kind: type[
         os.kill(os.getpid(), number)
         time.sleep(0.01)
         assert stop.asked
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_nothing_is_raised_in_a_model_that_loads_here_under_a_watchdog(
+    number: int, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler's exception in torch's C++ code aborts the process; the watchdog ends it, or the end of loading."""
+    loaded: list[bool] = []
+
+    def told(stop: Stop, in_process: bool) -> None:
+        with stop.listening(), stop.loading(in_process):
+            os.kill(os.getpid(), number)
+            time.sleep(0.01)
+            loaded.append(in_process)
+
+    for watches, in_process in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(watchdog.current(), "watches", watches)
+        with pytest.raises(kind):
+            told(Stop(20), in_process)
+    assert loaded == [True]
 
 
 def test_a_sigterm_that_c_code_makes_a_ctrl_c_of_stays_one() -> None:
