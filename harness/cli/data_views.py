@@ -35,14 +35,8 @@ def print_data(out: Console, described: describing.Described) -> None:
     kind = "a regression" if described.classes is None else f"{described.classes} {several}"
     if described.kind == "completion":
         kind = "completions" if not described.classes else f"completions, {described.classes} choices"
-    texts = (
-        "prompts with answers"
-        if described.kind == "completion"
-        else "sentences"
-        if tokens
-        else "pairs of texts"
-        if described.pairs
-        else "single texts"
+    texts = {"completion": "prompts with answers", "tokens": "sentences"}.get(
+        described.kind, "pairs of texts" if described.pairs else "single texts"
     )
     out.print(
         Text.assemble((plain(described.name), "bold"), f"  {kind}, {texts}, {described.metric.replace('_', ' ')}")

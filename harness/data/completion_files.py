@@ -52,10 +52,8 @@ def load(spec: TaskSpec) -> Raw:
     if spec.validation is not None:
         source, rows = tables[0]
         keys = [(row.prompt, row.answer or "") for row in rows]
-        dev = holdout.chosen(keys, None, spec.validation, spec.validation_seed)
-        tables[:1] = [
-            (source, [row for number, row in enumerate(rows) if (number in dev) == wanted]) for wanted in (False, True)
-        ]
+        parts = holdout.parted(rows, keys, None, spec.validation, spec.validation_seed)
+        tables[:1] = [(source, part) for part in parts]
     return raw_of(spec, tables)
 
 
@@ -141,15 +139,7 @@ def _objects(path: Path, suffix: str, spec: TaskSpec) -> Iterable[tuple[int, obj
     whole = structured_files.of_json(text, str(path)) if suffix == ".json" else None
     if whole is not None:
         return enumerate(whole, 1)
-    return [(number, _parsed(line)) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _parsed(line: str) -> object:
-    """A line's value; of one that is no JSON what is wrong with it."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return getattr(error, "msg", str(error))
+    return structured_files.of_json_lines(text)
 
 
 def _example(value: object, number: int, source: str, spec: TaskSpec, answers: bool) -> Example:

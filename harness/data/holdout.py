@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
+
+Row = TypeVar("Row")
+
+
+def parted(
+    rows: Sequence[Row], keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share: float, seed: int
+) -> tuple[list[Row], list[Row]]:
+    """The rows [N] that stay in training and those of the dev split, each in order; else as `chosen`."""
+    dev = chosen(keys, classes, share, seed)
+    train, held_out = ([row for place, row in enumerate(rows) if (place in dev) == wanted] for wanted in (False, True))
+    return train, held_out
 
 
 def chosen(keys: Sequence[tuple[str, ...]], classes: Sequence[str] | None, share: float, seed: int) -> frozenset[int]:

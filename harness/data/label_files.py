@@ -33,10 +33,8 @@ def load(spec: TaskSpec) -> Raw:
     if spec.validation is not None:
         source, rows = tables[0]
         keys = [(line.text, line.pair or "") for line, _ in rows]
-        dev = holdout.chosen(keys, None, spec.validation, spec.validation_seed)
-        tables[:1] = [
-            (source, [row for number, row in enumerate(rows) if (number in dev) == wanted]) for wanted in (False, True)
-        ]
+        parts = holdout.parted(rows, keys, None, spec.validation, spec.validation_seed)
+        tables[:1] = [(source, part) for part in parts]
     names = tuple(sorted({name for _, labels in tables[0][1] for name in labels}))
     if len(names) < 2:
         raise HarnessError(

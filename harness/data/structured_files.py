@@ -44,6 +44,20 @@ def of_json(text: str, source: str) -> list[Row] | None:
     return value
 
 
+def of_json_lines(text: str) -> list[tuple[int, object]]:
+    """The value of each line that is not blank, with its number from 1; of what is no JSON, what is wrong with it."""
+    values: list[tuple[int, object]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            value = getattr(error, "msg", str(error))
+        values.append((number, value))
+    return values
+
+
 def _of_columns(columns: dict[str, Any], source: str) -> list[Row]:
     keys = [list(values) if isinstance(values, dict) else list(range(len(values))) if isinstance(values, list) else None
             for values in columns.values()]  # fmt: skip

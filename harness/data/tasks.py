@@ -69,8 +69,7 @@ def _held_out(table: TextTable, share: float, seed: int, regression: bool) -> tu
     """The training table without its dev split, and that."""
     pairs = table.pairs or [""] * len(table.texts)
     keys = list(zip(table.texts, pairs, strict=True))
-    dev = holdout.chosen(keys, None if regression else table.labels, share, seed)
-    first, second = ([row for row in range(len(keys)) if (row in dev) == wanted] for wanted in (False, True))
+    first, second = holdout.parted(range(len(keys)), keys, None if regression else table.labels, share, seed)
     return _part(table, first), _part(table, second)
 
 
@@ -144,7 +143,7 @@ def due(recipe: Recipe, done: int, epoch: int, steps: int) -> bool:
     return part is not None and step % max(1, int(part * epoch)) == 0
 
 
-def _without_classes(metric: Metric) -> str:
+def without_classes(metric: Metric) -> str:
     """What kind of task has such a metric and no classes."""
     if metric in MANY_LABELS:
         return "a task with any number of labels a text"
@@ -165,7 +164,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
         if not counts(metric) and getattr(recipe, name):
             raise HarnessError(
                 f"{name} requires a task with classes",
-                got=f"{recipe.task.name}, {_without_classes(metric)}",
+                got=f"{recipe.task.name}, {without_classes(metric)}",
                 fix=f"Remove {name}",
             )
     whole = epoch_steps(labels, recipe) * recipe.epochs

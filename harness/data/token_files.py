@@ -1,6 +1,5 @@
 """Files of words and tags, for a token task: lines of both with blank lines between sentences, or JSON lists."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,11 +50,8 @@ def load(spec: TaskSpec) -> Raw:
         read_files.append((str(path), sentences))
     if spec.validation is not None:
         source, sentences = read_files[0]
-        dev = holdout.chosen([tuple(words) for _, words, _ in sentences], None, spec.validation, spec.validation_seed)
-        parts = [
-            [sentence for number, sentence in enumerate(sentences) if (number in dev) == wanted]
-            for wanted in (False, True)
-        ]
+        keys = [tuple(words) for _, words, _ in sentences]
+        parts = holdout.parted(sentences, keys, None, spec.validation, spec.validation_seed)
         read_files[:1] = [(source, part) for part in parts]
     types = sorted({tag[2:] for _, _, tags in read_files[0][1] for tag in tags if tag != "O"})
     if not types:
@@ -100,7 +96,7 @@ def _read_as(suffix: str, path: Path, spec: TaskSpec, bare: bool) -> _Sentences:
     rows = structured_files.of_json(text, source) if suffix == ".json" else None
     if rows is not None:
         return _sentences_of(enumerate(rows, 1), source, spec, "row", bare)
-    return _read_json_lists(text, source, spec, bare)
+    return _sentences_of(structured_files.of_json_lines(text), source, spec, "line", bare)
 
 
 def _rows(source: str, sentences: _Sentences, names: tuple[str, ...], split: str) -> Rows:
@@ -180,19 +176,6 @@ def _read_lines(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentence
         if width > 1 and not (bare and isinstance(spec.label, int) and spec.label >= width):
             tags.append(fields[_column(spec, "label", width - 1, width, source)].strip())
     return sentences
-
-
-def _read_json_lists(text: str, source: str, spec: TaskSpec, bare: bool) -> _Sentences:
-    rows: list[tuple[int, object]] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            value = getattr(error, "msg", str(error))
-        rows.append((number, value))
-    return _sentences_of(rows, source, spec, "line", bare)
 
 
 def _sentences_of(rows: Iterable[tuple[int, object]], source: str, spec: TaskSpec, unit: str, bare: bool) -> _Sentences:

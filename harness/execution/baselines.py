@@ -47,12 +47,11 @@ def check(sweep: Sweep) -> None:
         for spec in dict.fromkeys(cell.recipe.task for cell in sweep.cells) if name != "majority" else ():
             raw = tasks.load(spec)
             if not metrics.counts(raw.metric):
-                regression = metrics.is_regression(raw.metric)
                 raise HarnessError(
                     f"the baseline {name} requires a task with classes",
-                    got=f"{spec.name}, {'a regression' if regression else 'a token task'} ({raw.metric})",
+                    got=f"{spec.name}, {tasks.without_classes(raw.metric)} ({raw.metric})",
                     fix=f"Leave {name} out; the baseline majority "
-                    f"{'predicts the mean' if regression else 'answers O'} there",
+                    f"{'predicts the mean' if metrics.is_regression(raw.metric) else 'answers O'} there",
                 )
             if words.japanese(raw.train.texts):
                 words.check_mecab(spec.name, "another baseline")

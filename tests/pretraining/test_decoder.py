@@ -6,14 +6,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import pytest
 import torch
 
+from harness.common import hub
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.data import tasks
-from harness.data.embedded import answers, decoder_folder
+from harness.data.embedded import answers
 from harness.data.embedded.language import PARENT, dataset, pretraining_pairs
 from harness.data.tokenization import tokenise
 from harness.execution import lookup
@@ -72,11 +72,13 @@ def test_the_same_settings_rebuild_the_same_weights(tmp_path: Path) -> None:
     assert "texts of the embedded language" in (first.folder / "pretrain.md").read_text()
 
 
-@pytest.mark.skipif(not decoder_folder().is_dir(), reason="it is not shipped")
 def test_the_shipped_decoder_is_small_and_knows_the_language() -> None:
-    assert sum(path.stat().st_size for path in decoder_folder().iterdir()) < 3_000_000
-    network = pretrained.network(ModelSpec(name="embedded-decoder"), 0, kind="completion")
-    tokenizer = pretrained.tokenizer(ModelSpec(name="embedded-decoder"))
+    shipped = ModelSpec(name="embedded-decoder")
+    folder = hub.folder_of(shipped)
+    assert folder is not None
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3_000_000
+    network = pretrained.network(shipped, 0, kind="completion")
+    tokenizer = pretrained.tokenizer(shipped)
     texts = [answers.conclusion(pair) for pair in dataset("validation") if pair.entailed][:64]
     ids = networks.encode_texts(texts, tokenizer)
     with torch.no_grad():

@@ -8,11 +8,6 @@ them. The language and its fine-tuning data are in `harness.data.embedded.langua
 from pathlib import Path
 
 
-def decoder_folder() -> Path:
-    """Give the folder of the shipped decoder, for `from_pretrained`."""
-    return Path(__file__).parent / "decoder"
-
-
 def model_folder() -> Path:
     """Give the folder of the shipped encoder, for `from_pretrained`."""
     return Path(__file__).parent / "model"
