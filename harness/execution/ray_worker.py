@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.execution.pack_size import lanes, worker_memory_budget
 from harness.execution.pool import LeftError, PackProgress, PutOffError
 from harness.execution.preflight import Preflight, look
 from harness.execution.train_pack import Result, WorkerSetup, train_pack
+from harness.models.keep_weights import Keeping, sending
 from harness.models.saved import Files
 from harness.training.imports import import_everything
 
@@ -104,12 +104,11 @@ class RayWorker:
         def evaluated(evaluation: Evaluation) -> None:
             self.hear(replace(self.heard, evaluations=(*self.heard.evaluations, evaluation)))
 
-        keeping, sent = self.setup.keeping, {}
-        with nullcontext() if keeping is None else keeping.here() as local_keeping:
-            setup = replace(self.setup, keeping=local_keeping)
-            results = train_pack(sweep, profile, self._moved(trials, shipped), setup, progress, signals, evaluated)
-            if keeping is not None and local_keeping is not None:
-                sent = keeping.sent(local_keeping)
+        def train(keeping: Keeping | None) -> list[Result]:
+            setup = replace(self.setup, keeping=keeping)
+            return train_pack(sweep, profile, self._moved(trials, shipped), setup, progress, signals, evaluated)
+
+        results, sent = sending(self.setup.keeping, train)
         planned = [
             (record.model_copy(update={"trial": planned}), curves)
             for (record, curves), planned in zip(results, trials, strict=True)

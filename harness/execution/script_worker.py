@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from harness.execution.packing import Job
 from harness.execution.pool import LeftError, PackProgress, PutOffError
 from harness.execution.ray_worker import Shipped, WorkerInfo
 from harness.execution.train_pack import Result, WorkerSetup, train_pack
+from harness.models.keep_weights import Keeping, sending
 from harness.models.saved import Files
 from harness.scripts import runner
 
@@ -72,12 +72,12 @@ class ScriptWorker:
                 raise PutOffError if self.puts_off else LeftError
 
         self.job = job = Job(tuple(trials), repeat=repeat)
-        keeping = self.setup.keeping
+
+        def train(keeping: Keeping | None) -> list[Result]:
+            return train_pack(sweep, profile, trials, of_job(replace(self.setup, keeping=keeping), job), tick)
+
         try:
-            with nullcontext() if keeping is None else keeping.here() as local_keeping:
-                setup = of_job(replace(self.setup, keeping=local_keeping), job)
-                results = train_pack(sweep, profile, trials, setup, tick)
-                return results, {} if keeping is None or local_keeping is None else keeping.sent(local_keeping)
+            return sending(self.setup.keeping, train)
         finally:
             self.job = None
 

@@ -8,11 +8,11 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import safetensors
@@ -23,6 +23,7 @@ from harness.models.saved import (
     CARD,
     Card,
     Files,
+    Form,
     KeptAs,
     Which,
     base_model,
@@ -41,6 +42,8 @@ from harness.records.store import Store
 if TYPE_CHECKING:
     from harness.data.tokenized import Task
 
+
+Trained = TypeVar("Trained")
 
 # --------------------------------------------------------------------------------------------- what a worker does
 
@@ -79,59 +82,51 @@ class Keeping:
         weights: np.ndarray,
     ) -> None:
         """Write a trial's weights [P], in the order of its network's trained parameters; raises UnkeptError."""
-        folder = _staged(self.folder, trial.id)
-        try:
-            _empty(folder)
+        with self._staging(trial.id) as folder:
+            folder.mkdir(parents=True)
             parts = write_model(folder, trial, task, weights)
-            card = Card(
-                sweep=sweep,
-                profile=profile,
-                trial=trial,
-                kept_as=self.which,
-                form=form_of(trial),
-                label_names=task.label_names,
-                pairs=task.pairs,
-                metric=measured.metric,
-                final_score=measured.final_score,
-                outcome=measured.outcome,
-                model_sha256=measured.model_sha256,
-                weights_sha256=measured.weights_sha256,
-                parts=parts,
-            )
-            (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            _flush(folder)
-        except (OSError, safetensors.SafetensorError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise unkept_error(folder, error) from error
+            card = self._card(sweep, profile, trial, measured, form_of(trial))
+            of_task: dict[str, object] = {"label_names": task.label_names, "pairs": task.pairs, "parts": parts}
+            hashes = {"model_sha256": measured.model_sha256, "weights_sha256": measured.weights_sha256}
+            _write_card(folder, card.model_copy(update=of_task | hashes))
 
     def stage_files(self, sweep: str, profile: str, trial: Trial, measured: Measured, left: Path) -> None:
         """Take the file or folder that a script's run left as its model; raises UnkeptError."""
-        folder = _staged(self.folder, trial.id)
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
+        with self._staging(trial.id) as folder:
             if left.is_dir():
                 shutil.move(left, folder)
             else:
                 folder.mkdir(parents=True)
                 shutil.move(left, folder / left.name)
-            card = Card(
-                sweep=sweep,
-                profile=profile,
-                trial=trial,
-                kept_as=self.which,
-                form="files",
-                label_names=None,
-                pairs=False,
-                metric=measured.metric,
-                final_score=measured.final_score,
-                outcome=measured.outcome,
-                model_sha256=None,
-                weights_sha256=None,
-                parts=(),
-            )
-            (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            _write_card(folder, self._card(sweep, profile, trial, measured, "files"))
+
+    def _card(self, sweep: str, profile: str, trial: Trial, measured: Measured, form: Form) -> Card:
+        """What is said of any kept model, whatever its folder holds."""
+        return Card(
+            sweep=sweep,
+            profile=profile,
+            trial=trial,
+            kept_as=self.which,
+            form=form,
+            label_names=None,
+            pairs=False,
+            metric=measured.metric,
+            final_score=measured.final_score,
+            outcome=measured.outcome,
+            model_sha256=None,
+            weights_sha256=None,
+            parts=(),
+        )
+
+    @contextmanager
+    def _staging(self, trial_id: str) -> Iterator[Path]:
+        """The folder to stage a trial's model in, which is not there yet: written whole, or none and an UnkeptError."""
+        folder = _staged(self.folder, trial_id)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            yield folder
             _flush(folder)
-        except OSError as error:
+        except (OSError, safetensors.SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise unkept_error(folder, error) from error
 
@@ -157,16 +152,22 @@ class Keeping:
     def receive(self, sent: Mapping[str, Files]) -> None:
         """Write what another node sent as if it had been staged here; raises UnkeptError."""
         for trial, files in sent.items():
-            folder = _staged(self.folder, trial)
-            try:
-                _empty(folder)
+            with self._staging(trial) as folder:
+                folder.mkdir(parents=True)
                 for name, values in files.items():
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     values.tofile(folder / name)
-                _flush(folder)
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise unkept_error(folder, error) from error
+
+
+def sending(keeping: Keeping | None, train: Callable[[Keeping | None], Trained]) -> tuple[Trained, dict[str, Files]]:
+    """What a worker's training gives, and the models to keep that it can't write where the driver would find them.
+
+    `train` is called with where to stage them here; None: nothing is kept.
+    """
+    if keeping is None:
+        return train(None), {}
+    with keeping.here() as local:
+        return train(local), keeping.sent(local)
 
 
 def merit(trial: Trial, score: float | None) -> float:
@@ -188,9 +189,8 @@ def _trial_id(staged: Path) -> str:
     return staged.name.removeprefix(".").removesuffix(".staged")
 
 
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _write_card(folder: Path, card: Card) -> None:
+    (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -250,7 +250,7 @@ class Shelf:
     def _finish(self, staged: Path, trial: Trial) -> None:
         """Say what the driver alone knows: where it has the files that another node had elsewhere."""
         card = read_card(staged).model_copy(update={"trial": trial})
-        (staged / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _write_card(staged, card)
         flush(staged / CARD)
         path = staged / "adapter_config.json"
         if path.is_file() and trial.script is None:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +46,9 @@ class ScriptError(Exception):
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Where runs have their folders, and whether they are kept afterwards."""
+    """Where runs have their folders."""
 
     parent: Path | None  # None: temporary folders
-    keep: bool = True
     suffix: str = ""  # after the name of a run's folder
     files: tuple[tuple[str, str], ...] = ()  # of the code in `cwd` with their hashes, by which another node knows it
     terminal: tuple[outside.Inode, ...] = ()  # the files that the driver's own output goes to
@@ -81,8 +80,7 @@ def run_trial(
     assert trial.script is not None
     script = trial.script.script
     script = script.model_copy(update={"cwd": _cwd(script, folders)})
-    folders = replace(folders, keep=script.keep_out)
-    with _folder(folders, f"{trial.id}{folders.suffix}") as folder:
+    with _folder(folders, f"{trial.id}{folders.suffix}", keep=script.keep_out) as folder:
         started, began = time.time(), time.monotonic()
         words = commands.words_of(trial, str(folder))
         if script.function is not None:
@@ -158,7 +156,7 @@ def code_files(script: Script, cwd: Path) -> tuple[tuple[str, str], ...]:
 
 
 @contextmanager
-def _folder(folders: RunFolders, name: str) -> Iterator[Path]:
+def _folder(folders: RunFolders, name: str, *, keep: bool) -> Iterator[Path]:
     """An empty folder for a run; what an attempt before left in it, its processes too, is removed."""
     if folders.parent is None or not folders.parent.parent.is_dir():  # that is another node's
         with tempfile.TemporaryDirectory(prefix="harness-run-", ignore_cleanup_errors=True) as scratch:
@@ -175,7 +173,7 @@ def _folder(folders: RunFolders, name: str) -> Iterator[Path]:
     except OSError as error:
         raise RunFolderError(f"{folder}: {describe_os_error(error)}") from error
     yield folder
-    if not folders.keep:
+    if not keep:
         shutil.rmtree(folder, ignore_errors=True)
 
 
