@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import string
@@ -361,14 +362,11 @@ def _best_set(metric: Metric, labels: np.ndarray) -> Fraction:
 
     Micro F1 is best with the k most frequent labels for some k, macro F1 with all.
     """
-    order = np.argsort(-labels.sum(axis=0), kind="stable")
-    least = labels.shape[1] if metric == "f1_labels_macro" else 1
-    scores = []
-    for count in range(least, labels.shape[1] + 1):
-        answers = np.zeros_like(labels)
-        answers[:, order[:count]] = 1
-        scores.append(_f1_of_labels(metric, answers, labels))
-    return max(scores)
+    counts, size = sorted(labels.sum(axis=0).tolist(), reverse=True), len(labels)
+    if metric == "f1_labels_macro":
+        return sum((Fraction(2 * count, size + count) for count in counts), Fraction(0)) / len(counts)
+    total, right = sum(counts), itertools.accumulate(counts)
+    return max(Fraction(2 * hits, k * size + total) for k, hits in enumerate(right, 1))
 
 
 def _score_many(metric: Metric, answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None) -> Score:

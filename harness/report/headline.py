@@ -29,7 +29,7 @@ TERM: Term = (
 
 
 @dataclass(frozen=True)
-class Card:
+class KeyFigure:
     """A key figure of the study: what it is, its value, what it is of, and the claim where one stands behind it."""
 
     label: str
@@ -155,20 +155,20 @@ def _range_of(values: pd.Series) -> str:
 # ------------------------------------------------------------------------------------------------------ key figures
 
 
-def cards(analysis: Analysis) -> tuple[Card, ...]:
+def cards(analysis: Analysis) -> tuple[KeyFigure, ...]:
     """The key figures that the study has."""
     return (*_runs(analysis), *_failed(analysis), *_recommended(analysis), *_spread(analysis), *_dev_set(analysis))
 
 
-def _runs(analysis: Analysis) -> Iterator[Card]:
+def _runs(analysis: Analysis) -> Iterator[KeyFigure]:
     cells = analysis.cells
     least, most = int(cells["finished"].min()), int(cells["finished"].max())
     each = count_noun(most, "seed") if least == most else f"{least} to {most} seeds"
     note = f"{count_noun(len(cells), 'recipe')} × {each}"
-    yield Card("Finished runs", f"{int(cells['finished'].sum())}", incomplete(analysis.runs) or note)
+    yield KeyFigure("Finished runs", f"{int(cells['finished'].sum())}", incomplete(analysis.runs) or note)
 
 
-def _failed(analysis: Analysis) -> Iterator[Card]:
+def _failed(analysis: Analysis) -> Iterator[KeyFigure]:
     cells = analysis.cells
     judged = int(cells["judged"].sum())
     if not judged:
@@ -179,10 +179,10 @@ def _failed(analysis: Analysis) -> Iterator[Card]:
     note = f"of {judged}"
     if failed and len(cells) > 1:
         note += f"; at most {int(worst['failed'])} of {int(worst['judged'])} in one recipe"
-    yield Card("Failed runs", f"{failed}", note, claim)
+    yield KeyFigure("Failed runs", f"{failed}", note, claim)
 
 
-def _recommended(analysis: Analysis) -> Iterator[Card]:
+def _recommended(analysis: Analysis) -> Iterator[KeyFigure]:
     table = analysis.best_set
     known = table[table["scored"] > 0]
     chosen = known[known["recommended"]]
@@ -192,12 +192,14 @@ def _recommended(analysis: Analysis) -> Iterator[Card]:
         chosen = known
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
     if len(chosen) == 1:
-        yield Card("Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, _why(known), claim)
+        yield KeyFigure("Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, _why(known), claim)
     elif len(chosen) < len(known):
-        yield Card("Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim)
+        yield KeyFigure(
+            "Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim
+        )
     else:
         every = "both" if len(known) == 2 else f"all {len(known)}"
-        yield Card("Recommended", "none", f"{every} recipes may be the best", claim)
+        yield KeyFigure("Recommended", "none", f"{every} recipes may be the best", claim)
 
 
 def _why(known: pd.DataFrame) -> str:
@@ -214,14 +216,14 @@ def _why(known: pd.DataFrame) -> str:
     return "best mean; may fail least" if mean else "fails least; may be best" if rate else "may be best, as others"
 
 
-def _spread(analysis: Analysis) -> Iterator[Card]:
+def _spread(analysis: Analysis) -> Iterator[KeyFigure]:
     sds = analysis.cells["sd"].dropna()
     if len(sds):
         several = "over seeds, by recipe" if len(sds) > 1 else "over seeds"
-        yield Card("Standard deviation", _range_of(sds).replace(" to ", "–"), several)
+        yield KeyFigure("Standard deviation", _range_of(sds).replace(" to ", "–"), several)
 
 
-def _dev_set(analysis: Analysis) -> Iterator[Card]:
+def _dev_set(analysis: Analysis) -> Iterator[KeyFigure]:
     table = dev_share(analysis)
     if len(table) and table["share"].notna().all():
         row = table.iloc[0].to_dict()
@@ -230,4 +232,4 @@ def _dev_set(analysis: Analysis) -> Iterator[Card]:
             "share", "dev set in the variance over seeds", estimate, int(row["runs"]), "dev_share", (), "share"
         )
         note = "of the spread where no run fails [95 %]"
-        yield Card("Dev-set noise", interval(row, "share", percent), note, claim)
+        yield KeyFigure("Dev-set noise", interval(row, "share", percent), note, claim)

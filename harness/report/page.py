@@ -35,7 +35,7 @@ from harness.report.figures import all_figures
 from harness.report.figures.sheet import Sheet
 from harness.report.files import csv, latex, markdown, markdown_text
 from harness.report.glossary import glossary
-from harness.report.headline import Card
+from harness.report.headline import KeyFigure
 from harness.report.run_tables import RunRow
 from harness.report.section import FigureSpec, Section, Term
 from harness.report.sections import best, spread
@@ -167,7 +167,7 @@ class Page:
     name: str
     verdict: str
     warnings: tuple[str, ...]  # beside which the verdict must be read
-    cards: tuple[Card, ...]
+    cards: tuple[KeyFigure, ...]
     picture: Picture | None  # of the first screen, which no section shows again
     marked: str  # where the runs are in it, and their curves, for the page's script
     reading: str

@@ -1,6 +1,5 @@
 """The reader refuses what is damaged, absurd, hostile or another trial's, says why, and loses nothing else by it."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_runs import HEAD, Run, store_of, sweep_of
+from whole_records import edit, rewrite
 
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
@@ -36,27 +36,6 @@ def copied(made: tuple[Sweep, Store], tmp_path: Path) -> tuple[Sweep, Store, str
     sweep, store = made
     shutil.copytree(store.folder, tmp_path / store.folder.name)
     return sweep, Store(tmp_path / store.folder.name), expand(sweep)[0].id
-
-
-def edit(store: Store, name: str, **fields: object) -> None:
-    """Change fields of a record's file, those of its result as `measured__<field>`."""
-    content = json.loads(store.path(name).read_text())
-    for key, value in fields.items():
-        *outer, last = key.split("__")
-        inside = content
-        for part in outer:
-            inside = inside[part]
-        inside[last] = value
-    store.path(name).write_text(json.dumps(content))
-
-
-def rewrite(store: Store, name: str, **arrays: np.ndarray | None) -> None:
-    """Change a trial's arrays (None removes one) and the record's hash with them."""
-    path = store.path(name).with_suffix(".npz")
-    with np.load(path) as kept:
-        content = {key: value for key, value in (dict(kept) | arrays).items() if value is not None}
-    np.savez_compressed(path, **content)  # type: ignore[arg-type]
-    edit(store, name, arrays_sha256=store.arrays_sha256(name))
 
 
 def _replace(path: Path, make: Callable[[Path], object]) -> None:
