@@ -124,6 +124,8 @@ def plan(
     rest = [trial.id for trial in expand(resolved) if trial.id not in records]
     unreadable = {file.trial: file for file in store.unreadable(resolved, rest)}
     ended = driver.count(expand(resolved), records, unreadable)
+    if resolved.is_script and ended.missing:
+        gate.check_writable(store.folder)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
     counts |= {"unreadable": ended.unreadable}
     hardware = machine.detect_hardware()

@@ -5,8 +5,10 @@ What can be told of data and models without records stands in `inputs`.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from harness.common import hub, scorers
 from harness.common.errors import HarnessError
@@ -94,6 +96,17 @@ def check_scripts(sweep: Sweep, of_this_machine: bool = True) -> None:
         there = {"CPU": hardware.cores, "GPU": len(hardware.gpus), "memory": hardware.memory}
         needs = Needs.of(script.script.resources)
         needs.refuse_too_many(None, needs.places([{"Resources": there}]), there)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise HarnessError where a results folder that is not there yet, or is, can't be written; writes nothing."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise HarnessError(
+            f"the results folder {folder} cannot be written: {there} is "
+            f"{'not writable' if there.is_dir() else 'no folder'}",
+            fix="Name another folder with --results",
+        )
 
 
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:

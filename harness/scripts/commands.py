@@ -11,6 +11,9 @@ from pathlib import Path
 from harness.common.errors import HarnessError
 from harness.config.trials import Trial
 
+# What runs a script that is named first, and the ending by which it is known as one.
+_SCRIPTS = (("python", ".py"), ("sh", ".sh"), ("bash", ".sh"), ("Rscript", ".R"), ("julia", ".jl"))
+
 
 def words_of(trial: Trial, folder: str) -> list[str]:
     """The words of a trial's command; `folder` is what `{out}` stands for.
@@ -59,7 +62,8 @@ def check(trial: Trial) -> None:
     if shutil.which(program) is None and not (here / program).is_file():
         raise HarnessError(f"the command's program '{program}' is not found", fix="Check its name, or give its path")
     named = next((word for word in words[1:] if not word.startswith("-")), "")
-    if Path(program).name.startswith("python") and named.endswith(".py"):
+    kind = Path(program).name
+    if any(kind.startswith(one) and named.endswith(ending) for one, ending in _SCRIPTS):
         file = here / named
         if not file.is_file():
             raise HarnessError(f"the script {file} is not there", fix="Check the path, or set cwd: to its folder")

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import harness
+from harness.cli import app as cli
 from harness.common.errors import HarnessError
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
@@ -154,6 +156,7 @@ def test_a_bad_file_is_one_line(here, old, new, message):
     ("old", "new", "message"),
     [
         ("train.py", "trian.py", "the script trian.py is not there"),
+        ("{python} -S train.py", "sh trian.sh", "the script trian.sh is not there"),
         ("{python}", "pythn", "the command's program 'pythn' is not found"),
         ("amsgrad", "steps", "the axis steps has the name of a column"),
         ("majority: 0.5", "resources: {{cpus: 1000}}", "no room for a run with 1000 CPUs"),
@@ -163,6 +166,20 @@ def test_a_bad_file_is_one_line(here, old, new, message):
 def test_what_can_t_run_is_refused_before_anything_is_run(here, old, new, message):
     with pytest.raises(HarnessError, match=message):
         gate.check_inputs(sweep_of(here, SWEEP.replace(old, new)), {}, {0})
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_by_plan(here, monkeypatch):
+    sweep_of(here)
+    plan = CliRunner().invoke(cli.app, ["plan", "mine.yaml", "--results", "deep/results"])
+    assert plan.exit_code == 0
+    assert not (here / "deep").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != here)
+    with pytest.raises(HarnessError, match=r"deep/results/mine@default cannot be written: .* is not writable"):
+        gate.check_writable(Path("deep/results/mine@default"))
+    refused = CliRunner().invoke(cli.app, ["plan", "mine.yaml", "--results", "deep/results"])
+    assert refused.exit_code == 2
+    with pytest.raises(HarnessError, match="is no folder"):
+        gate.check_writable(here / "mine.yaml" / "results")
 
 
 def test_words_of_a_command(here):
