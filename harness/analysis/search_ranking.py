@@ -47,7 +47,7 @@ class RankedRecipe:
 
     def value(self, search: Search) -> float | None:
         """What the search looks at; None below two scores, which tell no recipe from a seed."""
-        return None if len(self.scores) < 2 else float(_value_of(self.scores[None], search)[0])
+        return None if len(self.scores) < 2 else float(value_of(self.scores[None], search)[0])
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,11 @@ def objective_words(search: Search) -> str:
     return (WORDS_OF_LOWER if search.lower_is_better else WORDS)[search.objective]
 
 
-def _value_of(scores: np.ndarray, search: Search) -> np.ndarray:
-    """The objective of each row of scores, in their own direction: where lower is better, its bad side is the high."""
+def value_of(scores: np.ndarray, search: Search) -> np.ndarray:
+    """The objective of each row of scores [R, n], n > 1, in their own direction: [R].
+
+    Where lower is better, the bad side is the high one: an upper quartile, a mean plus one sd.
+    """
     sign = -1 if search.lower_is_better else 1
     return sign * objective_of(sign * scores, search.objective)
 
@@ -108,7 +111,7 @@ def _interval(scores: np.ndarray, search: Search) -> tuple[float, float]:
     if search.objective in ("mean", "iqm"):
         _, low, high = bootstrap.bootstrap([scores], "mean" if search.objective == "mean" else "iqm", rng)
         return float(low[0]), float(high[0])
-    drawn = _value_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), search)
+    drawn = value_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), search)
     low_end, high_end = np.quantile(drawn, [0.025, 0.975])
     return float(low_end), float(high_end)
 

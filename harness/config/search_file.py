@@ -48,6 +48,7 @@ def read_search(content: Mapping[str, Any], seeds: tuple[Seeds, ...]) -> tuple[S
             build_recipe(fixed | ends[1] | {dimension.field: value}, "search.space")
     recipe = build_recipe(fixed | largest_of(space), "search.space")
     axes = tuple((dimension.field, getattr(recipe, dimension.field)) for dimension in space)
+    search = search.model_copy(update={"lower_is_better": not recipe.task.higher_is_better})
     return search, (Cell(axes=axes, recipe=recipe),)
 
 

@@ -103,7 +103,8 @@ class Search(Frozen):
         description="What to maximise: the mean over seeds, interquartile mean, lower quartile, or mean minus sd.",
     )
     lower_is_better: bool = Field(
-        default=False, description="`better: lower` of a script: the objective is minimised, its bad side the high one."
+        default=False,
+        description="Of a loss, or `better: lower` of a script: the objective is minimised, its bad side the high one.",
     )
     failing: Literal["constraint", "objective", "ignore"] = Field(
         default="constraint",

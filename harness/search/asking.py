@@ -101,11 +101,11 @@ class Asking:
                 continue
             trial = self._study.asked(number)
             for so_far in range(first + 1, len(evaluations) + 1):
-                new = self._study.report(trial, pruning.curve(evaluations[:so_far], pruner, self.search.objective))
+                new = self._study.report(trial, pruning.curve(evaluations[:so_far], pruner, self.search))
                 if self.tune or not new or not pruning.asked(evaluations[:so_far], pruner, cell.recipe):
                     continue
                 if self._study.prunes(trial):
-                    self.pruned_by[job] = pruning.words(pruner, evaluations[so_far - 1], self.search.objective)
+                    self.pruned_by[job] = pruning.words(pruner, evaluations[so_far - 1], self.search)
                     self._study.note_pruned(trial, self.pruned_by[job])
                     break
         return job in self.pruned_by
@@ -141,7 +141,7 @@ class Asking:
         if by_pruner and job not in self.pruned_by:  # by Tune
             assert self.search.pruner is not None
             latest = running.heard.evaluations[-1]
-            self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search.objective, _TUNE)
+            self.pruned_by[job] = pruning.words(self.search.pruner, latest, self.search, _TUNE)
         rule = self.pruned_by[job] if by_pruner else self.hopeless_by[job]
         stopped_recipe = search_ranking.StoppedRecipe(cell.label, rule, running.share, running.seconds, len(job.trials))
         if by_pruner:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.analysis.search_ranking import WORDS, objective_of
+from harness.analysis.search_ranking import objective_words, value_of
 from harness.common.metrics import Evaluation
 from harness.common.text import show
 from harness.config.recipe import Recipe
@@ -44,9 +44,9 @@ def optuna_pruner(pruner: Pruner | None) -> BasePruner:
     return median
 
 
-def value(evaluation: Evaluation, objective: str) -> float:
+def value(evaluation: Evaluation, search: Search) -> float:
     """The search's objective over the lanes as they stand."""
-    return float(objective_of(evaluation.scores[None], objective)[0])
+    return float(value_of(evaluation.scores[None], search)[0])
 
 
 def step(share: float, pruner: Pruner) -> int:
@@ -55,16 +55,16 @@ def step(share: float, pruner: Pruner) -> int:
     return max(1, looks) * pruner.interval_steps
 
 
-def curve(evaluations: Sequence[Evaluation], pruner: Pruner, objective: str) -> dict[int, float]:
-    """The objective at each look so far, by step; between two evaluations it is that of the one before."""
+def curve(evaluations: Sequence[Evaluation], pruner: Pruner, search: Search) -> dict[int, float]:
+    """The objective of a search at each look so far, by step; between two evaluations it is that of the one before."""
     values_at: dict[int, float] = {}
     latest, until = 0.0, 0
     for evaluation in evaluations:
         position = step(evaluation.share, pruner)
         if values_at:
             values_at |= dict.fromkeys(range(until + pruner.interval_steps, position, pruner.interval_steps), latest)
-        values_at.setdefault(position, value(evaluation, objective))
-        latest, until = value(evaluation, objective), position
+        values_at.setdefault(position, value(evaluation, search))
+        latest, until = value(evaluation, search), position
     return values_at
 
 
@@ -90,10 +90,10 @@ def _past(share: float, steps: float) -> bool:
     return 100 * share >= steps - 1e-9  # 100 * 0.29 lies below 29
 
 
-def words(pruner: Pruner, evaluation: Evaluation, objective: str, who: str | None = None) -> str:
+def words(pruner: Pruner, evaluation: Evaluation, search: Search, who: str | None = None) -> str:
     """What stopped a recipe: `median pruner: mean 0.531 at 60 % of training`; `who` it was, unless the pruner."""
     who, at = who or f"{pruner.name.replace('_', ' ')} pruner", 100 * evaluation.share
-    return f"{who}: {WORDS[objective]} {value(evaluation, objective):.3f} at {at:.0f} % of training"
+    return f"{who}: {objective_words(search)} {value(evaluation, search):.3f} at {at:.0f} % of training"
 
 
 def unseen(search: Search, recipe: Recipe) -> str | None:

@@ -23,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 
 from harness.common.errors import HarnessError
-from harness.config.search_space import Search
+from harness.config.search_space import Pruner, Search
 from harness.config.trials import Sweep, Trial
 from harness.execution import ray_cluster, ray_workers
 from harness.execution.pack_size import worker_memory_budget
@@ -94,7 +94,7 @@ class _TuneWorker(RayWorker):
         pruner = self.search.pruner
         if fresh and self.whole and pruner and pruning.asked(heard.evaluations, pruner, self.trials[0].recipe):
             latest = heard.evaluations[-1]
-            value = pruning.value(latest, self.search.objective)
+            value = pruning.value(latest, self.search)
             tune.report({_VALUE: value, _STEP: pruning.step(latest.share, pruner)})  # SystemExit where it is stopped
 
 
@@ -117,8 +117,10 @@ def _train(config: dict[str, int], sweep: Sweep, setup: WorkerSetup, box: Any) -
 class _Asking(Searcher):  # type: ignore[misc]
     """Whom Tune asks for trials: the driver's queue, which is filled by the search's own ask and tell."""
 
-    def __init__(self, packs: queue.SimpleQueue[int | None], ended: queue.SimpleQueue[tuple[int, bool]]) -> None:
-        super().__init__(metric=_VALUE, mode="max")
+    def __init__(
+        self, mode: str, packs: queue.SimpleQueue[int | None], ended: queue.SimpleQueue[tuple[int, bool]]
+    ) -> None:
+        super().__init__(metric=_VALUE, mode=mode)
         self.packs, self.ended = packs, ended
         self.numbers: dict[str, int] = {}
 
@@ -126,7 +128,10 @@ class _Asking(Searcher):  # type: ignore[misc]
         return self  # the queues are the driver's
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Searcher, (_VALUE, "max")  # Tune keeps a copy to go on from, which nobody does: the journal is for that
+        return Searcher, (
+            _VALUE,
+            self.mode,
+        )  # Tune keeps a copy to go on from, which nobody does: the journal is for that
 
     def suggest(self, trial_id: str) -> Any:
         try:
@@ -148,9 +153,9 @@ class _Asking(Searcher):  # type: ignore[misc]
 class _Halving(ASHAScheduler):  # type: ignore[misc]
     """ASHA that sees the first recipes to their end, as the search's pruner does."""
 
-    def __init__(self, least: int, first_step: int, reduction_factor: int) -> None:
-        self.least, self.whole = least, 0
-        super().__init__(_STEP, _VALUE, "max", 101, first_step, reduction_factor)
+    def __init__(self, mode: str, pruner: Pruner) -> None:
+        self.least, self.whole = pruner.n_startup_trials, 0
+        super().__init__(_STEP, _VALUE, mode, 101, pruner.n_warmup_steps, pruner.reduction_factor)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         action: str = super().on_trial_result(tune_controller, trial, result)
@@ -213,12 +218,12 @@ class TunePool:
 
     def _run(self, resources: dict[str, float]) -> None:
         assert self.sweep.search is not None
-        pruner = self.sweep.search.pruner
-        halving = pruner and _Halving(pruner.n_startup_trials, pruner.n_warmup_steps, pruner.reduction_factor)
+        pruner, mode = self.sweep.search.pruner, "min" if self.sweep.search.lower_is_better else "max"
+        halving = pruner and _Halving(mode, pruner)
         trainable = tune.with_parameters(_train, sweep=self.sweep, setup=self.setup, box=self.box)
         try:
             with tempfile.TemporaryDirectory(prefix="harness-tune-", ignore_cleanup_errors=True) as folder:
-                asking = _Asking(self.packs, self.ended)
+                asking = _Asking(mode, self.packs, self.ended)
                 tune.Tuner(
                     tune.with_resources(trainable, resources),
                     tune_config=tune.TuneConfig(

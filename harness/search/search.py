@@ -116,11 +116,6 @@ def check(sweep: Sweep, store: Store) -> Search:
             f"{{space: {{lr: {{low: 1e-5, high: 1e-3, log: on}}}}}})",
             fix="Add it, or train the sweep with `harness sweep`",
         )
-    if not sweep.is_script and not sweep.cells[0].higher_is_better:  # a script's loss is minimised
-        raise HarnessError(
-            "a search takes the highest score, and these runs are scored by a loss",
-            fix="Set task.metric to exact_match, or to accuracy where rows have choices",
-        )
     if search.sampler == "cmaes" and find_spec("cmaes") is None:
         raise HarnessError(
             "the sampler cmaes requires the package cmaes, which is not installed",

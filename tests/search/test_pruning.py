@@ -14,7 +14,7 @@ from harness.analysis import search_ranking
 from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.common.metrics import Evaluation
-from harness.config.search_space import Pruner
+from harness.config.search_space import Pruner, Search
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution import driver, in_process
@@ -29,6 +29,7 @@ from harness.training.callbacks import ReportEvaluations
 HERE = Options(in_process=True)
 pytestmark = pytest.mark.usefixtures("cpu_only")
 MEDIAN = Pruner(name="median")
+MEAN = Search(space=())
 
 
 def seen(share: float, *scores: float, risen: Sequence[bool] | None = None, last: bool = False) -> Evaluation:
@@ -43,14 +44,16 @@ def seen(share: float, *scores: float, risen: Sequence[bool] | None = None, last
 def test_a_curve_stands_still_between_two_evaluations_so_that_recipes_are_compared_at_equal_shares() -> None:
     thirds = [seen(1 / 3, 0.5, 0.7), seen(2 / 3, 0.7, 0.9), seen(1, 0.8, 1.0)]
     pruner = MEDIAN.model_copy(update={"interval_steps": 10})
-    assert pruning.curve(thirds[:1], pruner, "mean") == {30: 0.6}
-    whole = pruning.curve(thirds, pruner, "mean")
+    assert pruning.curve(thirds[:1], pruner, MEAN) == {30: 0.6}
+    whole = pruning.curve(thirds, pruner, MEAN)
     assert list(whole) == [30, 40, 50, 60, 70, 80, 90, 100]
     assert list(whole.values()) == pytest.approx([0.6] * 4 + [0.8] * 3 + [0.9])
-    assert pruning.curve(thirds, pruner, "mean_minus_sd")[100] == pytest.approx(0.9 - np.std([0.8, 1.0], ddof=1))
+    for lower, sign in ((False, -1), (True, 1)):
+        cautious = Search(space=(), objective="mean_minus_sd", lower_is_better=lower)
+        assert pruning.curve(thirds, pruner, cautious)[100] == pytest.approx(0.9 + sign * np.std([0.8, 1.0], ddof=1))
     # Of two evaluations at one look the first is compared there, and the second from the next look on.
     close = [seen(0.19, 0.6, 0.6), seen(0.21, 0.7, 0.7), seen(0.4, 0.9, 0.9)]
-    assert pruning.curve(close, pruner, "mean") == {20: 0.6, 30: 0.7, 40: 0.9}
+    assert pruning.curve(close, pruner, MEAN) == {20: 0.6, 30: 0.7, 40: 0.9}
 
 
 def test_a_recipe_with_a_run_that_may_rise_late_is_not_asked_about(trial) -> None:

@@ -16,6 +16,7 @@ from driving import content, descends, quiet
 from searches import journal
 
 from harness.common.errors import HarnessError
+from harness.config.search_space import Pruner
 from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.execution import driver
@@ -143,6 +144,21 @@ def test_a_trial_tells_tune_what_it_may_be_stopped_at_and_leaves_as_it_is_told(w
     assert isinstance(ended[3], LeftError)
     ray_tune._train({"pack": 4}, sweep, place, box(((), {})))
     assert ended[4].startswith("IndexError: ")
+
+
+@pytest.mark.parametrize(("mode", "stopped"), [("min", 0.9), ("max", 0.1)])
+def test_asha_stops_the_high_losses_and_the_low_scores(mode: str, stopped: float) -> None:
+    halving = ray_tune._Halving(mode, Pruner(name="successive_halving", n_warmup_steps=20, reduction_factor=3))
+    halving.whole = halving.least
+    decisions = {}
+    for value in (0.4, 0.5, 0.6, stopped):
+        trial = SimpleNamespace(trial_id=str(value))
+        halving.on_trial_add(None, trial)
+        result = {"objective": value, "training_percent": 20}
+        decisions[value] = halving.on_trial_result(None, trial, result)
+    assert decisions[stopped] == halving.STOP
+    assert decisions[0.6] == (halving.STOP if mode == "min" else halving.CONTINUE)
+    assert decisions[0.4] == halving.CONTINUE  # the first
 
 
 def test_what_tune_is_not_used_for_is_refused_in_one_line(write, tmp_path) -> None:

@@ -83,7 +83,7 @@ def _recipes(ax: Axes, x: np.ndarray, known: pd.DataFrame, column: str = "value"
 
 @styled
 def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarray]) -> Figure:
-    """Each recipe and its seeds in the order of the search, the highest so far, and what fresh seeds said."""
+    """Each recipe and its seeds in the order of the search, the best so far, and what fresh seeds said."""
     ordered = ranked.sort_values("asked")
     known = ordered[ordered["value"].notna()]
     handles: list[Artist] = [
@@ -101,7 +101,8 @@ def search_history(study: Study, ranked: pd.DataFrame, scores: Sequence[np.ndarr
             np.full(len(scores[cell]), asked), scores[cell], s=7, marker=".", color=FAINT, linewidths=0, zorder=2
         )
     _recipes(ax, known["asked"].to_numpy(dtype=float), known)
-    ax.step(known["asked"], known["value"].cummax(), where="post", color=INK, linewidth=1.0, zorder=1.5)
+    best = known["value"].cummax() if study.higher_is_better else known["value"].cummin()
+    ax.step(known["asked"], best, where="post", color=INK, linewidth=1.0, zorder=1.5)
     places = confirmed["asked"].to_numpy(dtype=float) + 0.25
     ax.vlines(places, confirmed["fresh_low"], confirmed["fresh_high"], color=HUES[1], linewidth=1.1, zorder=4)
     ax.scatter(places, confirmed["fresh"], s=26, marker="D", facecolors="none", edgecolors=HUES[1], zorder=5)
