@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 import jinja2
 import pandas as pd
@@ -22,6 +21,7 @@ from harness.common.files import naming, write_text
 from harness.records.study import Study
 from harness.report import (
     headline,
+    inline_svg,
     live_runs,
     named_figures,
     next_experiment,
@@ -42,10 +42,10 @@ from harness.report.sections import best, spread
 from harness.report.summary import summary
 from harness.report.table import TextTable
 
-LARGEST_INLINE_SVG = 120_000  # bytes; the page carries larger figures as PNG, to stay light with very many runs
+LARGEST_INLINE_SVG = 150_000  # bytes, in short; the page carries larger figures as PNG, to stay light with many runs
+LARGEST_SVG = 2_000_000  # bytes of a file that is worth shortening
 INLINE_COLOURS = 64  # of such a PNG: a figure has a few, and shades of them at its edges
 MOST_FAILED = 50  # failed runs listed with their chapter; the table of runs has them all
-_SAFE = " ;/?:@&=+$,-_.!~*'()\n[]^|{}"  # what an SVG in the attribute of an image may keep
 _TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = {"index.html": "report.html.j2", "report.md": "report.md.j2"}
 
@@ -125,11 +125,15 @@ def _with_labels(study: Study, data: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page: file name without ending, text for those who don't see it, and its data URI."""
+    """One figure of the page: file name without ending, text for those who don't see it, and its data URI.
+
+    `raster`: it is of pixels, which know no dark page.
+    """
 
     name: str
     alt: str
     source: str
+    raster: bool
 
 
 @dataclass(frozen=True)
@@ -281,13 +285,10 @@ def _picture(study: Study, section: Section, spec: FigureSpec | None, folder: Pa
     svg, png = (folder / f"{name}.{ending}" for ending in ("svg", "png"))
     if not svg.exists():
         return None
-    source = _inline_svg(svg) if svg.stat().st_size <= LARGEST_INLINE_SVG else _inline_png(png)
-    return Picture(name, f"{section.heading} of {study.title}. {sentence}", source)
-
-
-def _inline_svg(path: Path) -> str:
-    """A data URI of the SVG as text, a quarter shorter than in base64."""
-    return f"data:image/svg+xml,{quote(path.read_text(encoding='utf-8'), safe=_SAFE)}"
+    alt = f"{section.heading} of {study.title}. {sentence}"
+    source = inline_svg.data_uri(svg.read_text(encoding="utf-8")) if svg.stat().st_size <= LARGEST_SVG else ""
+    raster = not source or len(source) > LARGEST_INLINE_SVG
+    return Picture(name, alt, _inline_png(png) if raster else source, raster)
 
 
 def _inline_png(path: Path) -> str:

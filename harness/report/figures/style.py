@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator, ScalarFormatter
 
 from harness.common.errors import HarnessError
 from harness.records.study import Study
+from harness.report.figures import pdf_fonts
 from harness.report.figures.lettering import (
     cut,
     cut_parts,
@@ -101,28 +101,12 @@ def _lay_out(figure: Figure) -> None:
 
 def _write(figure: Figure, path: Path) -> None:
     if path.suffix == ".png":
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=DPI, metadata={"Software": None}, pil_kwargs={"compress_level": 3})  # as small as 6
     elif path.suffix == ".svg":
         figure.savefig(path, dpi=150, metadata={"Date": None, "Creator": None})
     else:
-        with _letters_alone():
+        with pdf_fonts.shared():
             figure.savefig(path, dpi=DPI, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-
-
-@contextmanager
-def _letters_alone() -> Iterator[None]:
-    """Fonts are cut down to the letters of a PDF without the tables that place letters.
-
-    A PDF's letters have their places already, and cutting these tables took two thirds of the time to save one.
-    """
-    from fontTools.subset import Options  # matplotlib's own choice, which has no setting for it
-
-    usual = getattr(Options, "_drop_tables_default", [])
-    Options._drop_tables_default = [*usual, "GSUB", "GPOS", "GDEF"]
-    try:
-        yield
-    finally:
-        Options._drop_tables_default = usual
 
 
 # ---------------------------------------------------------------------------------------------------------------- frame
