@@ -144,6 +144,19 @@ def refuse_too_many(workers: int | None, devices: int, number: float, kind: str,
         )
 
 
+def refuse_before_start(workers: int | None, threads: int) -> None:
+    """Raise HarnessError for more workers than this machine's cores have places for, before Ray takes seconds to start.
+
+    Where there are GPUs Ray counts those that it may use, once it has started.
+    """
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    gpus = get_accelerator_manager_for_resource("GPU")
+    if gpus is None or not gpus.get_current_node_num_accelerators():
+        cores = machine.detect_hardware().cores
+        refuse_too_many(workers, places([{"Resources": {"CPU": cores}}], "CPU", threads, 1), cores, "CPU", threads)
+
+
 def target_worker_count(devices: int, wanted: int | None, kind: str, address: str | None) -> int:
     """How many workers are to be there: as asked, else one a device, of this machine's cores as many as its memory
     holds beside what they train, one at least.

@@ -27,6 +27,7 @@ from harness.execution.ray_cluster import (
     connect,
     disconnect,
     places,
+    refuse_before_start,
     refuse_too_many,
     target_worker_count,
 )
@@ -121,6 +122,8 @@ class RayPool:
         recipe = sweep.cells[0].script
         self.needs = None if recipe is None else Needs.of(recipe.script.resources)
         self.start_up = start or StartUp()
+        if address is None and self.needs is None:
+            refuse_before_start(workers, threads)
         ray = connect(address, runs if recipe is not None else None, self.start_up)
         self.ray, self.sweep, self.hang_minutes = ray, sweep, hang_minutes
         self.address, self.asked, self.threads, self.workers_per_gpu = address, workers, threads, workers_per_gpu

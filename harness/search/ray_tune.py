@@ -188,6 +188,8 @@ class TunePool:
         os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_AIR_NEW_OUTPUT": "0"}
         os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        if address is None:
+            ray_cluster.refuse_before_start(workers, threads)
         ray_cluster.connect(address)
         # Tune's thread may outlive the pool by a moment, and would start or join another Ray.
         auto_init_hook.enable_auto_connect = False

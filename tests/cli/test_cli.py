@@ -384,7 +384,7 @@ def tiny(here, data, bert):
     return path
 
 
-def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny, empty_pictures):
+def test_sweep_resume_rerun_and_what_a_changed_record_says(here, tiny, no_figures):
     said = run("sweep", "tiny", "--in-process").stdout
     assert "2 of 2 trials finished (2 trained now)" in said
     folder = here / "results" / "tiny@default"

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import harness
 from harness.cli.app import app
+from harness.common.spare_process import SpareProcess
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import expand
 from harness.execution import machine, pools, sweep_training
@@ -147,6 +148,7 @@ def here(tmp_path: Path, bert: ModelSpec, data: TaskSpec, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "detect_hardware", lambda: Machine(2, 2**34, ()))
     monkeypatch.setattr(sweep_training, "open_pool", _in_process(pools.open_pool))
+    monkeypatch.setattr(SpareProcess, "start", lambda spare: None)  # nothing trains elsewhere while it imports
     assert data.files is not None
     shutil.copytree(str(bert.folder), "my-bert")
     (tmp_path / "data" / "reviews").mkdir(parents=True)

@@ -154,22 +154,29 @@ def test_a_sweep_killed_anywhere_goes_on_to_the_same_records(tiny_sweep: Sweep, 
     whole, broken = Store(tmp_path / "whole"), Store(tmp_path / "broken")
     driver.run(tiny_sweep, whole, replace(HERE, pack=1), quiet)
     (tmp_path / "sweep.json").write_text(tiny_sweep.model_dump_json())
-    code = (
-        "import sys; from pathlib import Path; from harness.execution import driver;"
-        "from harness.records.store import Store;"
-        "from harness.config.trials import Sweep; sweep = Sweep.model_validate_json(Path(sys.argv[1]).read_text());"
-        "driver.run(sweep, Store(Path(sys.argv[2])), driver.Options(in_process=True, pack=1), lambda p: None)"
-    )
-    for wanted in (1, 3):
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "sweep.json"), str(broken.folder)], stdout=subprocess.PIPE
-        )
-        while len(list(broken.trials.glob("*.json"))) < wanted and child.poll() is None:
-            time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    kept = content(broken)
-    assert 1 <= len(kept) <= 6
+    code = """
+import os, signal, sys, time
+from pathlib import Path
+from harness.config.trials import Sweep
+from harness.execution import driver
+from harness.records.store import Store
+from harness.training.imports import import_everything
+
+import_everything()
+sweep, store = Sweep.model_validate_json(Path(sys.argv[1]).read_text()), Store(Path(sys.argv[2]))
+for records in (1, 3, 4):
+    child = os.fork()
+    if not child:
+        driver.run(sweep, store, driver.Options(in_process=True, pack=1), lambda progress: None)
+        os._exit(0)
+    while len(list(store.trials.glob("*.json"))) < records:
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+"""
+    words = [sys.executable, "-c", code, str(tmp_path / "sweep.json"), str(broken.folder)]
+    subprocess.run(words, check=True, timeout=200)
+    assert 4 <= len(content(broken)) <= 6
     driver.run(tiny_sweep, broken, HERE, quiet)
     assert content(broken) == content(whole)
 
