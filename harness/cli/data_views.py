@@ -35,7 +35,9 @@ def print_data(out: Console, described: describing.Described) -> None:
     kind = "a regression" if described.classes is None else f"{described.classes} {several}"
     if described.kind == "completion":
         kind = "completions" if not described.classes else f"completions, {described.classes} choices"
-    texts = {"completion": "prompts with answers", "tokens": "sentences"}.get(
+    if described.kind == "choice":
+        kind = f"multiple choice, {described.classes} choices"
+    texts = {"completion": "prompts with answers", "tokens": "sentences", "choice": "texts with choices"}.get(
         described.kind, "pairs of texts" if described.pairs else "single texts"
     )
     out.print(
@@ -95,6 +97,8 @@ def print_data(out: Console, described: describing.Described) -> None:
     what = (
         "the mean of the dev labels" if described.classes is None else "O" if tokens else "the most frequent dev label"
     )
+    if described.kind == "choice":
+        what = "the most frequent place"
     if described.majority is None:
         out.print("A run is held against the untouched model, which is scored when a sweep starts.\n")
     else:

@@ -65,6 +65,10 @@ def _model(value: object) -> object:
     return _named(value)
 
 
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 class TaskSpec(Frozen):
     """Which data: a GLUE name, `embedded`, or files of one's own described by their columns.
 
@@ -110,9 +114,13 @@ class TaskSpec(Frozen):
     metric_file: str | None = Field(
         default=None, min_length=1, description="Where the function of `metric: FILE.py:FUNCTION` is on this machine."
     )
-    kind: Literal["texts", "tokens", "completion", "labels"] = Field(
+    kind: Literal["texts", "tokens", "completion", "labels", "choice"] = Field(
         default="texts",
-        description="What is learned: a label a text (or pair), a tag a word, any labels a text, or completions.",
+        description="What is learned: a label a text or pair, a tag a word, many labels, completions, or a choice.",
+    )
+    choices: Annotated[str | tuple[str, ...] | None, BeforeValidator(_tuple)] = Field(
+        default=None,
+        description="Of `kind: choice`: the column of lists of choices, or a list of columns; null: by their names.",
     )
     loss_on: Literal["completion", "all"] = Field(
         default="completion",

@@ -134,6 +134,7 @@ def _differs(recipe: Recipe, name: str) -> bool:
 def _check_task(task: TaskSpec) -> None:
     """Refuse keys of a task that exclude each other, and files without a dev split."""
     _check_completion_metric(task)
+    _check_choice(task)
     if task.metric is not None and (task.metric in MANY_LABELS) != (task.kind == "labels"):
         raise HarnessError(
             f"metric {task.metric} requires task.kind: labels"
@@ -172,7 +173,11 @@ def _check_task(task: TaskSpec) -> None:
 
 
 # Columns and readings of a file that a kind of task has not.
-_NOT_OF_KIND = {"tokens": ("text_pair", "quoting"), "completion": ("text_pair", "quoting", "header")}
+_NOT_OF_KIND = {
+    "tokens": ("text_pair", "quoting"),
+    "completion": ("text_pair", "quoting", "header"),
+    "choice": ("header",),
+}
 _COMPLETION_METRICS = (*LANGUAGE, "accuracy")
 
 
@@ -194,6 +199,28 @@ def _check_completion_metric(task: TaskSpec) -> None:
         )
 
 
+def _check_choice(task: TaskSpec) -> None:
+    """Refuse metrics of classes for places among choices, and choices where there are none."""
+    if task.kind != "choice":
+        if task.choices is not None:
+            raise HarnessError("task.choices requires task.kind: choice", fix="Remove task.choices")
+    elif task.metric is not None and ":" not in task.metric and task.metric not in _CHOICE_METRICS:
+        raise HarnessError(
+            f"metric {task.metric} cannot be used with task.kind: choice: a choice's place is no class",
+            allowed=f"{', '.join(_CHOICE_METRICS)}, or a function of your own",
+            fix="Change task.metric or task.kind",
+        )
+
+
+_CHOICE_METRICS = ("accuracy", "neg_log_loss", "neg_brier_score")
+# (field, why it means nothing where a label is a choice's place)
+_NOT_OF_CHOICES = (
+    *((name, "is of classes, and a choice's place is none") for name in ("class_weights", "oversample")),
+    ("mixup", "would mix the choices of two examples"),
+    ("augment", "changes single texts and pairs"),
+)
+
+
 # (field, why it means nothing for a causal language model, all of whose weights are pretrained)
 _NOT_OF_COMPLETIONS = (
     *((name, "requires classes") for name in ("label_smoothing", "class_weights", "oversample", "mixup")),
@@ -208,6 +235,9 @@ def _check_kind(recipe: Recipe) -> None:
     if recipe.task.kind != "completion":
         if recipe.padding_side == "left":
             raise HarnessError("padding_side: left requires task.kind: completion", fix="Remove padding_side")
+        for name, reason in _NOT_OF_CHOICES if recipe.task.kind == "choice" else ():
+            if _differs(recipe, name):
+                raise HarnessError(f"{name} cannot be used with task.kind: choice: it {reason}", fix=f"Remove {name}")
         return
     if recipe.method == "head":
         raise HarnessError(

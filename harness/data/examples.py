@@ -24,7 +24,8 @@ class Rows:
     Where a text has any number of labels, `labels` [N, C] say of each whether it has it, 0 or 1 (int64).
 
     Of completions `texts` are prompts, in a `chat` the messages before the answer as JSON, and `pairs` the answers;
-    where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't.
+    where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't. Of multiple
+    choice `choices` are what may follow each text, equally many everywhere, and `labels` [N] the right one's place.
     """
 
     texts: tuple[str, ...]
@@ -56,7 +57,7 @@ class Raw:
     validation: Rows
     sha256: str
     test: Rows | None = None
-    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned; `labels`
+    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned; `labels`, `choice`
     loss_on: str = field(default="completion", kw_only=True)  # of completions: `all` where prompts are learned too
 
 

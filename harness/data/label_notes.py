@@ -73,14 +73,15 @@ def refuse_single(raw: Raw) -> None:
 
 def of(raw: Raw) -> tuple[str, ...]:
     """Sentences about a task's classes that a person should read before training; none of a regression or of words."""
-    if raw.label_names is None or raw.metric == ENTITIES or raw.kind != "texts":
+    if raw.label_names is None or raw.metric == ENTITIES or raw.kind not in ("texts", "choice"):
         return ()
     train, dev = (
         dict(zip(raw.label_names, np.bincount(rows.labels, minlength=len(raw.label_names)).tolist(), strict=True))
         for rows in (raw.train, raw.validation)
     )
     top = max(dev, key=lambda name: dev[name])
-    return (*_rare(train), *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'"))
+    rare = _rare(train) if raw.kind == "texts" else ()
+    return (*rare, *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'"))
 
 
 def _rare(train: Mapping[str, int]) -> tuple[str, ...]:

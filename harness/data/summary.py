@@ -11,7 +11,7 @@ import numpy as np
 from harness.common import metrics
 from harness.common.errors import HarnessError
 from harness.config.recipe import TaskSpec
-from harness.data import completions, label_notes, tasks, vocabulary
+from harness.data import choices, completions, label_notes, tasks, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows
 from harness.data.label_files import BETWEEN
 from harness.data.tokenization import Tokenizer
@@ -102,7 +102,7 @@ class Described:
 
     name: str
     metric: str
-    kind: Literal["texts", "tokens", "completion", "labels"]
+    kind: Literal["texts", "tokens", "completion", "labels", "choice"]
     pairs: bool
     classes: int | None
     majority: float | None  # None of completions, which are held against the untouched model
@@ -186,6 +186,8 @@ def _joined(rows: Rows) -> list[tuple[str, ...]]:
 
 
 def _whole(rows: Rows) -> list[tuple[str, ...]]:
+    if rows.choices is not None and not rows.answers:
+        return [(text, *own) for text, own in zip(rows.texts, rows.choices, strict=True)]
     return [(text,) for text in rows.texts] if rows.pairs is None else list(zip(rows.texts, rows.pairs, strict=True))
 
 
@@ -202,11 +204,14 @@ def _tokens(rows: Rows, tokenizer: Tokenizer) -> tuple[np.ndarray, float | None]
     if rows.answers:
         encoded = completions.encode(rows.texts, rows.pairs or (), rows.chat, tokenizer)
         return np.array([len(example.ids) for example in encoded]), None
-    pairs = None if rows.pairs is None else list(rows.pairs)
+    texts, pairs = list(rows.texts), None if rows.pairs is None else list(rows.pairs)
+    if rows.choices is not None:
+        texts, pairs = choices.sequences(rows.texts, rows.choices)
     options = {"truncation": False, "padding": False, "return_attention_mask": False, "verbose": False}
-    ids = tokenizer(list(rows.texts), pairs, **options)["input_ids"]
+    ids = tokenizer(texts, pairs, **options)["input_ids"]
     special = tokenizer.num_special_tokens_to_add(pair=pairs is not None)
-    return np.array([len(row) for row in ids]), vocabulary.unknown_share(ids, special, tokenizer, rows.texts, pairs)
+    longest = np.array([len(row) for row in ids]).reshape(len(rows.texts), -1).max(axis=1)  # of an example's choices
+    return longest, vocabulary.unknown_share(ids, special, tokenizer, texts, pairs)
 
 
 def _lengths(counts: np.ndarray) -> Lengths:

@@ -88,7 +88,7 @@ def on_the_hub(spec: TaskSpec) -> bool:
 
 def check(spec: TaskSpec) -> None:
     """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
-    if spec.name == EMBEDDED and spec.files is None and spec.kind in ("texts", "completion"):
+    if spec.name == EMBEDDED and spec.files is None and spec.kind in ("texts", "completion", "choice"):
         return
     if spec.files is not None and spec.name != EMBEDDED:
         find(spec, spec.files)

@@ -353,6 +353,25 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
         raise no_rows(source)
 
 
+def objects(path: Path, spec: TaskSpec) -> Iterator[tuple[int, dict[str, object]]]:
+    """The rows of a file with a header, each with its number, as objects of column and value.
+
+    Raises HarnessError for a file that can't be read or is not clean, with its line.
+    """
+    names: list[str] | None = None
+    for number, row in _streamed(path, _suffix(path), spec):
+        if isinstance(row, dict):
+            yield number, row
+        elif names is None:
+            names = [name.strip() for name in row]
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise HarnessError(f"{path} has two columns {twice}", fix="Rename one")
+        else:
+            _check_width(row, len(names), True, str(path), number)
+            yield number, dict(zip(names, row, strict=True))
+
+
 def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | dict[str, object]]]:
     """The fields of each row with its line, without blank lines at the end."""
     if suffix == ".parquet":

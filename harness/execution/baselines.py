@@ -23,7 +23,11 @@ _WORD = r"(?u)\w+|[^\w\s]"
 # Rows and columns are drawn by lot for every tree, so that seeds matter; the rest is as LightGBM has it.
 _TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample_bytree": 0.5}
 # Kinds of task that none is for, and what their runs are compared with instead.
-_WITHOUT = {"completion": "the untouched model", "labels": "always giving the best set of labels"}
+_WITHOUT = {
+    "completion": "the untouched model",
+    "labels": "always giving the best set of labels",
+    "choice": "always the most frequent place",
+}
 _SETTINGS: dict[BaselineName, str] = {
     "majority": "the most frequent class of the dev labels, as a failed run is judged by",
     "tfidf_logistic": "TF-IDF of 1- and 2-grams of words, logistic regression (L2, C = 1)",

@@ -48,7 +48,7 @@ def lanes(trial: Trial, setup: WorkerSetup, usual: int, most: int, epochs: float
     rows = recipe.batch_size * recipe.forward_passes
     padding = (recipe.padding, recipe.pad_to_multiple_of)
     step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
-    shape = (*step, task.train.input_ids.shape[1], recipe.peft_config)
+    shape = (*step, *task.train.input_ids.shape[1:], recipe.peft_config)
     config: Any = load_network(recipe, task).module.config
     device = (device_name(setup.device), setup.threads, harness.__version__, versions())
     key = json.dumps([device, shape, config.to_json_string()])

@@ -26,7 +26,8 @@ from harness.models import families, masks, normalisation
 # Draws a new parameter's first value [*shape] in place and gives it.
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 LORA_SCALE = "lora_scale"  # the lanes' alpha / rank, beside their parameters
-_PEFT_TASKS = {"tokens": "TOKEN_CLS", "completion": "CAUSAL_LM"}  # by a task's kind
+# By a task's kind; peft has none of multiple choice.
+_PEFT_TASKS = {"tokens": "TOKEN_CLS", "completion": "CAUSAL_LM", "choice": None}
 _A, _B, _IA3 = ".lora_A.default.weight", ".lora_B.default.weight", ".ia3_l.default"
 
 

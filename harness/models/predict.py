@@ -21,7 +21,8 @@ from torch.func import functional_call
 from harness.common import metrics
 from harness.common.errors import HarnessError, describe_os_error
 from harness.config.recipe import ModelSpec
-from harness.data import tokenization
+from harness.data import choices, tokenization
+from harness.data.choice_files import Example
 from harness.data.examples import NO_LABEL
 from harness.data.text_files import Line
 from harness.data.token_files import TaggedSentence
@@ -124,6 +125,8 @@ class Served:
         """The logits of rows, [N, C] float32, C 1 for a regression; of sentences N counts their words."""
         if self.tokens:
             return self._logits_of_words([row for row in rows if isinstance(row, TaggedSentence)], batch_size, source)
+        if self.recipe.task.kind == "choice":
+            return self._logits_of_choices([row for row in rows if isinstance(row, Example)], batch_size, source)
         lines = [row for row in rows if isinstance(row, Line)]
         pairs = [line.pair or "" for line in lines] if self.card.pairs else None
         ids, segments = tokenization.encode([line.text for line in lines], pairs, self.tokenizer, self.max_length)
@@ -134,6 +137,14 @@ class Served:
                     fix="Remove that row",
                 )
         return np.stack(self._answers(ids, segments, batch_size))
+
+    def _logits_of_choices(self, examples: Sequence[Example], batch_size: int, source: str) -> np.ndarray:
+        """[N, C], a number for each choice of each example; one that is too long is refused."""
+        ids, segments = choices.encode(
+            [row.text for row in examples], [row.choices for row in examples], self.tokenizer, self.max_length, source,
+            [row.number for row in examples],
+        )  # fmt: skip
+        return np.stack(self._answers(ids, segments, batch_size))[:, 0].reshape(len(examples), -1)
 
     def _logits_of_words(self, sentences: Sequence[TaggedSentence], batch_size: int, source: str) -> np.ndarray:
         """[N, C] over the words of all sentences, each by its first token; a word without one is refused."""
@@ -266,7 +277,9 @@ def _chunks(options: PredictionOptions, card: saved.Card) -> Iterator[list[Row]]
     columns = {"text": options.text, "text_pair": options.text_pair, "label": options.label}
     given = {name: int(value) if value.isdigit() else value for name, value in columns.items() if value is not None}
     spec = card.trial.recipe.task.model_copy(update=given)
-    yield from predict_rows.chunks(options.file, spec, _CHUNK, pairs=card.pairs, label=options.label is not None)
+    label = options.label is not None
+    for rows in predict_rows.chunks(options.file, spec, _CHUNK, pairs=card.pairs, label=label):
+        yield predict_rows.with_named_choices(rows, card.label_names or (), str(options.file))
 
 
 def _alone(options: PredictionOptions, clock: _Clock) -> Iterator[Batch]:

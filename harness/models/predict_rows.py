@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from harness.common.text import count_noun
 from harness.config.recipe import TaskSpec
-from harness.data import text_files, token_files
+from harness.data import choice_files, text_files, token_files
+from harness.data.choice_files import Example
 from harness.data.examples import NO_LABEL, Rows
+from harness.data.text_columns import refuse
 from harness.data.text_files import Line
 from harness.data.token_files import TaggedSentence
 
-Row = Line | TaggedSentence
+Row = Line | TaggedSentence | Example
 
 
 def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -> Iterator[list[Row]]:
@@ -25,10 +29,29 @@ def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -
     rows: Iterator[Row]
     if spec.kind == "tokens":
         rows = iter(token_files.sentences(path, spec, label))
+    elif spec.kind == "choice":
+        rows = iter(choice_files.examples(path, spec, label=label))
     else:
         rows = text_files.stream(path, spec, pairs, label=label)
     while chunk := list(itertools.islice(rows, size)):
         yield chunk
+
+
+def with_named_choices(rows: list[Row], names: Sequence[str], source: str) -> list[Row]:
+    """Rows of multiple choice whose labels are called as in training, also where the file has the choices' texts.
+
+    Raises HarnessError for another number of choices than there was in training.
+    """
+    named: list[Row] = []
+    for row in rows:
+        if isinstance(row, Example):
+            if len(row.choices) != len(names):
+                problem = f"{count_noun(len(row.choices), 'choice')}, and the model was trained on {len(names)}"
+                refuse(problem, source, row.number, fix="Give every row as many choices")
+            position = row.position(names)
+            row = row if position is None else replace(row, label=names[position])
+        named.append(row)
+    return named
 
 
 def answers(rows: Sequence[Row]) -> int:
@@ -40,10 +63,10 @@ def labels(rows: Sequence[Row]) -> list[str | None]:
     """The label of each answer; None where the file has none."""
     texts: list[str | None] = []
     for row in rows:
-        if isinstance(row, Line):
-            texts.append(row.label)
-        else:
+        if isinstance(row, TaggedSentence):
             texts += row.tags or [None] * len(row.words)
+        else:
+            texts.append(row.label)
     return texts
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from harness.common import hub, loading
 from harness.config.recipe import Method, ModelSpec
 from harness.data import vocabulary
-from harness.models import logits_check, masks, methods, normalisation
+from harness.models import logits_check, masks, methods, multiple_choice, normalisation
 from harness.models.logits_check import Reference
 from harness.records.record import LogitsCheck
 
@@ -35,7 +35,11 @@ _OFFSET_POSITIONS = (
 _LAST_TOKEN_HEAD, _LAST_TOKEN = "score", ("ctrl", "modernbert-decoder")
 _FULL = Method()
 # transformers' classes by a task's kind, where it is not one label a text.
-_AUTO_MODELS = {"tokens": "AutoModelForTokenClassification", "completion": "AutoModelForCausalLM"}
+_AUTO_MODELS = {
+    "tokens": "AutoModelForTokenClassification",
+    "completion": "AutoModelForCausalLM",
+    "choice": "AutoModelForMultipleChoice",
+}
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,8 @@ def kept(folder: Path, *, kind: str = "texts") -> Any:
             ),
         )
     loading.check_whole(spec.name, module, info)
+    if kind == "choice":
+        multiple_choice.read_singly(module)
     return module.eval()
 
 
@@ -188,7 +194,12 @@ def outputs(kind: str, num_labels: int) -> int:
     A product with a single column takes another kernel when a lane is alone, whose last bits differ; so the head of a
     regression has a second output that nothing reads. A language model has one for every token.
     """
-    return 0 if kind == "completion" else max(2, num_labels)
+    return 0 if kind == "completion" else max(2, outputs_read(kind, num_labels))
+
+
+def outputs_read(kind: str, num_labels: int) -> int:
+    """How many of these a task reads; of multiple choice one a sequence, whatever the number of choices."""
+    return 1 if kind == "choice" else num_labels
 
 
 def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
@@ -292,6 +303,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
             ),
         )
     _keep_all_layers(module)
+    of_choices = multiple_choice.prepare(spec.name, module) if kind == "choice" else frozenset()
     module.requires_grad_(False)
     module.train()
     pretrained = {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -300,7 +312,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
         drawn: frozenset[str] = frozenset()
     else:
         loading.check(spec.name, module, info)
-        drawn = loading.head(module, info)
+        drawn = loading.head(module, info) | of_choices
     head = tuple(name for name in pretrained if name in drawn)
     digest = hashlib.sha256()
     for name, value in pretrained.items():

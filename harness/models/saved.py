@@ -116,6 +116,7 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
     recipe, form = trial.recipe, form_of(trial)
     kind = recipe.task.kind
     network = pretrained.network(recipe.model, pretrained.outputs(kind, task.num_labels), recipe.peft_config, kind=kind)
+    outputs_read = pretrained.outputs_read(kind, task.num_labels)
     module: Any = network.module
     own, unread, parts, start = {}, {}, [], 0
     for name, value in network.pretrained.items():
@@ -123,7 +124,7 @@ def write_model(folder: Path, trial: Trial, task: Task, weights: np.ndarray) -> 
         tensor = weights[start : start + size].reshape(shape)
         start += size
         key = _peft_key(name) if form == "peft" else name
-        if task.num_labels == 1 and name in network.head and len(shape) > 0 and shape[0] == 2:
+        if outputs_read == 1 and name in network.head and len(shape) > 0 and shape[0] == 2:
             tensor, unread[key] = tensor[:1], tensor[1:]
         own[key] = tensor
         parts.append(Part(name=name, shape=shape, key=key))
@@ -164,7 +165,11 @@ def _peft_key(name: str) -> str:
     return f"base_model.model.{name.replace('.default', '')}"
 
 
-_PROBLEMS = {"tokens": None, "labels": "multi_label_classification"}  # as a `config.json` calls a kind of task
+_PROBLEMS = {
+    "tokens": None,
+    "choice": None,
+    "labels": "multi_label_classification",
+}  # as a `config.json` calls a kind of task
 
 
 def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None, kind: str) -> None:

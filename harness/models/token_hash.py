@@ -52,7 +52,7 @@ def tokens_sha256(task: Task) -> str:
 
 
 def _read_by_a_model(split: TokenizedSplit) -> Iterator[bytes]:
-    real = np.arange(split.input_ids.shape[1]) < split.lengths[:, None]  # [N, T]
+    real = np.arange(split.input_ids.shape[-1]) < split.lengths[..., None]  # [N, T], or [N, C, T]
     yield split.lengths.astype("<i8").tobytes()
     yield split.input_ids[real].astype("<i8").tobytes()
     yield split.token_type_ids[real].astype("<i8").tobytes()

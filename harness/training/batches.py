@@ -58,7 +58,7 @@ class DeviceSplit:
 
     def __init__(self, split: TokenizedSplit, pack: TrainingPack, network: Network) -> None:
         """Move the split of N examples, T tokens wide, to the pack's device."""
-        recipe, width = pack.recipe, split.input_ids.shape[1]
+        recipe, width = pack.recipe, split.input_ids.shape[-1]
         self.network, self.device, self._has_types = network, pack.device, recipe.token_type_ids
         self._left, self._padding = recipe.padding_side == "left", pack.task.pad_token_id
         multiple = recipe.pad_to_multiple_of
@@ -71,7 +71,9 @@ class DeviceSplit:
             return (F.pad(values, (0, more), value=fill[name]) if name in fill else values).to(pack.device)
 
         self.input_ids, self.token_type_ids = moved("input_ids"), moved("token_type_ids")  # [N, T]
-        self.lengths = torch.from_numpy(split.lengths)  # [N], read by the host
+        # [N], or of examples with C sequences [N, C], whose longest is the example's; both are read by the host.
+        self.sequence_lengths = torch.from_numpy(split.lengths)
+        self.lengths = self.sequence_lengths.view(len(split.lengths), -1).amax(dim=1)  # [N]
         answers = np.zeros(0, np.float32) if split.answer_tokens is None else split.answer_tokens
         self.answer_tokens = torch.from_numpy(answers)  # [N] of completions, read by the host
         self.labels = moved("labels")  # [N], or of a token task [N, T]
@@ -89,7 +91,7 @@ class DeviceSplit:
     @property
     def width(self) -> int:
         """Tokens of the widest batch, T."""
-        return int(self.input_ids.shape[1])
+        return int(self.input_ids.shape[-1])
 
     def width_of(self, rows: Tensor) -> int:
         """The longest text of these rows, rounded up to a width that batches share."""
@@ -97,17 +99,17 @@ class DeviceSplit:
         return min(self.width, math.ceil(longest / self.multiple) * self.multiple)
 
     def inputs(self, rows: Tensor, width: int, lengths: Tensor | None = None) -> dict[str, Tensor]:
-        """The network's keyword arguments for rows [..., b] at a width, [..., b, width].
+        """The network's keyword arguments for rows [..., b] at a width, [..., b, width], or [..., b, C, width].
 
         Args:
             rows: on the CPU.
             width: tokens that are read of each text.
-            lengths: real tokens of each row [..., b], on the CPU; its own where not given.
+            lengths: real tokens of each row [..., b], or [..., b, C], on the CPU; its own where not given.
         """
-        lengths = to_device(self.lengths[rows] if lengths is None else lengths, self.device)
+        lengths = to_device(self.sequence_lengths[rows] if lengths is None else lengths, self.device)
         rows = to_device(rows, self.device)
-        types = self.token_type_ids[rows, :width] if self._has_types else None
-        ids = self.input_ids[rows, :width]
+        types = self.token_type_ids[rows, ..., :width] if self._has_types else None
+        ids = self.input_ids[rows, ..., :width]
         if self._left:
             return self.network.inputs(_to_the_right(ids, lengths, self._padding), lengths, types, left=True)
         return self.network.inputs(ids, lengths, types)

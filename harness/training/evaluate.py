@@ -72,7 +72,10 @@ class Evaluator:
             if answers is None:
                 answers = np.empty((len(self.lanes), int(data.begins[-1]), *of_batch.shape[2:]), dtype=np.float32)
             answers[:, places.numpy()] = of_batch.cpu().numpy()
-            vectors += [values[:, rows < telemetry.MOST_VECTORS] for values in read]
+            first = rows < telemetry.MOST_VECTORS
+            vectors += [
+                values.view(len(values), len(rows), -1, values.shape[-1])[:, first].flatten(1, 2) for values in read
+            ]
         assert answers is not None
         if kind.generates:
             f1 = generated_f1(self.lanes, self.forward, arguments, data)  # [L, rows]

@@ -15,7 +15,7 @@ from harness.training.forward import word_embedding
 def check(network: Network, task: Task, model: str, more: Sequence[TokenizedSplit] = ()) -> None:
     """Raise HarnessError for texts of the task, or of `more` splits, that the network of `model` can't read."""
     splits = (*task.splits, *more)
-    longest, limit = max(split.input_ids.shape[1] for split in splits), network.positions
+    longest, limit = max(split.input_ids.shape[-1] for split in splits), network.positions
     if limit is not None and longest > limit:
         raise HarnessError(
             f"the model reads at most {limit} tokens, the texts have {longest}", fix=f"Lower max_length to {limit}"

@@ -26,14 +26,22 @@ class Forward:
         self.network, self.device = network, pack.device
         self.module: nn.Module = network.module
         self._precision, self._outputs, self._by_token = pack.recipe.precision, pack.kind.outputs, pack.kind.per_token
+        self._sequences = pack.kind.sequences
 
     def logits(self, parameters: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
-        """The logits of a batch, [b, C] or of each token [b, T, C], float32."""
+        """The logits of a batch, [b, C] or of each token [b, T, C], float32.
+
+        Where an example has C sequences, inputs [b, C, …], they are the first output of each.
+        """
+        if self._sequences is not None:
+            inputs = {name: value.flatten(0, 1) for name, value in inputs.items()}  # [b * C, …]
         with self._in_precision():
             output = functional_call(self.module, methods.given(parameters), args=(), kwargs=inputs)
         logits: Tensor = output.logits
         if self._by_token:
             logits = logits[:, self.network.virtual :]
+        if self._sequences is not None:
+            return logits[:, 0].view(-1, self._sequences).float()
         return logits[..., : self._outputs].float()
 
     def shared(self, lanes: int) -> dict[str, Tensor]:

@@ -132,9 +132,9 @@ class LossAndGradient:
         """What a pass reads of some lanes' rows [l, b] at a width: inputs, labels, and the remedies' inputs by name."""
         for remedy in self.remedies:
             batch = remedy.change_pass(batch)
-        lengths = self.data.lengths[batch.rows]
+        lengths = self.data.sequence_lengths[batch.rows]
         for rows in batch.also_read.values():
-            lengths = torch.maximum(lengths, self.data.lengths[rows])
+            lengths = torch.maximum(lengths, self.data.sequence_lengths[rows])
         inputs = self.data.inputs(batch.rows, width, lengths)
 
         def labels_of(rows: Tensor) -> Tensor:

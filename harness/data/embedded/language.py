@@ -168,6 +168,21 @@ def pairs(count: int, seed: int, *, split: Split) -> list[Pair]:
     return _draw(count, random.Random(seed), split, labels=(True, False))
 
 
+def conclusions(rng: random.Random, count: int, *, split: Split) -> list[Pair]:
+    """Draw a premise with `count` different conclusions of a split, of which the first alone is entailed."""
+    _check_split(split)
+    while True:
+        premise = _sentence(rng)
+        drawn: dict[bool, dict[Pair, None]] = {True: {}, False: {}}
+        for _ in range(8 * count):  # some premises entail next to nothing of their split
+            hypothesis = _edited(premise, rng)
+            pair = Pair(str(premise), str(hypothesis), entails(premise, hypothesis))
+            if _split_of(pair) == split:
+                drawn[pair.entailed][pair] = None
+        if drawn[True] and len(drawn[False]) >= count - 1:
+            return [next(iter(drawn[True])), *list(drawn[False])[: count - 1]]
+
+
 def pretraining_pairs(count: int = 40_000, seed: int = 3) -> list[Pair]:
     """Draw `count` distinct entailed pairs for masked language modelling.
 

@@ -21,6 +21,7 @@ class Kind:
     reads_labels: ClassVar[bool] = False  # whether `reduce` is given the labels
     generates: bool = False  # whether an evaluation needs greedy answers, as a third column
     has_vectors: ClassVar[bool] = True  # whether its head reads one vector a text
+    sequences: int | None = None  # how many an example has, C, where it has several: [b, C, T]
 
     def __init__(self, task: Task) -> None:
         """Read how many outputs the task has."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from harness.data.tokenized import Task
+from harness.training.kinds.choice import Choice
 from harness.training.kinds.completion import Completion
 from harness.training.kinds.kind import Kind
 from harness.training.kinds.labels import Labels
 from harness.training.kinds.tokens import Tokens
 
-_KINDS: dict[str, type[Kind]] = {"tokens": Tokens, "completion": Completion, "labels": Labels}
+_KINDS: dict[str, type[Kind]] = {"tokens": Tokens, "completion": Completion, "labels": Labels, "choice": Choice}
 
 
 def kind_of(name: str, task: Task) -> Kind:

@@ -40,7 +40,7 @@ class Dropout(Remedy):
         super().__init__(pack)
         self.masks = Masks([recipe.dropout for recipe in pack.recipes], pack.seeds("dropout_seed"), pack.device)
         self.streams = self.masks.streams
-        self.sites: dict[tuple[int, int], list[Site]] = {}  # (batch, width) -> where a forward pass draws
+        self.sites: dict[tuple[int, ...], list[Site]] = {}  # (batch, width) -> where a forward pass draws
 
     @staticmethod
     def used_by(recipe: Recipe) -> bool:
@@ -63,7 +63,7 @@ class Dropout(Remedy):
         return self.masks.memory()
 
     def _sites_of(self, reading: Reading) -> list[Site]:
-        shape = int(reading.inputs["input_ids"].shape[1]), int(reading.inputs["input_ids"].shape[2])
+        shape = tuple(reading.inputs["input_ids"].shape[1:])
         if shape not in self.sites:
             reading.forward.module.train()  # in evaluation a model calls it with a rate of 0
             first = (

@@ -46,8 +46,9 @@ class Neftune(Remedy):
         self.size, self.virtual = word_embedding(lanes.module).embedding_dim, lanes.network.virtual
 
     def step_inputs(self, reading: Reading) -> dict[str, Tensor]:
-        """The noise of all positions, [l, b, T, D]."""
-        noise = self.draw(reading.batch.lanes, to_device(reading.lengths, self.pack.device), reading.width)
+        """The noise of all positions, [l, b, T, D], with b the sequences of all examples."""
+        lengths = to_device(reading.lengths.flatten(1), self.pack.device)
+        noise = self.draw(reading.batch.lanes, lengths, reading.width)
         return {"noise": F.pad(noise, (0, 0, self.virtual, 0))}
 
     def forward_context(self, module: nn.Module, given: Mapping[str, Tensor]) -> AbstractContextManager[object]:

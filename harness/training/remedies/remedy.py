@@ -29,7 +29,8 @@ class Reading:
     batch: Batch  # rows [l, b]
     width: int  # tokens of each text, T
     all_lanes: bool  # whether every pass of the run is of all lanes at one width
-    lengths: Tensor  # [l, b], real tokens of the longest text that an example is read with; on the CPU
+    # [l, b], or of C sequences [l, b, C]: real tokens of the longest text that each is read with; on the CPU.
+    lengths: Tensor
     inputs: dict[str, Tensor]  # of the network
     arguments: Views  # weights and settings of the lanes
     forward: Forward
