@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from conftest import WORDS
 from families import config_of
 
 from harness.config.recipe import ModelSpec, Recipe, Seeds, TaskFiles, TaskSpec
 from harness.config.trials import Trial
+from harness.training.prepare import load_task
 
 PLAIN: dict[str, Any] = {"use_sliding_window": False, "sliding_window": None}  # full attention in every layer
 
@@ -75,3 +77,19 @@ def trial_of(task: TaskSpec, model: ModelSpec, seed: int = 1, **fields: Any) -> 
     given = {"lr": 1e-2, "epochs": 2, "batch_size": 4, "max_length": 32} | fields
     recipe = Recipe(task=task, model=model, **given)
     return Trial(recipe=recipe, seeds=Seeds(seed=seed, init_seed=seed, order_seed=seed, dropout_seed=seed), cell=0)
+
+
+def plain_batch(trial: Trial, chosen: list[int], whole: bool = False) -> dict[str, torch.Tensor]:
+    """A batch as people make it for transformers: prompts and answers joined, labels where the answer stands."""
+    recipe = trial.recipe
+    task = load_task(recipe.task, recipe.model, recipe.max_length).train
+    ids, mask, labels = [], [], []
+    for row in chosen:
+        tokens = task.input_ids[row].copy()
+        length, answer = int(task.lengths[row]), int(task.answer_tokens[row])  # type: ignore[index]
+        real = np.arange(len(tokens)) < length
+        ids.append(tokens)
+        mask.append(real)
+        labels.append(np.where(real & (whole | (np.arange(len(tokens)) >= length - answer)), tokens, -100))
+    given = {"input_ids": np.array(ids), "attention_mask": np.array(mask, dtype=np.int64), "labels": np.array(labels)}
+    return {name: torch.from_numpy(value) for name, value in given.items()}

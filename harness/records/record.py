@@ -231,7 +231,7 @@ class Baseline(BaseModel):
 class Recording:
     """How a trial trained, for its diagnosis; R recorded updates, G parts of the network, E evaluations, C classes."""
 
-    layers: np.ndarray  # [G] names: embeddings, 1 attention, 1 feed-forward, …, pooler, head
+    layers: np.ndarray  # [G] names: embeddings, 1 attention, 1 feed-forward, …, pooler or output, head
     update: np.ndarray  # [R] int64, counted from 1
     layer_norm: np.ndarray  # [R, G] float32, gradient norm before clipping
     update_norm: np.ndarray  # [R] float32, of the change of all trained weights

@@ -85,7 +85,8 @@ def losses_at(
         progress: Called with how many weights are done.
 
     Returns:
-        Losses [N] in nats, and the norms of their gradients [N].
+        Losses [N] in nats, a mean over the examples or over their words or tokens that have a label, and the norms of
+        their gradients [N].
     """
     with deterministic_numerics(device, threads, trial.recipe.precision):
         run = set_up([trial] * lanes, torch.device(device), record=False, replay=False, random=False)
@@ -109,8 +110,13 @@ def _losses_and_norms(run: TrainingRun, weights: np.ndarray, examples: int) -> t
     batch = Batch(torch.arange(examples).expand(len(run.lanes), -1), run.lanes.all, 0)
     for remedy in run.remedies:
         batch = remedy.change_batch(batch, run.training)
-    arguments = run.lanes.trained_arguments(run.lanes.weights)
+    arguments, kind = run.lanes.trained_arguments(run.lanes.weights), run.pack.kind
     for part in batch.split(run.pack.recipe.batch_size):
-        total += run.loss_and_gradient.at_one_width(arguments, part, examples, add=True)
+        total += run.loss_and_gradient.at_one_width(arguments, part, 1 if kind.per_token else examples, add=True)
+    if kind.per_token:
+        divisor = kind.divisor(run.training.labels_of(batch.rows))  # [L]
+        assert divisor is not None
+        total /= divisor
+        run.lanes.gradient.div_(divisor[:, None])
     norms = torch.linalg.vector_norm(run.lanes.gradient.double(), dim=1)
     return total.cpu().numpy(), norms.cpu().numpy()

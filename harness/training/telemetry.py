@@ -31,7 +31,8 @@ _ATTENTION = re.compile(r"attention\b|attn\b|\bsa_layer_norm|\binput_layernorm|\
 
 def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
     """The part of the network that each parameter belongs to: `embeddings`, `1 attention`, `1 feed-forward`, `2
-    attention`, …, `pooler`, `head`; the lowest layer is 1. `names` are in the module's order.
+    attention`, …, `pooler`, `head`; the lowest layer is 1. `names` are in the module's order. What lies above the
+    layers of a language model, which has no head, is its `output`.
     """
     slots = slots_of(names, head)
     parts = []
@@ -39,7 +40,8 @@ def groups(names: Sequence[str], head: Collection[str]) -> list[str]:
         if name in head:
             parts.append("head")
         elif (match := _LAYER.search(name)) is None:
-            parts.append("pooler" if slot == 1 else "embeddings")
+            above = "pooler" if head else "output"
+            parts.append(above if slot == 1 else "embeddings")
         else:
             parts.append(f"{int(match[1]) + 1} {'attention' if _ATTENTION.search(match[2]) else 'feed-forward'}")
     return parts

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kept_runs import sweep_of, trained
+from language_models import completion_task, plain_batch, rows, trial_of, write_decoder
 from torch.func import functional_call
 
 from harness.common.errors import HarnessError
@@ -16,7 +17,7 @@ from harness.execution import loss_surface
 from harness.models import pretrained, saved
 from harness.records.store import Store
 from harness.training import probes
-from harness.training.prepare import load_task
+from harness.training.prepare import load_network, load_task
 
 Make = Callable[..., Trial]
 
@@ -76,6 +77,56 @@ def test_losses_and_gradients_are_a_plain_networks(trial: Make, padding: str) ->
         assert loss == pytest.approx(expected.item(), rel=1e-5)
         assert flat.grad is not None
         assert norm == pytest.approx(flat.grad.double().norm().item(), rel=1e-4)
+
+
+def _merged(trial: Trial, point: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """transformers' own loss over the first 20 training answers with LoRA's product added to its weights by hand."""
+    from transformers import AutoModelForCausalLM
+
+    network = load_network(trial.recipe, load_task(trial.recipe.task, trial.recipe.model, trial.recipe.max_length))
+    flat, factors, at = torch.from_numpy(point).requires_grad_(), {}, 0
+    for name, value in network.pretrained.items():
+        factors[name] = flat[at : at + value.numel()].view(value.shape)
+        at += value.numel()
+    model = AutoModelForCausalLM.from_pretrained(trial.recipe.model.folder).eval()
+    weights = dict(model.named_parameters())
+    for name in [name for name in factors if "lora_A" in name]:
+        base = name.replace("lora_A.default.", "")
+        product = factors[name.replace("lora_A", "lora_B")] @ factors[name]  # [outputs, inputs]; GPT-2 has the reverse
+        weights[base] = weights[base] + trial.recipe.lora_alpha / trial.recipe.lora_rank * product.T
+    given = plain_batch(trial, list(range(20)))
+    return functional_call(model, weights, kwargs=given).loss, flat
+
+
+def test_losses_of_a_lora_on_a_decoder_are_those_of_the_merged_model(tmp_path: Path) -> None:
+    """A mean over the tokens of the answers; the directions are those of LoRA's parameters."""
+    task = completion_task(tmp_path / "answers", rows(24, 1), rows(8, 2))
+    one = trial_of(task, write_decoder(tmp_path / "gpt2", "gpt2"), method="lora", lora_rank=2, dropout=0.3)
+    start = probes.starting_weights(one)
+    points = [start, (start * 1.5 + 0.05).astype(np.float32)]
+    losses, norms = probes.losses_at(one, points, 20, lanes=2, device="cpu", threads=1)
+    for point, loss, norm in zip(points, losses, norms, strict=True):
+        expected, flat = _merged(one, point)
+        expected.backward()  # type: ignore[no-untyped-call]
+        assert loss == pytest.approx(expected.item(), rel=1e-5)
+        assert flat.grad is not None
+        assert norm == pytest.approx(flat.grad.double().norm().item(), rel=1e-4)
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.usefixtures("small", "cpu_only")
+def test_a_surface_of_a_lora_goes_through_the_untouched_model(tmp_path: Path) -> None:
+    task = completion_task(tmp_path / "answers", rows(24, 1), rows(8, 2))
+    model = write_decoder(tmp_path / "gpt2", "gpt2")
+    one, other = (trial_of(task, model, seed, method="lora", lora_rank=2, epochs=1) for seed in (1, 2))
+    sweep = sweep_of(one, other)
+    store = trained(sweep, tmp_path / "kept")
+    found = loss_surface.compute(sweep, store, (one.id, other.id))
+    start, ends = probes.starting_weights(one), [saved.weights(store, trial.id) for trial in (one, other)]
+    flat = [np.concatenate([value.ravel() for value in end.values()]) for end in ends]
+    assert all(len(weights) == len(start) == 2 * 2 * (16 + 48) for weights in flat)  # two layers of A and B by rank 2
+    np.testing.assert_allclose(found.places[1], [np.linalg.norm(flat[0].astype(np.float64) - start), 0])
+    assert np.isfinite(found.loss).all()
 
 
 @pytest.mark.usefixtures("small", "cpu_only")

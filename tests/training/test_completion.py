@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from language_models import PLAIN, completion_task, rows, trial_of, write_decoder
+from language_models import PLAIN, completion_task, plain_batch, rows, trial_of, write_decoder
 from training_runs import begin
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
-from harness.config.trials import Trial
 from harness.models import logits_check, pretrained
 from harness.training.loop import train, update
 from harness.training.prepare import load_network, load_task
@@ -58,22 +57,6 @@ def causal(model: ModelSpec) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(model.folder, dtype=torch.float32, attn_implementation="eager").eval()
-
-
-def plain_batch(trial: Trial, chosen: list[int], whole: bool = False) -> dict[str, torch.Tensor]:
-    """A batch as people make it for transformers: prompts and answers joined, labels where the answer stands."""
-    recipe = trial.recipe
-    task = load_task(recipe.task, recipe.model, recipe.max_length).train
-    ids, mask, labels = [], [], []
-    for row in chosen:
-        tokens = task.input_ids[row].copy()
-        length, answer = int(task.lengths[row]), int(task.answer_tokens[row])  # type: ignore[index]
-        real = np.arange(len(tokens)) < length
-        ids.append(tokens)
-        mask.append(real)
-        labels.append(np.where(real & (whole | (np.arange(len(tokens)) >= length - answer)), tokens, -100))
-    given = {"input_ids": np.array(ids), "attention_mask": np.array(mask, dtype=np.int64), "labels": np.array(labels)}
-    return {name: torch.from_numpy(value) for name, value in given.items()}
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

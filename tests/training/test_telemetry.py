@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from driving import same_arrays
+from language_models import completion_task, rows, trial_of, write_decoder
 from training_runs import begin
 
 from harness.common.errors import HarnessError
@@ -15,6 +17,7 @@ from harness.config.recipe import ModelSpec
 from harness.config.sweep_file import load
 from harness.config.trials import Trial
 from harness.models import pretrained
+from harness.records import early_signals
 from harness.records.record import Curves, Recording
 from harness.training import loop, telemetry
 from harness.training.loop import update
@@ -63,6 +66,34 @@ def test_a_part_in_two_stretches_is_one() -> None:
     np.testing.assert_allclose(found.layer_norm, [[5, 13, 10, 0.5]])
     np.testing.assert_allclose([found.update_norm, found.weight_norm], [[5], [0]])
     assert found.predicted.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "parts"),
+    [
+        ("gpt2", "full", ["embeddings", "1 attention", "1 feed-forward", "2 attention", "2 feed-forward", "output"]),
+        ("llama", "full", ["embeddings", "1 attention", "1 feed-forward", "2 attention", "2 feed-forward", "output"]),
+        ("gpt2", "lora", ["1 attention", "2 attention"]),
+        ("llama", "lora", ["1 attention", "1 feed-forward", "2 attention", "2 feed-forward"]),
+    ],
+)
+def test_a_decoder_is_recorded_by_its_layers(tmp_path: Path, kind: str, method: str, parts: list[str]) -> None:
+    """Of LoRA the norms are those of what it trains; at the first update only B has a gradient, for B is 0."""
+    task = completion_task(tmp_path / "answers", rows(24, 1), rows(8, 2))
+    fields: dict[str, Any] = {"method": method, "warmup_ratio": 0.0, "dropout": 0.0}
+    if method == "lora":
+        fields |= {"lora_rank": 2} | ({"lora_targets": "q_proj,v_proj,down_proj"} if kind == "llama" else {})
+    pack = [trial_of(task, write_decoder(tmp_path / kind, kind), seed, **fields) for seed in (1, 2)]
+    together, (alone,) = loop.train(pack), loop.train(pack[:1])
+    found = recorded(together[0])
+    assert found.layers.tolist() == parts
+    assert same_arrays(alone.curves.arrays, together[0].curves.arrays)
+    np.testing.assert_allclose(np.sqrt((found.layer_norm**2).sum(axis=1)), alone.curves.grad_norm, rtol=1e-6)
+    assert (found.layer_norm > 0).all()
+    assert (found.update_norm > 0).all()
+    signals = early_signals.signals(alone.curves.train_loss, 12, alone.curves.eval_step, found)
+    assert np.isfinite(signals[-1]).all()
+    assert early_signals.middle(found) == "2"
 
 
 def test_the_parts_make_the_whole_and_the_updates_the_way(trial: Make) -> None:

@@ -157,7 +157,7 @@ def _parts_shown(layers: Sequence[str], parts: Sequence[str]) -> dict[str, str]:
     """The parts of a network that have a panel, with their titles: six of them, from the input up."""
     deep = list(dict.fromkeys([layers[0], layers[len(layers) // 2], layers[-1]])) if layers else []
     titles = {"embeddings": "embeddings"} | {name: f"layer {name} of {layers[-1]}" for name in deep}
-    titles |= {"pooler": "pooler", "head": "head"}
+    titles |= {"pooler": "pooler", "output": "output layer", "head": "head"}
     return {name: title for name, title in titles.items() if name in parts or name in deep}
 
 
