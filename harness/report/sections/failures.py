@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.failures import all_runs
+from harness.analysis.verdicts import level_to_beat
 from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import integer, p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
@@ -94,7 +95,7 @@ def _not_shown(claims: list[Claim], tested: int) -> list[Sentence]:
 def _by_other_definitions(analysis: Analysis) -> list[str]:
     definitions = analysis.definitions
     words = {
-        "binomial": "not significantly above the majority at 5 %",
+        "binomial": f"not significantly above the {_level(analysis)} at 5 %",
         "entropy": f"training loss still at the label {_floor(analysis)}",
         "threshold": f"worse than {score(analysis.threshold)}",
     }
@@ -110,6 +111,11 @@ def _by_other_definitions(analysis: Analysis) -> list[str]:
         return []
     failed, runs = total("majority_failed"), total("majority_of", run_count)
     return [of_all.sentence(f"By the definition used here {failed} of {runs} failed; by others {', '.join(counts)}.")]
+
+
+def _level(analysis: Analysis) -> str:
+    """What a run has to beat, shortly: `majority`, or `untouched model`."""
+    return level_to_beat(analysis.runs).removesuffix(" class")
 
 
 def _floor(analysis: Analysis) -> str:
@@ -169,7 +175,7 @@ def _of_pairs(analysis: Analysis) -> list[Column]:
 
 def _of_definitions(analysis: Analysis) -> list[Column]:
     names = {
-        "majority": "at or below the majority",
+        "majority": f"at or {'below' if analysis.study.higher_is_better else 'above'} the {_level(analysis)}",
         "binomial": "not significantly above it",
         "entropy": f"loss at label {_floor(analysis)}",
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import VANISHED
+from harness.analysis.verdicts import level_to_beat
 from harness.common.text import count_noun
 from harness.report.claims import Sentence, Summary, Words
 from harness.report.formatting import Row, integer, percent
@@ -16,7 +17,7 @@ _LACKING = "was not recorded (a sweep records unless it says `record: off`; resu
 _KINDS = {
     "not_optimised": "did not fit the training data (loss in the last epoch above half of the label entropy: "
     "optimisation failed)",
-    "not_generalised": "fitted the training data but was no better than the majority on the dev set "
+    "not_generalised": "fitted the training data but was no better than the {level} on the dev set "
     "(generalisation failed)",
     "diverged": "diverged",
     "not_told": "for an unknown reason, as the label entropy is unknown",
@@ -36,8 +37,11 @@ def sentences(analysis: Analysis) -> list[str]:
             runs = words.summary("sum", near, "near_chance", form=lambda n: count_noun(n, "run"))
             chance = f"; {runs} {'is' if near == 1 else 'are'} near chance"
         return [words.sentence(f"No run failed, so there is nothing to explain{chance}.")]
+    level = level_to_beat(analysis.runs).removesuffix(" class")
     parts = [
-        f"{words.summary('sum', int(kinds[name]), name)} {meaning}" for name, meaning in _KINDS.items() if kinds[name]
+        f"{words.summary('sum', int(kinds[name]), name)} {meaning.format(level=level)}"
+        for name, meaning in _KINDS.items()
+        if kinds[name]
     ]
     lost = words.count(failed, "status == 'finished' and outcome == 'failed'", table="runs")
     of = words.summary("sum", diagnosis.finished, "finished", form=lambda n: count_noun(n, "finished run"))
@@ -133,7 +137,7 @@ SECTION = Section(
         (
             "not optimised, not generalised",
             "Of failed runs: a training loss in the last epoch above half of the label entropy means that the training "
-            "data were not fitted; below it they were, but the run is no better than the majority on the dev set.",
+            "data were not fitted; below it they were, but the run is no better on the dev set than what it must beat.",
         ),
     ),
 )
