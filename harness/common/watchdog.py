@@ -35,6 +35,7 @@ class Watchdog:
         self._since = 0.0  # when that began or ended
         self._taken_up = False  # a handler ran in the main thread
         self._limit: float | None = None
+        self._leaves = ""  # what the time limit leaves, for the last line
         self._doing = ""
         self._code: int | None = None  # that the command has ended with
         self.watches = False  # whether it is installed
@@ -87,15 +88,20 @@ class Watchdog:
                 self._notice, self._since = None, time.monotonic()
 
     @contextmanager
-    def limited(self, seconds: float | None) -> Iterator[None]:
-        """The time limit, so many seconds from now, with what may be needed to keep what was trained."""
+    def limited(self, seconds: float | None, leaves: str = "") -> Iterator[None]:
+        """The time limit, so many seconds from now, with what may be needed to keep what was trained.
+
+        Within another one it stands in its place. `leaves` says what becomes of the work.
+        """
+        before = self._limit, self._leaves
         with self._lock:
             self._limit = None if seconds is None else time.monotonic() + seconds
+            self._leaves = leaves
         try:
             yield
         finally:
             with self._lock:
-                self._limit = None
+                self._limit, self._leaves = before
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
@@ -137,8 +143,9 @@ class Watchdog:
             _end(self._code)
         terminated = any(number == signal.SIGTERM for number, _ in self._heard)
         code = 143 if terminated else 130 if self._heard else 1
-        why = "the time limit is over" if over and not self._heard else "stopped"
-        during = f" during {self._doing}" if self._doing else ""
+        why, during = "stopped", f" during {self._doing}" if self._doing else ""
+        if over and not self._heard:
+            why = f"{self._leaves}: it ended" if self._leaves else "the time limit is over"
         line = f"harness: {why}{during}; finished trials are kept: re-run the same command to resume.\n"
         if sys.stdout.isatty():
             line = f"\x1b[?25h\n{line}"  # a live line hides the cursor

@@ -6,12 +6,15 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from harness.common import watchdog
 from harness.common.text import count_noun
 from harness.training.checkpoints import StopTraining
+
+
+_LOADING_SECONDS = 4.0  # beyond the time limit that a model may still load in
 
 
 class Terminated(KeyboardInterrupt):
@@ -33,6 +36,8 @@ class Stop:
         self._holding = False
         self._phase: Literal["starting", "loading", "training", "ending"] = "starting"
         self._terminated = False  # by a signal that left at once
+        self._time_up = False  # while a model loaded
+        self._deaf = False  # a signal raises nothing while packs train: `check` does, after a step
         self._before: dict[int, Any] = {}  # the handlers of the signals that are taken
 
     @property
@@ -41,29 +46,45 @@ class Stop:
         return self.interrupts > 0 or self.deadline is not None
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """While packs train a signal lets them end; before and after it leaves at once."""
+    def training(self, in_process: bool = False) -> Iterator[None]:
+        """While packs train a signal lets them end; before and after it leaves at once.
+
+        Where this process trains, a second Ctrl-C raises nothing either, which may be in torch's C++ code: `check` does
+        after the step, and the watchdog ends a step that takes too long.
+        """
         self._phase = "training"
+        self._deaf = in_process and watchdog.current().watches
         try:
             with watchdog.current().training(self.notice):
                 yield
         finally:
-            self._phase = "ending"
+            self._phase, self._deaf = "ending", False
 
     @contextmanager
-    def loading(self, in_process: bool) -> Iterator[None]:
+    def loading(self, in_process: bool, limit: float | None = None, leaves: str = "") -> Iterator[None]:
         """While this process loads a model a signal raises nothing, where the command line's watchdog ends it.
 
         An exception in the midst of torch's C++ code may abort the process, as was seen, with a message of C++'s.
+
+        Args:
+            in_process: Whether this process loads it.
+            limit: Seconds until the time limit; None: there is none.
+            leaves: What that leaves missing, for the last line.
         """
-        self._phase = "loading" if in_process and watchdog.current().watches else self._phase
-        try:
-            yield
-        finally:
-            self._phase = "starting"
+        deaf = in_process and watchdog.current().watches
+        self._phase = "loading" if deaf else self._phase
+        with ExitStack() as stack:
+            if deaf and limit is not None:
+                stack.enter_context(watchdog.current().limited(limit + _LOADING_SECONDS, leaves))
+            try:
+                yield
+            finally:
+                self._phase = "starting"
         if self._terminated or self.interrupts:  # it loaded before the watchdog came
             watchdog.current().taken_up()
             raise Terminated if self._terminated else KeyboardInterrupt
+        if self._time_up:
+            raise TimeUp
 
     @contextmanager
     def listening(self, limit: float | None = None) -> Iterator[None]:
@@ -110,11 +131,12 @@ class Stop:
             self.deadline = self.deadline or time.monotonic() + self.notice
             return
         self.interrupts += 1
-        if not self._holding:
+        if not self._holding and not self._deaf:
             self._leave_if_told()
 
     def _alarm(self, number: int, frame: object) -> None:
-        if self._phase in ("starting", "loading"):
+        self._time_up = self._phase == "loading"
+        if self._phase == "starting":
             raise TimeUp
 
     def _leave_if_told(self) -> None:
@@ -133,7 +155,9 @@ class Stop:
         self._leave_if_told()
 
     def check(self) -> None:
-        """Leave where the notice of a SIGTERM is over; raises Terminated."""
+        """Leave where the notice of a SIGTERM is over, or a second Ctrl-C raised nothing; between two steps."""
+        if self._deaf and not self._holding:
+            self._leave_if_told()
         if self.deadline is not None and time.monotonic() > self.deadline:
             watchdog.current().taken_up()
             raise Terminated

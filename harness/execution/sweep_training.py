@@ -76,7 +76,9 @@ class SweepTraining:
         seconds = None if self.limit.until is None else self.limit.until - clock.now()
         with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
             self._begin("" if self.sweep.is_script else "loading the model and the data …")
-            with start.waiting_for("the model and the data to load"), self.stop.loading(self.options.in_process):
+            left = None if self.limit.until is None else self.limit.until - clock.now()
+            loading = self.stop.loading(self.options.in_process, left, self._leaves)
+            with start.waiting_for("the model and the data to load"), loading:
                 self._preflight(self.pool)
                 self._save_plan()  # before any training, and not for workers that can't be had
                 if keeps:
@@ -87,7 +89,7 @@ class SweepTraining:
             self.show(self.progress)
             self.stop.take_back()
             try:
-                with self.stop.training():
+                with self.stop.training(self.options.in_process):
                     self._train()
             except TimeUp:
                 pass
@@ -102,8 +104,12 @@ class SweepTraining:
             self.progress.lanes, self.progress.seconds_left = 0, 0.0
             self.show(self.progress)
             return
-        left = count_noun(len(self.missing), "trial")
-        self._tell(f"the time limit leaves {left} missing; re-run the same command to train them")
+        self._tell(f"{self._leaves}; re-run the same command to train them")
+
+    @property
+    def _leaves(self) -> str:
+        """What a time limit that is over before anything trained leaves."""
+        return f"the time limit leaves {count_noun(len(self.missing), 'trial')} missing"
 
     def _check_start(self) -> None:
         self.stop.take_back()

@@ -96,6 +96,13 @@ def test_the_time_limit_ends_c_code(tmp_path: Path) -> None:
     assert (process.returncode, said.partition(";")[0]) == (1, "harness: the time limit is over")
 
 
+def test_the_time_limit_says_what_it_leaves_missing(tmp_path: Path) -> None:
+    held = "outer = dog.limited(60); outer.__enter__(); held = dog.limited(0.2, 'the limit leaves 2'); held.__enter__()"
+    process = start(f"{held}; dog.doing('x').__enter__(); {DEAF_CODE}", tmp_path)
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode, said.partition(";")[0]) == (1, "harness: the limit leaves 2: it ended during x")
+
+
 def test_a_main_thread_that_listens_ends_by_itself(tmp_path: Path) -> None:
     code = "\nimport time\ntry: print('listens', flush=True), time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1)"
     process = start(code, tmp_path)

@@ -85,6 +85,42 @@ def test_nothing_is_raised_in_a_model_that_loads_here_under_a_watchdog(
     assert loaded == [True]
 
 
+def test_the_time_limit_raises_nothing_in_a_model_that_loads_here_under_a_watchdog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[bool] = []
+
+    def told(stop: Stop, in_process: bool) -> None:
+        with stop.listening(0.05), stop.loading(in_process, 0.05, "the time limit leaves 2 trials missing"):
+            time.sleep(0.1)
+            loaded.append(in_process)
+
+    for watches, in_process in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(watchdog.current(), "watches", watches)
+        with pytest.raises(TimeUp):
+            told(Stop(20), in_process)
+    assert loaded == [True]
+
+
+def test_a_second_ctrl_c_raises_nothing_in_a_step_that_this_process_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor while records are written together; the look between two steps raises."""
+    monkeypatch.setattr(watchdog.current(), "watches", True)
+    steps: list[str] = []
+
+    def told(stop: Stop) -> None:
+        with stop.listening(), stop.training(in_process=True):
+            for _ in range(2):
+                stop.check()
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+                steps.append("made")
+            stop.check()
+
+    with pytest.raises(KeyboardInterrupt):
+        told(Stop(20))
+    assert steps == ["made", "made"]
+
+
 def test_a_sigterm_that_c_code_makes_a_ctrl_c_of_stays_one() -> None:
     def told(stop: Stop) -> None:
         with stop.listening():
