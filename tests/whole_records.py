@@ -128,7 +128,7 @@ def edit(store: Store, name: str, **fields: object) -> None:
         for part in outer:
             inside = inside[part]
         inside[last] = value
-    store.path(name).write_text(json.dumps(content))
+    store.path(name).write_text(json.dumps(content, indent=1) + "\n")  # as it was written
 
 
 def field_of(store: Store, name: str, key: str) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pandas as pd
 
@@ -39,7 +40,8 @@ def code_of(commit: str | None, dirty_diff_sha256: str | None) -> str | None:
     return f"{commit} {dirty_diff_sha256[:8]}"
 
 
-def surroundings(environment: Environment) -> dict[str, str | None]:
+@lru_cache(maxsize=256)  # ten thousand records were made in a few
+def surroundings(environment: Environment) -> Mapping[str, str | None]:
     """What made a run, by the names of `FIELDS`; None where that is not known."""
     values = {name: getattr(environment, name) for name in FIELDS if name != "code"}
     values["code"] = code_of(environment.commit, environment.dirty_diff_sha256)
@@ -174,7 +176,7 @@ def _apart(
 def of_records(records: Iterable[Record], cells: Mapping[str, int]) -> tuple[Mixture, ...]:
     """The mixtures of a folder's finished records, given the cell of each trial."""
     rows = [
-        {"cell": cells[record.id]} | surroundings(record.environment)
+        {"cell": cells[record.id], **surroundings(record.environment)}
         for record in records
         if record.measured is not None and record.environment is not None
     ]

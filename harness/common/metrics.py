@@ -139,7 +139,10 @@ def higher_is_better(metric: Metric) -> bool:
 
 def best_evaluation(metric: Metric, scores: np.ndarray) -> int | None:
     """Give the place of the best of scores [E], the first among equals; None where none is a number."""
-    if not np.isfinite(scores).any():
+    finite = np.isfinite(scores)
+    if finite.all() and scores.size:
+        return int(scores.argmax() if higher_is_better(metric) else scores.argmin())
+    if not finite.any():
         return None
     return int(np.nanargmax(scores if higher_is_better(metric) else -scores))
 
@@ -189,10 +192,13 @@ def score(
     classes = logits.shape[1]
     table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
     correct = sum(table[k][k] for k in range(classes))
-    value = _value(metric, table)
-    if metric == "matthews_correlation":
+    if metric in ("accuracy", "f1_micro"):  # the fractions of `_exact`, over one denominator
+        value, below = correct / len(labels), correct <= max(map(sum, table))
+    elif metric == "matthews_correlation":
+        value = _value(metric, table)
         below = _matthews_numerator(table) <= 0
     else:
+        value = _value(metric, table)
         below = _exact(metric, table) <= max(_exact(metric, constant) for constant in _majority_tables(table))
     if level is not None and level.correct is not None:
         below = correct <= level.correct

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,19 +94,19 @@ class Archive:
             raise zipfile.BadZipFile(f"no header of {name}")
         packed = self._content[start : start + deflated]
         if method == _STORED:
-            _check_start(name, packed[:_FIRST], whole, rows)
+            header = _check_start(name, packed[:_FIRST], whole, rows)
             content = packed
         else:
             unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
             content = unpacking.decompress(packed, min(_FIRST, whole + 1))
-            _check_start(name, content, whole, rows)
+            header = _check_start(name, content, whole, rows)
             if len(content) < whole:
                 content += unpacking.decompress(unpacking.unconsumed_tail, whole - len(content) + 1)
             elif unpacking.unconsumed_tail:  # the end of the data, or more of them than the directory says
                 content += unpacking.decompress(unpacking.unconsumed_tail, 1)
         if len(content) != whole or zlib.crc32(content) != crc:
             raise zipfile.BadZipFile(f"bad checksum of {name}")
-        return _array(content)
+        return header.array(content)
 
 
 class _Odd:
@@ -124,11 +125,11 @@ class _Odd:
         whole = self._archive.getinfo(name).file_size
         with self._archive.open(name) as stream:
             content = stream.read(min(_FIRST, whole + 1))
-            _check_start(name, content, whole, rows)
+            header = _check_start(name, content, whole, rows)
             content += stream.read(whole - len(content) + 1)
         if len(content) != whole:
             raise zipfile.BadZipFile(f"another size of {name}")
-        return _array(content)
+        return header.array(content)
 
 
 def read_arrays(
@@ -175,23 +176,34 @@ def read_arrays(
         raise ArraysError(f"damaged: {type(error).__name__}: {error}") from None
 
 
-def _check_start(name: str, start: bytes, whole: int, rows: int | None) -> None:
-    """Raise ArraysError where an array does not begin with a header that fits its size and its rows."""
-    shape, _, dtype, begin = _read_header(start)
-    size = begin + dtype.itemsize * math.prod(shape)
+class _ArrayHeader(NamedTuple):
+    """What the header of an array says, and where the values begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    begin: int
+
+    def array(self, content: bytes) -> np.ndarray:
+        """The array, in memory of its own."""
+        shared = np.ndarray(self.shape, self.dtype, content, self.begin, order="F" if self.fortran else "C")
+        return shared.copy(order="K")
+
+
+def _check_start(name: str, start: bytes, whole: int, rows: int | None) -> _ArrayHeader:
+    """The header that an array begins with; raises ArraysError where it does not fit its size and its rows."""
+    header = _read_header(start)
+    shape = header.shape
+    size = header.begin + header.dtype.itemsize * math.prod(shape)
     if size != whole:
-        raise ArraysError(f"{name} holds {whole:,} bytes for an array {shape} of {dtype}")
+        raise ArraysError(f"{name} holds {whole:,} bytes for an array {shape} of {header.dtype}")
     if rows is not None and (shape[0] if shape else 0) != rows:
-        raise ArraysError(f"{name.removesuffix('.npy')} is {dtype} {shape} for {rows:,} rows")
+        raise ArraysError(f"{name.removesuffix('.npy')} is {header.dtype} {shape} for {rows:,} rows")
+    return header
 
 
-def _array(content: bytes) -> np.ndarray:
-    shape, fortran, dtype, begin = _read_header(content[:_FIRST])
-    return np.frombuffer(content, dtype, offset=begin).reshape(shape, order="F" if fortran else "C").copy()
-
-
-def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether in Fortran's order, type, and where the values begin, of a `.npy` file by its first bytes."""
+def _read_header(start: bytes) -> _ArrayHeader:
+    """The header of a `.npy` file by its first bytes."""
     version = start[6:8]
     if start[:6] != b"\x93NUMPY" or version not in (b"\1\0", b"\2\0"):
         raise ArraysError("it holds something else than arrays of numpy's")
@@ -199,11 +211,11 @@ def _read_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     begin = 8 + width + int.from_bytes(start[8 : 8 + width], "little")
     if begin > min(_LONGEST_HEADER, len(start)):
         raise ArraysError("an array's header is too long, or cut short")
-    return (*_header(start[:begin]), begin)
+    return _header(start[:begin])
 
 
 @lru_cache(maxsize=1024)  # ten thousand records share a dozen headers, and reading one is most of reading an array
-def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(text: bytes) -> _ArrayHeader:
     stream = io.BytesIO(text)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -214,4 +226,4 @@ def _header(text: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise ArraysError(f"it holds an array of {dtype}, neither numbers nor texts")
     if any(length < 0 for length in shape):
         raise ArraysError(f"it holds an array of shape {shape}")
-    return shape, fortran, dtype
+    return _ArrayHeader(shape, fortran, dtype, len(text))

@@ -93,23 +93,35 @@ class Trial(_WithRecipe):
         if self.script is not None:
             return _script_id(self.script, self.seeds.seed)
         recipe, seeds = self.recipe, self.seeds
-        decisive = recipe.model_dump(exclude_defaults=True)
-        for name in BY_NAME:
-            if isinstance(spec := decisive.get(name), dict):
-                for no_part in (
-                    "files",
-                    "folder",
-                    "file",
-                    "metric_file",
-                    "allow_unknown",
-                ):  # what doesn't decide the result
-                    spec.pop(no_part, None)
-        decisive["seeds"] = [seeds.init_seed, seeds.order_seed, seeds.dropout_seed]
-        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        before, after = _decisive_text(recipe)
+        own = json.dumps([seeds.init_seed, seeds.order_seed, seeds.dropout_seed])
+        digest = hashlib.sha256(f"{before}{own}{after}".encode()).hexdigest()[:8]
         drivers = (seeds.init_seed, seeds.order_seed, seeds.dropout_seed)
         which = f"seed{seeds.seed}" if set(drivers) == {seeds.seed} else "init{}-order{}-dropout{}".format(*drivers)
         correction = "bc" if recipe.bias_correction else "nobc"
         return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
+
+
+# What stood before and after the seeds for the recipe that was asked for last: trials come cell by cell.
+_last_text: tuple[Recipe, tuple[str, str]] | None = None
+_SEEDS = '"seeds": []'
+
+
+def _decisive_text(recipe: Recipe) -> tuple[str, str]:
+    """All that decides a trial's result as JSON, before and after the list of its seeds."""
+    global _last_text
+    last = _last_text
+    if last is not None and last[0] is recipe:
+        return last[1]
+    decisive = recipe.model_dump(exclude_defaults=True)
+    for name in BY_NAME:
+        if isinstance(spec := decisive.get(name), dict):
+            for no_part in ("files", "folder", "file", "metric_file", "allow_unknown"):  # doesn't decide the result
+                spec.pop(no_part, None)
+    before, _, after = json.dumps(decisive | {"seeds": []}, sort_keys=True).partition(_SEEDS)
+    text = f"{before}{_SEEDS[:-2]}", after
+    _last_text = recipe, text
+    return text
 
 
 def _script_id(recipe: ScriptRecipe, seed: int) -> str:

@@ -13,7 +13,6 @@ from harness.common import watchdog
 from harness.common.text import count_noun
 from harness.training.checkpoints import StopTraining
 
-
 _LOADING_SECONDS = 4.0  # beyond the time limit that a model may still load in
 
 

@@ -27,7 +27,7 @@ from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
 from harness.execution.verify_across import ArrayFacts, array_facts, check_across
 from harness.execution.verify_folder import Finding, check_folder
-from harness.execution.verify_recipe import check_facts, check_recipe, check_sizes, check_within, odd_start
+from harness.execution.verify_recipe import HASHES, check_facts, check_recipe, check_sizes, check_within, odd_start
 from harness.execution.verify_scores import check_measured
 from harness.execution.verify_script import check_script
 from harness.models import saved, token_hash
@@ -42,8 +42,10 @@ from harness.records.reading import (
     one_line,
     other_hash,
 )
-from harness.records.record import SCHEMA_VERSION, Curves, Measured, Record
+from harness.records.record import SCHEMA_VERSION, Curves, Environment, Record
 from harness.records.store import Store
+
+_SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     notes: list[Finding] = []
     trials = {trial.id: trial for trial in expand(sweep)}
     records: dict[str, Record] = {}
+    environments: dict[Environment | None, Environment | None] = {}  # a few, which thousands of records share
     facts: dict[str, ArrayFacts] = {}
     unreadable: set[str] = set()
     for number, (name, trial) in enumerate(trials.items(), 1):
@@ -126,7 +129,8 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
         if isinstance(checked.record, Unreadable):
             unreadable.add(name)
         elif checked.record is not None:
-            records[name] = checked.record
+            environment = environments.setdefault(checked.record.environment, checked.record.environment)
+            records[name] = checked.record.model_copy(update={"environment": environment})
         if progress is not None:
             progress(number, len(trials))
     problems += _mixed(trials, records)
@@ -289,11 +293,11 @@ def _check_record(sweep: Sweep, record: Record) -> Iterator[Problem]:
     if not finished and record.arrays_sha256 is not None:
         yield "status", "crashed, with the hash of arrays"
     if record.measured is not None:
-        for field in (name for name in Measured.model_fields if name.endswith("_sha256")):
+        for field in HASHES:
             value = getattr(record.measured, field)
             if value is None:  # no such thing, or not recorded: of a field that must be there reading it tells
                 continue
-            if not re.fullmatch(r"[0-9a-f]{64}", value):
+            if not _SHA256(value):
                 yield "record", f"{field} is {value!r}, which is no SHA-256"
 
 

@@ -50,7 +50,8 @@ def array_facts(file_sha256: str, curves: Curves | None) -> ArrayFacts:
 def _digest(*arrays: np.ndarray) -> bytes:
     digest = hashlib.blake2b(digest_size=12)
     for array in arrays:
-        digest.update(f"{array.dtype} {array.shape};".encode() + array.tobytes())
+        digest.update(f"{array.dtype.str} {array.shape};".encode())
+        digest.update(array.tobytes())
     return digest.digest()
 
 

@@ -21,6 +21,7 @@ from harness.records.reading import Problem
 from harness.records.record import Curves, Measured, Record, Recording
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no bytes at all
+HASHES = tuple(name for name in Measured.model_fields if name.endswith("_sha256"))
 _FIRST_UTC = datetime(2018, 10, 11, tzinfo=UTC)  # BERT's own: nobody fine-tuned it before
 _CLOCKS_APART = timedelta(days=1)
 _ROUNDING = 1e-4  # of losses and norms in float32, summed in another order
@@ -36,7 +37,7 @@ def check_facts(record: Record) -> Iterator[Problem]:
     measured, environment = record.measured, record.environment
     if measured is None:
         return
-    for name in (name for name in Measured.model_fields if name.endswith("_sha256")):
+    for name in HASHES:
         value = getattr(measured, name)
         if value is not None and (not value.strip("0") or value == EMPTY_SHA256):
             yield "record", f"{name} is that of nothing"

@@ -8,6 +8,8 @@ crashed nor as missing, and costs no other record anything.
 from __future__ import annotations
 
 import hashlib
+import json
+import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from pydantic import ValidationError
 from harness.common.errors import describe_os_error
 from harness.common.files import read_regular
 from harness.common.npz import MOST_UNPACKED, ArraysError, read_arrays
+from harness.config.script import AnyRecipe
 from harness.config.trials import Trial
 from harness.records.array_shapes import ExpectedArrays, check_arrays
 from harness.records.plausible import implausible
@@ -82,7 +85,8 @@ def read_record(path: str, name: str, planned: Trial | None = None) -> Record | 
         return Unreadable(name, f"trials/{name}.json", tuple((rule, one_line(words)) for rule, words in problems))
 
     try:
-        record = Record.model_validate_json(read_regular(path, MOST_RECORD_BYTES))
+        content = read_regular(path, MOST_RECORD_BYTES)
+        record = _record_of_known_recipe(content) or _record(content, planned)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -92,6 +96,55 @@ def read_record(path: str, name: str, planned: Trial | None = None) -> Record | 
     problems = [*_identity(record, name, planned), *_states(record)]
     problems += [("record", words) for words in implausible(record)]
     return refused(*problems) if problems else record
+
+
+# How the harness writes a record's recipe, which is most of its text and the same in all trials of a cell.
+_RECIPE, _AFTER_RECIPE = b'\n  "recipe": {', b'\n  },\n  "seeds": {'
+_TOKEN = secrets.token_hex(16)  # stands for the recipe in what is parsed of a file; no file can hold it
+_last: tuple[bytes, AnyRecipe] | None = None  # the recipe of the record that was read before, and its text
+
+
+def _record(content: bytes, planned: Trial | None) -> Record:
+    """The record in the bytes of a file, whose recipe the next ones share; raises ValidationError."""
+    global _last
+    record = Record.model_validate_json(content)
+    start, end = _recipe_in(content)
+    recipe = record.trial.settings
+    try:  # what stands there need not be the recipe: a key that stands twice has its last value
+        text = content[start + len(_RECIPE) - 1 : end + 4]
+        if end > start and type(recipe).model_validate_json(text) == recipe:
+            _last = content[start:end], planned.settings if planned and planned.settings == recipe else recipe
+    except ValidationError:
+        pass
+    return record
+
+
+def _recipe_in(content: bytes) -> tuple[int, int]:
+    """Where the text of a recipe begins and ends in a file as the harness writes it, (-1, -1) in another."""
+    start = content.find(_RECIPE)
+    end = content.find(_AFTER_RECIPE, start) if start >= 0 else -1
+    return (start, end) if end >= 0 else (-1, -1)
+
+
+def _record_of_known_recipe(content: bytes) -> Record | None:
+    """The record, where its recipe stands in the same text as that of the record before, which is not read again.
+
+    None where anything is otherwise, for the whole file to be looked at.
+    """
+    last = _last
+    start, end = _recipe_in(content)
+    if last is None or content[start:end] != last[0]:
+        return None
+    rest = b'%b\n  "recipe": "%b"%b' % (content[:start], _TOKEN.encode(), content[end + 4 :])
+    try:
+        fields = json.loads(rest.decode())
+        if fields["trial"]["recipe"] != _TOKEN:
+            return None
+        fields["trial"]["recipe"] = last[1]
+        fields["trial"] = Trial.model_validate(fields["trial"])
+        return Record.model_validate(fields)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _identity(record: Record, name: str, planned: Trial | None) -> Iterator[Problem]:

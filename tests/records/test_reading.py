@@ -189,3 +189,34 @@ def test_what_a_language_model_answered_is_of_its_own_shape() -> None:
     for arrays, problems in (((logits, labels), 0), *((pair, 1) for pair in wrong)):
         found = list(array_shapes._check_labels("", *arrays, "loss"))
         assert len(found) == problems, found
+
+
+def test_a_recipe_that_stands_twice_does_not_pass_for_the_next_records(copied: tuple[Sweep, Store, str]) -> None:
+    """The text of a recipe is read once for all trials of a cell: not by a record in which another one counts."""
+    sweep, store, name = copied
+    text = store.path(name).read_text()
+    begin = text.index('  "recipe": {')
+    end = text.index('  "seeds": {')
+    twice = (
+        text[:end]
+        + text[begin:end].replace('"lr": 0.00001', '"lr": 0.5').replace('"lr": 1e-5', '"lr": 0.5')
+        + text[end:]
+    )
+    assert twice.count('"lr": 0.5') == 1
+    after = text.index('  "cell"')  # the second recipe behind the seeds, so that the first stands as it always does
+    behind = twice[:end] + text[end:after] + twice[end : end + len(twice) - len(text)] + text[after:]
+    for damaged in (twice, behind):
+        store.path(name).write_text(damaged)
+        read = [store.read(trial.id, trial) for trial in expand(sweep)]
+        assert [type(record).__name__ for record in read] == ["Unreadable", *["Record"] * 3]
+        assert [record.trial.recipe.lr for record in read[1:]] == [1e-5] * 3  # type: ignore[union-attr]
+
+
+def test_a_value_of_another_kind_is_another_recipe(copied: tuple[Sweep, Store, str]) -> None:
+    """1 is not on: what is equal in Python need not be the same text."""
+    sweep, store, _ = copied
+    first, second = expand(sweep)[:2]
+    assert isinstance(store.read(first.id, first), type(store.load(first.id)))
+    text = store.path(second.id).read_text()
+    store.path(second.id).write_text(text.replace('"epochs": 3', '"epochs": true'))
+    assert isinstance(store.read(second.id, second), Unreadable)
