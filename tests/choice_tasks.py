@@ -17,8 +17,8 @@ def rows(count: int, seed: int, choices: int = 3) -> list[dict[str, object]]:
     for _ in range(count):
         right = draw.randrange(choices)
         others = []
-        for place, first in enumerate(draw.sample("abcdefgh", choices)):
-            words = [*draw.choices("abcdefgh", k=draw.randint(0, 3)), "good" if place == right else "bad"]
+        for position, first in enumerate(draw.sample("abcdefgh", choices)):
+            words = [*draw.choices("abcdefgh", k=draw.randint(0, 3)), "good" if position == right else "bad"]
             others.append(" ".join([first, *draw.sample(words, len(words))]))
         text = " ".join(draw.choices("abcdefgh", k=draw.randint(1, 6)))
         made.append({"text": text, "choices": others, "label": right})

@@ -98,7 +98,7 @@ def print_data(out: Console, described: describing.Described) -> None:
         "the mean of the dev labels" if described.classes is None else "O" if tokens else "the most frequent dev label"
     )
     if described.kind == "choice":
-        what = "the most frequent place"
+        what = "the most frequent position"
     if described.majority is None:
         out.print("A run is held against the untouched model, which is scored when a sweep starts.\n")
     else:

@@ -65,6 +65,9 @@ def _model(value: object) -> object:
     return _named(value)
 
 
+CHOICE_TASKS = ("copa",)  # that go by a name: `kind: choice` goes without saying
+
+
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -148,6 +151,8 @@ class TaskSpec(Frozen):
     def _split_metric(cls, value: object) -> object:
         """`FILE.py:FUNCTION` is a name, which ids have, and a file, which they don't; of a loss more is better."""
         metric = value.get("metric") if isinstance(value, dict) else None
+        if isinstance(value, dict) and value.get("name") in CHOICE_TASKS and not {"kind", "text"} & set(value):
+            value = value | {"kind": "choice"}
         if not isinstance(value, dict) or not isinstance(metric, str):
             return value
         file, _, function = metric.rpartition(":")

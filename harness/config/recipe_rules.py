@@ -206,16 +206,16 @@ def _check_choice(task: TaskSpec) -> None:
             raise HarnessError("task.choices requires task.kind: choice", fix="Remove task.choices")
     elif task.metric is not None and ":" not in task.metric and task.metric not in _CHOICE_METRICS:
         raise HarnessError(
-            f"metric {task.metric} cannot be used with task.kind: choice: a choice's place is no class",
+            f"metric {task.metric} cannot be used with task.kind: choice: a choice's position is no class",
             allowed=f"{', '.join(_CHOICE_METRICS)}, or a function of your own",
             fix="Change task.metric or task.kind",
         )
 
 
 _CHOICE_METRICS = ("accuracy", "neg_log_loss", "neg_brier_score")
-# (field, why it means nothing where a label is a choice's place)
+# (field, why it means nothing where a label is a choice's position)
 _NOT_OF_CHOICES = (
-    *((name, "is of classes, and a choice's place is none") for name in ("class_weights", "oversample")),
+    *((name, "is of classes, and a choice's position is none") for name in ("class_weights", "oversample")),
     ("mixup", "would mix the choices of two examples"),
     ("augment", "changes single texts and pairs"),
 )

@@ -14,10 +14,10 @@ from harness.common.errors import HarnessError
 from harness.common.metrics import Metric
 from harness.common.text import count_noun
 from harness.config.recipe import TaskSpec
-from harness.data import holdout, text_files
+from harness.data import holdout, hub_data, text_files
 from harness.data.embedded import choices as embedded_choices
 from harness.data.examples import Raw, Rows, sha256_of
-from harness.data.glue import EMBEDDED
+from harness.data.glue import EMBEDDED, GLUE, Glue
 from harness.data.text_columns import is_unicode, no_rows, refuse, short
 
 SUFFIXES = text_files.SUFFIXES
@@ -47,7 +47,7 @@ class Example:
         """Which choice is right, by its name or as a text; None where the label is neither."""
         if self.label in names:
             return names.index(self.label)
-        return _place(self.choices, self.label)
+        return _index_of(self.choices, self.label)
 
 
 def load(spec: TaskSpec) -> Raw:
@@ -56,6 +56,8 @@ def load(spec: TaskSpec) -> Raw:
         shipped = {f"embedded {split}": embedded_choices.examples(split) for split in ("train", "validation")}
         return raw_of(spec, [(source, list(_examples(enumerate(rows, 1), source, spec, True)))
                              for source, rows in shipped.items()])  # fmt: skip
+    if spec.files is None and (glue := GLUE.get(spec.name)) is not None and glue.kind == spec.kind:
+        return raw_of(spec, list(_fetched(spec, glue)))
     if spec.files is None or spec.name == EMBEDDED:
         raise HarnessError(
             "task.kind: choice requires task.files with texts and choices",
@@ -71,18 +73,28 @@ def load(spec: TaskSpec) -> Raw:
     return raw_of(spec, tables)
 
 
+def _fetched(spec: TaskSpec, glue: Glue) -> Iterator[tuple[str, list[Example]]]:
+    """The splits of a task from the hub or its cache."""
+    for name, split in hub_data.fetch(spec.name, glue).items():
+        source = f"{glue.repository} {spec.name} {name}"
+        columns = {column: split[column][:] for column in split.column_names if column != "idx"}
+        rows = zip(*columns.values(), strict=True)  # a label is a number there
+        objects = ({name: str(value) for name, value in zip(columns, row, strict=True)} for row in rows)
+        yield source, list(_examples(enumerate(objects, 1), source, spec, True))
+
+
 def examples(path: Path, spec: TaskSpec, *, label: bool = True) -> list[Example]:
     """The rows of a file; without `label` they may lack one, to be predicted on. Raises HarnessError for what is none.
 
     All rows have as many choices as the first.
     """
-    return list(_examples(text_files.objects(path, spec), str(path), spec, label))
+    return list(_examples(text_files.keyed_rows(path, spec), str(path), spec, label))
 
 
 def raw_of(spec: TaskSpec, tables: Sequence[tuple[str, Sequence[Example]]]) -> Raw:
     """The task of examples of each split in order, each with its source; raises HarnessError for labels that are none.
 
-    Its label names are the choices' places as the files spell them: from 0, from 1 or as letters; of labels that are
+    Its label names are the choices' positions as the files spell them: from 0, from 1 or as letters; of labels that are
     texts from 0.
     """
     count = len(tables[0][1][0].choices)
@@ -253,25 +265,25 @@ def _shown(choices: Sequence[str]) -> str:
 
 
 def _names(tables: Sequence[tuple[str, Sequence[Example]]], count: int) -> tuple[str, ...]:
-    """How the files spell the choices' places: from 0, from 1, or as letters; of labels that are texts from 0.
+    """How the files spell the choices' positions: from 0, from 1, or as letters; of labels that are texts from 0.
 
     Raises HarnessError for a label that is none of them, and where two readings are possible.
     """
     rows = [(source, row) for source, of_source in tables for row in of_source]
     from_0 = tuple(map(str, range(count)))
     spellings = (from_0, tuple(map(str, range(1, count + 1))), tuple(_LETTERS[:count]))
-    readings = [(names, [_place(names, row.label) for _, row in rows]) for names in spellings]
-    readings.append((from_0, [_place(row.choices, row.label) for _, row in rows]))
-    complete = [(names, places) for names, places in readings if None not in places]
+    readings = [(names, [_index_of(names, row.label) for _, row in rows]) for names in spellings]
+    readings.append((from_0, [_index_of(row.choices, row.label) for _, row in rows]))
+    complete = [(names, positions) for names, positions in readings if None not in positions]
     if not complete:
-        names, places = max(readings, key=lambda reading: sum(place is not None for place in reading[1]))
-        source, row = rows[places.index(None)]
+        names, positions = max(readings, key=lambda reading: sum(position is not None for position in reading[1]))
+        source, row = rows[positions.index(None)]
         refuse(
             f"the label '{short(row.label)}' is no choice", source, row.number,
             allowed=f"{', '.join(names)}, or the text of a choice",
             fix="Correct that row, or set task.label",
         )  # fmt: skip
-    if any(places != complete[0][1] for _, places in complete):
+    if any(positions != complete[0][1] for _, positions in complete):
         spelt = " or ".join(dict.fromkeys(f"{', '.join(names)}" for names, _ in complete))
         raise HarnessError(
             f"{tables[0][0]}: the labels can be read in two ways",
@@ -282,5 +294,5 @@ def _names(tables: Sequence[tuple[str, Sequence[Example]]], count: int) -> tuple
     return complete[0][0]
 
 
-def _place(names: Sequence[str], label: str | None) -> int | None:
+def _index_of(names: Sequence[str], label: str | None) -> int | None:
     return names.index(label) if label in names else None

@@ -25,7 +25,7 @@ class Rows:
 
     Of completions `texts` are prompts, in a `chat` the messages before the answer as JSON, and `pairs` the answers;
     where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't. Of multiple
-    choice `choices` are what may follow each text, equally many everywhere, and `labels` [N] the right one's place.
+    choice `choices` are what may follow each text, equally many everywhere, and `labels` [N] the right one's position.
     """
 
     texts: tuple[str, ...]

@@ -25,6 +25,7 @@ class Glue:
     validation: str = "validation"
     headerless: tuple[int, int] | None = None  # text, label
     repository: str = GLUE_REPOSITORY
+    kind: str = "texts"  # as `TaskSpec.kind`
 
 
 # Columns, label names and sizes: Wang et al. 2019 (GLUE) as kept in nyu-mll/glue, and the headers of its TSV files.
@@ -98,6 +99,20 @@ GLUE: dict[str, Glue] = {
         "accuracy",
         (250, 56),
         repository=SUPERGLUE_REPOSITORY,
+    ),
+    # The columns of these two are made by `superglue`: the word before each sentence, a question with an answer.
+    "wic": Glue(*_PAIR, ("label",), ("False", "True"), "accuracy", (5_428, 638), repository=SUPERGLUE_REPOSITORY),
+    "multirc": Glue(
+        ("paragraph",),
+        ("question_answer",),
+        ("label",),
+        ("False", "True"),
+        "f1",
+        (27_243, 4_848),
+        repository=SUPERGLUE_REPOSITORY,
+    ),
+    "copa": Glue(
+        ("premise",), (), ("label",), (), "accuracy", (400, 100), repository=SUPERGLUE_REPOSITORY, kind="choice"
     ),
 }
 OWN = Glue(("text",), ("text_pair",), ("label",), (), "accuracy", (0, 0))  # files of one's own

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -15,7 +15,7 @@ from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, MANY_LABELS, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
-from harness.data import holdout, label_notes
+from harness.data import holdout, hub_data, label_notes, superglue
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, OWN, Glue
 from harness.data.text_columns import Columns, TextTable, short, table_of
@@ -39,8 +39,9 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     if spec.files is not None:
         tables = tuple(read(path, spec, glue, blank) for path in find(spec, spec.files).values())
         if spec.validation is not None:
-            regression = is_regression(spec.metric or (glue or OWN).metric)
-            tables = (*_held_out(tables[0], spec.validation, spec.validation_seed, regression), *tables[1:])
+            tables = (*_held_out(tables[0], spec), *tables[1:])
+    elif glue is not None and glue.kind != spec.kind:
+        raise HarnessError(f"the task {spec.name} is one of task.kind: {glue.kind}", fix="Remove task.kind")
     elif glue is not None:
         tables = _fetch(spec, glue)
     else:
@@ -65,11 +66,16 @@ def _meant(name: str) -> str:
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def _held_out(table: TextTable, share: float, seed: int, regression: bool) -> tuple[TextTable, TextTable]:
+def _held_out(table: TextTable, spec: TaskSpec) -> tuple[TextTable, TextTable]:
     """The training table without its dev split, and that."""
+    assert spec.validation is not None
     pairs = table.pairs or [""] * len(table.texts)
-    keys = list(zip(table.texts, pairs, strict=True))
-    first, second = holdout.parted(range(len(keys)), keys, None if regression else table.labels, share, seed)
+    keys: list[tuple[str, ...]] = list(zip(table.texts, pairs, strict=True))
+    if spec.name in superglue.GROUPED:
+        keys = [(text,) for text in table.texts]
+    regression = is_regression(spec.metric or GLUE.get(spec.name, OWN).metric)
+    classes = None if regression else table.labels
+    first, second = holdout.parted(range(len(keys)), keys, classes, spec.validation, spec.validation_seed)
     return _part(table, first), _part(table, second)
 
 
@@ -83,7 +89,7 @@ def _part(table: TextTable, places: list[int]) -> TextTable:
 
 def on_the_hub(spec: TaskSpec) -> bool:
     """Whether a task's data come from the hub or its cache."""
-    return spec.files is None and spec.name in GLUE and spec.kind == "texts"
+    return spec.files is None and spec.name in GLUE and spec.kind == GLUE[spec.name].kind
 
 
 def check(spec: TaskSpec) -> None:
@@ -92,7 +98,7 @@ def check(spec: TaskSpec) -> None:
         return
     if spec.files is not None and spec.name != EMBEDDED:
         find(spec, spec.files)
-    elif spec.name not in GLUE or spec.kind != "texts":
+    elif not on_the_hub(spec):
         load(spec)  # which says what is wrong with the name, before it reads anything
     elif not hub.cached("dataset", (repository := GLUE[spec.name].repository)) and not hub.reachable():
         raise hub.missing("dataset", f"{repository} {spec.name}")
@@ -291,33 +297,27 @@ def _load_embedded(spec: TaskSpec) -> Raw:
 
 
 def _fetch(spec: TaskSpec, glue: Glue) -> tuple[TextTable, TextTable]:
-    """A GLUE task by way of `datasets`, whose own attempts without a network would take 23 s."""
-    online, repository = hub.prepare(), glue.repository
-    if not online and not hub.cached("dataset", repository):
-        raise hub.missing("dataset", f"{repository} {spec.name}", "task.files")
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(repository, spec.name)
-        splits = loaded["train"], loaded[glue.validation]
-    except Exception as error:  # what fails behind it is of many libraries; all mean that the data can't be had
-        first_line = next(iter(str(error).splitlines()), "")
-        reason = f"loading it gave {type(error).__name__} ({short(first_line)})"
-        raise hub.missing("dataset", f"{repository} {spec.name}", "task.files", reason) from error
+    """A GLUE task's tables from the hub or its cache."""
     first, second = (
-        _from_dataset(split, f"{repository} {spec.name} {name}", spec, glue)
-        for split, name in zip(splits, ("train", glue.validation), strict=True)
+        _from_dataset(split, f"{glue.repository} {spec.name} {name}", spec, glue)
+        for name, split in hub_data.fetch(spec.name, glue).items()
     )
     return first, second
 
 
 def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: Glue) -> TextTable:
-    """A split of `datasets`: its label numbers spelt by their names, so that they are checked as those of files are."""
-    columns = Columns.choose(tuple(split.column_names), spec, glue, source, by_index=False)
-    wanted = [split.column_names[column] for column in columns.used]
-    classes = getattr(split.features[wanted[-1]], "names", None)
-    *texts, labels = (split[name][:] for name in wanted)
-    spelt = [classes[label] if classes else str(label) for label in labels]
-    compact = Columns(0, None if columns.pair is None else 1, len(texts))
+    """A split of `datasets` as a table."""
+    names = tuple(split.column_names)
+    values = {name: hub_data.spelt(split, name) for name in names if name != "idx"}
+    rows: list[Mapping[str, object]] = [
+        dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
+    ]
+    if (reshape := superglue.reshaping(spec)) is not None:
+        rows = [own for number, row in enumerate(rows, 1) for own in reshape(row, source, number)]
+        names = tuple(rows[0])
+    columns = Columns.choose(names, spec, glue, source, by_index=False)
+    wanted = [names[column] for column in columns.used]
+    picked = ([*(row[name] for name in wanted[:-1]), str(row[wanted[-1]])] for row in rows)
+    compact = Columns(0, None if columns.pair is None else 1, len(wanted) - 1)
     # Blank texts stay: GLUE has a few (QQP), and its data are not the reader's to mend.
-    return table_of(source, "row", enumerate(zip(*texts, spelt, strict=True), 1), compact, wanted, blank=True)
+    return table_of(source, "row", enumerate(picked, 1), compact, wanted, blank=True)

@@ -7,7 +7,7 @@ import itertools
 import json
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +16,7 @@ from typing import IO, NoReturn
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import count_noun
 from harness.config.recipe import TaskFiles, TaskSpec
-from harness.data import structured_files
+from harness.data import structured_files, superglue
 from harness.data.glue import GLUE, OWN, Glue
 from harness.data.text_columns import (
     MISSING,
@@ -128,6 +128,9 @@ def _one_of(given: str, split: str, stems: Sequence[str], suffixes: Sequence[str
 def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTable:
     """A file's texts and labels; `blank` texts are refused unless they are asked for."""
     glue, suffix = glue or OWN, _suffix(path)
+    if (reshape := superglue.reshaping(spec)) is not None:
+        reshaped = [(n, own) for n, row in keyed_rows(path, spec) for own in reshape(row, str(path), n)]
+        return _table_of_objects("line", reshaped, str(path), spec, glue, blank)
     if suffix == ".parquet":
         return _read_parquet(path, spec, glue, blank)
     text = decoded(path, in_lines=suffix != ".json", encoding=spec.encoding)
@@ -271,7 +274,7 @@ def _read_json(text: str, source: str, spec: TaskSpec, glue: Glue, blank: bool) 
 
 
 def _table_of_objects(
-    unit: str, objects: Sequence[tuple[int, dict[str, object]]], source: str, spec: TaskSpec, glue: Glue, blank: bool
+    unit: str, objects: Sequence[tuple[int, Mapping[str, object]]], source: str, spec: TaskSpec, glue: Glue, blank: bool
 ) -> TextTable:
     if not objects:
         raise no_rows(source)
@@ -333,8 +336,14 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
         WantedColumns(pairs, label),
     )
     columns, names, header = None, [""], True
-    for number, row in _streamed(path, suffix, spec):
-        if isinstance(row, dict):
+    reshape = superglue.reshaping(spec)
+    streamed: Iterator[tuple[int, list[str] | Mapping[str, object]]] = (
+        _streamed(path, suffix, spec)
+        if reshape is None
+        else ((number, own) for number, row in keyed_rows(path, spec) for own in reshape(row, source, number))
+    )
+    for number, row in streamed:
+        if isinstance(row, Mapping):
             if columns is None:
                 names = list(row)
                 columns = Columns.choose(names, spec, glue, source, False, columns_wanted)
@@ -353,14 +362,14 @@ def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iter
         raise no_rows(source)
 
 
-def objects(path: Path, spec: TaskSpec) -> Iterator[tuple[int, dict[str, object]]]:
+def keyed_rows(path: Path, spec: TaskSpec) -> Iterator[tuple[int, Mapping[str, object]]]:
     """The rows of a file with a header, each with its number, as objects of column and value.
 
     Raises HarnessError for a file that can't be read or is not clean, with its line.
     """
     names: list[str] | None = None
     for number, row in _streamed(path, _suffix(path), spec):
-        if isinstance(row, dict):
+        if isinstance(row, Mapping):
             yield number, row
         elif names is None:
             names = [name.strip() for name in row]
@@ -372,7 +381,7 @@ def objects(path: Path, spec: TaskSpec) -> Iterator[tuple[int, dict[str, object]
             yield number, dict(zip(names, row, strict=True))
 
 
-def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | dict[str, object]]]:
+def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, list[str] | Mapping[str, object]]]:
     """The fields of each row with its line, without blank lines at the end."""
     if suffix == ".parquet":
         yield from enumerate(structured_files.of_parquet(path), 1)

@@ -26,7 +26,7 @@ _TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample
 _WITHOUT = {
     "completion": "the untouched model",
     "labels": "always giving the best set of labels",
-    "choice": "always the most frequent place",
+    "choice": "always the most frequent position",
 }
 _SETTINGS: dict[BaselineName, str] = {
     "majority": "the most frequent class of the dev labels, as a failed run is judged by",

@@ -60,7 +60,7 @@ def planned(sweep: Sweep) -> tuple[str, ...]:
     recipes = tuple(dict.fromkeys(cell.recipe for cell in sweep.cells))
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         own = [recipe for recipe in recipes if recipe.task == task]
-        if task.files is None and task.name in GLUE and task.kind == "texts":
+        if tasks.on_the_hub(task):
             tasks.sizes(task, own)
             notes += _absent(partial(tasks.check, task))
             continue

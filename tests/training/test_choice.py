@@ -144,7 +144,7 @@ def test_runs_are_judged_by_the_commonest_place_and_rerun(trained: tuple[Sweep, 
     assert record.measured.majority_correct == np.bincount(labels).max()
     assert (record.measured.metric, record.measured.outcome, record.measured.dev_examples) == ("accuracy", "ok", 30)
     runs = verdicts.runs(of_sweep(sweep, store))
-    # An untrained network answers by luck, not always the same: it may count as above the commonest place.
+    # An untrained network answers by luck, not always the same: it may count as above the commonest position.
     assert set(runs.loc[runs["lr"] == 1e-9, "verdict"]) <= {"failed", "near chance"}
     curves = store.curves(first.id)
     assert curves is not None

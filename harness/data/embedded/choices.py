@@ -17,6 +17,6 @@ def examples(split: Split) -> Iterator[dict[str, object]]:
     rng = random.Random(_SEEDS[split])
     for _ in range(_SIZES[split]):
         pairs: list[Pair] = conclusions(rng, CHOICES, split=split)
-        place = int(rng.random() * CHOICES)  # the entailed one is drawn first
-        pairs[0], pairs[place] = pairs[place], pairs[0]
-        yield {"text": pairs[0].premise, "choices": [pair.hypothesis for pair in pairs], "label": str(place)}
+        position = int(rng.random() * CHOICES)  # the entailed one is drawn first
+        pairs[0], pairs[position] = pairs[position], pairs[0]
+        yield {"text": pairs[0].premise, "choices": [pair.hypothesis for pair in pairs], "label": str(position)}
