@@ -87,6 +87,16 @@ def head(module: nn.Module, info: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(drawn & set(names)) | (_outputs(module) if beside else frozenset())
 
 
+def span_head(module: nn.Module, info: Mapping[str, Any]) -> frozenset[str]:
+    """As `head`, of answers in a context, which always have two outputs: all outside of the encoder is the head's.
+
+    A checkpoint that answered questions before has a head of just that shape.
+    """
+    names, encoder = [name for name, _ in module.named_parameters()], f"{_prefix(module)}."
+    drawn = set(info["missing_keys"]) & set(names)
+    return frozenset(drawn | {name for name in names if not name.startswith(encoder)})
+
+
 def _prefix(module: nn.Module) -> str:
     return str(getattr(module, "base_model_prefix", ""))
 

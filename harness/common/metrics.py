@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,11 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-from harness.common import scorers
+from harness.common import scorers, squad
 from harness.common.errors import HarnessError
 
 BuiltIn = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
-    "loss", "perplexity", "exact_match", "token_f1", "f1_labels", "f1_labels_macro"]  # fmt: skip
+    "loss", "perplexity", "exact_match", "token_f1", "f1_labels", "f1_labels_macro",
+    "squad_f1", "squad_exact"]  # fmt: skip
 Metric = str  # a built-in one, one of scikit-learn's, or a function of one's own (`scorers`)
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
@@ -27,6 +26,8 @@ _MOST_LOSS = 700.0  # nats a token; e to more is no number
 LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match", "token_f1")  # of what a language model answers
 LOWER_IS_BETTER: tuple[Metric, ...] = ("loss", "perplexity")
 MANY_LABELS: tuple[Metric, ...] = ("f1_labels", "f1_labels_macro")  # of texts with any number of labels each
+SPANS: tuple[Metric, ...] = squad.METRICS  # of answers that are parts of a context
+WITHOUT_CLASSES: tuple[Metric, ...] = (*LANGUAGE, *MANY_LABELS, *SPANS)  # beside those of numbers and of entities
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 # What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
 HEADINGS = {
@@ -48,6 +49,8 @@ HEADINGS = {
     "exact_match": "exact match",
     "token_f1": "token F1",
     "token_accuracy": "token accuracy",
+    "squad_f1": "SQuAD F1",
+    "squad_exact": "SQuAD exact match",
 }
 
 
@@ -73,8 +76,9 @@ class Majority:
     """What the majority classifier scores; `correct` as in `Score`.
 
     For a regression it is always predicting the mean, for entities finding none; where a text has any number of labels
-    always giving the set of labels that scores best. Of completions it is what the
-    untouched model scores, or the majority classifier where that is better.
+    always giving the set of labels that scores best; of questions about a context the better of always answering
+    nothing and always the commonest answer. Of completions it is what the untouched model scores, or the majority
+    classifier where that is better.
     """
 
     value: float
@@ -127,7 +131,7 @@ def check(metric: Metric, labels: np.ndarray, classes: int) -> None:
 
 def counts(metric: Metric) -> bool:
     """Say whether right answers are counted by a metric's `Score`."""
-    if is_regression(metric) or metric in (ENTITIES, *MANY_LABELS):
+    if is_regression(metric) or metric in (ENTITIES, *MANY_LABELS, "squad_f1"):
         return False
     return metric not in LANGUAGE or metric == "exact_match"
 
@@ -165,6 +169,9 @@ def score(
     Where a text has any number of labels N counts decisions, one for each label of each text in order, and C is 2;
     `sentences` [S] are the number of labels, for each text. A run has to beat always giving the best set of labels.
 
+    Of questions about a context `logits` [N, 6] are what is kept of each answer (`squad.COLUMNS`), and labels [N] what
+    the best constant answer scores, which a run has to beat.
+
     `level` is what a run has to beat where that isn't the majority classifier: at or below it are no more right answers
     than it has, or where none are counted no better score.
 
@@ -179,6 +186,8 @@ def score(
         return Score(value=None, correct=None, at_or_below_majority=True, constant=False)
     if metric in LANGUAGE:
         return _score_language(metric, logits, labels, level)
+    if metric in SPANS:
+        return _score_spans(metric, logits, labels)
     if (scorer := scorers.find(metric)) is not None:
         return _score_by_function(scorer, logits, labels)
     if is_regression(metric):
@@ -260,6 +269,8 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     regression = labels.dtype.kind == "f"
     if regression and logits.ndim == 2 and logits.shape[1] in (2, 3):
         return _language_values(logits, labels)
+    if regression and logits.ndim == 2 and logits.shape[1] == len(squad.COLUMNS):
+        return squad.values(logits) if np.isfinite(logits).all() else {}
     _check("pearson" if regression else "accuracy", logits, labels)
     if not np.isfinite(logits).all():
         return {}
@@ -302,6 +313,9 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
     if metric in MANY_LABELS:
         assert num_classes is not None
         return Majority(value=float(_best_set(metric, labels.reshape(-1, num_classes))), correct=None)
+    if metric in SPANS:
+        total = math.fsum(labels.tolist())
+        return Majority(value=total / len(labels), correct=round(total) if counts(metric) else None)
     if not counts(metric):
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
@@ -331,6 +345,10 @@ def _check(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> None:
     if is_regression(metric):
         if logits.shape[1] != 1 or not np.isfinite(labels).all():
             raise ValueError(f"a regression has one logit an example and finite labels; got logits {logits.shape}")
+    elif metric in SPANS:
+        shares = labels.dtype.kind == "f" and bool(((labels >= 0) & (labels <= 1)).all())
+        if not shares or logits.shape[1] != len(squad.COLUMNS):
+            raise ValueError(f"an answer has {len(squad.COLUMNS)} numbers, and a score to beat; got {logits.shape}")
     elif metric not in LANGUAGE and (
         logits.shape[1] < 2 or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]
     ):
@@ -413,19 +431,22 @@ def _language_values(answers: np.ndarray, tokens: np.ndarray) -> dict[str, float
     return {"loss": loss, "perplexity": math.exp(loss)} | shares
 
 
-_ARTICLES, _PUNCTUATION = re.compile(r"\b(a|an|the)\b"), str.maketrans("", "", string.punctuation)
-
-
 def token_f1(answer: str, expected: str) -> float:
-    """Give the F1 of an answer's words against the expected ones', as SQuAD counts them (Rajpurkar et al. 2016).
+    """Give the F1 of an answer's words against the expected ones', as SQuAD counts them (`squad.f1`)."""
+    return squad.f1(answer, expected)
 
-    Case, punctuation and English articles are left out; where either has no word left, 1 if both have none, else 0.
-    """
-    words = [_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split() for text in (answer, expected)]
-    if not all(words):
-        return float(words[0] == words[1])
-    same = sum((Counter(words[0]) & Counter(words[1])).values())
-    return 2 * same / (len(words[0]) + len(words[1]))
+
+# ------------------------------------------------------------------------------------------ answers in a context
+
+
+def _score_spans(metric: Metric, answers: np.ndarray, level: np.ndarray) -> Score:
+    total = squad.total(metric, answers)
+    return Score(
+        value=total / len(answers),
+        correct=round(total) if counts(metric) else None,
+        at_or_below_majority=total <= math.fsum(level.tolist()),
+        constant=bool(squad.nothing(answers).all()),
+    )
 
 
 # --------------------------------------------------------------------------------------------- functions as metrics

@@ -117,9 +117,9 @@ class TaskSpec(Frozen):
     metric_file: str | None = Field(
         default=None, min_length=1, description="Where the function of `metric: FILE.py:FUNCTION` is on this machine."
     )
-    kind: Literal["texts", "tokens", "completion", "labels", "choice"] = Field(
+    kind: Literal["texts", "tokens", "completion", "labels", "choice", "span"] = Field(
         default="texts",
-        description="What is learned: a label a text or pair, a tag a word, many labels, completions, or a choice.",
+        description="What is learned: labels of texts or words, completions, a choice, or spans of a context.",
     )
     choices: Annotated[str | tuple[str, ...] | None, BeforeValidator(_tuple)] = Field(
         default=None,
@@ -133,6 +133,14 @@ class TaskSpec(Frozen):
         default=None,
         ge=1,
         description="Longest answer that `metric: token_f1` generates; null: the longest dev answer.",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=0,
+        description="Of `kind: span`: tokens that windows of a long context share; null: a third of max_length.",
+    )
+    max_answer_length: int = Field(
+        default=30, ge=1, description="Of `kind: span`: the longest answer that is given, in tokens."
     )
     # The share of the training file that is the dev split, and which one: see `holdout.chosen`.
     validation: float | None = Field(

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.common.errors import HarnessError
-from harness.common.metrics import LANGUAGE, MANY_LABELS
+from harness.common.metrics import LANGUAGE, MANY_LABELS, SPANS, Metric
 from harness.common.text import show
 from harness.config.field_types import missing_key, unknown_key, wrong_value
 from harness.config.recipe import METHODS_READING, ModelSpec, Recipe, Spec, TaskFiles, TaskSpec, WordList
@@ -135,14 +135,18 @@ def _check_task(task: TaskSpec) -> None:
     """Refuse keys of a task that exclude each other, and files without a dev split."""
     _check_completion_metric(task)
     _check_choice(task)
-    if task.metric is not None and (task.metric in MANY_LABELS) != (task.kind == "labels"):
-        raise HarnessError(
-            f"metric {task.metric} requires task.kind: labels"
-            if task.metric in MANY_LABELS
-            else f"metric {task.metric} cannot be used with task.kind: labels",
-            allowed=None if task.metric in MANY_LABELS else " or ".join(MANY_LABELS),
-            fix="Change task.metric or task.kind",
-        )
+    for kind, own in _METRICS_OF_KIND.items():
+        if task.metric is not None and (task.metric in own) != (task.kind == kind):
+            raise HarnessError(
+                f"metric {task.metric} requires task.kind: {kind}"
+                if task.metric in own
+                else f"metric {task.metric} cannot be used with task.kind: {kind}",
+                allowed=None if task.metric in own else " or ".join(own),
+                fix="Change task.metric or task.kind",
+            )
+    for name in ("stride", "max_answer_length"):
+        if task.kind != "span" and getattr(task, name) != TaskSpec.model_fields[name].default:
+            raise HarnessError(f"task.{name} requires task.kind: span", fix=f"Remove task.{name}")
     if (task.metric == "f1_entity") != (task.kind == "tokens") and task.metric is not None:
         problem = (
             "metric f1_entity requires task.kind: tokens"
@@ -177,7 +181,10 @@ _NOT_OF_KIND = {
     "tokens": ("text_pair", "quoting"),
     "completion": ("text_pair", "quoting", "header"),
     "choice": ("header",),
+    "span": ("quoting", "header"),
 }
+# Kinds that are scored by metrics of their own alone, which no other kind has.
+_METRICS_OF_KIND: dict[str, tuple[Metric, ...]] = {"labels": MANY_LABELS, "span": SPANS}
 _COMPLETION_METRICS = (*LANGUAGE, "accuracy")
 
 
@@ -230,8 +237,30 @@ _NOT_OF_COMPLETIONS = (
 )
 
 
+# (field, why it means nothing for answers that are parts of a context)
+_NOT_OF_SPANS = (
+    *((name, "requires classes") for name in ("label_smoothing", "class_weights", "oversample", "mixup", "r_drop")),
+    ("augment", "changes texts, and answers would not stand in them"),
+)
+
+
+def _check_spans(recipe: Recipe) -> None:
+    """Refuse what does not go with a task of questions about contexts."""
+    for name, reason in _NOT_OF_SPANS:
+        if _differs(recipe, name):
+            raise HarnessError(f"{name} cannot be used with task.kind: span: it {reason}", fix=f"Remove {name}")
+    if recipe.task.stride is not None and recipe.task.stride >= recipe.max_length:
+        raise HarnessError(
+            f"task.stride must be below max_length {recipe.max_length}: it is what two windows share",
+            got=recipe.task.stride,
+            fix="Lower task.stride",
+        )
+
+
 def _check_kind(recipe: Recipe) -> None:
-    """Refuse what does not go with a task of completions, and what goes with no other."""
+    """Refuse what does not go with a task of completions or of questions, and what goes with no other."""
+    if recipe.task.kind == "span":
+        _check_spans(recipe)
     if recipe.task.kind != "completion":
         if recipe.padding_side == "left":
             raise HarnessError("padding_side: left requires task.kind: completion", fix="Remove padding_side")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,13 @@ from harness.common.metrics import Metric
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -100  # of tokens that have none, as cross-entropy leaves them out
+
+
+class Span(NamedTuple):
+    """A part of a context: its text, and how many characters stand before it."""
+
+    text: str
+    start: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +34,9 @@ class Rows:
     Of completions `texts` are prompts, in a `chat` the messages before the answer as JSON, and `pairs` the answers;
     where an answer is compared with `choices`, `labels` say which of them it is, and 0 where it isn't. Of multiple
     choice `choices` are what may follow each text, equally many everywhere, and `labels` [N] the right one's position.
+
+    Of questions about contexts `texts` are the questions, `pairs` the contexts, `spans` the answers that are right, and
+    `labels` whether there is any, 0 or 1.
     """
 
     texts: tuple[str, ...]
@@ -38,6 +49,7 @@ class Rows:
     choices: tuple[tuple[str, ...], ...] | None = None
     chat: bool = False
     answers: bool = False  # whether `pairs` are answers to `texts`
+    spans: tuple[tuple[Span, ...], ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +69,9 @@ class Raw:
     validation: Rows
     sha256: str
     test: Rows | None = None
-    kind: str = field(default="texts", kw_only=True)  # `completion` where answers are learned; `labels`, `choice`
+    kind: str = field(default="texts", kw_only=True)  # the task's, as in a sweep file
     loss_on: str = field(default="completion", kw_only=True)  # of completions: `all` where prompts are learned too
+    stride: int | None = field(default=None, kw_only=True)  # of questions: tokens that two windows share
 
 
 def splits(raw: Raw) -> dict[str, Rows]:
@@ -76,6 +89,8 @@ def sha256_of(parts: Sequence[Rows]) -> str:
             digest.update(b"%d %s\n" % (len(content), content))  # with its length, so that no two lists collide
         for choices in rows.choices or ():
             digest.update(json.dumps(choices).encode() + b"\n")
+        for spans in rows.spans or ():
+            digest.update(json.dumps(spans).encode() + b"\n")
         digest.update(b"chat\n" * rows.chat)
         digest.update(rows.labels.astype(rows.labels.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

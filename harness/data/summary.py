@@ -102,7 +102,7 @@ class Described:
 
     name: str
     metric: str
-    kind: Literal["texts", "tokens", "completion", "labels", "choice"]
+    kind: Literal["texts", "tokens", "completion", "labels", "choice", "span"]
     pairs: bool
     classes: int | None
     majority: float | None  # None of completions, which are held against the untouched model

@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.common import hub, scorers
 from harness.common.errors import HarnessError
-from harness.common.metrics import ENTITIES, MANY_LABELS, Metric, counts, is_regression
+from harness.common.metrics import ENTITIES, MANY_LABELS, SPANS, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, hub_data, label_notes, superglue
@@ -94,7 +94,7 @@ def on_the_hub(spec: TaskSpec) -> bool:
 
 def check(spec: TaskSpec) -> None:
     """Raise HarnessError within seconds when a task's data can't be had; reads and fetches none of them."""
-    if spec.name == EMBEDDED and spec.files is None and spec.kind in ("texts", "completion", "choice"):
+    if spec.name == EMBEDDED and spec.files is None and spec.kind in ("texts", "completion", "choice", "span"):
         return
     if spec.files is not None and spec.name != EMBEDDED:
         find(spec, spec.files)
@@ -153,11 +153,18 @@ def without_classes(metric: Metric) -> str:
     """What kind of task has such a metric and no classes."""
     if metric in MANY_LABELS:
         return "a task with any number of labels a text"
+    if metric in SPANS:
+        return "a task of questions about contexts"
     return "a regression" if is_regression(metric) else "a token task"
 
 
 def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
-    """Raise HarnessError for a recipe that does not fit these training labels [N]."""
+    """Raise HarnessError for a recipe that does not fit these training labels [N].
+
+    How many windows questions about contexts have is known only of their tokens: before, their labels tell nothing.
+    """
+    if recipe.task.kind == "span" and labels.ndim == 1:
+        return
     check_batch(recipe.batch_size, len(labels))
     if metric == ENTITIES and recipe.augment != "none":
         raise HarnessError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
-from harness.data import choices, completions, vocabulary
+from harness.data import choices, completions, spans, vocabulary
 from harness.data.examples import NO_LABEL, Raw, Rows, splits
 from harness.data.tokenized import Task, TokenizedSplit
 
@@ -34,6 +34,8 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         return completions.tokenise(raw, tokenizer, max_length)
     if raw.kind == "choice":
         return choices.tokenise(raw, tokenizer, max_length)
+    if raw.kind == "span":
+        return spans.tokenise(raw, tokenizer, max_length)
     pad = tokenizer.pad_token_id
     if pad is None:
         raise HarnessError(

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from harness.common.errors import HarnessError
 from harness.models import methods
+from harness.models.outputs import logits_of
 from harness.records.record import LogitsCheck
 
 # Of the largest logit. Rounding in float32 makes 1e-6 of it in a dozen layers and some 1e-5 in the deepest networks; a
@@ -169,7 +170,7 @@ def _plain(network: LogitsComparison, texts: Sequence[Tensor], padding: int) -> 
     real = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
     with _as_evaluated(module), torch.no_grad():
         given = {"input_ids": ids, "attention_mask": real}
-        logits: Tensor = functional_call(module, _values(network), args=(), kwargs=given).logits
+        logits = logits_of(functional_call(module, _values(network), args=(), kwargs=given))
     return logits
 
 
@@ -187,8 +188,7 @@ def _stacked(
     given = {name: value[None] for name, value in network.inputs(ids, lengths, None, left=left).items()}
 
     def call(view: dict[str, Tensor], given: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = functional_call(module, methods.given(view), args=(), kwargs=given).logits
-        return logits
+        return logits_of(functional_call(module, methods.given(view), args=(), kwargs=given))
 
     logits: Tensor = vmap(call)(view, given)[0]
     if leaf is not None:

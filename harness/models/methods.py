@@ -27,7 +27,7 @@ from harness.models import families, masks, normalisation
 Draw = Callable[[Tensor, torch.Generator], Tensor]
 LORA_SCALE = "lora_scale"  # the lanes' alpha / rank, beside their parameters
 # By a task's kind; peft has none of multiple choice.
-_PEFT_TASKS = {"tokens": "TOKEN_CLS", "completion": "CAUSAL_LM", "choice": None}
+_PEFT_TASKS = {"tokens": "TOKEN_CLS", "completion": "CAUSAL_LM", "choice": None, "span": "QUESTION_ANS"}
 _A, _B, _IA3 = ".lora_A.default.weight", ".lora_B.default.weight", ".ia3_l.default"
 
 

@@ -39,6 +39,7 @@ _AUTO_MODELS = {
     "tokens": "AutoModelForTokenClassification",
     "completion": "AutoModelForCausalLM",
     "choice": "AutoModelForMultipleChoice",
+    "span": "AutoModelForQuestionAnswering",
 }
 
 
@@ -312,7 +313,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
         drawn: frozenset[str] = frozenset()
     else:
         loading.check(spec.name, module, info)
-        drawn = loading.head(module, info) | of_choices
+        drawn = (loading.span_head if kind == "span" else loading.head)(module, info) | of_choices
     head = tuple(name for name in pretrained if name in drawn)
     digest = hashlib.sha256()
     for name, value in pretrained.items():
@@ -321,8 +322,9 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
             digest.update(value.contiguous().numpy().tobytes())
     last_token = hasattr(module, _LAST_TOKEN_HEAD) or module.config.model_type in _LAST_TOKEN
     causal = kind == "completion" or last_token
-    if causal:
+    if causal or kind == "span":
         module.config.use_cache = False
+    if causal:
         module.config.pad_token_id = tokenizer(spec).pad_token_id
     takes = "token_type_ids" in inspect.signature(module.forward).parameters
     types = getattr(module.config, "type_vocab_size", 0) or 0

@@ -59,6 +59,7 @@ class DeviceSplit:
     def __init__(self, split: TokenizedSplit, pack: TrainingPack, network: Network) -> None:
         """Move the split of N examples, T tokens wide, to the pack's device."""
         recipe, width = pack.recipe, split.input_ids.shape[-1]
+        self.split = split
         self.network, self.device, self._has_types = network, pack.device, recipe.token_type_ids
         self._left, self._padding = recipe.padding_side == "left", pack.task.pad_token_id
         multiple = recipe.pad_to_multiple_of

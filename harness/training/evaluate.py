@@ -35,7 +35,8 @@ class Evaluator:
 
         Args:
             weights: of all lanes.
-            data: the split of N examples; of a token task N counts words, each by its first token.
+            data: the split of N examples; of a token task N counts words, each by its first token, of questions about
+                contexts the questions.
             updates: updates done, from which it follows how many evaluations are to come.
             with_vectors: whether to give the vectors of the first examples.
 
@@ -56,7 +57,7 @@ class Evaluator:
             width = data.width_of(rows) if trim else data.width
             inputs = data.inputs(rows, width)
             if kind.reads_labels:
-                inputs["labels"] = data.token_labels(rows, width)
+                inputs["labels"] = data.token_labels(rows, width) if kind.per_token else data.labels_of(rows)
             of_batch, *read = self.replayer.call(
                 "logits and vectors" if with_vectors else "logits",
                 self._function(list(arguments), list(inputs), with_vectors),
@@ -80,7 +81,7 @@ class Evaluator:
         if kind.generates:
             f1 = generated_f1(self.lanes, self.forward, arguments, data)  # [L, rows]
             answers = np.concatenate([answers, f1[..., None]], axis=2)
-        return kind.arrange(answers), torch.cat(vectors, dim=1) if vectors else None
+        return kind.arrange(answers, data.split), torch.cat(vectors, dim=1) if vectors else None
 
     def _function(self, parameters: list[str], names: list[str], with_vectors: bool) -> Function:
         """What gives the logits, and vectors, from the lanes' arguments and the network's inputs."""

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
 from harness.models import methods
+from harness.models.outputs import logits_of
 from harness.models.pretrained import Network
 from harness.training.pack import TrainingPack
 
@@ -25,7 +26,7 @@ class Forward:
         """Use the network's module, which lies on the pack's device."""
         self.network, self.device = network, pack.device
         self.module: nn.Module = network.module
-        self._precision, self._outputs, self._by_token = pack.recipe.precision, pack.kind.outputs, pack.kind.per_token
+        self._precision, self._outputs, self._by_token = pack.recipe.precision, pack.kind.outputs, pack.kind.by_token
         self._sequences = pack.kind.sequences
 
     def logits(self, parameters: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
@@ -37,7 +38,7 @@ class Forward:
             inputs = {name: value.flatten(0, 1) for name, value in inputs.items()}  # [b * C, …]
         with self._in_precision():
             output = functional_call(self.module, methods.given(parameters), args=(), kwargs=inputs)
-        logits: Tensor = output.logits
+        logits = logits_of(output)
         if self._by_token:
             logits = logits[:, self.network.virtual :]
         if self._sequences is not None:

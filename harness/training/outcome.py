@@ -161,6 +161,8 @@ def _label_spread(run: TrainingRun) -> dict[str, float | None]:
     if run.untouched is not None:
         known = bool(task.label_names) and run.pack.recipe.task.loss_on == "completion"
         return {"label_entropy": answer_entropy(task.train) if known else None}
+    if task.kind == "span":  # a place in a window, of which each has its own
+        return {"label_entropy": None}
     width = task.num_labels if task.kind == "labels" else 1
     return {
         "label_entropy": None if regression else metrics.label_entropy(task.train.targets, width),

@@ -42,7 +42,7 @@ class TrainingPack:
     @cached_property
     def kind(self) -> Kind:
         """What the kind of the task decides."""
-        return kind_of(self.recipe.task.kind, self.task)
+        return kind_of(self.recipe.task, self.task)
 
     @property
     def is_regression(self) -> bool:

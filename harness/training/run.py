@@ -166,7 +166,7 @@ def set_up(
             network.head,
             lanes.parts.sizes,
             pack.total_steps,
-            has_classes=task.metric not in (*metrics.LANGUAGE, *metrics.MANY_LABELS),
+            has_classes=task.metric not in metrics.WITHOUT_CLASSES,
         )
     return TrainingRun(
         pack=pack,

@@ -508,7 +508,7 @@ def test_keys_lists_all_that_a_sweep_file_takes():
     assert listed["resources.cpus"][1:3] == ("a whole number >= 1", "1")
     assert listed["lr"] == ("lr", "a number > 0", "", "Peak learning rate.")
     assert listed["warmup_ratio"][1:3] == ("a number between 0 and 1", "0.1")
-    assert listed["task.kind"][1:3] == ("one of texts, tokens, completion, labels, choice", "texts")
+    assert listed["task.kind"][1:3] == ("one of texts, tokens, completion, labels, choice, span", "texts")
     assert {"task.files.test", "search.pruner.patience", "search.space.FIELD.low"} <= set(listed)
     assert listed["max_steps"].default == "null"
     assert listed["bias_correction"].default == "on"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data.examples import NO_LABEL
-from harness.data.tokenized import Task
+from harness.data.tokenized import Task, TokenizedSplit
 from harness.training.kinds.tokens import Tokens
 
 
@@ -41,9 +41,9 @@ class Completion(Tokens):
         likeliest = (logits.argmax(dim=-1) == labels) & learned
         return torch.stack([likelihoods.sum(dim=-1), likeliest.sum(dim=-1).float()], dim=-1)
 
-    def arrange(self, rows: np.ndarray) -> np.ndarray:
+    def arrange(self, rows: np.ndarray, split: TokenizedSplit) -> np.ndarray:
         """Rows [L, R, 2] as [L, N, 2], or with C choices their log-likelihoods, [L, N, C]."""
-        choices = self.task.validation.choices
+        choices = split.choices
         if not choices:
             return rows
         return np.ascontiguousarray(rows[..., 0].reshape(len(rows), -1, choices))

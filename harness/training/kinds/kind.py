@@ -8,7 +8,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.data.tokenized import Task
+from harness.data.tokenized import Task, TokenizedSplit
 
 
 class Kind:
@@ -17,7 +17,8 @@ class Kind:
     A kind is made for a task. Nothing that it computes mixes lanes.
     """
 
-    per_token: ClassVar[bool] = False  # whether labels are [N, T], one a token, and logits [b, T, C]
+    per_token: ClassVar[bool] = False  # whether labels are [N, T], one a token
+    by_token: ClassVar[bool] = False  # whether logits are [b, T, C], of each token
     reads_labels: ClassVar[bool] = False  # whether `reduce` is given the labels
     generates: bool = False  # whether an evaluation needs greedy answers, as a third column
     has_vectors: ClassVar[bool] = True  # whether its head reads one vector a text
@@ -50,7 +51,7 @@ class Kind:
         """What is kept of a lane's logits of a batch, under vmap."""
         return logits
 
-    def arrange(self, rows: np.ndarray) -> np.ndarray:
+    def arrange(self, rows: np.ndarray, split: TokenizedSplit) -> np.ndarray:
         """What all rows of a split gave, [L, R, …], as the answers of its examples, [L, N, C]."""
         return rows
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.data.tokenized import TokenizedSplit
 from harness.training.kinds.kind import Kind
 
 
@@ -21,7 +22,7 @@ class Labels(Kind):
         total = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum")
         return total / labels.shape[-1]
 
-    def arrange(self, rows: np.ndarray) -> np.ndarray:
+    def arrange(self, rows: np.ndarray, split: TokenizedSplit) -> np.ndarray:
         """Logits [L, N, C] as those of N · C decisions, [L, N · C, 2]."""
         yes = rows.reshape(len(rows), -1)
         return np.stack([np.zeros_like(yes), yes], axis=-1)

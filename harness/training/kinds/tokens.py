@@ -12,7 +12,7 @@ from harness.training.kinds.kind import Kind
 class Tokens(Kind):
     """A loss over the words of the batch, of which each lane has its own number."""
 
-    per_token = True
+    per_token = by_token = True
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits [b, T, C] against labels [b, T], summed over the tokens that have one."""
