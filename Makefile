@@ -4,6 +4,9 @@
 # make test | test-fast | check | docs | faults | bench | bench-scale | coverage | examples | newest | lock | gpu-proof OUT=dir
 # PROFILE=paper chooses a profile, ARGS='--set key=value …' is handed on; .venv is set up the first time.
 PYTHON ?= python3
+# Compiled modules are kept, whatever the environment says (images of containers often do): set-up compiles next to none,
+# and each of the tests' many processes would compile torch and all else again, in ten seconds or more.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 # Which versions .venv has: those that the tests ran with, with torch's build for CPUs or for CUDA.
 LOCK ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
@@ -33,11 +36,13 @@ test: $(READY)
 test-fast: $(READY)
 	$(BIN)/pytest $(side_by_side) -m "not slow" $(ARGS)
 
-# The types are checked beside the tests, which now and then wait for Ray, and told at the end.
+# The types are checked beside the tests, which now and then wait for Ray, and told at the end. The first time one process
+# compiles what the tests import, which all of them would do at once.
 check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	@mkdir -p build; $(BIN)/mypy >build/types.txt 2>&1 & types=$$!; \
+	test -e .venv/.compiled || $(BIN)/pytest --collect-only -qq >build/collected.txt 2>&1 && touch .venv/.compiled; \
 	$(BIN)/pytest $(side_by_side); tests=$$?; \
 	wait $$types; typed=$$?; cat build/types.txt; exit $$((tests || typed))
 

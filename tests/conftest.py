@@ -1,5 +1,6 @@
 """Shared by the tests: no network, one thread, and small models and data that tests build."""
 
+import gc
 import os
 import signal
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 # The same examples every time, and no limit on how long one takes: a busy machine is no failure.
 settings.register_profile("always the same", deadline=None, derandomize=True)
 settings.load_profile("always the same")
+# Until the tests are collected: what they import stays, and to look through it again and again takes seconds.
+gc.disable()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 
 
@@ -42,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Durations(longest_first=several))
     if os.environ.get("DURATIONS") == "write":
         config.pluginmanager.register(Measurement())
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but for what the imports made."""
+    gc.freeze()
+    gc.enable()
 
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

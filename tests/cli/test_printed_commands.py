@@ -50,7 +50,9 @@ def in_text(text: str) -> Iterator[str]:
 def in_code() -> Iterator[str]:
     """Commands in the strings of the package, with a stand-in for what is filled in, and in its templates."""
     for path in sorted((ROOT / "harness").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        if not re.search(r"`harness\b", code := path.read_text()):
+            continue
+        for node in ast.walk(ast.parse(code)):
             text = ""
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 text = node.value

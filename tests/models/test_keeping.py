@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import safetensors.numpy
 import torch
@@ -128,6 +127,8 @@ def test_a_regression_is_kept_with_one_output(
 def test_peft_loads_an_adapter_and_gives_the_records_logits(
     kind: str, fields: dict[str, object], build: Build, trial: Make, tmp_path: Path
 ) -> None:
+    import peft  # in seconds, which other processes of the tests need not spend
+
     place = build(kind)
     one = trial(model=ModelSpec(name=kind, folder=str(place)), lr=1e-2, **fields)
     store = trained(sweep_of(one), tmp_path / "kept")
@@ -154,6 +155,8 @@ ADAPTERS = [{"method": "lora", "lora_rank": 4}, {"method": "ia3"}]
 def test_an_adapters_folder_alone_answers_with_the_tasks_labels(
     fields: dict[str, object], trial: Make, pairs: TaskSpec, tmp_path: Path
 ) -> None:
+    import peft  # in seconds, which other processes of the tests need not spend
+
     one = trial(task=pairs, lr=1e-2, **fields)
     store = trained(sweep_of(one), tmp_path / "kept")
     folder = store.folder / "models" / one.id

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
 import transformers
@@ -196,6 +195,8 @@ def ours(network: pretrained.Network, lanes: list[dict[str, Tensor]], given: dic
 @pytest.mark.parametrize(("rank", "targets"), [(4, None), (1, None), (3, "{ends}")])
 def test_lora_is_pefts(model: Callable[[str], ModelSpec], kind: str, rank: int, targets: str | None) -> None:
     """Logits and gradients, with another alpha in each lane."""
+    import peft  # in seconds, which other processes of the tests need not spend
+
     ends = {
         "bert": "query,output.dense",
         "distilbert": "q_lin, lin1",
@@ -247,6 +248,8 @@ def test_lora_is_pefts(model: Callable[[str], ModelSpec], kind: str, rank: int, 
     ],
 )
 def test_ia3_is_pefts(model: Callable[[str], ModelSpec], kind: str, scaled: str, forward: str) -> None:
+    import peft  # in seconds, which other processes of the tests need not spend
+
     spec = model(kind)
     network = pretrained.network(spec, 3, Method("ia3"))
     lanes = [lane(network, seed) for seed in (1, 2)]
@@ -297,6 +300,8 @@ def of_peft(theirs: Any, ids: Tensor, mask: Tensor) -> Tensor | None:
 )
 def test_a_prefix_is_transformers_cache_and_pefts(model: Callable[[str], ModelSpec], kind: str, table: str) -> None:
     """Both count the text's positions behind the prefix, so their table of positions is moved by as much."""
+    import peft  # in seconds, which other processes of the tests need not spend
+
     spec, tokens = model(kind), 5
     network = pretrained.network(spec, 3, Method("prefix", virtual_tokens=tokens))
     lanes = [lane(network, seed) for seed in (1, 2)]
@@ -325,6 +330,8 @@ def test_a_prefix_is_transformers_cache_and_pefts(model: Callable[[str], ModelSp
 @pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
 def test_a_prompt_is_pefts(model: Callable[[str], ModelSpec], kind: str) -> None:
     """Where a model asks for the last real token, peft reads the last of all, so no text is padded there."""
+    import peft  # in seconds, which other processes of the tests need not spend
+
     spec, tokens = model(kind), 5
     network = pretrained.network(spec, 3, Method("prompt", virtual_tokens=tokens))
     assert network.positions == pretrained.network(spec, 3).positions - tokens  # type: ignore[operator]
