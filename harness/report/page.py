@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from harness.analysis.analyze import Analysis, analyse
 from harness.common.files import naming, write_text
 from harness.records.study import Study
 from harness.report import (
+    brush,
     headline,
     inline_svg,
     live_runs,
@@ -48,6 +48,7 @@ INLINE_COLOURS = 64  # of such a PNG: a figure has a few, and shades of them at 
 MOST_FAILED = 50  # failed runs listed with their chapter; the table of runs has them all
 _TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 _TEMPLATES = {"index.html": "report.html.j2", "report.md": "report.md.j2"}
+_STYLE, _SCRIPTS = "page.css", ("page.js", "marks.js", "brush.js")
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ class Page:
     cards: tuple[KeyFigure, ...]
     picture: Picture | None  # of the first screen, which no section shows again
     marked: str  # where the runs are in it, and their curves, for the page's script
+    brush: str  # the runs as lines over their settings, for the page's script
     reading: str
     meaning: str  # of a failed run
     recommendation: str
@@ -215,6 +217,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         cards=headline.cards(analysis),
         picture=_picture(study, spread.SECTION, spread.SECTION.figure, figures, verdict),
         marked=live_runs.data_of(analysis, figures),
+        brush=brush.data_of(analysis),
         reading=spread.SECTION.figure.reading if spread.SECTION.figure else "",
         meaning=opening.failing_means(analysis),
         recommendation=recommendation,
@@ -312,7 +315,15 @@ def _render(template: str, page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = markdown_text
-    return environment.get_template(template).render(page=page, policy=_policy())
+    style, script = _style_and_script()
+    shown = environment.get_template(template)
+    return shown.render(page=page, policy=_policy(), page_style=style, page_script=script)
+
+
+@cache
+def _style_and_script() -> tuple[str, str]:
+    style, *scripts = ((_TEMPLATE_FOLDER / name).read_text(encoding="utf-8") for name in (_STYLE, *_SCRIPTS))
+    return style, "".join(scripts)
 
 
 @cache
@@ -321,10 +332,8 @@ def _policy() -> str:
 
     So nothing that stands in a study's texts can run or ask another machine for anything, whatever is overlooked.
     """
-    template = (_TEMPLATE_FOLDER / _TEMPLATES["index.html"]).read_text(encoding="utf-8")
     rules = ["default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
-    for name in ("style", "script"):
-        (block,) = re.findall(rf"<{name}>(.*?)</{name}>", template, flags=re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
+    for name, block in zip(("style", "script"), _style_and_script(), strict=True):
+        digest = base64.b64encode(hashlib.sha256(f"\n{block}".encode()).digest()).decode()
         rules.append(f"{name}-src 'sha256-{digest}'")
     return "; ".join(rules)

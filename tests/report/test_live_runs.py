@@ -1,21 +1,16 @@
 """The spread figure of the page answers for its runs; looked at in a browser where there is one."""
 
-import base64
-import hashlib
 import json
 import re
-import shutil
-import subprocess
-import textwrap
 
 import numpy as np
 import pytest
+from in_browser import needs_chromium, noted
 from made_runs import HEAD, Run, study_of
 
 from harness.report import page as report
 from harness.report.figures import all_figures, scores
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 TEXT = HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..3\n"
 RUNS = {0: [Run(300), Run(310), Run(320)], 1: [Run(330), Run(200, 0.693), Run(crashed="x")]}
 
@@ -58,19 +53,16 @@ def test_nothing_is_fetched_and_little_is_added(written, marks):
     assert len(json.dumps(marks)) < 20_000
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
+@needs_chromium
 def test_a_point_says_its_run_and_a_click_shows_its_curves(written, marks, tmp_path):
     """The page as it is after a pointer moved over the failed run and clicked there, and after keys."""
     index = next(place for place, (row, _, _) in enumerate(marks["places"]) if row == 4)
-    probe = textwrap.dedent(
-        """
+    probe = """
         const image = document.querySelector("#spread-of-runs img"), frame = document.querySelector(".marks");
         const [, x, y] = JSON.parse(document.getElementById("run-marks").content.textContent).places[INDEX];
         const box = image.getBoundingClientRect();
         const [clientX, clientY] = [box.left + box.width * x / 1e4 + 3, box.top + box.height * y / 1e4];
         const at = { clientX, clientY, bubbles: true };
-        const note = (id, textContent) =>
-          document.body.append(Object.assign(document.createElement("pre"), { id, textContent }));
         frame.dispatchEvent(new PointerEvent("pointermove", at));
         note("hovered", frame.querySelector("output").textContent);
         frame.dispatchEvent(new MouseEvent("click", at));
@@ -82,24 +74,14 @@ def test_a_point_says_its_run_and_a_click_shows_its_curves(written, marks, tmp_p
         for (const key of ["ArrowRight", "ArrowRight", "Enter"])
           frame.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
         note("keyed", document.querySelector("#run p").textContent);
-        """
-    ).replace("INDEX", str(index))
-    digest = base64.b64encode(hashlib.sha256(f"{{{probe}}}".encode()).digest()).decode()
-    text = written.page.read_text().replace("script-src ", f"script-src 'sha256-{digest}' ")  # its own stays in force
-    assert digest in text
-    (tmp_path / "page.html").write_text(text.replace("</body>", f"<script>{{{probe}}}</script></body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1400,1000", "--dump-dom"]
-    ran = subprocess.run(
-        [*command, (tmp_path / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
-    )
-    noted = dict(re.findall(r'<pre id="(\w+)">(.*?)</pre>', ran.stdout, re.DOTALL))
-    assert set(noted) == {"hovered", "clicked", "charts", "left", "keyed"}, ran.stderr[-500:]
-    assert "lr 2e-5 · seed 2 · verdict failed: constant · final score 0.500" in noted["hovered"]
-    assert "harness rerun made" in noted["hovered"]
-    assert "dev score" in noted["clicked"]
-    assert "--trial" in noted["clicked"]
-    points = [int(count) for count in noted["charts"].split(",")]
+    """
+    said = noted(written.page, probe.replace("INDEX", str(index)), tmp_path)
+    assert set(said) == {"hovered", "clicked", "charts", "left", "keyed"}
+    assert "lr 2e-5 · seed 2 · verdict failed: constant · final score 0.500" in said["hovered"]
+    assert "harness rerun made" in said["hovered"]
+    assert "dev score" in said["clicked"]
+    assert "--trial" in said["clicked"]
+    points = [int(count) for count in said["charts"].split(",")]
     assert points == [len(curve[2]) for curve in marks["curves"]["4"]]
-    assert noted["left"] == "true"
-    assert "lr 1e-5 · seed 2" in noted["keyed"]  # of the second run
+    assert said["left"] == "true"
+    assert "lr 1e-5 · seed 2" in said["keyed"]  # of the second run

@@ -63,7 +63,7 @@ def seed_ranks(analysis: Analysis) -> Figure | None:
     what += part_shown(list(shown.index), list(ranks.index)) + part_shown(seeds, list(order), "seeds")
     figure = empty_figure(study, what, 0.55 + rows_height(len(shown)), handles, rows=True)
     ax = panel(figure)
-    shades = LinearSegmentedColormap.from_list("rank", ["#FFFFFF", HUES[0]]).with_extremes(bad=NOT_KNOWN)
+    shades = LinearSegmentedColormap.from_list("rank", ["#E8F0F6", HUES[0]]).with_extremes(bad=NOT_KNOWN)
     values = np.ma.masked_invalid(shown.to_numpy(dtype=float))
     edges = np.arange(len(seeds) + 1), np.arange(len(shown) + 1) - 0.5
     mesh = ax.pcolormesh(*edges, values, cmap=shades, vmin=0, vmax=1, ec="white", lw=0.4)

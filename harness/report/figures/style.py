@@ -308,9 +308,19 @@ def upright_grid(ax: Axes) -> None:
 
 
 def share_bars(
-    ax: Axes, names: Sequence[str], shares: pd.Series, second: pd.Series, notes: pd.Series, rows: int, wide: float
+    ax: Axes,
+    names: Sequence[str],
+    shares: pd.Series,
+    second: pd.Series,
+    notes: pd.Series,
+    rows: int,
+    wide: float,
+    bounds: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Horizontal bars with their share in words and a second look as a diamond; a dash, and why, where not known."""
+    """Horizontal bars with their share in words and a second look as a diamond; a dash, and why, where not known.
+
+    `bounds` are intervals of the shares, which are drawn over the bars; the words stand right of them.
+    """
     known = shares.to_numpy(dtype=float)
     places = np.arange(len(names))
     ax.barh(places, np.nan_to_num(known), height=0.66, color=HUES[0])
@@ -320,7 +330,10 @@ def share_bars(
             text = f"– ({cut(note, 7, 1.3)})"
         if np.isfinite(other):
             ax.scatter([other], [place], s=20, marker="D", c="white", edgecolors=INK, linewidths=0.9, zorder=4)
-        end = max((value for value in (share, other) if np.isfinite(value)), default=0.0)
+        interval = bounds[int(place)] if len(bounds) else (np.nan, np.nan)
+        if np.isfinite(interval).all():
+            ax.plot(interval, [place] * 2, color=INK, lw=0.9, zorder=3)
+        end = max((value for value in (share, other, interval[1]) if np.isfinite(value)), default=0.0)
         ax.annotate(literal(text), (end, place), (6, 0), "data", "offset points", va="center", fontsize=pt(7))
     wide = min(wide, 0.36 * current().width)
     ax.set_yticks(places, [literal(cut_parts(spaced(str(name)).split(" × "), " × ", 8, wide)) for name in names])

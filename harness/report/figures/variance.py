@@ -414,11 +414,12 @@ def importance(analysis: Analysis) -> Figure | None:
     else:
         second = pd.Series(np.nan, index=failing_shown.index)
         sizes, axes = failing_shown["difference"].abs(), list(failing_shown["axis"])
-        share_bars(right, axes, sizes, second, pd.Series([""] * len(axes), dtype=object), rows, wide=1.1)
-        for position, row in enumerate(failing_shown.itertuples()):
-            low, high = row.difference_low, row.difference_high
-            ends = sorted([abs(low), abs(high)]) if low * high > 0 else [0, max(-low, high)]
-            right.plot(ends, [position] * 2, color=INK, lw=0.9, zorder=3)
+        bounds = [
+            (min(abs(low), abs(high)) if low * high > 0 else 0.0, max(-low, high))
+            for low, high in zip(failing_shown["difference_low"], failing_shown["difference_high"], strict=True)
+        ]
+        notes = pd.Series([""] * len(axes), dtype=object)
+        share_bars(right, axes, sizes, second, notes, rows, wide=1.1, bounds=bounds)
         p_values = right.secondary_yaxis("right")
         p_values.set_yticks(range(len(failing_shown)), [_p(p) for p in failing_shown["p_adjusted"]], fontsize=pt(7))
         p_values.tick_params(length=0)
