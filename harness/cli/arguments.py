@@ -59,6 +59,16 @@ def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[S
         return meant, store
 
 
+def sweep_file_now(name: str, started: Sweep) -> Sweep | None:
+    """The sweep as its file says today, where a started one was named by its file; None where that can't be read."""
+    if is_results(name):
+        return None
+    try:
+        return machine.resolve(sweep_file(name), started.profile, [])[0]
+    except (HarnessError, OSError):
+        return None
+
+
 NO_MODEL = "none"
 
 

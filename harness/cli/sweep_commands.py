@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import api
-from harness.cli.arguments import one_trial, planned_to_verify, seconds_of, sweep_words
+from harness.cli.arguments import one_trial, planned_to_verify, seconds_of, sweep_file_now, sweep_words
 from harness.cli.console import Console
 from harness.cli.options import (
     Address,
@@ -124,6 +124,11 @@ def plan(
     rest = [trial.id for trial in expand(resolved) if trial.id not in records]
     unreadable = {file.trial: file for file in store.unreadable(resolved, rest)}
     ended = driver.count(expand(resolved), records, unreadable)
+    if resolved.is_script and records:
+        from harness.analysis.score_scale import edited_thresholds  # pandas
+        from harness.records.study import of_sweep
+
+        notes = (*notes, *edited_thresholds(of_sweep(resolved, store)))
     if resolved.is_script and ended.missing:
         gate.check_writable(store.folder)
     counts = {"finished": ended.finished, "crashed": ended.crashed, "missing": ended.missing}
@@ -415,6 +420,7 @@ def verify(
     with step_progress(messages, "records") as follow:
         checked = verifying.check(resolved, store, follow if messages.is_terminal else None)
     of_seal, added = manifest.check(store, seal_of)
+    added = [*added, *verifying.edited_since(sweep_file_now(sweep, resolved), store)]
     checked = replace(checked, problems=(*checked.problems, *of_seal), notes=(*checked.notes, *added))
     if not as_json:
         print_checked(out, resolved, checked)

@@ -60,7 +60,8 @@ def run(
             sweep = growth.sweep
         stopped = source.stopped if source else ()
         matching = tuple(trial for trial in selection.matching(sweep, options.only) if trial.id not in stopped)
-        records = store.tidy(sweep)  # nobody else writes while the folder is held
+        tidied = store.tidy(sweep)  # nobody else writes while the folder is held
+        records = tidied.records
         options = replace(options, compiled=step_compilation.chosen(records.values(), options.compiled))
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
@@ -81,6 +82,7 @@ def run(
             if chosen or (options.max_trials is None and not options.only and repeats.due(sweep, store)):
                 retried = {trial.id for trial in chosen if trial.id in records}
                 state = _progress(sweep, records, retried, estimating=source is None or not source.by_recipe)
+                state.messages += [] if tidied.message is None else [tidied.message]
                 if (mixing := resume.mixing(records.values(), options)) is not None:
                     state.messages.append(mixing)
                 recorder = Recorder(sweep, store, records, retried, shelf, state)
@@ -94,6 +96,10 @@ def run(
                 asked -= set(source.stopped if source else ())
             else:
                 store.save_plan(sweep)
+                if tidied.message is not None:
+                    state = _progress(sweep, records, (), estimating=False)
+                    state.messages.append(tidied.message)
+                    show(state)
         checkpoints.close()
     return ended(sweep, store, trained, asked)
 

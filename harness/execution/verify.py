@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from harness.analysis import mixed_runs
+from harness.analysis.score_scale import edited_thresholds
 from harness.common import tested_versions
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import read_regular
@@ -44,6 +45,7 @@ from harness.records.reading import (
 )
 from harness.records.record import SCHEMA_VERSION, Curves, Environment, Record
 from harness.records.store import Store
+from harness.records.study import of_sweep
 
 _SHA256 = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -161,6 +163,14 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     )
 
 
+def edited_since(now: Sweep | None, store: Store) -> tuple[Finding, ...]:
+    """What a script's sweep file says today that its finished runs were not judged by; `now` None: it is not known."""
+    if now is None or not now.is_script:
+        return ()
+    sentences = edited_thresholds(of_sweep(now, store))
+    return tuple(Finding(None, f"{now.name}.yaml", "threshold", one_line(words)) for words in sentences)
+
+
 def draw(trials: Sequence[Trial], count: int, seed: int, suspects: Collection[str] = ()) -> tuple[Trial, ...]:
     """So many of the trials, all where there are fewer, in their order: suspects first, and the rest at random.
 
@@ -226,7 +236,7 @@ def _check_trial(sweep: Sweep, store: Store, name: str, trial: Trial) -> _Checke
     measured, curves = record.measured, arrays.curves
     notes: list[Problem] = []
     if measured is not None and record.script is not None:
-        problems += check_script(record, curves)
+        problems += check_script(record, curves, trial.script)
     elif measured is not None and trial.script is None:
         problems += check_measured(measured, curves, trial.recipe)
         problems += [*check_recipe(measured, curves, trial.recipe), *check_sizes(measured, trial.recipe)]

@@ -64,7 +64,7 @@ def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str
         elif stem in trials and ending == "npz":
             if not store.path(stem).exists():
                 notes.append(Finding(stem, where, "arrays left over", "there is no record beside them"))
-        elif stem in trials and ending == "unreadable":
+        elif stem in trials and re.fullmatch(r"unreadable([2-9]|[1-9][0-9]+)?", ending):
             present.add(stem)
             notes.append(Finding(stem, where, "unreadable", "a sweep found this record damaged and renamed it"))
         elif attempt and attempt[1] in trials and ending == "json":

@@ -6,21 +6,37 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from pydantic import BaseModel
 
+from harness.common.text import show
+from harness.config.script import Script, ScriptRecipe
 from harness.records.reading import Problem
 from harness.records.record import Curves, Record
 
+# What the sweep file says of a script's results, which is not part of a trial's id: it may be edited afterwards.
+_JUDGED = {
+    "majority": "majority", "failed_below": "failed_below", "higher_is_better": "better: higher", "metric": "metric",
+    "score": "score", "also": "also",
+}  # fmt: skip
 
-def check_script(record: Record, curves: Curves | None) -> Iterator[Problem]:
+
+def check_script(record: Record, curves: Curves | None, planned: ScriptRecipe | None) -> Iterator[Problem]:
     """What of a finished script's record is not as its recipe and its own arrays have it.
 
     A script leaves what it likes: steps, weights and data are its own, so that less can be held against it than
     against a trial of the engine's.
+
+    Args:
+        record: The record.
+        curves: Its arrays; None where there are none.
+        planned: The recipe of its trial in the plan.
     """
     recipe, measured, run = record.trial.script, record.measured, record.script
     if recipe is None or measured is None or run is None:
         return
     script = recipe.script
+    if planned is not None:
+        yield from _check_judged(script, planned.script)
     if measured.metric != script.metric:
         yield "score", f"metric is {measured.metric!r}, the sweep's is {script.metric!r}"
     if measured.majority_score != script.threshold:
@@ -40,6 +56,18 @@ def check_script(record: Record, curves: Curves | None) -> Iterator[Problem]:
         yield "score", f"it has a metric {unknown[0]!r}, which the sweep does not read"
     if curves is not None:
         yield from _check_curves(record, curves, higher=script.higher_is_better)
+
+
+def _check_judged(script: Script, planned: Script) -> Iterator[Problem]:
+    """Whether a run was scored and judged as the plan says."""
+    for field, key in _JUDGED.items():
+        recorded, now = getattr(script, field), getattr(planned, field)
+        if recorded != now:
+            shown = [
+                show(value) if not isinstance(value, BaseModel | tuple) else "another" for value in (recorded, now)
+            ]
+            words = "another one than the plan's" if shown[0] == shown[1] else f"{shown[0]}, in the plan {shown[1]}"
+            yield "threshold" if field in ("majority", "failed_below") else "score", f"{key} is {words}"
 
 
 def _check_curves(record: Record, curves: Curves, *, higher: bool) -> Iterator[Problem]:

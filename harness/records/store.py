@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import open_lock, read_regular, write, write_json
 from harness.common.npz import ArraysError, read_arrays
+from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial, expand
 from harness.records.array_shapes import expected_arrays
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, Unreadable, read_record, read_trial_arrays
@@ -35,6 +37,27 @@ _LOCK_SECONDS = 1.0
 
 
 _BASELINES = TypeAdapter(tuple[Baseline, ...])
+
+
+@dataclass(frozen=True)
+class TidiedRecords:
+    """What a sweep begins with: the records by trial, and those that were renamed as they can't be used."""
+
+    records: dict[str, Record]
+    renamed: tuple[Unreadable, ...]
+
+    @property
+    def message(self) -> str | None:
+        """How many were renamed, which, why, and what it does, in a line; None where none was."""
+        if not self.renamed:
+            return None
+        first, more, one = self.renamed[0], len(self.renamed) - 1, len(self.renamed) == 1
+        count, verb = count_noun(len(self.renamed), "record"), "was" if one else "were"
+        return (
+            f"{count} can't be used and {verb} renamed from .json to .unreadable: {first.trial} "
+            f"({first.reason.rstrip('.')}){f' and {more} more' if more else ''}; "
+            f"{'its trial counts' if one else 'their trials count'} as missing and may be trained again"
+        )
 
 
 class Store:
@@ -138,15 +161,21 @@ class Store:
         read = (self.read(trial_id) for trial_id in ids)
         return tuple(record for record in read if isinstance(record, Unreadable))
 
-    def tidy(self, sweep: Sweep) -> dict[str, Record]:
-        """Rename what can't be read to `<id>.unreadable`, remove what killed writers left; the records there are."""
+    def tidy(self, sweep: Sweep) -> TidiedRecords:
+        """Rename what can't be read to `<id>.unreadable`, and remove what killed writers left."""
         records = self.records(sweep)
-        for damaged in self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in records]):
-            path = self.path(damaged.trial)
-            path.rename(path.with_suffix(".unreadable"))
-        for path in self.trials.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-        return records
+        damaged = self.unreadable(sweep, [trial.id for trial in expand(sweep) if trial.id not in records])
+        for file in damaged:
+            path = self.path(file.trial)
+            number, aside = 1, path.with_suffix(".unreadable")
+            while os.path.lexists(aside):  # of a time before, which may be a folder
+                number += 1
+                aside = path.with_suffix(f".unreadable{number}")
+            path.rename(aside)
+        for temporary in self.trials.glob(".*.tmp"):
+            if not temporary.is_dir():
+                temporary.unlink(missing_ok=True)
+        return TidiedRecords(records, damaged)
 
     def arrays_sha256(self, trial_id: str) -> str | None:
         """The hash of a trial's arrays as they lie there now, None where there are none."""

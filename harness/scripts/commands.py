@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 from harness.common.errors import HarnessError
+from harness.config.script import ScriptRecipe
 from harness.config.trials import Trial
+from harness.scripts import function_source
 
 # What runs a script that is named first, and the ending by which it is known as one.
 _SCRIPTS = (("python", ".py"), ("sh", ".sh"), ("bash", ".sh"), ("Rscript", ".R"), ("julia", ".jl"))
@@ -53,7 +55,7 @@ def check(trial: Trial) -> None:
     assert trial.script is not None
     script = trial.script.script
     if script.function is not None:
-        _check_module(script.function.partition(":")[0], Path(script.cwd or "."))
+        _check_function(trial.script)
     if script.command is None or script.shell:
         return
     words = words_of(trial, "out")
@@ -69,16 +71,16 @@ def check(trial: Trial) -> None:
             raise HarnessError(f"the script {file} is not there", fix="Check the path, or set cwd: to its folder")
 
 
-def _check_module(name: str, here: Path) -> None:
-    """Raise HarnessError for a function's module that is neither in the folder nor installed; imports nothing."""
-    if name.endswith(".pkl"):  # that `harness.study` wrote
-        if not (here / name).is_file():
-            raise HarnessError(f"the function's file {here / name} is not there", fix="Call harness.study again")
+def _check_function(recipe: ScriptRecipe) -> None:
+    """Raise HarnessError for a function that is neither in the folder nor installed; imports nothing."""
+    script = recipe.script
+    assert script.function is not None
+    module, _, function = script.function.partition(":")
+    here = Path(script.cwd or ".")
+    if module.endswith(".pkl"):  # that `harness.study` wrote
+        if not (here / module).is_file():
+            raise HarnessError(f"the function's file {here / module} is not there", fix="Call harness.study again")
         return
-    package = name.partition(".")[0]
-    if (here / package).is_dir() or (here / f"{package}.py").is_file():
-        return
-    if importlib.util.find_spec(package) is None:
-        raise HarnessError(
-            f"the function's module {name} is not there", fix=f"Put {package}.py into {here.resolve()}, or set cwd:"
-        )
+    paths = dict(script.env).get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    folders = [here, *(here / folder for folder in paths.split(os.pathsep) if folder)]
+    function_source.check(module, function, folders, [name for name, _ in recipe.settings])

@@ -241,9 +241,15 @@ def test_all_records_at_once_are_each_as_it_is_loaded(tmp_path):
     assert store.unreadable(sweep) == store.unreadable(sweep, [cut.stem, "no-such-trial"])
     assert [file.trial for file in store.unreadable(sweep)] == [cut.stem]
     (store.trials / ".left.json.1.tmp").write_text("half")
-    assert store.tidy(sweep) == found
+    cut.with_suffix(".unreadable").mkdir()
+    tidied = store.tidy(sweep)
+    assert tidied.records == found
+    assert tidied.message is not None
+    assert tidied.message.startswith(f"1 record can't be used and was renamed from .json to .unreadable: {cut.stem} (")
+    assert tidied.message.endswith("; its trial counts as missing and may be trained again")
+    assert store.tidy(sweep).message is None
     assert not list(store.trials.glob(".*"))
-    assert cut.with_suffix(".unreadable").exists()
+    assert cut.with_suffix(".unreadable2").is_file()
 
 
 def test_records_are_read_when_their_turn_comes(sweep, store):

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.config.script import Resources
 from harness.config.sweep_file import load
@@ -287,6 +289,22 @@ def test_a_threshold_that_was_edited_after_training_is_said(here: Path) -> None:
     (here / "mine.yaml").write_text(SWEEP.replace("failed_below: 0.5\n", ""))
     (note,) = page_notes.notes(of_sweep(load(here / "mine.yaml"), store))
     assert "judged by 0.5, it now says none." in note
+
+
+def test_plan_and_verify_say_that_a_threshold_was_edited(here: Path) -> None:
+    sweep = sweep_of(here, "echo acc=0.6$1")
+    store, _, _ = run(sweep)
+    name, words = str(here / "mine.yaml"), "2 runs were judged by 0.5, it now says 0.7"
+    assert words not in CliRunner().invoke(app, ["plan", name]).stdout
+    Path(name).write_text(SWEEP.replace("failed_below: 0.5", "failed_below: 0.7"))
+    assert words in CliRunner().invoke(app, ["plan", name]).stdout
+    said = CliRunner().invoke(app, ["verify", name])
+    assert said.exit_code == 0  # the folder is as it was trained
+    assert words in said.stdout.replace("\n", " ")
+    store.save_plan(load(Path(name)))  # as the next sweep does
+    said = CliRunner().invoke(app, ["verify", str(store.folder)])
+    assert said.exit_code == 1
+    assert said.stdout.count("threshold: failed_below is 0.5, in the plan 0.7") == 2
 
 
 def test_what_failed_means_is_not_said_of_what_nobody_judged(here: Path) -> None:

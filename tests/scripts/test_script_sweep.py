@@ -313,3 +313,54 @@ def test_a_function_of_a_module_that_is_not_there_is_refused(here):
     sweep = sweep_of(here, "title: f\nfunction: no_such.module:train\nseeds: 1..2\n")
     with pytest.raises(HarnessError, match=r"the function's module no_such\.module is not there"):
         gate.check_inputs(sweep, {}, {0})
+
+
+MODULE = """\
+import os
+from os.path import join as joined
+if os.name:
+    def train(lr, seed, *, momentum=0.9): return lr
+else:
+    train = None
+def evaluate(lr, more, seed): return lr
+def anything(**settings): return 1
+def wrapped(lr): return lr
+wrapped = joined(wrapped)
+raise SystemExit("nothing imports this")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("mymodule:train", None),
+        ("mymodule:anything", None),
+        ("mymodule:wrapped", None),
+        ("mymodule:joined", None),
+        ("inner.deep:train", None),
+        ("json.decoder:JSONDecoder", None),
+        (
+            "mymodule:trian",
+            r"the module mymodule has no trian \(did you mean 'train'\?\).* Allowed: evaluate, anything",
+        ),
+        ("mymodule:evaluate", r"mymodule:evaluate needs more, which nothing gives"),
+        ("mymodule.inner:train", r"mymodule\.inner is not there: no package mymodule"),
+        ("inner.other:train", r"inner\.other is not there: .*inner has no other\.py"),
+        ("inner.deep:evaluate", r"inner\.deep has no evaluate"),
+        ("json.decodr:JSONDecoder", r"json\.decodr is not there: .*json has no decodr\.py"),
+        ("broken:train", r"broken\.py cannot be parsed: line 2"),
+        ("seedless:train", r"seedless:train takes no lr"),
+    ],
+)
+def test_a_function_is_looked_for_before_anything_runs(here, function, message):
+    (here / "mymodule.py").write_text(MODULE)
+    (here / "inner").mkdir()
+    (here / "inner" / "deep.py").write_text("async def other(): pass\ntrain = lambda lr: lr\n")
+    (here / "broken.py").write_text("x = 1\ndef train(:\n")
+    (here / "seedless.py").write_text("def train(rate=1): return 1\n")
+    sweep = sweep_of(here, f"title: f\nfunction: {function}\nlr: [0.25, 0.5]\nseeds: 1..2\n")
+    if message is None:
+        gate.check_inputs(sweep, {}, {0})
+        return
+    with pytest.raises(HarnessError, match=message):
+        gate.check_inputs(sweep, {}, {0})
