@@ -25,6 +25,7 @@ from harness.training.loop import train
 
 from . import work
 from .loop import Loop, synchronise
+from .peaks import Peaks
 from .work import SIZES
 
 _WARM = 3  # steps before the clock runs: the first ones plan, record and fill caches
@@ -163,17 +164,15 @@ def peak(folder: Path, device: str, threads: int, lanes: int) -> dict[str, objec
             synchronise(device)
             marks.append((step, time.perf_counter()))
 
-    (first, *_) = train(
-        work.trials(folder, lanes), device=device, threads=threads, callbacks=[report_progress(progress)]
-    )
+    with Peaks() as peaks:
+        (first, *_) = train(
+            work.trials(folder, lanes), device=device, threads=threads, callbacks=[report_progress(progress)]
+        )
     (start, began), (end, ended) = marks[0], marks[-1]
     seconds = (ended - began) / max(1, end - start) / lanes
     if device == "cuda":
         return {"bytes": first.measured.peak_memory_bytes, "seconds": seconds}
-    # Not getrusage's: that begins with what the parent held when it started this process.
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return {"bytes": int(found[1]) * 1024, "seconds": seconds}
+    return {**peaks.bytes, "seconds": seconds}
 
 
 def _unless_too_large(error: RuntimeError) -> None:

@@ -18,6 +18,7 @@ from harness.config.sweep_file import load
 from harness.config.trials import expand
 from harness.execution import lanes_memory, model_shape
 
+from . import lora as lora_work
 from . import work
 from .processes import HARNESS, ROOT, NotMeasured, answer, environment, module, pool, run, started, together
 from .results import Bar, Row, paired
@@ -444,6 +445,54 @@ def methods(bench: Bench) -> Measured:
     return Measured(tuple(rows), notes)
 
 
+def lora(bench: Bench) -> Measured:
+    """Memory and time of an adapter's lanes over one base, against a process of Trainer and peft a trial."""
+    folder = lora_work.build(bench.home / "lora", bench.shape or "small")
+    commands = {f"{lanes}": module("lanes", folder, "peak", number=lanes) for lanes in _LORA_LANES}
+    commands["trainer"] = module("lora_trainer", folder, seeds=[1])
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    lacking = [name for name in ("accelerate", "peft") if find_spec(name) is None]
+    why = {"trainer": f"{lacking[0]} is not installed"} if lacking else {}
+    for turn in range(bench.repetitions):
+        for name in (name for name in commands if name not in why):
+            try:
+                found[name].append(answer(run(commands[name], environment("cpu"))[1]))
+            except NotMeasured as error:
+                why[name] = str(error)
+        say(f"{turn + 1} of {bench.repetitions}")
+    layers, hidden, words = lora_work.SIZES[bench.shape or "small"]
+    notes = (
+        f"A decoder of GPT-2's shape with random weights, {layers} layers of {hidden}, {words:,} words; LoRA of rank 8 "
+        f"on its attention, batches of 2 examples of {lora_work.WIDTH} tokens, float32, one thread. A fresh process "
+        "each: one for all lanes, or one a trial. A process's own memory is without the libraries and the model's "
+        "file, which processes share; of n processes it is n times that of one, which was measured alone.",
+    )
+    return Measured(_lora_rows(found, why), notes)
+
+
+_LORA_LANES = (1, 4, 16)
+
+
+def _lora_rows(found: Mapping[str, list[dict[str, float]]], why: Mapping[str, str]) -> tuple[Row, ...]:
+    def values(name: str, key: str, unit: float) -> list[float]:
+        return [each[key] / unit for each in found[name]]
+
+    rows, reason = [], _of(why, "trainer", *map(str, _LORA_LANES))
+    for lanes in _LORA_LANES[1:]:
+        theirs = [lanes * own for own in values("trainer", "own", 1)]
+        what = f"own memory of {lanes} processes of Trainer and peft over {lanes} lanes"
+        rows.append(ratio(what, theirs, values(f"{lanes}", "own", 1), None, reason))
+    for lanes in _LORA_LANES:
+        what = f"an update of Trainer and peft over a lane-step of {lanes}"
+        rows.append(ratio(what, values("trainer", "seconds", 1), values(f"{lanes}", "seconds", 1), None, reason))
+    for name, what in [*((f"{n}", f"{n} lane{'s' * (n > 1)}") for n in _LORA_LANES), ("trainer", "Trainer and peft")]:
+        step = "an update" if name == "trainer" else "a lane-step"
+        rows.append(_shown(f"{what}: own memory", "MiB", values(name, "own", 2**20), why.get(name)))
+        rows.append(_shown(f"{what}: the whole process", "MiB", values(name, "bytes", 2**20), why.get(name)))
+        rows.append(_shown(f"{what}: {step}", "ms", values(name, "seconds", 1e-3), why.get(name)))
+    return tuple(rows)
+
+
 # ------------------------------------------------------------------------------------------------------------- start
 
 
@@ -545,6 +594,7 @@ TABLES: dict[str, Entry] = {
     "recording": Entry("What recording for a diagnosis adds: the embedded model, CPU, one thread", recording),
     "memory": Entry("Memory of a lane", memory),
     "methods": Entry("Memory and time by method and lanes", methods),
+    "lora": Entry("LoRA by lanes on one base, against a process a trial, CPU", lora),
     "start": Entry("From the command to the first sign", start),
 }
 LONG = ("sweep-long",)

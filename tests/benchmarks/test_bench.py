@@ -1,6 +1,7 @@
 """The bench's arithmetic, its tables and its options; it is timed by nobody here."""
 
 import csv
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import scale as bench_scale
 from benchmarks.speed import __main__ as command
-from benchmarks.speed import tables, work
+from benchmarks.speed import lora, tables, work
 from benchmarks.speed.processes import NotMeasured, pool, run, together
 from benchmarks.speed.results import Bar, Results, Row, Table, machine_name, markdown, merged, paired, save, slug
 from harness.training.prepare import load_task
@@ -45,6 +46,33 @@ def test_texts_are_as_long_as_rte_s(tmp_path: Path) -> None:
         assert len(texts) == rows
         assert max(lengths) == 128
         assert 60 < np.mean(lengths) < 70
+
+
+def test_an_adapter_is_trained_on_the_same_tokens_and_of_the_answers_alone(tmp_path: Path) -> None:
+    folder = lora.build(tmp_path, "tiny")
+    recipe = work.recipe(folder)
+    task = load_task(recipe.task, recipe.model, recipe.max_length).train
+    plain = json.loads((folder / "plain.json").read_text())["train"]
+    assert [example["input_ids"] for example in plain] == task.input_ids.tolist()
+    shifted = np.array([[*example["labels"][1:], -100] for example in plain])
+    assert np.array_equal(shifted, task.labels)
+
+
+def test_lanes_are_held_against_as_many_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(command: list[str], seen: object) -> tuple[float, str]:
+        lanes = 0 if "benchmarks.speed.lora_trainer" in command else int(command[-1])
+        own = 100 * 2**20 + lanes * 10 * 2**20
+        return 1.0, json.dumps({"seconds": 0.02 if lanes else 0.03, "bytes": 2 * own, "own": own})
+
+    monkeypatch.setattr(tables, "run", answered)
+    bench = tables.Bench(tmp_path, repetitions=2, steps=1, epochs=1, device="cpu", shape="tiny", cores=1)
+    rows = {row.what: row.values for row in tables.lora(bench).rows}
+    assert rows["own memory of 16 processes of Trainer and peft over 16 lanes"] == pytest.approx([1600 / 260] * 2)
+    assert rows["an update of Trainer and peft over a lane-step of 4"] == pytest.approx([1.5] * 2)
+    assert rows["4 lanes: the whole process"] == (280, 280)
+    monkeypatch.setattr(tables, "find_spec", lambda name: None)
+    lacking = next(row for row in tables.lora(bench).rows if row.what.startswith("own memory"))
+    assert (lacking.values, lacking.note) == ((), "accelerate is not installed")
 
 
 def test_the_contenders_train_on_what_the_harness_trains_on(tmp_path: Path) -> None:
