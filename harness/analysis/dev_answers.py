@@ -173,11 +173,11 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
     `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
     `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, where a text has any number of labels
-    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, its mean and `_sd`; a column that no cell
-    knows is left out.
+    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, of answers in a context `squad_f1` and `squad_exact`, its
+    mean and `_sd`; a column that no cell knows is left out.
     """
     rows: list[dict[str, object]] = []
-    others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES, *metrics.MANY_LABELS}
+    others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES, *metrics.MANY_LABELS, *metrics.SPANS}
     table = (
         study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()] if study.sweeps else study.runs[:0]
     )
@@ -202,7 +202,7 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
             means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
             rows.append({"cell": index, "runs": len(each)} | means)
     known = (
-        *metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, metrics.ENTITIES,
+        *metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, *metrics.SPANS, metrics.ENTITIES,
         "entity_precision", "entity_recall",
     )  # fmt: skip
     names = [f"{name}{end}" for name in known for end in ("", "_sd")]

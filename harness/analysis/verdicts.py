@@ -55,10 +55,13 @@ def above_majority_p(table: pd.DataFrame) -> pd.Series:
 def level_to_beat(table: pd.DataFrame) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 
-    Where texts have any number of labels it is `best set of labels`, given to all alike.
+    Where texts have any number of labels it is `best set of labels`, given to all alike, and of answers in a context
+    `commonest answer or none`.
     """
     if table["metric"].isin(metrics.MANY_LABELS).any():
         return "best set of labels"
+    if table["metric"].isin(metrics.SPANS).any():
+        return "commonest answer or none"
     told = table["untouched_score"].notna() if "untouched_score" in table else pd.Series(dtype=bool)
     return "untouched model" if told.any() else "majority class"
 

@@ -37,9 +37,12 @@ def print_data(out: Console, described: describing.Described) -> None:
         kind = "completions" if not described.classes else f"completions, {described.classes} choices"
     if described.kind == "choice":
         kind = f"multiple choice, {described.classes} choices"
-    texts = {"completion": "prompts with answers", "tokens": "sentences", "choice": "texts with choices"}.get(
-        described.kind, "pairs of texts" if described.pairs else "single texts"
-    )
+    if described.kind == "span":
+        kind = "answers in a context"
+    texts = {
+        "completion": "prompts with answers", "tokens": "sentences", "choice": "texts with choices",
+        "span": "questions with contexts",
+    }.get(described.kind, "pairs of texts" if described.pairs else "single texts")  # fmt: skip
     out.print(
         Text.assemble((plain(described.name), "bold"), f"  {kind}, {texts}, {described.metric.replace('_', ' ')}")
     )
@@ -82,7 +85,7 @@ def print_data(out: Console, described: describing.Described) -> None:
             row(Text.assemble(unit, (", median · 95 % · longest", "dim")), shown)
     if described.train.cut is not None:
         cuts = [f"{split.cut} ({100 * (split.cut or 0) / split.examples:.1f} %)" for split in splits.values()]
-        what = "prompts cut" if described.kind == "completion" else "cut"
+        what = {"completion": "prompts cut", "span": "read in windows"}.get(described.kind, "cut")
         row(f"{what} at {described.max_length} tokens", cuts)
     if described.train.unknown is not None:
         row("unknown tokens", [vocabulary.percent(split.unknown or 0.0) for split in splits.values()])
@@ -97,6 +100,8 @@ def print_data(out: Console, described: describing.Described) -> None:
     what = (
         "the mean of the dev labels" if described.classes is None else "O" if tokens else "the most frequent dev label"
     )
+    if described.kind == "span":
+        what = "nothing, or the commonest dev answer,"
     if described.kind == "choice":
         what = "the most frequent position"
     if described.majority is None:
@@ -173,7 +178,7 @@ def _print_odd(out: Console, described: describing.Described) -> None:
                 )
                 if numbers
             ]
-            noun = "answer" if described.kind == "completion" else "label"
+            noun = "answer" if described.kind in ("completion", "span") else "label"
             several = len(example.labels) > 1
             labels = f"{noun}s {', '.join(example.labels)}" if several else f"{noun} {example.labels[0]}"
             _print_excerpt(out, f"{' = '.join(where)} ({labels}): {example.begins}")

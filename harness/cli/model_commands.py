@@ -114,13 +114,14 @@ def predict(
     """Run inference with a saved model, or an ensemble of a cell's seeds: a label and its confidence for every row.
 
     For a token task the file has words, with or without tags, in the format of the task's own files; a language model
-    answers prompts, and its answers are scored where --label names the column of the expected ones.
+    answers prompts, a model for questions gives a part of each context, and their answers are scored where --label
+    names the column of the expected ones.
     """
     hub.trust_remote_code(trust_remote_code)
     messages = Console(stderr=True)
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
-    from harness.models import predict_completions
+    from harness.models import predict_completions, predict_spans
 
     hardware = machine.detect_hardware()
     options = predicting.PredictionOptions(
@@ -130,7 +131,7 @@ def predict(
     try:
         with row_progress(messages) as follow:
             kind = saved.read_card(folders[0]).trial.recipe.task.kind
-            ask = predict_completions.run if kind == "completion" else predicting.run
+            ask = {"completion": predict_completions.run, "span": predict_spans.run}.get(kind, predicting.run)
             prediction = ask(options, follow)
     except BrokenPipeError:  # `| head` has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -51,6 +51,11 @@ class Rows:
     answers: bool = False  # whether `pairs` are answers to `texts`
     spans: tuple[tuple[Span, ...], ...] | None = None
 
+    @property
+    def expected(self) -> tuple[tuple[str, ...], ...]:
+        """The texts that are right answers to each question about a context; nothing where there is none."""
+        return tuple(tuple(span.text for span in own) for own in self.spans or ())
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harness.common import squad
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, is_regression
 from harness.common.text import count_noun
@@ -44,6 +45,9 @@ def refuse_single(raw: Raw) -> None:
     """
     if raw.kind == "completion":  # scored against the untouched model
         return
+    if raw.kind == "span":
+        _refuse_constant(raw)
+        return
     if raw.kind == "labels":
         for split, rows in (("training", raw.train), ("dev", raw.validation)):
             if not (rows.labels != rows.labels[:1]).any():
@@ -71,8 +75,33 @@ def refuse_single(raw: Raw) -> None:
         )
 
 
+def _refuse_constant(raw: Raw) -> None:
+    """Raise HarnessError for dev questions to which one answer, or none, is always right."""
+    answer, scores = squad.constant("squad_exact", raw.validation.expected)
+    if scores.all():
+        told = f"answering '{answer}'" if answer else "giving no answer"
+        raise HarnessError(
+            f"{raw.validation.source}: always {told} is right for all dev questions: every run would count as failed",
+            fix="Check task.label, or split again (off the training file: --set task.validation=0.1)",
+        )
+
+
+def _shared_contexts(raw: Raw) -> tuple[str, ...]:
+    """A sentence about dev questions whose context is one of training: a leak that their texts don't show."""
+    known = set(raw.train.pairs or ())
+    shared = sum(context in known for context in raw.validation.pairs or ())
+    if not shared:
+        return ()
+    return (f"{shared:,} of {len(raw.validation.texts):,} dev questions are about a context of the training split.",)
+
+
 def of(raw: Raw) -> tuple[str, ...]:
-    """Sentences about a task's classes that a person should read before training; none of a regression or of words."""
+    """Sentences about a task's classes that a person should read before training; none of a regression or of words.
+
+    Of questions, how many of dev are about contexts of training.
+    """
+    if raw.kind == "span":
+        return _shared_contexts(raw)
     if raw.label_names is None or raw.metric == ENTITIES or raw.kind not in ("texts", "choice"):
         return ()
     train, dev = (

@@ -62,7 +62,7 @@ def load(spec: TaskSpec) -> Raw:
 
 def _raw_of(spec: TaskSpec, tables: Sequence[tuple[str, str, Sequence[Question]]]) -> Raw:
     metric: Metric = spec.metric or "squad_f1"
-    splits = [_rows(*table) for table in tables]
+    splits = [rows_of(*table) for table in tables]
     if not splits[0].labels.any():
         raise HarnessError(
             f"{splits[0].source}: no question of the training data has an answer", fix="Check the key of the answers"
@@ -72,7 +72,8 @@ def _raw_of(spec: TaskSpec, tables: Sequence[tuple[str, str, Sequence[Question]]
     )  # fmt: skip
 
 
-def _rows(source: str, unit: str, rows: Sequence[Question]) -> Rows:
+def rows_of(source: str, unit: str, rows: Sequence[Question]) -> Rows:
+    """Questions as a split."""
     spans = tuple(row.spans or () for row in rows)
     return Rows(
         texts=tuple(row.question for row in rows),

@@ -199,14 +199,12 @@ def _split(rows: Rows, made: Sequence[Window], width: int, pad: int, metric: str
 
 
 def _compared(rows: Rows, made: Sequence[Window], width: int, metric: str) -> Windows:
-    assert rows.spans is not None
-    expected = tuple(tuple(span.text for span in spans) for spans in rows.spans)
     return Windows(
         question=np.array([window.question for window in made], dtype=np.int64),
         offsets=padded_offsets(made, width),
         contexts=rows.pairs or (),
-        expected=expected,
-        constant=squad.constant(metric, expected)[1],
+        expected=rows.expected,
+        constant=squad.constant(metric, rows.expected)[1],
     )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.common import metrics
+from harness.common import metrics, squad
 from harness.common.errors import HarnessError
 from harness.config.recipe import TaskSpec
 from harness.data import choices, completions, label_notes, tasks, vocabulary
@@ -20,6 +20,9 @@ MOST_SHOWN = 5  # examples of each finding
 _BINS = 12  # of a histogram, about
 _EXCERPT = 80  # characters
 _LONG_WORD = 20  # characters a word on average, more than any language that parts its words has
+
+
+_ANSWERED, _NO_ANSWER = "with an answer", "no answer"  # of questions about contexts
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,7 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         kind=spec.kind,
         pairs=raw.train.pairs is not None,
         classes=classes,
-        majority=None
-        if raw.kind == "completion"
-        else metrics.majority(raw.metric, raw.validation.labels, classes).value,
+        majority=_majority(raw, classes),
         sha256=raw.sha256,
         max_length=max_length,
         train=train,
@@ -164,6 +165,16 @@ def describe(spec: TaskSpec, tokenizer: Tokenizer | None, max_length: int) -> De
         test_leaks_of_dev=None if raw.test is None else _leaks(raw, raw.validation, raw.test),
         notes=(*_refusals(raw), *label_notes.of(raw)),
     )
+
+
+def _majority(raw: Raw, classes: int | None) -> float | None:
+    """What always answering the same scores on dev; None of completions."""
+    if raw.kind == "completion":
+        return None
+    labels = raw.validation.labels
+    if raw.kind == "span":
+        labels = squad.constant(raw.metric, raw.validation.expected)[1]
+    return metrics.majority(raw.metric, labels, classes).value
 
 
 def _refusals(raw: Raw) -> list[str]:
@@ -224,6 +235,8 @@ def _labels(raw: Raw, rows: Rows) -> list[str]:
         return [answer.strip() for answer in rows.pairs or ()]
     if rows.words is not None:
         return [" ".join(tags) for tags in _tags(raw, rows)]
+    if rows.spans is not None:
+        return [" | ".join(dict.fromkeys(own)) or _NO_ANSWER for own in rows.expected]
     if raw.kind == "labels":
         return [BETWEEN.join(names) for names in _many(raw, rows)]
     if raw.label_names is None:
@@ -259,6 +272,8 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
     }
     first = sorted(several, key=lambda example: len(spelt[example]) == 1)[:MOST_SHOWN]
     parts = _many(raw, rows) if raw.kind == "labels" else [[label] for label in labels]
+    if rows.spans is not None:
+        parts = [[_ANSWERED if own else _NO_ANSWER] for own in rows.spans]
     counts = Counter(name for names in (parts if rows.words is None else _tags(raw, rows)) for name in names)
     # Of a sentence its entities are said for short.
     short = (
@@ -275,7 +290,9 @@ def _split(raw: Raw, rows: Rows, lengths: np.ndarray, max_length: int | None, un
         source=rows.source,
         unit=rows.unit,
         examples=len(texts),
-        labels=None if raw.label_names is None else {name: counts[name] for name in raw.label_names},
+        labels=None
+        if raw.label_names is None
+        else {name: counts[name] for name in (raw.label_names if rows.spans is None else (_ANSWERED, _NO_ANSWER))},
         label_range=(float(rows.labels.min()), float(rows.labels.mean()), float(rows.labels.max()))
         if regression
         else None,

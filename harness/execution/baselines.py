@@ -26,6 +26,7 @@ _TREES = {"n_estimators": 200, "subsample": 0.8, "subsample_freq": 1, "colsample
 _WITHOUT = {
     "completion": "the untouched model",
     "labels": "always giving the best set of labels",
+    "span": "always answering nothing or the commonest",
     "choice": "always the most frequent position",
 }
 _SETTINGS: dict[BaselineName, str] = {

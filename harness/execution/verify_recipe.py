@@ -161,7 +161,7 @@ def check_within(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator
     recording = curves.recording
     if recording is None:
         return
-    if at is not None and classes > 1 and measured.metric not in metrics.LANGUAGE:
+    if at is not None and classes > 1 and measured.metric not in (*metrics.LANGUAGE, *metrics.SPANS):
         yield from _check_predictions(recording, curves, at)
     if not recipe.freeze_steps and recipe.unfreeze_every is None:
         yield from _check_norms(recording, curves)
@@ -182,6 +182,8 @@ def _loss(metric: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
         return None
     if metric in metrics.LANGUAGE:
         return float(-values[:, 0].sum() / max(1.0, float(labels.sum())))
+    if metric in metrics.SPANS:
+        return float(values[:, 0].mean())
     if metric in metrics.REGRESSION:
         return float(np.mean((values[:, 0] - labels) ** 2))
     shifted = values - values.max(axis=1, keepdims=True)

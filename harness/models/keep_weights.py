@@ -86,7 +86,9 @@ class Keeping:
             folder.mkdir(parents=True)
             parts = write_model(folder, trial, task, weights)
             card = self._card(sweep, profile, trial, measured, form_of(trial))
-            of_task: dict[str, object] = {"label_names": task.label_names, "pairs": task.pairs, "parts": parts}
+            of_task: dict[str, object] = {
+                "label_names": task.label_names, "pairs": task.pairs, "parts": parts, "abstains": task.abstains
+            }  # fmt: skip
             hashes = {"model_sha256": measured.model_sha256, "weights_sha256": measured.weights_sha256}
             _write_card(folder, card.model_copy(update=of_task | hashes))
 

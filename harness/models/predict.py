@@ -27,6 +27,7 @@ from harness.data.examples import NO_LABEL
 from harness.data.text_files import Line
 from harness.data.token_files import TaggedSentence
 from harness.models import methods, predict_rows, pretrained, saved
+from harness.models.outputs import logits_of
 from harness.models.predict_output import PredictedAnswers, Writer
 from harness.models.predict_rows import Row
 
@@ -81,7 +82,8 @@ class Served:
             )
         self.recipe = self.card.trial.recipe
         self.tokens = self.recipe.task.kind == "tokens"
-        self.outputs = len(self.card.label_names or ("number",))
+        self.by_token = self.recipe.task.kind in ("tokens", "span")
+        self.outputs = 2 if self.recipe.task.kind == "span" else len(self.card.label_names or ("number",))
         if self.card.final_score is None:
             raise HarnessError(
                 f"the saved model {self.card.trial.id} diverged: its weights are not finite", fix="Use another one"
@@ -180,11 +182,11 @@ class Served:
             if self.network is None:
                 mask = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]  # [B, T]
                 given = {} if types is None else {"token_type_ids": types}
-                logits = self.module(input_ids=tokens, attention_mask=mask.long(), **given).logits
+                logits = logits_of(self.module(input_ids=tokens, attention_mask=mask.long(), **given))
             else:
                 inputs = self.network.inputs(tokens, lengths, types)
-                logits = functional_call(self.module, methods.given(self.values), args=(), kwargs=inputs).logits
-                logits = logits[:, self.network.virtual :] if self.tokens else logits
+                logits = logits_of(functional_call(self.module, methods.given(self.values), args=(), kwargs=inputs))
+                logits = logits[:, self.network.virtual :] if self.by_token else logits
         answer: np.ndarray = logits[..., : self.outputs].float().cpu().numpy()
         return answer
 

@@ -84,6 +84,7 @@ class Card(BaseModel):
     model_sha256: str | None
     weights_sha256: str | None
     parts: tuple[Part, ...]
+    abstains: bool = False  # whether a question about a context may be answered by nothing
 
 
 class UnkeptError(Exception):
@@ -183,6 +184,8 @@ def _save_config(folder: Path, module: Any, label_names: tuple[str, ...] | None,
         config.use_cache = True
         if module.can_generate():
             module.generation_config.save_pretrained(folder)
+    elif kind == "span":  # start and end, which have no names
+        pass
     elif label_names is None:
         config.num_labels, config.problem_type = 1, "regression"
     else:

@@ -30,7 +30,7 @@ _FILES = (
     *("*.model", "*.spm", "*.tiktoken", "bpe.codes", "emoji.json", "tokenization_*.py"),
 )
 
-Key = tuple[str, str, int]  # what decides the tokens under one name: task, model, max_length
+Key = tuple[str, str, int]  # what decides the tokens under one name: task with its stride, model, max_length
 
 
 # ----------------------------------------------------------------------------------------------------------- hashing
@@ -93,7 +93,8 @@ class Known:
 
 def key_of(recipe: Recipe) -> Key:
     """What decides a recipe's tokens beside the bytes of data and tokenizer."""
-    return recipe.task.name, recipe.model.name, recipe.max_length
+    stride = "" if recipe.task.stride is None else f", stride {recipe.task.stride}"
+    return f"{recipe.task.name}{stride}", recipe.model.name, recipe.max_length
 
 
 def known(records: Iterable[Record]) -> dict[Key, Known]:

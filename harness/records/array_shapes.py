@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.common import metrics
+from harness.common import metrics, squad
 from harness.records.record import RECORDED, Curves, Record, Recording
 
 # The kinds of numpy's dtypes that a curve may have; [S] over steps, [E] over evaluations.
@@ -15,7 +15,7 @@ _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
 _BY_EVALUATION = {"eval_step": "iu", "dev_loss": "f", "dev_score": "f"}
 LARGEST = 1e150  # a number beyond it is a slip or an attack: its square is no double any more
 _IN_TEXTS = (metrics.ENTITIES, *metrics.MANY_LABELS)  # several answers a text, whose numbers `sentences` says
-_BOUNDED = (*_IN_TEXTS, *metrics.CLASSIFICATION, *metrics.REGRESSION, "exact_match")
+_BOUNDED = (*_IN_TEXTS, *metrics.SPANS, *metrics.CLASSIFICATION, *metrics.REGRESSION, "exact_match")
 
 
 class ExpectedArrays(NamedTuple):
@@ -112,6 +112,10 @@ def _check_labels(before: str, logits: np.ndarray, labels: np.ndarray, metric: s
     if metric in metrics.LANGUAGE:  # a log-likelihood and a count of tokens for each answer, whose length is its label
         if classes != (3 if metric == "token_f1" else 2) or labels.dtype.kind != "f" or not (labels >= 1).all():
             yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for answers in words"
+    elif metric in metrics.SPANS:  # what answers score, and what the best constant one does
+        shares = [labels, *logits[:, 1:4].T] if classes == len(squad.COLUMNS) else []
+        if not shares or labels.dtype.kind != "f" or any((values < 0).any() or (values > 1).any() for values in shares):
+            yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for answers in a context"
     elif metric in metrics.REGRESSION:
         if classes != 1 or not np.isfinite(labels).all():
             yield f"{before}logits are {logits.shape} and {before}labels {labels.dtype} for a regression"

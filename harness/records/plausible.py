@@ -61,7 +61,13 @@ def implausible(record: Record) -> Iterator[str]:
 def _scores(measured: Measured, *, of_script: bool) -> Iterator[str]:
     """Scores out of their metric's range; what a script calls accuracy may be in percent."""
     metric, limit, low = measured.metric, LARGEST, -LARGEST
-    if not of_script and metric in (*metrics.CLASSIFICATION, *metrics.REGRESSION, metrics.ENTITIES, "exact_match"):
+    if not of_script and metric in (
+        *metrics.CLASSIFICATION,
+        *metrics.REGRESSION,
+        metrics.ENTITIES,
+        *metrics.SPANS,
+        "exact_match",
+    ):
         limit, low = 1.0, -1.0 if metric in (*metrics.REGRESSION, "matthews_correlation") else 0.0
     for name in _SCORES:
         value = getattr(measured, name)

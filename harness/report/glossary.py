@@ -19,7 +19,8 @@ _COMMON: tuple[Term, ...] = (
         "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
         "correlation is at or below 0. Of a language model's completions a run failed that is no better than the "
         "untouched model, scored once before any training; where all examples have the same choices, nor than always "
-        "giving the commonest one.",
+        "giving the commonest one. Of questions about contexts a run failed that is no better than always answering "
+        "nothing, or always the commonest answer.",
     ),
     UNSTABLE,
     (
