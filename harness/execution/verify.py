@@ -28,6 +28,7 @@ from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
 from harness.execution.verify_across import ArrayFacts, array_facts, check_across
 from harness.execution.verify_folder import Finding, check_folder
+from harness.execution.verify_outputs import check_outputs
 from harness.execution.verify_recipe import HASHES, check_facts, check_recipe, check_sizes, check_within, odd_start
 from harness.execution.verify_scores import check_measured
 from harness.execution.verify_script import check_script
@@ -140,9 +141,9 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
         Finding(name, f"trials/{name}.{'npz' if rule == 'arrays of another' else 'json'}", rule, one_line(words))
         for name, rule, words in check_across(trials, records, facts)
     ]
-    of_folder = check_folder(store, trials, records)
-    problems += of_folder.problems
-    notes += (*of_folder.notes, *_untested(records))
+    of_folder, of_runs = check_folder(store, trials, records), check_outputs(store.folder, trials, records)
+    problems += (*of_folder.problems, *of_runs.problems)
+    notes += (*of_folder.notes, *of_runs.notes, *_untested(records))
     if (note := mixed(records.values())) is not None:
         notes.append(Finding(None, "trials", "step mode", note))
     notes += _mixtures(sweep, records)

@@ -50,6 +50,8 @@ def check_script(record: Record, curves: Curves | None, planned: ScriptRecipe | 
         )
     if (measured.reason == "diverged") != (measured.final_score is None):
         yield "outcome", f"{measured.reason or 'no reason'}, and the final score is {measured.final_score}"
+    if run.exit_code != 0:
+        yield "status", f"finished, with exit code {run.exit_code}"
     known = [name for name, _ in script.also]
     unknown = [name for name, _ in run.further if name not in known]
     if unknown:

@@ -113,7 +113,8 @@ def _record(content: bytes, planned: Trial | None) -> Record:
     try:  # what stands there need not be the recipe: a key that stands twice has its last value
         text = content[start + len(_RECIPE) - 1 : end + 4]
         if end > start and type(recipe).model_validate_json(text) == recipe:
-            _last = content[start:end], planned.settings if planned and planned.settings == recipe else recipe
+            shared = planned is not None and planned.script is None and planned.settings == recipe
+            _last = content[start:end], planned.settings if planned is not None and shared else recipe
     except ValidationError:
         pass
     return record
@@ -150,7 +151,9 @@ def _record_of_known_recipe(content: bytes) -> Record | None:
 def _identity(record: Record, name: str, planned: Trial | None) -> Iterator[Problem]:
     if record.id != name:
         yield "id", f"the file is called {name}, the record in it {record.id!r}"
-    if (planned is None or planned != record.trial) and (computed := _id_of(record.trial)) != name:
+    # What a script is called with may be 1 or on, which are equal in Python and not for it.
+    known = planned is not None and planned.script is None and planned == record.trial
+    if not known and (computed := _id_of(record.trial)) != name:
         yield "id", f"the file is called {name}, its trial's fields give {computed}"
 
 
@@ -167,6 +170,8 @@ def _states(record: Record) -> Iterator[Problem]:
         yield "status", f"{record.status}, {'without' if finished else 'with'} a result"
     if record.trial.script is None and record.script is not None:
         yield "status", "a trial of the engine's, with how a script was run"
+    if record.trial.script is not None and record.script is None and record.measured is not None:
+        yield "status", "a script's result, without how it was run"
 
 
 # -------------------------------------------------------------------------------------------------------------- arrays

@@ -80,7 +80,8 @@ def _with_classes(svg: str) -> str:
     rules = "".join(f".{name}{{{text}}}" for text, name in classes.items() if text)
     dark = "".join(f".{name}{{{_dark_rule(text)}}}" for text, name in classes.items() if _COLOUR.search(text))
     dark += "".join(
-        f"[fill='{colour}']{{fill:{dark_of(colour)}}}" for colour in sorted(set(re.findall(r' fill="(#[0-9a-f]{6})"', svg)))
+        f"[fill='{colour}']{{fill:{dark_of(colour)}}}"
+        for colour in sorted(set(re.findall(r' fill="(#[0-9a-f]{6})"', svg)))
     )
     dark = f"svg{{fill:{DARK_INK}}}image{{filter:invert(.9) hue-rotate(180deg)}}{dark}"
     sheet = f"{rules}@media screen and (prefers-color-scheme:dark){{{dark}}}"

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.common.npz import ArraysError, read_arrays
 from harness.config.score_sources import Predictions, ScoreSource
 from harness.config.script import Script
 from harness.records.curve_files import Points
@@ -88,6 +90,20 @@ def read_results(script: Script, folder: Path, started: float) -> ScriptResult:
             notes.append(f"the answers were not read: {error}")
     score = value if math.isfinite(value) else None
     return ScriptResult(score, further, curves.get("score"), curves.get("loss"), answers, tuple(notes))
+
+
+def read_score(source: ScoreSource, folder: Path, *, higher: bool) -> float:
+    """The number that a source names in a run's folder, whenever it was written.
+
+    Args:
+        source: Where it is.
+        folder: The run's folder.
+        higher: Of rows of which the best counts, whether the highest is.
+
+    Raises:
+        NoScoreError: There is none.
+    """
+    return _value(source, folder, 0.0, higher)
 
 
 def latest_score(script: Script, folder: Path) -> float | None:
@@ -238,6 +254,8 @@ def _scalars(source: ScoreSource, folder: Path, started: float) -> Iterator[tupl
 def _text(path: Path, name: str, started: float) -> str:
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise NoScoreError(f"{name} is no regular file")
         if status.st_mtime < started - _MISTIMED:
             raise NoScoreError(f"{name} is older than the run: the script did not write it")
         if status.st_size > _MOST_BYTES:
@@ -376,7 +394,7 @@ def _arrays(path: Path, name: str, started: float) -> dict[str, list[Any]]:
     """The one-dimensional arrays of an npz file; nothing in it is unpickled."""
     _text(path, name, started)  # for its errors
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key].tolist() for key in arrays.files if arrays[key].ndim == 1}
-    except Exception as error:  # whatever a broken archive raises
+        arrays = read_arrays(path.read_bytes(), most_bytes=_MOST_BYTES)
+    except (ArraysError, OSError) as error:
         raise NoScoreError(f"{name} is no npz of arrays: {error}") from None
+    return {key: array.tolist() for key, array in arrays.items() if array.ndim == 1}
