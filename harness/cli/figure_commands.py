@@ -92,7 +92,7 @@ def table(
 
     Example: harness table cells rte_lr --columns mean,sd,failed --format latex
     """
-    from harness.report import named_tables
+    from harness.report import files, named_tables
 
     if name is None:
         print(named_tables.listing())
@@ -100,7 +100,11 @@ def table(
     spec = named_tables.table_named(name)
     opened = api.open(_required(sweep, f"harness table {name}"), set=overrides, profile=profile, results=results)
     wanted = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
-    text = named_tables.text_of(opened.analysis, spec, wanted, form or named_tables.format_of(out), caption)
+    chosen = form or named_tables.format_of(out)
+    text = named_tables.text_of(opened.analysis, spec, wanted, chosen, caption)
+    if chosen == "latex" and (letters := files.beyond_latin(text.partition("\n")[2])):
+        note = f"pdfLaTeX can't set {letters[:12]}: use LuaLaTeX or XeLaTeX, with a font that has them."
+        Console(stderr=True).print(Text(without_controls(note)), soft_wrap=True)
     if out is None:
         print(without_controls(text), end="")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import pandas as pd
@@ -68,21 +69,34 @@ def markdown(table: TextTable) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "∞": r"$\infty$", "κ": r"$\kappa$",
-    "η": r"$\eta$", "ω": r"$\omega$", "χ": r"$\chi$", "²": r"\textsuperscript{2}", "τ": r"$\tau$", '"': "''",
-    "|": r"\textbar{}",
+    "–": "--", "—": "---", "−": "$-$", "×": r"$\times$", "·": r"$\cdot$", "±": r"$\pm$", "∞": r"$\infty$",
+    "²": r"\textsuperscript{2}", "³": r"\textsuperscript{3}", "µ": r"$\mu$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "≠": r"$\neq$", "≈": r"$\approx$", "→": r"$\rightarrow$", "…": r"\ldots{}", '"': "''", "“": "``", "”": "''",
+    "‘": "`", "’": "'", "|": r"\textbar{}", "√": r"$\surd$", "°": r"$^\circ$",
 }  # fmt: skip
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+)
+for _name in _GREEK.split():
+    _TEX[unicodedata.lookup(f"GREEK SMALL LETTER {_name}")] = f"$\\{_name.replace('lamda', 'lambda')}$"
+_LATIN = 0x24F  # pdfLaTeX sets letters up to here by itself
 
 
 def latex_text(text: object) -> str:
     """Text as LaTeX sets it: nothing in it is a command."""
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(str(text).split()))
+    plain = unicodedata.normalize("NFC", " ".join(str(text).split()))
+    return "".join(_TEX.get(letter, letter) for letter in plain)
+
+
+def beyond_latin(text: str) -> str:
+    """The letters of a LaTeX text that pdfLaTeX can't set: 日本語."""
+    return "".join(dict.fromkeys(letter for letter in text if ord(letter) > _LATIN))
 
 
 def latex_float(table: TextTable) -> str:
     r"""A table with its caption, a `table` that floats, for a paper that loads booktabs."""
-    comment, *tabular = latex(table).splitlines()
-    start = [comment.partition(". ")[0] + ".", "\\begin{table}[t]", "\\centering"]
+    _, *tabular = latex(table).splitlines()
+    start = [_needs("".join([latex_text(table.caption), *tabular])), "\\begin{table}[t]", "\\centering"]
     label = re.sub(r"[^a-z0-9]+", "-", table.name.lower())
     end = [f"\\caption{{{latex_text(table.caption)}.}}", f"\\label{{tab:{label}}}", "\\end{table}", ""]
     return "\n".join([*start, *tabular, *end])
@@ -96,5 +110,15 @@ def latex(table: TextTable) -> str:
 
     columns = "".join("r" if right else "l" for right in table.numeric)
     rows = [line(row) for row in table.rows]
-    start = ["% needs booktabs. " + " ".join(table.caption.split()), f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
-    return "\n".join([*start, line(table.header), "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", ""])
+    head = line(table.header)
+    needs = f"{_needs(''.join([head, *rows]))} {' '.join(table.caption.split())}"
+    start = [needs, f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    return "\n".join([*start, head, "\\midrule", *rows, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _needs(text: str) -> str:
+    """What a paper must load and be set with, as a comment."""
+    letters = beyond_latin(text)
+    return (
+        f"% needs booktabs, and LuaLaTeX or XeLaTeX with a font that has {letters}." if letters else "% needs booktabs."
+    )

@@ -3,9 +3,11 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from drawn_figures import theirs
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from made_runs import HEAD, Run, study_of
@@ -15,7 +17,7 @@ from matplotlib.text import Text
 from harness.api import Results
 from harness.common.errors import HarnessError
 from harness.common.text import show_alike
-from harness.report import named_figures, named_tables
+from harness.report import files, named_figures, named_tables
 from harness.report.figures import fonts, lettering, scores
 from harness.report.figures.sheet import Sheet, requested
 
@@ -192,19 +194,61 @@ def test_a_table_has_the_columns_that_were_asked_for(results):
         named_tables.text_of(results.analysis, spec, ["means"], "latex")
 
 
-@pytest.mark.skipif(not (shutil.which("tectonic") or shutil.which("pdflatex")), reason="there is no LaTeX here")
-def test_every_table_compiles(results, tmp_path):
+def latex_of(results: Results) -> str:
+    """Every table that there is, in one document."""
     tables = [
         named_tables.text_of(results.analysis, spec, None, "latex")
         for spec in named_tables.TABLES
         if spec.text(results.analysis) is not None
     ]
-    body = "\n".join(tables)
-    text = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
-    (tmp_path / "all.tex").write_text(text)
-    program = shutil.which("tectonic") or shutil.which("pdflatex")
-    ran = subprocess.run([str(program), "all.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    start = "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+    return start + "\n".join(tables) + "\n\\clearpage\n"
+
+
+def compiled(program: str, text: str, folder: Path) -> str:
+    """The text of the PDF that a program makes of a document."""
+    (folder / "all.tex").write_text(text + "\\end{document}\n")
+    command = [program, "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     assert ran.returncode == 0, ran.stdout[-2000:]
+    assert (folder / "all.pdf").stat().st_size > 1000
+    return ran.stdout
+
+
+HARD = ("a_b & 5 %", "~^\\{x} #1 $y$ <z>", "µ ≥ ½ naïve “β” [*]")
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory):
+    """A study whose names are full of what LaTeX takes for commands."""
+    cells = tuple((("weight_decay & co", value), ("100 %", mode)) for value in HARD for mode in ("x_1", "[*]"))
+    return Results(theirs(tmp_path_factory.mktemp("hard"), cells, lambda cell, seed: 0.6 + 0.01 * cell, seeds=3), None)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdfLaTeX here")
+def test_every_table_and_figure_compiles(results, hard, tmp_path):
+    figures = ""
+    for number, some in enumerate((results, hard)):
+        path = tmp_path / f"spread{number}.pdf"
+        named_figures.write(some.analysis, named_figures.figure_named("spread"), Sheet(), path)
+        figures += f"\\includegraphics{{{path.name}}}\n"
+    body = latex_of(results) + latex_of(hard).partition("\\begin{document}\n")[2]
+    compiled("pdflatex", body + figures, tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("lualatex") is None, reason="there is no LuaLaTeX here")
+def test_names_in_any_script_compile_where_the_table_says(tmp_path):
+    cells = tuple((("感情分析", value),) for value in ("日本語", "한국어"))
+    made = Results(theirs(tmp_path, cells, lambda cell, seed: 0.6 + 0.1 * cell, seeds=3), None)
+    text = named_tables.text_of(made.analysis, named_tables.table_named("cells"), ["mean"], "latex")
+    assert text.startswith("% needs booktabs, and LuaLaTeX or XeLaTeX with a font that has 感情分析日本語한국어.\n")
+    compiled("lualatex", latex_of(made), tmp_path)
+
+
+def test_no_other_table_needs_another_program(hard):
+    text = latex_of(hard)
+    assert files.beyond_latin(text) == ""
+    assert "and LuaLaTeX" not in text
 
 
 def test_every_table_is_whole_latex(results):
