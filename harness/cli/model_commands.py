@@ -121,7 +121,7 @@ def predict(
     messages = Console(stderr=True)
     folders = kept_models(run, trial, ensemble, profile, results, messages)
     from harness.models import predict as predicting
-    from harness.models import predict_completions, predict_spans
+    from harness.models import predict_completions, predict_labels, predict_spans
 
     hardware = machine.detect_hardware()
     options = predicting.PredictionOptions(
@@ -131,7 +131,10 @@ def predict(
     try:
         with row_progress(messages) as follow:
             kind = saved.read_card(folders[0]).trial.recipe.task.kind
-            ask = {"completion": predict_completions.run, "span": predict_spans.run}.get(kind, predicting.run)
+            of_kind = {
+                "completion": predict_completions.run, "labels": predict_labels.run, "span": predict_spans.run,
+            }  # fmt: skip
+            ask = of_kind.get(kind, predicting.run)
             prediction = ask(options, follow)
     except BrokenPipeError:  # `| head` has read what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -280,7 +280,7 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
     if sentences is not None and logits.shape[1] == 2:  # tags are three or more
         by_text = _many(answers, labels, sentences)
         right = {"accuracy": float((answers == labels).mean())}
-        return right | {metric: float(_f1_of_labels(metric, *by_text)) for metric in MANY_LABELS}
+        return right | {metric: float(f1_of_labels(metric, *by_text)) for metric in MANY_LABELS}
     if sentences is not None:
         compared = entities(answers, labels, _all(sentences, labels))
         shares = {"entity_precision": compared.answered, "entity_recall": compared.there}
@@ -368,7 +368,7 @@ def _many(answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None)
     return answers.reshape(len(sentences), -1), labels.reshape(len(sentences), -1)
 
 
-def _f1_of_labels(metric: Metric, answers: np.ndarray, labels: np.ndarray) -> Fraction:
+def f1_of_labels(metric: Metric, answers: np.ndarray, labels: np.ndarray) -> Fraction:
     """Micro: 2 TP / (2 TP + FP + FN) over all decisions [S, C]; macro: its mean over the labels, 0 of one without any.
 
     As scikit-learn's `f1_score` of label indicators, `zero_division=0`.
@@ -379,6 +379,11 @@ def _f1_of_labels(metric: Metric, answers: np.ndarray, labels: np.ndarray) -> Fr
     parts = zip(right.tolist(), (answered + there).tolist(), strict=True)
     values = [Fraction(2 * hits, total) if total else Fraction(0) for hits, total in parts]
     return sum(values, Fraction(0)) / len(values)
+
+
+def logit(probability: float) -> float:
+    """Give the logit of a probability within (0, 1)."""
+    return math.log(probability / (1 - probability))
 
 
 def _best_set(metric: Metric, labels: np.ndarray) -> Fraction:
@@ -395,7 +400,7 @@ def _best_set(metric: Metric, labels: np.ndarray) -> Fraction:
 
 def _score_many(metric: Metric, answers: np.ndarray, labels: np.ndarray, sentences: np.ndarray | None) -> Score:
     given, there = _many(answers, labels, sentences)
-    value = _f1_of_labels(metric, given, there)
+    value = f1_of_labels(metric, given, there)
     constant = bool((given == given[0]).all())
     return Score(float(value), None, value <= _best_set(metric, there), constant)
 

@@ -125,6 +125,10 @@ class TaskSpec(Frozen):
         default=None,
         description="Of `kind: choice`: the column of lists of choices, or a list of columns; null: by their names.",
     )
+    threshold: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] | Literal["dev"] = Field(
+        default=0.5,
+        description="Of `kind: labels`: the probability above which a label is given; dev: the best on dev.",
+    )
     loss_on: Literal["completion", "all"] = Field(
         default="completion",
         description="Of `kind: completion`: train on the completion's tokens alone, or on all of the text.",

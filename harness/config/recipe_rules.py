@@ -147,6 +147,8 @@ def _check_task(task: TaskSpec) -> None:
     for name in ("stride", "max_answer_length"):
         if task.kind != "span" and getattr(task, name) != TaskSpec.model_fields[name].default:
             raise HarnessError(f"task.{name} requires task.kind: span", fix=f"Remove task.{name}")
+    if task.threshold != 0.5 and task.kind != "labels":
+        raise HarnessError("task.threshold requires task.kind: labels", fix="Remove task.threshold")
     if (task.metric == "f1_entity") != (task.kind == "tokens") and task.metric is not None:
         problem = (
             "metric f1_entity requires task.kind: tokens"

@@ -75,6 +75,8 @@ class Raw:
     sha256: str
     test: Rows | None = None
     kind: str = field(default="texts", kw_only=True)  # the task's, as in a sweep file
+    # Of labels: the probability above which one is given; None: the best on the dev split.
+    threshold: float | None = field(default=0.5, kw_only=True)
     loss_on: str = field(default="completion", kw_only=True)  # of completions: `all` where prompts are learned too
     stride: int | None = field(default=None, kw_only=True)  # of questions: tokens that two windows share
 

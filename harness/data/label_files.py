@@ -43,7 +43,11 @@ def load(spec: TaskSpec) -> Raw:
         )
     rows_of = [_rows(source, rows, names, split) for (source, rows), split in zip(tables, SPLITS, strict=False)]
     metric: Metric = spec.metric or "f1_labels"
-    return Raw(spec.name, metric, names, rows_of[0], rows_of[1], sha256_of(rows_of), *rows_of[2:], kind="labels")
+    threshold = None if spec.threshold == "dev" else spec.threshold
+    return Raw(
+        spec.name, metric, names, rows_of[0], rows_of[1], sha256_of(rows_of), *rows_of[2:], kind="labels",
+        threshold=threshold,
+    )  # fmt: skip
 
 
 def examples(path: Path, spec: TaskSpec) -> list[tuple[Line, tuple[str, ...]]]:

@@ -73,6 +73,7 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
         unknown_share=unknown,
         vocabulary=_size(tokenizer),
         kind=raw.kind,
+        threshold=raw.threshold,
     )
 
 

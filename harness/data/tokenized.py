@@ -90,6 +90,7 @@ class Task:
     vocabulary: int = 0  # tokens that the tokenizer has; 0: not known
     kind: str = "texts"
     abstains: bool = False  # whether a question may have no answer, as some of training have none
+    threshold: float | None = 0.5  # of labels, as `Raw` has it
 
     @property
     def splits(self) -> tuple[TokenizedSplit, ...]:

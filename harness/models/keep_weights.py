@@ -114,6 +114,7 @@ class Keeping:
             pairs=False,
             metric=measured.metric,
             final_score=measured.final_score,
+            label_threshold=measured.label_threshold,
             outcome=measured.outcome,
             model_sha256=None,
             weights_sha256=None,

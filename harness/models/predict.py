@@ -75,11 +75,6 @@ class Served:
         """Load it; raises HarnessError for a run that diverged, and for an adapter whose base is not what it was."""
         self.folder, self.card, self.device = folder, saved.read_card(folder), torch.device(device)
         saved.refuse_files(folder, self.card)
-        if self.card.trial.recipe.task.kind == "labels":
-            raise HarnessError(
-                f"{folder} decides on many labels a text, which harness predict does not write",
-                fix="Load it with transformers' pipeline('text-classification', model=FOLDER, top_k=None)",
-            )
         self.recipe = self.card.trial.recipe
         self.tokens = self.recipe.task.kind == "tokens"
         self.by_token = self.recipe.task.kind in ("tokens", "span")

@@ -80,6 +80,7 @@ class Card(BaseModel):
     pairs: bool
     metric: str
     final_score: float | None
+    label_threshold: float | None = None  # as in `Measured`
     outcome: str | None
     model_sha256: str | None
     weights_sha256: str | None

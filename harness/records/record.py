@@ -138,6 +138,10 @@ class Measured(BaseModel):
         default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
     )
     tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
+    # Not in the first records: None there, and of any other task, means 0.5.
+    label_threshold: float | None = Field(
+        default=None, description="of many labels a text: the probability above which one is given, where it isn't 0.5"
+    )
     # Not in the first records, and None where no language model answers.
     untouched_score: float | None = Field(
         default=None, description="of the language model on the dev set before any training: what a run has to beat"

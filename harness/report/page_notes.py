@@ -20,7 +20,13 @@ _MOST_NAMED = 5  # files that a note names
 
 def notes(study: Study) -> tuple[str, ...]:
     """The notes that the study brings and those that its runs call for."""
-    of_runs = (*_balance(study), *_not_resampled(study), *_unknown_tokens(study), *_last_bits(study))
+    of_runs = (
+        *_balance(study),
+        *_thresholds(study),
+        *_not_resampled(study),
+        *_unknown_tokens(study),
+        *_last_bits(study),
+    )
     scales = (*score_scale.other_scales(study), *score_scale.edited_thresholds(study))
     of_scripts = (*seed_use.ignored_seeds(study), *scales)
     return (*set_aside(study), *study.notes, *of_scripts, *of_runs)
@@ -51,6 +57,18 @@ def _balance(study: Study) -> Iterator[str]:
     counted = study.runs[["metric", "majority_correct", "dev_examples"]].dropna().drop_duplicates()
     for metric, most, examples in counted.itertuples(index=False):
         yield from label_notes.unbalanced(metric, int(most), int(examples))
+
+
+def _thresholds(study: Study) -> Iterator[str]:
+    """That thresholds of labels were chosen on the dev split that scores are of."""
+    if any(recipe.task.threshold == "dev" for recipe in _recipes(study)):
+        chosen = pd.to_numeric(study.runs["label_threshold"]).fillna(0.5)[study.runs["final_score"].notna()]
+        values = f" ({chosen.min():g} to {chosen.max():g})" if len(chosen) else ""
+        test = " Test scores, by the same thresholds, are not." if study.runs["test_score"].notna().any() else ""
+        yield (
+            f"The probability above which a label is given was chosen for each run on the dev split{values}: dev "
+            f"scores are optimistic, as the threshold was fitted to the same examples.{test}"
+        )
 
 
 def _not_resampled(study: Study) -> Iterator[str]:

@@ -108,6 +108,11 @@ class Evaluator:
             return *self._logits(view, inputs), *vectors
 
 
+def dev_answers(pack: TrainingPack, logits: np.ndarray) -> np.ndarray:
+    """A lane's answers [N, C] on the dev set, of which the largest is what is answered."""
+    return pack.kind.decided(logits, pack.kind.threshold(logits))
+
+
 def dev_loss(pack: TrainingPack, logits: np.ndarray) -> float:
     """The mean loss of a lane's answers [N, C] on the dev set, nats; of a regression the mean squared error."""
     return float(pack.kind.dev_loss(torch.from_numpy(logits), torch.from_numpy(pack.task.validation.targets)))

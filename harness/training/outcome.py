@@ -61,10 +61,13 @@ def lane_results(run: TrainingRun, wall_seconds: float) -> list[LaneResult]:
         chosen = run.selection.chosen.get(lane)
         at = len(scores) - 1 if chosen is None else curves.eval_step.tolist().index(chosen[0])
         digest = hashlib.sha256(final_weights[lane].tobytes()).hexdigest()
-        measured = _measured(run, lane, curves, scores, at, of_pack | {"weights_sha256": digest})
-        curves = replace(curves, logits=run.log.evaluations[at].logits[lane])
+        logits, kind = run.log.evaluations[at].logits[lane], run.pack.kind
+        threshold = kind.threshold(logits)
+        given = of_pack | {"weights_sha256": digest, "label_threshold": threshold}
+        measured = _measured(run, lane, curves, scores, at, given)
+        curves = replace(curves, logits=kind.decided(logits, threshold))
         if test_logits is not None:
-            measured, curves = _with_test(run, measured, curves, test_logits[lane])
+            measured, curves = _with_test(run, measured, curves, kind.decided(test_logits[lane], threshold))
         if run.telemetry is not None:
             curves = replace(curves, recording=run.telemetry.of(lane, steps, len(scores)))
         results.append(LaneResult(measured, curves, final_weights[lane]))

@@ -18,7 +18,7 @@ from harness.data import tasks
 from harness.data.tokenized import TokenizedSplit
 from harness.training import fitting
 from harness.training.batches import Batches, DeviceSplit
-from harness.training.evaluate import Evaluator
+from harness.training.evaluate import Evaluator, dev_answers
 from harness.training.forward import Forward
 from harness.training.lanes import Lanes
 from harness.training.log import RunLog
@@ -69,6 +69,7 @@ class TrainingRun:
     def score(self, logits: np.ndarray) -> Score:
         """What a lane's answers [N, C] on the dev set are worth."""
         task, level = self.pack.task, None if self.untouched is None else self.majority
+        logits = dev_answers(self.pack, logits)
         return metrics.score(task.metric, logits, task.validation.targets, task.validation.sentences, level)
 
     def made_of_sha256(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import random
@@ -9,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +22,15 @@ from training_runs import begin, loss_of
 from harness.common import metrics
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
+from harness.config.recipe_rules import check_recipe
 from harness.config.sweep_file import load
 from harness.config.trials import Trial, expand
 from harness.data import summary, tasks
-from harness.execution import driver
+from harness.execution import driver, verify_scores
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
-from harness.models import predict, saved
+from harness.models import predict_labels, saved
+from harness.models.predict import PredictionOptions
 from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.report import page
@@ -166,8 +170,22 @@ def test_a_sweep_is_recorded_kept_rerun_and_reported(
     assert store.curves(first.id) is not None
     assert rerun(sweep, store, first, 0.0).verdict == "identical"
     folder = saved.place(store, next(iter(saved.kept(store))))
-    with pytest.raises(HarnessError, match="many labels a text, which harness predict does not write"):
-        predict.Served(folder)
+    assert topics.files is not None
+    dev, out = Path(topics.files.train) / "dev.jsonl", tmp_path / "answers.tsv"
+    prediction = predict_labels.run(PredictionOptions((folder,), dev, out, label="labels", probabilities=True))
+    kept, curves = store.load(folder.name), store.curves(folder.name)
+    assert kept is not None
+    assert kept.measured is not None
+    assert curves is not None
+    assert prediction.score == kept.measured.final_score
+    answers = list(csv.DictReader(out.read_text().splitlines(), delimiter="\t"))
+    decided = [
+        [name for name, yes in zip(NAMES, row, strict=True) if yes] for row in curves.logits.argmax(1).reshape(-1, 3)
+    ]
+    assert [row["labels"] for row in answers] == ["|".join(names) or "[]" for names in decided]
+    assert [float(row["probability_new"]) for row in answers] == pytest.approx(
+        (1 / (1 + np.exp(-curves.logits[1::3, 1]))).tolist(), rel=1e-5
+    )
     from transformers import pipeline
 
     answered = pipeline("text-classification", model=str(folder), top_k=None, device="cpu")("a red b")[0]
@@ -192,3 +210,75 @@ def test_what_needs_one_label_a_text_is_refused(
     raw = tasks.load(topics)
     with pytest.raises(HarnessError, match=message):
         tasks.check_recipe(trial(1, task=topics, **fields).recipe, raw.train.labels, raw.metric)
+
+
+def test_a_threshold_chosen_on_dev_stands_in_the_record_and_scores_test(trial: Make, topics: TaskSpec) -> None:
+    task = topics.model_copy(update={"threshold": "dev"})
+    fields = {"lr": 1e-2, "epochs": 2, "early_stopping_on": "score", "keep_best": True}
+    pack = [trial(seed, task=task, **fields) for seed in (1, 2)]
+    chosen = loop.train(pack)
+    (alone,) = loop.train(pack[:1])
+    assert same_lane(alone, chosen[0])
+    raw = tasks.load(task)
+    assert raw.test is not None
+    for result in chosen:
+        curves, measured = result.curves, result.measured
+        cut = 0.5 if measured.label_threshold is None else measured.label_threshold
+        yes = 1 / (1 + np.exp(-curves.logits[:, 1].astype(np.float64))).reshape(30, 3)
+        scores = {
+            t: f1_score(raw.validation.labels, yes > t / 100, average="micro", zero_division=0) for t in range(1, 100)
+        }
+        assert scores[round(100 * cut)] == pytest.approx(max(scores.values()))
+        assert measured.final_score == pytest.approx(max(scores.values()))
+        nearest = min(abs(t - 50) for t, score in scores.items() if score > max(scores.values()) - 1e-12)
+        assert abs(round(100 * cut) - 50) == nearest
+        on_test = 1 / (1 + np.exp(-curves.test_logits[:, 1].astype(np.float64))).reshape(10, 3) > cut
+        assert measured.test_score == pytest.approx(f1_score(raw.test.labels, on_test, average="micro"))
+        assert not list(verify_scores.check_measured(measured, curves, pack[0].recipe))
+    assert any(result.measured.label_threshold is not None for result in chosen)
+    fixed = loop.train([trial(1, task=topics.model_copy(update={"threshold": 0.3}), **fields)])[0]
+    assert fixed.measured.label_threshold == 0.3
+    assert fixed.curves.logits[0, 0] == np.float32(math.log(0.3 / 0.7))
+    with pytest.raises(HarnessError, match=r"task\.threshold requires task\.kind: labels"):
+        check_recipe(trial(1, task=topics.model_copy(update={"kind": "texts", "threshold": 0.3})).recipe)
+
+
+def test_several_models_decide_together_by_their_mean_probability(
+    monkeypatch: pytest.MonkeyPatch, topics: TaskSpec, tmp_path: Path
+) -> None:
+    """Two stand-ins with thresholds of 0.2 and 0.6 give one label at 0.3 and 0.6: 0.45 is above 0.4."""
+
+    class Stand:
+        def __init__(self, folder: Path, device: str) -> None:
+            self.card, self.chance = cards[folder], {"one": 0.3, "two": 0.6}[folder.name]
+
+        def logits(self, rows: list[object], batch_size: int, source: str) -> np.ndarray:
+            own = np.full((len(rows), 3), -9.0, dtype=np.float32)
+            own[:, 1] = math.log(self.chance / (1 - self.chance))
+            return own
+
+    recipe = SimpleNamespace(task=topics)
+    cards = {
+        Path(name): SimpleNamespace(
+            label_names=NAMES,
+            pairs=False,
+            trial=SimpleNamespace(recipe=recipe),
+            metric="f1_labels",
+            label_threshold=cut,
+        )
+        for name, cut in (("one", 0.2), ("two", 0.6))
+    }
+    monkeypatch.setattr(predict_labels, "Served", Stand)
+    monkeypatch.setattr(predict_labels.saved, "read_card", cards.__getitem__)
+    file, out = tmp_path / "ask.jsonl", tmp_path / "out.jsonl"
+    file.write_text('{"text": "a b", "labels": ["new"]}\n')
+    prediction = predict_labels.run(PredictionOptions(tuple(cards), file, out, label="labels", probabilities=True))
+    line = json.loads(out.read_text())
+    assert line["labels"] == ["new"]
+    assert line["agreement"] == 0.5
+    assert line["probabilities"]["new"] == pytest.approx(0.45)
+    assert (prediction.score, prediction.members, prediction.disagreeing) == (1.0, (1.0, 0.0), 1.0)
+    file.write_text('{"text": "a b", "labels": ["odd"]}\n')
+    assert "'odd' is none of" in str(predict_labels.run(PredictionOptions(tuple(cards), file, out)).unscored)
+    file.write_text('{"text": "a b"}\n')
+    assert predict_labels.run(PredictionOptions(tuple(cards), file, out)).score is None

@@ -55,6 +55,14 @@ class Kind:
         """What all rows of a split gave, [L, R, …], as the answers of its examples, [L, N, C]."""
         return rows
 
+    def threshold(self, logits: np.ndarray) -> float | None:
+        """The probability above which a label is given, by answers [N, C] on the dev split; None: there is none."""
+        return None
+
+    def decided(self, logits: np.ndarray, threshold: float | None) -> np.ndarray:
+        """Answers [N, C] of which the largest is what is answered at a threshold."""
+        return logits
+
     def dev_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of the answers [N, C] of a split against its targets [N], []."""
         if self.task.label_names is None:

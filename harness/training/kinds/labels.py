@@ -6,6 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.common import metrics
 from harness.data.tokenized import TokenizedSplit
 from harness.training.kinds.kind import Kind
 
@@ -26,3 +27,33 @@ class Labels(Kind):
         """Logits [L, N, C] as those of N · C decisions, [L, N · C, 2]."""
         yes = rows.reshape(len(rows), -1)
         return np.stack([np.zeros_like(yes), yes], axis=-1)
+
+    def threshold(self, logits: np.ndarray) -> float | None:
+        """That of the task; else the best of 0.01, 0.02, …, 0.99 on the dev split, among equals that nearest to 0.5.
+
+        None is 0.5, at which logits are as they are.
+        """
+        given = self.task.threshold
+        if given is None and np.isfinite(logits).all():
+            split = self.task.validation
+            assert split.sentences is not None
+            given = best_threshold(self.task.metric, logits, split.targets, split.sentences)
+        return None if given == 0.5 else given
+
+    def decided(self, logits: np.ndarray, threshold: float | None) -> np.ndarray:
+        """Logits [N · C, 2] with the threshold's in place of that of no, which is 0."""
+        if threshold is None:
+            return logits
+        return np.stack([np.full_like(logits[:, 0], metrics.logit(threshold)), logits[:, 1]], axis=1)
+
+
+def best_threshold(metric: metrics.Metric, logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray) -> float:
+    """The threshold in hundredths whose decisions on logits [N · C, 2] score best, among equals that nearest to 0.5."""
+    by_text = labels.reshape(len(sentences), -1)
+
+    def value(hundredths: int) -> tuple[float, int]:
+        given = logits[:, 1] > np.float32(metrics.logit(hundredths / 100))
+        answers = given.reshape(by_text.shape).astype(labels.dtype)
+        return float(metrics.f1_of_labels(metric, answers, by_text)), -abs(hundredths - 50)
+
+    return max(range(1, 100), key=value) / 100

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.common import metrics
 from harness.config.recipe import Recipe
-from harness.training.evaluate import dev_loss
+from harness.training.evaluate import dev_answers, dev_loss
 from harness.training.pack import TrainingPack
 from harness.training.remedies.remedy import Remedy
 from harness.training.selection import DevLogits, Selection
@@ -57,7 +57,8 @@ class EarlyStopping(Remedy):
         task = self.pack.task
         if recipe.early_stopping_on == "loss":
             return dev_loss(self.pack, logits)
-        value = metrics.score(task.metric, logits, task.validation.targets, task.validation.sentences).value
+        answers = dev_answers(self.pack, logits)
+        value = metrics.score(task.metric, answers, task.validation.targets, task.validation.sentences).value
         return value if value is None or metrics.higher_is_better(task.metric) else -value
 
     def measured(self, lane: int, selection: Selection) -> dict[str, Any]:
