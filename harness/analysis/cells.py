@@ -10,6 +10,7 @@ import pandas as pd
 from harness.analysis import looks
 from harness.analysis.outcomes import any_apart, crossed_levels, failure_rate, outcomes
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs, runs
+from harness.common.memo import once_per_object
 from harness.records.study import Study, numbers
 from harness.stats import pooling, ranks
 from harness.stats.estimate import Estimate
@@ -31,6 +32,7 @@ def by_cell(table: pd.DataFrame, column: str, cells: int) -> list[np.ndarray]:
     return np.split(values[order], np.searchsorted(cell_of[order], np.arange(1, cells)))
 
 
+@once_per_object
 def cell_scores(study: Study) -> list[np.ndarray]:
     """Final scores of each cell's finished runs that have one [n], sorted."""
     return by_cell(study.runs[finished_runs(study.runs)], "final_score", len(study.cells))
@@ -74,6 +76,7 @@ def object_columns(table: pd.DataFrame, rows: Sequence[dict[str, object]], *name
     return table
 
 
+@once_per_object
 def failure_counts(study: Study) -> list[tuple[int, int]]:
     """(failed, judged) of each cell."""
     size = len(study.cells)

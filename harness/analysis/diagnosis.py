@@ -28,6 +28,7 @@ VANISHED = 0.1
 PLACES = 100  # of a run, at which the gradients of runs of any length are compared
 FEWEST = 3  # runs that learn, of which a cell's own median is the reference
 _PERMUTATIONS = 4_999
+_PERMUTED_AT_ONCE = 100_000  # numbers, so that it takes little memory
 # The verdicts of runs that are lost.
 LOST = ("failed", "diverged", "near chance")
 KINDS = ("ok", "near chance", "not optimised", "not generalised", "diverged", "not told")
@@ -440,5 +441,11 @@ def _correlation(table: pd.DataFrame, rng: np.random.Generator) -> tuple[int, in
         return np.asarray(((of.sum(axis=-2) ** 2).sum(axis=-1) - cells) / (cells * (cells - 1)))
 
     seen = float(mean(ranks))
-    drawn = np.array([mean(rng.permuted(ranks, axis=1)) for _ in range(_PERMUTATIONS)])
+    at_once = max(1, _PERMUTED_AT_ONCE // ranks.size)
+    drawn = np.concatenate(
+        [
+            mean(rng.permuted(np.tile(ranks, (min(at_once, _PERMUTATIONS - start), 1, 1)), axis=-1))
+            for start in range(0, _PERMUTATIONS, at_once)
+        ]
+    )
     return cells, seeds, seen, (1 + int((drawn >= seen - 1e-12).sum())) / (1 + _PERMUTATIONS)

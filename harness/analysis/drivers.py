@@ -7,6 +7,7 @@ import pandas as pd
 from harness.analysis.cells import NAN
 from harness.analysis.comparisons import compared_axes, reference
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.common.memo import once_per_object
 from harness.records.study import Study, numbers
 from harness.stats import anova, failure_model, forest
 
@@ -38,10 +39,15 @@ def drivers_of_score(study: Study) -> pd.DataFrame:
     return table
 
 
+@once_per_object
+def _model_of_failing(study: Study) -> failure_model.Logit:
+    table = _in_order(study.runs[judged_runs(study.runs)])
+    return failure_model.fit(_factors(study, table), failed_runs(table).to_numpy())
+
+
 def drivers_of_failing(study: Study) -> pd.DataFrame:
     """Each axis's share in failing: penalised logistic regression, likelihood-ratio tests (Firth's bias reduction)."""
-    table = _in_order(study.runs[judged_runs(study.runs)])
-    return failure_model.penalised_logit(_factors(study, table), failed_runs(table).to_numpy())
+    return failure_model.likelihood_ratios(_model_of_failing(study))
 
 
 def effects_on_failing(study: Study) -> pd.DataFrame:
@@ -49,9 +55,8 @@ def effects_on_failing(study: Study) -> pd.DataFrame:
 
     Columns as of `failure_model.effects`.
     """
-    table = _in_order(study.runs[judged_runs(study.runs)])
     first = {axis: reference(study, axis) for axis in compared_axes(study)}
-    return failure_model.effects(_factors(study, table), failed_runs(table).to_numpy(), first)
+    return failure_model.effects_of(_model_of_failing(study), first)
 
 
 def largest_effects(contrasts: pd.DataFrame) -> pd.DataFrame:

@@ -112,21 +112,22 @@ def contrasts(study: Study) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for axis in compared_axes(study):
         by_value = {value: by_others(study, axis, value) for value in study.values(axis)}
+        compared = compared_values(study, axis)
+        cells = [
+            [(by_value[first][other], by_value[value][other]) for other in by_value[first] if other in by_value[value]]
+            for first, value in compared
+        ]
+        strata = [[(*counts[a], *counts[b]) for a, b in of_both if counts[a][1] and counts[b][1]] for of_both in cells]
         of_axis: list[dict[str, object]] = []
-        for first, value in compared_values(study, axis):
-            shared = [other for other in by_value[first] if other in by_value[value]]
-            cells = [(by_value[first][other], by_value[value][other]) for other in shared]
-            strata = [(*counts[a], *counts[b]) for a, b in cells]
-            strata = [stratum for stratum in strata if stratum[1] and stratum[3]]
-            test = _compared(study, cells, strata, crossed)
-            k1, n1, k2, n2 = (int(total) for total in np.array(strata, dtype=int).reshape(-1, 4).sum(axis=0))
+        for (first, value), own, test in zip(compared, strata, _compared(study, cells, strata, crossed), strict=True):
+            k1, n1, k2, n2 = (int(total) for total in np.array(own, dtype=int).reshape(-1, 4).sum(axis=0))
             row: dict[str, object] = {"axis": axis, "value": value, "reference": first, "failed": k2, "judged": n2}
             row |= {"reference_failed": k1, "reference_judged": n1}
             row |= spread_out("difference", test.risk_difference) | spread_out("odds_ratio", test.odds_ratio)
             of_axis.append(
                 row
                 | {"strata": test.strata, "informative": test.informative, "p": test.p}
-                | {"p_least": stratified.least_p(strata)}
+                | {"p_least": stratified.least_p(own)}
             )
         adjusted = proportions.holm([float(str(row["p"])) for row in of_axis])
         rows += [row | {"p_adjusted": p} for row, p in zip(of_axis, adjusted.tolist(), strict=True)]
@@ -137,16 +138,27 @@ def contrasts(study: Study) -> pd.DataFrame:
 
 
 def _compared(
-    study: Study, cells: Sequence[tuple[int, int]], strata: stratified.Strata, crossed: frozenset[int]
-) -> stratified.Stratified:
-    """The failure rates of pairs of cells (reference, other), a stratum each, compared as their seeds allow.
+    study: Study,
+    cells: Sequence[Sequence[tuple[int, int]]],
+    strata: Sequence[stratified.Strata],
+    crossed: frozenset[int],
+) -> list[stratified.Stratified]:
+    """Comparisons of failure rates, each of pairs of cells (reference, other) with a stratum each, as seeds allow.
 
     Where seed parts are crossed, difference and p are of as many runs as are independent (`clusters.contrast`), and the
     odds ratio has no interval.
     """
-    test = stratified.contrast(strata)
-    if crossed.isdisjoint(index for pair in cells for index in pair):
-        return test
+    tests = stratified.contrasts(strata)
+    if not crossed:
+        return tests
+    return [
+        test if crossed.isdisjoint(index for pair in own for index in pair) else _of_clusters(study, own, test)
+        for own, test in zip(cells, tests, strict=True)
+    ]
+
+
+def _of_clusters(study: Study, cells: Sequence[tuple[int, int]], test: stratified.Stratified) -> stratified.Stratified:
+    """A comparison in which runs that share a part of their seed are one cluster."""
     stratum = {index: number for number, pair in enumerate(cells) for index in pair}
     runs = study.runs[judged_runs(study.runs) & study.runs["cell"].isin(list(stratum))]
     second = runs["cell"].isin([index for _, index in cells]).to_numpy()
@@ -165,10 +177,10 @@ def pair_failures(study: Study) -> pd.DataFrame:
     Where seed parts are crossed, difference and p count as many runs as are independent, the others are not known.
     """
     counts, crossed = failure_counts(study), crossed_cells(study)
-    rows = []
-    for a, b in pairs(study):
-        four = (*counts[a], *counts[b])
-        test = _compared(study, [(a, b)], [four], crossed)
+    rows, compared = [], pairs(study)
+    fours = [(*counts[a], *counts[b]) for a, b in compared]
+    tests = _compared(study, [[pair] for pair in compared], [[four] for four in fours], crossed)
+    for (a, b), four, test in zip(compared, fours, tests, strict=True):
         independent = crossed.isdisjoint((a, b))
         odds = proportions.odds_ratio(*four)
         rows.append(

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.common.memo import once_per_object
 from harness.records.study import Study, numbers
 from harness.stats import clusters, means, proportions, variance_components
 from harness.stats.estimate import NAN, UNKNOWN, Estimate
@@ -112,6 +113,7 @@ def crossed_levels(runs: pd.DataFrame) -> pd.DataFrame | None:
     return variance_components.crossed(runs[SEED_PARTS])
 
 
+@once_per_object
 def crossed_cells(study: Study) -> frozenset[int]:
     """The cells whose finished runs have crossed parts of the seed, and so are not independent."""
     if not any_apart(study.runs):
@@ -137,6 +139,7 @@ def any_apart(runs: pd.DataFrame) -> bool:
     return bool(rest.any()) and not all(bool(pd.isna(part[rest]).all()) for part in (init, order, dropout))
 
 
+@once_per_object
 def outcomes(study: Study) -> list[Outcomes]:
     """Of each cell, in the study's order."""
     done = study.runs[finished_runs(study.runs)]

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.common import metrics
+from harness.common.memo import once_per_object
 from harness.records.study import Study, numbers
 
 LEVEL = 0.05  # one-sided, for "not above the majority"
@@ -76,6 +77,7 @@ def flat_losses(table: pd.DataFrame) -> pd.Series:
     return numbers(table, "final_train_loss") >= NEAR_ENTROPY * untrained_loss(table)
 
 
+@once_per_object
 def runs(study: Study) -> pd.DataFrame:
     """`study.runs` with the column `verdict` added."""
     table = study.runs.copy()

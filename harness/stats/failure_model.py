@@ -103,7 +103,9 @@ class _Counts:
 
 
 @dataclass(frozen=True)
-class _Logit:
+class Logit:
+    """The model of `penalised_logit`, fitted; `likelihood_ratios` and `effects_of` tell what it says."""
+
     factors: list[Factor]
     notes: list[str]  # a factor: why it has no numbers; empty where it has
     counts: _Counts
@@ -113,7 +115,8 @@ class _Logit:
     point: _Point | None
 
 
-def _logit(factors: pd.DataFrame, failed: np.ndarray) -> _Logit:
+def fit(factors: pd.DataFrame, failed: np.ndarray) -> Logit:
+    """Fit the model of `penalised_logit`, whose arguments and errors it has."""
     found, outcome = known_rows(factors, failed)
     if not np.isin(outcome, (0.0, 1.0)).all():
         wrong = outcome[~np.isin(outcome, (0.0, 1.0))][0]
@@ -146,10 +149,10 @@ def _logit(factors: pd.DataFrame, failed: np.ndarray) -> _Logit:
     failures = np.bincount(pattern, weights=outcome, minlength=len(first))
     counts = _Counts(Design(renamed[design.columns], len(kept)), runs, failures)
     blocks = [used.index(i) + 1 if i in used else 0 for i in range(len(found))]
-    fit = counts.maximum(np.zeros(len(kept)), np.ones(len(kept), dtype=bool)) if "" in notes else None
-    if fit is None:
+    maximum = counts.maximum(np.zeros(len(kept)), np.ones(len(kept), dtype=bool)) if "" in notes else None
+    if maximum is None:
         notes = [note or "did not converge" for note in notes]
-    return _Logit(found, notes, counts, codes, blocks, *(fit or (None, None)))
+    return Logit(found, notes, counts, codes, blocks, *(maximum or (None, None)))
 
 
 def penalised_logit(factors: pd.DataFrame, failed: np.ndarray) -> pd.DataFrame:
@@ -166,7 +169,11 @@ def penalised_logit(factors: pd.DataFrame, failed: np.ndarray) -> pd.DataFrame:
     Source: Firth (1993), Biometrika 80; Heinze & Schemper (2002), Statistics in Medicine 21; the test is that of R's
     `logistf`. Neither scipy, statsmodels nor scikit-learn has it.
     """
-    logit = _logit(factors, failed)
+    return likelihood_ratios(fit(factors, failed))
+
+
+def likelihood_ratios(logit: Logit) -> pd.DataFrame:
+    """The table of `penalised_logit` of a model that was fitted."""
     table = []
     for factor, note, block in zip(logit.factors, logit.notes, logit.blocks, strict=True):
         row = {"factor": factor.name, "df": float(max(factor.size - 1, 0)), "chi2": math.nan, "p": math.nan}
@@ -200,7 +207,11 @@ def effects(factors: pd.DataFrame, failed: np.ndarray, references: Mapping[str, 
     Source: the delta method with the inverse Fisher information at Firth's estimate, as Dowd, Greene & Norton (2014),
     Health Services Research 49, set out for averaged effects.
     """
-    logit = _logit(factors, failed)
+    return effects_of(fit(factors, failed), references)
+
+
+def effects_of(logit: Logit, references: Mapping[str, object] | None = None) -> pd.DataFrame:
+    """The table of `effects` of a model that was fitted."""
     table: list[dict[str, object]] = []
     for factor, note, codes, block in zip(logit.factors, logit.notes, logit.codes, logit.blocks, strict=True):
         empty: dict[str, object] = dict.fromkeys(("rate", "difference", "low", "high"), math.nan)

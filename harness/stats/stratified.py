@@ -46,20 +46,27 @@ def contrast(strata: Strata) -> Stratified:
     - Odds ratio: Mantel and Haenszel (1959), interval by Robins, Breslow and Greenland (1986). Where it is 0 or inf the
       other end is the exact conditional one, with 2.5 % beyond it. NaN without an informative stratum.
     """
-    used = [stratum for stratum in strata if stratum[1] > 0 and stratum[3] > 0]
-    if not used:
-        return Stratified(UNKNOWN, UNKNOWN, NAN, 0, 0)
-    counts = np.array(used, dtype=float).T  # [4, S]
-    k1, n1, k2, n2 = counts
-    failed = k1 + k2
-    value, low, high = (float(end) for end in score_differences(k1, n1, k2, n2))
-    return Stratified(
-        risk_difference=Estimate(value, low, high),
-        odds_ratio=_common_odds(k1, n1, k2, n2),
-        p=float(score_p(k1, n1, k2, n2)),
-        strata=len(used),
-        informative=int(((failed > 0) & (failed < n1 + n2)).sum()),
-    )
+    return contrasts([strata])[0]
+
+
+def contrasts(many: Sequence[Strata]) -> list[Stratified]:
+    """`contrast` of each; those with as many strata are worked out together."""
+    used = [[stratum for stratum in strata if stratum[1] > 0 and stratum[3] > 0] for strata in many]
+    results = [Stratified(UNKNOWN, UNKNOWN, NAN, 0, 0)] * len(used)
+    for size in {len(strata) for strata in used} - {0}:
+        alike = [index for index, strata in enumerate(used) if len(strata) == size]
+        k1, n1, k2, n2 = np.moveaxis(np.array([used[index] for index in alike], dtype=float), -1, 0).copy()  # [B, S]
+        ends, p = score_differences(k1, n1, k2, n2), score_p(k1, n1, k2, n2)
+        informative = ((k1 + k2 > 0) & (k1 + k2 < n1 + n2)).sum(axis=-1)
+        for row, index in enumerate(alike):
+            results[index] = Stratified(
+                risk_difference=Estimate(*(float(end[row]) for end in ends)),
+                odds_ratio=_common_odds(k1[row], n1[row], k2[row], n2[row]),
+                p=float(p[row]),
+                strata=size,
+                informative=int(informative[row]),
+            )
+    return results
 
 
 def score_differences(
@@ -78,16 +85,13 @@ def score_differences(
     """
     weight = n1 * n2 / (n1 + n2)
     value = (weight * (k2 / n2 - k1 / n1)).sum(axis=-1) / weight.sum(axis=-1)
-    ends = []
-    for end in (-1.0, 1.0):
-        outside = np.full_like(value, end)
-        inside = np.where(_holds(outside, k1, n1, k2, n2, z), end, value)
-        for _ in range(_HALVINGS):
-            middle = (inside + outside) / 2
-            holds = _holds(middle, k1, n1, k2, n2, z)
-            inside, outside = np.where(holds, middle, inside), np.where(holds, outside, middle)
-        ends.append(inside)
-    return value, ends[0], ends[1]
+    outside = np.stack([np.full_like(value, end) for end in (-1.0, 1.0)])  # [2, ...]: both ends at once
+    inside = np.where(_holds(outside, k1, n1, k2, n2, z), outside, value)
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        holds = _holds(middle, k1, n1, k2, n2, z)
+        inside, outside = np.where(holds, middle, inside), np.where(holds, outside, middle)
+    return value, inside[0], inside[1]
 
 
 def score_p(k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray) -> np.ndarray:
@@ -106,7 +110,11 @@ def least_p(strata: Strata) -> float:
 
     Where it is 0.05 or more, no outcome of so few runs would have shown a difference. NaN without a stratum.
     """
-    return contrast([(0, n1, n2, n2) for _, n1, _, n2 in strata]).p
+    sizes = np.array([(n1, n2) for _, n1, _, n2 in strata if n1 > 0 and n2 > 0], dtype=float)
+    if not len(sizes):
+        return NAN
+    n1, n2 = sizes.T
+    return float(score_p(np.zeros_like(n1), n1, n2, n2))
 
 
 def _holds(

@@ -7,6 +7,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
+from types import CodeType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +25,7 @@ from harness.common.text import show
 from harness.records import early_signals
 from harness.records.study import Compared, Study
 from harness.report import headline, opening
-from harness.report.claims import Claim, claims_of, rows_of
+from harness.report.claims import Claim, claims_of
 from harness.report.contents import SECTIONS, TABLES
 from harness.report.formatting import percent
 from harness.report.wording import p_clause, points_words, rate_words
@@ -70,58 +73,74 @@ def sentences_of(analysis: Analysis) -> list[str]:
 SPECS = {spec.name: spec for spec in TABLES}
 
 
-class Frames(dict[str, pd.DataFrame]):
-    """The tables of an analysis, each made once."""
+Rows = list[dict[str, Any]]
+
+
+class Frames(dict[str, Rows]):
+    """The rows of an analysis's tables, each table made once; a value that is not known is NaN."""
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
+        runs = analysis.study.runs
+        judged = runs[runs["outcome"].notna()]
+        self.judged = judged[["cell", "outcome", *analysis.study.axes]].to_dict("records")
 
-    def __missing__(self, name: str) -> pd.DataFrame:
+    def __missing__(self, name: str) -> Rows:
         if name in SPECS:
-            self[name] = SPECS[name].frame(self.analysis)
+            table = SPECS[name].frame(self.analysis)
         else:
-            self[name] = self.analysis.diagnosis.fates if name == "fates" else self.analysis.tables[name]
+            table = self.analysis.diagnosis.fates if name == "fates" else self.analysis.tables[name]
+        columns = [
+            [math.nan if value is None or value is pd.NA else value for value in table[column].tolist()]
+            for column in table
+        ]
+        self[name] = [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
         return self[name]
+
+    def rows(self, claim: Claim) -> Rows:
+        """Those that a claim's row names: one, or, of a claim of no row, all."""
+        key = [(name, math.nan if value is None else value) for name, value in claim.row]
+        return [
+            row for row in self[claim.table] if all(row[name] is value or row[name] == value for name, value in key)
+        ]
 
 
 def check(analysis: Analysis, frames: Frames, sentence: str, claim: Claim) -> None:
     """A claim against its row, against the runs themselves, and against the words."""
-    rows = rows_of(frames[claim.table], claim.row)
+    rows = frames.rows(claim)
     assert len(rows) == 1 or not claim.row
     value, low, high = claim.estimate.value, claim.estimate.low, claim.estimate.high
     assert math.isnan(low) or low - 1e-9 <= value <= high + 1e-9
     if claim.quantity == "failure rate":
-        row = rows.iloc[0]
+        (row,) = rows[:1]
         assert (value, claim.n) == (row["failed"] / row["judged"], row["judged"])
-        assert recount(analysis.study, claim) == (round(value * claim.n), claim.n)
+        assert recount(frames, claim) == (round(value * claim.n), claim.n)
         counts = rate_words(claim).partition(" (")[0]
         assert counts in sentence or claim.subject in ("a recipe", "the cell known least") or "none of" in sentence
     elif claim.quantity == "difference in failure rate":
-        row = rows.iloc[0]
+        (row,) = rows[:1]
         assert [value, low, high, claim.p] == [
             row[name] for name in ("difference", "difference_low", "difference_high", "p_adjusted")
         ]
-        difference, p = by_hand(analysis.study, claim)
+        difference, p = by_hand(frames, claim)
         assert value == pytest.approx(difference, abs=1e-9)
         assert row["p"] == pytest.approx(p, abs=1e-9) or "as many runs as are independent" in claim.test
         assert (row["p"] < 0.05) == (low > 0 or high < 0) or abs(row["p"] - 0.05) < 1e-6
         assert points_words(claim.estimate) in sentence or claim.direction == 0 or re.search("more|^Unstable", sentence)
     elif claim.quantity == "best set":
-        assert (value, claim.n) == (
-            rows[claim.column].sum(),
-            (rows["judged" if "rate" in claim.column else "scored"] > 0).sum(),
-        )
+        of = "judged" if "rate" in claim.column else "scored"
+        assert (value, claim.n) == (sum(row[claim.column] for row in rows), sum(row[of] > 0 for row in rows))
     elif claim.quantity == "share":
-        assert value == rows.iloc[0][claim.column]
+        assert value == rows[0][claim.column]
         assert 0 <= low <= high <= 1
 
     else:
         assert claim.words in sentence
         assert says(claim.words, value), (claim.words, value)
         if claim.quantity == "size":
-            assert value == abs(rows.iloc[0][claim.column])
+            assert value == abs(rows[0][claim.column])
         elif claim.quantity == "value":
-            row = rows.iloc[0]
+            row = rows[0]
             assert value == pytest.approx(float(row[claim.column]), nan_ok=True)
             for end, bound in (("low", low), ("high", high)):
                 if not math.isnan(bound):
@@ -148,17 +167,19 @@ def says(words: str, value: float) -> bool:
     return abs(float(text) * scale - value) <= (0.5 * 10.0**-digits) * scale * (1 + 1e-6)
 
 
-def summary(rows: pd.DataFrame, claim: Claim) -> float:
+@cache
+def condition(where: str) -> CodeType:
+    """Which rows a claim sums up, ready to be asked of many."""
+    return compile(where, "<where>", "eval")
+
+
+def summary(rows: Rows, claim: Claim) -> float:
     """What a claim sums up, row by row."""
-    chosen = []
-    used = [name for name in rows if name == claim.column or re.search(rf"\b{re.escape(str(name))}\b", claim.where)]
-    for row in rows[used].to_dict("records") if used else [{}] * len(rows):
-        names = {name: math.nan if value is None or value is pd.NA else value for name, value in row.items()}
-        if not claim.where or eval(claim.where, {}, names):
-            chosen.append(float(names[claim.column]) if claim.column else 1.0)
+    of = [row for row in rows if not claim.where or eval(condition(claim.where), {}, row)]
+    chosen = [float(row[claim.column]) if claim.column else 1.0 for row in of]
     assert chosen or claim.quantity in ("count", "sum")
     if claim.quantity == "ratio":
-        return float(rows[claim.column].sum() / rows[claim.over].sum())
+        return float(sum(row[claim.column] for row in rows) / sum(row[claim.over] for row in rows))
     summaries: dict[str, Callable[[list[float]], float]] = {
         "count": len,
         "distinct": lambda values: len(set(values)),
@@ -172,24 +193,29 @@ def summary(rows: pd.DataFrame, claim: Claim) -> float:
     return summaries[claim.quantity](chosen)
 
 
-def recount(study: Study, claim: Claim) -> tuple[int, int]:
+def recount(frames: Frames, claim: Claim) -> tuple[int, int]:
     """Failed and judged runs of a row, counted in the runs themselves."""
-    key, runs = dict(claim.row), study.runs[study.runs["outcome"].notna()]
+    key, runs = dict(claim.row), frames.judged
     if claim.table == "arms":
-        runs = runs[runs[key["axis"]] == key["value"]]
+        runs = [row for row in runs if row[str(key["axis"])] == key["value"]]
     elif claim.row:
-        runs = runs[runs["cell"] == key["cell"]]
-    return int((runs["outcome"] == "failed").sum()), len(runs)
+        runs = [row for row in runs if row["cell"] == key["cell"]]
+    return sum(row["outcome"] == "failed" for row in runs), len(runs)
 
 
-def by_hand(study: Study, claim: Claim) -> tuple[float, float]:
+def by_hand(frames: Frames, claim: Claim) -> tuple[float, float]:
     """Mantel and Haenszel's risk difference and Cochran's test, from the runs, stratum by stratum."""
-    key, runs = dict(claim.row), study.runs[study.runs["outcome"].notna()]
-    others = [name for name in study.axes if name != key["axis"]]
+    key = dict(claim.row)
+    axis, ends = str(key["axis"]), (key["reference"], key["value"])
+    others = [name for name in frames.analysis.study.axes if name != axis]
+    strata: dict[tuple[object, ...], list[list[bool]]] = {}
+    for row in frames.judged:
+        if row[axis] in ends:
+            arms = strata.setdefault(tuple(row[name] for name in others), [[], []])
+            arms[ends.index(row[axis])].append(row["outcome"] == "failed")
     distance = weight = expected = variance = 0.0
-    for _, stratum in runs.groupby(others, sort=False) if others else [((), runs)]:
-        arms = [stratum[stratum[key["axis"]] == key[name]]["outcome"] == "failed" for name in ("reference", "value")]
-        (k1, n1), (k2, n2) = ((int(arm.sum()), len(arm)) for arm in arms)
+    for arms in strata.values():
+        (k1, n1), (k2, n2) = ((sum(arm), len(arm)) for arm in arms)
         if not n1 or not n2:
             continue
         n, k = n1 + n2, k1 + k2
