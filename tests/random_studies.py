@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.stopping import RunResult, advance
 from harness.config.axes import read_cells
 from harness.config.recipe import Seeds
-from harness.config.trials import Sweep
+from harness.config.seed_rule import Goal, SeedRule
+from harness.config.trials import Sweep, every_seed, expand
 from harness.records.record import Baseline, Curves, Recording
 from harness.records.study import TEXTS, Compared, Study, StudyCell, columns
 
@@ -66,15 +69,58 @@ def study_from(
             row = {"trial": f"{index}-{seed}", "cell": index, "seed": seed, **dict(cell.axes)}
             row |= {"init_seed": head, "order_seed": order, "dropout_seed": order}
             rows.append(row | run_of(fate, level + noise, seed, judged))
-    runs = pd.DataFrame(rows).reindex(columns=[*columns(), *(name for name, _ in axes)])
-    for name in runs.columns:
-        if name in TEXTS:
-            runs[name] = runs[name].astype(object).where(runs[name].notna(), None)
-    for name, _ in axes:
-        runs[name] = pd.Series([dict(cells[index].axes)[name] for index in runs["cell"]], dtype=object)
+    runs = table_of(rows, cells)
     title, baselines = ("Made", "Without answers")[draw.integers(2)], (BASELINE,) * int(draw.integers(2))
     study = Study(name="made", title=title, cells=tuple(cells), runs=runs, compared=compared, baselines=baselines)
     return recorded(study, tuple(axes), draw) if judged and draw.random() < 0.5 else study
+
+
+def table_of(rows: list[dict[str, object]], cells: Sequence[StudyCell]) -> pd.DataFrame:
+    """`Study.runs` of these rows."""
+    axes = [name for name, _ in cells[0].axes]
+    runs = pd.DataFrame(rows).reindex(columns=[*columns(), *axes])
+    for name in runs.columns:
+        if name in TEXTS:
+            runs[name] = runs[name].astype(object).where(runs[name].notna(), None)
+    for name in axes:
+        runs[name] = pd.Series([dict(cells[index].axes)[name] for index in runs["cell"]], dtype=object)
+    return runs
+
+
+def adaptive_study(axes: list[tuple[str, int]], draw: np.random.Generator, compared: Compared) -> Study:
+    """A study of a sweep whose seeds were added by rule, as far as its runs go; the last ones may be missing."""
+    plan = sweep_over(tuple(axes))
+    first, axis = int(draw.integers(1, 4)), axes[0]
+    goals = (Goal(within=float(draw.choice([0.1, 0.3]))), Goal(axis=axis[0], within=draw.choice([None, 0.2])))
+    until = goals[1:] if axis[1] > 1 and draw.random() < 0.5 else goals[:1]
+    rule = SeedRule(first=first, at_most=first + int(draw.integers(1, 9)), step=int(draw.integers(1, 4)), until=until)
+    seeds = tuple(Seeds(seed=n, init_seed=n, order_seed=n, dropout_seed=n) for n in range(1, rule.at_most + 1))
+    sweep = plan.model_copy(update={"rule": rule, "seeds": seeds})
+    chances = {cell.axes: draw.dirichlet(np.full(len(FATES), 0.4)) for cell in sweep.cells}
+    trials = expand(every_seed(sweep))
+    rows = {}
+    for trial in trials:
+        cell, seed = sweep.cells[trial.cell], trial.seeds.seed
+        fate = FATES[draw.choice(len(FATES), p=chances[cell.axes])]
+        row = {"trial": trial.id, "cell": trial.cell, "seed": seed, **dict(cell.axes), "init_seed": seed}
+        row |= {"order_seed": seed, "dropout_seed": seed}
+        rows[trial.id] = row | run_of(
+            "crashed" if fate == "missing" else fate, 80 + int(draw.integers(-9, 9)), seed, True
+        )
+
+    def result_of(trial: str) -> RunResult:
+        return RunResult({"ok": False, "failed": True}.get(str(rows[trial].get("outcome"))), 1.0)
+
+    grown = advance(sweep, result_of).sweep
+    planned = [rows[trial.id] for trial in expand(grown)]
+    for row in planned[len(planned) - int(draw.integers(0, 3)) :]:
+        kept = {name: row[name] for name in ("trial", "cell", "seed", "init_seed", "order_seed", "dropout_seed")}
+        row.clear()
+        row |= kept | {"status": "missing"}
+    cells = tuple(StudyCell(cell.axes) for cell in sweep.cells)
+    return Study(
+        name="made", title="Made", cells=cells, runs=table_of(planned, cells), compared=compared, sweeps=(grown,)
+    )
 
 
 def run_of(fate: str, level: int, seed: int, judged: bool) -> dict[str, object]:
@@ -156,4 +202,6 @@ def random_study(seed: int) -> Study:
     most = {name: min(len(VALUES[name]), 5 - len(names)) for name in names}
     axes = [(name, 1 if draw.random() < 0.15 else int(draw.integers(2, most[name] + 1))) for name in names]
     compared = Compared(main=names[-1] if draw.random() < 0.5 else None, all_pairs=bool(draw.random() < 0.5))
+    if draw.random() < 0.15:
+        return adaptive_study(axes, draw, compared)
     return study_from(axes, int(draw.integers(1, 7)), draw, compared, crossed=bool(draw.random() < 0.2))
