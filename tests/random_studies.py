@@ -72,7 +72,7 @@ def study_from(
     runs = table_of(rows, cells)
     title, baselines = ("Made", "Without answers")[draw.integers(2)], (BASELINE,) * int(draw.integers(2))
     study = Study(name="made", title=title, cells=tuple(cells), runs=runs, compared=compared, baselines=baselines)
-    return recorded(study, tuple(axes), draw) if judged and draw.random() < 0.5 else study
+    return recorded(study, sweep_over(tuple(axes), tuple(parts)), draw) if judged and draw.random() < 0.5 else study
 
 
 def table_of(rows: list[dict[str, object]], cells: Sequence[StudyCell]) -> pd.DataFrame:
@@ -141,26 +141,29 @@ def run_of(fate: str, level: int, seed: int, judged: bool) -> dict[str, object]:
     return row
 
 
-def recorded(study: Study, axes: tuple[tuple[str, int], ...], draw: np.random.Generator) -> Study:
+def recorded(study: Study, sweep: Sweep, draw: np.random.Generator) -> Study:
     """The same study as one of a sweep, most of whose runs have their gradients and updates recorded."""
     curves = {
         row: curves_of(outcome == "failed", reason == "diverged", draw)
         for row, outcome, reason in zip(study.runs.index, study.runs["outcome"], study.runs["reason"], strict=True)
         if outcome is not None and draw.random() < 0.9
     }
-    return replace(study, sweeps=(sweep_over(axes),), load=curves.get)
+    return replace(study, sweeps=(sweep,), load=curves.get)
 
 
 @lru_cache
-def sweep_over(axes: tuple[tuple[str, int], ...]) -> Sweep:
-    """A sweep over the first values of the axes; recipes differ in their warm-up."""
+def sweep_over(axes: tuple[tuple[str, int], ...], parts: tuple[tuple[int, int], ...] = ((1, 1),)) -> Sweep:
+    """A sweep over the first values of the axes, with seeds of these parts; recipes differ in their warm-up."""
     content: dict[str, object] = {"task": {"name": "embedded"}, "model": {"name": "embedded"}, "epochs": 3}
     content |= {} if "lr" in dict(axes) else {"lr": 1e-5}
     for name, size in axes:
         values = VALUES[name][:size]
         warmups = {str(value): {"warmup_ratio": 0.1 * place} for place, value in enumerate(values)}
         content |= {"recipes": warmups} if name == "recipe" else {name: list(values)}
-    seeds = (Seeds(seed=1, init_seed=1, order_seed=1, dropout_seed=1),)
+    seeds = tuple(
+        Seeds(seed=seed, init_seed=head, order_seed=order, dropout_seed=order)
+        for seed, (head, order) in enumerate(parts, start=1)
+    )
     return Sweep(name="made", profile="default", title="Made", cells=read_cells(content), seeds=seeds)
 
 

@@ -160,6 +160,8 @@ def _set(table: pd.DataFrame, row: object, values: tuple[float, float, float, fl
 
 def _adjusted(table: pd.DataFrame) -> pd.DataFrame:
     """Holm's adjustment anew, over the comparisons of each axis where it was so, else over all."""
+    if not len(table):
+        return table
     p = "p" if "p" in table else "fisher"
     for name in ("p_holm", "p_adjusted"):
         if name not in table:

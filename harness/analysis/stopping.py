@@ -7,7 +7,7 @@ is made when every planned run has ended; one that is under way decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import NamedTuple
 
 from harness.common.text import Scalar, count_noun, name_cell, show
@@ -65,13 +65,18 @@ class Comparison:
     small: bool  # shown that the difference is below what was stated
 
     @property
+    def size(self) -> str:
+        """`−40 points [−55, −22]`."""
+        value, low, high = map(_signed, astuple(self.contrast.difference))
+        return f"{value} points [{low}, {high}]"
+
+    @property
     def words(self) -> str:
         """`bias correction on fails less often than off by 40 points [22, 55] (48 pairs)`."""
         name, value, reference = self.axis.replace("_", " "), show(self.value), show(self.reference)
         if not self.pairs:
             return f"{name} {value} has no pairs of runs with {reference}"
-        between = f"[{_signed(self.contrast.difference.low)}, {_signed(self.contrast.difference.high)}]"
-        size = f"{_signed(self.contrast.difference.value)} points {between} over {count_noun(self.pairs, 'pair')}"
+        size = f"{self.size} over {count_noun(self.pairs, 'pair')}"
         if self.decided:
             more = "more" if self.contrast.difference.value > 0 else "less"
             return f"{name} {value} fails {more} often than {reference}: {size}"
@@ -87,6 +92,8 @@ class Decision:
     due: tuple[int, ...] | None
     reached: bool  # whether all goals hold
     why: str
+    comparisons: tuple[Comparison, ...] = ()  # those that `why` tells of
+    lacking: tuple[int, ...] = ()  # the cells that are to be known better
 
     @property
     def stops(self) -> bool:
@@ -109,12 +116,15 @@ def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell], references: Plac
     states = [_state(goal, horizon, cells, references) for goal in rule.until]
     lacking = sorted({index for state in states for index in state.open})
     if rule.until and not lacking:
-        return Decision(None, True, "; ".join(state.words for state in states))
+        told = tuple(comparison for state in states for comparison in state.comparisons)
+        return Decision(None, True, "; ".join(state.words for state in states), told)
+    told = tuple(comparison for state in states if state.open for comparison in state.comparisons)
     lacking = lacking if rule.until else list(range(len(cells)))
     grows = [index for index in lacking if len(cells[index].results) < rule.at_most and not cells[index].crashes]
     words = "; ".join(state.words for state in states if state.open)
     if not grows:
-        return Decision(None, False, f"{_ended(cells, lacking, rule.at_most)}{f'; {words}' if words else ''}")
+        why = f"{_ended(cells, lacking, rule.at_most)}{f'; {words}' if words else ''}"
+        return Decision(None, False, why, told, tuple(lacking))
     due = [len(cell.results) for cell in cells]
     for index in grows:
         due[index] = min(due[index] + rule.step, rule.at_most)
@@ -128,8 +138,8 @@ def decide(rule: SeedRule, horizon: int, cells: Sequence[Cell], references: Plac
             else f"{more} would exceed the budget of {budget} of training ({trained} so far, about "
             f"{hours_in_words(needed / 3600)} more)"
         )
-        return Decision(None, False, f"{budget}{f'; {words}' if words else ''}")
-    return Decision(tuple(due), False, words or "the budget is not spent yet")
+        return Decision(None, False, f"{budget}{f'; {words}' if words else ''}", told, tuple(lacking))
+    return Decision(tuple(due), False, words or "the budget is not spent yet", told, tuple(lacking))
 
 
 class _State(NamedTuple):
@@ -137,6 +147,7 @@ class _State(NamedTuple):
 
     open: tuple[int, ...]
     words: str
+    comparisons: tuple[Comparison, ...] = ()
 
 
 def _state(goal: Goal, horizon: int, cells: Sequence[Cell], references: Place) -> _State:
@@ -144,8 +155,9 @@ def _state(goal: Goal, horizon: int, cells: Sequence[Cell], references: Place) -
         return _rates_state(goal.within or 0.0, horizon, cells)
     comparisons = compare(goal, horizon, cells, references)
     unsettled = [one for one in comparisons if not (one.decided or one.small)]
-    words = "; ".join(one.words for one in (unsettled or comparisons))
-    return _State(tuple(sorted({index for one in unsettled for index in one.cells})), words)
+    told = tuple(unsettled or comparisons)
+    words = "; ".join(one.words for one in told)
+    return _State(tuple(sorted({index for one in unsettled for index in one.cells})), words, told)
 
 
 def _rates_state(within: float, horizon: int, cells: Sequence[Cell]) -> _State:

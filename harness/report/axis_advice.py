@@ -10,7 +10,7 @@ from typing import Literal
 from harness.analysis.analyze import Analysis
 from harness.common.text import Scalar, show
 from harness.config.recipe import Recipe
-from harness.report.formatting import p_value
+from harness.report.wording import p_clause
 from harness.stats import along_axis
 
 _MOST_VALUES = 8  # that a sentence lists
@@ -36,6 +36,7 @@ class AxisProfile:
     values: tuple[float, ...]
     failed: tuple[int, ...]
     judged: tuple[int, ...]
+    cells: tuple[int, ...] = ()  # of each value
 
     @property
     def shape(self) -> along_axis.Shape:
@@ -59,12 +60,12 @@ class Advice:
 def profile(analysis: Analysis, recipe: Recipe, field: str) -> AxisProfile:
     """The failures of the study's cells that differ from a recipe in this field at most."""
     counts = analysis.cells.set_index("cell")
-    rows: dict[float, tuple[int, int]] = {}
+    rows: dict[float, tuple[int, int, int]] = {}
     for index, cell in enumerate(analysis.study.sweeps[0].cells):
         value = getattr(cell.recipe, field)
         judged = int(counts.loc[index, "judged"])
         if judged and cell.recipe.model_copy(update={field: getattr(recipe, field)}) == recipe:
-            rows[float(value)] = int(counts.loc[index, "failed"]), judged
+            rows[float(value)] = int(counts.loc[index, "failed"]), judged, index
     values = sorted(rows)
     return AxisProfile(field, tuple(values), *zip(*(rows[value] for value in values), strict=True))
 
@@ -75,6 +76,14 @@ def advise(axis: AxisProfile, direction: Direction) -> Advice:
     if len(axis.values) == 1:
         return Advice(values, "")
     return Advice(values, f"{_evidence(axis)} {_conclusion(axis, values)}")
+
+
+def named(axis: AxisProfile) -> list[int]:
+    """The positions of the values whose failures a sentence tells: all, or the first and last with some between."""
+    count = len(axis.values)
+    if count <= _MOST_VALUES:
+        return list(range(count))
+    return sorted({round(step * (count - 1) / (_MOST_VALUES - 1)) for step in range(_MOST_VALUES)})
 
 
 def _next_values(axis: AxisProfile, direction: Direction) -> tuple[float, ...]:
@@ -118,11 +127,11 @@ def as_setting(field: str, value: float) -> Scalar:
 
 def _evidence(axis: AxisProfile) -> str:
     """`All else equal, 5 of 5, 5 of 5 and 1 of 5 runs fail at lr 5e-4, 1e-3 and 0.01`, and what follows."""
-    picked = _picked(len(axis.values))
+    picked = named(axis)
     counts = [f"{axis.failed[index]} of {axis.judged[index]}" for index in picked]
     values = [show(as_setting(axis.field, axis.values[index])) for index in picked]
     test = along_axis.same_rate(axis.failed, axis.judged)
-    told = f"{'exact' if test.exact else 'χ²'} test of no difference, p = {p_value(test.p)}".replace("= <", "<")
+    told = f"{'exact' if test.exact else 'χ²'} test of no difference, {p_clause(test.p)}"
     return f"All else equal, {_listed(counts)} runs fail at {_name(axis.field)} {_listed(values)} ({told}):"
 
 
@@ -145,13 +154,6 @@ def _conclusion(axis: AxisProfile, values: Sequence[float]) -> str:
 
 def _lowest(axis: AxisProfile) -> float:
     return axis.values[min(range(len(axis.values)), key=lambda index: axis.rates[index])]
-
-
-def _picked(count: int) -> list[int]:
-    """The indices that a sentence names: all, or the first and last with some between."""
-    if count <= _MOST_VALUES:
-        return list(range(count))
-    return sorted({round(step * (count - 1) / (_MOST_VALUES - 1)) for step in range(_MOST_VALUES)})
 
 
 def _name(field: str) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import harness
 from harness.analysis.analyze import Analysis
-from harness.common.metrics import words
+from harness.analysis.failures import all_runs
+from harness.common.metrics import words as metric_words
 from harness.report import headline, opening
+from harness.report.claims import Words, row_at
 from harness.report.files import markdown_text
 from harness.report.formatting import Row, rate_of, score, unknown
 from harness.report.sections import dev_set
@@ -26,7 +29,7 @@ def card(analysis: Analysis) -> str:
     lines = [f"## Stability: {markdown_text(study.title)}", ""]
     lines += [f"*{markdown_text(study.stand_in)}*", ""] if study.stand_in else []
     lines += [f"**{markdown_text(headline.verdict(analysis))}.**", "", *_table(analysis), ""]
-    lines += [f"{markdown_text(sentence)}" for sentence in _sentences(analysis)]
+    lines += [f"{markdown_text(sentence)}" for sentence in sentences(analysis)]
     lines += ["", f"Made with stability-harness {harness.__version__}{_versions(analysis)}."]
     command = next((text for text in study.runs["command"] if isinstance(text, str)), None)
     if command is not None:
@@ -37,7 +40,7 @@ def card(analysis: Analysis) -> str:
 def _table(analysis: Analysis) -> list[str]:
     """A row a recipe: seeds, failed runs with their rate, and the score."""
     metric = "score"
-    names = sorted({words(str(name)) for name in analysis.runs["metric"].dropna()})
+    names = sorted({metric_words(str(name)) for name in analysis.runs["metric"].dropna()})
     metric = names[0] if len(names) == 1 else metric
     lines = [f"| recipe | seeds | failed | failure rate [95 %] | {markdown_text(metric)}, mean ± sd |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
@@ -55,11 +58,13 @@ def _level(row: Row) -> str:
     return score(row["mean"]) + ("" if unknown(row["sd"]) else f" ± {score(row['sd'])}")
 
 
-def _sentences(analysis: Analysis) -> list[str]:
+def sentences(analysis: Analysis) -> Sequence[str]:
     """What failed means, what crashed or is missing, and the noise of the dev set."""
-    told = [f"{opening.failing_means(analysis)}."]
-    gaps = opening.incomplete(analysis.runs)
-    told += [f"{gaps[:1].upper()}{gaps[1:]}; these count neither as failed nor as finished."] if gaps else []
+    words = Words("runs")
+    told = [words.sentence(f"{opening.failing_means(analysis, words)}.")]
+    words = Words("all_runs")
+    gaps = opening.gaps(analysis, words, row_at(all_runs(analysis.study), 0))
+    told += [words.sentence(f"{gaps}; these count neither as failed nor as finished.")] if gaps else []
     share = dev_set.in_short(analysis)
     return [*told, share] if share else told
 

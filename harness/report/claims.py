@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from harness.common.text import Scalar
+from harness.common.text import Scalar, count_noun
 from harness.stats.estimate import NAN, Estimate
 
 LEVEL = 0.05  # below which a p-value decides
@@ -150,6 +150,16 @@ class Words:
 def followed_by(form: Callable[[Any], str], text: str) -> Callable[[Any], str]:
     """The words of a number and what stands behind it, as its interval."""
     return lambda value: f"{form(value)} {text}"
+
+
+def counting(noun: str) -> Callable[[Any], str]:
+    """The words of a count: `1 run`, `3 runs`."""
+    return lambda value: count_noun(int(value), noun)
+
+
+def as_is(text: str) -> Callable[[Any], str]:
+    """The words of a number that were made elsewhere."""
+    return lambda value: text
 
 
 def _number(value: Any) -> float:

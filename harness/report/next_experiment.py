@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from harness.analysis import looks, stopping
 from harness.analysis.analyze import Analysis
 from harness.common.errors import HarnessError
+from harness.common.memo import once_per_object
 from harness.common.text import Scalar, count_noun, show
 from harness.config.recipe import Recipe
 from harness.config.recipe_rules import build_recipe
 from harness.config.seed_rule import Goal, SeedRule
 from harness.config.trials import Sweep
-from harness.report.axis_advice import Direction, advise, as_setting, profile
-from harness.report.formatting import percent, rate
-from harness.stats import proportions
+from harness.report.axis_advice import Advice, AxisProfile, Direction, advise, as_setting, named, profile
+from harness.report.claims import LEVEL, Sentence, Words, row_at
+from harness.report.formatting import percent
+from harness.report.wording import p_clause, rate_claim, rate_words
+from harness.stats import along_axis, proportions
 from harness.stats.seed_budget import seeds_for_failure
 
 _LONGEST_WARMUP = 0.3
@@ -44,42 +52,119 @@ _NUMBERS = tuple(direction.field for direction in (WARMUP, RATE, EPOCHS))
 Changes = Mapping[str, Mapping[str, Scalar]]  # settings that differ from the recipe, by the name of the variant
 
 
-def next_sweep(analysis: Analysis) -> tuple[str, str] | None:
+def next_sweep(analysis: Analysis) -> tuple[Sentence, str] | None:
     """A sentence and a sweep file that tries remedies on the worst cell, those that the sweep has not tried itself.
 
     The seeds are as many as tell its rate of failing from half of it (Fisher's exact test, power 80 %). None where no
     run failed, or the study is not one sweep.
     """
+    proposal = _proposal(analysis)
+    if proposal is None:
+        return None
+    sweep, recipe = proposal.sweep, proposal.sweep.cells[proposal.worst].recipe
+    words, row = Words("cells"), row_at(analysis.cells, proposal.worst)
+    label = analysis.study.cells[proposal.worst].label
+    words.claims.append(rate_claim(row, label, "cells", "cell"))
+    rate = rate_words(words.claims[-1])
+    counted = row_at(proposal_table(analysis), 0)
+    half = words.value(counted, [], "rate", percent, "next_sweep")
+    enough = (
+        f"{words.value(counted, [], 'seeds', lambda n: count_noun(int(n), 'seed'), 'next_sweep')} per cell distinguish "
+        f"a failure rate of {half} from half of that"
+        if proposal.seeds
+        else f"More than 1,000 seeds would distinguish its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
+    )
+    untried = (
+        f"Not tried there yet: {', '.join(proposal.variants)}."
+        if proposal.variants
+        else "This sweep already tries all the usual remedies."
+    )
+    helped, reasons = _helped(analysis, proposal, words), _reasons(analysis, proposal, words)
+    sentence = words.sentence(
+        f"The cell that fails most often is “{label}”: {rate}. "
+        f"{helped}{reasons}{untried} {enough} (Fisher's exact test, power 80 %)."
+    )
+    return sentence, _sweep_file(sweep, recipe, proposal.variants, proposal.seeds or _ENOUGH_TO_BEGIN)
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """What is tried next on the cell that fails most, with how many seeds; None: more than a thousand."""
+
+    sweep: Sweep
+    worst: int
+    seeds: int | None
+    variants: Changes
+    along: tuple[tuple[AxisProfile, Advice], ...]  # of each number that is to change, what all its values say
+
+
+@once_per_object
+def _proposal(analysis: Analysis) -> _Proposal | None:
     study = analysis.study
     if len(study.sweeps) != 1 or study.sweeps[0].is_script or study.imports or (worst := _worst(analysis)) is None:
         return None
     sweep = study.sweeps[0]
-    recipe = sweep.cells[worst].recipe
-    counts = analysis.cells.set_index("cell").loc[worst]
-    k, n = int(counts["failed"]), int(counts["finished"])
-    seeds = seeds_for_failure(k, n, k, 2 * n)
-    tried = {cell.recipe for cell in sweep.cells}
-    remedies, reasons = _remedies(analysis, recipe)
+    recipe, tried = sweep.cells[worst].recipe, {cell.recipe for cell in sweep.cells}
+    k, n = (int(analysis.cells.loc[worst, name]) for name in ("failed", "judged"))
+    directions = (WARMUP, RATE, EPOCHS) if recipe.max_steps is None else (WARMUP, RATE)
+    profiles = [profile(analysis, recipe, direction.field) for direction in directions]
+    along = [(axis, advise(axis, direction)) for axis, direction in zip(profiles, directions, strict=True)]
     variants = {
         name: change
-        for name, change in remedies.items()
+        for name, change in _remedies(recipe, along).items()
         if recipe.model_copy(update=dict(change)) not in tried and _is_allowed(recipe, change)
     }
-    enough = (
-        f"{seeds} seeds per cell distinguish a failure rate of {percent(k / n)} from half of that"
-        if seeds
-        else f"More than 1,000 seeds would distinguish its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
+    return _Proposal(sweep, worst, seeds_for_failure(k, n, k, 2 * n), variants, tuple(along))
+
+
+def proposal_table(analysis: Analysis) -> pd.DataFrame:
+    """What the proposal goes by, in one row: the worst `cell`, its `rate` of failing, `seeds`; none without one."""
+    proposal = _proposal(analysis)
+    if proposal is None:
+        return pd.DataFrame()
+    row = row_at(analysis.cells, proposal.worst)
+    return pd.DataFrame([{"cell": proposal.worst, "rate": row["failed"] / row["judged"], "seeds": proposal.seeds}])
+
+
+def along_axes(analysis: Analysis) -> pd.DataFrame:
+    """The tests along the axes of numbers that the proposal goes by: `field`, `p` of no difference."""
+    proposal = _proposal(analysis)
+    along = () if proposal is None else proposal.along
+    rows = [(axis.field, along_axis.same_rate(axis.failed, axis.judged).p) for axis, _ in along]
+    return pd.DataFrame(rows, columns=["field", "p"])
+
+
+def next_values(analysis: Analysis) -> pd.DataFrame:
+    """The values of numbers that are proposed: `field`, `value`."""
+    proposal = _proposal(analysis)
+    along = () if proposal is None else proposal.along
+    return pd.DataFrame(
+        [(axis.field, value) for axis, advice in along for value in advice.values], columns=["field", "value"]
     )
-    untried = (
-        f"Not tried there yet: {', '.join(variants)}."
-        if variants
-        else "This sweep already tries all the usual remedies."
-    )
-    sentence = (
-        f"The cell that fails most often is “{study.cells[worst].label}”: {k} of {n} ({rate(k, n)}). "
-        f"{_helped(analysis, worst, recipe)}{reasons}{untried} {enough} (Fisher's exact test, power 80 %)."
-    )
-    return sentence, _sweep_file(sweep, recipe, variants, seeds or _ENOUGH_TO_BEGIN)
+
+
+def _reasons(analysis: Analysis, proposal: _Proposal, words: Words) -> str:
+    """Why the numbers that are tried next are what they are; its claims go to `words`."""
+    tests, values = along_axes(analysis).set_index("field", drop=False), next_values(analysis).to_dict("records")
+    text = ""
+    for axis, advice in proposal.along:
+        own = [row for row in values if row["field"] == axis.field]
+        if advice.reason:
+            text += f"{advice.reason} "
+            for position in named(axis):
+                row = row_at(analysis.cells, axis.cells[position])
+                words.claims.append(rate_claim(row, "a value", "cells", "cell"))
+            words.value(row_at(tests, axis.field), ["field"], "p", p_clause, "along_axes")
+            told = own
+        else:
+            told = [row for row in own if _variant_of(proposal, row).startswith(axis.field.replace("_", " "))]
+        for row in told:
+            words.value(row, ["field", "value"], "value", _as_shown(axis.field), "next_values")
+    return text
+
+
+def _as_shown(field: str) -> Callable[[float], str]:
+    return lambda value: show(as_setting(field, value))
 
 
 def more_seeds(analysis: Analysis) -> str:
@@ -87,24 +172,35 @@ def more_seeds(analysis: Analysis) -> str:
 
     It goes by intervals that hold at every look, so that the advice may be followed again and again.
     """
-    cells = looks.cells_of(analysis.study) if analysis.study.imports else []
-    if not any(cell.judged for cell in cells):
+    table, words = rates_at_every_look(analysis), Words("rates_at_every_look")
+    growing = [int(cell) for cell in table.loc[table["grows"], "cell"]]
+    if not growing:
         return ""
-    decision = stopping.decide(_ENOUGH_KNOWN, _ENOUGH_KNOWN.at_most, cells)
-    if decision.due is None:
-        return ""
-    growing = [index for index, cell in enumerate(cells) if decision.due[index] > len(cell.results)]
     points = f"within ±{100 * (_ENOUGH_KNOWN.until[0].within or 0):.0f} points"
-    which = "the only cell" if len(cells) == 1 else f"each of the {len(cells)} cells"
-    if len(growing) < len(cells):
-        named = "; ".join(analysis.study.cells[index].label for index in growing[:_MOST_NAMED])
+    every = words.count(len(table), "")
+    which = "the only cell" if len(table) == 1 else f"each of the {every} cells"
+    if len(growing) < len(table):
+        names = "; ".join(analysis.study.cells[index].label for index in growing[:_MOST_NAMED])
         more = f"; and {len(growing) - _MOST_NAMED} more" if len(growing) > _MOST_NAMED else ""
-        which = f"{count_noun(len(growing), 'cell')} of {len(cells)} ({named}{more})"
-    known = "No failure rate" if len(growing) == len(cells) else "Not every failure rate"
-    return (
+        cells = words.count(len(growing), "grows", lambda n: count_noun(n, "cell"))
+        which = f"{cells} of {every} ({names}{more})"
+    elif len(table) == 1:
+        words.claims.clear()
+    known = "No failure rate" if len(growing) == len(table) else "Not every failure rate"
+    return words.sentence(
         f"{known} is known {points} by an interval that holds however often one looks. Add "
         f"{count_noun(_ENOUGH_KNOWN.step, 'seed')} to {which}, import the runs again and look again."
     )
+
+
+def rates_at_every_look(analysis: Analysis) -> pd.DataFrame:
+    """Of runs that were imported, the cells and whether each `grows`: needs more seeds before its rate is known."""
+    cells = looks.cells_of(analysis.study) if analysis.study.imports else []
+    if not any(cell.judged for cell in cells):
+        return pd.DataFrame({"cell": [], "grows": np.zeros(0, dtype=bool)})
+    decision = stopping.decide(_ENOUGH_KNOWN, _ENOUGH_KNOWN.at_most, cells)
+    grows = [decision.due is not None and decision.due[i] > len(cell.results) for i, cell in enumerate(cells)]
+    return pd.DataFrame({"cell": range(len(cells)), "grows": grows})
 
 
 def _worst(analysis: Analysis) -> int | None:
@@ -112,23 +208,25 @@ def _worst(analysis: Analysis) -> int | None:
     table = analysis.cells[analysis.cells["failed"] > 0]
     if table.empty:
         return None
-    share = table["failed"] / table["finished"]
-    return int(table.loc[table.loc[share == share.max(), "finished"].idxmax(), "cell"])
+    share = table["failed"].astype(float) / table["judged"]
+    return int(table.loc[table.loc[share == share.max(), "judged"].idxmax(), "cell"])
 
 
-def _remedies(analysis: Analysis, recipe: Recipe) -> tuple[Changes, str]:
-    """What could help, the likeliest first, as the settings that differ, by name; and why a number is what it is."""
+def _remedies(recipe: Recipe, along: Sequence[tuple[AxisProfile, Advice]]) -> Changes:
+    """What could help, the likeliest first, as the settings that differ, by name."""
     changes: dict[str, dict[str, Scalar]] = {}
     if not recipe.bias_correction and recipe.optimizer == "adamw":
         changes["bias correction"] = {"bias_correction": True}
-    reasons = ""
-    for direction in (WARMUP, RATE, EPOCHS) if recipe.max_steps is None else (WARMUP, RATE):
-        field = direction.field
-        advice = advise(profile(analysis, recipe, field), direction)
+    for axis, advice in along:
         for value in advice.values:
-            changes[_variant(recipe, field, value)] = {field: as_setting(field, value)}
-        reasons += f"{advice.reason} " if advice.reason else ""
-    return changes, reasons
+            changes[_variant(recipe, axis.field, value)] = {axis.field: as_setting(axis.field, value)}
+    return changes
+
+
+def _variant_of(proposal: _Proposal, row: Mapping[str, Any]) -> str:
+    """What a proposed value is called, where it is proposed; empty where it was tried or isn't allowed."""
+    name = _variant(proposal.sweep.cells[proposal.worst].recipe, row["field"], row["value"])
+    return name if name in proposal.variants else ""
 
 
 def _is_allowed(recipe: Recipe, change: Mapping[str, Scalar]) -> bool:
@@ -153,19 +251,21 @@ def _variant(recipe: Recipe, field: str, value: float) -> str:
     return f"{field.replace('_', ' ')} {show(as_setting(field, value))}"
 
 
-def _helped(analysis: Analysis, worst: int, recipe: Recipe) -> str:
+def _helped(analysis: Analysis, proposal: _Proposal, words: Words) -> str:
     """What this sweep's own cells say that differ from the worst in one setting alone, which is no number's axis."""
-    counts = analysis.cells.set_index("cell")
-    k, n = int(counts.loc[worst, "failed"]), int(counts.loc[worst, "finished"])
+    worst, recipe = row_at(analysis.cells, proposal.worst), proposal.sweep.cells[proposal.worst].recipe
+    k, n = int(worst["failed"]), int(worst["judged"])
     settings = []
-    for index, cell in enumerate(analysis.study.sweeps[0].cells):
+    for index, cell in enumerate(proposal.sweep.cells):
         differing = [name for name in Recipe.model_fields if getattr(cell.recipe, name) != getattr(recipe, name)]
-        if len(differing) != 1 or differing[0] in _NUMBERS or not counts.loc[index, "finished"]:
+        row = row_at(analysis.cells, index)
+        if len(differing) != 1 or differing[0] in _NUMBERS or not row["judged"]:
             continue
-        other = int(counts.loc[index, "failed"]), int(counts.loc[index, "finished"])
-        if other[0] * n < k * other[1] and proportions.fisher(k, n, *other) < 0.05:
-            name = differing[0]
-            settings.append(f"{name.replace('_', ' ')} {show(getattr(cell.recipe, name))} ({other[0]} of {other[1]})")
+        other = int(row["failed"]), int(row["judged"])
+        if other[0] * n < k * other[1] and proportions.fisher(k, n, *other) < LEVEL:
+            words.claims.append(rate_claim(row, "a setting that differs", "cells", "cell"))
+            setting = f"{differing[0].replace('_', ' ')} {show(getattr(cell.recipe, differing[0]))}"
+            settings.append(f"{setting} ({other[0]} of {other[1]})")
     return f"All else equal, fewer runs fail in this sweep with {', '.join(settings)}. " if settings else ""
 
 

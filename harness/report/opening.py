@@ -82,10 +82,10 @@ def how_often(analysis: Analysis) -> Sentence:
     finished, judged = int(cells["finished"].sum()), int(cells["judged"].sum())
     failed = int(cells["failed"].fillna(0).sum())
     words, row = Words("all_runs"), row_at(all_runs(analysis.study), 0)
-    gaps = _gaps(analysis, words, row)
-    tail = f"; {gaps}." if gaps else "."
+    lacking = gaps(analysis, words, row)
+    tail = f"; {lacking}." if lacking else "."
     if finished == 0:
-        return words.sentence(f"no run has finished yet: {gaps}.")
+        return words.sentence(f"no run has finished yet: {lacking}.")
     if judged == 0:
         runs = words.value(row, [], "finished", lambda n: run_count(n, "finished "))
         return words.sentence(f"it is not known whether any of {runs} failed: no majority-class score was given{tail}")
@@ -107,7 +107,7 @@ def how_often(analysis: Analysis) -> Sentence:
     return words.sentence(text)
 
 
-def _gaps(analysis: Analysis, words: Words, row: Row) -> str:
+def gaps(analysis: Analysis, words: Words, row: Row) -> str:
     """As `incomplete`, with its claims."""
     text = incomplete(analysis.runs)
     if text:
@@ -333,7 +333,7 @@ def where(analysis: Analysis) -> Sentence:
         range_of = f", from {' to '.join(ends)}" if spread else ""
         mean, n = words.value(row, key, "mean", score), words.value(row, key, "scored", str)
         clauses.append(f"the mean score is {mean} ({spread}n = {n}){range_of}")
-    clauses += [clause for clause in (_epochs(analysis), _near_chance(analysis, words)) if clause]
+    clauses += [clause for clause in (_epochs(analysis, words), _near_chance(analysis, words)) if clause]
     return words.sentence("; ".join(clauses) + "." if clauses else "")
 
 
@@ -363,23 +363,34 @@ def _worst(analysis: Analysis, words: Words) -> str:
     return f"the observed failure rate is highest at {named} ({' of '.join(counts)})"
 
 
-def _epochs(analysis: Analysis) -> str:
-    """In how many settings the most epochs have a better observed mean than the fewest."""
-    study = analysis.study
+def epochs_compared(analysis: Analysis) -> pd.DataFrame:
+    """A row a setting that was trained with the fewest and with the most epochs: `few`, `many`, and `gain`.
+
+    The gain is the mean score with the most epochs less that with the fewest; settings without both are left out.
+    """
+    study, columns = analysis.study, ["few", "many", "gain"]
     if "epochs" not in study.axes or not study.sweeps or study.sweeps[0].is_script:
-        return ""
+        return pd.DataFrame(columns=columns)
     values = sorted(value for value in study.values("epochs") if isinstance(value, int))
     if len(values) < 2:
-        return ""
+        return pd.DataFrame(columns=columns)
     few, many = values[0], values[-1]
     means = {cell.axes: analysis.cells["mean"][index] for index, cell in enumerate(study.cells)}
-    gains = []
+    rows = []
     for axes, mean in means.items():
         if dict(axes)["epochs"] == few:
             longer = tuple((name, many if name == "epochs" else value) for name, value in axes)
-            gains.append(means.get(longer, math.nan) - mean)
-    gains = [gain for gain in gains if not math.isnan(gain)]
-    if not gains:
+            rows.append((few, many, means.get(longer, math.nan) - mean))
+    return pd.DataFrame(rows, columns=columns).dropna(ignore_index=True)
+
+
+def _epochs(analysis: Analysis, words: Words) -> str:
+    """In how many settings the most epochs have a higher observed mean than the fewest."""
+    table = epochs_compared(analysis)
+    if table.empty:
         return ""
-    higher = sum(gain > 0 for gain in gains)
-    return f"{many} epochs have a higher observed mean than {few} in {higher} of {len(gains)} settings"
+    row = table.iloc[0]
+    few, many = int(row["few"]), int(row["many"])
+    higher = words.count(int((table["gain"] > 0).sum()), "gain > 0", table="epochs_compared")
+    settings = words.count(len(table), "", lambda n: count_noun(n, "setting"), "epochs_compared")
+    return f"{many} epochs have a higher observed mean than {few} in {higher} of {settings}"

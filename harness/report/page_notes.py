@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import get_args
 
@@ -9,11 +10,13 @@ import pandas as pd
 
 from harness.analysis import score_scale, seed_use, stopping
 from harness.analysis.analyze import MOST_RESAMPLED
+from harness.analysis.cells import object_columns
+from harness.analysis.failures import all_runs
 from harness.common.metrics import BuiltIn, words
-from harness.common.text import count_noun
 from harness.config.recipe import Recipe
 from harness.data import label_notes, vocabulary
 from harness.records.study import Study
+from harness.report.claims import Sentence, Words, as_is, counting, row_at
 
 _MOST_NAMED = 5  # files that a note names
 
@@ -32,19 +35,27 @@ def notes(study: Study) -> tuple[str, ...]:
     return (*set_aside(study), *study.notes, *of_scripts, *of_runs)
 
 
+def files_set_aside(study: Study) -> pd.DataFrame:
+    """The files of the study that can't be used: `kind` (`record` or `array file`), `file`, `reason`."""
+    files = study.set_aside.files
+    rows = [("record" if file.file.endswith(".json") else "array file", file.file, file.reason) for file in files]
+    return pd.DataFrame(rows, columns=["kind", "file", "reason"])
+
+
 def set_aside(study: Study) -> Iterator[str]:
     """The files of the study that can't be used, the first of them by name, and what that means for the page."""
-    files = study.set_aside.files
-    records = [file for file in files if file.file.endswith(".json")]
-    arrays = [file for file in files if not file.file.endswith(".json")]
-    for kind, unused, meaning in (
-        ("record", records, "Their runs count as unreadable, neither crashed nor missing."),
-        ("array file", arrays, "Their runs count with the scores of their records, without curves and answers."),
+    table = files_set_aside(study)
+    for kind, meaning in (
+        ("record", "Their runs count as unreadable, neither crashed nor missing."),
+        ("array file", "Their runs count with the scores of their records, without curves and answers."),
     ):
-        if unused:
-            named = "; ".join(f"{file.file}: {file.reason}" for file in unused[:_MOST_NAMED])
+        unused, words = table[table["kind"] == kind], Words("files_set_aside")
+        if len(unused):
+            first = unused.head(_MOST_NAMED)
+            named = "; ".join(f"{file}: {reason}" for file, reason in zip(first["file"], first["reason"], strict=True))
             more = f"; and {len(unused) - _MOST_NAMED} more" if len(unused) > _MOST_NAMED else ""
-            yield f"Warning: {count_noun(len(unused), kind)} can't be used ({named}{more}). {meaning}"
+            files = words.count(len(unused), f"kind == {kind!r}", counting(kind))
+            yield words.sentence(f"Warning: {files} can't be used ({named}{more}). {meaning}")
 
 
 def _recipes(study: Study) -> Iterator[Recipe]:
@@ -52,11 +63,27 @@ def _recipes(study: Study) -> Iterator[Recipe]:
     return (cell.recipe for sweep in study.sweeps for cell in sweep.cells if cell.script is None)
 
 
+def majorities(study: Study) -> pd.DataFrame:
+    """How many dev examples there are and how many are of the most frequent class, a row a metric and a dev split.
+
+    Columns: `metric`, `majority_correct`, `dev_examples`, `share` (of the class), `others` (examples of other classes).
+    """
+    table = study.runs[["metric", "majority_correct", "dev_examples"]].dropna().drop_duplicates(ignore_index=True)
+    table = table.astype({"majority_correct": int, "dev_examples": int})
+    others = table["dev_examples"] - table["majority_correct"]
+    return table.assign(share=table["majority_correct"] / table["dev_examples"], others=others)
+
+
 def _balance(study: Study) -> Iterator[str]:
     """What accuracy can't show, where one class is nearly all of a dev split."""
-    counted = study.runs[["metric", "majority_correct", "dev_examples"]].dropna().drop_duplicates()
-    for metric, most, examples in counted.itertuples(index=False):
-        yield from label_notes.unbalanced(metric, int(most), int(examples))
+    for row in majorities(study).to_dict("records"):
+        for text in label_notes.unbalanced(row["metric"], row["majority_correct"], row["dev_examples"]):
+            words, key = Words("majorities"), ["metric", "majority_correct", "dev_examples"]
+            words.value(row, key, "dev_examples", "{:,}".format)
+            if row["others"]:
+                for name, form in (("majority_correct", "{:,}"), ("others", "{:,}"), ("share", "{:.3f}")):
+                    words.value(row, key, name, form.format)
+            yield words.sentence(text)
 
 
 def _thresholds(study: Study) -> Iterator[str]:
@@ -74,9 +101,11 @@ def _thresholds(study: Study) -> Iterator[str]:
 def _not_resampled(study: Study) -> Iterator[str]:
     """What the page leaves out of very many cells whose answers are kept."""
     if len(study.cells) > MOST_RESAMPLED and study.sweeps:
-        yield (
+        words = Words("cells")
+        cells = words.count(len(study.cells), "", "{:,}".format)
+        yield words.sentence(
             "Dev-set sampling noise and selection bias are estimated by resampling the answers of only the first "
-            f"{MOST_RESAMPLED} of {len(study.cells):,} cells."
+            f"{MOST_RESAMPLED} of {cells} cells."
         )
 
 
@@ -85,7 +114,10 @@ def _unknown_tokens(study: Study) -> Iterator[str]:
     share = pd.to_numeric(study.runs["unknown_share"]).max()
     models = dict.fromkeys(recipe.model.name for recipe in _recipes(study))
     if share > vocabulary.WARN_ABOVE:  # NaN is not
-        yield f"Warning: {vocabulary.words(share, next(iter(models)) if len(models) == 1 else 'one of the models')}"
+        words = Words("runs")
+        words.summary("max", share, "unknown_share", "unknown_share > 0", vocabulary.percent)
+        model = next(iter(models)) if len(models) == 1 else "one of the models"
+        yield words.sentence(f"Warning: {vocabulary.words(share, model)}")
 
 
 def _last_bits(study: Study) -> Iterator[str]:
@@ -99,41 +131,93 @@ def _last_bits(study: Study) -> Iterator[str]:
         )
 
 
-def completeness(study: Study) -> str:
+def completeness(study: Study) -> Sentence:
     """How many runs were planned, and what became of them."""
+    words, row = Words("all_runs"), row_at(all_runs(study), 0)
     names = ("finished", "crashed", "missing", *(("unreadable",) if study.unreadable else ()))
-    counts = {status: int((study.runs["status"] == status).sum()) for status in names}
-    states = ", ".join(f"{count} {status}" for status, count in counts.items())
+    states = ", ".join(f"{words.value(row, [], name, str)} {name}" for name in names)
+    cells = words.count(len(study.cells), "", counting("cell"), "cells")
     if len(study.sweeps) == 1:
-        size = f"{study.sweeps[0].size} = {len(study.runs)}"
+        words.summary("min", min(study.sweeps[0].due), "planned", table="cells")
+        words.summary("max", max(study.sweeps[0].due), "planned", table="cells")
+        size = f"{study.sweeps[0].size} = {words.value(row, [], 'planned', str)}"
     else:
-        size = f"{count_noun(len(study.cells), 'cell')}, {count_noun(len(study.runs), 'run')}"
+        size = f"{cells}, {words.value(row, [], 'planned', counting('run'))}"
     text = f"Planned: {size}; {states}."
-    if counts["finished"] < len(study.runs):
+    if row["finished"] < row["planned"]:
         unread = ", unreadable" if study.unreadable else ""
         text += f" Rates are over finished runs; crashed{unread} and missing runs are missing data and never count as "
         text += "failed."
-    return " ".join([text, *_seeds_by_rule(study)])
+    return words.sentence(" ".join([text, *_seeds_by_rule(study, words)]))
 
 
-def _seeds_by_rule(study: Study) -> Iterator[str]:
+def seed_rule(study: Study) -> pd.DataFrame:
+    """How far seeds that are added by rule have come, in one row; none of fixed seeds.
+
+    Columns: `looks`, `runs` planned, `waiting` (not ended), `at_most` (seeds a cell), `fixed` (runs, were all cells to
+    have these), `most` (seeds of the cell with most), `level` (runs, were all cells to have as many), `lacking` (cells
+    to be known better), `full` and `crashing` ones of them.
+    """
+    standing = stopping.of_study(study)
+    if standing is None:
+        return pd.DataFrame()
+    sweep, decision = standing.sweep, standing.decision
+    assert sweep.rule is not None
+    lacking = decision.lacking if decision else ()
+    crashed = study.runs.groupby("cell")["status"].agg(lambda states: bool((states == "crashed").all()))
+    crashing = sum(bool(crashed[index]) for index in lacking)
+    row = {"looks": standing.looks, "runs": sum(sweep.due), "waiting": standing.waiting, "at_most": sweep.rule.at_most}
+    row |= {"fixed": len(study.cells) * sweep.rule.at_most, "most": max(sweep.due), "lacking": len(lacking)}
+    row |= {"level": len(study.cells) * max(sweep.due), "full": len(lacking) - crashing, "crashing": crashing}
+    return pd.DataFrame([row])
+
+
+def seed_goals(study: Study) -> pd.DataFrame:
+    """The comparisons that the last decision on seeds tells of: `axis`, `value`, `reference`, `pairs`, `difference`.
+
+    The difference has `_low` and `_high`, as the decision saw them, and `words`.
+    """
+    standing = stopping.of_study(study)
+    told = standing.decision.comparisons if standing and standing.decision else ()
+    rows = [
+        (one.axis, one.value, one.reference, one.pairs, *dataclasses.astuple(one.contrast.difference), one.size)
+        for one in told
+    ]
+    columns = ["axis", "value", "reference", "pairs", "difference", "difference_low", "difference_high", "words"]
+    table = pd.DataFrame(rows, columns=columns)
+    return object_columns(table, [dict(zip(columns, row, strict=True)) for row in rows], "value", "reference")
+
+
+def _seeds_by_rule(study: Study, words: Words) -> Iterator[str]:
     """How seeds were added, why no more are, and what fixed ones would have cost; of a sweep with a rule."""
     standing = stopping.of_study(study)
     if standing is None:
         return
-    rule, due, cells = study.sweeps[0].rule, standing.sweep.due, len(study.cells)
+    rule, row = study.sweeps[0].rule, row_at(seed_rule(study), 0)
     assert rule is not None
     yield f"Seeds are added by rule ({rule.words})."
-    yield stopping.words(standing)
+    text = stopping.words(standing)
+    for name in ("looks", "runs", "waiting", "lacking", "full", "crashing"):
+        words.value(row, [], name, str, "seed_rule")
+    if standing.decision is not None and standing.decision.why in text:
+        for comparison in seed_goals(study).to_dict("records"):
+            if comparison["pairs"]:
+                key, size = ["axis", "value", "reference"], str(comparison["words"])
+                words.value(comparison, key, "difference", as_is(size), "seed_goals")
+                words.value(comparison, key, "pairs", counting("pair"), "seed_goals")
+    words.claims[:] = [claim for claim in words.claims if claim.table != "seed_rule" or claim.words in text]
+    yield text
     yield (
         "Failure rates and their differences have confidence sequences, which hold at every look; a difference is over "
         "pairs of runs with the same seed and the same other settings."
     )
     if standing.waiting:
         return
-    fixed = f"The same {rule.at_most} seeds in every cell would have cost {cells * rule.at_most:,} runs"
-    if min(due) < max(due) < rule.at_most:
-        fixed += f", and as many as the cell that got most ({max(due)}) {cells * max(due):,}"
+    at_most, cost = (words.value(row, [], name, "{:,}".format, "seed_rule") for name in ("at_most", "fixed"))
+    fixed = f"The same {at_most} seeds in every cell would have cost {cost} runs"
+    if min(standing.sweep.due) < row["most"] < rule.at_most:
+        most, level = (words.value(row, [], name, "{:,}".format, "seed_rule") for name in ("most", "level"))
+        fixed += f", and as many as the cell that got most ({most}) {level}"
     yield f"{fixed}."
 
 

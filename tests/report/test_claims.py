@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
 from types import CodeType
 from typing import Any
 
@@ -22,7 +22,7 @@ from harness.common import forked
 from harness.common.text import show
 from harness.records import early_signals
 from harness.records.study import Compared, Study
-from harness.report import headline, opening
+from harness.report import card, claim_tables, headline, next_experiment, opening, page_notes
 from harness.report.claims import Claim, claims_of
 from harness.report.contents import SECTIONS, TABLES
 from harness.report.formatting import percent
@@ -55,8 +55,19 @@ def quick() -> Iterator[None]:
             patch.setattr(module, "SHARES", np.arange(1, 9) / 8)
         patch.setattr(early_warning, "_RESAMPLES", 20)
         patch.setattr(forked, "cores", lambda: 1)
+        for name in ("_FROM_SCORES", "_FROM_ANSWERS"):
+            made = [make if make.__name__ not in UNCLAIMED else no_rows(make) for make in getattr(analyze, name)]
+            patch.setattr(analyze, name, tuple(made))
         patch.setattr(analyze, "read_answers", answers_of)
         yield
+
+
+# Tables of which no sentence of the page is made.
+UNCLAIMED = ("pair_failures", "pair_spreads", "pooled_level", "profile", "flips", "against_the_paper")
+
+
+def no_rows(make: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    return functools.update_wrapper(lambda *given: pd.DataFrame(), make)
 
 
 def made_up(runs: float) -> seed_budget.SeedsNeeded:
@@ -67,7 +78,17 @@ def made_up(runs: float) -> seed_budget.SeedsNeeded:
 
 def sentences_of(analysis: Analysis) -> list[str]:
     sections = (text for section in SECTIONS for text in section.sentences(analysis))
-    return [headline.verdict(analysis), *opening.answer(analysis), *sections]
+    study, proposed = analysis.study, next_experiment.next_sweep(analysis)
+    notes = [page_notes.completeness(study), *page_notes.notes(study), page_notes.about_scores(study)]
+    following = [*(proposed or ())[:1], next_experiment.more_seeds(analysis)]
+    return [
+        headline.verdict(analysis),
+        *opening.answer(analysis),
+        *sections,
+        *notes,
+        *following,
+        *card.sentences(analysis),
+    ]
 
 
 SPECS = {spec.name: spec for spec in TABLES}
@@ -88,6 +109,8 @@ class Frames(dict[str, Rows]):
     def __missing__(self, name: str) -> Rows:
         if name in SPECS:
             table = SPECS[name].frame(self.analysis)
+        elif name in claim_tables.TABLES:
+            table = claim_tables.TABLES[name](self.analysis)
         else:
             table = self.analysis.diagnosis.fates if name == "fates" else self.analysis.tables[name]
         columns = [
@@ -168,7 +191,7 @@ def says(words: str, value: float) -> bool:
     return abs(float(text) * scale - value) <= (0.5 * 10.0**-digits) * scale * (1 + 1e-6)
 
 
-@cache
+@functools.cache
 def condition(where: str) -> CodeType:
     """Which rows a claim sums up, ready to be asked of many."""
     return compile(where, "<where>", "eval")
@@ -257,10 +280,12 @@ def by_hand(frames: Frames, claim: Claim) -> tuple[float, float]:
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 # What a sentence may say that is no result: levels, powers, designs, definitions.
 NO_RESULT = re.compile(
-    r"95 % CI|\(?95 %|power of 80 %|power 80 %|the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|leaves out 0|"
-    r"failure \(0 or 1\)|p < 0\.05|at 5 %|50 % of the runs|1 % false alarms|at least 90 %|below 10 % of|"
-    r"from 1 % of training|\d+ settings?\b|(?:over|in) \d+ comparisons?|however \d+ runs? against \d+|"
-    r"\(\d+ runs? against \d+\)|the \d+ cannot be distinguished|the \d+ layers|not fully crossed: .*|C = 1|`[^`]*`"
+    r"within 20 updates|within ±\d+ points|and \d+ more\)|only the first 200|runs fail at .*? \((?=exact|χ²)|"
+    r"95 % CI|\(?95 %|power of 80 %|power 80 %|the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|"
+    r"leaves out 0|failure \(0 or 1\)|p < 0\.05|at 5 %|50 % of the runs|1 % false alarms|at least 90 %|"
+    r"below 10 % of|from 1 % of training|\d+ settings?\b|(?:over|in) \d+ comparisons?|"
+    r"however \d+ runs? against \d+|\(\d+ runs? against \d+\)|the \d+ cannot be distinguished|the \d+ layers|"
+    r"not fully crossed: .*|C = 1|`[^`]*`"
 )
 
 
@@ -270,7 +295,9 @@ def unclaimed(study: Study, sentence: str) -> set[str]:
     settings = [cell.label for cell in study.cells] + [
         show(value) for axis in study.axes for value in study.values(axis)
     ]
-    for name in sorted({*settings, *LAYERS}, key=len, reverse=True):
+    quoted = [part for file in study.set_aside.files for part in (file.file, file.reason)]
+    quoted += [sweep.rule.words for sweep in study.sweeps if sweep.rule]
+    for name in sorted({*settings, *LAYERS, *quoted}, key=len, reverse=True):
         text = text.replace(name, "")
     made: set[str] = set()
     for claim in claims_of(sentence):
@@ -309,7 +336,7 @@ def check_together(analysis: Analysis, texts: list[str]) -> None:
             assert [claim.estimate.value for claim in claims_of(sentence)] == [1]
     for claim in said.values():  # Simpson's paradox: pooled rates shown never go against the contrast
         key = dict(claim.row)
-        if claim.table == "contrasts" and key["value"] in rates and key["reference"] in rates:
+        if claim.quantity == "difference in failure rate" and key["value"] in rates and key["reference"] in rates:
             assert (rates[key["value"]] - rates[key["reference"]]) * claim.estimate.value >= 0
     best = analysis.best_set
     if best["mean"].notna().any():

@@ -68,7 +68,9 @@ def _too_few(rows: list[dict[str, Any]]) -> list[Sentence]:
     if not rows:
         return []
     if len(rows) > _MOST_NAMED:
-        return [Sentence(f"too few runs to show any difference in failure rate in {len(rows)} comparisons by axis.")]
+        words = Words("contrasts")
+        comparisons = words.count(len(rows), "p == p and not p_least < 0.05", lambda n: f"{n} comparisons")
+        return [words.sentence(f"too few runs to show any difference in failure rate in {comparisons} by axis.")]
     named = "; ".join(f"{versus(row['axis'], row['value'], row['reference'])} ({arm_sizes(row)})" for row in rows)
     return [Sentence(f"too few runs to show any difference in failure rate: {named}.")]
 
