@@ -90,6 +90,12 @@ def tokenise(raw: Raw, tokenizer: Any, max_length: int) -> Task:
     )
 
 
+def check(raw: Raw, tokenizer: Any, max_length: int) -> None:
+    """Raise HarnessError for what `tokenise` refuses."""
+    for rows in splits(raw).values():
+        _refuse_cut(rows, windows(rows, tokenizer, max_length, raw.stride), max_length)
+
+
 def windows(rows: Rows, tokenizer: Any, max_length: int, stride: int | None) -> list[Window]:
     """The windows of all questions in order; each begins `stride` tokens before the end of the one before.
 

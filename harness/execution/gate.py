@@ -112,8 +112,8 @@ def check_writable(folder: Path) -> None:
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
 
-    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for, and
-    words of a token task that would be scored and have no token.
+    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for,
+    words of a token task that would be scored and have no token, and answers that stand whole in no window.
     """
     if sweep.is_script:
         check_scripts(sweep)
@@ -123,7 +123,7 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     loaded: dict[TaskSpec, Raw] = {}
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         own = [recipe for recipe in recipes if recipe.task == task]
-        if not tasks.on_the_hub(task) and (task.kind == "tokens" or started.knows(own)):
+        if not tasks.on_the_hub(task) and (task.kind in ("tokens", "span") or started.knows(own)):
             loaded[task] = tasks.load(task)
             started.check(own, loaded[task])
     there = [recipe for recipe in recipes if _is_here(recipe.model)]
@@ -203,3 +203,8 @@ def _check_lengths(recipes: Sequence[Recipe], loaded: Mapping[TaskSpec, Raw]) ->
             from harness.models import pretrained
 
             tokenization.check_words(loaded[task], pretrained.tokenizer(model), length)
+        if task.kind == "span" and task in loaded:
+            from harness.data import spans
+            from harness.models import pretrained
+
+            spans.check(loaded[task], pretrained.tokenizer(model), length)

@@ -234,6 +234,8 @@ def test_what_fits_in_no_window_is_refused(tmp_path: Path, tokenizer: Any) -> No
     whole = ROWS[0] | {"answers": {"text": [CONTEXT[4:20]], "answer_start": [4]}}
     with pytest.raises(HarnessError, match=r"line 1 and 1 other: the answer stands whole in no window of max_length 9"):
         spans.tokenise(_raw(tmp_path, [whole, whole, ROWS[0]], stride=3), tokenizer, 9)
+    with pytest.raises(HarnessError, match="the answer stands whole in no window"):
+        spans.check(_raw(tmp_path, [whole], stride=3), tokenizer, 9)
     long = ROWS[0] | {"question": "a b c d e"}
     with pytest.raises(HarnessError, match=r"line 2: the question takes 8 of max_length 10 tokens; .* 3\..*12 or"):
         spans.tokenise(_raw(tmp_path, [ROWS[2], long], stride=3), tokenizer, 10)
