@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import csv
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,14 @@ def pytest_collection_finish() -> None:
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIAL, *"abcdefgh", "good", "bad", "red", "blue", "old", "new", "small"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """What tests write need not outlive a power cut; those of writing look at `os.fsync` themselves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -218,8 +226,7 @@ def drawings(mosbach: "Analysis", tmp_path_factory: pytest.TempPathFactory) -> "
     """Every figure there is: of `mosbach`, and of a recorded study what only such a one has."""
     from drawn_figures import RECORDED, drawn, recorded
 
-    others = drawn(recorded(tmp_path_factory.mktemp("recorded")))
-    return drawn(mosbach) | {name: others[name] for name in RECORDED}
+    return drawn(mosbach) | drawn(recorded(tmp_path_factory.mktemp("recorded")), RECORDED)
 
 
 @pytest.fixture

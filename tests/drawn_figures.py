@@ -1,6 +1,7 @@
 """Shared by the tests of figures: what is drawn of a study, and somebody else's runs."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,13 @@ DATASETS, METHODS = ("cola", "rte", "sst2"), ("full", "lora")
 GRID: tuple[Axes, ...] = tuple((("dataset", one), ("method", two)) for one in DATASETS for two in METHODS)
 
 
-def drawn(found: Analysis | Study) -> dict[str, Figure]:
-    """All figures there are, laid out as well, for some warnings come only then."""
-    result = dict(all_figures.draw(analyse(found) if isinstance(found, Study) else found))
+def drawn(found: Analysis | Study, names: Collection[str] | None = None) -> dict[str, Figure]:
+    """All figures there are, or those of these names, laid out as well, for some warnings come only then."""
+    analysis = analyse(found) if isinstance(found, Study) else found
+    if names is None:
+        result = dict(all_figures.draw(analysis))
+    else:
+        result = {make.__name__: make(analysis) for make in all_figures.MAKERS if make.__name__ in names}
     for figure in result.values():
         figure.draw_without_rendering()
     return result

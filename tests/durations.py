@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ TABLE = ROOT / "tests" / "durations.txt"
 SLOW = 0.5  # seconds
 HEADER = f"""\
 # Seconds of a test function, all its parameters together, with the fixtures of its module and of the session that it
-# waits for, where that is {SLOW} or more. These are marked `slow`. `make durations` measures them anew, in one process.
+# waits for, where that is {SLOW} or more: these are marked `slow`. And of a file, each fixture once: where several run
+# at once, the longest come first. `make durations` measures them anew, in one process.
 """
 
 
@@ -22,15 +24,26 @@ def function_of(nodeid: str) -> str:
     return nodeid.partition("[")[0]
 
 
+def file_of(nodeid: str) -> str:
+    """`tests/a/test_b.py`."""
+    return nodeid.partition("::")[0]
+
+
+@cache
+def unit_of(file: str) -> str:
+    """What a file is handed out with: those that look at the same drawn figures go to one process."""
+    return "drawings" if "drawings" in (ROOT / file).read_text() else file
+
+
 def read(path: Path = TABLE) -> dict[str, float]:
-    """Test function -> seconds."""
+    """Test function or file -> seconds."""
     lines = path.read_text().splitlines() if path.exists() else []
     rows = (line.split(maxsplit=1) for line in lines if not line.startswith("#"))
     return {function: float(seconds) for seconds, function in rows}
 
 
 def write(measured: dict[str, float], path: Path = TABLE) -> None:
-    """Replace the seconds of the functions that ran, and drop those that are no longer defined."""
+    """Replace the seconds of the functions and files that ran, and drop those that are no longer there."""
     table = read(path) | measured
     rows = [f"{table[name]:6.1f} {name}\n" for name in sorted(table) if table[name] >= SLOW and _is_defined(name)]
     path.write_text(HEADER + "".join(rows))
@@ -38,7 +51,7 @@ def write(measured: dict[str, float], path: Path = TABLE) -> None:
 
 def _is_defined(function: str) -> bool:
     file, _, name = function.partition("::")
-    return (ROOT / file).exists() and f"def {name}(" in (ROOT / file).read_text()
+    return (ROOT / file).exists() and (not name or f"def {name}(" in (ROOT / file).read_text())
 
 
 class Durations:
@@ -50,14 +63,27 @@ class Durations:
     @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         table = read()
-        files: defaultdict[str, float] = defaultdict(float)
-        for function, seconds in table.items():
-            files[function.partition("::")[0]] += seconds
+        units: defaultdict[str, float] = defaultdict(float)
+        for file in {file_of(item.nodeid) for item in items}:
+            units[unit_of(file)] += table.get(file, 0.0)
         for item in items:
             if function_of(item.nodeid) in table:
                 item.add_marker("slow")
         if self.longest_first:
-            items.sort(key=lambda item: -files[item.nodeid.partition("::")[0]])
+            items.sort(key=lambda item: -units[unit_of(file_of(item.nodeid))])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
+        """Hands out file by file, but those that share a fixture that takes long as one."""
+        if config.getoption("dist") != "loadfile":
+            return None
+        from xdist.scheduler import LoadFileScheduling
+
+        class Units(LoadFileScheduling):
+            def _split_scope(self, nodeid: str) -> str:
+                return unit_of(file_of(nodeid))
+
+        return Units(config, log)
 
 
 class Measurement:
@@ -65,6 +91,8 @@ class Measurement:
 
     def __init__(self) -> None:
         self.functions: defaultdict[str, float] = defaultdict(float)
+        self.files: defaultdict[str, float] = defaultdict(float)  # without the fixtures that tests share
+        self.fixtures: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # that a file's tests share
         self.shared_fixtures: dict[tuple[str, str], float] = {}  # (name, where it is defined) -> seconds
 
     @pytest.hookimpl(wrapper=True)
@@ -85,12 +113,15 @@ class Measurement:
         result = yield
         now = {key: s for key, s in self.shared_fixtures.items() if earlier.get(key) != s}
         own = time.perf_counter() - begin - sum(now.values())
-        function = function_of(item.nodeid)
+        function, file = function_of(item.nodeid), file_of(item.nodeid)
+        used = [key for key in self.shared_fixtures if key[0] in item.fixturenames and item.nodeid.startswith(key[1])]
+        self.files[file] += own
+        self.fixtures[file].update(used)
         if function not in self.functions:
-            fixtures = self.shared_fixtures.items()
-            own += sum(s for (name, at), s in fixtures if name in item.fixturenames and item.nodeid.startswith(at))
+            own += sum(self.shared_fixtures[key] for key in used)
         self.functions[function] += own
         return result
 
     def pytest_sessionfinish(self) -> None:
-        write(self.functions)
+        fixtures = {file: sum(map(self.shared_fixtures.__getitem__, used)) for file, used in self.fixtures.items()}
+        write(self.functions | {file: seconds + fixtures[file] for file, seconds in self.files.items()})
