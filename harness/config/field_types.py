@@ -37,6 +37,7 @@ _ALSO_CALLED = {
     "reinit_layers": ("reinit", "reinit_n_layers", "reinitialize"),
     "label_smoothing": ("label_smoothing_factor", "smoothing"),
     "gradient_accumulation": ("gradient_accumulation_steps", "grad_accum", "accumulate_grad_batches"),
+    "activation_checkpointing": ("gradient_checkpointing", "use_gradient_checkpointing"),
     "early_stopping_patience": ("patience", "early_stopping"),
     "keep_best": ("load_best_model_at_end",),
     "optimizer": ("optim", "optimiser"),

@@ -383,6 +383,10 @@ class Recipe(Frozen):
     gradient_accumulation: int = Field(
         default=1, ge=1, description="Compute each batch in this many equal micro-batches, to save memory."
     )
+    activation_checkpointing: bool = Field(
+        default=False,
+        description="Compute each layer again in the backward pass instead of keeping it, to save memory.",
+    )
     max_steps: int | None = Field(
         default=None, ge=1, description="Train for at most this many updates; null: for `epochs`."
     )
@@ -513,7 +517,7 @@ class Recipe(Frozen):
         lengths = (self.epochs, self.batch_size, self.eval_batch_size, *width, self.eval_steps)
         steps = (self.max_steps, self.eval_every, self.gradient_accumulation, self.oversample)
         noise = (self.mixup > 0, self.neftune_alpha > 0, self.r_drop > 0)
-        kernels = (self.optimizer, self.soft_targets, self.copies, *noise)
+        kernels = (self.optimizer, self.soft_targets, self.copies, self.activation_checkpointing, *noise)
         return (
             self.task,
             self.model,

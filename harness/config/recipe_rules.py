@@ -90,6 +90,9 @@ _REQUIRES: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
     ("translator", "augment: backtranslate", lambda r: r.augment == "backtranslate"),
     ("back_translator", "augment: backtranslate", lambda r: r.augment == "backtranslate"),
     ("early_stopping_on", "early_stopping_patience or keep_best", lambda r: r.selects_checkpoint),
+    ("activation_checkpointing", "task.kind: completion", lambda r: r.task.kind == "completion"),
+    # Dropout's masks would have to be kept for the layers that are computed again.
+    ("activation_checkpointing", "dropout: 0", lambda r: not r.drops),
     ("r_drop", "dropout > 0", lambda r: r.drops),  # its two passes differ by it
     # They are about the pretrained weights, which other methods leave as they are.
     ("reinit_layers", "method: full", lambda r: r.method == "full"),
@@ -99,9 +102,10 @@ _REQUIRES: tuple[tuple[str, str, Callable[[Recipe], bool]], ...] = (
 
 
 # Fields that say more about a choice: of what makes another choice, they decide nothing. R-Drop is no such field: it is
-# a remedy that somebody asked for, and without dropout it would be none.
+# a remedy that somebody asked for, and without dropout it would be none; nor is saving memory.
+_ASKED_FOR = ("r_drop", "activation_checkpointing")
 OF_A_CHOICE: dict[str, Callable[[Recipe], bool]] = {
-    name: is_met for name, _, is_met in _REQUIRES if name != "r_drop"
+    name: is_met for name, _, is_met in _REQUIRES if name not in _ASKED_FOR
 } | {name: lambda recipe, name=name: recipe.uses_field(name) for name in METHODS_READING}
 
 

@@ -24,7 +24,9 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     keys = width + (recipe.virtual_tokens if method.virtual_tokens == "keys" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of
     # attention a head.
-    activations = layers * tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
+    of_layer = tokens * (16 * hidden + 3 * inner + 3 * heads * keys)
+    # With checkpointing what enters each layer, and all of the one that is computed again.
+    activations = of_layer + layers * tokens * hidden if recipe.activation_checkpointing else layers * of_layer
     if recipe.task.kind == "completion":
         # A language model's logits, their logarithms and the gradient; an evaluation keeps two of them, of more rows.
         activations += max(3 * tokens, 2 * recipe.eval_batch_size * width) * words

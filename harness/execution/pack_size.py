@@ -47,7 +47,8 @@ def lanes(trial: Trial, setup: WorkerSetup, usual: int, most: int, epochs: float
     task = load_task(recipe.task, recipe.model, recipe.max_length)
     rows = recipe.batch_size * recipe.forward_passes
     padding = (recipe.padding, recipe.pad_to_multiple_of)
-    step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer)
+    recomputed = ("recomputed",) * recipe.activation_checkpointing
+    step = (rows, recipe.gradient_accumulation, *padding, recipe.precision, recipe.optimizer, *recomputed)
     shape = (*step, *task.train.input_ids.shape[1:], recipe.peft_config)
     config: Any = load_network(recipe, task).module.config
     device = (device_name(setup.device), setup.threads, harness.__version__, versions())

@@ -36,7 +36,7 @@ class Forward:
         """
         if self._sequences is not None:
             inputs = {name: value.flatten(0, 1) for name, value in inputs.items()}  # [b * C, …]
-        with self._in_precision():
+        with self.in_precision():
             output = functional_call(self.module, methods.given(parameters), args=(), kwargs=inputs)
         logits = logits_of(output)
         if self._by_token:
@@ -61,7 +61,8 @@ class Forward:
         return IndexedEmbedding() if few else nullcontext()
 
     @contextmanager
-    def _in_precision(self) -> Iterator[None]:
+    def in_precision(self) -> Iterator[None]:
+        """Compute in the recipe's precision."""
         if self._precision != "bf16":
             yield
             return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
@@ -14,6 +14,7 @@ from torch.func import vmap
 from harness.training.batches import Batch, DeviceSplit
 from harness.training.forward import Forward
 from harness.training.lanes import Lanes, Views
+from harness.training.recomputed import recomputed
 from harness.training.remedies.dropout import Dropout, NoDropout
 from harness.training.remedies.remedy import Loss, Reading, Remedy
 from harness.training.replayer import Replayer, write_gradients
@@ -168,11 +169,19 @@ class LossAndGradient:
                 around.enter_context(NoDropout())
             for remedy in self._in_step:
                 around.enter_context(remedy.forward_context(self.forward.module, given[remedy.name]))
+            if self.pack.recipe.activation_checkpointing:
+                around.enter_context(recomputed(self.forward.module, self._around_layer))
             logits = self.forward.logits(view, inputs)  # [b, C]
         loss = self.loss_function(logits, labels)
         for remedy in self._in_step:
             loss = remedy.change_loss(loss, logits, labels, given[remedy.name], self.loss_function)
         return loss
+
+    @contextmanager
+    def _around_layer(self) -> Iterator[None]:
+        """What a layer is computed in, which is over when the backward pass computes it again."""
+        with NoDropout(), self.forward.in_precision():
+            yield
 
 
 def _of(remedy: Remedy, further: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,6 +19,11 @@ from harness.config.recipe_rules import build_recipe
         ({"metric": "f1"}, "metric f1 cannot be used with task.kind: completion"),
         ({"kind": "texts", "metric": "perplexity"}, "metric perplexity requires task.kind: completion"),
         ({"kind": "texts", "loss_on": "all"}, "task.loss_on requires task.kind: completion"),
+        ({"activation_checkpointing": True}, "activation_checkpointing: on requires dropout: 0"),
+        (
+            {"kind": "texts", "activation_checkpointing": True, "dropout": 0.0},
+            "activation_checkpointing: on requires task.kind: completion",
+        ),
         ({"kind": "texts", "padding_side": "left"}, "padding_side: left requires task.kind: completion"),
     ],
 )
