@@ -11,6 +11,7 @@ from rich.text import Text
 from harness import api
 from harness.cli.console import Console
 from harness.cli.options import Overrides, ProfileName, Results
+from harness.cli.status_views import end_with_set_aside
 from harness.common.errors import HarnessError
 from harness.common.files import write_text
 from harness.common.text import without_controls
@@ -68,6 +69,7 @@ def figure(
         messages.print(Text(note), soft_wrap=True)
     print(f"Written: {path}")
     print(without_controls(f"For its caption: {named_figures.caption(opened.study, chosen)}"))
+    end_with_set_aside(opened.study, messages, "the figure")
 
 
 def table(
@@ -107,9 +109,10 @@ def table(
         Console(stderr=True).print(Text(without_controls(note)), soft_wrap=True)
     if out is None:
         print(without_controls(text), end="")
-        return
-    write_text(out, text)
-    print(f"Written: {out}")
+    else:
+        write_text(out, text)
+        print(f"Written: {out}")
+    end_with_set_aside(opened.study, Console(stderr=True), "the table")
 
 
 def _required(sweep: str | None, words: str) -> str:

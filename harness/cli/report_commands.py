@@ -17,7 +17,7 @@ from harness.cli.arguments import sweep_words
 from harness.cli.console import Console
 from harness.cli.options import AsJson, Overrides, ProfileName, References, Results, StartedSweep, Threads
 from harness.cli.progress import plain, print_json, step_progress
-from harness.cli.status_views import unreadable_lines
+from harness.cli.status_views import end_with_set_aside, unreadable_lines
 from harness.common.errors import HarnessError
 from harness.common.files import write_text
 from harness.common.text import count_noun
@@ -76,18 +76,7 @@ def report(
     else:
         for page in pages:
             Console().print(page, soft_wrap=True)
-        print_set_aside(Console(), study)
-    if study.set_aside.files:
-        raise typer.Exit(1)
-
-
-def print_set_aside(out: Console, study: Study) -> None:
-    """Name the files that a report had to leave out, and how to see all that is wrong."""
-    files = study.set_aside.files
-    for line in unreadable_lines([(file.file, file.reason) for file in files]):
-        out.print(line, soft_wrap=True)
-    if files:
-        out.print(Text("They were left out of the report; `harness verify` checks the whole folder."), soft_wrap=True)
+    end_with_set_aside(study, None if as_json else Console(), "the report")
 
 
 def open_page(
@@ -122,6 +111,7 @@ def card(
     out = Console()
     out.print(Text(text), soft_wrap=True)
     out.print(Text(f"Written: {folder / 'card.md'} and {folder / 'badge.svg'}"), soft_wrap=True)
+    end_with_set_aside(opened.study, Console(stderr=True), "the card")
 
 
 def diagnose(
@@ -155,6 +145,7 @@ def diagnose(
     made = reports.write(study, folder / "report")
     if as_json:
         print_json(diagnosis.summary(made.analysis, str(made.page)))
+        end_with_set_aside(study, None, "the diagnosis")
         return
     out = Console()
     for sentence in diagnosis.sentences(made.analysis):
@@ -164,6 +155,7 @@ def diagnose(
         out.print(Text(plain(f"Next: {proposed[0]}")), soft_wrap=True)
         out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
     out.print(f"Report: {made.page}", soft_wrap=True)
+    end_with_set_aside(study, out, "the diagnosis")
 
 
 def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
@@ -222,6 +214,10 @@ def export(
     messages.print(Text(f"Look at them: {done.look}"), soft_wrap=True)
     if done.needs is not None:
         messages.print(Text(f"which needs the interface installed: {done.needs}"), soft_wrap=True)
+    if damaged := store.unreadable(resolved):
+        for line in unreadable_lines([(file.file, file.reason) for file in damaged]):
+            messages.print(line, soft_wrap=True)
+        raise typer.Exit(1)
 
 
 def import_runs(

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from harness.execution.lookup import program
 if TYPE_CHECKING:
     from harness.analysis import status
     from harness.analysis.search_ranking import StoppedRecipe
+    from harness.records.study import Study
 
 # After so long without a sign of life the machine of a sweep may be down.
 _LONG_SILENT_SECONDS = 300.0
@@ -83,6 +85,25 @@ def standing_parts(
         parts.append(Text(f"… and {len(now.cells) - most_cells} more cells, which are shown without --watch"))
     left = now.total.missing + now.total.unreadable - sum(recipe.runs for recipe in stopped)
     return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
+
+
+def end_with_set_aside(study: Study, out: Console | None, product: str) -> None:
+    """Name the files that a product had to leave out, and how to see all that is wrong; raises Exit(1) for any.
+
+    Args:
+        study: What was read.
+        out: Where the names go; None: they stand in what was printed.
+        product: What they are not in, as `the report`.
+    """
+    files = study.set_aside.files
+    if not files:
+        return
+    if out is not None:
+        for line in unreadable_lines([(file.file, file.reason) for file in files]):
+            out.print(line, soft_wrap=True)
+        words = f"They were left out of {product}; `harness verify` checks the whole folder."
+        out.print(Text(words), soft_wrap=True)
+    raise typer.Exit(1)
 
 
 def unreadable_lines(files: Sequence[tuple[str, str]]) -> list[Text | Table]:

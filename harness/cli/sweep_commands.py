@@ -80,6 +80,7 @@ from harness.records.store import Store
 
 if TYPE_CHECKING:
     from harness.analysis.search_ranking import StoppedRecipe
+    from harness.analysis.status import Status
 
 # How often `status --watch` looks, and how often it prints where there is no terminal.
 _LOOK_SECONDS, _BLOCK_SECONDS = 2.0, 30.0
@@ -277,7 +278,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Update until the sweep ends; Ctrl-C to leave.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a sweep is, from any terminal, while it runs or afterwards."""
+    """Show how far a sweep is, from any terminal, while it runs or afterwards.
+
+    The exit code is 1 where records can't be used.
+    """
     from harness.analysis import status as standing
 
     if watch and as_json:
@@ -285,7 +289,9 @@ def status(
     resolved, store = planned(sweep, profile, [], results)
     look = standing.Watch(resolved, store).look
     if as_json:
-        print_json(look().as_json() | {"stopped": [asdict(recipe) for recipe in _stopped(resolved, store)]})
+        now = look()
+        print_json(now.as_json() | {"stopped": [asdict(recipe) for recipe in _stopped(resolved, store)]})
+        _end_status(now)
         return
     out = Console(width=None if sys.stdout.isatty() else 200)
     words = sweep_words(sweep, resolved, store)
@@ -295,6 +301,7 @@ def status(
                 live.update(Group(*standing_parts(now, words, most_cells=20)), refresh=True)
                 time.sleep(_LOOK_SECONDS)
             live.update(Group(*standing_parts(now, words, most_cells=20)), refresh=True)
+        _end_status(now)
         return
     printed = -math.inf
     while watch and (now := look()).state == "running":
@@ -304,7 +311,15 @@ def status(
             out.print()
             sys.stdout.flush()
         time.sleep(_LOOK_SECONDS)
-    print_standing(out, standing_parts(look(), words, stopped=_stopped(resolved, store)))
+    now = look()
+    print_standing(out, standing_parts(now, words, stopped=_stopped(resolved, store)))
+    _end_status(now)
+
+
+def _end_status(now: Status) -> None:
+    """End with 1 where records can't be used."""
+    if now.unreadable:
+        raise typer.Exit(1)
 
 
 def _stopped(sweep: Sweep, store: Store) -> tuple[StoppedRecipe, ...]:

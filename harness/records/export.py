@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from harness.common.text import Scalar
 from harness.config.parameters import Parameters, exact, parameters
 from harness.config.trials import Sweep, Trial, expand
 from harness.records.reading import Unreadable
-from harness.records.record import Curves, Record, Status
+from harness.records.record import Curves, Record, Status, started_seconds
 from harness.records.store import Store
 
 To = Literal["mlflow", "tensorboard", "wandb"]
@@ -113,7 +112,7 @@ def _run(
         tags=tuple(tags.items()),
         metrics=tuple((name, value) for name, value in metrics.items() if value is not None),
         curves=() if curves is None else _curves(curves),
-        started=datetime.fromisoformat(record.started_utc).timestamp() if record else 0.0,
+        started=(started_seconds(record) or 0.0) if record else 0.0,
         seconds=measured.wall_seconds if measured else 0.0,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -207,6 +208,14 @@ class Record(BaseModel):
             if lacking:
                 raise ValueError(f"no {', '.join(lacking)}")
         return self
+
+
+def started_seconds(record: Record) -> float | None:
+    """When a record's pack began, seconds since 1970; None where its text is no time, as an edited record's may be."""
+    try:
+        return datetime.fromisoformat(record.started_utc).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 class Baseline(BaseModel):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import datetime
 
 from harness.common.text import count_noun
-from harness.records.record import Record
+from harness.records.record import Record, started_seconds
 
 
 def collisions(records: Iterable[Record]) -> tuple[str, ...]:
@@ -18,8 +17,8 @@ def collisions(records: Iterable[Record]) -> tuple[str, ...]:
     """
     seen: dict[str, list[tuple[float, float, float]]] = defaultdict(list)  # file -> (began, ended, changed)
     for record in records:
-        if record.script is not None and record.measured is not None:
-            began = datetime.fromisoformat(record.started_utc).timestamp()
+        began = started_seconds(record)
+        if record.script is not None and record.measured is not None and began is not None:
             for name, changed in record.script.outside:
                 seen[name].append((began, began + record.measured.wall_seconds + 1, changed))
     shared = [name for name, runs in seen.items() if _by_several(runs)]

@@ -480,3 +480,21 @@ def test_no_damaged_record_costs_more_than_itself(folder: Folder, kind: str) -> 
         one, other = before.curves(int(index)), after.curves(int(index))
         assert (one is None) == (other is None)
         assert one is None or other is None or np.array_equal(one.logits, other.logits, equal_nan=True)
+
+
+def test_suspicious_trials_are_trained_again_first(folder: Folder) -> None:
+    folder.edit(SECOND_CELL, m_correct=321)  # a problem
+    _scaled(folder, "train_loss", 9.0, slice(0, 1), OTHER)  # a note that training again settles
+    folder.edit(LAST, attempts=3)  # a note that it does not
+    checked = verify.check(folder.sweep, folder.store)
+    suspects = verify.suspects(checked)
+    assert suspects == {folder.name(SECOND_CELL), folder.name(OTHER)}
+    for seed in range(20):
+        assert {trial.id for trial in verify.draw(checked.repeatable, 1, seed, suspects)} < suspects
+        assert [trial.id for trial in verify.draw(checked.repeatable, 2, seed, suspects)] == [
+            folder.name(OTHER),
+            folder.name(SECOND_CELL),
+        ]  # in the plan's order
+        assert suspects < {trial.id for trial in verify.draw(checked.repeatable, 3, seed, suspects)}
+    others = {trial.id for seed in range(20) for trial in verify.draw(checked.repeatable, 3, seed, suspects)} - suspects
+    assert len(others) == len(checked.repeatable) - 2  # the rest at random
