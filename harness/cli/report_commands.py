@@ -7,7 +7,7 @@ import shlex
 import webbrowser
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -20,10 +20,14 @@ from harness.cli.progress import plain, print_json, step_progress
 from harness.cli.status_views import end_with_set_aside, unreadable_lines
 from harness.common.errors import HarnessError
 from harness.common.files import write_text
+from harness.common.forked import Beside
 from harness.common.text import count_noun
 from harness.execution.lookup import named_sweep, planned, program
 from harness.records.store import Store
 from harness.records.study import Study, compared, joined
+
+if TYPE_CHECKING:
+    from harness.report.page import Report
 
 
 def report(
@@ -49,8 +53,6 @@ def report(
 
     Records and arrays that can't be used are left out and named; the exit code is then 1.
     """
-    from harness.report import page as reports
-
     if len(names) > 2:
         raise HarnessError(
             f"cannot report {len(names)} studies together, only one or two", fix="Report them two by two"
@@ -61,7 +63,7 @@ def report(
         study = joined(study, opened[1].study)
         folder = results / re.sub(r"[^\w@.=-]+", "-", re.sub(r"[()]", "", study.name))
     study = compared(study, main, references, all_pairs)
-    made = reports.write(study, folder / "report", threshold)
+    made = _written(study, folder / "report", threshold)
     summary, pages = made.summary if as_json else {}, [f"Report: {made.page}"]
     if len(study.sweeps) == 1 and study.sweeps[0].search is not None:
         from harness.report import search_page
@@ -77,6 +79,19 @@ def report(
         for page in pages:
             Console().print(page, soft_wrap=True)
     end_with_set_aside(study, None if as_json else Console(), "the report")
+
+
+def _written(study: Study, folder: Path, threshold: float | None) -> Report:
+    """Write a report; its tables are made in another process while this one imports what draws and writes them."""
+    from harness.analysis.analyze import analyse
+
+    tables = Beside(lambda: analyse(study, threshold))
+    try:
+        from harness.report import page
+
+        return page.write_analysis(tables.result(), folder)
+    finally:
+        tables.stop()
 
 
 def open_page(

@@ -76,7 +76,11 @@ def write(study: Study, folder: Path, threshold: float | None = None) -> Report:
         folder: Where the report goes; its parents are made.
         threshold: A score worse than this counts as failed in one more definition beside ours.
     """
-    analysis = analyse(study, threshold)
+    return write_analysis(analyse(study, threshold), folder)
+
+
+def write_analysis(analysis: Analysis, folder: Path) -> Report:
+    """Write the report of a study whose tables are made, as `write`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         fresh = Path(beside) / "new"

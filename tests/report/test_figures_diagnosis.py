@@ -1,5 +1,6 @@
 import numpy as np
 from drawn_figures import marks, recorded, words
+from made_runs import HEAD, Run, study_of
 from matplotlib.collections import LineCollection, QuadMesh
 
 from harness.analysis.analyze import analyse
@@ -57,3 +58,11 @@ def test_what_rules_catch_is_a_map_of_signals_and_shares(tmp_path):
             assert value == 100 * row.caught / row.lost
         else:
             assert np.isnan(value)
+
+
+def test_equal_scores_look_equal_however_they_are_spread_out(tmp_path):
+    """Thirty failed runs heap about one score; the axis is as wide as for scores that differ."""
+    study = study_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..30\n", {0: [Run(200, 0.693)] * 30})
+    ax = diagnosis.loss_vs_score(analyse(study)).axes[0]
+    heights = np.concatenate([marks.get_offsets()[:, 1] for marks in ax.collections])
+    assert np.ptp(heights) < 0.15 * np.ptp(ax.get_ylim())

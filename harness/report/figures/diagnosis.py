@@ -123,6 +123,8 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     if relative:
         ax.axvline(0.5, color=FAINT, lw=0.9, ls=LINES[2], zorder=1.5)
     ax.set_xlim(left=0)
+    if not np.ptp(shown["score"]):  # a heap of equal scores is not to look like a range of them
+        ax.set_ylim(shown["score"].iloc[0] - 0.05, shown["score"].iloc[0] + 0.05)
     plain_numbers(ax.yaxis)
     ax.set_xlabel("training loss in the last epoch" + (" / label entropy" if relative else ""))
     ax.set_ylabel(score_label(study, 2.5))

@@ -92,7 +92,7 @@ def covering(characters: Iterable[str], families: Sequence[str]) -> tuple[str, .
 @functools.lru_cache(maxsize=64)
 def _covering(left: frozenset[int]) -> tuple[str, ...]:
     installed()
-    families = list(dict.fromkeys(entry.name for entry in sorted(fontManager.ttflist, key=_rank)))
+    families = list(_files())
     families = [name for name in families if not any(word in name.lower() for word in _RESORTS)]
     chosen: list[str] = []
     while left:
@@ -104,9 +104,19 @@ def _covering(left: frozenset[int]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
+@functools.cache
+def _files() -> dict[str, str]:
+    """A font file of each installed family; asked for one by its family, matplotlib logs what styles that lacks."""
+    files: dict[str, str] = {}
+    for entry in sorted(fontManager.ttflist, key=_rank):
+        files.setdefault(entry.name, str(entry.fname))
+    return files
+
+
+@functools.cache
 def _readable(family: str) -> frozenset[int]:
     try:
-        return glyphs(family)
+        return frozenset(get_font(_files()[family]).get_charmap())
     except (OSError, RuntimeError, ValueError):
         return frozenset()
 

@@ -22,6 +22,7 @@ from harness.common.errors import HarnessError
 from harness.records.study import Study
 from harness.report.figures import pdf_fonts
 from harness.report.figures.lettering import (
+    clean,
     cut,
     cut_parts,
     literal,
@@ -159,7 +160,7 @@ def empty_figure(
 
 
 def _title_lines(study: Study, what: str, inches: float) -> list[str]:
-    both = f"{what} ({study.stand_in})" if study.stand_in else what
+    both = clean(f"{what} ({study.stand_in})" if study.stand_in else what)
     parts = [both] if text_width(both, SIZE) <= inches else [what, study.stand_in or ""]
     return [line for part in parts for line in wrap(cut(part, SIZE, 1.8 * inches), SIZE, inches) if line]
 
@@ -333,8 +334,11 @@ def share_bars(
         interval = bounds[int(place)] if len(bounds) else (np.nan, np.nan)
         if np.isfinite(interval).all():
             ax.plot(interval, [place] * 2, color=INK, lw=0.9, zorder=3)
-        end = max((value for value in (share, other, interval[1]) if np.isfinite(value)), default=0.0)
-        ax.annotate(literal(text), (end, place), (6, 0), "data", "offset points", va="center", fontsize=pt(7))
+        end = max((value for value in (share, interval[1]) if np.isfinite(value)), default=0.0)
+        if np.isfinite(other) and end - 0.03 < other < end + 0.3:  # the diamond would lie on the words
+            end = max(end, other)
+        how: Any = {"va": "center", "fontsize": pt(7), "color": HUES[0]}  # as the bar, whose share they are
+        ax.annotate(literal(text), (end, place), (6, 0), "data", "offset points", **how)
     wide = min(wide, 0.36 * current().width)
     ax.set_yticks(places, [literal(cut_parts(spaced(str(name)).split(" × "), " × ", 8, wide)) for name in names])
     ax.set_ylim(rows - 0.4, -0.6)
