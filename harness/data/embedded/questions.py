@@ -1,8 +1,8 @@
-"""The embedded language as questions about a context: who does it, and how?
+"""The embedded language as questions about a context: which animal, plant or person is it about?
 
-A context is some sentences of the language ("all large dog runs some lily rests outside"), a question a verb of one of
-them; the answer is who does it, the noun with its adjective ("large dog"). One question in six asks for a verb that
-stands in no sentence, and has no answer.
+A context is two or three sentences of the language ("all large dog runs some lily rests outside"), whose nouns fall
+under different kinds; a question is such a kind ("plant"), and the answer the noun that falls under it, with its
+adjective ("lily"). One question in six asks for the kind that no sentence is about, and has no answer.
 """
 
 from __future__ import annotations
@@ -12,15 +12,24 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from harness.data.embedded.language import ADJECTIVES, ADVERBS, NOUNS, QUANTIFIERS, VERBS, Split
+from harness.data.embedded.language import ADJECTIVES, ADVERBS, NOUNS, PARENT, QUANTIFIERS, VERBS, Split
 
 _T = TypeVar("_T")
-LONGEST = 28  # tokens of a question with its context: a verb, four sentences of six words, three special tokens
+LONGEST = 22  # tokens of a question with its context: a noun, three sentences of six words, three special tokens
 _SIZES: dict[Split, int] = {"train": 1_200, "validation": 300}
 _SEEDS: dict[Split, int] = {"train": 11, "validation": 12}
-_SENTENCES = (2, 3, 4)
 _UNANSWERED = 6  # one question in so many has no answer
 _VALIDATION_SHARE = 8  # one context in so many, chosen by its text alone, is kept for validation
+KINDS = tuple(noun for noun in NOUNS if PARENT[noun] is None)
+
+
+def kind_of(noun: str) -> str:
+    """The kind that a noun falls under: animal, plant or person."""
+    above = PARENT[noun]
+    return noun if above is None else kind_of(above)
+
+
+_NOUNS_OF = {kind: tuple(noun for noun in NOUNS if kind_of(noun) == kind != noun) for kind in KINDS}
 
 
 def examples(split: Split) -> Iterator[dict[str, object]]:
@@ -37,19 +46,20 @@ def examples(split: Split) -> Iterator[dict[str, object]]:
 
 
 def _row(draw: random.Random, *, answered: bool) -> dict[str, object]:
-    """A question with its context and answers; the verbs of a context are all different."""
-    verbs = list(VERBS)
-    used = [verbs.pop(int(draw.random() * len(verbs))) for _ in range(_pick(draw, _SENTENCES) + 1)]
+    """A question with its context and answers."""
+    left = list(KINDS)
+    kinds = [left.pop(int(draw.random() * len(left))) for _ in range(_pick(draw, (2, 3)) if answered else 2)]
     context, spans = "", []
-    for verb in used[1:]:
-        subject = " ".join([*([_pick(draw, ADJECTIVES)] if draw.random() < 0.5 else []), _pick(draw, NOUNS)])
+    for kind in kinds:
+        adjective = [_pick(draw, ADJECTIVES)] if draw.random() < 0.5 else []
+        subject = " ".join([*adjective, _pick(draw, _NOUNS_OF[kind])])
         before = f"{context}{' ' * bool(context)}{_pick(draw, QUANTIFIERS)} "
-        spans.append((verb, subject, len(before)))
+        spans.append((kind, subject, len(before)))
         adverb = f" {_pick(draw, ADVERBS)}" if draw.random() < 0.5 else ""
-        context = f"{before}{subject} {verb}{adverb}"
+        context = f"{before}{subject} {_pick(draw, VERBS)}{adverb}"
     question, subject, start = _pick(draw, spans)
     if not answered:
-        return {"question": used[0], "context": context, "answers": {"text": [], "answer_start": []}}
+        return {"question": left[0], "context": context, "answers": {"text": [], "answer_start": []}}
     return {"question": question, "context": context, "answers": {"text": [subject], "answer_start": [start]}}
 
 
