@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from harness.data.tokenized import Task, TokenizedSplit, Windows
 # and the last token of the answer, both `none` where the window has none; `length` counts its tokens; `none` is where
 # no answer is told, the classification token; the context stands from `first` up to `behind`.
 LABELS = ("start", "end", "length", "none", "first", "behind")
+
+_TOGETHER = 1024  # questions
 
 
 @dataclass(frozen=True)
@@ -111,42 +113,50 @@ def windows(rows: Rows, tokenizer: Any, max_length: int, stride: int | None) -> 
             "the model's tokenizer cannot say where its tokens stand in a text: it is a slow one",
             fix="Use a model with a fast tokenizer",
         )
-    assert rows.pairs is not None
     overlap = max_length // 3 if stride is None else stride
-    encoded = tokenizer(
-        list(rows.texts), list(rows.pairs), truncation=False, padding=False, verbose=False,
-        return_attention_mask=False, return_offsets_mapping=True,
-    )  # fmt: skip
     made: list[Window] = []
-    for number, ids in enumerate(encoded["input_ids"]):
-        of = encoded.sequence_ids(number)
-        if 1 not in of:
-            _refuse(rows, number, "the context gives no token", "Correct or remove that question")
-        whole = Window(
-            question=number,
-            ids=tuple(ids),
-            types=tuple(encoded["token_type_ids"][number] if "token_type_ids" in encoded else ()),
-            offsets=np.where(np.array(of)[:, None] == 1, encoded["offset_mapping"][number], 0).astype(np.int32),
-            none=ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
-            first=of.index(1),
-            behind=len(of) - of[::-1].index(1),
-        )
-        room = max_length - len(ids) + whole.behind - whole.first
-        if len(ids) > max_length and room <= overlap:
-            beside = len(ids) - whole.behind + whole.first
+    for whole in _uncut(rows, tokenizer):
+        beside = len(whole.ids) - (whole.behind - whole.first)
+        room = max_length - beside
+        if len(whole.ids) > max_length and room <= overlap:
             _refuse(
-                rows, number, f"the question takes {beside} of max_length {max_length} tokens; windows share {overlap}",
+                rows, whole.question,
+                f"the question takes {beside} of max_length {max_length} tokens; windows share {overlap}",
                 f"Raise max_length to {beside + overlap + 1} or more"
                 + (f", or lower task.stride below {room}" if room > 1 else ""),
             )  # fmt: skip
-        made += _parts(whole, room, overlap)
+        made += [whole] if len(whole.ids) <= max_length else _parts(whole, room, overlap)
     return made
 
 
+def _uncut(rows: Rows, tokenizer: Any) -> Iterator[Window]:
+    """Each question with its whole context; some are tokenised together, for all would fill the memory."""
+    assert rows.pairs is not None
+    for start in range(0, len(rows.texts), _TOGETHER):
+        questions, contexts = (list(texts[start : start + _TOGETHER]) for texts in (rows.texts, rows.pairs))
+        encoded = tokenizer(
+            questions, contexts, truncation=False, padding=False, verbose=False, return_attention_mask=False,
+            return_offsets_mapping=True,
+        )  # fmt: skip
+        for place, ids in enumerate(encoded["input_ids"]):
+            of = encoded.sequence_ids(place)
+            if 1 not in of:
+                _refuse(rows, start + place, "the context gives no token", "Correct or remove that question")
+            yield Window(
+                question=start + place,
+                ids=tuple(ids),
+                types=tuple(encoded["token_type_ids"][place] if "token_type_ids" in encoded else ()),
+                offsets=np.where(np.array(of)[:, None] == 1, encoded["offset_mapping"][place], 0).astype(np.int32),
+                none=ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0,
+                first=of.index(1),
+                behind=len(of) - of[::-1].index(1),
+            )
+
+
 def _parts(whole: Window, room: int, overlap: int) -> list[Window]:
-    """A question's windows, with so many tokens of the context each."""
+    """The windows of a context that is too long for one, with so many of its tokens each."""
     parts = []
-    for begin in range(whole.first, whole.behind, room - overlap if room < whole.behind - whole.first else room):
+    for begin in range(whole.first, whole.behind, room - overlap):
         behind = min(begin + room, whole.behind)
         parts.append(_part(whole, begin, behind))
         if behind == whole.behind:
