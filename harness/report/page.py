@@ -310,6 +310,14 @@ def _inline_png(path: Path) -> str:
 
 
 def _render(template: str, page: Page) -> str:
+    style, script = _style_and_script()
+    shown = _templates().get_template(template)
+    return shown.render(page=page, policy=_policy(), page_style=style, page_script=script)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The templates, each of which is compiled once a process: reports of many studies are made in one."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATE_FOLDER),
         autoescape=True,
@@ -319,9 +327,7 @@ def _render(template: str, page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = markdown_text
-    style, script = _style_and_script()
-    shown = environment.get_template(template)
-    return shown.render(page=page, policy=_policy(), page_style=style, page_script=script)
+    return environment
 
 
 @cache
