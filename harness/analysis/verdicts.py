@@ -35,10 +35,11 @@ def near_chance(table: pd.DataFrame) -> pd.Series:
     True where the right answers are not above the majority's share at 5 % (one-sided exact binomial test; of a
     regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
     the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known. Of
-    a token task, and where a text has any number of labels, the loss alone tells: the decisions on one text are no
-    independent examples, and a fresh head finds some entity by luck.
+    a token task, where a text has any number of labels, and of answers in a context the loss alone tells: the decisions
+    on one text are no independent examples, and a fresh head finds some entity or word by luck.
     """
-    untold = (above_majority_p(table) > LEVEL) | table["metric"].isin([metrics.ENTITIES, *metrics.MANY_LABELS])
+    by_loss = [metrics.ENTITIES, *metrics.MANY_LABELS, *metrics.SPANS]
+    untold = (above_majority_p(table) > LEVEL) | table["metric"].isin(by_loss)
     return finished_runs(table) & (table["outcome"] == "ok") & untold & flat_losses(table)
 
 

@@ -96,7 +96,8 @@ class Measured(BaseModel):
     final_train_loss: float | None = Field(description="mean over the steps of the last epoch, nats")
     final_dev_loss: float | None = Field(description="mean over the dev set, of the weights that are the result, nats")
     label_entropy: float | None = Field(
-        description="entropy of the training labels, nats; of choices a token; None for a regression"
+        description="entropy of the training labels, nats; of choices a token; of answers in a context that of a place "
+        "which is none as often as in training and else any of the context; None for a regression"
     )
     diverged_step: int | None = Field(description="first update whose loss or gradient was not finite")
     weights_sha256: str | None = Field(description="over the trained parameters")

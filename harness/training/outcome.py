@@ -13,6 +13,7 @@ import torch
 
 from harness.common import metrics, scorers
 from harness.common.metrics import Majority, Metric, Score
+from harness.data import spans
 from harness.data.tokenized import TokenizedSplit
 from harness.models import token_hash
 from harness.records.record import Curves, Measured, Reason
@@ -158,14 +159,25 @@ def answer_entropy(split: TokenizedSplit) -> float:
     return entropy / float(split.answer_tokens.mean())
 
 
+def place_entropy(split: TokenizedSplit) -> float:
+    """The loss, in nats, of what knows how many of a split's windows have an answer, and no place before another.
+
+    It tells `none` as often as that is right, and else every token of the context alike, as start and as end.
+    """
+    read = dict(zip(spans.LABELS, split.labels.T, strict=True))
+    answered = read["start"] != read["none"]
+    context = (read["behind"] - read["first"])[answered]
+    return metrics.label_entropy(answered.astype(np.int64)) + float(np.log(context).sum()) / len(answered)
+
+
 def _label_spread(run: TrainingRun) -> dict[str, float | None]:
     """The loss of always answering what the training labels are on average; none of answers that are not chosen."""
     task, regression = run.pack.task, run.pack.is_regression
     if run.untouched is not None:
         known = bool(task.label_names) and run.pack.recipe.task.loss_on == "completion"
         return {"label_entropy": answer_entropy(task.train) if known else None}
-    if task.kind == "span":  # a place in a window, of which each has its own
-        return {"label_entropy": None}
+    if task.kind == "span":
+        return {"label_entropy": place_entropy(task.train)}
     width = task.num_labels if task.kind == "labels" else 1
     return {
         "label_entropy": None if regression else metrics.label_entropy(task.train.targets, width),

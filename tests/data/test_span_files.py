@@ -272,3 +272,7 @@ def test_the_embedded_questions_are_what_they_say() -> None:
             assert len(context.split()) + 1 + 3 <= questions.LONGEST
         assert sum(not row["answers"]["text"] for row in made) == count // 6
     assert not contexts["train"] & contexts["validation"]
+    raw, shipped = tasks.load(TaskSpec(name="embedded", kind="span")), pretrained.tokenizer(ModelSpec(name="embedded"))
+    made = spans.windows(raw.train, shipped, 16, 5)
+    assert list(dict.fromkeys(window.question for window in made)) == list(range(1200))
+    assert len(made) > 1300

@@ -145,6 +145,12 @@ def test_a_run_is_scored_by_the_text_of_its_answers(trial: Make, colours: TaskSp
     assert measured.final_dev_loss == pytest.approx(float(curves.logits[:, 0].mean()), rel=1e-5)
     assert curves.test_logits.shape == (10, 6)
     assert curves.recording is not None
+    labels = dict(zip(spans.LABELS, task.train.labels.T, strict=True))
+    answered = labels["start"] > 0
+    share = answered.mean()
+    chances = np.where(answered, share / (labels["behind"] - labels["first"]), 1 - share)
+    assert measured.label_entropy == pytest.approx(-np.log(chances).mean())
+    assert measured.final_train_loss < measured.label_entropy / 2  # type: ignore[operator]
     run.lanes.weights.copy_(torch.from_numpy(result.weights)[None])
     module, windows = _module(bert, run), task.validation.windows
     assert windows is not None
