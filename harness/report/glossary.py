@@ -29,8 +29,7 @@ _COMMON: tuple[Term, ...] = (
         f"test) and whose training loss in the last epoch is at least {percent(NEAR_ENTROPY)} of the label "
         "entropy: not counted as failed, but hardly trained. Of a regression: a correlation not above 0 at "
         "5 % (t-test), and the label variance; of a token task and of answers in a context that loss alone. It is "
-        "marked, and not counted as "
-        "failed.",
+        "marked, and not counted as failed.",
     ),
     (
         "failure rate [95 %]",
