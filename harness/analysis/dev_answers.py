@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failure_counts, spread_out, with_axes
 from harness.analysis.comparisons import pairs
 from harness.analysis.outcomes import Outcomes, crossed_cells
-from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs, of_positions
 from harness.common import metrics, scorers
 from harness.records.record import Curves
 from harness.records.study import Study
@@ -173,8 +173,9 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
     `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
     `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, where a text has any number of labels
-    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, of answers in a context `squad_f1` and `squad_exact`, its
-    mean and `_sd`; a column that no cell knows is left out.
+    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, of answers in a context
+    `squad_f1` and `squad_exact`, its mean and `_sd`; a column that no cell knows is left out. Of multiple choice it is
+    `accuracy` and `ece` alone.
     """
     rows: list[dict[str, object]] = []
     others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES, *metrics.MANY_LABELS, *metrics.SPANS}
@@ -205,6 +206,8 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
         *metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, *metrics.SPANS, metrics.ENTITIES,
         "entity_precision", "entity_recall",
     )  # fmt: skip
+    if of_positions(study):
+        known = ("accuracy", "ece")
     names = [f"{name}{end}" for name in known for end in ("", "_sd")]
     columns = [name for name in names if any(name in row for row in rows)]
     return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *columns]))

@@ -54,6 +54,12 @@ def above_majority_p(table: pd.DataFrame) -> pd.Series:
         return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
 
 
+def of_positions(study: Study) -> bool:
+    """Whether labels are positions among choices, which are no classes, in all cells of a study."""
+    cells = [cell for sweep in study.sweeps for cell in sweep.cells]
+    return bool(cells) and all(cell.script is None and cell.recipe.task.kind == "choice" for cell in cells)
+
+
 def level_to_beat(table: pd.DataFrame) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 

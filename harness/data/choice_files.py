@@ -216,9 +216,11 @@ class _Layout:
     def _label(
         self, row: Mapping[str, object], choices: Sequence[str], start: str, number: int, source: str
     ) -> str | None:
-        value = None if self.label is None else row.get(self.label)
         if self.label is None:
             return None
+        value = row.get(self.label)
+        if isinstance(value, bool):
+            value = str(value).lower()
         label = _text(value, f"label in column {self.label}", number, source).strip()
         follows = f"{start} {label}" if start else label
         return follows if follows in choices else label

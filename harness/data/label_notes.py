@@ -110,7 +110,10 @@ def of(raw: Raw) -> tuple[str, ...]:
     )
     top = max(dev, key=lambda name: dev[name])
     rare = _rare(train) if raw.kind == "texts" else ()
-    return (*rare, *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'"))
+    return (
+        *rare,
+        *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'", classes=raw.kind == "texts"),
+    )
 
 
 def _rare(train: Mapping[str, int]) -> tuple[str, ...]:
@@ -122,10 +125,12 @@ def _rare(train: Mapping[str, int]) -> tuple[str, ...]:
     return (f"Classes with a single training example: {len(once)} of {len(train)} ({shown}).",)
 
 
-def unbalanced(metric: str, correct: int, examples: int, top: str = "one class") -> tuple[str, ...]:
+def unbalanced(
+    metric: str, correct: int, examples: int, top: str = "one class", *, classes: bool = True
+) -> tuple[str, ...]:
     """A sentence about accuracy on a dev split where so many of the examples are of the class `top`, if they are most.
 
-    It says what accuracy can't show there, and which metrics can.
+    It says what accuracy can't show there, and which metrics can; without `classes`, where labels are positions, none.
     """
     if metric not in ("accuracy", "f1_micro") or correct < FREQUENT * examples:
         return ()
@@ -135,5 +140,5 @@ def unbalanced(metric: str, correct: int, examples: int, top: str = "one class")
     return (
         f"{most} dev examples are of {top}: always answering that scores {correct / examples:.3f}, so "
         f"that {metric.replace('_', ' ')} hardly shows whether the other {rest:,} {'is' if rest == 1 else 'are'} told "
-        "apart. f1_macro and matthews_correlation show it: set task.metric to one of them.",
+        "apart." + " f1_macro and matthews_correlation show it: set task.metric to one of them." * classes,
     )

@@ -138,8 +138,13 @@ def _texts(task: TaskSpec) -> tuple[int, int, tuple[float, float] | None] | None
     raw = tasks.load(task)
     rows = raw.train
     pairs = rows.pairs or [""] * len(rows.texts)
-    tokens = [2 + len((text + pair).encode()) / TOKEN_BYTES for text, pair in zip(rows.texts, pairs, strict=True)]
-    return len(rows.texts), len(raw.validation.texts), (float(np.mean(tokens)), max(tokens))
+    together = [text + pair for text, pair in zip(rows.texts, pairs, strict=True)]
+    sequences = 1
+    if raw.kind == "choice" and rows.choices is not None:  # each is read with its text
+        together = [text + choice for text, own in zip(rows.texts, rows.choices, strict=True) for choice in own]
+        sequences = len(rows.choices[0])
+    tokens = [2 + len(text.encode()) / TOKEN_BYTES for text in together]
+    return len(together), sequences * len(raw.validation.texts), (float(np.mean(tokens)), max(tokens))
 
 
 def _work(trial: Trial) -> tuple[object, ...]:

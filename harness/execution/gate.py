@@ -15,7 +15,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Sweep, expand, orphaning_change
 from harness.data import augmentation, tasks
-from harness.data.examples import Raw
+from harness.data.examples import Raw, splits
 from harness.execution import inputs, machine
 from harness.execution.script_worker import Needs
 from harness.models import model_files, token_hash
@@ -113,7 +113,8 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
 
     That is other data, words or tokens than the finished trials had, a method that a model has not the parts for,
-    words of a token task that would be scored and have no token, and answers that stand whole in no window.
+    words of a token task that would be scored and have no token, answers that stand whole in no window, and choices that
+    are too long.
     """
     if sweep.is_script:
         check_scripts(sweep)
@@ -123,7 +124,7 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     loaded: dict[TaskSpec, Raw] = {}
     for task in dict.fromkeys(recipe.task for recipe in recipes):
         own = [recipe for recipe in recipes if recipe.task == task]
-        if not tasks.on_the_hub(task) and (task.kind in ("tokens", "span") or started.knows(own)):
+        if not tasks.on_the_hub(task) and (task.kind in _LENGTHS_MATTER or started.knows(own)):
             loaded[task] = tasks.load(task)
             started.check(own, loaded[task])
     there = [recipe for recipe in recipes if _is_here(recipe.model)]
@@ -189,22 +190,29 @@ class _Started:
 
 def _check_methods(recipes: Sequence[Recipe]) -> None:
     for model, method, kind in dict.fromkeys(
-        (recipe.model, recipe.peft_config, recipe.task.kind) for recipe in recipes if recipe.method != "full"
+        (recipe.model, recipe.peft_config, recipe.task.kind)
+        for recipe in recipes
+        if recipe.method != "full" or recipe.task.kind == "choice"
     ):
         from harness.models import pretrained  # torch, where a method asks what the model has
 
         pretrained.check(model, method, kind)
 
 
+_LENGTHS_MATTER = ("tokens", "choice", "span")  # whose data are refused where max_length would cut what is scored
+
+
 def _check_lengths(recipes: Sequence[Recipe], loaded: Mapping[TaskSpec, Raw]) -> None:
     for task, model, length in dict.fromkeys((recipe.task, recipe.model, recipe.max_length) for recipe in recipes):
-        if task.kind == "tokens" and task in loaded:
-            from harness.data import tokenization  # torch; tokens are needed of token tasks alone
+        if task.kind in _LENGTHS_MATTER and task in loaded:
+            from harness.data import choices, spans, tokenization  # torch; tokens are needed of these kinds alone
             from harness.models import pretrained
 
-            tokenization.check_words(loaded[task], pretrained.tokenizer(model), length)
-        if task.kind == "span" and task in loaded:
-            from harness.data import spans
-            from harness.models import pretrained
-
-            spans.check(loaded[task], pretrained.tokenizer(model), length)
+            tokenizer = pretrained.tokenizer(model)
+            if task.kind == "span":
+                spans.check(loaded[task], tokenizer, length)
+            elif task.kind == "choice":
+                for rows in splits(loaded[task]).values():
+                    choices.encode_rows(rows, tokenizer, length)
+            else:
+                tokenization.check_words(loaded[task], tokenizer, length)

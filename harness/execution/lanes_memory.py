@@ -6,6 +6,8 @@ from harness.config.recipe import METHODS, Recipe
 from harness.execution.machine import detect_hardware
 from harness.execution.model_shape import model_shape, parameter_count, trained_count
 
+_CHOICES = 4  # of an example, as SWAG and RACE have them; how many there are is known when the data are read
+
 
 def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
     """Memory a lane takes: what backward keeps, and of each of so many trained parameters weight, gradient, two moments
@@ -20,6 +22,8 @@ def lane_bytes(recipe: Recipe, parameters: int | None) -> int | None:
         layers = min(layers, recipe.top_layers or 1)
     width = recipe.max_length + recipe.peft_config.virtual_positions
     tokens = recipe.batch_size * recipe.forward_passes * width
+    if recipe.task.kind == "choice":
+        tokens *= _CHOICES
     heads = max(1, hidden // 64)
     keys = width + (recipe.virtual_tokens if method.virtual_tokens == "keys" else 0)
     # Kept for backward in a layer: about 16 values of the hidden width and 3 of the inner a token, and 3 maps of

@@ -35,6 +35,7 @@ _OFFSET_POSITIONS = (
 _LAST_TOKEN_HEAD, _LAST_TOKEN = "score", ("ctrl", "modernbert-decoder")
 _FULL = Method()
 # transformers' classes by a task's kind, where it is not one label a text.
+_CLASSIFIER = "AutoModelForSequenceClassification"
 _AUTO_MODELS = {
     "tokens": "AutoModelForTokenClassification",
     "completion": "AutoModelForCausalLM",
@@ -174,6 +175,7 @@ def kept(folder: Path, *, kind: str = "texts") -> Any:
             lambda source, **trust: auto.from_pretrained(
                 source, **trust, dtype=torch.float32, output_loading_info=True
             ),
+            _wanted(kind),
         )
     loading.check_whole(spec.name, module, info)
     if kind == "choice":
@@ -208,7 +210,7 @@ def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
 
     The weights are read only where LoRA is put outside the layers alone, where a checkpoint may lack them.
     """
-    if method == _FULL:
+    if method == _FULL and kind != "choice":
         return
     hub.prepare()
     from transformers import AutoConfig
@@ -220,7 +222,10 @@ def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
             "configuration",
             spec,
             lambda source, **trust: auto.from_config(config, **trust),
+            _wanted(kind),
         )
+        if kind == "choice":
+            multiple_choice.prepare(spec.name, module)
         _, drawn = methods.adapt(module, method, ())
     if method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
         network(spec, 2, method, kind=kind)
@@ -282,7 +287,12 @@ def _auto_model(kind: str) -> Any:
     """transformers' class of networks with the head of a task's kind."""
     import transformers
 
-    return getattr(transformers, _AUTO_MODELS.get(kind, "AutoModelForSequenceClassification"))
+    return getattr(transformers, _AUTO_MODELS.get(kind, _CLASSIFIER))
+
+
+def _wanted(kind: str) -> str:
+    """What a model has to be for a task's kind, for errors."""
+    return f"an encoder that transformers' {_AUTO_MODELS.get(kind, _CLASSIFIER)} knows"
 
 
 def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
@@ -302,6 +312,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             ),
+            _wanted(kind),
         )
     _keep_all_layers(module)
     of_choices = multiple_choice.prepare(spec.name, module) if kind == "choice" else frozenset()

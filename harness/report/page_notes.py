@@ -76,8 +76,10 @@ def majorities(study: Study) -> pd.DataFrame:
 
 def _balance(study: Study) -> Iterator[str]:
     """What accuracy can't show, where one class is nearly all of a dev split."""
+    kinds = {recipe.task.kind for recipe in _recipes(study)}
     for row in majorities(study).to_dict("records"):
-        for text in label_notes.unbalanced(row["metric"], row["majority_correct"], row["dev_examples"]):
+        examples = row["majority_correct"], row["dev_examples"]
+        for text in label_notes.unbalanced(row["metric"], *examples, classes=kinds != {"choice"}):
             words, key = Words("majorities"), ["metric", "majority_correct", "dev_examples"]
             words.value(row, key, "dev_examples", "{:,}".format)
             if row["others"]:

@@ -79,6 +79,7 @@ def test_what_stands_before_each_choice_is_joined_and_copa_is_known(tmp_path: Pa
         ({"text": "a", "choices": ["x", "y"], "label": 2}, "line 4: the label '2' is no choice"),
         ({"text": "a", "choices": ["x", "y"], "label": -1}, "line 4: the label '-1' is no choice"),
         ({"text": "a", "choices": ["x", "y"], "label": "z"}, "line 4: the label 'z' is no choice"),
+        ({"text": "a", "choices": ["x", "y"], "label": True}, "line 4: the label 'true' is no choice"),
         ({"text": "a", "choices": ["x", "y"]}, "line 4: no label in column label"),
         ({"text": " ", "choices": ["x", "y"], "label": 0}, "line 4: no text in column text"),
         ({"text": "a", "label": 0}, "line 4: choices must be a list"),

@@ -16,14 +16,14 @@ from choice_tasks import choice_task, rows, write
 from cut_runs import same_lane
 from training_runs import begin, loss_of
 
-from harness.analysis import verdicts
+from harness.analysis import dev_answers, verdicts
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.recipe_rules import check_recipe
 from harness.config.sweep_file import load
-from harness.config.trials import Sweep, Trial, expand
+from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, verify
+from harness.execution import driver, gate, verify
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
 from harness.models import predict, pretrained, saved
@@ -146,6 +146,11 @@ def test_runs_are_judged_by_the_commonest_place_and_rerun(trained: tuple[Sweep, 
     runs = verdicts.runs(of_sweep(sweep, store))
     # An untrained network answers by luck, not always the same: it may count as above the commonest position.
     assert set(runs.loc[runs["lr"] == 1e-9, "verdict"]) <= {"failed", "near chance"}
+    study = of_sweep(sweep, store)
+    scores = dev_answers.scores(study, dev_answers.read_answers(study))
+    assert [name for name in scores if name not in ("cell", "runs", "lr", "method")] == [
+        "accuracy", "accuracy_sd", "ece", "ece_sd",  # a position is no class, of which there would be an F1
+    ]  # fmt: skip
     curves = store.curves(first.id)
     assert curves is not None
     assert np.array_equal(curves.labels, labels)
@@ -208,6 +213,22 @@ def test_a_file_to_ask_on_needs_as_many_choices_and_no_labels(trained: tuple[Swe
     by_text = [row | {"label": row["choices"][row["label"]]} for row in rows(4, 5)]  # type: ignore[index]
     write(file, by_text)
     assert predict.run(PredictionOptions((folder,), file, out, label="label")).score is not None
+
+
+def test_a_plan_refuses_choices_that_are_too_long_and_models_without_such_a_head(
+    colours: TaskSpec, bert: ModelSpec, build: Callable[..., Path], trial: Make
+) -> None:
+    def planned(**fields: object) -> None:
+        recipe = trial(1, task=colours, **fields).recipe
+        cells, seeds = (Cell(axes=(), recipe=recipe),), (trial(1).seeds,)
+        gate.check_planned(Sweep(name="x", profile="default", title="X", cells=cells, seeds=seeds), {})
+
+    planned()
+    with pytest.raises(HarnessError, match="a choice has 5 tokens, and max_length 7 leaves 3 for it"):
+        planned(max_length=7)
+    decoder = ModelSpec(name="tiny-gpt2", folder=str(build("gpt2")))
+    with pytest.raises(HarnessError, match="AutoModelForMultipleChoice knows"):
+        planned(model=decoder)
 
 
 @pytest.mark.parametrize(
