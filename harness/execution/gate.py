@@ -112,9 +112,9 @@ def check_writable(folder: Path) -> None:
 def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     """Raise HarnessError for what a sweep would refuse beyond `inputs.planned`, without asking the hub for anything.
 
-    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for,
-    words of a token task that would be scored and have no token, answers that stand whole in no window, and choices that
-    are too long.
+    That is other data, words or tokens than the finished trials had, a method that a model has not the parts for, words
+    of a token task that would be scored and have no token, answers that stand whole in no window, and choices that are
+    too long.
     """
     if sweep.is_script:
         check_scripts(sweep)

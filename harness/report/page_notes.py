@@ -91,12 +91,10 @@ def _balance(study: Study) -> Iterator[str]:
 def _thresholds(study: Study) -> Iterator[str]:
     """That thresholds of labels were chosen on the dev split that scores are of."""
     if any(recipe.task.threshold == "dev" for recipe in _recipes(study)):
-        chosen = pd.to_numeric(study.runs["label_threshold"]).fillna(0.5)[study.runs["final_score"].notna()]
-        values = f" ({chosen.min():g} to {chosen.max():g})" if len(chosen) else ""
         test = " Test scores, by the same thresholds, are not." if study.runs["test_score"].notna().any() else ""
         yield (
-            f"The probability above which a label is given was chosen for each run on the dev split{values}: dev "
-            f"scores are optimistic, as the threshold was fitted to the same examples.{test}"
+            "The probability above which a label is given was chosen for each run on the dev split (`label_threshold` "
+            f"in its record): dev scores are optimistic, as the threshold was fitted to the same examples.{test}"
         )
 
 
