@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -154,6 +155,9 @@ def _example(value: object, number: int, source: str, spec: TaskSpec, answers: b
     elif prompt is None and answer is None and value.get("text") is not None:
         return Example(number, "", _text(value["text"], "text", source, number), None, chat=False)
     else:
+        for key in (prompt_key, *((answer_key,) if answers else ())):
+            if key not in value:
+                _refuse_keys(key, value, source, number)
         prompt = _text(prompt, prompt_key, source, number, blank=True)
         answer = None if answer is None and not answers else _text(answer, answer_key, source, number)
     chat = isinstance(messages, list) or isinstance(value.get(prompt_key), list)
@@ -161,9 +165,21 @@ def _example(value: object, number: int, source: str, spec: TaskSpec, answers: b
 
 
 def _text(value: object, key: str, source: str, number: int, blank: bool = False) -> str:
-    if not isinstance(value, str) or not is_unicode(value) or not (blank or value.strip()):
-        refuse(f"no text in {key}", source, number, allowed=_FORMS)
+    if value is None or (isinstance(value, str) and not (blank or value.strip())):
+        refuse(f"no text in {key}", source, number, fix="Correct or remove that row")
+    if not isinstance(value, str):
+        refuse(f"{key} must be a text", source, number, got=short(value), fix="Put it in quotes")
+    if not is_unicode(value):
+        refuse(f"{key} has a NUL or half a surrogate pair in it", source, number, fix="Correct or remove that row")
     return value
+
+
+def _refuse_keys(key: str, value: dict[str, object], source: str, number: int) -> NoReturn:
+    """Raise the HarnessError of a row that lacks a key, with those that it has."""
+    refuse(
+        f"no key {key}", source, number, got=short(", ".join(map(str, value))) or "no key at all", allowed=_FORMS,
+        fix="Name other keys with task.text and task.label",
+    )  # fmt: skip
 
 
 def _conversation(messages: Sequence[object], number: int, source: str, answers: bool) -> tuple[str, str | None]:

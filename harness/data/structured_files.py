@@ -53,7 +53,7 @@ def of_json_lines(text: str) -> list[tuple[int, object]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            value = getattr(error, "msg", str(error))
+            value = f"invalid JSON ({getattr(error, 'msg', error)})"
         values.append((number, value))
     return values
 

@@ -40,13 +40,13 @@ class LanguageModel(Served):
             if not row:
                 raise HarnessError(f"prompt {number} gives no token", fix="Give it a text")
         tokens = greedy(
-            self._next_logits, cut, end=self.tokenizer.eos_token_id, padding=int(self.tokenizer.pad_token_id),
+            self.next_logits, cut, end=self.tokenizer.eos_token_id, padding=int(self.tokenizer.pad_token_id),
             most=most, device=str(self.device),
         )  # fmt: skip
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
 
-    def _next_logits(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The logits of the next token of each row, [B, V]."""
+    def next_logits(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The logits of the next token after each row of ids [B, T], of which `lengths` [B] are real: [B, V]."""
         self.module.eval()
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16) if bf16 else nullcontext():

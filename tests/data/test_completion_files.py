@@ -62,7 +62,11 @@ def test_a_hash_is_of_prompts_answers_and_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "fields", "problem"),
     [
-        ({"prompt": PROMPT}, {}, "line 1: no text in completion"),
+        ({"prompt": PROMPT}, {}, r"line 1: no key completion \(got prompt\).*Name other keys with task.text"),
+        ({"question": PROMPT, "answer": "red"}, {}, r"line 1: no key prompt \(got question, answer\)"),
+        ({"prompt": PROMPT, "completion": None}, {}, "line 1: no text in completion"),
+        ({"prompt": PROMPT, "completion": 3}, {}, r"line 1: completion must be a text \(got 3\)"),
+        ({"prompt": "a \ud800", "completion": "red"}, {}, "line 1: prompt has a NUL or half a surrogate pair"),
         ({"prompt": PROMPT, "completion": " "}, {}, "line 1: no text in completion"),
         ([1], {}, r"line 1: not an object: \[1\]"),
         (chat(PROMPT, ""), {}, "line 1: an empty answer"),

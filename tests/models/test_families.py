@@ -79,6 +79,21 @@ def test_a_family_is_trained_as_transformers_would(
     assert check.largest_difference < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["albert", "deberta", "deberta-v2", "bert", "modernbert"])
+def test_lanes_of_their_own_widths_know_no_pack(kind: str, trial: Make, tmp_path: Path) -> None:
+    """Under `padding: batch`, where ALBERT's layers and DeBERTa's relative positions are used more than once a step."""
+    model = ModelSpec(name=kind, folder=str(families.write(tmp_path, kind)))
+    fields = {"model": model, "padding": "batch", "max_steps": 5, "batch_size": 4}
+    pack = [trial(seed, lr=lr, **fields) for seed, lr in ((1, 1e-2), (2, 3e-3), (3, 1e-3))]
+    together = loop.train([*pack, pack[0]])
+    assert together[3].measured.weights_sha256 == together[0].measured.weights_sha256
+    for lane, one in enumerate(pack):
+        (alone,) = loop.train([one])
+        assert alone.measured.weights_sha256 == together[lane].measured.weights_sha256
+        np.testing.assert_array_equal(alone.curves.logits, together[lane].curves.logits)
+        np.testing.assert_array_equal(alone.curves.train_loss, together[lane].curves.train_loss)
+
+
 @pytest.mark.parametrize("kind", families.REFUSED)
 def test_what_transformers_would_train_otherwise_is_refused_in_a_line(kind: str, tmp_path: Path) -> None:
     spec = ModelSpec(name=kind, folder=str(families.write(tmp_path, kind)))

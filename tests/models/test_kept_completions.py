@@ -13,6 +13,7 @@ from language_models import completion_task, rows, trial_of, write_decoder, writ
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import token_f1
+from harness.data import completions
 from harness.data.tokenized import Task
 from harness.models import predict, predict_completions
 from harness.models.keep_weights import Keeping
@@ -86,6 +87,12 @@ def test_a_pipeline_and_peft_load_what_was_kept(kept: Callable[[str, str], Kept]
         np.testing.assert_array_equal(flat, result.weights)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer.padding_side == "left"
+    asked = tokenizer(prompts()[0].strip(), return_tensors="pt")
+    with torch.no_grad():
+        logits = model.eval()(**asked).logits[0, -1]
+    served = LanguageModel(folder)
+    ids = torch.tensor([completions.prompt_ids(prompts()[:1], False, served.tokenizer)[0]])
+    torch.testing.assert_close(served.next_logits(ids, torch.tensor([ids.shape[1]]))[0], logits, rtol=1e-4, atol=1e-4)
     pipe = transformers.pipeline("text-generation", model=model.eval(), tokenizer=tokenizer)
     given = transformers.GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=3)
     told = [pipe(prompt.strip(), generation_config=given, return_full_text=False) for prompt in prompts()]

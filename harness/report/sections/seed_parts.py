@@ -49,12 +49,22 @@ def _of_components(analysis: Analysis) -> list[str]:
     table = analysis.seed_factors
     if not len(table):
         together = (
-            "One integer seeds head, data order and dropout of each run, so their contributions cannot be separated. "
-            "Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
+            f"One integer seeds {_first(analysis)}, data order and dropout of each run, so their contributions cannot "
+            "be separated. Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
         )
         return [together] if analysis.study.sweeps else []
     lacking = [f"Variance components are unknown: {why}." for why in sorted(set(table["reason"]) - {""})]
     return [*largest_parts(analysis)[:_MOST_SENTENCES], *lacking]
+
+
+def _first(analysis: Analysis) -> str:
+    """What a run draws before it trains: its head, which a language model has not, or what an adapter begins with."""
+    languages = all(
+        cell.script is None and cell.recipe.task.kind == "completion"
+        for sweep in analysis.study.sweeps
+        for cell in sweep.cells
+    )
+    return "initialisation" if languages else "head"
 
 
 def same_seeds(analysis: Analysis) -> list[Sentence]:
@@ -112,7 +122,7 @@ def _of_shared_seeds(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="seeds",
     heading="Seed components",
-    question="Which part of the seed causes the spread: head initialisation, data order or dropout?",
+    question="Which part of the seed causes the spread: initialisation, data order or dropout?",
     sentences=sentences,
     more_figures=(
         FigureSpec(
