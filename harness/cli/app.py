@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 from collections.abc import Callable
@@ -117,9 +118,42 @@ _GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
         ("pretrain", model_commands.pretrain),
     ),
 }
+# What people type most often, at the end of each command's help.
+_EXAMPLES = {
+    "init": "harness init mine",
+    "plan": "harness plan rte_lr --set seeds=1..3",
+    "sweep": "harness sweep rte_lr --set seeds=1..3",
+    "search": "harness search search_rte",
+    "lr-find": "harness lr-find rte_lr --where bias_correction=off",
+    "status": "harness status rte_lr",
+    "report": "harness report rte_lr",
+    "open": "harness open rte_lr",
+    "serve": "harness serve results",
+    "card": "harness card rte_lr",
+    "figure": "harness figure spread rte_lr --for acl --out spread.pdf",
+    "table": "harness table cells rte_lr --columns mean,sd,failed --format latex",
+    "diagnose": "harness diagnose rte_lr",
+    "import": "harness import runs.csv --cell dataset,method --seed seed --metric test_acc --majority 0.527 --as mine",
+    "export": "harness export rte_lr --to mlflow",
+    "rerun": "harness rerun rte_lr --seed 7 --where lr=6e-4 --where bias_correction=off --where epochs=3",
+    "verify": "harness verify rte_lr --retrain 2",
+    "seal": "harness seal rte_lr",
+    "data": "harness data rte",
+    "keys": "harness keys",
+    "predict": "harness predict rte_lr texts.tsv --trial ID --out answers.tsv",
+    "pretrain": "harness pretrain my-model --texts sentences.txt",
+}
+
+
+def _help(name: str, command: Callable[..., None]) -> str:
+    """A command's docstring, each paragraph one line that a terminal wraps at its own width, and an example."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join([*(" ".join(paragraph.split()) for paragraph in paragraphs), f"Example: {_EXAMPLES[name]}"])
+
+
 for group, commands in _GROUPS.items():
     for name, command in commands:
-        app.command(name, rich_help_panel=group)(command)
+        app.command(name, rich_help_panel=group, help=_help(name, command))(command)
 
 
 def main() -> None:

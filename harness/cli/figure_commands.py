@@ -50,10 +50,7 @@ def figure(
     overrides: Overrides = [],
     results: Results = Path("results"),
 ) -> None:
-    """Set one figure of a report for a paper: its width, fonts and format; text stays text.
-
-    Example: harness figure spread rte_lr --for acl --out spread.pdf
-    """
+    """Set one figure of a report for a paper: its width, fonts and format; text stays text."""
     from harness.report import named_figures
 
     if name is None:
@@ -90,10 +87,7 @@ def table(
     overrides: Overrides = [],
     results: Results = Path("results"),
 ) -> None:
-    """Print one table of a report for a paper, or write it to a file.
-
-    Example: harness table cells rte_lr --columns mean,sd,failed --format latex
-    """
+    """Print one table of a report for a paper, or write it to a file."""
     from harness.report import files, named_tables
 
     if name is None:

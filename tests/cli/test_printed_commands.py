@@ -236,3 +236,13 @@ def test_an_import_is_reported_by_what_it_prints(here: Path) -> None:
     (here / "runs.csv").write_text("\n".join(["dataset,method,seed,test_acc", *rows]) + "\n")
     (again,) = printed(run(command))
     assert "Report: " in run(again)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_commands_help_ends_with_an_example_of_it(name):
+    words = COMMANDS[name].help.split("\n\n")
+    assert all("\n" not in paragraph for paragraph in words)  # the terminal breaks lines, at its own width
+    example = re.fullmatch(r"Example: harness (.*)", words[-1])
+    command, *arguments = shlex.split(example[1])
+    assert command == name
+    COMMANDS[name].make_context(name, arguments)
