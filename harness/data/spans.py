@@ -38,13 +38,15 @@ class Window:
     def places(self, span: Span) -> tuple[int, int] | None:
         """The first and the last token of an answer; None where it does not stand whole in the window."""
         begins, ends = self.offsets[self.first : self.behind].T
-        end = span.start + len(span.text)
-        if not len(begins) or begins[0] > span.start or ends[-1] < end:
+        start = span.start + len(span.text) - len(span.text.lstrip())
+        end = start + len(span.text.strip())
+        if not len(begins) or begins[0] > start or ends[-1] < end:
             return None
-        first = int(np.searchsorted(begins, span.start))  # the first of several tokens of one character
-        if first == len(begins) or begins[first] > span.start:  # the answer begins within a token
+        first = int(np.searchsorted(begins, start))  # the first of several tokens of one character
+        if (first == len(begins) or begins[first] > start) and ends[first - 1] > start:  # it begins within a token
             first = int(np.searchsorted(begins, begins[first - 1]))
         last = int(np.searchsorted(ends, end))
+        last -= begins[last] >= end  # it ends behind a token, with what is in none
         last = int(np.searchsorted(ends, ends[last], side="right")) - 1
         return self.first + first, self.first + last
 

@@ -230,6 +230,15 @@ def test_tokens_of_one_character_belong_to_an_answer_together() -> None:
     assert window.places(Span("a猫b", 0)) == (1, 5)
 
 
+def test_blanks_around_an_answer_are_no_part_of_it() -> None:
+    offsets = np.array([[0, 0], [0, 1], [2, 5], [6, 7], [0, 0]], dtype=np.int32)  # "a cat b"
+    window = spans.Window(0, (9,) * 5, (), offsets, 0, 1, 4)
+    for span in (Span("cat", 2), Span(" cat", 1), Span("cat ", 2), Span(" cat ", 1), Span("at", 3)):
+        assert window.places(span) == (2, 2)
+    assert window.places(Span("t b", 4)) == (2, 3)
+    assert window.places(Span("a", 0)) == (1, 1)
+
+
 def test_what_fits_in_no_window_is_refused(tmp_path: Path, tokenizer: Any) -> None:
     whole = ROWS[0] | {"answers": {"text": [CONTEXT[4:20]], "answer_start": [4]}}
     with pytest.raises(HarnessError, match=r"line 1 and 1 other: the answer stands whole in no window of max_length 9"):
