@@ -41,7 +41,8 @@ class DevAnswers:
 def read_answers(study: Study) -> list[DevAnswers | None]:
     """The answers of each cell's scored runs; None where no run kept them, for a regression or a token task.
 
-    Words of one sentence are no examples to draw by themselves, and it is entities that are scored.
+    Words of one sentence are no examples to draw by themselves, and it is entities that are scored; nor are several
+    answers to one question.
     """
     if not study.sweeps:
         return [None] * len(study.cells)
@@ -173,9 +174,9 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
     Columns: `cell`, one per axis, `runs`, and for each of `accuracy`, `f1` (of class 1; with two classes alone),
     `f1_macro`, `f1_micro`, `matthews_correlation`, `ece`, for a regression `pearson` and `spearman`, for a token task
     `accuracy` (of words), `f1_entity`, `entity_precision`, `entity_recall`, where a text has any number of labels
-    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, of answers in a context
-    `squad_f1` and `squad_exact`, its mean and `_sd`; a column that no cell knows is left out. Of multiple choice it is
-    `accuracy` and `ece` alone.
+    `accuracy` (of decisions), `f1_labels`, `f1_labels_macro`, of answers in a context `squad_f1` and `squad_exact`, of
+    several answers a question `question_match` beside those of classes, its mean and `_sd`; a column that no cell knows
+    is left out. Of multiple choice it is `accuracy` and `ece` alone.
     """
     rows: list[dict[str, object]] = []
     others = {*metrics.REGRESSION, *scorers.VALUES, metrics.ENTITIES, *metrics.MANY_LABELS, *metrics.SPANS}
@@ -191,26 +192,35 @@ def scores(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:
                 {**metrics.every_score(logits, answers.labels), "ece": error}
                 for logits, error in zip(answers.logits, errors, strict=True)
             ]
-        elif set(of_cell["metric"]) <= others:
+        else:
             arrays = [own for row in of_cell.index if (own := study.curves(int(row))) is not None and own.labels.size]
-            each = [
-                metrics.every_score(own.logits, own.labels, own.sentences if own.sentences.size else None)
-                for own in arrays
-            ]
+            if set(of_cell["metric"]) <= others:
+                each = [
+                    metrics.every_score(own.logits, own.labels, own.sentences if own.sentences.size else None)
+                    for own in arrays
+                ]
+            else:
+                each = [_of_questions(own) for own in arrays if own.sentences.size]
         if each:
             by_run = pd.DataFrame(each)
             both = {"": by_run.mean(), "_sd": by_run.std(ddof=1)}
             means = {f"{name}{end}": value[name] for name in by_run for end, value in both.items()}
             rows.append({"cell": index, "runs": len(each)} | means)
     known = (
-        *metrics.CLASSIFICATION, "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, *metrics.SPANS, metrics.ENTITIES,
-        "entity_precision", "entity_recall",
+        *metrics.CLASSIFICATION, "question_match", "ece", *metrics.REGRESSION, *metrics.MANY_LABELS, *metrics.SPANS,
+        metrics.ENTITIES, "entity_precision", "entity_recall",
     )  # fmt: skip
     if of_positions(study):
         known = ("accuracy", "ece")
     names = [f"{name}{end}" for name in known for end in ("", "_sd")]
     columns = [name for name in names if any(name in row for row in rows)]
     return with_axes(study, pd.DataFrame(rows, columns=["cell", "runs", *columns]))
+
+
+def _of_questions(curves: Curves) -> dict[str, float]:
+    """What answers are worth of which each question has several, and the share of questions that are all right."""
+    scores = metrics.every_score(curves.logits, curves.labels)
+    return scores | {"question_match": metrics.question_match(curves.logits, curves.labels, curves.sentences)}
 
 
 def confusion(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:

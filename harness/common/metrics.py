@@ -42,6 +42,7 @@ HEADINGS = {
     "f1_entity": "entity F1",
     "entity_precision": "precision",
     "entity_recall": "recall",
+    "question_match": "questions all right",
     "f1_labels": "micro F1 of labels",
     "f1_labels_macro": "macro F1 of labels",
     "loss": "loss",
@@ -288,6 +289,15 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
         return {"accuracy": float((answers == labels).mean()), "f1_entity": compared.f1} | parts
     table = _confusion(labels, answers, logits.shape[1])
     return dict(_values(tuple(map(tuple, table))))
+
+
+def question_match(logits: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> float:
+    """Give the share of questions all of whose answers are judged right: MultiRC's exact match (Khashabi et al. 2018).
+
+    Logits [N, C] and labels [N] are of the answers, those of a question behind each other; `sizes` [Q] counts them.
+    """
+    right = logits.argmax(axis=1) == labels
+    return float(np.logical_and.reduceat(right, np.cumsum(sizes) - sizes).mean())
 
 
 @lru_cache(maxsize=4096)  # runs of one cell often answer alike, and exact fractions take their time

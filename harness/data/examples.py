@@ -47,6 +47,7 @@ class Rows:
     numbers: Sequence[int]
     words: tuple[tuple[str, ...], ...] | None = None
     choices: tuple[tuple[str, ...], ...] | None = None
+    groups: np.ndarray | None = None  # [Q], how many examples each question has, one behind the other; None: one each
     chat: bool = False
     answers: bool = False  # whether `pairs` are answers to `texts`
     spans: tuple[tuple[Span, ...], ...] | None = None

@@ -6,7 +6,7 @@ the paragraph, and a question with one of its answers: as in P-tuning v2's basel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 from harness.config.recipe import TaskSpec
@@ -22,6 +22,22 @@ def reshaping(spec: TaskSpec) -> Reshape | None:
     if spec.text is not None or spec.text_pair is not None:
         return None
     return {"wic": _wic, "multirc": _multirc}.get(spec.name)
+
+
+def groups(spec: TaskSpec, rows: Sequence[Row]) -> list[int] | None:
+    """Which question each of some reshaped rows is of, counted from 0; None where no question has several rows.
+
+    Answers of one question stand behind each other.
+    """
+    if spec.name not in GROUPED:
+        return None
+    of_rows, last, count = [], None, -1
+    for row in rows:
+        key = (row.get("paragraph"), row.get("question"))
+        count += key != last
+        last = key
+        of_rows.append(count)
+    return of_rows
 
 
 def _wic(row: Row, source: str, number: int) -> Iterator[Row]:
@@ -42,7 +58,7 @@ def _multirc(row: Row, source: str, number: int) -> Iterator[Row]:
         question = _text(asked, "question", source, number)
         for given in _objects(asked, "answers", source, number):
             joined = f"{question} {_text(given, 'text', source, number)}"
-            own = {"paragraph": paragraph, "question_answer": joined}
+            own = {"paragraph": paragraph, "question": question, "question_answer": joined}
             yield own | ({"label": given["label"]} if "label" in given else {})
 
 

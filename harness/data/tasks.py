@@ -84,6 +84,7 @@ def _part(table: TextTable, places: list[int]) -> TextTable:
         return [values[row] for row in places]
 
     pairs = None if table.pairs is None else some(table.pairs)
+    table = replace(table, groups=None if table.groups is None else some(table.groups))
     return replace(table, numbers=some(table.numbers), texts=some(table.texts), pairs=pairs, labels=some(table.labels))
 
 
@@ -224,6 +225,7 @@ def raw_of_tables(
             source=table.source,
             unit=table.unit,
             numbers=table.numbers,
+            groups=None if table.groups is None else np.unique(np.array(table.groups), return_counts=True)[1],
         )
         for table, values in zip(tables, labels, strict=True)
     ]
@@ -314,17 +316,18 @@ def _fetch(spec: TaskSpec, glue: Glue) -> tuple[TextTable, TextTable]:
 
 def _from_dataset(split: Any, source: str, spec: TaskSpec, glue: Glue) -> TextTable:
     """A split of `datasets` as a table."""
-    names = tuple(split.column_names)
+    groups, names = None, tuple(split.column_names)
     values = {name: hub_data.spelt(split, name) for name in names if name != "idx"}
     rows: list[Mapping[str, object]] = [
         dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
     ]
     if (reshape := superglue.reshaping(spec)) is not None:
         rows = [own for number, row in enumerate(rows, 1) for own in reshape(row, source, number)]
-        names = tuple(rows[0])
+        names, groups = tuple(rows[0]), superglue.groups(spec, rows)
     columns = Columns.choose(names, spec, glue, source, by_index=False)
     wanted = [names[column] for column in columns.used]
     picked = ([*(row[name] for name in wanted[:-1]), str(row[wanted[-1]])] for row in rows)
     compact = Columns(0, None if columns.pair is None else 1, len(wanted) - 1)
     # Blank texts stay: GLUE has a few (QQP), and its data are not the reader's to mend.
-    return table_of(source, "row", enumerate(picked, 1), compact, wanted, blank=True)
+    table = table_of(source, "row", enumerate(picked, 1), compact, wanted, blank=True)
+    return replace(table, groups=groups)

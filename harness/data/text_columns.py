@@ -21,6 +21,7 @@ class TextTable:
     texts: Sequence[str]
     pairs: Sequence[str] | None
     labels: Sequence[str]
+    groups: Sequence[int] | None = None  # which question each row is of, where a question has several
 
 
 MOST_LABEL = 200  # characters: a longer one is a text, or a number that no float holds

@@ -8,7 +8,7 @@ import json
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import IO, NoReturn
@@ -130,7 +130,8 @@ def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTabl
     glue, suffix = glue or OWN, _suffix(path)
     if (reshape := superglue.reshaping(spec)) is not None:
         reshaped = [(n, own) for n, row in keyed_rows(path, spec) for own in reshape(row, str(path), n)]
-        return _table_of_objects("line", reshaped, str(path), spec, glue, blank)
+        table = _table_of_objects("line", reshaped, str(path), spec, glue, blank)
+        return replace(table, groups=superglue.groups(spec, [own for _, own in reshaped]))
     if suffix == ".parquet":
         return _read_parquet(path, spec, glue, blank)
     text = decoded(path, in_lines=suffix != ".json", encoding=spec.encoding)

@@ -56,7 +56,8 @@ def tokenise(raw: Raw, tokenizer: Tokenizer, max_length: int) -> Task:
     widths = {name: max(map(len, ids)) for name, (ids, _) in encoded.items()}
     widths |= dict.fromkeys(("train", "validation"), max(widths["train"], widths["validation"]))
     tokenised = {
-        name: _split(*encoded[name], rows.labels, widths[name], pad, name) for name, rows in splits(raw).items()
+        name: _split(*encoded[name], rows.labels, widths[name], pad, name, rows.groups)
+        for name, rows in splits(raw).items()
     }
     unknown = _most_unknown({name: ids for name, (ids, _) in encoded.items()}, raw, special, tokenizer)
     return Task(
@@ -106,14 +107,20 @@ def with_copies(task: Task, copies: Sequence[Rows], tokenizer: Tokenizer) -> Tok
 
 
 def _split(
-    ids: list[list[int]], segments: list[list[int]], labels: np.ndarray, width: int, pad: int, name: str
+    ids: list[list[int]],
+    segments: list[list[int]],
+    labels: np.ndarray,
+    width: int,
+    pad: int,
+    name: str,
+    groups: np.ndarray | None = None,
 ) -> TokenizedSplit:
     return TokenizedSplit(
         input_ids=_padded(ids, width, pad),
         lengths=_lengths(ids, name),
         token_type_ids=_padded(segments, width, 0),
         labels=labels,
-        sentences=np.full(len(labels), labels.shape[1]) if labels.ndim == 2 else None,
+        sentences=np.full(len(labels), labels.shape[1]) if labels.ndim == 2 else groups,
     )
 
 

@@ -31,8 +31,8 @@ class TokenizedSplit:
     `input_ids` and `token_type_ids` are [N, T] int64, `lengths` [N] int64 counts the tokens that are no padding,
     `labels` are those of `Rows`; of a token task [N, T], on a word's first token, and `NO_LABEL` elsewhere. Then
     `sentences` [N] counts the words that have one. Where a text has any number of labels they are [N, C], 0 or 1, and
-    `sentences` says C for each. Of multiple choice each example has C sequences: ids and types are [N, C, T], lengths
-    [N, C].
+    `sentences` says C for each, and where a question has several examples how many it has. Of multiple choice each
+    example has C sequences: ids and types are [N, C, T], lengths [N, C].
     """
 
     input_ids: np.ndarray

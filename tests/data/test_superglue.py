@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from harness.common import hub
+from harness.common import hub, metrics
 from harness.common.errors import HarnessError
-from harness.config.recipe import TaskFiles, TaskSpec
+from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
+from harness.config.trials import Trial
 from harness.data import summary, tasks, text_files
+from harness.execution import verify_scores
+from harness.training.loop import train
 
 WIC = [
     {"word": "place", "sentence1": "Do you want to come over to my place later?", "label": False, "version": 1.1,
@@ -64,6 +69,8 @@ def test_multirc_has_a_row_an_answer_and_its_paragraphs_stay_together(tmp_path: 
     assert raw.train.pairs == ("Who? Ann", "Who? Bob", "When? Now", "Why? So", "Why? No")
     assert (raw.train.labels.tolist(), raw.metric) == ([1, 0, 0, 1, 0], "f1")
     assert list(raw.train.numbers) == [1, 1, 1, 2, 2]
+    assert raw.validation.groups is not None
+    assert raw.validation.groups.tolist() == [2, 1, 2]
     assert [line.pair for line in text_files.stream(tmp_path / "val.jsonl", spec, pairs=True)] == list(raw.train.pairs)
     flat = [
         {"paragraph": text, "question": pair.split("? ")[0] + "?", "answer": pair.split("? ")[1], "label": int(label)}
@@ -74,6 +81,8 @@ def test_multirc_has_a_row_an_answer_and_its_paragraphs_stay_together(tmp_path: 
     files = TaskFiles(train=str(tmp_path / "train.jsonl"))
     parted = tasks.load(TaskSpec(name="multirc", files=files, validation=0.5))
     assert not set(parted.train.texts) & set(parted.validation.texts)
+    assert parted.validation.groups is not None
+    assert parted.validation.groups.sum() == len(parted.validation.texts)
     broken = [{"passage": {"text": "P", "questions": []}}]
     with pytest.raises(HarnessError, match="line 1: questions is not a list of objects"):
         tasks.load(task(tmp_path, "multirc", broken))
@@ -117,5 +126,26 @@ def test_from_the_hub_as_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(hub, "prepare", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict({"train": made, "validation": made}))
     assert tasks.on_the_hub(TaskSpec(name=name))
-    assert tasks.load(TaskSpec(name=name)).sha256 == of_files.sha256
+    raw = tasks.load(TaskSpec(name=name))
+    assert raw.sha256 == of_files.sha256
+    assert np.array_equal(raw.train.groups, of_files.train.groups)  # type: ignore[arg-type]
     assert tasks.sizes(TaskSpec(name=name)) == {"wic": (5428, 638), "multirc": (27243, 4848), "copa": (400, 100)}[name]
+
+
+def test_a_question_is_right_when_all_its_answers_are() -> None:
+    """By hand: of three questions with 2, 1 and 2 answers the second and third are right."""
+    labels, sizes = np.array([1, 0, 0, 1, 0]), np.array([2, 1, 2])
+    answers = np.array([1, 1, 0, 1, 0])
+    assert metrics.question_match(np.eye(2)[answers], labels, sizes) == pytest.approx(2 / 3)
+    assert metrics.question_match(np.eye(2)[labels], labels, sizes) == 1
+
+
+def test_runs_on_multirc_keep_which_question_an_answer_is_of(
+    tmp_path: Path, bert: ModelSpec, trial: Callable[..., Trial]
+) -> None:
+    spec = task(tmp_path, "multirc", MULTIRC, allow_unknown=True)
+    (result,) = train([trial(1, task=spec, batch_size=2, epochs=1)])
+    assert result.curves.sentences.tolist() == [2, 1, 2]
+    assert result.curves.logits.shape == (5, 2)
+    assert (result.measured.metric, result.measured.dev_examples) == ("f1", 5)
+    assert not list(verify_scores.check_measured(result.measured, result.curves, trial(1, task=spec).recipe))
