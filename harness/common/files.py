@@ -40,6 +40,30 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
         FileNotFoundError: There is none.
         OSError: It is no regular file, it is too large, or it can't be read; `strerror` says which.
     """
+    number, size = _open_regular(path)
+    try:
+        if size > most_bytes:
+            problem = f"{size:,} bytes, more than the {most_bytes:,} that are read of such a file"
+            raise OSError(errno.EFBIG, problem, str(path))
+        content = os.read(number, min(size, _PIECE))
+        if len(content) == size:
+            return content
+        pieces, left = [content], size - len(content)
+        while left and (piece := os.read(number, min(left, _PIECE))):
+            pieces.append(piece)
+            left -= len(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(number)
+
+
+def opened_regular(path: str | Path) -> IO[bytes]:
+    """A regular file, open to be read; raises as `read_regular`."""
+    return os.fdopen(_open_regular(path)[0], "rb")
+
+
+def _open_regular(path: str | Path) -> tuple[int, int]:
+    """The descriptor and the size of a regular file; raises as `read_regular`."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -48,24 +72,12 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
         if error.errno == errno.ENXIO:  # a socket, or a device that is not there
             raise OSError(error.errno, "a socket or device, not a regular file", str(path)) from None
         raise
-    try:
-        state = os.fstat(number)
-        if not stat.S_ISREG(state.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
-            raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
-        if state.st_size > most_bytes:
-            problem = f"{state.st_size:,} bytes, more than the {most_bytes:,} that are read of such a file"
-            raise OSError(errno.EFBIG, problem, str(path))
-        content = os.read(number, min(state.st_size, _PIECE))
-        if len(content) == state.st_size:
-            return content
-        pieces, left = [content], state.st_size - len(content)
-        while left and (piece := os.read(number, min(left, _PIECE))):
-            pieces.append(piece)
-            left -= len(piece)
-        return b"".join(pieces)
-    finally:
+    state = os.fstat(number)
+    if not stat.S_ISREG(state.st_mode):
         os.close(number)
+        kind = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+    return number, state.st_size
 
 
 def write(path: Path, content: bytes, durable: bool = True) -> None:

@@ -133,20 +133,29 @@ def _manifest_of(store: Store, sweep: str) -> Manifest:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """The paths of all files in a folder that a seal covers, in order; hidden ones are a writer's own."""
+    """The paths of all files in a folder that a seal covers; hidden ones are a writer's own.
 
-    def walk(inner: Path, before: str) -> Iterator[str]:
-        with os.scandir(inner) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                name = f"{before}{entry.name}"
-                if entry.name.startswith(".") or name in _LEFT_OUT:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    yield from walk(Path(entry.path), f"{name}/")
-                else:
-                    yield name
-
-    yield from walk(folder, "")
+    A folder that can't be listed, such as one too deep for its path, stands for what is in it.
+    """
+    waiting = [""]
+    while waiting:
+        before = waiting.pop()
+        try:
+            with os.scandir(folder / before) as listed:
+                entries = list(listed)
+        except OSError:
+            if not before:
+                raise
+            yield before.rstrip("/")
+            continue
+        for entry in entries:
+            name = f"{before}{entry.name}"
+            if entry.name.startswith(".") or name in _LEFT_OUT:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(f"{name}/")
+            else:
+                yield name
 
 
 def _sha256(folder: Path, name: str) -> str | None:

@@ -24,6 +24,7 @@ EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 HASHES = tuple(name for name in Measured.model_fields if name.endswith("_sha256"))
 _FIRST_UTC = datetime(2018, 10, 11, tzinfo=UTC)  # BERT's own: nobody fine-tuned it before
 _CLOCKS_APART = timedelta(days=1)
+_MOST_STEPS = 300_000  # whose rates and evaluations are computed again: a record may claim any number
 _ROUNDING = 1e-4  # of losses and norms in float32, summed in another order
 _FRESH = (0.5, 1.5)  # a fresh head's first loss: at least this share of ln C, at most so much more
 _Z95 = 1.645  # as `training.outcome`: more than luck above the majority, one-sided
@@ -90,9 +91,8 @@ def check_recipe(measured: Measured, curves: Curves | None, recipe: Recipe) -> I
     if curves is None or total is None:
         return
     yield from _check_rates(curves, recipe, total)
-    if epoch is not None:
-        due = _evaluations(recipe.eval_steps, recipe.eval_every, recipe, epoch, total)
-        due = due[: int(np.searchsorted(due, measured.steps or 0, side="right"))]
+    if epoch is not None and len(curves.lr) <= _MOST_STEPS:
+        due = _evaluations(recipe.eval_steps, recipe.eval_every, recipe, epoch, total, measured.steps or 0)
         if not np.array_equal(due, curves.eval_step):
             yield "recipe", f"evaluated after {_few(curves.eval_step)}, where the recipe says {_few(due)}"
 
@@ -107,7 +107,7 @@ def _check_rates(curves: Curves, recipe: Recipe, total: int) -> Iterator[Problem
     expected = _rates(key, recipe, total, len(curves.lr))
     if np.array_equal(curves.lr, expected):
         return
-    apart = np.flatnonzero(~np.isclose(curves.lr, expected, rtol=1e-9, atol=0))
+    apart = np.flatnonzero(~np.isclose(curves.lr[: len(expected)], expected, rtol=1e-9, atol=0))
     if apart.size:
         at = int(apart[0])
         yield (
@@ -124,19 +124,21 @@ def _rates(key: object, recipe: Recipe, total: int, steps: int) -> np.ndarray:
     """The learning rates of the first steps of a training [S]; those of one recipe are computed once."""
     whole = (key, total, steps)
     if whole not in _KEPT:
-        if len(_KEPT) >= 256:
+        if len(_KEPT) >= 32:
             _KEPT.clear()
-        _KEPT[whole] = np.array([recipe.lr * factor(step, total, recipe) for step in range(steps)])
+        _KEPT[whole] = np.array([recipe.lr * factor(step, total, recipe) for step in range(min(steps, _MOST_STEPS))])
     return _KEPT[whole]
 
 
-def _evaluations(steps: int | None, share: float | None, recipe: Recipe, epoch: int, total: int) -> np.ndarray:
-    """The updates after which a whole training is evaluated [E]."""
-    key = ("evaluations", steps, share, epoch, total)
+def _evaluations(
+    steps: int | None, share: float | None, recipe: Recipe, epoch: int, total: int, made: int
+) -> np.ndarray:
+    """The updates after which a training of which so many were made is evaluated [E]."""
+    key = ("evaluations", steps, share, epoch, total, made)
     if key not in _KEPT:
-        if len(_KEPT) >= 256:
+        if len(_KEPT) >= 32:
             _KEPT.clear()
-        due = [step for step in range(1, total + 1) if tasks.due(recipe, step, epoch, total)]
+        due = [step for step in range(1, min(made, total) + 1) if tasks.due(recipe, step, epoch, total)]
         _KEPT[key] = np.array(due, dtype=np.int64)
     return _KEPT[key]
 

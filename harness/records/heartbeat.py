@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from harness.common.files import read_regular
+from harness.common.files import opened_regular, read_regular
 from harness.records.early_signals import SHARES, SIGNALS, Floats
 from harness.records.store import HEARTBEAT
 
@@ -86,9 +87,13 @@ def holder(folder: Path) -> str | None:
     The lock is shared for an instant and never waited for, so that a sweep about to start is hardly ever refused.
     """
     try:
-        stream = (folder / ".lock").open("rb")
+        stream = opened_regular(folder / ".lock")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP, errno.ENXIO):  # a FIFO, say, which no sweep locks
+            return None
+        raise
     with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)

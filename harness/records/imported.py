@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pandas as pd
@@ -50,8 +51,9 @@ def of_import(folder: Path) -> Study:
     """The study of imported runs; raises HarnessError where the folder can't be read."""
     try:
         imported = Imported.model_validate_json(files.read_regular(folder / "imported.json", 2**28))
+        content = files.read_regular(folder / "runs.csv", 2**28)
         table = pd.read_csv(
-            folder / "runs.csv", dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=False, na_values=[""]
+            io.BytesIO(content), dtype=dict.fromkeys(TEXTS, "str"), keep_default_na=False, na_values=[""]
         )
         _hold(table, imported)
         curves = load_curves(folder, len(table))
