@@ -44,6 +44,7 @@ def best_in_windows(logits: Tensor, labels: Tensor, longest: int) -> Tensor:
         longest: tokens of an answer.
     """
     start, end = _real(logits, labels)
+    longest = min(longest, logits.shape[1])
     none, first, behind = (labels[:, LABELS.index(name), None] for name in ("none", "first", "behind"))
     places = torch.arange(logits.shape[1], device=logits.device)
     outside = (places < first) | (places >= behind)

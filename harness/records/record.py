@@ -268,6 +268,7 @@ class Curves:
     dev_score: np.ndarray  # [E] float64, NaN where the logits were not finite
     logits: np.ndarray  # [N, C] float32, on the dev set after the last update
     labels: np.ndarray  # [N] int64 class or float32 value, of the dev set
+    # Of answers in a context logits are `squad.COLUMNS` of each question, labels what the best constant answer scores.
     # Empty, and not kept, where there is no test split of M examples.
     test_logits: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # [M, C] float32
     test_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [M], as `labels`
