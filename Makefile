@@ -105,9 +105,9 @@ lock: $(READY)
 define set_up
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install $(PIP_SAYS) --constraint $(2) uv
-	-$(1)/bin/pip install $(PIP_SAYS) --no-deps --no-compile --constraint $(2) torch & \
-	grep -v '^torch==' $(2) | $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --requirement -; wait
-	$(1)/bin/pip install $(PIP_SAYS) --requirement $(2)
+	{ $(1)/bin/pip install $(PIP_SAYS) --no-deps --no-compile --constraint $(2) torch & torch=$$!; \
+	grep -v '^torch==' $(2) | $(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --requirement -; \
+	rest=$$?; wait $$torch && test $$rest = 0; } || $(1)/bin/pip install $(PIP_SAYS) --requirement $(2)
 	$(1)/bin/pip install $(PIP_SAYS) --no-deps --no-build-isolation --editable .
 endef
 PIP_SAYS := --quiet --disable-pip-version-check
