@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
 from harness.config.recipe_rules import build_recipe
-from harness.data import spans, tasks
+from harness.data import span_files, spans, tasks
 from harness.data.embedded import questions
 from harness.data.embedded.language import ADJECTIVES, NOUNS
 from harness.data.examples import Raw, Span
+from harness.data.span_files import Question
 from harness.models import pretrained
 
 CONTEXT = "a b good c d bad e f red g h"
@@ -228,6 +230,44 @@ def test_tokens_of_one_character_belong_to_an_answer_together() -> None:
     window = spans.Window(0, (9,) * 6, (), offsets, 0, 1, 6)
     assert window.places(Span("猫", 1)) == (2, 4)
     assert window.places(Span("a猫b", 0)) == (1, 5)
+
+
+def test_answers_are_where_bytes_and_lower_case_are_tokens() -> None:
+    """Of a byte-level tokenizer, and of one that normalises: the tokens of any part of a context hold that part."""
+    import tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    contexts = ["the café 猫が好き is naïve", "日本語 と English 🐕 mixed", "Zoë's résumé, 50% off!"]
+    special, draw = ["<pad>", "<s>", "</s>", "<unk>"], random.Random(3)
+    for kind in ("bytes", "lower"):
+        inner = tokenizers.Tokenizer(models.BPE() if kind == "bytes" else models.WordPiece(unk_token="<unk>"))
+        if kind == "bytes":
+            inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            alphabet = pre_tokenizers.ByteLevel.alphabet()
+            trainer: Any = trainers.BpeTrainer(vocab_size=280, special_tokens=special, initial_alphabet=alphabet)
+        else:
+            inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+            trainer = trainers.WordPieceTrainer(vocab_size=90, special_tokens=special)
+        inner.train_from_iterator(contexts, trainer)
+        inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1), trim_offsets=True)
+        names = dict(zip(("pad_token", "cls_token", "sep_token", "unk_token"), special, strict=True))
+        made = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
+        for _ in range(60):
+            context = " ".join(draw.choices(contexts, k=draw.randint(1, 4)))
+            start = draw.randrange(len(context) - 1)
+            answer = Span(context[start : start + draw.randint(1, 8)], start)
+            if not answer.text.strip():
+                continue
+            rows = span_files.rows_of("s", "row", [Question(1, "é", context, (answer,))])
+            for length, stride in ((512, 10), (40, 20)):
+                holding = 0
+                for window in spans.windows(rows, made, length, stride):
+                    if (places := window.places(answer)) is not None:
+                        first, last = places
+                        assert answer.text.strip() in context[window.offsets[first, 0] : window.offsets[last, 1]]
+                        holding += 1
+                assert holding > 0
 
 
 def test_blanks_around_an_answer_are_no_part_of_it() -> None:
