@@ -102,8 +102,13 @@ def test_a_step_s_loss_is_transformers_own(
     ],
 )
 def test_a_lane_is_bit_equal_alone_and_in_a_pack(trial: Make, colours: TaskSpec, fields: dict[str, object]) -> None:
-    given = {"task": colours, "lr": 1e-2, "epochs": 1} | fields
-    pack = [trial(seed, **given) for seed in (1, 2, 3)]
+    """Beside lanes of other rates, decays and dropouts."""
+    given = {"task": colours, "epochs": 1} | fields
+    own = ((1e-3, 0.1, 0.0), (1e-2, 0.2, 0.1), (3e-2, "model", 0.01))
+    pack = [
+        trial(seed, lr=lr, dropout=dropout, weight_decay=decay, **given)
+        for seed, (lr, dropout, decay) in enumerate(own, 1)
+    ]
     (alone,) = loop.train(pack[1:2])
     together = loop.train(pack)
     assert same_lane(alone, together[1])
