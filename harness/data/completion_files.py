@@ -114,6 +114,7 @@ def _rows(source: str, rows: Sequence[Example], names: tuple[str, ...], *, score
 def examples(path: Path, spec: TaskSpec, *, answers: bool = True) -> list[Example]:
     """The rows of a file, all of one form; without `answers` they may lack them, to be predicted on.
 
+    A text alone is learned whole, and where it is predicted on it is what the model goes on from.
     Raises HarnessError for a row of no form or of another than the first.
     """
     suffix, source = path.suffix.lower(), str(path)
@@ -153,7 +154,8 @@ def _example(value: object, number: int, source: str, spec: TaskSpec, answers: b
     elif isinstance(prompt, list):  # messages too, with the answer's beside them
         prompt, answer = _conversation([*prompt, *(answer or ())], number, source, answers)
     elif prompt is None and answer is None and value.get("text") is not None:
-        return Example(number, "", _text(value["text"], "text", source, number), None, chat=False)
+        text = _text(value["text"], "text", source, number)
+        return Example(number, "", text, None, chat=False) if answers else Example(number, text, None, None, chat=False)
     else:
         for key in (prompt_key, *((answer_key,) if answers else ())):
             if key not in value:

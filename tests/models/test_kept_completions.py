@@ -113,8 +113,27 @@ def test_a_file_is_answered_and_scored(kept: Callable[[str, str], Kept], tmp_pat
     unscored = predict_completions.run(predict.PredictionOptions((folder,), bare, tmp_path / "b.csv", max_new_tokens=6))
     assert unscored.score is None
     assert (tmp_path / "b.csv").read_text().splitlines() == ["answer", *answers]
+    texts = write_rows(tmp_path / "texts.jsonl", [{"text": row["prompt"]} for row in DEV])
+    predict_completions.run(predict.PredictionOptions((folder,), texts, tmp_path / "t.csv", max_new_tokens=6))
+    assert (tmp_path / "t.csv").read_text() == (tmp_path / "b.csv").read_text()  # a text alone is gone on from
     with pytest.raises(HarnessError, match="several language models cannot be averaged"):
         predict_completions.run(predict.PredictionOptions((folder, folder), file))
+
+
+def test_choices_are_answered_by_the_likeliest_as_they_were_scored(tmp_path: Path) -> None:
+    dev = rows(10, 2, choices=True)
+    task = completion_task(tmp_path / "colours", rows(24, 1, choices=True), dev, metric="accuracy")
+    trial = trial_of(task, write_decoder(tmp_path / "gpt2", "gpt2"), lr=3e-3, epochs=2, method="lora", lora_rank=2)
+    (result,) = train([trial])
+    tokens = load_task(task, trial.recipe.model, 32)
+    Keeping(tmp_path / "kept", "all", ".marker").stage("s", "p", trial, result.measured, tokens, result.weights)
+    file, out = write_rows(tmp_path / "ask.jsonl", dev), tmp_path / "out.jsonl"
+    folder = tmp_path / "kept" / f".{trial.id}.staged"
+    prediction = predict_completions.run(predict.PredictionOptions((folder,), file, out, label="completion"))
+    answers = [json.loads(line)["answer"] for line in out.read_text().splitlines()]
+    assert answers == [("red", "blue")[place] for place in result.curves.logits.argmax(1)]
+    assert (prediction.metric, prediction.token_f1) == ("accuracy", None)
+    assert prediction.score == result.measured.final_score
 
 
 @pytest.mark.parametrize(
