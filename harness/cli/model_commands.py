@@ -114,8 +114,8 @@ def predict(
     """Run inference with a saved model, or an ensemble of a cell's seeds: a label and its confidence for every row.
 
     For a token task the file has words, with or without tags, in the format of the task's own files; a language model
-    answers prompts, a model for questions gives a part of each context, and their answers are scored where --label
-    names the column of the expected ones.
+    answers prompts, a model for questions gives a part of each context, one for multiple choice the position of a
+    choice, one for many labels those of each row, and answers are scored where --label names the expected ones.
     """
     hub.trust_remote_code(trust_remote_code)
     messages = Console(stderr=True)
