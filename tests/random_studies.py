@@ -6,18 +6,23 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.analysis.dev_answers import DevAnswers
+from harness.analysis.outcomes import SEED_PARTS
 from harness.analysis.stopping import RunResult, advance
 from harness.config.axes import read_cells
 from harness.config.recipe import Seeds
 from harness.config.seed_rule import Goal, SeedRule
 from harness.config.trials import Sweep, every_seed, expand
+from harness.records.frame import SetAside
+from harness.records.reading import Unreadable
 from harness.records.record import Baseline, Curves, Recording
-from harness.records.study import TEXTS, Compared, Study, StudyCell, columns
+from harness.records.reruns import Rerun
+from harness.records.study import TEXTS, Compared, Imported, Study, StudyCell, columns
 
 MAJORITY, EXAMPLES, STEPS = 50, 100, 20
 AXES = ("recipe", "lr", "bias_correction")
@@ -69,10 +74,53 @@ def study_from(
             row = {"trial": f"{index}-{seed}", "cell": index, "seed": seed, **dict(cell.axes)}
             row |= {"init_seed": head, "order_seed": order, "dropout_seed": order}
             rows.append(row | run_of(fate, level + noise, seed, judged))
+    again: dict[str, Any] = {"set_aside": SetAside(unused_files(rows, draw))} if draw.random() < 0.2 else {}
     runs = table_of(rows, cells)
+    if draw.random() < 0.2:
+        runs["unknown_share"] = pd.Series(np.where(runs["status"] == "finished", draw.choice([1e-5, 0.02]), np.nan))
+    again |= {"reruns": reruns_of(runs, draw)} if draw.random() < 0.3 else {}
+    again |= {"imports": (IMPORTED,)} if draw.random() < 0.2 else {}
     title, baselines = ("Made", "Without answers")[draw.integers(2)], (BASELINE,) * int(draw.integers(2))
-    study = Study(name="made", title=title, cells=tuple(cells), runs=runs, compared=compared, baselines=baselines)
+    again |= {"title": title, "baselines": baselines}
+    study = Study(name="made", cells=tuple(cells), runs=runs, compared=compared, **again)
     return recorded(study, sweep_over(tuple(axes), tuple(parts)), draw) if judged and draw.random() < 0.5 else study
+
+
+IMPORTED = Imported(
+    name="made", files=(("runs.csv", "0" * 64),), command="harness import runs.csv", metric="accuracy",
+    higher_is_better=True, axes=(), cells=(), notes=(),
+)  # fmt: skip
+
+
+def reruns_of(runs: pd.DataFrame, draw: np.random.Generator) -> tuple[Rerun, ...]:
+    """Some trials trained again, once or twice; the same result or another."""
+    again = []
+    for row in runs[runs["status"] == "finished"].to_dict("records"):
+        for number in range(int(draw.integers(3))):
+            score = None if np.isnan(row["final_score"]) else row["final_score"]
+            gap = float(draw.choice([0.0, 0.0, 0.013]))
+            same = "identical" if not gap else "different"
+            again.append(
+                Rerun(
+                    trial=row["trial"], kind="repeat", number=2 + number, when_utc="", verdict=same, max_difference=gap,
+                    first_differing_step=int(draw.integers(1, 9)) if gap else None, recorded_score=score,
+                    score=None if score is None else score - gap, reasons=(),
+                )
+            )  # fmt: skip
+    return tuple(again)
+
+
+def unused_files(rows: list[dict[str, object]], draw: np.random.Generator) -> list[Unreadable]:
+    """Files of trials that can't be used: the record of some, whose runs are unreadable then, the arrays of others."""
+    files = []
+    for index in draw.permutation(len(rows))[:7]:
+        row, ending = rows[index], "json" if draw.random() < 0.5 else "npz"
+        files.append(Unreadable(str(row["trial"]), f"trials/{row['trial']}.{ending}", (("", "cut after 20 bytes"),)))
+        if ending == "json":
+            kept = {name: row[name] for name in ("trial", "cell", "seed", *SEED_PARTS)}
+            row.clear()
+            row |= kept | {"status": "unreadable"}
+    return files
 
 
 def table_of(rows: list[dict[str, object]], cells: Sequence[StudyCell]) -> pd.DataFrame:

@@ -41,6 +41,24 @@ def other_scales(study: Study) -> tuple[str, ...]:
     return ()
 
 
+def mixed_scales(study: Study) -> tuple[str, ...]:
+    """A sentence where the scores of some cells look like fractions and those of others like percentages."""
+    if not study.higher_is_better:
+        return ()
+    runs = study.runs[study.runs["status"] == "finished"]
+    ends = numbers(runs, "final_score").groupby(runs["cell"]).agg(["min", "max"]).dropna()
+    fractions = ends[(ends["min"] >= 0) & (ends["max"] <= 1)]
+    percentages = ends[(ends["min"] > 1) & (ends["max"] <= _PERCENT)]
+    if fractions.empty or percentages.empty or len(fractions) + len(percentages) < len(ends):
+        return ()
+    low, high = (study.cells[int(of.index[0])].label for of in (fractions, percentages))
+    a, b = (show(round(float(of["max"].iloc[0]), 4)) for of in (fractions, percentages))
+    return (
+        f"Warning: scores look like fractions in some settings ({low}: up to {a}) and like percentages in others "
+        f"({high}: up to {b}). Then no comparison of scores on this page means anything. Have all runs write the same.",
+    )
+
+
 def edited_thresholds(study: Study) -> tuple[str, ...]:
     """A sentence where a sweep file was given another threshold than its runs were judged by."""
     if len(study.sweeps) != 1 or not study.sweeps[0].is_script:

@@ -264,10 +264,31 @@ def _shared_axes(first: Study, second: Study) -> list[str]:
     return list(dict.fromkeys(axes))
 
 
+def _refuse_other_scale(first: Study, second: Study) -> None:
+    """Raise HarnessError where all scores of one study are in [0, 1] and all of the other above 1, up to 100."""
+    if not first.higher_is_better:
+        return
+    ends = []
+    for study in (first, second):
+        scores = numbers(study.runs[study.runs["status"] == "finished"], "final_score").dropna()
+        if scores.empty:
+            return
+        ends.append((float(scores.min()), float(scores.max())))
+    (low, high), (lowest, highest) = sorted(ends)
+    if low >= 0 and high <= 1 < lowest and highest <= 100:
+        raise HarnessError(
+            "cannot report two studies side by side whose scores have different scales",
+            got=" and ".join(f"{show(round(a, 4))} to {show(round(b, 4))} ({study.name})"
+                             for study, (a, b) in zip((first, second), ends, strict=True)),
+            fix="Have both write fractions, or both percentages; or report them one by one",
+        )  # fmt: skip
+
+
 def joined(first: Study, second: Study, names: tuple[str, str] | None = None) -> Study:
     """Two studies as one, with the first axis `sweep` telling them apart, so that cells equal but for it are pairs.
 
-    An axis that one of them lacks has there the value of its recipes. Raises HarnessError for different metrics.
+    An axis that one of them lacks has there the value of its recipes. Raises HarnessError for different metrics, and
+    for scores in fractions beside ones in percent.
     """
     pair = (first, second)
     metrics = [sorted(set(study.runs["metric"].dropna())) for study in pair]
@@ -280,6 +301,7 @@ def joined(first: Study, second: Study, names: tuple[str, str] | None = None) ->
             ),
             fix="Report them one by one",
         )
+    _refuse_other_scale(first, second)
     labels = names or (first.name, second.name)
     if labels[0] == labels[1]:
         labels = (f"{labels[0]} (first)", f"{labels[1]} (second)")

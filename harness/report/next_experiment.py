@@ -193,6 +193,7 @@ def more_seeds(analysis: Analysis) -> str:
     )
 
 
+@once_per_object
 def rates_at_every_look(analysis: Analysis) -> pd.DataFrame:
     """Of runs that were imported, the cells and whether each `grows`: needs more seeds before its rate is known."""
     cells = looks.cells_of(analysis.study) if analysis.study.imports else []

@@ -30,7 +30,7 @@ def notes(study: Study) -> tuple[str, ...]:
         *_unknown_tokens(study),
         *_last_bits(study),
     )
-    scales = (*score_scale.other_scales(study), *score_scale.edited_thresholds(study))
+    scales = (*score_scale.mixed_scales(study), *score_scale.other_scales(study), *score_scale.edited_thresholds(study))
     of_scripts = (*seed_use.ignored_seeds(study), *scales)
     return (*set_aside(study), *study.notes, *of_scripts, *of_runs)
 
