@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis import looks
 from harness.analysis.cells import cell_scores, failure_counts, with_axes
-from harness.analysis.outcomes import crossed_cells, seed_parts
+from harness.analysis.outcomes import crossed_cells, outcomes, seed_parts
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
 from harness.stats import best_set as sets
@@ -19,8 +19,9 @@ from harness.stats import clusters, proportions
 def best_set(study: Study) -> pd.DataFrame:
     """The cells that are not told apart from the best one, on either measure (95 %, `stats.best_set`).
 
-    Columns: `cell`, one per axis; `mean` of the `scored` runs, `p_mean` (adjusted: that another cell's mean is better),
-    `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
+    Columns: `cell`, one per axis; `mean` of the `scored` runs and of those that diverged, which score as the worst of
+    the cell does, or as the majority class where that is worse; `p_mean` (adjusted: that another cell's mean is
+    better), `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
     `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
     best on both (on the mean, where no run is judged) the ones whose failure rate has the lowest upper bound: a choice,
     not a finding. Where seed parts are crossed, means have their cluster error, and failures count as many runs as are
@@ -31,7 +32,7 @@ def best_set(study: Study) -> pd.DataFrame:
     columns += ["recommended"]
     if len(study.cells) < 2:
         return with_axes(study, pd.DataFrame(columns=columns))
-    scores, sign = cell_scores(study), 1 if study.higher_is_better else -1
+    scores, sign = _scores(study), 1 if study.higher_is_better else -1
     failed, judged = np.array(failure_counts(study), dtype=int).T
     crossed = crossed_cells(study)
     errors, worth = _crossed(study, crossed, failed, judged) if crossed else ({}, (failed, judged))
@@ -41,7 +42,7 @@ def best_set(study: Study) -> pd.DataFrame:
         {
             "cell": range(len(study.cells)),
             "mean": [group.mean() if len(group) else np.nan for group in scores],
-            "scored": [len(group) for group in scores],
+            "scored": [len(group) for group in cell_scores(study)],
             "p_mean": p_mean,
             "maybe_best_mean": p_mean >= sets.LEVEL,
             "failed": failed,
@@ -52,6 +53,16 @@ def best_set(study: Study) -> pd.DataFrame:
         }
     )
     return with_axes(study, table)
+
+
+def _scores(study: Study) -> list[np.ndarray]:
+    """Scores of each cell [n], those of diverged runs included, or a recipe would gain by losing its worst runs."""
+    worst, groups = np.fmin if study.higher_is_better else np.fmax, []
+    for cell in outcomes(study):
+        known = cell.scores[cell.scored]
+        lost = np.full(cell.diverged if len(known) else 0, worst(worst.reduce(known), cell.chance) if len(known) else 0)
+        groups.append(np.sort(np.concatenate([known, lost])))
+    return groups
 
 
 def _crossed(

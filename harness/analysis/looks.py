@@ -127,7 +127,10 @@ def _contrasts(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: S
     table, horizon = table.copy(), max(seeds or 0 for seeds in most)
     for row in table.index:
         axis, values = str(table.loc[row, "axis"]), (table.loc[row, "value"], table.loc[row, "reference"])
-        _put(table, row, compare_values(axis, values, horizon, cells))
+        comparison = compare_values(axis, values, horizon, cells)
+        _put(table, row, comparison)
+        pairs, horizon_of_all = comparison.pairs, horizon * max(1, len(comparison.cells) // 2)
+        table.loc[row, "p_least"] = contrast_sequence(pairs, 0, pairs, horizon_of_all).p
     return _adjusted(table)
 
 

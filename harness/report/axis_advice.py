@@ -131,7 +131,8 @@ def _evidence(axis: AxisProfile) -> str:
     counts = [f"{axis.failed[index]} of {axis.judged[index]}" for index in picked]
     values = [show(as_setting(axis.field, axis.values[index])) for index in picked]
     test = along_axis.same_rate(axis.failed, axis.judged)
-    told = f"{'exact' if test.exact else 'χ²'} test of no difference, {p_clause(test.p)}"
+    kind = "score" if len(axis.values) == 2 else "exact" if test.exact else "χ²"
+    told = f"{kind} test of no difference, {p_clause(test.p)}"
     return f"All else equal, {_listed(counts)} runs fail at {_name(axis.field)} {_listed(values)} ({told}):"
 
 

@@ -80,10 +80,11 @@ def next_sweep(analysis: Analysis) -> tuple[Sentence, str] | None:
         else "This sweep already tries all the usual remedies."
     )
     helped, reasons = _helped(analysis, proposal, words), _reasons(analysis, proposal, words)
-    sentence = words.sentence(
-        f"The cell that fails most often is “{label}”: {rate}. "
-        f"{helped}{reasons}{untried} {enough} (Fisher's exact test, power 80 %)."
-    )
+    first = f"the cell that fails most often is “{label}”: {rate}"
+    if len(worst := _worst(analysis)) > 1:
+        alike = words.count(len(worst), f"cell in {(*worst, -1)}", lambda n: f"{n} cells")
+        first = f"{alike} fail as often as any, of which “{label}” is taken: {rate}"
+    sentence = words.sentence(f"{first}. {helped}{reasons}{untried} {enough} (Fisher's exact test, power 80 %).")
     return sentence, _sweep_file(sweep, recipe, proposal.variants, proposal.seeds or _ENOUGH_TO_BEGIN)
 
 
@@ -101,8 +102,9 @@ class _Proposal:
 @once_per_object
 def _proposal(analysis: Analysis) -> _Proposal | None:
     study = analysis.study
-    if len(study.sweeps) != 1 or study.sweeps[0].is_script or study.imports or (worst := _worst(analysis)) is None:
+    if len(study.sweeps) != 1 or study.sweeps[0].is_script or study.imports or not (alike := _worst(analysis)):
         return None
+    worst = alike[0]
     sweep = study.sweeps[0]
     recipe, tried = sweep.cells[worst].recipe, {cell.recipe for cell in sweep.cells}
     k, n = (int(analysis.cells.loc[worst, name]) for name in ("failed", "judged"))
@@ -204,13 +206,12 @@ def rates_at_every_look(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame({"cell": range(len(cells)), "grows": grows})
 
 
-def _worst(analysis: Analysis) -> int | None:
-    """The cell with the largest share of failed runs, among equals that of most runs; None where none failed."""
+def _worst(analysis: Analysis) -> list[int]:
+    """The cells with the largest share of failed runs, among equals those of most runs; empty where none failed."""
     table = analysis.cells[analysis.cells["failed"] > 0]
-    if table.empty:
-        return None
     share = table["failed"].astype(float) / table["judged"]
-    return int(table.loc[table.loc[share == share.max(), "judged"].idxmax(), "cell"])
+    highest = table[share == share.max()]
+    return [int(cell) for cell in highest.loc[highest["judged"] == highest["judged"].max(), "cell"]]
 
 
 def _remedies(recipe: Recipe, along: Sequence[tuple[AxisProfile, Advice]]) -> Changes:

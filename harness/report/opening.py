@@ -34,6 +34,7 @@ from harness.report.wording import (
 
 _MOST_ARMS = 8  # whose rates are given one by one
 _MOST_UNDECIDED = 3  # comparisons, in the opening
+_ROUNDING = 1e-9  # of standard deviations: the first of cells that differ by less has the widest spread
 _MANY_LACKING = 0.2  # of a cell's runs, by which it is behind another
 _MISLEADING = 0.1  # by which a difference of pooled rates may be off the one all else equal
 
@@ -325,8 +326,8 @@ def where(analysis: Analysis) -> Sentence:
         clauses.append("no run has a score because all of them diverged")
     elif cells["scored"].max() == 1:
         clauses.append("one seed per cell cannot show the spread over seeds")
-    elif not failed and len(cells) > 1 and cells["sd"].min() < cells["sd"].max():
-        row = row_at(cells, cells["sd"].idxmax())
+    elif not failed and len(cells) > 1 and cells["sd"].max() - cells["sd"].min() > _ROUNDING:
+        row = row_at(cells, cells.index[cells["sd"] > cells["sd"].max() - _ROUNDING][0])
         clauses.append(
             f"the observed spread is widest at {analysis.study.cells[row['cell']].label} "
             f"(sd {words.value(row, key, 'sd', score)}, n = {words.value(row, key, 'scored', str)})"

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import optimize, special, stats
 
+from harness.stats import stratified
 from harness.stats.estimate import NAN
 
 LEVEL = 0.05
@@ -28,7 +29,8 @@ class Homogeneity(NamedTuple):
 def same_rate(k: Sequence[int], n: Sequence[int]) -> Homogeneity:
     """Test that the rates of k [V] in n [V] are all the same.
 
-    The exact test sums the probabilities, given the margins, of all tables that are no likelier than this one; where
+    Of two groups it is the score test that compares any two rates here (`stratified.score_p`). Of more, the exact test
+    sums the probabilities, given the margins, of all tables that are no likelier than this one; where
     these are too many to count it is Pearson's χ² test. NaN with fewer than two groups of any runs, 1 where none or all
     failed. Source: Freeman and Halton (1951), Biometrika 38, 141–149.
     """
@@ -39,6 +41,9 @@ def same_rate(k: Sequence[int], n: Sequence[int]) -> Homogeneity:
     total = int(failed.sum())
     if total in (0, int(runs.sum())):
         return Homogeneity(1.0, True)
+    if len(groups) == 2:
+        k1, k2, n1, n2 = (np.array([float(count)]) for count in (*failed, *runs))
+        return Homogeneity(float(stratified.score_p(k1, n1, k2, n2)), False)
     if math.prod(int(size) + 1 for size in runs) > _MOST_TABLES:
         return Homogeneity(float(stats.chi2_contingency([failed, runs - failed], correction=False).pvalue), False)
     counts, logs = np.zeros(1, dtype=int), np.zeros(1)  # of the groups so far: failures, log of the number of ways

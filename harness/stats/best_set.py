@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy import stats
 
+from harness.stats import stratified
 from harness.stats.estimate import NAN
 
 LEVEL = 0.05
@@ -22,7 +23,8 @@ MOST_RIVALS = 200  # groups that each is compared with, the best first: comparin
 def by_mean(groups: Sequence[np.ndarray], errors: Mapping[int, tuple[float, float]] | None = None) -> np.ndarray:
     """How sure it is that some other group has a larger mean, as adjusted p-values [groups].
 
-    Welch's t, one-sided, so that groups may differ in spread. A group of a single score, or without spread beside
+    Welch's t, two-sided as in comparisons of two groups, so that no page calls a group the best that a test of the pair
+    does not tell apart; groups may differ in spread. A group of a single score, or without spread beside
     another without, can't be excluded: 1. NaN for a group without a score.
 
     Args:
@@ -44,7 +46,7 @@ def by_mean(groups: Sequence[np.ndarray], errors: Mapping[int, tuple[float, floa
         with np.errstate(divide="ignore", invalid="ignore"):
             t = (means[rival] - means) / np.sqrt(variance)
             freedom = variance**2 / (variances**2 / freedoms + variances[rival] ** 2 / freedoms[rival])
-        p = np.where((n > 1) & (variance > 0), stats.t.sf(t, freedom), 1.0)
+        p = np.where((n > 1) & (variance > 0), np.minimum(1.0, 2 * stats.t.sf(t, freedom)), 1.0)
         smallest = np.minimum(smallest, p)
     adjusted: np.ndarray = np.minimum(1.0, smallest * max(int((n > 0).sum()) - 1, 1))
     return adjusted
@@ -53,13 +55,15 @@ def by_mean(groups: Sequence[np.ndarray], errors: Mapping[int, tuple[float, floa
 def by_rate(failed: np.ndarray, n: np.ndarray) -> np.ndarray:
     """How sure it is that some other group has a lower rate, as adjusted p-values [groups]; NaN for n = 0.
 
-    Fisher's exact test, one-sided, from counts [groups].
+    The score test of `stratified.score_p`, two-sided as in comparisons of two groups, from counts [groups].
     """
     known = n > 0
     counts, position = np.unique(np.stack([failed, n], axis=1), axis=0, return_inverse=True)
     k, of = counts[counts[:, 1] > 0].T
     order = np.lexsort((-of, k / of))[:MOST_RIVALS]
     own_k, own_n = counts[:, 0, None], counts[:, 1, None]
-    p = stats.hypergeom.sf(own_k - 1, own_n + of[order], own_k + k[order], own_n)  # [counts, rivals]
+    lower = k[order] / of[order] < own_k / np.maximum(own_n, 1)  # [counts, rivals]
+    sizes = np.broadcast_arrays(k[order], of[order], own_k, np.maximum(own_n, 1))
+    p = np.where(lower, stratified.score_p(*(size[..., None].astype(float) for size in sizes)), 1.0)
     smallest = p.min(axis=1, initial=1.0)[position.reshape(-1)]
     return np.where(known, np.minimum(1.0, smallest * max(int(known.sum()) - 1, 1)), NAN)

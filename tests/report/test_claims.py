@@ -281,7 +281,8 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 # What a sentence may say that is no result: levels, powers, designs, definitions.
 NO_RESULT = re.compile(
     r"Add 5 seeds|within 20 updates|within ±\d+ points|and \d+ more\)|only the first 200|"
-    r"runs fail at .*? \((?=exact|χ²)|95 % CI|\(?95 %|power of 80 %|power 80 %|the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|"
+    r"runs fail at .*? \((?=score|exact|χ²)|95 % CI|\(?95 %|power of 80 %|power 80 %|"
+    r"the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|"
     r"leaves out 0|failure \(0 or 1\)|p < 0\.05|at 5 %|50 % of the runs|1 % false alarms|at least 90 %|"
     r"below 10 % of|from 1 % of training|\d+ settings?\b|(?:over|in) \d+ comparisons?|"
     r"however \d+ runs? against \d+|\(\d+ runs? against \d+\)|the \d+ cannot be distinguished|the \d+ layers|"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats import best_set
+from harness.stats import best_set, stratified
 
 RNG = np.random.default_rng(11)
 GROUPS = [RNG.normal(mean, sd, n) for mean, sd, n in ((0.7, 0.02, 5), (0.72, 0.05, 8), (0.65, 0.01, 4), (0.71, 0.1, 3))]
@@ -13,23 +13,41 @@ GROUPS = [RNG.normal(mean, sd, n) for mean, sd, n in ((0.7, 0.02, 5), (0.72, 0.0
 def test_a_mean_is_compared_with_every_other_by_welchs_test():
     expected = [
         min(
-            1.0, 3 * min(stats.ttest_ind(other, own, equal_var=False, alternative="greater").pvalue for other in others)
+            1.0,
+            3
+            * min(
+                stats.ttest_ind(other, own, equal_var=False).pvalue if other.mean() > own.mean() else 1.0
+                for other in others
+            ),
         )
         for own, others in ((g, [o for o in GROUPS if o is not g]) for g in GROUPS)
     ]
     assert best_set.by_mean(GROUPS) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_rate_is_compared_with_every_other_by_fishers_test():
+def chi2_with_one_less(k1: int, n1: int, k2: int, n2: int) -> float:
+    """Pearson's test of two rates with N - 1 for N."""
+    table = np.array([[k1, n1 - k1], [k2, n2 - k2]])
+    n = n1 + n2
+    return float(stats.chi2.sf(stats.chi2_contingency(table, correction=False).statistic * (n - 1) / n, 1))
+
+
+def test_a_rate_is_compared_with_every_other_by_the_score_test():
     failed, n = np.array([0, 4, 3, 1]), np.array([8, 8, 5, 6])
     expected = [
         min(1.0, 3 * min(
-            stats.fisher_exact([[failed[i], n[i] - failed[i]], [failed[j], n[j] - failed[j]]], "greater").pvalue
+            chi2_with_one_less(failed[i], n[i], failed[j], n[j]) if failed[j] / n[j] < failed[i] / n[i] else 1.0
             for j in range(4) if j != i
         ))
         for i in range(4)
     ]  # fmt: skip
     assert best_set.by_rate(failed, n) == pytest.approx(expected, abs=1e-12)
+
+
+def test_of_two_groups_one_is_alone_where_the_test_of_the_pair_rejects():
+    for k1, k2 in ((0, 3), (0, 2), (1, 5)):
+        p = float(stratified.score_p(*(np.array([float(x)]) for x in (k1, 5, k2, 5))))
+        assert best_set.by_rate(np.array([k1, k2]), np.array([5, 5])) == pytest.approx([1.0, p])
 
 
 def test_what_is_not_known_excludes_nothing():

@@ -46,12 +46,13 @@ def _of_measure(analysis: Analysis, known: pd.DataFrame, column: str, member: st
             left_out = words.summary(
                 "sum", diverged, "diverged", "scored > 0", lambda n: count_noun(int(n), "diverged run"), "cells"
             )
-            values += f", without {left_out}"
+            values += f", {left_out} counted as the worst"
     else:
         values = f"{_failed(words, members, member)} failed"
     sure = "95 % for a single look" if column == "mean" and looks.looked_at(analysis.study) else "95 %"
     if len(members) == 1:
-        text = f"{what} is that of {_named(analysis, members)} ({values}); no other recipe can be the best ({sure})"
+        best = f"{what} is that of {_named(analysis, members)} ({values})"
+        text = f"{best}; no other recipe can be the best ({sure})"
         return words.sentence(f"{text}.")
     if len(members) == len(known):
         return Sentence(
@@ -68,6 +69,14 @@ def _failed(words: Words, rows: pd.DataFrame, where: str) -> str:
     """`3 of 20`, of the rows that `where` holds for."""
     counts = (words.summary("sum", int(rows[name].sum()), name, where, str) for name in ("failed", "judged"))
     return " of ".join(counts)
+
+
+def _chance(analysis: Analysis, words: Words, rows: pd.DataFrame) -> str:
+    """`, 3 near chance`, of the cells of these rows; empty for none."""
+    cells = [int(index) for index in rows["cell"]]
+    number = int(analysis.cells.loc[cells, "near_chance"].sum())
+    where = f"cell in {(*cells, -1)}"
+    return f", {words.summary('sum', number, 'near_chance', where, str, 'cells')} near chance" if number else ""
 
 
 def _named(analysis: Analysis, rows: pd.DataFrame) -> str:
@@ -95,7 +104,7 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
         return [words.sentence(f"no recommendation: with {runs} none stands out.")]
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
-    counts = f" ({_failed(words, chosen, 'recommended')} failed)" if judged else ""
+    counts = f" ({_failed(words, chosen, 'recommended')} failed{_chance(analysis, words, chosen)})" if judged else ""
     others = int((known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))).sum()) - len(chosen)
     caveat = ""
     if others:
@@ -129,8 +138,8 @@ SECTION = Section(
     tables=(
         TableSpec(
             "best_set",
-            "Recipes that may be the best: no other is shown to be better (one-sided Welch's test of means, Fisher's "
-            "exact test of rates, Bonferroni-adjusted)",
+            "Recipes that may be the best: no other is shown to be better (Welch's test of means, score test of rates, "
+            "Bonferroni-adjusted)",
             _columns,
             folded=True,
         ),

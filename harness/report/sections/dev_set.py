@@ -18,6 +18,7 @@ from harness.stats import dev_noise
 from harness.stats.estimate import Estimate
 
 _NORMAL_95 = 1.96
+_ROUNDING = 1e-9  # of standard deviations: of cells that differ by less the first is taken
 
 
 def sampling(analysis: Analysis) -> pd.DataFrame:
@@ -95,7 +96,8 @@ def in_short(analysis: Analysis) -> str:
         of_share = row_at(table, 0)
         where = f"the {words.value(of_share, [], 'cells', integer)} cells where no run failed"
         ends = " to ".join(words.value(of_share, [], name, percent) for name in ("smallest", "largest"))
-        weighted = f" (weighted by variance; single cells {ends})"
+        low, _, high = ends.partition(" to ")
+        weighted = f" (weighted by variance; {f'single cells {ends}' if low != high else f'every cell {low}'})"
     verdict = ""
     if claim.estimate.low > 0.5:
         verdict = ": most of the spread is dev-set sampling noise"
@@ -160,7 +162,9 @@ def _not_told_apart(analysis: Analysis) -> list[str]:
 def _widest(analysis: Analysis) -> list[str]:
     """What an infinite dev set would leave of the widest spread without a failed run."""
     texts, words, key = list[str](), Words("noise_floor"), ["cell"]
-    for row in _without_failures(analysis).nlargest(1, "observed").to_dict("records"):
+    clean = _without_failures(analysis)
+    widest = clean[clean["observed"] > clean["observed"].max() - _ROUNDING]
+    for row in widest.head(1).to_dict("records"):
         apart = words.value(row, key, "disagreement", lambda share: percent(share, 1))
         bounds = f"[{100 * row['training_low']:.1f}, {100 * row['training_high']:.1f}]"
         training = words.value(row, key, "training", followed_by(points, bounds))

@@ -31,23 +31,27 @@ def single_look(analysis: Analysis) -> list[str]:
 
 def _pairs(analysis: Analysis) -> list[Sentence]:
     table, words = analysis.pair_levels, Words("pair_levels")
-    if not len(table):
+    if not len(table) or not analysis.cells["scored"].sum():
         return []
+    judged = bool(analysis.cells["judged"].sum())
     known, axis = int(table["ok_p"].notna().sum()), main_axis_name(analysis)
     text = (
         "No pair of cells has two differing scores of successful runs on both sides, so the means of these cannot be "
         "compared"
+        if judged
+        else "No pair of cells has two differing scores on both sides, so their means cannot be compared"
     )
     if known:
         pairs = words.count(known, "ok_p == ok_p", pair_count)
+        of_good = " of the successful runs" if judged else ""
         significant = words.count(int((table["p_holm"] < LEVEL).sum()), "p_holm < 0.05")
         text = (
-            f"Of {pairs} that differ{'s' if known == 1 else ''} only in {axis}, the mean score of the successful runs "
+            f"Of {pairs} that differ{'s' if known == 1 else ''} only in {axis}, the mean score{of_good} "
             f"differs significantly in "
             f"{significant} ({_test(analysis)}, Holm-adjusted)"
         )
     both = int(table["difference_low"].notna().sum())
-    if both:
+    if both and judged:
         apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())
         text += (
             "; with the failed runs, and the failures that so few runs may not have shown, the mean of all runs "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.common.text import count_noun
 from harness.report.claims import Words, row_at
@@ -41,7 +42,17 @@ def sentences(analysis: Analysis) -> list[str]:
     """How many seeds would settle it, as far as the runs tell."""
     few = few_seeds(analysis)
     needs = [_needs(analysis, name, quantity) for name, quantity in (("failure", "failure rates"), ("mean", "means"))]
-    return [text for text in (few, *needs, _safe(analysis), _worth(analysis)) if text]
+    return [text for text in (few, *needs, _safe(analysis), _looks(analysis, needs), _worth(analysis)) if text]
+
+
+def _looks(analysis: Analysis, needs: Sequence[str]) -> str:
+    """That the seeds are counted for another test than the one of seeds that are added by rule."""
+    if not any(needs) or not looks.looked_at(analysis.study):
+        return ""
+    return (
+        "These are seeds of a study that is planned once and looked at once; tests that hold at every look, as on this "
+        "page, take more."
+    )
 
 
 def _safe(analysis: Analysis) -> str:

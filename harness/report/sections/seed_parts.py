@@ -25,11 +25,24 @@ def largest_parts(analysis: Analysis) -> list[Sentence]:
             words, top = Words("seed_factors"), row_at(parts, parts["share"][~combined].idxmax())
             key = ["cell", "of", "term"]
             low, high = (percent(top[end]).removesuffix(" %") for end in ("low", "high"))
-            share = words.value(top, key, "share", followed_by(percent, f"[{low}, {high}]"))
+            share = words.value(top, key, "share", followed_by(percent, f"[{low}, {high}]")) if top["share"] > 0 else ""
             rest = words.summary(
                 "sum", float(parts["share"][combined].sum()), "share",
                 f"cell == {cell} and of == {of!r} and ('×' in term or term == 'residual')", percent,
             )  # fmt: skip
+            if top["share"] <= 0:
+                high_of = words.summary(
+                    "max", float(parts["high"][~combined].max()), "high",
+                    f"cell == {cell} and of == {of!r} and '×' not in term and term != 'residual' and share == share",
+                    percent,
+                )  # fmt: skip
+                texts.append(
+                    words.sentence(
+                        f"{where}no part of the seed is seen to make a share of {variance} by itself, though it may "
+                        f"make up to {high_of}; interactions and the remaining variance make up {rest}."
+                    )
+                )
+                continue
             texts.append(
                 words.sentence(
                     f"{where}{_part(top['term'])} is the seed component with the largest share of {variance}, "
