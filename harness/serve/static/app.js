@@ -38,7 +38,7 @@ function table(header, rows) {
 }
 const word = text => el("span", {class: text}, text);
 function bar(study) {
-  return el("span", {}, el("progress", {max: study.planned || 1, value: study.finished, "aria-label": "finished runs"}), ` ${study.finished} of ${study.planned}`);
+  return el("span", {class: "whole"}, el("progress", {max: study.planned || 1, value: study.finished, "aria-label": "finished runs"}), ` ${study.finished} of ${study.planned}`);
 }
 const link = name => `#/study/${encodeURIComponent(name)}`;
 const pageOf = name => `/studies/${encodeURIComponent(name)}/report/index.html`;
@@ -73,6 +73,12 @@ function chart(title, lines, unit) {
     const drawn = svg("path", {d: path, fill: "none", stroke: COLOURS[i % COLOURS.length], "stroke-width": 1.8});
     drawn.append(svg("title", {}, line.name));
     root.append(drawn);
+    const known = line.points.filter(([, value]) => value !== null);
+    if (known.length === 1) {  // one evaluation is no line
+      const dot = svg("circle", {cx: x(known[0][0]).toFixed(1), cy: y(known[0][1]).toFixed(1), r: 4, fill: COLOURS[i % COLOURS.length]});
+      dot.append(svg("title", {}, line.name));
+      root.append(dot);
+    }
   });
   return root;
 }
