@@ -55,8 +55,19 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
     ):
         if not _same(recorded, given):
             yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
+    if metric in metrics.MANY_LABELS:
+        yield from _check_threshold(measured, curves)
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
     yield from _check_curves(measured, curves, recipe)
+
+
+def _check_threshold(measured: Measured, curves: Curves) -> Iterator[Problem]:
+    """Whether the answers are decided at the threshold that the record says, and those on the test split too."""
+    given = 0.0 if measured.label_threshold is None else np.float32(metrics.logit(measured.label_threshold))
+    for split, logits in (("dev", curves.logits), ("test", curves.test_logits)):
+        if logits.size and (logits[:, 0] != given).any():
+            told = _said(measured.label_threshold)
+            yield "score", f"label_threshold is {told}, and answers on the {split} split are decided at another"
 
 
 def _untouched_level(measured: Measured) -> metrics.Majority | None:

@@ -235,6 +235,9 @@ def test_a_threshold_chosen_on_dev_stands_in_the_record_and_scores_test(trial: M
         on_test = 1 / (1 + np.exp(-curves.test_logits[:, 1].astype(np.float64))).reshape(10, 3) > cut
         assert measured.test_score == pytest.approx(f1_score(raw.test.labels, on_test, average="micro"))
         assert not list(verify_scores.check_measured(measured, curves, pack[0].recipe))
+        edited = measured.model_copy(update={"label_threshold": 0.77})
+        problems = [problem for _, problem in verify_scores.check_measured(edited, curves, pack[0].recipe)]
+        assert any("label_threshold is 0.77, and answers on the dev split" in problem for problem in problems)
     assert any(result.measured.label_threshold is not None for result in chosen)
     fixed = loop.train([trial(1, task=topics.model_copy(update={"threshold": 0.3}), **fields)])[0]
     assert fixed.measured.label_threshold == 0.3

@@ -1,0 +1,34 @@
+"""What the page says of tasks whose level or scores are of another kind than those of classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from made_runs import Run, study_of
+
+from harness.analysis.analyze import analyse
+from harness.report import opening, page_notes
+
+
+def test_multiple_choice_has_to_beat_the_most_frequent_position(tmp_path: Path) -> None:
+    text = "task: {name: embedded, kind: choice}\nmodel: embedded\nlr: [1e-4, 1e-3]\nepochs: 3\nseeds: 1..3\n"
+    runs: dict[int, list[Run | None]] = {0: [Run(300), Run(310), Run(305)], 1: [Run(200), Run(199), Run(312)]}
+    study = study_of(tmp_path, text, runs)
+    said = " ".join(map(str, opening.answer(analyse(study))))
+    assert "always answering the most frequent position" in said
+    assert "majority class" not in said
+    one_sided = study_of(tmp_path / "other", text, {0: [Run(395)]}, majority=390)
+    notes = [str(note) for note in page_notes.notes(one_sided) if "of one class" in str(note)]
+    assert notes
+    assert "f1_macro" not in notes[0]  # of positions there is none
+
+
+def test_thresholds_chosen_on_dev_are_told(tmp_path: Path) -> None:
+    files = {"train": "t.jsonl", "validation": "d.jsonl"}
+    for threshold, told in (("dev", True), (0.5, False), (0.3, False)):
+        task = {"name": "topics", "kind": "labels", "label": "labels", "threshold": threshold, "files": files}
+        text = f"task: {json.dumps(task)}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..2\n"
+        study = study_of(tmp_path / str(threshold), text, {0: [Run(300), Run(310)]})
+        notes = " ".join(map(str, page_notes.notes(study)))
+        assert ("dev scores are optimistic" in notes) == told
