@@ -1,8 +1,9 @@
-"""The embedded language as questions about a context: which animal, plant or person is it about?
+"""The embedded language as a question about a context: which person is it about?
 
-A context is two or three sentences of the language ("all large dog runs some lily rests outside"), whose nouns fall
-under different kinds; a question is such a kind ("plant"), and the answer the noun that falls under it, with its
-adjective ("lily"). One question in six asks for the kind that no sentence is about, and has no answer.
+A context is two or three sentences of the language ("all large dog runs some farmer rests outside"), whose nouns fall
+under different kinds; the answer is the noun that is a person, with its adjective ("farmer"). One context in six is
+about no person, and the question has no answer. The question is always the same: that its word decides is more than the
+small encoder learns from so few examples.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from harness.data.embedded.language import ADJECTIVES, ADVERBS, NOUNS, PARENT, Q
 
 _T = TypeVar("_T")
 LONGEST = 22  # tokens of a question with its context: a noun, three sentences of six words, three special tokens
-_SIZES: dict[Split, int] = {"train": 1_200, "validation": 300}
+QUESTION = "person"
+_SIZES: dict[Split, int] = {"train": 800, "validation": 300}
 _SEEDS: dict[Split, int] = {"train": 11, "validation": 12}
 _UNANSWERED = 6  # one question in so many has no answer
 _VALIDATION_SHARE = 8  # one context in so many, chosen by its text alone, is kept for validation
@@ -33,7 +35,7 @@ _NOUNS_OF = {kind: tuple(noun for noun in NOUNS if kind_of(noun) == kind != noun
 
 
 def examples(split: Split) -> Iterator[dict[str, object]]:
-    """The fixed fine-tuning data as rows of a file of questions, 1,200 of training and 300 others of validation."""
+    """The fixed fine-tuning data as rows of a file of questions, 800 of training and 300 others of validation."""
     draw = random.Random(_SEEDS[split])
     made: set[tuple[str, str]] = set()
     while len(made) < _SIZES[split]:
@@ -46,21 +48,22 @@ def examples(split: Split) -> Iterator[dict[str, object]]:
 
 
 def _row(draw: random.Random, *, answered: bool) -> dict[str, object]:
-    """A question with its context and answers."""
+    """The question with a context and its answer."""
     left = list(KINDS)
-    kinds = [left.pop(int(draw.random() * len(left))) for _ in range(_pick(draw, (2, 3)) if answered else 2)]
-    context, spans = "", []
+    kinds = [left.pop(int(draw.random() * len(left))) for _ in range(_pick(draw, (2, 3)))]
+    if answered != (QUESTION in kinds):
+        return _row(draw, answered=answered)
+    context, answer, start = "", "", 0
     for kind in kinds:
         adjective = [_pick(draw, ADJECTIVES)] if draw.random() < 0.5 else []
         subject = " ".join([*adjective, _pick(draw, _NOUNS_OF[kind])])
         before = f"{context}{' ' * bool(context)}{_pick(draw, QUANTIFIERS)} "
-        spans.append((kind, subject, len(before)))
+        if kind == QUESTION:
+            answer, start = subject, len(before)
         adverb = f" {_pick(draw, ADVERBS)}" if draw.random() < 0.5 else ""
         context = f"{before}{subject} {_pick(draw, VERBS)}{adverb}"
-    question, subject, start = _pick(draw, spans)
-    if not answered:
-        return {"question": left[0], "context": context, "answers": {"text": [], "answer_start": []}}
-    return {"question": question, "context": context, "answers": {"text": [subject], "answer_start": [start]}}
+    answers = {"text": [answer], "answer_start": [start]} if answer else {"text": [], "answer_start": []}
+    return {"question": QUESTION, "context": context, "answers": answers}
 
 
 def _pick(draw: random.Random, choices: Sequence[_T]) -> _T:
