@@ -162,17 +162,18 @@ def peak(folder: Path, device: str, threads: int, lanes: int) -> dict[str, objec
     def progress(step: int, steps: int) -> None:
         if step in (_WARM, steps):
             synchronise(device)
-            marks.append((step, time.perf_counter()))
+            marks.append((step, time.perf_counter(), time.process_time()))
 
     with Peaks() as peaks:
         (first, *_) = train(
             work.trials(folder, lanes), device=device, threads=threads, callbacks=[report_progress(progress)]
         )
-    (start, began), (end, ended) = marks[0], marks[-1]
-    seconds = (ended - began) / max(1, end - start) / lanes
+    (start, began, worked), (end, ended, last) = marks[0], marks[-1]
+    lane_steps = max(1, end - start) * lanes
+    seconds = (ended - began) / lane_steps
     if device == "cuda":
         return {"bytes": first.measured.peak_memory_bytes, "seconds": seconds}
-    return {**peaks.bytes, "seconds": seconds}
+    return {**peaks.bytes, "seconds": seconds, "cpu_seconds": (last - worked) / lane_steps}
 
 
 def _unless_too_large(error: RuntimeError) -> None:

@@ -16,7 +16,7 @@ SIZES = {"small": (8, 512, 8_000), "tiny": (1, 32, 60)}  # layers, hidden width,
 
 
 def build(home: Path, shape: str) -> Path:
-    """Write a decoder of GPT-2's shape with random weights, 64 prompts with answers, and the recipe of a LoRA."""
+    """Write a decoder of GPT-2's shape with random weights, 24 prompts with answers, and the recipe of a LoRA."""
     import transformers
 
     home.mkdir(parents=True, exist_ok=True)
@@ -34,10 +34,10 @@ def build(home: Path, shape: str) -> Path:
     transformers.GPT2LMHeadModel(config).save_pretrained(model)
     draw = torch.Generator().manual_seed(0)
     # Two thirds are the prompt, a third the answer; [CLS] and [SEP] are the two that the tokenizer adds.
-    ids = torch.randint(5, words, (68, WIDTH - 2), generator=draw).tolist()
+    ids = torch.randint(5, words, (28, WIDTH - 2), generator=draw).tolist()
     texts = [[f"w{number - 5}" for number in row] for row in ids]
     cut = 2 * WIDTH // 3
-    for name, rows in (("train", texts[:64]), ("validation", texts[64:])):
+    for name, rows in (("train", texts[:24]), ("validation", texts[24:])):
         lines = [{"prompt": " ".join(row[:cut]) + " ", "completion": " ".join(row[cut:])} for row in rows]
         (home / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     files = TaskFiles(train=str(home / "train.jsonl"), validation=str(home / "validation.jsonl"))
@@ -53,6 +53,6 @@ def build(home: Path, shape: str) -> Path:
         {"input_ids": row, "attention_mask": [1] * len(row), "labels": [-100] * (cut + 1) + row[cut + 1 :]}
         for row in rows
     ]
-    plain = recipe.model_dump(exclude={"task", "model"}) | {"model": str(model), "train": examples[:64]}
+    plain = recipe.model_dump(exclude={"task", "model"}) | {"model": str(model), "train": examples[:24]}
     (home / "plain.json").write_text(json.dumps(plain))
     return home

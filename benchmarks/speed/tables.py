@@ -446,7 +446,7 @@ def methods(bench: Bench) -> Measured:
 
 
 def lora(bench: Bench) -> Measured:
-    """Memory and time of an adapter's lanes over one base, against a process of Trainer and peft a trial."""
+    """Memory and CPU time of an adapter's lanes over one base, against a process of Trainer and peft a trial."""
     folder = lora_work.build(bench.home / "lora", bench.shape or "small")
     commands = {f"{lanes}": module("lanes", folder, "peak", number=lanes) for lanes in _LORA_LANES}
     commands["trainer"] = module("lora_trainer", folder, seeds=[1])
@@ -483,13 +483,15 @@ def _lora_rows(found: Mapping[str, list[dict[str, float]]], why: Mapping[str, st
         what = f"own memory of {lanes} processes of Trainer and peft over {lanes} lanes"
         rows.append(ratio(what, theirs, values(f"{lanes}", "own", 1), None, reason))
     for lanes in _LORA_LANES:
-        what = f"an update of Trainer and peft over a lane-step of {lanes}"
-        rows.append(ratio(what, values("trainer", "seconds", 1), values(f"{lanes}", "seconds", 1), None, reason))
+        what = f"CPU time of an update of Trainer and peft over a lane-step of {lanes}"
+        rows.append(
+            ratio(what, values("trainer", "cpu_seconds", 1), values(f"{lanes}", "cpu_seconds", 1), None, reason)
+        )
     for name, what in [*((f"{n}", f"{n} lane{'s' * (n > 1)}") for n in _LORA_LANES), ("trainer", "Trainer and peft")]:
-        step = "an update" if name == "trainer" else "a lane-step"
+        step = "CPU time of an update" if name == "trainer" else "CPU time of a lane-step"
         rows.append(_shown(f"{what}: own memory", "MiB", values(name, "own", 2**20), why.get(name)))
         rows.append(_shown(f"{what}: the whole process", "MiB", values(name, "bytes", 2**20), why.get(name)))
-        rows.append(_shown(f"{what}: {step}", "ms", values(name, "seconds", 1e-3), why.get(name)))
+        rows.append(_shown(f"{what}: {step}", "ms", values(name, "cpu_seconds", 1e-3), why.get(name)))
     return tuple(rows)
 
 

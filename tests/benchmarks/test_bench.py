@@ -62,13 +62,13 @@ def test_lanes_are_held_against_as_many_processes(tmp_path: Path, monkeypatch: p
     def answered(command: list[str], seen: object) -> tuple[float, str]:
         lanes = 0 if "benchmarks.speed.lora_trainer" in command else int(command[-1])
         own = 100 * 2**20 + lanes * 10 * 2**20
-        return 1.0, json.dumps({"seconds": 0.02 if lanes else 0.03, "bytes": 2 * own, "own": own})
+        return 1.0, json.dumps({"cpu_seconds": 0.02 if lanes else 0.03, "bytes": 2 * own, "own": own})
 
     monkeypatch.setattr(tables, "run", answered)
     bench = tables.Bench(tmp_path, repetitions=2, steps=1, epochs=1, device="cpu", shape="tiny", cores=1)
     rows = {row.what: row.values for row in tables.lora(bench).rows}
     assert rows["own memory of 16 processes of Trainer and peft over 16 lanes"] == pytest.approx([1600 / 260] * 2)
-    assert rows["an update of Trainer and peft over a lane-step of 4"] == pytest.approx([1.5] * 2)
+    assert rows["CPU time of an update of Trainer and peft over a lane-step of 4"] == pytest.approx([1.5] * 2)
     assert rows["4 lanes: the whole process"] == (280, 280)
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
     lacking = next(row for row in tables.lora(bench).rows if row.what.startswith("own memory"))
