@@ -118,6 +118,9 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _set(sheet: Sheet) -> Iterator[None]:
+    if _current.get(None) is sheet:  # of a figure that is saved: setting matplotlib's three hundred takes its time
+        yield
+        return
     token = _current.set(sheet)
     try:
         with mpl.rc_context():
