@@ -14,10 +14,10 @@ from harness.config.search_space import Search
 from harness.config.trials import Sweep, expand
 from harness.records.record import Record
 from harness.records.store import Store
-from harness.stats import bootstrap, forest
+from harness.stats import bootstrap, forest, means, proportions, ranks
+from harness.stats.estimate import Estimate
 
 QUARTILE = 0.25  # of the objective `lower_quantile`
-RESAMPLES = 2_000
 WORDS = {
     "mean": "mean",
     "iqm": "interquartile mean",
@@ -39,6 +39,7 @@ class RankedRecipe:
     finished: int
     crashed: int
     planned: int
+    fails: tuple[bool, ...] = ()  # of each score whether its run failed; empty: none of them
 
     @property
     def complete(self) -> bool:
@@ -73,10 +74,11 @@ def judged(records: Sequence[Record | None]) -> RankedRecipe:
     measured = [record.measured for record in records if record is not None and record.measured is not None]
     # Who gets NaN would answer as the majority classifier does; without it, diverging would not lower a mean.
     scores = [one.majority_score if one.final_score is None else one.final_score for one in measured]
+    fails = tuple(one.outcome == "failed" for one, score in zip(measured, scores, strict=True) if score is not None)
     scores = [score for score in scores if score is not None]  # a script that diverged may have no majority
     failed = sum(one.outcome == "failed" for one in measured)
     crashed = sum(record is not None and record.measured is None for record in records)
-    return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records))
+    return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records), fails)
 
 
 def objective_words(search: Search) -> str:
@@ -103,17 +105,38 @@ def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
     return mean - scores.std(axis=1, ddof=1) if objective == "mean_minus_sd" else mean
 
 
-def _interval(scores: np.ndarray, search: Search) -> tuple[float, float]:
-    """A 95 % bootstrap interval: BCa of a mean or IQM, percentiles of the others; NaN where all scores are equal."""
+def _interval(recipe: RankedRecipe, search: Search) -> tuple[float, float]:
+    """A 95 % interval of the objective, by the methods that the report uses; NaN where there is none.
+
+    Of a mean Student's, or, where runs failed, that of the failure rate and the mean of the others put together; of the
+    interquartile mean BCa, from `bootstrap.FEWEST` runs on; of a quartile order statistics, whose end may be infinite.
+    A mean minus one sd has none.
+    """
+    scores = recipe.scores
     if len(scores) < 2 or np.ptp(scores) == 0:
         return math.nan, math.nan
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"confirm").digest()[:8], "big"))
-    if search.objective in ("mean", "iqm"):
-        _, low, high = bootstrap.bootstrap([scores], "mean" if search.objective == "mean" else "iqm", rng)
+    if search.objective == "mean":
+        estimate = _mean(recipe)
+        return estimate.low, estimate.high
+    if search.objective == "iqm" and len(scores) >= bootstrap.FEWEST:
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"confirm").digest()[:8], "big"))
+        _, low, high = bootstrap.bootstrap([scores], "iqm", rng)
         return float(low[0]), float(high[0])
-    drawn = value_of(rng.choice(np.sort(scores), (RESAMPLES, len(scores))), search)
-    low_end, high_end = np.quantile(drawn, [0.025, 0.975])
-    return float(low_end), float(high_end)
+    if search.objective == "lower_quantile":
+        sign = -1 if search.lower_is_better else 1
+        quartile = ranks.quantile(np.sort(sign * scores), QUARTILE)
+        return (quartile.low, quartile.high) if sign > 0 else (-quartile.high, -quartile.low)
+    return math.nan, math.nan
+
+
+def _mean(recipe: RankedRecipe) -> Estimate:
+    """The mean of all scores of a recipe."""
+    fails = np.array(recipe.fails or (False,) * len(recipe.scores), dtype=bool)
+    good, bad = recipe.scores[~fails], recipe.scores[fails]
+    if not len(bad) or not len(good):
+        return means.student(recipe.scores)
+    rate = Estimate(float(fails.mean()), *proportions.wilson(len(bad), len(fails)))
+    return means.mixture(means.student(good), rate, float(bad.mean()))
 
 
 def confirm_store(sweep: Sweep, store: Store) -> Store:
@@ -150,7 +173,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     Columns: `rank` (from 1, 0 for a recipe without a value), `asked` (its place in the order of the search, from 1),
     `cell`, one per searched field, `finished`, `planned`, `failed`, `crashed`, `mean`, `sd` (n - 1), `value` (the
     objective), `front` (on the Pareto front of value against failed), and of the fresh seeds `fresh`, `fresh_low`,
-    `fresh_high` (95 %, bootstrap), `fresh_failed`, `fresh_finished`, `too_high` (by how much the search looked better
+    `fresh_high` (95 %, `_interval`), `fresh_failed`, `fresh_finished`, `too_high` (by how much the search looked better
     than fresh seeds: value - fresh, or fresh - value where lower is better). NaN: not known.
     Where failing is a constraint or an objective, recipes of which no seen run failed come before the others.
     """
@@ -173,7 +196,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else math.nan, "value": values[index]}
         again = fresh.get(cell.settings)
         value = again.value(search) if again else None
-        low, high = _interval(again.scores, search) if again else (math.nan, math.nan)
+        low, high = _interval(again, search) if again else (math.nan, math.nan)
         row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}
         row |= {"fresh_low": low, "fresh_high": high, "fresh_failed": again.failed if again else math.nan}
         row |= {"fresh_finished": again.finished if again else math.nan}

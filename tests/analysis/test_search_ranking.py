@@ -156,13 +156,15 @@ def test_selection_among_equal_recipes_is_shown_as_hope(tmp_path) -> None:
 def test_intervals_of_every_objective_hold_the_value_and_are_the_same_each_time(tmp_path) -> None:
     search_of = of(tmp_path, [(1e-4, 2)]).search
     assert search_of is not None
-    scores = np.array([0.6, 0.7, 0.72, 0.75, 0.8, 0.81])
-    for objective in search_ranking.WORDS:
-        asked = search_of.model_copy(update={"objective": objective})
-        low, high = search_ranking._interval(scores, asked)
+    scores = np.array([0.6, 0.7, 0.72, 0.74, 0.75, 0.76, 0.8, 0.81])
+    for objective in ("mean", "iqm", "lower_quantile"):
+        chosen = search_of.model_copy(update={"objective": objective})
+        recipe, turned = (search_ranking.RankedRecipe(of_it, 0, 8, 0, 8) for of_it in (scores, scores[::-1]))
+        low, high = search_ranking._interval(recipe, chosen)
         assert low < search_ranking.objective_of(scores[None], objective)[0] < high
-        assert (low, high) == search_ranking._interval(scores[::-1], asked)
-        assert all(map(math.isnan, search_ranking._interval(np.full(4, 0.7), asked)))
+        assert (low, high) == pytest.approx(search_ranking._interval(turned, chosen), abs=1e-12)
+        equal = search_ranking.RankedRecipe(np.full(4, 0.7), 0, 4, 0, 4)
+        assert all(map(math.isnan, search_ranking._interval(equal, chosen)))
 
 
 def test_what_moves_the_objective_is_found(tmp_path) -> None:
@@ -184,3 +186,20 @@ def test_a_search_without_results_says_so(tmp_path) -> None:
     assert said[1] == "No recipe has two finished runs yet, so none is ranked."
     assert search.confirming(sweep, store) is None
     assert len(of_sweep(sweep, store).runs) == 8
+
+
+def test_the_interval_of_fresh_seeds_is_the_reports_own(tmp_path) -> None:
+    """Student's of a mean; wide where a run failed; of a quartile order statistics; none of a mean minus one sd."""
+    scores = np.array([0.75, 0.775, 0.8, 0.825, 0.75, 0.775, 0.8, 0.825])
+    found = {}
+    for objective in ("mean", "iqm", "lower_quantile", "mean_minus_sd"):
+        search_of = of(tmp_path, [(1e-4, 2)], more=f", objective: {objective}").search
+        sound = search_ranking.RankedRecipe(scores, 0, 8, 0, 8)
+        one = search_ranking.RankedRecipe(np.append(scores[:7], 0.5), 1, 8, 0, 8, (False,) * 7 + (True,))
+        found[objective] = search_ranking._interval(sound, search_of), search_ranking._interval(one, search_of)
+    low, high = stats.t.interval(0.95, 7, scores.mean(), stats.sem(scores))
+    assert found["mean"][0] == pytest.approx((low, high))
+    assert found["mean"][1][0] < 0.7 < 0.8 < found["mean"][1][1] + 0.02
+    assert found["lower_quantile"][0][0] == -math.inf
+    assert np.isnan(found["mean_minus_sd"]).all()
+    assert found["iqm"][0][0] < scores.mean() < found["iqm"][0][1]
