@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -200,10 +200,10 @@ def score(
         compared = entities(answers, labels, _all(sentences, labels))
         return Score(compared.f1, None, compared.right == 0, constant=bool((answers == answers[0]).all()))
     classes = logits.shape[1]
-    table = _confusion(labels, logits.argmax(axis=1), classes)  # [C][C], rows are labels, columns answers
-    correct = sum(table[k][k] for k in range(classes))
+    table = _counted(labels, logits.argmax(axis=1), classes)
+    correct = sum(table.right)
     if metric in ("accuracy", "f1_micro"):  # the fractions of `_exact`, over one denominator
-        value, below = correct / len(labels), correct <= max(map(sum, table))
+        value, below = correct / len(labels), correct <= max(table.labels)
     elif metric == "matthews_correlation":
         value = _value(metric, table)
         below = _matthews_numerator(table) <= 0
@@ -212,7 +212,7 @@ def score(
         below = _exact(metric, table) <= max(_exact(metric, constant) for constant in _majority_tables(table))
     if level is not None and level.correct is not None:
         below = correct <= level.correct
-    constant = sum(any(row[k] for row in table) for k in range(classes)) == 1
+    constant = sum(map(bool, table.answers)) == 1
     return Score(value=value, correct=correct, at_or_below_majority=below, constant=constant)
 
 
@@ -287,8 +287,7 @@ def every_score(logits: np.ndarray, labels: np.ndarray, sentences: np.ndarray | 
         shares = {"entity_precision": compared.answered, "entity_recall": compared.there}
         parts = {name: compared.right / of if of else 0.0 for name, of in shares.items()}
         return {"accuracy": float((answers == labels).mean()), "f1_entity": compared.f1} | parts
-    table = _confusion(labels, answers, logits.shape[1])
-    return dict(_values(tuple(map(tuple, table))))
+    return dict(_values(_counted(labels, answers, logits.shape[1])))
 
 
 def question_match(logits: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> float:
@@ -301,15 +300,17 @@ def question_match(logits: np.ndarray, labels: np.ndarray, sizes: np.ndarray) ->
 
 
 @lru_cache(maxsize=4096)  # runs of one cell often answer alike, and exact fractions take their time
-def _values(rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, float], ...]:
-    """The metrics that fit a confusion table, and their scores."""
-    table = [list(row) for row in rows]
-    return tuple((metric, _value(metric, table)) for metric in CLASSIFICATION if metric != "f1" or len(table) == 2)
+def _values(table: _Counts) -> tuple[tuple[str, float], ...]:
+    """The metrics that fit answers in classes, and their scores."""
+    return tuple(
+        (metric, _value(metric, table)) for metric in CLASSIFICATION if metric != "f1" or len(table.labels) == 2
+    )
 
 
 def of_counts(metric: Metric, table: list[list[int]]) -> float:
     """Give the score of a confusion table [C][C], rows being labels and columns answers, C at least 2."""
-    return _value(metric, table)
+    right = tuple(table[k][k] for k in range(len(table)))
+    return _value(metric, _Counts(right, tuple(map(sum, table)), tuple(map(sum, zip(*table, strict=True)))))
 
 
 def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
@@ -330,9 +331,9 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
     _check(metric, np.zeros((len(labels), classes)), labels)
-    tables = _majority_tables(_confusion(labels, labels, classes))
-    value = max(_value(metric, table) for table in tables)
-    return Majority(value=value, correct=max(map(sum, _confusion(labels, labels, classes))))
+    table = _counted(labels, labels, classes)
+    value = max(_value(metric, constant) for constant in _majority_tables(table))
+    return Majority(value=value, correct=max(table.labels))
 
 
 def label_entropy(labels: np.ndarray, width: int = 1) -> float:
@@ -493,51 +494,63 @@ def _trivial(scorer: scorers.Scorer, classes: int, dtype: str, labels: bytes) ->
 
 # ------------------------------------------------------------------------------------------------- classification
 
-_Table = list[list[int]]  # Python's integers: products of counts neither round nor overflow
+
+class _Counts(NamedTuple):
+    """What the metrics read of a confusion table, whose square they need not: of each class how often it was.
+
+    Of Python's integers, whose products neither round nor overflow.
+    """
+
+    right: tuple[int, ...]  # [C] the label and the answer
+    labels: tuple[int, ...]  # [C] the label
+    answers: tuple[int, ...]  # [C] the answer
 
 
-def _confusion(labels: np.ndarray, answers: np.ndarray, classes: int) -> _Table:
-    pairs = labels.astype(np.int64) * classes + answers
-    table: _Table = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()
-    return table
+def _counted(labels: np.ndarray, answers: np.ndarray, classes: int) -> _Counts:
+    labels = labels.astype(np.int64)
+    counted = (np.bincount(each, minlength=classes) for each in (labels[labels == answers], labels, answers))
+    right, there, answered = (tuple(counts.tolist()) for counts in counted)
+    return _Counts(right, there, answered)
 
 
-def _majority_tables(table: _Table) -> list[_Table]:
-    """The confusion tables of always answering a most frequent class, one for each class that is."""
-    counts = [sum(row) for row in table]
-    classes = range(len(table))
-    winners = [k for k in classes if counts[k] == max(counts)]
-    return [[[counts[row] if column == winner else 0 for column in classes] for row in classes] for winner in winners]
+def _majority_tables(table: _Counts) -> Iterator[_Counts]:
+    """The counts of always answering a most frequent class; of more than two classes the first, as all score alike."""
+    most, classes, total = max(table.labels), len(table.labels), sum(table.labels)
+    winners = [k for k in range(classes) if table.labels[k] == most]
+    for winner in winners if classes == 2 else winners[:1]:
+        right, answers = [0] * classes, [0] * classes
+        right[winner], answers[winner] = most, total
+        yield _Counts(tuple(right), table.labels, tuple(answers))
 
 
-def _exact(metric: Metric, table: _Table) -> Fraction:
+def _exact(metric: Metric, table: _Counts) -> Fraction:
     if metric in ("accuracy", "f1_micro"):  # Σ 2 TP / Σ (2 TP + FP + FN): each wrong answer is one FP and one FN
-        return Fraction(sum(table[k][k] for k in range(len(table))), sum(map(sum, table)))
-    if metric == "f1" and len(table) == 2:
+        return Fraction(sum(table.right), sum(table.labels))
+    if metric == "f1" and len(table.labels) == 2:
         return _f1(table, 1)
     # As scikit-learn's macro mean: over the classes that occur, in the labels or in the answers.
-    present = [k for k in range(len(table)) if any(table[k]) or any(row[k] for row in table)]
+    present = [k for k, there in enumerate(table.labels) if there or table.answers[k]]
     return sum((_f1(table, k) for k in present), Fraction(0)) / len(present)
 
 
-def _f1(table: _Table, positive: int) -> Fraction:
+def _f1(table: _Counts, positive: int) -> Fraction:
     """2 TP / (2 TP + FP + FN); 0 where a class neither occurs nor is answered."""
-    denominator = sum(table[positive]) + sum(row[positive] for row in table)
-    return Fraction(2 * table[positive][positive], denominator) if denominator else Fraction(0)
+    denominator = table.labels[positive] + table.answers[positive]
+    return Fraction(2 * table.right[positive], denominator) if denominator else Fraction(0)
 
 
-def _matthews_numerator(table: _Table) -> int:
+def _matthews_numerator(table: _Counts) -> int:
     """The covariance of labels and answers, times N²: c·N - Σ t_k·p_k (Gorodkin 2004, R_K)."""
-    total, correct = sum(map(sum, table)), sum(table[k][k] for k in range(len(table)))
-    return correct * total - sum(sum(table[k]) * sum(row[k] for row in table) for k in range(len(table)))
+    products = (there * answered for there, answered in zip(table.labels, table.answers, strict=True))
+    return sum(table.right) * sum(table.labels) - sum(products)
 
 
-def _value(metric: Metric, table: _Table) -> float:
+def _value(metric: Metric, table: _Counts) -> float:
     if metric != "matthews_correlation":
         return float(_exact(metric, table))
-    total = sum(map(sum, table))
-    labels = total**2 - sum(sum(row) ** 2 for row in table)
-    answers = total**2 - sum(sum(row[k] for row in table) ** 2 for k in range(len(table)))
+    total = sum(table.labels)
+    labels = total**2 - sum(count**2 for count in table.labels)
+    answers = total**2 - sum(count**2 for count in table.answers)
     return _ratio(_matthews_numerator(table), labels, answers)
 
 

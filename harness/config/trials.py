@@ -141,7 +141,7 @@ class Sweep(Frozen):
     # They name a folder; a plan.json may be a stranger's.
     name: str = Field(pattern=r"^[^/\x00]+$", description="The file's name without its ending.")
     profile: str = Field(pattern=r"^[^/\x00]+$", description="The profile's name.")
-    title: str = Field(description="The title of its report.")
+    title: str = Field(max_length=2000, description="The title of its report.")
     stand_in: str | None = Field(
         default=None, description="What it stands in for, said beside every result; null: nothing."
     )
@@ -170,6 +170,18 @@ class Sweep(Frozen):
         looks = self.growth.looks if self.growth else ()
         if any(len(look) != len(self.cells) or not 0 <= min(look) <= max(look) <= len(self.seeds) for look in looks):
             raise ValueError("growth does not fit cells and seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _check_axes(self) -> Sweep:
+        """All cells stand on the same axes, and a reference is a value of one of them."""
+        names = tuple(name for name, _ in self.cells[0].axes)
+        if len(set(names)) < len(names) or any(tuple(name for name, _ in cell.axes) != names for cell in self.cells):
+            raise ValueError("cells do not stand on the same axes, each once")
+        values = {name: [dict(cell.axes)[name] for cell in self.cells] for name, _ in self.reference if name in names}
+        for name, wanted in () if self.search else self.reference:
+            if not any(show(wanted) == show(value) for value in values.get(name, ())):
+                raise ValueError(f"the reference {name} is no value of an axis")
         return self
 
     @property

@@ -25,6 +25,7 @@ from harness.records.store import HEARTBEAT, Store
 
 NAME = "MANIFEST.json"
 SHORTEST = 16  # hex digits of a hash that are taken for it: 64 bits
+_SHOWN = 1000  # files that are gone, each by its name
 _LEFT_OUT = ("report", "checkpoints", "runs", NAME, HEARTBEAT, reruns.NAME)
 _PIECE = 2**22
 
@@ -89,7 +90,12 @@ def check(store: Store, printed: str | None) -> tuple[list[Finding], list[Findin
         return [_finding(f"its hash is {manifest.sha256}, not {printed.lower()}")], []
     problems: list[Finding] = []
     notes: list[Finding] = []
-    for name in sorted({*manifest.files, *_files(store.folder)}):
+    there = set(_files(store.folder))
+    gone = sorted(set(manifest.files) - there)
+    problems += (Finding(None, one_line(name), "sealed", "gone since the folder was sealed") for name in gone[:_SHOWN])
+    if len(gone) > _SHOWN:
+        problems.append(_finding(f"{len(gone) - _SHOWN} more files are gone since the folder was sealed"))
+    for name in sorted(there):
         sealed = manifest.files.get(name)
         if sealed is None:
             found = Finding(None, one_line(name), "sealed", "added since the folder was sealed")
@@ -97,8 +103,7 @@ def check(store: Store, printed: str | None) -> tuple[list[Finding], list[Findin
             continue
         digest = _sha256(store.folder, name)
         if digest != sealed:
-            words = "gone since" if digest is None else "changed since"
-            problems.append(Finding(None, one_line(name), "sealed", f"{words} the folder was sealed"))
+            problems.append(Finding(None, one_line(name), "sealed", "changed since the folder was sealed"))
     return problems, notes
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from harness.common.errors import HarnessError
 from harness.config.recipe import SEED_FIELDS
 from harness.config.trials import Sweep, Trial, expand
 from harness.records.array_shapes import ExpectedArrays, expected_arrays
@@ -73,6 +74,9 @@ def joined_records(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = 
     """
     names = ["trial", "cell", *sweep.axes, *SEED_FIELDS, "status", "attempts", "error"]
     measures, places = list(Measured.model_fields), list(Environment.model_fields)
+    taken = {"trial", "cell", *SEED_FIELDS, "status", "attempts", "error", *measures, *places}
+    if name := next((axis for axis in sweep.axes if axis in taken), None):
+        raise HarnessError(f"the axis {name} has the name of a column of the results", fix="Call it something else")
     rows: list[tuple[object, ...]] = []
     expected: dict[str, ExpectedArrays] = {}
     unreadable: list[Unreadable] = []

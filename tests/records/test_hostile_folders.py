@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_runs import Run
 from typer.testing import CliRunner
-from whole_records import whole_store
+from whole_records import rewrite, whole_store
 
 from harness.cli.app import app
 from harness.config.trials import Sweep, expand
@@ -89,7 +90,7 @@ def _fifo(name: str) -> Callable[[Store], object]:
 
 def _deep(store: Store) -> None:
     folder = os.open(store.folder, os.O_RDONLY)
-    for _ in range(1100):
+    for _ in range(1010):
         os.mkdir("d", dir_fd=folder)
         inner = os.open("d", os.O_RDONLY, dir_fd=folder)
         os.close(folder)
@@ -97,9 +98,23 @@ def _deep(store: Store) -> None:
     os.close(folder)
 
 
+def _many_classes(store: Store) -> None:
+    """Sixteen thousand classes, whose confusion table would take gigabytes."""
+    name = expand(store.load_plan() or pytest.fail("no plan"))[0].id
+    rewrite(store, name, logits=np.zeros((400, 16_000), np.float32))
+
+
+def _manifest(store: Store) -> None:
+    files = {f"{number}.json": "1" * 64 for number in range(100_000)} | {"../../../dev/zero": "2" * 64, "\0": "3" * 64}
+    content = {"schema_version": 1, "sweep": "x", "plan_sha256": "1" * 64, "files": files}
+    (store.folder / "MANIFEST.json").write_text(json.dumps(content))
+
+
 HARMS: dict[str, Callable[[Store], object]] = {
     "10^18 updates": _very_long_training,
     "a lock that blocks": _lock,
+    "16,000 classes": _many_classes,
+    "100,000 sealed files": _manifest,
     **{f"{name} blocks": _fifo(name) for name in (
         "running.json", "reruns.json", "baselines.json", "surface.npz", "MANIFEST.json", "study.log",
         "report/tables/runs.csv", "models/x/harness.json",
@@ -130,11 +145,36 @@ def test_imported_runs_that_block_are_refused(store: Store) -> None:
     assert list(library.unreadable()) == [store.folder.name]
 
 
-def test_folders_in_folders_without_end_can_be_sealed_or_are_refused(store: Store) -> None:
+def test_folders_in_folders_without_end_are_no_reason_to_crash(store: Store) -> None:
     _deep(store)
     try:
-        for words in (["seal"], ["verify"]):
-            ended = CliRunner().invoke(app, [*words, str(store.folder)])
-            assert ended.exception is None or isinstance(ended.exception, SystemExit)
+        ended = CliRunner().invoke(app, ["seal", str(store.folder)])
+        assert ended.exception is None or isinstance(ended.exception, SystemExit)
     finally:
         subprocess.run(["rm", "-rf", str(store.folder / "d")], check=True)  # Python's recurses
+
+
+PLANS: dict[str, Callable[[dict], object]] = {
+    "cells of other axes": lambda plan: plan["cells"][0].update(axes=[]),
+    "an axis twice": lambda plan: [cell.update(axes=[["lr", 1], ["lr", 2]]) for cell in plan["cells"]],
+    "a reference of no axis": lambda plan: plan.update(reference=[["luck", 1]]),
+    "a reference of no value": lambda plan: plan.update(reference=[["lr", "x"]]),
+    "a long title": lambda plan: plan.update(title="\x1b]0;x\x07" * 100_000),
+    "a column's name": lambda plan: [cell.update(axes=[["status", 1]]) for cell in plan["cells"]],
+    "a folder's name": lambda plan: plan.update(name="../../x"),
+    "the same cell twice": lambda plan: plan["cells"].append(plan["cells"][0]),
+}
+
+
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_plan_that_no_sweep_file_gives_is_refused_in_a_line(store: Store, kind: str) -> None:
+    path = store.folder / "plan.json"
+    content = json.loads(path.read_text())
+    PLANS[kind](content["sweep"])
+    path.write_text(json.dumps(content))
+    ended = CliRunner().invoke(app, ["table", "cells", str(store.folder)])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert "\x1b" not in ended.stderr
+    ended = CliRunner().invoke(app, ["verify", str(store.folder)])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit)
