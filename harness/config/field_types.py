@@ -128,7 +128,8 @@ def field_type(model: type[BaseModel], name: str) -> FieldType:
     if int in members:
         return FieldType("integer", f"a whole number{_bounds(metadata)}{',' if or_null else ''}{or_null}")
     if str in members:
-        return FieldType("text", f"non-empty text{or_null}")
+        listed = ", a list of texts," if any(get_origin(member) is tuple for member in members) else ""
+        return FieldType("text", f"non-empty text{listed}{or_null}")
     return FieldType("spec", _SPECS[name])
 
 

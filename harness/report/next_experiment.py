@@ -298,4 +298,6 @@ def _yaml(value: object) -> str:
     if isinstance(value, str):
         escapes = {"\\": "\\\\", '"': '\\"', "<": "\\u003c", "`": "\\u0060"}  # it stands in Markdown too
         return '"' + "".join(escapes.get(char, char) for char in value) + '"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
     return "null" if value is None else show(value)

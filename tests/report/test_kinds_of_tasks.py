@@ -8,7 +8,9 @@ from pathlib import Path
 from made_runs import Run, study_of
 
 from harness.analysis.analyze import analyse
+from harness.config.sweep_file import load
 from harness.report import opening, page_notes
+from harness.report.next_experiment import next_sweep
 
 
 def test_multiple_choice_has_to_beat_the_most_frequent_position(tmp_path: Path) -> None:
@@ -32,3 +34,14 @@ def test_thresholds_chosen_on_dev_are_told(tmp_path: Path) -> None:
         study = study_of(tmp_path / str(threshold), text, {0: [Run(300), Run(310)]})
         notes = " ".join(map(str, page_notes.notes(study)))
         assert ("dev scores are optimistic" in notes) == told
+
+
+def test_the_next_sweep_lists_columns_of_choices(tmp_path: Path) -> None:
+    files = {"train": "t.csv", "validation": "d.csv"}
+    task = {"name": "x", "kind": "choice", "choices": ["e0", "e1"], "files": files}
+    text = f"task: {json.dumps(task)}\nmodel: embedded\nlr: 1e-3\nepochs: 1\nseeds: 1..4\n"
+    study = study_of(tmp_path, text, {0: [Run(300), Run(200), Run(200), Run(200)]})
+    proposed = next_sweep(analyse(study))
+    assert proposed is not None
+    (tmp_path / "next.yaml").write_text(proposed[1])
+    assert load(tmp_path / "next.yaml").cells[0].recipe.task == study.sweeps[0].cells[0].recipe.task
