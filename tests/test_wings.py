@@ -4,7 +4,7 @@ import ast
 import graphlib
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import harness
@@ -29,7 +29,7 @@ HOMES = {
     "transformers": ("common.loading", "data.paraphrase", "models", "training", "pretraining"),
     "tokenizers": ("pretraining",),
     "peft": ("models.methods",),
-    "datasets": ("data.tasks",),
+    "datasets": ("data.hub_data",),
     "matplotlib": ("report.figures",),
     "seaborn": ("report.figures",),
     "scipy": ("stats", "analysis", "execution.baselines"),
@@ -53,7 +53,7 @@ EVERY_COMMAND_PAYS = (
 )  # fmt: skip
 
 
-@lru_cache
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the package by its name without `harness.`."""
     paths = PACKAGE.rglob("*.py")
@@ -69,6 +69,7 @@ def when_it_runs(tree: ast.Module) -> list[ast.Import | ast.ImportFrom]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and node not in left_out]
 
 
+@cache
 def imported(name: str) -> tuple[set[str], set[str]]:
     """(modules of the package, other packages) that a module imports."""
     inner, outer = set(), set()
