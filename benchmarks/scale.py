@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 if TYPE_CHECKING:
+    from harness.config.recipe import TaskSpec
     from harness.config.trials import Sweep
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # made_runs
@@ -99,18 +100,20 @@ def nothing(sweep: str, profile: str, trials: Sequence, *_more: object) -> list:
 
     from harness.execution import train_pack
 
-    found, curves = _nothing()
+    found, curves = _nothing(trials[0].recipe.task)
     now = "2025-01-01T00:00:00+00:00"
     return [(train_pack.make_record(sweep, profile, trial, now, ENVIRONMENT, found, None), curves) for trial in trials]
 
 
 @lru_cache(maxsize=1)
-def _nothing() -> tuple:
+def _nothing(task: TaskSpec) -> tuple:
     from made_runs import Run, curves_of, measured
     from whole_records import EXAMPLES, MAJORITY
 
+    from harness.data import tasks
+
     found = measured(Run(MAJORITY + 5), STEPS, MAJORITY, EXAMPLES, "accuracy")
-    return found, curves_of(found)
+    return found.model_copy(update={"data_sha256": tasks.load(task).sha256}), curves_of(found)
 
 
 def resume(home: Path) -> None:

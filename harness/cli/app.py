@@ -86,74 +86,58 @@ def options(
     """Is my fine-tuning recipe stable, and if not, what makes it so?"""
 
 
-_GROUPS: dict[str, tuple[tuple[str, Callable[..., None]], ...]] = {
+# A command's name, its function, and what people type most often, which ends its help.
+_GROUPS: dict[str, tuple[tuple[str, Callable[..., None], str], ...]] = {
     "Plan and train": (
-        ("init", start_commands.init),
-        ("plan", sweep_commands.plan),
-        ("sweep", sweep_commands.sweep),
-        ("search", search_commands.search),
-        ("lr-find", search_commands.find_lr),
-        ("status", sweep_commands.status),
+        ("init", start_commands.init, "harness init mine"),
+        ("plan", sweep_commands.plan, "harness plan rte_lr --set seeds=1..3"),
+        ("sweep", sweep_commands.sweep, "harness sweep rte_lr --set seeds=1..3"),
+        ("search", search_commands.search, "harness search search_rte"),
+        ("lr-find", search_commands.find_lr, "harness lr-find rte_lr --where bias_correction=off"),
+        ("status", sweep_commands.status, "harness status rte_lr"),
     ),
     "Read results": (
-        ("report", report_commands.report),
-        ("open", report_commands.open_page),
-        ("serve", serve_commands.serve),
-        ("card", report_commands.card),
-        ("figure", figure_commands.figure),
-        ("table", figure_commands.table),
-        ("diagnose", report_commands.diagnose),
-        ("import", report_commands.import_runs),
-        ("export", report_commands.export),
+        ("report", report_commands.report, "harness report rte_lr"),
+        ("open", report_commands.open_page, "harness open rte_lr"),
+        ("serve", serve_commands.serve, "harness serve results"),
+        ("card", report_commands.card, "harness card rte_lr"),
+        ("figure", figure_commands.figure, "harness figure spread rte_lr --for acl --out spread.pdf"),
+        ("table", figure_commands.table, "harness table cells rte_lr --columns mean,sd,failed --format latex"),
+        ("diagnose", report_commands.diagnose, "harness diagnose rte_lr"),
+        (
+            "import",
+            report_commands.import_runs,
+            "harness import runs.csv --cell dataset,method --seed seed --metric test_acc --majority 0.527 --as mine",
+        ),
+        ("export", report_commands.export, "harness export rte_lr --to mlflow"),
     ),
     "Check results": (
-        ("rerun", sweep_commands.rerun),
-        ("verify", sweep_commands.verify),
-        ("seal", sweep_commands.seal),
+        (
+            "rerun",
+            sweep_commands.rerun,
+            "harness rerun rte_lr --seed 7 --where lr=6e-4 --where bias_correction=off --where epochs=3",
+        ),
+        ("verify", sweep_commands.verify, "harness verify rte_lr --retrain 2"),
+        ("seal", sweep_commands.seal, "harness seal rte_lr"),
     ),
     "Data and models": (
-        ("data", model_commands.data),
-        ("keys", sweep_commands.keys),
-        ("predict", model_commands.predict),
-        ("pretrain", model_commands.pretrain),
+        ("data", model_commands.data, "harness data rte"),
+        ("keys", sweep_commands.keys, "harness keys"),
+        ("predict", model_commands.predict, "harness predict rte_lr texts.tsv --trial ID --out answers.tsv"),
+        ("pretrain", model_commands.pretrain, "harness pretrain my-model --texts sentences.txt"),
     ),
 }
-# What people type most often, at the end of each command's help.
-_EXAMPLES = {
-    "init": "harness init mine",
-    "plan": "harness plan rte_lr --set seeds=1..3",
-    "sweep": "harness sweep rte_lr --set seeds=1..3",
-    "search": "harness search search_rte",
-    "lr-find": "harness lr-find rte_lr --where bias_correction=off",
-    "status": "harness status rte_lr",
-    "report": "harness report rte_lr",
-    "open": "harness open rte_lr",
-    "serve": "harness serve results",
-    "card": "harness card rte_lr",
-    "figure": "harness figure spread rte_lr --for acl --out spread.pdf",
-    "table": "harness table cells rte_lr --columns mean,sd,failed --format latex",
-    "diagnose": "harness diagnose rte_lr",
-    "import": "harness import runs.csv --cell dataset,method --seed seed --metric test_acc --majority 0.527 --as mine",
-    "export": "harness export rte_lr --to mlflow",
-    "rerun": "harness rerun rte_lr --seed 7 --where lr=6e-4 --where bias_correction=off --where epochs=3",
-    "verify": "harness verify rte_lr --retrain 2",
-    "seal": "harness seal rte_lr",
-    "data": "harness data rte",
-    "keys": "harness keys",
-    "predict": "harness predict rte_lr texts.tsv --trial ID --out answers.tsv",
-    "pretrain": "harness pretrain my-model --texts sentences.txt",
-}
 
 
-def _help(name: str, command: Callable[..., None]) -> str:
+def _help(command: Callable[..., None], example: str) -> str:
     """A command's docstring, each paragraph one line that a terminal wraps at its own width, and an example."""
     paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    return "\n\n".join([*(" ".join(paragraph.split()) for paragraph in paragraphs), f"Example: {_EXAMPLES[name]}"])
+    return "\n\n".join([*(" ".join(paragraph.split()) for paragraph in paragraphs), f"Example: {example}"])
 
 
 for group, commands in _GROUPS.items():
-    for name, command in commands:
-        app.command(name, rich_help_panel=group, help=_help(name, command))(command)
+    for name, command, example in commands:
+        app.command(name, rich_help_panel=group, help=_help(command, example))(command)
 
 
 def main() -> None:

@@ -529,7 +529,7 @@ def test_records_are_read_once_and_retried_ones_again(made, monkeypatch):
     now = watch.look()
     assert (now.total.missing, now.total.unreadable) == (5, 1)
     assert [trial for trial, _ in now.unreadable] == [retried]
-    assert "1 unreadable." in run("made").stdout
+    assert "1 unreadable." in run("made", code=1).stdout
 
 
 # -------------------------------------------------------------------------------------------------------- the machine
