@@ -104,6 +104,8 @@ def print_data(out: Console, described: describing.Described) -> None:
         what = "nothing, or the commonest dev answer,"
     if described.kind == "choice":
         what = "the most frequent position"
+    if described.kind == "labels":
+        what = "the best set of labels"
     if described.majority is None:
         out.print("A run is held against the untouched model, which is scored when a sweep starts.\n")
     else:

@@ -186,6 +186,14 @@ def test_the_screen_of_a_test_split(odd, tmp_path, monkeypatch):
     assert size == ["examples", "7", "5", "3"]
 
 
+def test_labels_are_held_against_the_best_set_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "dev"):
+        Path(f"{name}.jsonl").write_text('{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": ["x"]}\n')
+    said = shown("train.jsonl", "dev.jsonl", "--set", "task.kind=labels").stdout
+    assert "\nAlways answering the best set of labels scores 0.8571.\n" in said  # x and y of both: 2 · 3 / (4 + 3)
+
+
 def test_as_json_and_in_a_models_tokens(odd, bert, tmp_path):
     said = json.loads(shown(tmp_path, "--model", bert.folder, "--max-length", 4, "--json").stdout)
     (found,) = said["tasks"]
