@@ -163,7 +163,7 @@ def check_within(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator
     recording = curves.recording
     if recording is None:
         return
-    if at is not None and classes > 1 and measured.metric not in (*metrics.LANGUAGE, *metrics.SPANS):
+    if at is not None and classes > 1 and measured.metric not in metrics.WITHOUT_CLASSES:
         yield from _check_predictions(recording, curves, at)
     if not recipe.freeze_steps and recipe.unfreeze_every is None:
         yield from _check_norms(recording, curves)

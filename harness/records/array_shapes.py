@@ -76,7 +76,9 @@ def check_arrays(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
             yield f"eval_step does not rise to the last step, {expected.steps}: {steps[:3].tolist()} … {steps[-1]}"
         yield from _check_ranges(curves, expected.metric)
     if curves.recording is not None:
-        yield from _check_recording(curves.recording, expected, evaluations)
+        known = expected.metric in _IN_TEXTS and curves.sentences.dtype.kind == "i"
+        answers = int(curves.sentences.sum()) if known else expected.dev_examples
+        yield from _check_recording(curves.recording, expected, evaluations, answers)
 
 
 def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
@@ -156,8 +158,10 @@ def _check_of_script(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
         yield f"dev_score goes beyond {LARGEST:g}"
 
 
-def _check_recording(recording: Recording, expected: ExpectedArrays, evaluations: int) -> Iterator[str]:
-    """Whether the arrays of a recording belong together, and to the run's updates and evaluations."""
+def _check_recording(
+    recording: Recording, expected: ExpectedArrays, evaluations: int, answers: int | None
+) -> Iterator[str]:
+    """Whether the arrays of a recording belong together, and to the run's updates, evaluations and dev answers."""
     updates, layers = recording.update.size, recording.layers.size
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "layers": ((layers,), "U"),
@@ -183,5 +187,6 @@ def _check_recording(recording: Recording, expected: ExpectedArrays, evaluations
     if not updates or at[0] < 1 or at[-1] > (expected.steps or 0) or (at[1:] <= at[:-1]).any():
         yield f"{RECORDED}update does not rise within the {expected.steps} steps"
     counts = recording.predicted.astype(np.int64)
-    if counts.ndim != 2 or (counts < 0).any() or not set(counts.sum(axis=1).tolist()) <= {0, expected.dev_examples}:
-        yield f"{RECORDED}predicted does not count the {expected.dev_examples} dev examples"
+    if counts.ndim != 2 or (counts < 0).any() or not set(counts.sum(axis=1).tolist()) <= {0, answers}:
+        unit = "answers of dev examples" if expected.metric in _IN_TEXTS else "dev examples"
+        yield f"{RECORDED}predicted does not count the {answers} {unit}"

@@ -26,7 +26,7 @@ from harness.config.recipe_rules import check_recipe
 from harness.config.sweep_file import load
 from harness.config.trials import Trial, expand
 from harness.data import summary, tasks
-from harness.execution import driver, verify_scores
+from harness.execution import driver, verify, verify_scores
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
 from harness.models import predict_labels, saved
@@ -194,7 +194,9 @@ def test_a_sweep_is_recorded_kept_rerun_and_reported(
     made = page.write(of_sweep(sweep, store), store.folder / "report")
     text = (store.folder / "report" / "report.md").read_text()
     assert "at or below that of always answering the best set of labels" in text
+    assert "can't be used" not in text
     assert made
+    assert not verify.check(sweep, store).problems
 
 
 @pytest.mark.parametrize(
