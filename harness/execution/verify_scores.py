@@ -40,7 +40,10 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
         level = _untouched_level(measured)
         score = metrics.score(metric, curves.logits, curves.labels, curves.sentences, level)
         labels = (curves.labels.dtype.str, curves.labels.tobytes())
-        majority = level or _majority(metric, curves.logits.shape[1], *labels)
+        classes = curves.logits.shape[1]
+        if metric in metrics.MANY_LABELS:  # two logits decide on each label of a text
+            classes = len(curves.labels) // max(1, len(curves.sentences))
+        majority = level or _majority(metric, classes, *labels)
         on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
         test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
     except ValueError as error:

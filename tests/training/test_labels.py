@@ -214,6 +214,18 @@ def test_what_needs_one_label_a_text_is_refused(
         tasks.check_recipe(trial(1, task=topics, **fields).recipe, raw.train.labels, raw.metric)
 
 
+def test_the_level_of_labels_is_checked_by_the_texts_labels(trial: Make, topics: TaskSpec, tmp_path: Path) -> None:
+    one, all_three = {"text": "a red", "labels": ["red"]}, {"text": "b red", "labels": ["red", "new", "blue"]}
+    for split, count in (("train", 8), ("dev", 5)):  # 15 decisions on dev; red alone is the best set
+        rows = [one] * (count - 1) + [all_three]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = TaskFiles(train=str(tmp_path), validation=str(tmp_path))
+    planned = trial(1, task=topics.model_copy(update={"files": files}), epochs=1)
+    (result,) = loop.train([planned])
+    assert result.measured.majority_score == pytest.approx(2 * 5 / (5 + 7))
+    assert not list(verify_scores.check_measured(result.measured, result.curves, planned.recipe))
+
+
 def test_a_threshold_chosen_on_dev_stands_in_the_record_and_scores_test(trial: Make, topics: TaskSpec) -> None:
     task = topics.model_copy(update={"threshold": "dev"})
     fields = {"lr": 1e-2, "epochs": 2, "early_stopping_on": "score", "keep_best": True}
