@@ -204,7 +204,7 @@ def refuse_length(what: str, value: str, source: str, number: int, unit: str = "
 
 def refuse_value(value: object, label: bool, column: str, source: str, number: int, unit: str) -> NoReturn:
     """Raise the HarnessError of a value that is no text, or no label; `number` and `unit` say in which row it is."""
-    what = "label" if label else "text"
+    what, fix = "label" if label else "text", "Correct or remove that row"
     if value is MISSING:
         problem = f"no key {short(column)}"
     elif value is None or (isinstance(value, str) and not value.strip()):
@@ -214,7 +214,9 @@ def refuse_value(value: object, label: bool, column: str, source: str, number: i
     else:
         takes = "a word or number" if label else "text"
         problem = f"the {what} in column {short(column)} must be {takes} (got a {type(value).__name__})"
-    refuse(problem, source, number, fix="Correct or remove that row", unit=unit)
+        if label and isinstance(value, list):
+            fix = "Set task.kind to labels where a text has any number of them, else correct or remove that row"
+    refuse(problem, source, number, fix=fix, unit=unit)
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals

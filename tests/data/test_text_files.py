@@ -173,6 +173,12 @@ BAD = {  # what is wrong: suffix, training file, validation file, further fields
     "JSON cut short": ("json", '[{"text": "a", "label": "pos"}, {"text"', JSON, {}),
     "a row of JSON that is no object": ("json", '[{"text": "a", "label": "pos"}, 3]', JSON, {}),
     "columns of JSON of two lengths": ("json", '{"text": ["a", "b"], "label": ["pos"]}', JSON, {}),
+    "a list for a label": (
+        "jsonl",
+        '{"text": "a", "label": ["pos", "new"]}\n',
+        '{"text": "a", "label": ["pos"]}\n',
+        {},
+    ),
     "no Parquet": ("parquet", GOOD, GOOD, {}),
     "dev for test": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}/dev.tsv"}}),
     "no test file": ("tsv", GOOD, GOOD, {"files": {"train": "{}", "validation": "{}", "test": "{}"}}),
