@@ -98,10 +98,12 @@ def _shared_contexts(raw: Raw) -> tuple[str, ...]:
 def of(raw: Raw) -> tuple[str, ...]:
     """Sentences about a task's classes that a person should read before training; none of a regression or of words.
 
-    Of questions, how many of dev are about contexts of training.
+    Of questions, how many of dev are about contexts of training; of many labels a text, whether some are several.
     """
     if raw.kind == "span":
         return _shared_contexts(raw)
+    if raw.kind == "labels":
+        return _joined(raw)
     if raw.label_names is None or raw.metric == ENTITIES or raw.kind not in ("texts", "choice"):
         return ()
     train, dev = (
@@ -113,6 +115,17 @@ def of(raw: Raw) -> tuple[str, ...]:
     return (
         *rare,
         *unbalanced(raw.metric, dev[top], len(raw.validation.labels), f"'{top}'", classes=raw.kind == "texts"),
+    )
+
+
+def _joined(raw: Raw) -> tuple[str, ...]:
+    """A sentence about labels that look like several names in one, where no text of training has two labels."""
+    joined = [name for name in raw.label_names or () if "," in name or ";" in name]
+    if not joined or (raw.train.labels.sum(axis=1) > 1).any():
+        return ()
+    return (
+        f"No training text has two labels, and {len(joined)} of {len(raw.label_names or ())} labels have a comma or "
+        f"semicolon ('{joined[0]}'): several names stand in a JSON list, or with | between them.",
     )
 
 

@@ -82,3 +82,13 @@ def test_what_accuracy_can_not_show(tmp_path: Path) -> None:
     assert label_notes.unbalanced("accuracy", 400, 400) == (
         "All 400 dev examples are of one class: every run counts as failed, whatever it learned.",
     )
+
+
+@pytest.mark.parametrize(("first", "told"), [("red, new", True), ("red;new", True), ("red|new, old", False)])
+def test_names_that_are_joined_otherwise_are_told(tmp_path: Path, first: str, told: bool) -> None:
+    raw = tasks.load(spec(files=folder(tmp_path, table([first, "red"]), table([first, "red"])), kind="labels"))
+    said = (
+        f"No training text has two labels, and 1 of 2 labels have a comma or semicolon ('{first}'): several names "
+        "stand in a JSON list, or with | between them."
+    )
+    assert label_notes.of(raw) == ((said,) if told else ())
