@@ -49,6 +49,7 @@ def quick() -> Iterator[None]:
             patch.setattr(function, "__defaults__", default)
         patch.setattr(bootstrap.bootstrap, "__defaults__", (20,))
         patch.setattr(bootstrap.pooled, "__defaults__", (20,))
+        patch.setattr(next_experiment, "seeds_for_failure", lambda k, n, *of: 10 * n + k if k % 3 else None)
         patch.setattr(spread_and_level, "THRESHOLDS", 3)
         patch.setattr("harness.analysis.diagnosis._PERMUTATIONS", 99)
         for module in (early_signals, early_warning):
@@ -280,7 +281,7 @@ def by_hand(frames: Frames, claim: Claim) -> tuple[float, float]:
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 # What a sentence may say that is no result: levels, powers, designs, definitions.
 NO_RESULT = re.compile(
-    r"Add 5 seeds|within 20 updates|within ±\d+ points|and \d+ more\)|only the first 200|"
+    r"Add 5 seeds|50 are a start|within 20 updates|within ±\d+ points|and \d+ more\)|only the first 200|"
     r"runs fail at .*? \((?=score|exact|χ²)|95 % CI|\(?95 %|power of 80 %|power 80 %|"
     r"the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|"
     r"leaves out 0|failure \(0 or 1\)|p < 0\.05|at 5 %|50 % of the runs|1 % false alarms|at least 90 %|"

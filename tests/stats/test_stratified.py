@@ -203,3 +203,16 @@ def test_swapping_the_arms_of_strata(strata):
     value, low, high = ends(there.risk_difference)
     assert (-value, -high, -low) == pytest.approx(ends(other.risk_difference), nan_ok=True, abs=1e-9)
     assert other.p == pytest.approx(there.p, nan_ok=True)
+
+
+def test_an_interval_leaves_out_0_where_the_test_rejects_whatever_the_strata():
+    """In sparse strata the differences that are not rejected may have a gap about 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        n1, n2 = rng.integers(1, 7, (2, rng.integers(1, 5)))
+        rates = rng.random(2) * rng.random()
+        counts = zip(rng.binomial(n1, rates[0]), n1, rng.binomial(n2, rates[1]), n2, strict=True)
+        test = stratified.contrast([tuple(int(count) for count in stratum) for stratum in counts])
+        difference = test.risk_difference
+        assert difference.low - 1e-12 <= difference.value <= difference.high + 1e-12
+        assert (test.p < 0.05) == (difference.low > 0 or difference.high < 0)
