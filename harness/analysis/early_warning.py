@@ -143,7 +143,8 @@ class Rule:
     @property
     def value(self) -> float:
         """The threshold as people read it: of a signal that is kept as a logarithm, the number itself."""
-        return 10.0**self.threshold if self.signal in LOGARITHMS else self.threshold
+        at = self.sign * self.threshold + 0.0  # no −0
+        return 10.0**at if self.signal in LOGARITHMS else at
 
     def alarms(self, found: Floats) -> np.ndarray:
         """Which runs of signals [R, T, K] it takes for lost, [R]; one with an infinite loss is."""

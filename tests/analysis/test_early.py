@@ -199,6 +199,19 @@ def test_a_diverged_run_is_an_alarm_whatever_the_rule() -> None:
     assert Rule("middle gradient", 0.5, -1, 0.0).alarms(found).tolist() == [True, False]
 
 
+@pytest.mark.parametrize(("sign", "side"), [(1, "above"), (-1, "below")])
+def test_a_rule_names_the_signal_at_which_its_alarm_begins(sign: int, side: str) -> None:
+    lost = np.arange(20) < 10
+    found = np.full((20, len(SHARES), len(SIGNALS)), np.nan)
+    for column, (of_lost, of_others, value) in {0: (0.7, 0.5, "0.6"), 2: (-3.0, -1.0, "0.01")}.items():
+        first, second = (of_lost, of_others) if (of_lost > of_others) == (sign > 0) else (of_others, of_lost)
+        found[:, :, column] = np.where(lost, first, second)[:, None]
+        kept = early_warning.held(found, lost, np.arange(20) % 5, 9, column)
+        assert kept is not None
+        assert (kept.caught, kept.false) == (10, 0)
+        assert kept.rule.words == f"{SIGNALS[column]} {side} {value} at 25 % of a run"
+
+
 def test_more_cells_than_folds_are_left_out_in_groups() -> None:
     rng = RNG(0)
     lost = rng.random(300) < 0.5

@@ -164,7 +164,7 @@ def test_a_run_near_chance_is_lost_though_it_has_not_failed(tmp_path: Path) -> N
 
 
 def test_words_count_lanes_and_say_how_the_rule_did() -> None:
-    one = early_warning.Kept(early_warning.Rule("middle gradient", 0.25, -1, -4.5), np.zeros(0), 7, 8, 0, 30)
+    one = early_warning.Kept(early_warning.Rule("middle gradient", 0.25, -1, 4.5), np.zeros(0), 7, 8, 0, 30)
     other = early_warning.Kept(early_warning.Rule("loss slope", 0.1, 1, 0.0), np.zeros(0), 7, 8, 1, 30)
     assert live_warning.words([one, one, other, "why"], [True, None, False, None]) == (
         "1 of 4 training lanes is at risk; 2 can't be told yet. At risk: middle gradient below 3.16e-05 at 25 % of a "
