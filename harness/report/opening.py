@@ -173,7 +173,7 @@ def rates(analysis: Analysis) -> list[Sentence]:
     claims = [
         rate_claim(row, setting(axis, row["value"]), "arms", "axis", "value") for row in judged.to_dict("records")
     ]
-    listed = ", ".join(f"{show(claim.row[1][1])} {rate_words(claim)}" for claim in claims)
+    listed = ", ".join(f"{show(claim.row[1][1])}: {rate_words(claim)}" for claim in claims)
     none = "".join(
         f"; no run {row['phrase']} has finished" if not row["finished"] else f"; not known for runs {row['phrase']}"
         for _, row in arms[arms["judged"] == 0].iterrows()

@@ -22,7 +22,7 @@ def test_the_answer_of_the_study(mosbach):
     assert texts[:5] == [
         "5 of 22 finished runs failed. Failed means a final accuracy at or below that of always answering the majority "
         "class, 0.500; 1 of the 24 planned runs is missing and 1 crashed.",
-        "Failure rate by lr: 1e-5 0 of 12 (0 % [0, 24]), 2e-5 5 of 10 (50 % [24, 76]). Runs with different lr are "
+        "Failure rate by lr: 1e-5: 0 of 12 (0 % [0, 24]), 2e-5: 5 of 10 (50 % [24, 76]). Runs with different lr are "
         "spread differently over the other settings, so these rates are not comparable; the next sentence compares "
         "within the same settings.",
         "All else equal, lr 2e-5 compared with 1e-5 changes the failure rate by +48 points [11, 77] (stratified score "
@@ -85,7 +85,7 @@ def test_all_fail(tmp_path):
     texts = opening.answer(found)
     assert texts[:3] == [
         f"8 of 8 finished runs failed. {MEANS}",
-        "Failure rate by bias correction: off 4 of 4 (100 % [51, 100]), on 4 of 4 (100 % [51, 100]).",
+        "Failure rate by bias correction: off: 4 of 4 (100 % [51, 100]), on: 4 of 4 (100 % [51, 100]).",
         "Bias correction on compared with off makes no significant difference to the failure rate: 0 points [−52, 52] "
         "(stratified score test, p = 1).",
     ]
@@ -108,7 +108,7 @@ def test_one_seed_shows_no_spread(tmp_path):
     text = HEAD + "lr: [1e-5, 2e-5]\nbias_correction: on\nepochs: 3\nseeds: 1\n"
     found = found_of(tmp_path, text, {0: [Run(200)], 1: [Run(330)]})
     texts = opening.answer(found)
-    assert "Failure rate by lr: 1e-5 1 of 1 (100 % [21, 100]), 2e-5 0 of 1 (0 % [0, 79])." in texts
+    assert "Failure rate by lr: 1e-5: 1 of 1 (100 % [21, 100]), 2e-5: 0 of 1 (0 % [0, 79])." in texts
     assert any(
         text.startswith("Too few runs to compare failure rates by lr: however 1 run against 1 had ended")
         for text in texts
@@ -145,7 +145,7 @@ def test_named_recipes(tmp_path):
     runs = {0: [Run(200)] * 3 + [Run(320)], 1: [Run(350)] * 4}
     found = found_of(tmp_path, HEAD + "lr: 2e-5\nseeds: 1..4\n" + text, runs)
     assert opening.answer(found)[1:3] == [
-        "Failure rate by recipe: usual 3 of 4 (75 % [30, 95]), recommended 0 of 4 (0 % [0, 49]).",
+        "Failure rate by recipe: usual: 3 of 4 (75 % [30, 95]), recommended: 0 of 4 (0 % [0, 49]).",
         "Recipe recommended compared with usual changes the failure rate by −75 points [−96, −4] (stratified score "
         "test, p = 0.04).",
     ]
@@ -156,7 +156,7 @@ def test_one_arm_not_yet_trained(tmp_path):
     texts = opening.answer(found)
     assert texts[0] == f"1 of 2 finished runs failed. {MEANS[:-1]}; 2 of the 4 planned runs are missing."
     assert texts[1] == (
-        "Failure rate by bias correction: off 1 of 2 (50 % [9, 91]); no run with bias correction has finished."
+        "Failure rate by bias correction: off: 1 of 2 (50 % [9, 91]); no run with bias correction has finished."
     )
     assert not any("compared with" in text for text in texts)
 
@@ -199,7 +199,7 @@ def test_a_pooled_rate_that_misleads_is_not_given(tmp_path):
 def test_pooled_rates_that_are_merely_unbalanced_say_so(tmp_path):
     found = found_of(tmp_path, SIMPSON.replace("1..20", "1..4"), {0: of(1, 4), 1: of(4, 4), 2: of(0, 4), 3: of(2, 3)})
     assert opening.answer(found)[1] == (
-        "Failure rate by bias correction: off 5 of 8 (62 % [31, 86]), on 2 of 7 (29 % [8, 64]). Runs with different "
+        "Failure rate by bias correction: off: 5 of 8 (62 % [31, 86]), on: 2 of 7 (29 % [8, 64]). Runs with different "
         "bias correction are spread differently over the other settings, so these rates are not comparable; the next "
         "sentence compares within the same settings."
     )
@@ -208,7 +208,7 @@ def test_pooled_rates_that_are_merely_unbalanced_say_so(tmp_path):
 def test_balanced_counts_have_pooled_rates(tmp_path):
     found = found_of(tmp_path, SIMPSON, {0: of(1, 20), 1: of(20, 20), 2: of(0, 20), 3: of(12, 20)})
     assert opening.answer(found)[1:3] == [
-        "Failure rate by bias correction: off 21 of 40 (52 % [37, 67]), on 12 of 40 (30 % [18, 45]).",
+        "Failure rate by bias correction: off: 21 of 40 (52 % [37, 67]), on: 12 of 40 (30 % [18, 45]).",
         "All else equal, bias correction on compared with off changes the failure rate by −22 points [−38, −9] "
         "(stratified score test, 2 settings, p = 0.0011).",
     ]
@@ -218,7 +218,8 @@ def test_three_arms_have_a_rate_each_and_are_compared_with_the_reference(tmp_pat
     text = HEAD + "lr: [1e-5, 2e-5, 3e-5]\nepochs: 3\nseeds: 1..10\n"
     found = found_of(tmp_path, text, {0: of(0, 10), 1: of(3, 10), 2: of(9, 10)})
     assert opening.answer(found)[1:3] == [
-        "Failure rate by lr: 1e-5 0 of 10 (0 % [0, 28]), 2e-5 3 of 10 (30 % [11, 60]), 3e-5 9 of 10 (90 % [60, 98]).",
+        "Failure rate by lr: 1e-5: 0 of 10 (0 % [0, 28]), 2e-5: 3 of 10 (30 % [11, 60]), 3e-5: 9 of 10 (90 % [60, "
+        "98]).",
         "Compared with lr 1e-5, the failure rate changes by +90 points [54, 98] with 3e-5; no significant difference "
         "for 2e-5, +30 points [−3, 61] (stratified score test; Holm-adjusted over 2 comparisons, each interval on its "
         "own).",
@@ -284,7 +285,7 @@ def test_what_is_judged_in_part_says_the_rest(tmp_path):
     rows[1]["outcome"] = "failed"
     texts = opening.answer(analyse(import_of(tmp_path, [(("dataset", "a"),), (("dataset", "b"),)], rows)))
     assert not any("no run did better" in text.lower() for text in texts)
-    assert texts[1] == "Failure rate by dataset: a 2 of 2 (100 % [34, 100]); not known for runs with dataset b."
+    assert texts[1] == "Failure rate by dataset: a: 2 of 2 (100 % [34, 100]); not known for runs with dataset b."
 
 
 def test_lower_is_better(tmp_path):
@@ -305,7 +306,7 @@ def test_the_reference_and_the_main_axis_are_chosen(tmp_path):
     study = study_of(tmp_path, text, {0: of(0, 8), 1: of(8, 8), 2: of(0, 8), 3: of(0, 8)})
     assert opening.answer(analyse(study))[2].startswith("All else equal, bias correction off compared with on changes")
     texts = opening.answer(analyse(compared(study, "lr", ["lr=2e-5"])))
-    assert texts[1].startswith("Failure rate by lr: 1e-5 0 of 16")
+    assert texts[1].startswith("Failure rate by lr: 1e-5: 0 of 16")
     assert texts[2].startswith("All else equal, lr 1e-5 compared with 2e-5 changes")
     for main, references, message in (
         ("rate", [], "--main names no axis of these runs"),

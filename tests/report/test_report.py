@@ -374,7 +374,7 @@ def test_a_report_of_two_studies(tmp_path, no_figures):
     result = report.write(joined(first, second), tmp_path / "out")
     said = holds(result)
     assert said.startswith("# Bias correction and rate against The same on another day (embedded stand-in, not BERT on")
-    assert "a@default 5 of 22 (" in said
+    assert "a@default: 5 of 22 (" in said
     assert "sweep b@default vs. a@default" in said
     found = strict(result)
     assert (found["sweep"], found["profile"]) == ("a@default--b@default", None)

@@ -84,7 +84,7 @@ def test_levels(tmp_path, mosbach):
     both = analyse(joined(first, second))
     assert "that differs only in the study" in level.sentences(both)[0]
     assert opening.answer(both)[1] == (
-        "Failure rate by study: a@default 0 of 3 (0 % [0, 56]), b@default 1 of 3 (33 % [6, 79])."
+        "Failure rate by study: a@default: 0 of 3 (0 % [0, 56]), b@default: 1 of 3 (33 % [6, 79])."
     )
 
 
@@ -103,7 +103,7 @@ def test_277_examples_do_not_tell_but_losses_do(tmp_path):
         "ranges do not overlap)." in note
     )
     texts = opening.answer(found)
-    assert "off 2 of 2 (100 %" in texts[1]
+    assert "off: 2 of 2 (100 %" in texts[1]
     assert "No recipe can be excluded from having the best mean score (95 %): the 2 cannot be distinguished." in texts
     # The two runs with correction are above by count; their losses say that they trained.
     assert not found.cells["near_chance"].any()
