@@ -37,7 +37,7 @@ def _of_failing(analysis: Analysis) -> Sentence | None:
     if len(clear) > 1:
         first, second = (_size(claim.estimate) for claim in clear[:2])
         if _overlap(first, second):
-            text += "; which of them matters most is not certain, as their intervals overlap"
+            text += "; which of them matters most is not certain, as the intervals of their sizes overlap"
     return Sentence(f"{text}.", *clear)
 
 
