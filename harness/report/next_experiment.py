@@ -80,7 +80,10 @@ def next_sweep(analysis: Analysis) -> tuple[Sentence, str] | None:
         else "This sweep already tries all the usual remedies."
     )
     helped, reasons = _helped(analysis, proposal, words), _reasons(analysis, proposal, words)
-    first = f"the cell that fails most often is “{label}”: {rate}"
+    alone = len(analysis.study.cells) == 1
+    first = (
+        f"the only recipe failed in {rate} runs" if alone else f"the cell that fails most often is “{label}”: {rate}"
+    )
     if len(worst := _worst(analysis)) > 1:
         alike = words.count(len(worst), f"cell in {(*worst, -1)}", lambda n: f"{n} cells")
         first = f"{alike} fail as often as any, of which “{label}” is taken: {rate}"

@@ -71,6 +71,14 @@ def test_what_already_helped_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_an_only_recipe_is_not_the_one_that_fails_most_often(tmp_path: Path) -> None:
+    proposed = next_sweep(
+        analysed(tmp_path, {0: [Run(200), FINE, FINE, FINE]}, HEAD + "lr: 1e-5\nepochs: 5\nseeds: 1..4\n")
+    )
+    assert proposed is not None
+    assert proposed[0].startswith("The only recipe failed in 1 of 4 (25 % [5, 70]) runs. Not tried there yet: ")
+
+
 def test_no_next_sweep_where_nothing_failed(tmp_path: Path) -> None:
     assert next_sweep(analysed(tmp_path, {0: [FINE, FINE]})) is None
 
