@@ -24,9 +24,9 @@ def best_set(study: Study) -> pd.DataFrame:
     better), `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
     `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
     best on both (on the mean, where no run is judged) the ones whose failure rate has the lowest upper bound: a choice,
-    not a finding. Where seed parts are crossed, means have their cluster error, and failures count as many runs as are
-    independent; where seeds are added by rule, `p_rate` holds at every look (`looks.rates_below`) and `p_mean` at a
-    single one. No rows for a single cell.
+    not a finding, and none where all may be best. Where seed parts are crossed, means have their cluster error, and
+    failures count as many runs as are independent; where seeds are added by rule, `p_rate` holds at every look
+    (`looks.rates_below`) and `p_mean` at a single one. No rows for a single cell.
     """
     columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
     columns += ["recommended"]
@@ -52,7 +52,13 @@ def best_set(study: Study) -> pd.DataFrame:
             "recommended": _recommended(p_mean, p_rate, failed, judged),
         }
     )
+    table["recommended"] &= not may_be_best(table)[table["scored"] > 0].all()
     return with_axes(study, table)
+
+
+def may_be_best(table: pd.DataFrame) -> pd.Series:
+    """Whether each row of `best_set` may be best on both measures; on the mean alone where no run is judged."""
+    return table["maybe_best_mean"] & (table["maybe_lowest_rate"] | (table["judged"].sum() == 0))
 
 
 def _scores(study: Study) -> list[np.ndarray]:

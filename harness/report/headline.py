@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.best import may_be_best
 from harness.analysis.failures import all_runs
 from harness.common.text import count_noun
 from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import interval, percent, score
 from harness.report.opening import incomplete
 from harness.report.section import Term
-from harness.report.sections import best
 from harness.report.sections.dev_set import dev_share
 from harness.report.wording import contrast_claim, main_arms, rate_claim, run_count
 from harness.stats import proportions
@@ -186,18 +186,16 @@ def _recommended(analysis: Analysis) -> Iterator[KeyFigure]:
     table = analysis.best_set
     known = table[table["scored"] > 0]
     chosen = known[known["recommended"]]
-    if len(known) < 2 or not len(chosen):
+    if len(known) < 2:
         return
-    if best.recommendation(analysis)[0].startswith("No recommendation"):
-        chosen = known
     claim = Claim("best set", "recommended", Estimate(len(chosen), NAN, NAN), len(known), "best_set", (), "recommended")
     if len(chosen) == 1:
         yield KeyFigure("Recommended", analysis.study.cells[int(chosen["cell"].iloc[0])].label, _why(known), claim)
-    elif len(chosen) < len(known):
+    elif len(chosen):
         yield KeyFigure(
             "Recommended", f"{len(chosen)} of {len(known)}", "recipes not distinguished from the best", claim
         )
-    else:
+    elif may_be_best(known).all():
         every = "both" if len(known) == 2 else f"all {len(known)}"
         yield KeyFigure("Recommended", "none", f"{every} recipes may be the best", claim)
 

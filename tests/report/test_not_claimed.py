@@ -11,7 +11,7 @@ from said_of_studies import ARMS, everything
 from harness.analysis.analyze import analyse
 from harness.common.errors import HarnessError
 from harness.records.study import joined
-from harness.report import card, next_experiment, page_notes
+from harness.report import card, headline, next_experiment, page_notes
 from harness.report.sections import best, level, seed_parts
 
 FAILED = Run(200, 0.69)
@@ -66,6 +66,15 @@ def test_a_recipe_does_not_become_the_best_by_losing_its_worst_runs(tmp_path: Pa
     assert "no other recipe" not in mean
     sound = best.sentences(analyse(study_of(tmp_path / "b", ARMS.format(8), {0: lost[:6], 1: steady[:6]})))
     assert sound[0].startswith("The best mean score is that of bias correction off (mean 0.829); no other recipe")
+
+
+def test_where_all_recipes_may_be_best_sentence_card_and_table_recommend_none(tmp_path: Path) -> None:
+    analysis = analyse(study_of(tmp_path, ARMS.format(3), {0: runs(320, 325, 330), 1: runs(322, 326, 328)}))
+    (told,) = best.recommendation(analysis)
+    (card_of,) = (figure for figure in headline.cards(analysis) if figure.label == "Recommended")
+    assert str(told).startswith("No recommendation")
+    assert (card_of.value, card_of.note) == ("none", "both recipes may be the best")
+    assert not analysis.best_set["recommended"].any()
 
 
 def test_near_chance_runs_stand_beside_a_recommendation(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
+from harness.analysis.best import may_be_best
 from harness.common.text import count_noun
 from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import p_value, score
@@ -96,7 +97,7 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     words.claims.append(claim)
     good = "high" if analysis.study.higher_is_better else "low"
     criteria = f"few failures and a {good} mean matter" if judged else "the mean matters"
-    open_to_all = known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))
+    open_to_all = may_be_best(known)
     if open_to_all.all():
         fewest, most = int(known["scored"].min()), int(known["scored"].max())
         runs = words.summary("min", fewest, "scored", "scored > 0", lambda n: count_noun(int(n), "scored run"))
@@ -105,7 +106,7 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
     if not len(chosen):
         return [Sentence("no recommendation: the recipes that may have the best mean do not fail least.", claim)]
     counts = f" ({_failed(words, chosen, 'recommended')} failed{_chance(analysis, words, chosen)})" if judged else ""
-    others = int((known["maybe_best_mean"] & (known["maybe_lowest_rate"] | (not judged))).sum()) - len(chosen)
+    others = int(open_to_all.sum()) - len(chosen)
     caveat = ""
     if others:
         rest = f"maybe_best_mean and not recommended{' and maybe_lowest_rate' if judged else ''}"
