@@ -22,7 +22,8 @@ EXAMPLES = ROOT / "results" / "examples"
 # `rte_minilm`, `rte_mpnet@gpu`, and `sst2_imported`, a table of somebody else's runs.
 SHIPPED = (
     "rte_lr@embedded", "rte_seeds@embedded", "rte_recipe@embedded", "remedies@embedded", "methods@embedded",
-    "precision@embedded", "rte_lr_adaptive@embedded", "lora_lr@embedded", "any_script@default",
+    "precision@embedded", "rte_lr_adaptive@embedded", "lora_lr@embedded", "choice_lr@embedded",
+    "qa_lr@embedded", "any_script@default",
 )  # fmt: skip
 WITH_PAGE = "rte_lr@embedded"
 

@@ -45,8 +45,8 @@ def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
 
     Columns: `cell`, one per axis, `n`, `mean`, `best` (dev score of the best seed), `too_high`, and
     `known_from`: `test` (dev score of the picked seed minus its test score, less the mean gap of the two),
-    `dev` (the best seed on a random nine tenths of the dev set: its accuracy there minus that on the last tenth, mean
-    over splits, brought to a dev set of full size), or empty where neither is known.
+    `dev` (the best seed on a random nine tenths of each class of the dev set: its accuracy there minus that on the
+    last tenth, mean over splits, brought to a dev set of full size), or empty where neither is known.
     """
     sign = 1 if study.higher_is_better else -1
     done = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
@@ -62,7 +62,8 @@ def selection(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
             gap = (dev - test)[dev == row["best"]].mean() - (dev - test).mean()  # of several best: their mean
             row |= {"too_high": sign * gap, "known_from": "test"}
         elif answers is not None and len(answers.rows) > 1:
-            row |= {"too_high": dev_noise.optimism(answers.correct, rng("optimism")), "known_from": "dev"}
+            optimism = dev_noise.optimism(answers.correct, rng("optimism"), labels=answers.labels)
+            row |= {"too_high": optimism, "known_from": "dev"}
         rows.append(row)
     columns = ["cell", "n", "mean", "best", "too_high", "known_from"]
     return with_axes(study, pd.DataFrame(rows, columns=columns))

@@ -106,10 +106,14 @@ def is_regression(metric: Metric) -> bool:
     return metric in REGRESSION if scorer is None else scorer.takes == "values"
 
 
+_SPELT = {"f1": "F1", "squad": "SQuAD", "matthews": "Matthews", "pearson": "Pearson", "spearman": "Spearman"}
+
+
 def words(metric: Metric) -> str:
     """A metric's name in a sentence: `balanced accuracy`, of a function of one's own without its file."""
-    own = re.fullmatch(scorers.OWN, metric)
-    return (metric.rpartition(":")[2] if own else metric).replace("_", " ")
+    if re.fullmatch(scorers.OWN, metric):
+        return metric.rpartition(":")[2].replace("_", " ")
+    return " ".join(_SPELT.get(word, word) for word in metric.split("_"))
 
 
 def check(metric: Metric, labels: np.ndarray, classes: int) -> None:

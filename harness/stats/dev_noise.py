@@ -354,29 +354,42 @@ def example_interval(correct: np.ndarray, rng: np.random.Generator, resamples: i
     return float(low), float(high)
 
 
-def optimism(correct: np.ndarray, rng: np.random.Generator, splits: int = 1000) -> float:
+def optimism(
+    correct: np.ndarray, rng: np.random.Generator, splits: int = 1000, labels: np.ndarray | None = None
+) -> float:
     """What picking the best of R runs on a dev set reports too high, as a fraction; the mean over random splits.
 
     `correct` [R, N] says which answers are right. In each split the run that is best on nine tenths of the examples (a
     tie is decided by lot) is scored on the last tenth: its accuracy on those that picked it minus that on the others.
-    (Cross-validated selection bias, Varma & Simon 2006.) Nine tenths of the examples pick worse than all of them: the
-    sd of single accuracies by chance is larger by sqrt(10/9), and the mean is brought back by that. Halves, as many do
-    it, give 1.3 to 1.7 times the truth. NaN for one run, or fewer than two examples.
+    (Cross-validated selection bias, Varma & Simon 2006.) With `labels` [N] a tenth of each class is left out (Kohavi
+    1995): otherwise a run that always gives one class is picked where that class lacks among the others, and loses
+    there what no dev set of these classes would make it lose. Nine tenths of the examples pick worse than all of them:
+    the sd of single accuracies by chance is larger by sqrt(10/9), and the mean is brought back by that. Halves, as many
+    do it, give 1.3 to 1.7 times the truth. NaN for one run, or fewer than two examples.
     """
     _check_correct(correct)
     runs, examples = correct.shape
     if runs < 2 or examples < 2:
         return NAN
-    others = max(1, examples // 10)
     differences = np.empty(splits)
     right = np.ascontiguousarray(correct.T, dtype=np.float64)  # [N, R]
     total = right.sum(axis=0)
+    share = max(1, examples // 10)
     for split in range(splits):
-        left_out = right[rng.permutation(examples)[:others]].sum(axis=0)  # sums of ones, which no order rounds
+        order = rng.permutation(examples)
+        left = order[:share] if labels is None else _tenth_of_each(order, labels, rng)
+        others = len(left)
+        left_out = right[left].sum(axis=0)  # sums of ones, which no order rounds
         picking = total - left_out
         best = rng.choice(np.flatnonzero(picking == picking.max()))
         differences[split] = picking[best] / (examples - others) - left_out[best] / others
-    return float(differences.mean()) * math.sqrt((examples - others) / examples)
+    return float(differences.mean()) * math.sqrt((examples - share) / examples)
+
+
+def _tenth_of_each(order: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every tenth example of a random order [N] that is sorted by label; of fewer than ten examples one."""
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    return by_label[rng.integers(min(10, len(order))) :: 10]
 
 
 # --------------------------------------------------------------------------------------------------------- agreement

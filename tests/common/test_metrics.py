@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.common.metrics import CLASSIFICATION, entities, every_score, is_regression, label_entropy, majority, score
+from harness.common.metrics import (
+    CLASSIFICATION,
+    entities,
+    every_score,
+    is_regression,
+    label_entropy,
+    majority,
+    score,
+    words,
+)
 
 
 def answering(answers, classes=2):
@@ -314,3 +323,17 @@ def test_label_entropy():
 def test_what_does_not_fit_is_refused(metric, logits, labels):
     with pytest.raises(ValueError, match="got"):
         score(metric, logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("accuracy", "accuracy"),
+        ("f1_macro", "F1 macro"),
+        ("squad_f1", "SQuAD F1"),
+        ("matthews_correlation", "Matthews correlation"),
+        ("my_metrics.py:squad_like_f1", "squad like f1"),
+    ],
+)
+def test_metrics_are_spelt_as_they_are_known(metric: str, said: str) -> None:
+    assert words(metric) == said

@@ -44,7 +44,7 @@ def quick() -> Iterator[None]:
         patch.setattr(pooling, "pooled_rates", lambda failed, judged: [UNKNOWN] * len(failed))
         patch.setattr(seed_budget, "needed_for_failure", lambda *counts: made_up(sum(counts)))
         patch.setattr(seed_budget, "needed_for_mean", lambda x, y, draw, worth: made_up(len(x) + len(y)))
-        for function, default in ((dev_noise.floor, (20,)), (dev_noise.optimism, (5,)),
+        for function, default in ((dev_noise.floor, (20,)), (dev_noise.optimism, (5, None)),
                                   (dev_noise.example_interval, (20,))):  # fmt: skip
             patch.setattr(function, "__defaults__", default)
         patch.setattr(bootstrap.bootstrap, "__defaults__", (20,))

@@ -32,7 +32,7 @@ def test_the_answer_of_the_study(mosbach):
         "No recipe can be excluded from having the lowest failure rate (95 %): the 8 cannot be distinguished.",
     ]
     assert texts[5:7] == [
-        "Recommendation if few failures and a high mean matter: the cheapest of 5 of the 8 recipes, which cannot be "
+        "Recommendation if few failures and a high mean matter: the cheapest of these 5 (of 8), which cannot be "
         "distinguished (0 of 15 failed): lr 1e-5, bias correction off, epochs 3; lr 1e-5, bias correction off, epochs "
         "10; lr 1e-5, bias correction on, epochs 3; lr 1e-5, bias correction on, epochs 10; lr 2e-5, bias correction "
         "on, epochs 10; another recipe, of which less is known or more runs failed, may be as good.",

@@ -554,3 +554,18 @@ def test_a_run_that_is_best_everywhere_is_not_picked_by_luck():
 def test_optimism_is_not_known_of_one_run_or_one_example():
     assert math.isnan(dev_noise.optimism(np.ones((1, 10), dtype=bool), rng()))
     assert math.isnan(dev_noise.optimism(np.ones((3, 1), dtype=bool), rng()))
+
+
+def test_runs_of_one_class_each_on_a_balanced_dev_set_are_not_called_selected():
+    """Always class 0 and always class 1 have the same score on every balanced dev set: none can be picked too high."""
+    labels = np.arange(400) % 2
+    constant = np.array([labels == 0, labels == 1])
+    assert dev_noise.optimism(constant, rng(), 300) > 0.04
+    assert dev_noise.optimism(constant, rng(), 300, labels) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_tenth_of_each_class_gives_the_selection_bias_of_answers_by_chance():
+    """Of R equal runs with N answers right by chance it is the expected largest of R normals (Tippett) sd/sqrt(N)."""
+    draws, labels = np.random.default_rng(3), np.arange(400) % 2
+    values = [dev_noise.optimism(draws.random((20, 400)) < 0.8, rng(), 20, labels) for _ in range(250)]
+    assert np.mean(values) == pytest.approx(1.867 * math.sqrt(0.8 * 0.2 / 400), rel=0.1)

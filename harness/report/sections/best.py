@@ -114,7 +114,7 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
         caveat = f"; {which}, of which less is known or more runs failed, may be as good"
     named = _named(analysis, chosen)
     if len(chosen) > 1:
-        several = f"the cheapest of {len(chosen)} of the {len(known)} recipes, which cannot be distinguished{counts}"
+        several = f"the cheapest of these {len(chosen)} (of {len(known)}), which cannot be distinguished{counts}"
         named = f"{several}: {named}" if named else several
     return [words.sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}{caveat}.")]
 
