@@ -293,8 +293,14 @@ class RayPool:
         """Found out by one of the idle workers; what fails there will fail in its pack, and is said then."""
         shipped = self.shipping.of([trial])
         reference = self.idle[0].actor.lanes.remote(trial, usual, most, epochs, shipped)
+        end = time.monotonic() + _MEASURED_SECONDS
+        while not self.ray.wait([reference], timeout=0.5)[0]:
+            if not self.flights:  # else packs train, whose state is kept first
+                self.start_up.check()
+            if time.monotonic() > end:
+                return usual
         try:
-            return int(self.ray.get(reference, timeout=_MEASURED_SECONDS))
+            return int(self.ray.get(reference))
         except self.ray.exceptions.RayError:
             return usual
 

@@ -73,7 +73,9 @@ class SweepTraining:
         start = StartUp(self._tell, self._check_start)
         self._begin("starting the workers …" if self.options.in_process else "starting Ray and its workers …")
         pool = open_pool(self.sweep, self.options, self._most(), checkpoints, kept, self.tick, start, runs)
-        seconds = None if self.limit.until is None else self.limit.until - clock.now()
+        # What waits for Ray looks at the limit itself: of what an alarm raises Ray's C code makes a SystemError.
+        alarmed = self.limit.until is not None and self.options.in_process
+        seconds = (self.limit.until or 0.0) - clock.now() if alarmed else None
         with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
             self._begin("" if self.sweep.is_script else "loading the model and the data …")
             left = None if self.limit.until is None else self.limit.until - clock.now()
