@@ -41,7 +41,7 @@ def _too_high(analysis: Analysis) -> list[Sentence]:
     clean = high[(analysis.cells["failed"].fillna(0) == 0).to_numpy()[high["cell"].astype(int)]]
     if len(clean):  # where runs fail, the best differs by more than luck
         high = clean
-    if not len(high) or not high["too_high"].max() > 0:
+    if not len(high) or not high["too_high"].max() > 0 or score(high["too_high"].max()) == score(0.0):
         return []
     words, row = Words("selection"), row_at(high, high["too_high"].idxmax())
     source = "on the test set" if row["known_from"] == "test" else "on parts of the dev set that did not pick it"
