@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from harness.common import watchdog
 from harness.common.text import count_noun
@@ -36,6 +36,7 @@ class Stop:
         self._phase: Literal["starting", "loading", "training", "ending"] = "starting"
         self._terminated = False  # by a signal that left at once
         self._time_up = False  # while a model loaded
+        self._polled = False  # before and after packs train a signal raises nothing either: `check_start` does
         self._deaf = False  # a signal raises nothing while packs train: `check` does, after a step
         self._before: dict[int, Any] = {}  # the handlers of the signals that are taken
 
@@ -48,11 +49,13 @@ class Stop:
     def training(self, in_process: bool = False) -> Iterator[None]:
         """While packs train a signal lets them end; before and after it leaves at once.
 
-        Where this process trains, a second Ctrl-C raises nothing either, which may be in torch's C++ code: `check` does
-        after the step, and the watchdog ends a step that takes too long.
+        A second Ctrl-C raises nothing either, in what may be C++ code of torch's or Ray's: `check` does after the step
+        or the look at the workers, and the watchdog ends one that takes too long. Without a watchdog it raises where
+        this process trains, as in a notebook.
         """
+        self.check_start()
         self._phase = "training"
-        self._deaf = in_process and watchdog.current().watches
+        self._deaf = not in_process or watchdog.current().watches
         try:
             with watchdog.current().training(self.notice):
                 yield
@@ -80,17 +83,20 @@ class Stop:
             finally:
                 self._phase = "starting"
         if self._terminated or self.interrupts:  # it loaded before the watchdog came
-            watchdog.current().taken_up()
-            raise Terminated if self._terminated else KeyboardInterrupt
+            self._leave_at_once()
         if self._time_up:
             raise TimeUp
 
     @contextmanager
-    def listening(self, limit: float | None = None) -> Iterator[None]:
+    def listening(self, limit: float | None = None, polled: bool = False) -> Iterator[None]:
         """Take the two signals, where this is the main thread and nobody told the process to ignore them.
 
-        `limit` are the seconds after which TimeUp is raised if nothing trains by then.
+        Args:
+            limit: Seconds after which TimeUp is raised if nothing trains by then; None: never.
+            polled: Whether what waits before packs train looks at `check_start`; a signal then raises nothing. Ray's C
+                code makes a plain Ctrl-C or a SystemError of what a handler raises in it.
         """
+        self._polled = polled
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
@@ -101,6 +107,7 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, max(limit, 0.001))
         try:
             yield
+            self.check_start()  # what came while the workers were ended
         except KeyboardInterrupt:
             if self._terminated:  # Ray's C code makes a plain Ctrl-C of whatever a handler raises in it
                 raise Terminated from None
@@ -118,7 +125,7 @@ class Stop:
             signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: object) -> None:
-        if self._phase == "loading":
+        if self._phase == "loading" or (self._polled and self._phase != "training"):
             self._terminated = self._terminated or number == signal.SIGTERM
             self.interrupts += number == signal.SIGINT
             return
@@ -137,6 +144,15 @@ class Stop:
         self._time_up = self._phase == "loading"
         if self._phase == "starting":
             raise TimeUp
+
+    def check_start(self) -> None:
+        """Leave where a signal raised nothing before or after packs train; between two looks at the workers."""
+        if self._polled and self._phase != "training" and (self._terminated or self.interrupts):
+            self._leave_at_once()
+
+    def _leave_at_once(self) -> NoReturn:
+        watchdog.current().taken_up()
+        raise Terminated if self._terminated else KeyboardInterrupt
 
     def _leave_if_told(self) -> None:
         if self.interrupts > 1 or (self.interrupts and self.deadline is not None):

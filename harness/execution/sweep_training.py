@@ -29,6 +29,9 @@ from harness.scripts import outside
 from harness.scripts.runner import RunFolders, code_files
 from harness.training.checkpoints import Checkpoints
 
+# Seconds between two looks at the workers, and once they are to end: another Ctrl-C is looked at as often.
+_LOOK, _STOPPING_LOOK = 1.0, 0.2
+
 
 class SweepTraining:
     """The workers of a sweep and their packs."""
@@ -76,7 +79,10 @@ class SweepTraining:
         # What waits for Ray looks at the limit itself: of what an alarm raises Ray's C code makes a SystemError.
         alarmed = self.limit.until is not None and self.options.in_process
         seconds = (self.limit.until or 0.0) - clock.now() if alarmed else None
-        with self.stop.listening(seconds), suppress(TimeUp), pool as self.pool:
+        # The same is so of signals; only a pool that the caller makes waits without looking.
+        polled = not self.options.in_process and self.options.make_pool is None
+        listening = self.stop.listening(seconds, polled)
+        with listening, suppress(TimeUp), pool as self.pool:
             self._begin("" if self.sweep.is_script else "loading the model and the data …")
             left = None if self.limit.until is None else self.limit.until - clock.now()
             loading = self.stop.loading(self.options.in_process, left, self._leaves)
@@ -89,7 +95,7 @@ class SweepTraining:
                 self._fill(unfinished)
             self.progress.phase = ""
             self.show(self.progress)
-            self.stop.take_back()
+            self._check_start()
             try:
                 with self.stop.training(self.options.in_process):
                     self._train()
@@ -115,6 +121,7 @@ class SweepTraining:
 
     def _check_start(self) -> None:
         self.stop.take_back()
+        self.stop.check_start()
         self.limit.check()
 
     def _begin(self, phase: str) -> None:
@@ -160,7 +167,7 @@ class SweepTraining:
             while self.pool.free and (position := self._next()) is not None:
                 self._start(self.queue.take(position))
             self.tick()
-            for done in self.pool.wait(1.0):
+            for done in self.pool.wait(_STOPPING_LOOK if self.stop.asked else _LOOK):
                 self.progress.lanes -= len(done.job.trials)
                 with self.stop.held():
                     self._take(done)

@@ -121,6 +121,54 @@ def test_a_second_ctrl_c_raises_nothing_in_a_step_that_this_process_makes(monkey
     assert steps == ["made", "made"]
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "Ctrl-C"]
+)
+@pytest.mark.parametrize("when", ["starting", "loading", "ending"])
+def test_on_ray_a_signal_raises_nothing_and_the_next_look_does(
+    number: int, kind: type[BaseException], when: str
+) -> None:
+    """Where it raised in Ray's C code, or in a callback whose exceptions Python only prints, it was lost or misread."""
+    steps: list[str] = []
+
+    def told(stop: Stop) -> None:
+        def step(name: str) -> None:
+            stop.check_start()
+            if name == when:
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+            steps.append(name)
+
+        with stop.listening(polled=True):
+            step("starting")
+            with stop.loading(in_process=False):
+                step("loading")
+            with stop.training():
+                steps.append("training")
+            step("ending")
+
+    with pytest.raises(kind) as raised:
+        told(Stop(20))
+    assert type(raised.value) is kind
+    assert steps[-1] == when
+
+
+def test_on_ray_a_second_ctrl_c_is_looked_at_between_two_looks_at_the_workers() -> None:
+    steps: list[str] = []
+
+    def told(stop: Stop) -> None:
+        with stop.listening(polled=True), stop.training():
+            for _ in range(3):
+                stop.check()
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+                steps.append("looked")
+
+    with pytest.raises(KeyboardInterrupt):
+        told(Stop(20))
+    assert steps == ["looked", "looked"]
+
+
 def test_a_sigterm_that_c_code_makes_a_ctrl_c_of_stays_one() -> None:
     def told(stop: Stop) -> None:
         with stop.listening():

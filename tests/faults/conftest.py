@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +42,7 @@ class Bench:
     def start(self, *words: object) -> subprocess.Popen[str]:
         """Start it in a session of its own, as a terminal or a cluster does; its marked children can be found."""
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HARNESS_FAULTS": str(self.store.folder)}
+        environment["PYTHONFAULTHANDLER"] = "1"  # for `autopsy`
         child = subprocess.Popen(
             self.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=environment, start_new_session=True,
@@ -57,6 +60,28 @@ class Bench:
         while not what() and child.poll() is None:
             assert time.monotonic() < end, "it never came true"
             time.sleep(0.005)
+
+    def autopsy(self, child: subprocess.Popen[str]) -> str:
+        """What a sweep that should have ended was at: its processes, its stacks and what it said."""
+        states = []
+        for number in self.leftovers():
+            with suppress(OSError):
+                folder = Path(f"/proc/{number}")
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                command = (folder / "cmdline").read_text().replace("\0", " ")[:120]
+                outputs = [os.readlink(folder / "fd" / one) for one in "12"]
+                states.append(f"{number} {fields[0]} parent {fields[1]} ticks {fields[11:13]} {outputs} {command}")
+        code = child.poll()
+        if code is None:
+            child.send_signal(signal.SIGABRT)  # faulthandler writes all stacks
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(5)
+        for number in self.leftovers():
+            with suppress(OSError):
+                os.kill(number, signal.SIGKILL)
+        text = child.communicate()[0]
+        processes = "\n".join(states)
+        return f"exit code {code}, load {os.getloadavg()}\n{processes}\n{text}"
 
     def leftovers(self) -> list[int]:
         """The processes that its children left behind."""

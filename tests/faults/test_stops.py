@@ -68,8 +68,8 @@ def ends(bench: Bench, child: subprocess.Popen[str], code: int, sent: float) -> 
     try:
         said = child.communicate(timeout=SOON)[0]
     except subprocess.TimeoutExpired:
-        pytest.fail(f"alive after {SOON} s")
-    print(f"ended after {time.monotonic() - sent:.1f} s")
+        pytest.fail(f"alive after {SOON} s: {bench.autopsy(child)}")
+    print(f"ended after {time.monotonic() - sent:.1f} s\n{said}")
     assert child.returncode in (code, -signal.SIGTERM if code == 143 else code), said  # -15: no handler was there yet
     assert "Traceback" not in said
     bench.nothing_left()
