@@ -259,7 +259,12 @@ def _tallied(
     """The statistics [R] of stratified resamples of scores, given as `_few` does; of the law of `_stratified_draws`."""
     times = np.zeros((resamples, len(values)), dtype=np.int64)
     for part in np.split(places, np.cumsum(sizes)[:-1]):
-        times += rng.multinomial(len(part), np.bincount(part, minlength=len(values)) / len(part), size=resamples)
+        step = max(1, DRAWS // len(part))
+        for start in range(0, resamples, step):
+            some = times[start : start + step]
+            drawn = part[rng.integers(0, len(part), size=(len(some), len(part)))]
+            drawn += len(values) * np.arange(len(some))[:, None]
+            some += np.bincount(drawn.ravel(), minlength=some.size).reshape(some.shape)
     cut = _cut(len(places), statistic)
     reached = np.clip(times.cumsum(axis=1), cut, len(places) - cut)  # the statistics are means of ordered scores
     return np.asarray(np.diff(reached, axis=1, prepend=cut) @ values / (len(places) - 2 * cut))

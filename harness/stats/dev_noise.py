@@ -16,7 +16,7 @@ from scipy import special, stats
 from harness.stats.estimate import NAN, NORMAL_95, Estimate
 
 _TAILS = (0.025, 0.975)  # of every interval: 95 %
-MOST_PAIRS = 20_000  # of runs whose outputs are compared: all pairs of 200 runs
+MOST_PAIRS = 5_000  # of runs whose outputs are compared: all pairs of 100 runs
 _BLOCK = 2**20  # weights drawn at a time, so that many examples and resamples do not fill the memory
 
 

@@ -17,8 +17,8 @@ from harness.stats.estimate import NAN, NORMAL_95, ROUNDING, TAIL, UNKNOWN, Esti
 
 EXACT = 10_000  # a permutation test with no more permutations than this goes through them all
 
-
 PERMUTATIONS = 4_999
+COUNTED = 3_000  # scores of which numpy draws a permutation faster one by one than value by value
 
 
 # --------------------------------------------------------------------------------------------------- two cells compared
@@ -45,7 +45,8 @@ def _permutation_p(
         chunks = (min(step, PERMUTATIONS - done) for done in range(0, PERMUTATIONS, step))
         if few is not None:
             levels, places = few
-            times = rng.multivariate_hypergeometric(np.bincount(places), picked, size=PERMUTATIONS)
+            way: Literal["count", "marginals"] = "count" if len(values) < COUNTED else "marginals"
+            times = rng.multivariate_hypergeometric(np.bincount(places), picked, size=PERMUTATIONS, method=way)
             sums = np.asarray(times @ levels)
         else:
             sums = np.concatenate(
