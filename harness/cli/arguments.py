@@ -146,12 +146,15 @@ def kept_models(
     resolved, store = planned(run, profile, [], results)
     there = saved.kept(store)
     if (trial is None) == (not ensemble):
-        some = ", ".join(list(there)[:10]) or f"none are kept; {_keeping(run, resolved, store, 'best')} keeps some"
+        if not there:
+            raise HarnessError(
+                f"{store.folder} has no saved model", fix=f"Save some: {_keeping(run, resolved, store, 'best')}"
+            )
         raise HarnessError(
             "--trial and --ensemble cannot both be given"
             if ensemble
             else "which saved model? Neither --trial nor --ensemble is given",
-            allowed=f"--trial ID or --ensemble KEY=VALUE; saved are: {some}",
+            allowed=f"--trial ID or --ensemble KEY=VALUE; saved are: {', '.join(list(there)[:10])}",
         )
     if trial is not None:
         return [saved.place(store, one_trial(resolved, trial, None, []).id)]

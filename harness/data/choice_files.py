@@ -18,7 +18,7 @@ from harness.data import holdout, hub_data, text_files
 from harness.data.embedded import choices as embedded_choices
 from harness.data.examples import Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, Glue
-from harness.data.text_columns import is_unicode, no_rows, refuse, short
+from harness.data.text_columns import WantedColumns, is_unicode, no_rows, refuse, short
 
 SUFFIXES = text_files.SUFFIXES
 # Names of columns that are known where the task names none, the first that is there: SWAG's, HellaSwag's, RACE's, ….
@@ -54,7 +54,7 @@ def load(spec: TaskSpec) -> Raw:
     """The splits of a task's files; raises HarnessError for a row without choices or with a label that is none."""
     if spec.name == EMBEDDED and spec.files is None:
         shipped = {f"embedded {split}": embedded_choices.examples(split) for split in ("train", "validation")}
-        return raw_of(spec, [(source, list(_examples(enumerate(rows, 1), source, spec, True)))
+        return raw_of(spec, [(source, list(_examples(enumerate(rows, 1), source, spec)))
                              for source, rows in shipped.items()])  # fmt: skip
     if spec.files is None and (glue := GLUE.get(spec.name)) is not None and glue.kind == spec.kind:
         return raw_of(spec, list(_fetched(spec, glue)))
@@ -80,15 +80,15 @@ def _fetched(spec: TaskSpec, glue: Glue) -> Iterator[tuple[str, list[Example]]]:
         columns = {column: split[column][:] for column in split.column_names if column != "idx"}
         rows = zip(*columns.values(), strict=True)  # a label is a number there
         objects = ({name: str(value) for name, value in zip(columns, row, strict=True)} for row in rows)
-        yield source, list(_examples(enumerate(objects, 1), source, spec, True))
+        yield source, list(_examples(enumerate(objects, 1), source, spec))
 
 
-def examples(path: Path, spec: TaskSpec, *, label: bool = True) -> list[Example]:
-    """The rows of a file; without `label` they may lack one, to be predicted on. Raises HarnessError for what is none.
+def examples(path: Path, spec: TaskSpec, wants: WantedColumns | None = None) -> list[Example]:
+    """The rows of a file; a file to predict on has the columns that it `wants`, and may lack labels.
 
-    All rows have as many choices as the first.
+    All rows have as many choices as the first. Raises HarnessError for a row that is none.
     """
-    return list(_examples(text_files.keyed_rows(path, spec), str(path), spec, label))
+    return list(_examples(text_files.keyed_rows(path, spec), str(path), spec, wants))
 
 
 def raw_of(spec: TaskSpec, tables: Sequence[tuple[str, Sequence[Example]]]) -> Raw:
@@ -123,12 +123,15 @@ def _rows(source: str, rows: Sequence[Example], names: Sequence[str]) -> Rows:
 
 
 def _examples(
-    objects: Iterator[tuple[int, Mapping[str, object]]], source: str, spec: TaskSpec, label: bool
+    objects: Iterator[tuple[int, Mapping[str, object]]],
+    source: str,
+    spec: TaskSpec,
+    wants: WantedColumns | None = None,
 ) -> Iterator[Example]:
     layout: _Layout | None = None
     count = 0
     for number, row in objects:
-        layout = layout or _Layout.choose(tuple(row), spec, source, label)
+        layout = layout or _Layout.choose(tuple(row), spec, source, wants)
         example = layout.example(row, number, source)
         count = count or len(example.choices)
         if len(example.choices) != count:
@@ -156,8 +159,8 @@ class _Layout:
     copa: bool
 
     @classmethod
-    def choose(cls, names: Sequence[str], spec: TaskSpec, source: str, label: bool) -> _Layout:
-        """Find the columns among the names there are."""
+    def choose(cls, names: Sequence[str], spec: TaskSpec, source: str, wants: WantedColumns | None) -> _Layout:
+        """Find the columns among the names there are; to predict on, as a file `wants` them."""
 
         def find(role: str, wanted: str | int | None, known: Sequence[str], required: bool) -> str | None:
             candidates = [str(wanted)] if wanted is not None else [name for name in known if name in names]
@@ -165,10 +168,12 @@ class _Layout:
                 return candidates[0]
             if not required and (wanted is None or role == "label"):  # a file to predict on may have no labels
                 return None
+            column = candidates[0] if candidates else " or ".join(known)
+            purpose = f"task.{role}" if wants is None else f"the {role.replace('_', ' ')}"
             raise HarnessError(
-                f"{source} has no column {candidates[0] if candidates else ' or '.join(known)} for task.{role}",
+                f"{source} has no column {column} for {purpose}",
                 allowed=", ".join(map(short, names)) or "none",
-                fix=f"Set task.{role}",
+                fix=f"Set task.{role}" if wants is None else wants.option(role),
             )
 
         copa = set(_COPA) <= set(names) and spec.text is None and spec.text_pair is None and spec.choices is None
@@ -180,7 +185,7 @@ class _Layout:
         start = find("text_pair", spec.text_pair, starts, required=False)
         taken = (text, start, choices)
         labels = [name for name in _LABELS if name in left and name not in taken] or [_LABELS[0]]
-        return cls(text, start, choices, find("label", spec.label, labels, required=label), copa)
+        return cls(text, start, choices, find("label", spec.label, labels, required=wants is None or wants.label), copa)
 
     def example(self, row: Mapping[str, object], number: int, source: str) -> Example:
         """A row as an example; raises HarnessError for what lacks in it."""
@@ -210,7 +215,10 @@ class _Layout:
             value = value.get("text")
         if not isinstance(value, list) or not 2 <= len(value) <= MOST_CHOICES:
             problem = f"{self.choices} must be a list of 2 to {MOST_CHOICES} texts"
-            refuse(problem, source, number, got=short(row.get(self.choices)), fix="Correct or remove that row")
+            fix = "Correct or remove that row"
+            if isinstance(value, str):  # a column of one choice
+                fix += f", or name a column for each choice: task.choices=[{self.choices}, …]"
+            refuse(problem, source, number, got=short(row.get(self.choices)), fix=fix)
         return tuple(_text(choice, f"text in {self.choices}", number, source) for choice in value)
 
     def _label(

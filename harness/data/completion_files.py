@@ -111,7 +111,7 @@ def _rows(source: str, rows: Sequence[Example], names: tuple[str, ...], *, score
     )
 
 
-def examples(path: Path, spec: TaskSpec, *, answers: bool = True) -> list[Example]:
+def examples(path: Path, spec: TaskSpec, *, answers: bool = True, predicts: bool = False) -> list[Example]:
     """The rows of a file, all of one form; without `answers` they may lack them, to be predicted on.
 
     A text alone is learned whole, and where it is predicted on it is what the model goes on from.
@@ -126,7 +126,7 @@ def examples(path: Path, spec: TaskSpec, *, answers: bool = True) -> list[Exampl
         )
     rows: list[Example] = []
     for number, value in _objects(path, suffix, spec):
-        rows.append(_example(value, number, source, spec, answers))
+        rows.append(_example(value, number, source, spec, answers, predicts))
         if rows[-1].chat != rows[0].chat:
             refuse("a conversation among rows without one", source, number, fix="Give all rows one form")
     if not rows:
@@ -144,7 +144,7 @@ def _objects(path: Path, suffix: str, spec: TaskSpec) -> Iterable[tuple[int, obj
     return structured_files.of_json_lines(text)
 
 
-def _example(value: object, number: int, source: str, spec: TaskSpec, answers: bool) -> Example:
+def _example(value: object, number: int, source: str, spec: TaskSpec, answers: bool, predicts: bool = False) -> Example:
     prompt_key, answer_key = str(spec.text or "prompt"), str(spec.label or "completion")
     if not isinstance(value, dict):
         refuse(f"not an object: {short(value)}", source, number, allowed=_FORMS)
@@ -159,7 +159,7 @@ def _example(value: object, number: int, source: str, spec: TaskSpec, answers: b
     else:
         for key in (prompt_key, *((answer_key,) if answers else ())):
             if key not in value:
-                _refuse_keys(key, value, source, number)
+                _refuse_keys(key, value, source, number, predicts)
         prompt = _text(prompt, prompt_key, source, number, blank=True)
         answer = None if answer is None and not answers else _text(answer, answer_key, source, number)
     chat = isinstance(messages, list) or isinstance(value.get(prompt_key), list)
@@ -176,11 +176,11 @@ def _text(value: object, key: str, source: str, number: int, blank: bool = False
     return value
 
 
-def _refuse_keys(key: str, value: dict[str, object], source: str, number: int) -> NoReturn:
+def _refuse_keys(key: str, value: dict[str, object], source: str, number: int, predicts: bool) -> NoReturn:
     """Raise the HarnessError of a row that lacks a key, with those that it has."""
     refuse(
         f"no key {key}", source, number, got=short(", ".join(map(str, value))) or "no key at all", allowed=_FORMS,
-        fix="Name other keys with task.text and task.label",
+        fix=f"Name other keys with {'--text and --label' if predicts else 'task.text and task.label'}",
     )  # fmt: skip
 
 

@@ -180,7 +180,10 @@ class _Reader:
             if impossible and spans:
                 self._refuse("is_impossible is true, and there are answers", fix="Correct that row")
         elif self.answers:
-            self._refuse(f"no key {short(key)}", allowed=_FORM, fix='Give a question without an answer "answers": []')
+            self._refuse(
+                f"no key {short(key)}", got=short(", ".join(map(str, row))) or "no key at all", allowed=_FORM,
+                fix=f'Give a question without an answer "{key}": []',
+            )  # fmt: skip
         name = row.get("id")
         return Question(self.number, question, context, spans, None if name is None else str(name))
 

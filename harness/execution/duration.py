@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 from harness.config.recipe import Recipe, TaskSpec
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
+from harness.data.examples import Raw, Rows
 from harness.data.glue import EMBEDDED
 from harness.execution.lanes_memory import lane_bytes
 from harness.execution.machine import detect_hardware
@@ -106,7 +108,7 @@ def guessed_seconds(recipe: Recipe, speed: float | None = None) -> tuple[float, 
     6 operations a weight and token for forward and backward, 2 to evaluate (Kaplan et al. 2020, 2.1); words that are
     looked up cost none. Raises HarnessError for data that can't be read.
     """
-    shape, data = model_shape(recipe.model), _texts(recipe.task)
+    shape, data = model_shape(recipe.model), _sequences(recipe.task, recipe.max_length)
     if shape is None or data is None:
         return None
     examples, evaluated, lengths = data
@@ -128,23 +130,45 @@ def example_counts(task: TaskSpec) -> tuple[int, int] | None:
 
 
 @lru_cache(maxsize=64)
-def _texts(task: TaskSpec) -> tuple[int, int, tuple[float, float] | None] | None:
-    """How many training and dev texts there are, and how many tokens they have, on average and at most; None where that
-    isn't known here.
+def _sequences(task: TaskSpec, max_length: int) -> tuple[int, int, tuple[float, float] | None] | None:
+    """How many sequences are read in training and on the dev split, and how many tokens the training ones have, on
+    average and at most; None where that isn't known here.
+
+    A text with each of its choices is one, and so is each window of a long context.
     """
     if task.name != EMBEDDED and task.files is None:
         sizes = tasks.sizes(task)
         return None if sizes is None else (*sizes, None)
     raw = tasks.load(task)
-    rows = raw.train
+    train, dev = (_token_counts(raw, rows, max_length) for rows in (raw.train, raw.validation))
+    return len(train), len(dev), (float(np.mean(train)), max(train))
+
+
+def _token_counts(raw: Raw, rows: Rows, max_length: int) -> list[float]:
+    """About how many tokens each sequence of a split has."""
     pairs = rows.pairs or [""] * len(rows.texts)
+    if raw.kind == "span":
+        stride = max_length // 3 if raw.stride is None else raw.stride
+        return [size for text, pair in zip(rows.texts, pairs, strict=True)
+                for size in _window_sizes(_tokens(text) + 1, _tokens(pair), max_length, stride)]  # fmt: skip
     together = [text + pair for text, pair in zip(rows.texts, pairs, strict=True)]
-    sequences = 1
-    if raw.kind == "choice" and rows.choices is not None:  # each is read with its text
+    if raw.kind == "choice" and rows.choices is not None:
         together = [text + choice for text, own in zip(rows.texts, rows.choices, strict=True) for choice in own]
-        sequences = len(rows.choices[0])
-    tokens = [2 + len(text.encode()) / TOKEN_BYTES for text in together]
-    return len(together), sequences * len(raw.validation.texts), (float(np.mean(tokens)), max(tokens))
+    return [2 + _tokens(text) for text in together]
+
+
+def _tokens(text: str) -> float:
+    return len(text.encode()) / TOKEN_BYTES
+
+
+def _window_sizes(beside: float, context: float, max_length: int, stride: int) -> list[float]:
+    """The tokens of the windows of a context, `beside` which stand a question and the special tokens."""
+    beside += 2
+    if beside + context <= max_length:
+        return [beside + context]
+    step = max(1.0, max_length - beside - stride)  # the tokens that a further window adds
+    count = 1 + math.ceil((context - (max_length - beside)) / step)
+    return [float(max_length)] * count
 
 
 def _work(trial: Trial) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from harness.config.recipe import ModelSpec, Recipe, TaskSpec
 from harness.config.trials import Sweep, expand, orphaning_change
 from harness.data import augmentation, tasks
 from harness.data.examples import Raw, splits
-from harness.execution import inputs, machine
+from harness.execution import inputs, machine, model_shape
 from harness.execution.script_worker import Needs
 from harness.models import model_files, token_hash
 from harness.records.record import Record
@@ -130,7 +130,7 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
     there = [recipe for recipe in recipes if _is_here(recipe.model)]
     read_here = [recipe for recipe in there if not tasks.on_the_hub(recipe.task)]
     token_hash.check_started(read_here, token_hash.known(records.values()))
-    _check_methods(there)
+    _check_methods([recipe for recipe in recipes if recipe in there or model_shape.known_type(recipe.model)])
     _check_lengths(there, loaded)
 
 
@@ -192,11 +192,11 @@ def _check_methods(recipes: Sequence[Recipe]) -> None:
     for model, method, kind in dict.fromkeys(
         (recipe.model, recipe.peft_config, recipe.task.kind)
         for recipe in recipes
-        if recipe.method != "full" or recipe.task.kind == "choice"
+        if recipe.method != "full" or recipe.task.kind != "texts"
     ):
-        from harness.models import pretrained  # torch, where a method asks what the model has
+        from harness.models import pretrained  # torch, where a method or a kind asks what the model has
 
-        pretrained.check(model, method, kind)
+        pretrained.check(model, method, kind, None if _is_here(model) else model_shape.known_type(model))
 
 
 _LENGTHS_MATTER = ("tokens", "choice", "span")  # whose data are refused where max_length would cut what is scored

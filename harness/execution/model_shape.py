@@ -49,6 +49,14 @@ def model_shape(spec: ModelSpec) -> ModelShape | None:
         return _SHAPES.get(spec.name.rpartition("/")[2])
 
 
+def known_type(spec: ModelSpec) -> tuple[str, int] | None:
+    """What transformers calls a model that goes by a name known here, and its layers; None of any other."""
+    name = spec.name.rpartition("/")[2]
+    if spec.folder is not None or name not in _SHAPES:
+        return None
+    return name.partition("-")[0], _SHAPES[name].layers
+
+
 def family(spec: ModelSpec) -> str | None:
     """What kind of network it is, as `deberta-v2`; None where that isn't known here."""
     return _config(spec).get("model_type")

@@ -95,6 +95,18 @@ def refuse_looking_ahead(network: LogitsComparison) -> None:
         )
 
 
+def refuse_encoders(module: Any) -> None:
+    """Raise ModelRefusedError for a network that can be no causal language model, by its configuration alone.
+
+    Types that transformers also has with a head for masked words are encoders, unless they are told to be decoders.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
+
+    config = module.config
+    if type(config) in MASKED and not (getattr(config, "is_decoder", False) or getattr(config, "causal", False)):
+        raise _refused(module, "it is an encoder, whose words see those behind them, so it is no causal language model")
+
+
 def check_left(network: LogitsComparison, reference: Reference) -> None:
     """Raise ModelRefusedError where a lane's logits for texts padded on the left differ from the reference's."""
     texts = reference.texts

@@ -123,7 +123,7 @@ def run(options: PredictionOptions, progress: Progress | None = None) -> Predict
         )
     columns = {"text": options.text, "label": options.label}
     spec = card.trial.recipe.task.model_copy(update={k: v for k, v in columns.items() if v is not None})
-    rows = completion_files.examples(options.file, spec, answers=options.label is not None)
+    rows = completion_files.examples(options.file, spec, answers=options.label is not None, predicts=True)
     compares = card.metric == "accuracy" and all(row.choices for row in rows)
     torch.set_num_threads(options.threads)
     model, answers, seconds = LanguageModel(options.folders[0], options.device), list[str](), 0.0

@@ -14,7 +14,7 @@ from harness.config.recipe import TaskSpec
 from harness.data import choice_files, text_files, token_files
 from harness.data.choice_files import Example
 from harness.data.examples import NO_LABEL, Rows
-from harness.data.text_columns import refuse
+from harness.data.text_columns import WantedColumns, refuse
 from harness.data.text_files import Line
 from harness.data.token_files import TaggedSentence
 
@@ -30,7 +30,7 @@ def chunks(path: Path, spec: TaskSpec, size: int, *, pairs: bool, label: bool) -
     if spec.kind == "tokens":
         rows = iter(token_files.sentences(path, spec, label))
     elif spec.kind == "choice":
-        rows = iter(choice_files.examples(path, spec, label=label))
+        rows = iter(choice_files.examples(path, spec, WantedColumns(pairs, label)))
     else:
         rows = text_files.stream(path, spec, pairs, label=label)
     while chunk := list(itertools.islice(rows, size)):

@@ -205,29 +205,40 @@ def outputs_read(kind: str, num_labels: int) -> int:
     return 1 if kind == "choice" else num_labels
 
 
-def check(spec: ModelSpec, method: Method, kind: str = "texts") -> None:
-    """Raise HarnessError for a method that the model, with the head of a task's kind, has not the parts for.
+def check(spec: ModelSpec, method: Method, kind: str = "texts", absent: tuple[str, int] | None = None) -> None:
+    """Raise HarnessError for a kind of task that the model has no head for, and a method that it has not the parts for.
 
     The weights are read only where LoRA is put outside the layers alone, where a checkpoint may lack them.
+
+    Args:
+        spec: The model.
+        method: How it is to be trained.
+        kind: The kind of the task.
+        absent: Of a model that is not on this machine its type, as transformers calls it, and its layers.
     """
-    if method == _FULL and kind != "choice":
+    if method == _FULL and kind == "texts":
         return
     hub.prepare()
     from transformers import AutoConfig
 
     auto = _auto_model(kind)
-    config = loading.loaded("configuration", spec, AutoConfig.from_pretrained)
-    with torch.device("meta"):
-        module = loading.loaded(
-            "configuration",
-            spec,
-            lambda source, **trust: auto.from_config(config, **trust),
-            _wanted(kind),
-        )
+    if absent is None:
+        config = loading.loaded("configuration", spec, AutoConfig.from_pretrained)
+    else:
+        config = AutoConfig.for_model(absent[0], num_hidden_layers=absent[1])
+    with torch.device("meta"), loading.quiet():
+        if absent is None:
+            module = loading.loaded(
+                "configuration", spec, lambda source, **trust: auto.from_config(config, **trust), _wanted(kind)
+            )
+        else:
+            module = auto.from_config(config)
         if kind == "choice":
             multiple_choice.prepare(spec.name, module)
+        if kind == "completion":
+            logits_check.refuse_encoders(module)
         _, drawn = methods.adapt(module, method, ())
-    if method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
+    if absent is None and method.lora_targets is not None and not any(re.search(r"\.\d+\.", name) for name in drawn):
         network(spec, 2, method, kind=kind)
 
 
@@ -292,7 +303,8 @@ def _auto_model(kind: str) -> Any:
 
 def _wanted(kind: str) -> str:
     """What a model has to be for a task's kind, for errors."""
-    return f"an encoder that transformers' {_AUTO_MODELS.get(kind, _CLASSIFIER)} knows"
+    network = "a decoder" if kind == "completion" else "an encoder"
+    return f"{network} that transformers' {_AUTO_MODELS.get(kind, _CLASSIFIER)} knows"
 
 
 def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:

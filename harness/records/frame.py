@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from harness.records.store import Store
 _TEXTS = {
     "outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256",
     "tokens_sha256", "tokenizer_sha256", "metric_sha256", "step_mode", "step_mode_reason",
+    "label_names",
 }  # fmt: skip
 
 
@@ -61,6 +63,8 @@ class JoinedRecords:
 
 
 def _in_a_table(value: object) -> object:
+    if isinstance(value, tuple):
+        return json.dumps(value, ensure_ascii=False)
     return value.largest_difference if isinstance(value, LogitsCheck) else value
 
 
@@ -69,8 +73,8 @@ def joined_records(sweep: Sweep, store: Store, trials: Sequence[Trial] | None = 
 
     Columns: `trial` (id), `cell` (index), one per axis, `seed`, `init_seed`, `order_seed`, `dropout_seed`, `status`
     (finished, crashed, missing or unreadable), `attempts`, `error` (of a crashed run its traceback, of an unreadable
-    record why it can't be used), every field of `Measured` (of `logits_check` the largest difference) and of
-    `Environment`; not known is None or NaN.
+    record why it can't be used), every field of `Measured` (of `logits_check` the largest difference, `label_names` as
+    JSON) and of `Environment`; not known is None or NaN.
     """
     names = ["trial", "cell", *sweep.axes, *SEED_FIELDS, "status", "attempts", "error"]
     measures, places = list(Measured.model_fields), list(Environment.model_fields)

@@ -140,9 +140,9 @@ class Measured(BaseModel):
         default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
     )
     tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
-    # Not in the first records: None there, and of any other task, means 0.5.
+    # Not in the first records, nor in later ones where it is 0.5; None of any other task.
     label_threshold: float | None = Field(
-        default=None, description="of many labels a text: the probability above which one is given, where it isn't 0.5"
+        default=None, description="of many labels a text: the probability above which one is given"
     )
     # Not in the first records, and None where no language model answers.
     untouched_score: float | None = Field(
@@ -150,6 +150,10 @@ class Measured(BaseModel):
     )
     untouched_loss: float | None = Field(default=None, description="its dev loss, nats a token of the answers")
     metric_sha256: str | None = Field(default=None, description="of the file that the metric's function stands in")
+    # Not in the first records: None there.
+    label_names: tuple[str, ...] | None = Field(
+        default=None, description="of the classes in the order of their numbers, as the data spell them; of at most 50"
+    )
 
 
 class ScriptRun(BaseModel):

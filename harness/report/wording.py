@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import astuple
+from string import ascii_uppercase
 
 import pandas as pd
 
 from harness.analysis import looks
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
+from harness.analysis.verdicts import of_positions
 from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
 from harness.report.claims import LEVEL, Claim
@@ -26,6 +29,21 @@ def failure_test(analysis: Analysis) -> str:
     if analysis.crossed:
         return "score test of as many runs as are independent, as seed parts are crossed"
     return "stratified score test"
+
+
+def class_names(analysis: Analysis, classes: int) -> tuple[str, ...]:
+    """What classes are called, by their index: as the data spell them where all runs' records say so, else numbers.
+
+    Of multiple choice they are the columns of the choices where the task names these, else letters.
+    """
+    if of_positions(analysis.study):
+        columns = {cell.recipe.task.choices for sweep in analysis.study.sweeps for cell in sweep.cells}
+        named = next(iter(columns)) if len(columns) == 1 else None
+        return named if isinstance(named, tuple) else tuple(ascii_uppercase[:classes])
+    runs = analysis.runs
+    spelt = set(runs["label_names"].dropna()) if "label_names" in runs else set()
+    names = tuple(map(str, json.loads(spelt.pop()))) if len(spelt) == 1 else ()
+    return names if len(names) == classes else tuple(map(str, range(classes)))
 
 
 def p_clause(value: float) -> str:

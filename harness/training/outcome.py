@@ -23,6 +23,7 @@ from harness.training.transfer import copied
 
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
+_MOST_NAMES = 50  # of classes, that a record keeps
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _measured(
         logits_check=network.logits_check,
         tokens_sha256=token_hash.tokens_sha256(task),
         tokenizer_sha256=task.tokenizer_sha256,
+        label_names=_names(task.label_names),
         metric_sha256=None if (scorer := scorers.find(task.metric)) is None else scorer.sha256,
         parameters=network.all_parameters,
         trained_parameters=network.parameters,
@@ -146,6 +148,11 @@ def _measured(
         step_mode_reason=run.replayer.reason,
         **given,
     )
+
+
+def _names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The names of a task's classes, where they are few enough to be read."""
+    return names if names and len(names) <= _MOST_NAMES else None
 
 
 def answer_entropy(split: TokenizedSplit) -> float:

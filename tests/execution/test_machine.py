@@ -1,12 +1,13 @@
 """Which profile a machine runs, and what is estimated for it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness.common import hub
-from harness.config.recipe import ModelSpec
+from harness.config.recipe import ModelSpec, Recipe, TaskFiles, TaskSpec
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution import driver, duration, lanes_memory, machine, model_shape
 from harness.execution.driver import Options
@@ -58,6 +59,25 @@ def test_a_gpu_without_the_model_falls_back_and_says_so(tmp_path: Path, monkeypa
     name, reason = machine.choose_profile(path, None)
     assert name == "embedded"
     assert reason.startswith("paper: cannot find the model 'bert-large-uncased'")
+
+
+def test_a_long_context_counts_as_its_windows(tmp_path: Path) -> None:
+    """As tokenising makes them; a word of four letters and its space is about a token."""
+    context = " ".join(["word"] * 40)
+    answers = {"text": ["word"], "answer_start": [0]}
+    row = json.dumps({"question": "word word word", "context": context, "answers": answers})
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.jsonl").write_text(f"{row}\n" * 3)
+    files = TaskFiles(train=str(tmp_path), validation=str(tmp_path))
+    task = TaskSpec(name="long", kind="span", files=files, stride=4)
+    recipe = Recipe(task=task, model=ModelSpec(name="bert-base-uncased"), lr=1e-5, epochs=1, max_length=16)
+    (least, _), (whole, _) = (
+        guess
+        for length in (16, 64)
+        if (guess := duration.guessed_seconds(recipe.model_copy(update={"max_length": length}), speed=1e12))
+    )
+    # 16 tokens have room for some 10 of the context, 6 of them new ones: 6 windows.
+    assert least / whole == pytest.approx(16 * 7 / (44 + 4 + 3), rel=0.25)
 
 
 @pytest.mark.usefixtures("cpu_only")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from choice_tasks import choice_task, rows, write
 from cut_runs import same_lane
+from language_models import completion_task, write_decoder
 from training_runs import begin, loss_of
 
 from harness.analysis import dev_answers, verdicts
@@ -210,7 +211,7 @@ def test_a_file_to_ask_on_needs_as_many_choices_and_no_labels(trained: tuple[Swe
     prediction = predict.run(PredictionOptions((folder,), file, out))
     assert (prediction.rows, prediction.score) == (4, None)
     assert len(out.read_text().splitlines()) == 4
-    with pytest.raises(HarnessError, match="no column label"):
+    with pytest.raises(HarnessError, match=r"no column label for the label.* Name it with --label"):
         predict.run(PredictionOptions((folder,), file, out, label="label"))
     write(file, rows(2, 1, choices=2))
     with pytest.raises(HarnessError, match="line 1: 2 choices, and the model was trained on 3"):
@@ -234,6 +235,29 @@ def test_a_plan_refuses_choices_that_are_too_long_and_models_without_such_a_head
     decoder = ModelSpec(name="tiny-gpt2", folder=str(build("gpt2")))
     with pytest.raises(HarnessError, match="AutoModelForMultipleChoice knows"):
         planned(model=decoder)
+
+
+def test_a_plan_refuses_targets_of_another_family_and_encoders_that_are_to_complete(
+    bert: ModelSpec, trial: Make, tmp_path: Path
+) -> None:
+    """Of a model at hand, and of one that is known by its name alone."""
+
+    def planned(**fields: object) -> None:
+        cells, seeds = (Cell(axes=(), recipe=trial(1, **fields).recipe),), (trial(1).seeds,)
+        gate.check_planned(Sweep(name="x", profile="default", title="X", cells=cells, seeds=seeds), {})
+
+    by_name = ModelSpec(name="bert-base-uncased")
+    for model in (bert, by_name):
+        planned(model=model, method="lora", lora_targets="query,value")
+        with pytest.raises(HarnessError, match=r"lora_targets must .*got 'q_proj'.*Allowed: attention\.self\.query"):
+            planned(model=model, method="lora", lora_targets="q_proj,v_proj")
+    with pytest.raises(HarnessError, match="top_layers must be at most the model's 12 layers"):
+        planned(model=by_name, method="top_layers", top_layers=13)
+    completions = completion_task(tmp_path / "answers", [{"prompt": "a", "completion": "b"}] * 4, [])
+    for method in ("full", "bitfit"):
+        with pytest.raises(HarnessError, match="'bert' cannot be trained: it is an encoder"):
+            planned(model=bert, task=completions, method=method)
+    planned(model=write_decoder(tmp_path / "gpt2", "gpt2"), task=completions)
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,8 @@ def test_a_threshold_chosen_on_dev_stands_in_the_record_and_scores_test(trial: M
     assert raw.test is not None
     for result in chosen:
         curves, measured = result.curves, result.measured
-        cut = 0.5 if measured.label_threshold is None else measured.label_threshold
+        cut = measured.label_threshold
+        assert cut is not None
         yes = 1 / (1 + np.exp(-curves.logits[:, 1].astype(np.float64))).reshape(30, 3)
         scores = {
             t: f1_score(raw.validation.labels, yes > t / 100, average="micro", zero_division=0) for t in range(1, 100)
@@ -252,7 +253,9 @@ def test_a_threshold_chosen_on_dev_stands_in_the_record_and_scores_test(trial: M
         edited = measured.model_copy(update={"label_threshold": 0.77})
         problems = [problem for _, problem in verify_scores.check_measured(edited, curves, pack[0].recipe)]
         assert any("label_threshold is 0.77, and answers on the dev split" in problem for problem in problems)
-    assert any(result.measured.label_threshold is not None for result in chosen)
+    usual = loop.train([trial(1, task=topics, **fields)])[0]
+    assert usual.measured.label_threshold == 0.5
+    assert (usual.curves.logits[:, 0] == 0).all()
     fixed = loop.train([trial(1, task=topics.model_copy(update={"threshold": 0.3}), **fields)])[0]
     assert fixed.measured.label_threshold == 0.3
     assert fixed.curves.logits[0, 0] == np.float32(math.log(0.3 / 0.7))

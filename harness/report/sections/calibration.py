@@ -5,11 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.verdicts import of_positions
 from harness.common.text import count_noun
 from harness.report.claims import Sentence, Words
 from harness.report.formatting import integer, score
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, labels_of_axes, number, with_sd
+from harness.report.wording import class_names
 
 _MOST_CLASSES = 10  # whose answers have a column each on the page
 
@@ -44,6 +46,8 @@ def _never_predicted(analysis: Analysis) -> list[Sentence]:
     cells = words.summary(
         "distinct", never["cell"].nunique(), "cell", "answered == 0 and examples > 0", lambda n: count_noun(n, "cell")
     )
+    if of_positions(analysis.study):
+        return [words.sentence(f"in {cells} no run ever chooses some position at which the dev set has right answers.")]
     return [words.sentence(f"in {cells} no run ever predicts some class that the dev set contains.")]
 
 
@@ -68,18 +72,26 @@ def _of_calibration(analysis: Analysis) -> list[Column]:
     ]
 
 
+def _answers(analysis: Analysis) -> list[str]:
+    """The columns that count the answers, a class each."""
+    names = map(str, analysis.confusion.columns)
+    return [name for name in names if name.startswith("as_") and not name.endswith("_sd")]
+
+
 def _labels_of_classes(analysis: Analysis) -> list[Column]:
-    return [*labels_of_axes(analysis), ("class", lambda row: str(row["label"]))]
+    names = class_names(analysis, len(_answers(analysis)))
+    heading = "right choice" if of_positions(analysis.study) else "class"
+    return [*labels_of_axes(analysis), (heading, lambda row: names[int(row["label"])])]
 
 
 def _of_confusion(analysis: Analysis) -> list[Column]:
-    names = map(str, analysis.confusion.columns)
-    answers = [name for name in names if name.startswith("as_") and not name.endswith("_sd")]
+    answers, verb = _answers(analysis), "chosen" if of_positions(analysis.study) else "predicted"
+    names = class_names(analysis, len(answers))
     return [
         ("runs", number("runs", integer)),
         *(
-            (f"predicted {name.removeprefix('as_')}", number(name, integer))
-            for name in (answers if len(answers) <= _MOST_CLASSES else ())
+            (f"{verb} {name}", number(column, integer))
+            for name, column in (zip(names, answers, strict=True) if len(answers) <= _MOST_CLASSES else ())
         ),
         ("precision ± sd", with_sd("precision")),
         ("recall ± sd", with_sd("recall")),

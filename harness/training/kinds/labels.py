@@ -31,14 +31,13 @@ class Labels(Kind):
     def threshold(self, logits: np.ndarray) -> float | None:
         """That of the task; else the best of 0.01, 0.02, …, 0.99 on the dev split, among equals that nearest to 0.5.
 
-        None is 0.5, at which logits are as they are.
+        None where it was to be chosen, and a logit is not finite.
         """
-        given = self.task.threshold
-        if given is None and np.isfinite(logits).all():
-            split = self.task.validation
-            assert split.sentences is not None
-            given = best_threshold(self.task.metric, logits, split.targets, split.sentences)
-        return None if given == 0.5 else given
+        if self.task.threshold is not None or not np.isfinite(logits).all():
+            return self.task.threshold
+        split = self.task.validation
+        assert split.sentences is not None
+        return best_threshold(self.task.metric, logits, split.targets, split.sentences)
 
     def decided(self, logits: np.ndarray, threshold: float | None) -> np.ndarray:
         """Logits [N · C, 2] with the threshold's in place of that of no, which is 0."""
