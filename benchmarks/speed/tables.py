@@ -25,7 +25,13 @@ from .results import Bar, Row, paired
 from .work import SIZES
 
 SWEEP = ROOT / "sweeps" / "rte_lr.yaml"
-_TRIALS = 16
+_TRIALS, _MANY_TRIALS = 16, 96  # the latter: as many as `rte_lr` has
+_LEAST_SWEEP = {  # over Trainer, a process a trial, and over a plain loop
+    (_TRIALS, "float32"): (3.0, 1.3),
+    (_TRIALS, "bf16"): (3.0, 1.3),
+    (_MANY_TRIALS, "float32"): (2.5, 1.35),
+    (_MANY_TRIALS, "bf16"): (3.5, 1.8),
+}
 _NO_GPU = "no GPU here"
 
 
@@ -101,14 +107,16 @@ def quickest(candidates: Mapping[str, Callable[[], float]]) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------ a sweep, end to end
 
 
-def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured:
-    """Sixteen trials of the embedded sweep from the command to the report, against what people run."""
+def sweep(bench: Bench, epochs: int = 3, precision: str = "float32", trials: int = _TRIALS) -> Measured:
+    """Some trials of the embedded sweep from the command to the report, against what people run."""
+    least = _LEAST_SWEEP[trials, precision]
     if find_spec("ray") is None:
-        return Measured(_sweep_rows({}, dict.fromkeys(("harness", "trainer", "loop"), "ray is not installed"), []))
-    asked = [f"seeds=1..{_TRIALS}", f"epochs={epochs}", f"precision={precision}"]
+        lacking = dict.fromkeys(("harness", "trainer", "loop"), "ray is not installed")
+        return Measured(_sweep_rows({}, lacking, [], least))
+    asked = [f"seeds=1..{trials}", f"epochs={epochs}", f"precision={precision}"]
     overrides = ["lr=4e-4", "bias_correction=on", "pad_to_multiple_of=16", *asked]
     planned = expand(load(SWEEP, "embedded", overrides))
-    assert len(planned) == _TRIALS
+    assert len(planned) == trials
     folder = work.write(bench.home / f"embedded-{epochs}-{precision}", planned[-1].recipe)
     seen, cores = environment("cpu"), bench.cores
     scores: dict[str, list[float]] = {}
@@ -122,8 +130,8 @@ def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured
             records = list(Path(results).glob("*/trials/*.json"))
             last_record.append(max(path.stat().st_mtime for path in records) - begun)
             kept = [json.loads(path.read_text())["measured"]["final_score"] for path in records]
-        if len(kept) != _TRIALS:
-            raise NotMeasured(f"{len(kept)} of {_TRIALS} trials were finished")
+        if len(kept) != trials:
+            raise NotMeasured(f"{len(kept)} of {trials} trials were finished")
         scores["harness"] = kept
         return seconds
 
@@ -142,13 +150,13 @@ def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured
         return seconds
 
     # As many processes as cores with a thread each, or one with all of them.
-    at_most = min(cores, _TRIALS)
+    at_most = min(cores, trials)
     ways = {
         f"{at_once} at once, {threads} thread{'s' * (threads > 1)}": (at_once, threads)
         for at_once, threads in dict.fromkeys([(at_most, cores // at_most), (1, cores)])
     }
     notes = [
-        f"{_TRIALS} trials of {epochs} epochs, {cores} cores, all in {precision}; fresh processes, imports counted.",
+        f"{trials} trials of {epochs} epochs, {cores} cores, all in {precision}; fresh processes, imports counted.",
         "The recipe pads to 16 tokens, where a pack's softmax is fast; the others train at the longest text's 15.",
     ]
     contenders: dict[str, Callable[[], float]] = {"harness": harness}
@@ -166,20 +174,23 @@ def sweep(bench: Bench, epochs: int = 3, precision: str = "float32") -> Measured
             why[name] = str(reason)
             continue
         notes.append(f"{name}: {best} (probe of {most} steps: {probe}).")
-        contenders[name] = lambda c=contender, way=ways[best]: c(*way, _TRIALS)  # type: ignore[misc]
+        contenders[name] = lambda c=contender, way=ways[best]: c(*way, trials)  # type: ignore[misc]
     found, failed = in_turns(contenders, bench.repetitions)
     means = [f"{name} {statistics.mean(values):.3f}" for name, values in scores.items() if values]
     notes.append(f"Mean dev accuracy: {', '.join(means)}.")
-    return Measured(_sweep_rows(found, why | failed, last_record), tuple(notes))
+    return Measured(_sweep_rows(found, why | failed, last_record, least), tuple(notes))
 
 
 def _sweep_rows(
-    found: Mapping[str, Sequence[float]], why: Mapping[str, str], last_record: Sequence[float]
+    found: Mapping[str, Sequence[float]],
+    why: Mapping[str, str],
+    last_record: Sequence[float],
+    least: tuple[float, float],
 ) -> tuple[Row, ...]:
     ours, trainer, loop = (found.get(name, []) for name in ("harness", "trainer", "loop"))
     return (
-        ratio("`harness sweep` over Trainer, a process a trial", trainer, ours, 3.0, _of(why, "trainer")),
-        ratio("`harness sweep` over the plain loop over seeds", loop, ours, 1.3, _of(why, "loop")),
+        ratio("`harness sweep` over Trainer, a process a trial", trainer, ours, least[0], _of(why, "trainer")),
+        ratio("`harness sweep` over the plain loop over seeds", loop, ours, least[1], _of(why, "loop")),
         _shown("`harness sweep`, start to exit", "s", ours, why.get("harness")),
         _shown("`harness sweep`, until the last record", "s", last_record if ours else [], why.get("harness")),
         _shown("Trainer, a process a trial, start to exit", "s", trainer, why.get("trainer")),
@@ -584,6 +595,11 @@ TABLES: dict[str, Entry] = {
     "sweep": Entry("A sweep of 16 trials, end to end, CPU", sweep),
     "sweep-bf16": Entry("A sweep of 16 trials in bf16, end to end, CPU", lambda bench: sweep(bench, precision="bf16")),
     "sweep-long": Entry("A sweep of 16 trials of 8 epochs, end to end, CPU", lambda bench: sweep(bench, 8)),
+    "sweep-96": Entry("A sweep of 96 trials, end to end, CPU", lambda bench: sweep(bench, trials=_MANY_TRIALS)),
+    "sweep-96-bf16": Entry(
+        "A sweep of 96 trials in bf16, end to end, CPU",
+        lambda bench: sweep(bench, precision="bf16", trials=_MANY_TRIALS),
+    ),
     "steps": Entry("A lane-step by lanes: the embedded model, CPU, one thread", steps_cpu),
     "steps-bf16": Entry(
         "A lane-step by lanes: the embedded model padded to 16 tokens, bf16, CPU, one thread",
@@ -599,7 +615,7 @@ TABLES: dict[str, Entry] = {
     "lora": Entry("LoRA by lanes on one base, against a process a trial, CPU", lora),
     "start": Entry("From the command to the first sign", start),
 }
-LONG = ("sweep-long",)
+LONG = ("sweep-long", "sweep-96", "sweep-96-bf16")
 
 
 def here(device: str | None, shape: str | None, home: Path, repetitions: int, steps: int, epochs: int) -> Bench:
