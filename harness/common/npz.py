@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 # Of PKWARE's APPNOTE 6.3.10: 4.3.16, the end of the central directory; 4.3.12, a file's entry in it; 4.3.7, its header.
-_END, _ENTRY, _HEADER = struct.Struct("<4s4H2LH"), struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
+_END, _ENTRY, _HEADER = struct.Struct("<4s4H2LH"), struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s22x2H")
 _STORED, _DEFLATED = 0, 8
 _WHOLE = 0xFFFFFFFF  # stands for a size or place that only the 64-bit fields hold
 _FIRST = 4096  # bytes of a member that are unpacked before its header is believed
@@ -88,7 +88,7 @@ class Archive:
             ArraysError, BadZipFile, zlib.error: It was cut or changed, or is none of numbers or texts of so many rows.
         """
         method, crc, deflated, whole, begin = self._members[name]
-        mark, *_, name_size, extra = _HEADER.unpack_from(self._content, begin)
+        mark, name_size, extra = _HEADER.unpack_from(self._content, begin)
         start = begin + _HEADER.size + name_size + extra
         if mark != b"PK\3\4" or self._content[begin + _HEADER.size : start - extra] != name.encode():
             raise zipfile.BadZipFile(f"no header of {name}")
@@ -183,6 +183,7 @@ class _ArrayHeader(NamedTuple):
     fortran: bool
     dtype: np.dtype
     begin: int
+    size: int  # bytes of header and values
 
     def array(self, content: bytes) -> np.ndarray:
         """The array, in memory of its own."""
@@ -194,8 +195,7 @@ def _check_start(name: str, start: bytes, whole: int, rows: int | None) -> _Arra
     """The header that an array begins with; raises ArraysError where it does not fit its size and its rows."""
     header = _read_header(start)
     shape = header.shape
-    size = header.begin + header.dtype.itemsize * math.prod(shape)
-    if size != whole:
+    if header.size != whole:
         raise ArraysError(f"{name} holds {whole:,} bytes for an array {shape} of {header.dtype}")
     if rows is not None and (shape[0] if shape else 0) != rows:
         raise ArraysError(f"{name.removesuffix('.npy')} is {header.dtype} {shape} for {rows:,} rows")
@@ -226,4 +226,4 @@ def _header(text: bytes) -> _ArrayHeader:
         raise ArraysError(f"it holds an array of {dtype}, neither numbers nor texts")
     if any(length < 0 for length in shape):
         raise ArraysError(f"it holds an array of shape {shape}")
-    return _ArrayHeader(shape, fortran, dtype, len(text))
+    return _ArrayHeader(shape, fortran, dtype, len(text), len(text) + dtype.itemsize * math.prod(shape))

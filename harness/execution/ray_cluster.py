@@ -21,6 +21,9 @@ from harness.scripts.runner import RunFolders
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
+# While it starts, Ray's C++ puts a handler of its own before that of SIGTERM, which prints three lines and aborts. The
+# start is looked at this often, in seconds, since each look takes the signal back.
+_LOOK_SECONDS = 0.01
 
 _thread: HeldThread | None = None  # that started Ray, or joined it
 
@@ -105,7 +108,7 @@ def _initialise(ray: Any, address: str | None, options: Mapping[str, Any], start
 
     try:
         with start.waiting_for(what, hint):
-            start.until(_thread.returned, ray_start.SECONDS, late)
+            start.until(_thread.returned, ray_start.SECONDS, late, _LOOK_SECONDS)
         if _thread.error is not None:
             raise _thread.error
     except BaseException as error:

@@ -49,14 +49,23 @@ class StartUp:
             ended.set()
             thread.join(1)
 
-    def until(self, done: Callable[[], bool], seconds: float, late: Callable[[], HarnessError]) -> None:
-        """Wait until something is done; raises `late()` where it is not within so many seconds, and as `check`."""
+    def until(
+        self,
+        done: Callable[[], bool],
+        seconds: float,
+        late: Callable[[], HarnessError],
+        pause: float = _LOOK_SECONDS,
+    ) -> None:
+        """Wait until something is done, and `check` after each `pause`, in seconds.
+
+        Raises `late()` where it is not done within so many seconds, and as `check`.
+        """
         end = time.monotonic() + seconds
         while not done():
             self.check()
             if time.monotonic() > end:
                 raise late()
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(pause)
 
 
 class HeldThread(threading.Thread):

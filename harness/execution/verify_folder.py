@@ -53,17 +53,21 @@ def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str
         if _half_written(file)
     )
     present: set[str] = set()
-    for file in _listed(store.trials):
-        where = one_line(f"trials/{file}")
+    files = _listed(store.trials)
+    listed = set(files)
+    for file in files:
         stem, _, ending = file.rpartition(".")
+        if ending == "json" and stem in trials:
+            present.add(stem)
+            continue
+        if ending == "npz" and stem in trials and f"{stem}.json" in listed:
+            continue
+        where = one_line(f"trials/{file}")
         attempt = re.fullmatch(r"(.+)\.attempt[1-9][0-9]*", stem)
         if _half_written(file):
             notes.append(Finding(None, where, "half-written", "a killed writer's, or a running one's"))
-        elif stem in trials and ending == "json":
-            present.add(stem)
         elif stem in trials and ending == "npz":
-            if not store.path(stem).exists():
-                notes.append(Finding(stem, where, "arrays left over", "there is no record beside them"))
+            notes.append(Finding(stem, where, "arrays left over", "there is no record beside them"))
         elif stem in trials and re.fullmatch(r"unreadable([2-9]|[1-9][0-9]+)?", ending):
             present.add(stem)
             notes.append(Finding(stem, where, "unreadable", "a sweep found this record damaged and renamed it"))

@@ -12,6 +12,7 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -251,15 +252,22 @@ _OF_RECORDING = frozenset(f"{RECORDED}{name}" for name in Recording.__dataclass_
 
 def _curves(arrays: dict[str, Any]) -> Curves | str:
     """The arrays as one thing, or which are lacking or unknown."""
-    recorded = {name for name in arrays if name.startswith(RECORDED)}
-    known = _OF_CURVES | (_OF_RECORDING if recorded else frozenset())
-    lacking, other = sorted(known - OPTIONAL - set(arrays)), sorted(set(arrays) - known)
-    if lacking or other:
-        return "; ".join(_named("lacking", lacking) + _named("unknown", other))
-    recording = (
-        Recording(**{name.removeprefix(RECORDED): arrays[name] for name in sorted(recorded)}) if recorded else None
-    )
+    recorded, problem = _sorted_out(tuple(arrays))
+    if problem:
+        return problem
+    if not recorded:
+        return Curves(**arrays)
+    recording = Recording(**{name.removeprefix(RECORDED): arrays[name] for name in sorted(recorded)})
     return Curves(**{name: arrays[name] for name in arrays if name not in recorded}, recording=recording)
+
+
+@lru_cache(maxsize=64)  # ten thousand files have the same few names
+def _sorted_out(names: tuple[str, ...]) -> tuple[frozenset[str], str]:
+    """Those of the names that are a recording's, and which are lacking or unknown."""
+    recorded = frozenset(name for name in names if name.startswith(RECORDED))
+    known = _OF_CURVES | (_OF_RECORDING if recorded else frozenset())
+    lacking, other = sorted(known - OPTIONAL - set(names)), sorted(set(names) - known)
+    return recorded, "; ".join(_named("lacking", lacking) + _named("unknown", other))
 
 
 def _named(kind: str, names: Sequence[str]) -> list[str]:
