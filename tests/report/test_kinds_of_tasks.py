@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pytest
 from made_runs import Run, study_of
 
 from harness.analysis.analyze import analyse
+from harness.common import squad
 from harness.config.sweep_file import load
+from harness.records.record import Curves
 from harness.records.study import Study
 from harness.report import opening, page_notes
+from harness.report.figures import variance
 from harness.report.next_experiment import next_sweep
-from harness.report.sections import calibration
+from harness.report.sections import calibration, dev_set
+from harness.stats.example_scores import place_agreement
 
 
 def test_multiple_choice_has_to_beat_the_most_frequent_position(tmp_path: Path) -> None:
@@ -50,6 +57,66 @@ def test_classes_and_choices_go_by_their_names(tmp_path: Path) -> None:
     task = f"{{name: x, kind: choice, choices: [e0, e1], files: {files}}}"
     columns = study_of(tmp_path / "c", f"task: {task}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..2\n", runs)
     assert shown(columns) == ("right choice", "runs", "chosen e0", "chosen e1", "e0", "e1")
+
+
+def _with_scores(study: Study, metric: str, logits: Callable[[int], np.ndarray], labels: np.ndarray) -> Study:
+    """The study with another metric, and runs that gave these answers."""
+    runs = study.runs.assign(metric=metric, correct=None, majority_correct=None)
+
+    def load(row: int) -> Curves | None:
+        curves = study.curves(row)
+        own = logits(row).astype(np.float32)
+        return None if curves is None else dataclasses.replace(curves, logits=own, labels=labels)
+
+    return dataclasses.replace(study, runs=runs, load=load)
+
+
+def test_answers_in_contexts_have_dev_set_noise_and_agreement(tmp_path: Path) -> None:
+    text = "task: {name: embedded, kind: span}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..4\n"
+    draw = np.random.default_rng(0)
+    f1, start = draw.random((4, 50)), draw.integers(0, 9, (4, 50))
+
+    def answers(row: int) -> np.ndarray:
+        columns = {"loss": f1[row], "exact": f1[row] > 0.5, "f1": f1[row], "probability": f1[row]}
+        columns |= {"start": start[row], "end": start[row] + 3}
+        return np.stack([columns[name] for name in squad.COLUMNS], axis=1)
+
+    study = _with_scores(study_of(tmp_path, text, {0: [Run(300)] * 4}), "squad_f1", answers, np.zeros(50, np.float32))
+    analysis = analyse(study)
+    (row,) = analysis.noise_floor.to_dict("records")
+    assert (row["runs"], row["examples"], row["known_from"]) == (4, 50, "answers")
+    assert row["accuracy"] == pytest.approx(f1.mean(), rel=1e-6)
+    assert row["consistency"] == pytest.approx(place_agreement(np.stack([start, start + 3], axis=-1)).same)
+    said = " ".join(map(str, dev_set.sentences(analysis)))
+    assert "A single SQuAD F1 near" in said
+    assert "the SQuAD F1 has a standard deviation of" in said
+    assert "Two runs give the same answer to" in said
+    assert "accura" not in said
+    assert "Fleiss" not in str(dev_set.SECTION.tables[0].text(analysis))
+    assert variance.noise_floor(analysis) is not None
+
+
+def test_exact_match_has_dev_set_noise_and_loss_says_that_it_has_none(tmp_path: Path) -> None:
+    task = "task: {{name: embedded, kind: completion, metric: {}}}\nmodel: embedded-decoder\n"
+    text = f"{task}lr: 1e-4\nepochs: 3\nseeds: 1..3\n"
+    tokens = np.array([2.0, 1, 3, 2], np.float32)
+    right = np.array([[2, 1, 3, 2], [2, 0, 3, 1], [1, 1, 3, 2]])
+
+    def answers(row: int) -> np.ndarray:
+        return np.stack([-np.ones(4), right[row]], axis=1)
+
+    for metric in ("exact_match", "loss"):
+        made = study_of(tmp_path / metric, text.format(metric), {0: [Run(300)] * 3})
+        analysis = analyse(_with_scores(made, metric, answers, tokens))
+        (row,) = analysis.noise_floor.to_dict("records")
+        said = " ".join(map(str, dev_set.sentences(analysis)))
+        if metric == "loss":
+            assert row["known_from"] == ""
+            assert "no simple formula" in said
+        else:
+            assert row["accuracy"] == pytest.approx(9 / 12)
+            assert row["alike"] == pytest.approx(np.mean([1 / 3, 1 / 3, 1, 1 / 3]))
+            assert "Two runs are both right or both wrong on" in said
 
 
 def test_thresholds_chosen_on_dev_are_told(tmp_path: Path) -> None:

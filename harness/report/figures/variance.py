@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from harness.analysis.drivers import largest_effects
+from harness.analysis.example_scores import score_name
 from harness.common.text import Scalar, count_noun
 from harness.report.figures.layout import (
     MOST_CELLS,
@@ -96,7 +97,9 @@ def noise_floor(analysis: Analysis) -> Figure | None:
     answered = (floor["known_from"] == "answers").any()
     counted = (floor["known_from"] == "counts").any()
     bar: Any = {"facecolor": "#DCDCDC", "edgecolor": "#8A8A8A", "hatch": "////", "linewidth": 0.5}
-    handles: list[Artist] = [Patch(label="error of one accuracy (binomial)", **bar)]
+    name = score_name(analysis.runs)
+    error_of_one = "error of one accuracy (binomial)" if name == "accuracy" else f"error of one {name} by its examples"
+    handles: list[Artist] = [Patch(label=error_of_one, **bar)]
     handles.append(legend_key("observed over seeds", HUES[0], marker="o"))
     if counted and answered:
         handles[-1].set_label("observed over seeds (answers kept)")
@@ -115,7 +118,8 @@ def noise_floor(analysis: Analysis) -> Figure | None:
     ax = panel(figure)
     notes = []
     for row, cell in enumerate(floor.to_dict("records")):
-        ax.barh(row, 100 * cell["binomial"], height=0.72, zorder=1, **bar)
+        error = cell["binomial"] if np.isfinite(cell["binomial"]) else cell["example_bootstrap"]
+        ax.barh(row, 100 * error, height=0.72, zorder=1, **bar)
         kept = cell["known_from"] == "answers"
         if np.isfinite(cell["observed"]):
             face = HUES[0] if kept else "white"
@@ -132,7 +136,7 @@ def noise_floor(analysis: Analysis) -> Figure | None:
     ax.set_xlim(left=-0.02 * ax.get_xlim()[1])
     ax.xaxis.set_major_locator(MaxNLocator(7))
     plain_numbers(ax.xaxis)
-    ax.set_xlabel("standard deviation of the accuracy, percentage points")
+    ax.set_xlabel(f"standard deviation of the {name}, percentage points")
     return figure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+from harness.analysis import example_scores
 from harness.analysis.analyze import Analysis
 from harness.records.study import numbers
 from harness.report.claims import Claim, Sentence, Words, followed_by, row_at
@@ -22,20 +23,23 @@ _ROUNDING = 1e-9  # of standard deviations: of cells that differ by less the fir
 
 
 def sampling(analysis: Analysis) -> pd.DataFrame:
-    """The sampling error of one accuracy on the (smallest) dev set: one row; none for other metrics, without scores.
+    """The sampling error of one score on the (smallest) dev set: one row; none for metrics that are no mean of answers.
 
-    Columns: `examples`, `accuracy` (the mean final one, at which the error is taken), `error` (binomial standard
-    deviation of one accuracy), `apart` (difference of two single runs that 95 % asks for, were their errors
-    independent); as fractions.
+    Columns: `examples`, `accuracy` (the mean final score, at which the error is taken), `error` (binomial standard
+    deviation of one accuracy; of answers that score between 0 and 1 the mean over the cells of their standard error),
+    `apart` (difference of two single runs that 95 % asks for, were their errors independent); as fractions.
     """
     floor = analysis.noise_floor
     known = floor[(floor["known_from"] != "")]
     metrics = set(analysis.runs["metric"].dropna())
-    if not len(known) or not (metrics == {"accuracy"} or (known["known_from"] == "counts").all()):
+    shares = {"accuracy", "exact_match", "squad_exact"}
+    partly = bool(metrics) and metrics <= set(example_scores.METRICS) - shares
+    counted = (metrics <= shares and len(metrics) == 1) or (known["known_from"] == "counts").all()
+    if not len(known) or not (counted or partly):
         return pd.DataFrame()
     scored = numbers(analysis.runs[analysis.runs["status"] == "finished"], "final_score").dropna()
     examples, near = int(known["examples"].min()), float(scored.mean())
-    error = float(np.sqrt(near * (1 - near) / examples))
+    error = float(known["example_bootstrap"].mean() if partly else np.sqrt(near * (1 - near) / examples))
     apart = _NORMAL_95 * 2**0.5 * error
     return pd.DataFrame([{"examples": examples, "accuracy": near, "error": error, "apart": apart}])
 
@@ -139,11 +143,13 @@ def _error_of_one(analysis: Analysis) -> list[str]:
         return [unknown_error] if analysis.cells["scored"].sum() else []
     row = row_at(table, 0)
     compared = " and are compared pair by pair below" if analysis.pair_noise["difference_low"].notna().any() else ""
+    name = example_scores.score_name(analysis.runs)
+    plural = "accuracies" if name == "accuracy" else "scores"
     return [
         words.sentence(
-            f"a single accuracy near {words.value(row, [], 'accuracy', '{:.2f}'.format)} on "
+            f"a single {name} near {words.value(row, [], 'accuracy', '{:.2f}'.format)} on "
             f"{words.value(row, [], 'examples', integer)} dev examples has a sampling error (one standard deviation) "
-            f"of {words.value(row, [], 'error', points)}. Of two single runs with independent errors, accuracies "
+            f"of {words.value(row, [], 'error', points)}. Of two single runs with independent errors, {plural} "
             f"{words.value(row, [], 'apart', points)} or more apart differ at 95 % confidence; this holds neither for "
             f"means over seeds nor for runs on the same examples, which share part of the error{compared}."
         )
@@ -165,18 +171,36 @@ def _widest(analysis: Analysis) -> list[str]:
     clean = _without_failures(analysis)
     widest = clean[clean["observed"] > clean["observed"].max() - _ROUNDING]
     for row in widest.head(1).to_dict("records"):
-        apart = words.value(row, key, "disagreement", lambda share: percent(share, 1))
+        name = example_scores.score_name(analysis.runs)
+        values = "accuracies have" if name == "accuracy" else f"the {name} has"
         bounds = f"[{100 * row['training_low']:.1f}, {100 * row['training_high']:.1f}]"
         training = words.value(row, key, "training", followed_by(points, bounds))
         texts.append(
             words.sentence(
                 f"At {analysis.study.cells[row['cell']].label}, the cell with the widest spread and no failed run, "
-                f"accuracies have a standard deviation of {words.value(row, key, 'observed', points)} over "
-                f"{words.value(row, key, 'runs', str)} seeds; with an infinite dev set it would be {training}. Two "
-                f"runs disagree on {apart} of the examples."
+                f"{values} a standard deviation of {words.value(row, key, 'observed', points)} over "
+                f"{words.value(row, key, 'runs', str)} seeds; with an infinite dev set it would be {training}."
+                f"{_agreement(row, words)}"
             )
         )
     return texts
+
+
+def _agreement(row: Row, words: Words) -> str:
+    """How far two runs of a cell agree, as a sentence behind another; nothing where that is not known."""
+
+    def share(column: str) -> str:
+        return words.value(row, ["cell"], column, lambda value: percent(value, 1))
+
+    if not unknown(row["overlap"]):
+        overlap = words.value(row, ["cell"], "overlap", "{:.2f}".format)
+        return (
+            f" Two runs give the same answer to {share('consistency')} of the questions; the F1 of their answers' "
+            f"characters is {overlap} on average."
+        )
+    if not unknown(row["alike"]):
+        return f" Two runs are both right or both wrong on {share('alike')} of the examples."
+    return "" if unknown(row["disagreement"]) else f" Two runs disagree on {share('disagreement')} of the examples."
 
 
 def _pairs(analysis: Analysis) -> list[str]:
@@ -214,7 +238,7 @@ def _of_noise(analysis: Analysis) -> list[Column]:
     return [
         ("runs", number("runs", lambda value: integer(value) if value else "–")),
         ("examples", number("examples", integer)),
-        ("accuracy", number("accuracy")),
+        (f"mean {example_scores.score_name(analysis.runs)}".replace("mean accuracy", "accuracy"), number("accuracy")),
         ("sd over seeds", _in_points("observed")),
         ("binomial error", _in_points("binomial")),
         ("bootstrap error", _in_points("example_bootstrap")),
@@ -226,6 +250,8 @@ def _of_noise(analysis: Analysis) -> list[Column]:
         ("Fleiss κ", number("fleiss_kappa")),
         ("consistency", number("consistency", lambda value: percent(value, 1))),
         ("disagreement", number("disagreement", lambda value: percent(value, 1))),
+        ("F1 of two answers", number("overlap")),
+        ("right or wrong alike", number("alike", lambda value: percent(value, 1))),
         ("JS divergence", number("jensen_shannon")),
         ("majority-vote accuracy", number("voted")),
     ]
@@ -251,14 +277,14 @@ SECTION = Section(
     sentences=sentences,
     figure=FigureSpec(
         "variance.noise_floor",
-        "Dots are the spread of the accuracies over seeds; the bar is the error that a dev set of this size gives any "
-        "single accuracy; diamonds are the spread that an infinite dev set would leave, with an interval. A spread "
+        "Dots are the spread of the scores over seeds; the bar is the error that a dev set of this size gives any "
+        "single score; diamonds are the spread that an infinite dev set would leave, with an interval. A spread "
         "below the bar does not mean stability: the runs share their examples.",
     ),
     tables=(
         TableSpec(
             "noise_floor",
-            "Spread and errors of the accuracy in percentage points, and agreement between the runs of a cell",
+            "Spread and errors of the score in percentage points, and agreement between the runs of a cell",
             _of_noise,
         ),
         TableSpec(
@@ -277,10 +303,10 @@ SECTION = Section(
         ),
         TableSpec(
             "sampling",
-            "Sampling error of a single accuracy on this many dev examples, in percentage points",
+            "Sampling error of a single score on this many dev examples, in percentage points",
             lambda analysis: [
                 ("examples", number("examples", integer)),
-                ("at an accuracy of", number("accuracy")),
+                ("at a score of", number("accuracy")),
                 ("standard deviation", _in_points("error")),
                 ("two single runs differ from", _in_points("apart")),
             ],
@@ -308,7 +334,7 @@ SECTION = Section(
             "κ, consistency, disagreement, JS divergence",
             "How far the runs of a cell agree on the dev examples: Fleiss' κ of the classes (1: always), the share on "
             "which two runs agree (consistency: Bui, Savova and Wang 2025) and that on which they differ, and the "
-            "Jensen-Shannon divergence of their probabilities in nats (of very many runs, over 20,000 of the pairs).",
+            "Jensen-Shannon divergence of their probabilities in nats (of very many runs, over 5,000 of the pairs).",
         ),
     ),
 )
