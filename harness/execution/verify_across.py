@@ -18,7 +18,7 @@ from harness.records.record import Curves, Measured, Record
 # What follows from the data alone, so that it is the same wherever their hash is.
 _OF_DATA = (
     "train_examples", "dev_examples", "test_examples", "majority_correct", "majority_score", "label_entropy",
-    "label_variance",
+    "label_variance", "untouched_score", "untouched_loss",
 )  # fmt: skip
 Across = tuple[str, str, str]  # (trial, rule, what is wrong)
 
@@ -131,7 +131,7 @@ def _shared_data(
     for name, record in records.items():
         measured, recipe = record.measured, trials[name].recipe
         assert measured is not None
-        groups[_data_of(measured, recipe)].append(name)
+        groups[_data_of(record, measured, recipe)].append(name)
         models[measured.data_sha256, measured.model_sha256, recipe.peft_config].append(name)
     for names in groups.values():
         for field in _OF_DATA:
@@ -145,10 +145,20 @@ def _shared_data(
             yield from _odd(names, field, {name: getattr(records[name].measured, field) for name in names})
 
 
-def _data_of(measured: Measured, recipe: Recipe) -> tuple[object, ...]:
-    """What labels and counts hang on: the data and the metric, and of words how many of them are read."""
-    key = (measured.data_sha256, measured.metric, recipe.task.name)
-    return (*key, *token_hash.key_of(recipe)) if measured.metric == metrics.ENTITIES else key
+def _data_of(record: Record, measured: Measured, recipe: Recipe) -> tuple[object, ...]:
+    """What labels and counts hang on: the data and the metric, of some tasks the tokens, and what computed them.
+
+    Of words it is how many of them are read; of answers in a context or in words how many tokens they have. What an
+    untouched language model scores hangs on the model, and in its last digits on the machine.
+    """
+    key: tuple[object, ...] = (measured.data_sha256, measured.metric, recipe.task.name)
+    if measured.metric == metrics.ENTITIES or recipe.task.kind in ("span", "completion"):
+        key = (*key, *token_hash.key_of(recipe))
+    if measured.untouched_score is None or (where := record.environment) is None:
+        return key
+    batches = (recipe.eval_batch_size, recipe.padding, recipe.padding_side, recipe.pad_to_multiple_of)
+    computed = (where.device, where.device_name, where.threads, where.torch, where.transformers)
+    return (*key, measured.model_sha256, recipe.precision, *batches, *computed)
 
 
 def _odd(names: list[str], what: str, values: Mapping[str, object], *, shown: bool = True) -> Iterator[Across]:

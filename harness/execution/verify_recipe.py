@@ -189,7 +189,8 @@ def _loss(metric: str, logits: np.ndarray, labels: np.ndarray) -> float | None:
     if metric in metrics.REGRESSION:
         return float(np.mean((values[:, 0] - labels) ** 2))
     if values.shape[1] == 2:  # the same, in a third of the time
-        margins = (values[:, 1] - values[:, 0]) * (1 - 2 * labels)
+        no = 0.0 if metric in metrics.MANY_LABELS else values[:, 0]  # of these it is the threshold's
+        margins = (values[:, 1] - no) * (1 - 2 * labels)
         return float(np.logaddexp(0, margins).sum()) / len(labels)
     shifted = values - values.max(axis=1, keepdims=True)
     right = shifted[np.arange(len(labels)), labels]

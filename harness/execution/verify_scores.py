@@ -60,6 +60,10 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
             yield "score", f"{name} is {_said(recorded)}, logits and labels give {_said(given)}"
     if metric in metrics.MANY_LABELS:
         yield from _check_threshold(measured, curves)
+    if recipe.task.kind == "completion":
+        constant = None if metric in metrics.LANGUAGE else _majority(metric, classes, *labels)
+        yield from _check_untouched(measured, constant)
+    yield from (("score", words) for words in _odd_answers(metric, curves.logits, curves.labels))
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)
     yield from _check_curves(measured, curves, recipe)
 
@@ -71,6 +75,40 @@ def _check_threshold(measured: Measured, curves: Curves) -> Iterator[Problem]:
         if logits.size and (logits[:, 0] != given).any():
             told = _said(measured.label_threshold)
             yield "score", f"label_threshold is {told}, and answers on the {split} split are decided at another"
+
+
+def _check_untouched(measured: Measured, constant: metrics.Majority | None) -> Iterator[Problem]:
+    """Whether a language model had to beat its untouched self, or the best constant choice where that is better."""
+    untouched, loss = measured.untouched_score, measured.untouched_loss
+    if untouched is None or loss is None:
+        yield "score", "a language model's, without what the untouched one scores"
+        return
+    levels = [untouched, *([] if constant is None else [constant.value])]
+    if not any(_same(measured.majority_score, level) for level in levels) or (
+        constant is not None and (measured.majority_score or 0.0) < untouched
+    ):
+        yield "score", f"majority_score is {_said(measured.majority_score)}, the untouched model's is {untouched!r}"
+    of_loss = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}.get(measured.metric)
+    if of_loss is not None and not math.isclose(of_loss, untouched, rel_tol=1e-4):
+        yield "score", f"untouched_score is {untouched!r}, untouched_loss gives {of_loss!r}"
+
+
+def _odd_answers(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> Iterator[str]:
+    """What no answer in a context or in words has among its numbers, which are in `logits`; rounding is none."""
+    if not np.isfinite(logits).all():
+        return
+    if metric in metrics.SPANS:
+        loss, exact, f1 = logits[:, :3].T
+        if (loss < -1e-3).any():
+            yield f"an answer has a loss of {loss.min():g}"
+        if not np.isin(exact, (0, 1)).all() or (exact > f1 + 1e-6).any():
+            yield "an answer matches exactly in part, or with another F1 than 1"
+    elif metric in metrics.LANGUAGE:
+        if (logits[:, 0] > 1e-3).any():
+            yield f"an answer has a log-likelihood of {logits[:, 0].max():g}"
+        likeliest = logits[:, 1]
+        if (likeliest < 0).any() or (likeliest > labels).any() or (likeliest % 1).any():
+            yield "of an answer more tokens, or fewer, were the likeliest than it has"
 
 
 def _untouched_level(measured: Measured) -> metrics.Majority | None:
