@@ -60,18 +60,38 @@ def of_positions(study: Study) -> bool:
     return bool(cells) and all(cell.script is None and cell.recipe.task.kind == "choice" for cell in cells)
 
 
-def level_to_beat(table: pd.DataFrame) -> str:
+def level_to_beat(study: Study) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 
-    Where texts have any number of labels it is `best set of labels`, given to all alike, and of answers in a context
-    `commonest answer or none`.
+    Of multiple choice it is the `most frequent position`. Where texts have any number of labels it is `best set of
+    labels`, given to all alike, and of answers in a context `commonest answer or none`.
     """
+    table = study.runs
+    if of_positions(study):
+        return "most frequent position"
     if table["metric"].isin(metrics.MANY_LABELS).any():
         return "best set of labels"
     if table["metric"].isin(metrics.SPANS).any():
         return "commonest answer or none"
     told = table["untouched_score"].notna() if "untouched_score" in table else pd.Series(dtype=bool)
     return "untouched model" if told.any() else "majority class"
+
+
+def untrained_loss_name(study: Study) -> str:
+    """What the training loss stays at of a run that learned nothing but how frequent the answers are.
+
+    `label entropy`, of a regression `label variance`; of multiple choice `entropy of the right position`, of language
+    models whose examples have the same choices `entropy of the answers`, of answers in a context `loss of guessing a
+    place`: none as often as in training, and else any of the context.
+    """
+    if study.runs["label_variance"].notna().any():
+        return "label variance"
+    names = {
+        "most frequent position": "entropy of the right position",
+        "untouched model": "entropy of the answers",
+        "commonest answer or none": "loss of guessing a place",
+    }
+    return names.get(level_to_beat(study), "label entropy")
 
 
 def untrained_loss(table: pd.DataFrame) -> pd.Series:

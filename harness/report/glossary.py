@@ -15,12 +15,14 @@ _COMMON: tuple[Term, ...] = (
         "failed",
         "A finished run whose final dev score is at or below that of always answering the majority class, compared "
         "in counts of right answers. A run that diverged (NaN or infinite) has no score and counts as failed. "
-        "Reasons, where known: constant (one class predicted), diverged, collapsed (was above the "
+        "Reasons, where known: constant (the same answer everywhere), diverged, collapsed (was above the "
         "majority, ended below). Of a regression a run failed that is no better than always answering the mean: its "
         "correlation is at or below 0. Of a language model's completions a run failed that is no better than the "
         "untouched model, scored once before any training; where all examples have the same choices, nor than always "
         "giving the commonest one. Of questions about contexts a run failed that is no better than always answering "
-        "nothing, or always the commonest answer.",
+        "nothing, or always the commonest answer; of multiple choice one that is no better than always the most "
+        "frequent position; where a text has any number of labels, than always giving the set of labels that scores "
+        "best.",
     ),
     UNSTABLE,
     (

@@ -9,7 +9,7 @@ import pandas as pd
 from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis, reference
 from harness.analysis.failures import all_runs
-from harness.analysis.verdicts import level_to_beat, of_positions
+from harness.analysis.verdicts import level_to_beat
 from harness.common import metrics as metric_names
 from harness.common.text import count_noun, show
 from harness.records.study import SOURCE, numbers
@@ -141,16 +141,12 @@ def failing_means(analysis: Analysis, words: Words | None = None) -> str:
         for kind, value in (ends if majority.min() < majority.max() else ends[:1])
     )
     score_of = " to ".join(scores)
-    level = _level(analysis)
+    level = level_to_beat(analysis.study)
     if level == "untouched model":
         return f"Failed means a final {' / '.join(metrics)} {side} that of the {level}, {score_of}"
     trivial = "mean label" if numbers(runs, "label_variance").notna().any() else level
-    return f"Failed means a final {' / '.join(metrics)} {side} that of always answering the {trivial}, {score_of}"
-
-
-def _level(analysis: Analysis) -> str:
-    """What a run had to beat; of multiple choice always the same position."""
-    return "most frequent position" if of_positions(analysis.study) else level_to_beat(analysis.runs)
+    always = "giving" if level == "best set of labels" else "answering"
+    return f"Failed means a final {' / '.join(metrics)} {side} that of always {always} the {trivial}, {score_of}"
 
 
 # ------------------------------------------------------------------------------------------------------ rates of arms
@@ -319,7 +315,7 @@ def where(analysis: Analysis) -> Sentence:
     clauses = []
     if judged and failed == judged == finished:
         small = ", so a small spread here means failure, not stability" if cells["scored"].max() > 1 else ""
-        clauses.append(f"no run did better than the {_level(analysis)}{small}")
+        clauses.append(f"no run did better than the {level_to_beat(analysis.study)}{small}")
     elif failed and len(cells) > 1 and (worst := _worst(analysis, words)):
         clauses.append(worst)
     if scored == 0:

@@ -12,6 +12,7 @@ import pytest
 from made_runs import Run, study_of
 
 from harness.analysis.analyze import analyse
+from harness.analysis.verdicts import untrained_loss_name
 from harness.common import squad
 from harness.config.sweep_file import load
 from harness.records.record import Curves
@@ -19,7 +20,7 @@ from harness.records.study import Study
 from harness.report import opening, page_notes
 from harness.report.figures import variance
 from harness.report.next_experiment import next_sweep
-from harness.report.sections import calibration, dev_set
+from harness.report.sections import calibration, dev_set, failures, reasons
 from harness.stats.example_scores import place_agreement
 
 
@@ -30,6 +31,11 @@ def test_multiple_choice_has_to_beat_the_most_frequent_position(tmp_path: Path) 
     said = " ".join(map(str, opening.answer(analyse(study))))
     assert "always answering the most frequent position" in said
     assert "majority class" not in said
+    told = " ".join(map(str, [*failures.sentences(analyse(study)), *reasons.sentences(analyse(study))]))
+    assert "still at the entropy of the right position" in told
+    assert "fitted the training data but was no better than the most frequent position" in told
+    assert "label entropy" not in told
+    assert "not significantly above the most frequent position" in told
     one_sided = study_of(tmp_path / "other", text, {0: [Run(395)]}, majority=390)
     notes = [str(note) for note in page_notes.notes(one_sided) if "of one class" in str(note)]
     assert notes
@@ -92,6 +98,7 @@ def test_answers_in_contexts_have_dev_set_noise_and_agreement(tmp_path: Path) ->
     assert "the SQuAD F1 has a standard deviation of" in said
     assert "Two runs give the same answer to" in said
     assert "accura" not in said
+    assert "loss of guessing a place" in untrained_loss_name(study)
     assert "Fleiss" not in str(dev_set.SECTION.tables[0].text(analysis))
     assert variance.noise_floor(analysis) is not None
 

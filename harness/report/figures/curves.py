@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.analysis.verdicts import level_to_beat
+from harness.analysis.verdicts import level_to_beat, untrained_loss_name
 from harness.common.text import Scalar
 from harness.records.study import Study, StudyCell
 from harness.report.figures.layout import (
@@ -109,7 +109,10 @@ def curves(analysis: Analysis) -> Figure | None:
     what = "curves of every run" if whole else "curves, the first runs of each cell"
     what += part_shown(range(len(rows)), range(len(every)), "settings")
     figure = empty_figure(
-        study, what, 0.4 + len(rows) * panel_height(len(rows), 1.1, 1.55), _curve_keys(coloured, colours, lines, done)
+        study,
+        what,
+        0.4 + len(rows) * panel_height(len(rows), 1.1, 1.55),
+        _curve_keys(study, coloured, colours, lines, done),
     )
     grid = panels(figure, len(rows), 2, sharey="col")
     many = sum(len(line.score[0]) + len(line.loss[0]) for line in lines) > MANY_POINTS
@@ -145,7 +148,7 @@ def _colour_axis(study: Study) -> str | None:
 
 
 def _curve_keys(
-    axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Line], done: pd.DataFrame
+    study: Study, axis: str | None, colours: Sequence[Scalar], lines: Sequence[_Line], done: pd.DataFrame
 ) -> list[Line2D]:
     shown = colours if len(colours) <= MOST_VALUES else []
     handles = [
@@ -157,10 +160,10 @@ def _curve_keys(
             handle = mark_key(verdict)
             handle.set(linestyle=_DASHED[verdict], color=MARKS[verdict].edge if verdict == "near chance" else FAILED)
             handles.append(handle)
-    regression = done["label_variance"].notna().any()
-    words = "always the mean, variance of labels" if regression else "majority class, entropy of labels"
-    if (level := level_to_beat(done)) != "majority class":
-        words = level
+    level, floor = level_to_beat(study), untrained_loss_name(study)
+    words = "always the mean, variance of labels" if floor == "label variance" else "majority class, entropy of labels"
+    if level != "majority class":
+        words = f"{level}, {floor}" if done["label_entropy"].notna().any() else level
     handles.append(legend_key(words, INK, MAJORITY, lw=0.9))
     return handles
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from harness.analysis.verdicts import level_to_beat
+from harness.analysis.verdicts import level_to_beat, untrained_loss_name
 from harness.common.text import show
 from harness.report.figures.layout import (
     columns_for,
@@ -84,6 +84,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
         return None
     axis = layout(study).hue or layout(study).x
     values = study.values(axis)[:MOST_VALUES] if axis else [None]
+    floor = untrained_loss_name(study)
     verdicts = [verdict for verdict in ("failed", "near chance") if (shown["verdict"] == verdict).any()]
     handles = [
         legend_key(setting(axis, value) or "run", colour_of(i), marker=MARKERS[i]) for i, value in enumerate(values)
@@ -91,8 +92,8 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     handles += [mark_key(verdict) for verdict in verdicts]
     if verdicts:
         handles.append(legend_key("runs on one spot, spread out", FAILED, marker="$×n$", ms=9, mew=0))
-    handles.append(legend_key(level_to_beat(table), INK, MAJORITY, lw=0.9))
-    handles += [legend_key("half of the label entropy", FAINT, LINES[2], lw=0.9)] if relative else []
+    handles.append(legend_key(level_to_beat(study), INK, MAJORITY, lw=0.9))
+    handles += [legend_key(f"half of the {floor}", FAINT, LINES[2], lw=0.9)] if relative else []
     left_out = len(table) - len(shown)
     what = "final score against training loss" + (f", {left_out} diverged left out" if left_out else "")
     figure = empty_figure(study, what, 2.9, handles)
@@ -126,7 +127,7 @@ def loss_vs_score(analysis: Analysis) -> Figure | None:
     if not np.ptp(shown["score"]):  # a heap of equal scores is not to look like a range of them
         ax.set_ylim(shown["score"].iloc[0] - 0.05, shown["score"].iloc[0] + 0.05)
     plain_numbers(ax.yaxis)
-    ax.set_xlabel("training loss in the last epoch" + (" / label entropy" if relative else ""))
+    ax.set_xlabel("training loss in the last epoch" + (f" / {floor}" if relative else ""))
     ax.set_ylabel(score_label(study, 2.5))
     return figure
 

@@ -105,7 +105,7 @@ def spread(analysis: Analysis) -> Figure | None:
     rows = -(-len(plan.titles) // columns)
     handles = _spread_keys(plan, [verdict for verdict in MARKS if (verdicts == verdict).any()])
     if table["majority_score"].notna().any():
-        handles.append(legend_key(level_to_beat(table), INK, MAJORITY, lw=0.9))
+        handles.append(legend_key(level_to_beat(study), INK, MAJORITY, lw=0.9))
     what = "final dev score of every run" if study.sweeps and not study.imports else "score of every run"
     what += part_shown(list(plan.places), range(len(study.cells)))
     figure = empty_figure(study, what, 0.45 + rows * panel_height(rows, 1.4, 2.1), handles)
@@ -357,7 +357,7 @@ def performance_profile(analysis: Analysis) -> Figure | None:
     ]
     majority = done["majority_score"].dropna().unique()
     if len(majority) == 1:
-        handles.append(legend_key(level_to_beat(done), INK, MAJORITY, lw=0.9))
+        handles.append(legend_key(level_to_beat(study), INK, MAJORITY, lw=0.9))
     what = "share of runs better than τ, 95 % band"
     what += part_shown(range(len(values)), range(len(lines)), f"values of {spaced(axis or '')}")
     figure = empty_figure(study, what, 2.5 + 0.06 * len(values), handles)

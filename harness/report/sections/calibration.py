@@ -101,7 +101,7 @@ def _of_confusion(analysis: Analysis) -> list[Column]:
 SECTION = Section(
     anchor="classes",
     heading="Classes and calibration",
-    question="Can the confidence of the answers be trusted, and which classes are recognised?",
+    question="Can the confidence of the answers be trusted, and which classes or choices are recognised?",
     sentences=sentences,
     tables=(
         TableSpec(
@@ -112,7 +112,8 @@ SECTION = Section(
         ),
         TableSpec(
             "confusion",
-            "What the examples of each class were predicted as, summed over the runs of a cell; ± sd over the runs",
+            "What the examples of each class, or right choice, were predicted as, summed over the runs of a cell; ± sd "
+            "over the runs",
             _of_confusion,
             _labels_of_classes,
             folded=True,

@@ -11,8 +11,8 @@ SECTION = Section(
     figure=FigureSpec(
         "curves.curves",
         "Left the dev score, right the training loss (running mean), one line per run. The dashed lines are the "
-        "score to beat, as the key names it, and the label entropy (for a regression the label variance): a run whose "
-        "loss stays there has learned nothing.",
+        "score to beat, and the loss of what knows no more than how frequent the answers are, as the key names them: a "
+        "run whose loss stays there has learned nothing.",
     ),
     more_figures=(
         FigureSpec(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.failures import all_runs
-from harness.analysis.verdicts import level_to_beat
+from harness.analysis.verdicts import level_to_beat, untrained_loss_name
 from harness.report.claims import Claim, Sentence, Words
 from harness.report.formatting import integer, p_value, percent, rate_of, score, versus
 from harness.report.section import FigureSpec, Section
@@ -98,7 +98,7 @@ def _by_other_definitions(analysis: Analysis) -> list[str]:
     definitions = analysis.definitions
     words = {
         "binomial": f"not significantly above the {_level(analysis)} at 5 %",
-        "entropy": f"training loss still at the label {_floor(analysis)}",
+        "entropy": f"training loss still at the {untrained_loss_name(analysis.study)}",
         "threshold": f"worse than {score(analysis.threshold)}",
     }
     of_all, counts = Words("definitions"), list[str]()
@@ -117,12 +117,7 @@ def _by_other_definitions(analysis: Analysis) -> list[str]:
 
 def _level(analysis: Analysis) -> str:
     """What a run has to beat, shortly: `majority`, or `untouched model`."""
-    return level_to_beat(analysis.runs).removesuffix(" class")
-
-
-def _floor(analysis: Analysis) -> str:
-    """What the training loss of a run that learned nothing stays at: of labels, or of a regression."""
-    return "variance" if analysis.runs["label_variance"].notna().any() else "entropy"
+    return level_to_beat(analysis.study).removesuffix(" class")
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
@@ -179,7 +174,7 @@ def _of_definitions(analysis: Analysis) -> list[Column]:
     names = {
         "majority": f"at or {'below' if analysis.study.higher_is_better else 'above'} the {_level(analysis)}",
         "binomial": "not significantly above it",
-        "entropy": f"loss at label {_floor(analysis)}",
+        "entropy": f"loss at {untrained_loss_name(analysis.study)}",
     }
     if analysis.threshold is not None:
         side = "below" if analysis.study.higher_is_better else "above"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import VANISHED
-from harness.analysis.verdicts import level_to_beat
+from harness.analysis.verdicts import level_to_beat, untrained_loss_name
 from harness.common.text import count_noun
 from harness.report.claims import Sentence, Summary, Words
 from harness.report.formatting import Row, integer, percent
@@ -15,12 +15,12 @@ from harness.report.table import Column, TableSpec, number
 
 _LACKING = "was not recorded (a sweep records unless it says `record: off`; results are bit-identical either way)"
 _KINDS = {
-    "not_optimised": "did not fit the training data (loss in the last epoch above half of the label entropy: "
+    "not_optimised": "did not fit the training data (loss in the last epoch above half of the {floor}: "
     "optimisation failed)",
     "not_generalised": "fitted the training data but was no better than the {level} on the dev set "
     "(generalisation failed)",
     "diverged": "diverged",
-    "not_told": "for an unknown reason, as the label entropy is unknown",
+    "not_told": "for an unknown reason, as the {floor} is unknown",
 }
 
 
@@ -37,9 +37,9 @@ def sentences(analysis: Analysis) -> list[str]:
             runs = words.summary("sum", near, "near_chance", form=lambda n: count_noun(n, "run"))
             chance = f"; {runs} {'is' if near == 1 else 'are'} near chance"
         return [words.sentence(f"No run failed, so there is nothing to explain{chance}.")]
-    level = level_to_beat(analysis.runs).removesuffix(" class")
+    level, floor = level_to_beat(analysis.study).removesuffix(" class"), untrained_loss_name(analysis.study)
     parts = [
-        f"{words.summary('sum', int(kinds[name]), name)} {meaning.format(level=level)}"
+        f"{words.summary('sum', int(kinds[name]), name)} {meaning.format(level=level, floor=floor)}"
         for name, meaning in _KINDS.items()
         if kinds[name]
     ]
@@ -136,8 +136,10 @@ SECTION = Section(
     glossary=(
         (
             "not optimised, not generalised",
-            "Of failed runs: a training loss in the last epoch above half of the label entropy means that the training "
-            "data were not fitted; below it they were, but the run is no better on the dev set than what it must beat.",
+            "Of failed runs: a training loss in the last epoch above half of that of what knows no more than how "
+            "frequent the answers are (the label entropy; of answers in a context the loss of guessing a place) means "
+            "that the training data were not fitted; below it they were, but the run is no better on the dev set than "
+            "what it must beat.",
         ),
     ),
 )
