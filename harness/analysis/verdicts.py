@@ -38,7 +38,7 @@ def near_chance(table: pd.DataFrame) -> pd.Series:
     a token task, where a text has any number of labels, and of answers in a context the loss alone tells: the decisions
     on one text are no independent examples, and a fresh head finds some entity or word by luck.
     """
-    by_loss = [metrics.ENTITIES, *metrics.MANY_LABELS, *metrics.SPANS]
+    by_loss = [metrics.ENTITIES, metrics.QUESTIONS, *metrics.MANY_LABELS, *metrics.SPANS]
     untold = (above_majority_p(table) > LEVEL) | table["metric"].isin(by_loss)
     return finished_runs(table) & (table["outcome"] == "ok") & untold & flat_losses(table)
 

@@ -18,7 +18,7 @@ from harness.common.errors import HarnessError
 
 BuiltIn = Literal["accuracy", "f1", "matthews_correlation", "pearson", "spearman", "f1_macro", "f1_micro", "f1_entity",
     "loss", "perplexity", "exact_match", "token_f1", "f1_labels", "f1_labels_macro",
-    "squad_f1", "squad_exact"]  # fmt: skip
+    "squad_f1", "squad_exact", "question_match"]  # fmt: skip
 Metric = str  # a built-in one, one of scikit-learn's, or a function of one's own (`scorers`)
 REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 ENTITIES: Metric = "f1_entity"
@@ -27,6 +27,7 @@ LANGUAGE: tuple[Metric, ...] = ("loss", "perplexity", "exact_match", "token_f1")
 LOWER_IS_BETTER: tuple[Metric, ...] = ("loss", "perplexity")
 MANY_LABELS: tuple[Metric, ...] = ("f1_labels", "f1_labels_macro")  # of texts with any number of labels each
 SPANS: tuple[Metric, ...] = squad.METRICS  # of answers that are parts of a context
+QUESTIONS: Metric = "question_match"  # of classes of answers, several a question
 WITHOUT_CLASSES: tuple[Metric, ...] = (*LANGUAGE, *MANY_LABELS, *SPANS)  # beside those of numbers and of entities
 CLASSIFICATION: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro", "f1_micro", "matthews_correlation")
 # What tables call them, and what is told beside them: calibration's error, both parts of an entity F1.
@@ -136,7 +137,7 @@ def check(metric: Metric, labels: np.ndarray, classes: int) -> None:
 
 def counts(metric: Metric) -> bool:
     """Say whether right answers are counted by a metric's `Score`."""
-    if is_regression(metric) or metric in (ENTITIES, *MANY_LABELS, "squad_f1"):
+    if is_regression(metric) or metric in (ENTITIES, *MANY_LABELS, "squad_f1", QUESTIONS):
         return False
     return metric not in LANGUAGE or metric == "exact_match"
 
@@ -174,6 +175,9 @@ def score(
     Where a text has any number of labels N counts decisions, one for each label of each text in order, and C is 2;
     `sentences` [S] are the number of labels, for each text. A run has to beat always giving the best set of labels.
 
+    Where a question has several answers, of which each is right or wrong, N counts these and `sentences` [Q] how many
+    each question has; `question_match` is the share of questions whose answers are all told rightly.
+
     Of questions about a context `logits` [N, 6] are what is kept of each answer (`squad.COLUMNS`), and labels [N] what
     the best constant answer scores, which a run has to beat.
 
@@ -199,6 +203,8 @@ def score(
         return _score_regression(metric, logits[:, 0], labels)
     if metric in MANY_LABELS:
         return _score_many(metric, logits.argmax(axis=1), labels, sentences)
+    if metric == QUESTIONS:
+        return _score_questions(logits, labels, _all(sentences, labels))
     if metric == ENTITIES:
         answers = logits.argmax(axis=1)
         compared = entities(answers, labels, _all(sentences, labels))
@@ -317,11 +323,26 @@ def of_counts(metric: Metric, table: list[list[int]]) -> float:
     return _value(metric, _Counts(right, tuple(map(sum, table)), tuple(map(sum, zip(*table, strict=True)))))
 
 
-def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None) -> Majority:
+def _score_questions(logits: np.ndarray, labels: np.ndarray, sizes: np.ndarray) -> Score:
+    right, answers = question_match(logits, labels, sizes), logits.argmax(axis=1)
+    below = right <= _constant_questions(labels, logits.shape[1], sizes)
+    return Score(right, None, below, constant=bool((answers == answers[0]).all()))
+
+
+def _constant_questions(labels: np.ndarray, classes: int, sizes: np.ndarray) -> float:
+    """The best share of questions whose answers are all told rightly by always the same class."""
+    same = (np.eye(classes)[np.full(len(labels), one)] for one in range(classes))
+    return max(question_match(logits, labels, sizes) for logits in same)
+
+
+def majority(
+    metric: Metric, labels: np.ndarray, num_classes: int | None = None, sentences: np.ndarray | None = None
+) -> Majority:
     """Score the classifier that always answers the most frequent of these labels [N]; among equals, the best of them.
 
     `num_classes` matters to f1 alone, which is a macro mean above two; without it, it is read off the labels. A
-    correlation with a constant is 0 by convention, Matthews' as well.
+    correlation with a constant is 0 by convention, Matthews' as well. `sentences` are as in `score`, and matter to
+    question_match alone.
     """
     if (scorer := scorers.find(metric)) is not None:
         return _majority_by_function(scorer, labels, num_classes)
@@ -331,6 +352,9 @@ def majority(metric: Metric, labels: np.ndarray, num_classes: int | None = None)
     if metric in SPANS:
         total = math.fsum(labels.tolist())
         return Majority(value=total / len(labels), correct=round(total) if counts(metric) else None)
+    if metric == QUESTIONS:
+        classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes
+        return Majority(value=_constant_questions(labels, classes, _all(sentences, labels)), correct=None)
     if not counts(metric):
         return Majority(value=0.0, correct=None)
     classes = max(2, int(labels.max()) + 1) if num_classes is None else num_classes

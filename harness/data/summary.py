@@ -174,7 +174,7 @@ def _majority(raw: Raw, classes: int | None) -> float | None:
     labels = raw.validation.labels
     if raw.kind == "span":
         labels = squad.constant(raw.metric, raw.validation.expected)[1]
-    return metrics.majority(raw.metric, labels, classes).value
+    return metrics.majority(raw.metric, labels, classes, raw.validation.groups).value
 
 
 def _refusals(raw: Raw) -> list[str]:

@@ -1,7 +1,8 @@
 """SuperGLUE's tasks whose rows are no text, pair and label by themselves: WiC's marked words, MultiRC's answers.
 
 Wang et al. 2019 (arXiv:1905.00537). WiC's pair has the word before each sentence, `place: The sentence.`, and MultiRC's
-the paragraph, and a question with one of its answers: as in P-tuning v2's baselines (Liu et al. 2022, for BERT).
+the paragraph, and a question with one of its answers: as `tasks/superglue/dataset.py` of P-tuning v2 has them for BERT
+(Liu et al. 2022, github.com/THUDM/P-tuning-v2), which also joins COPA's premise by `because` and `so`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from harness.data.text_columns import refuse
 
 Row = Mapping[str, object]
 Reshape = Callable[[Row, str, int], Iterator[Row]]  # a row, its file and its line -> rows of text, pair and label
+_NUMBER = "number of the question"  # in its passage: the same may be asked twice
 GROUPED = ("multirc",)  # many rows have one text: they go to a split together
 
 
@@ -33,7 +35,7 @@ def groups(spec: TaskSpec, rows: Sequence[Row]) -> list[int] | None:
         return None
     of_rows, last, count = [], None, -1
     for row in rows:
-        key = (row.get("paragraph"), row.get("question"))
+        key = (row.get("paragraph"), row.get("question"), row.get(_NUMBER))
         count += key != last
         last = key
         of_rows.append(count)
@@ -54,11 +56,11 @@ def _multirc(row: Row, source: str, number: int) -> Iterator[Row]:
         return
     passage = _object(row["passage"], "passage", source, number)
     paragraph = _text(passage, "text", source, number)
-    for asked in _objects(passage, "questions", source, number):
+    for place, asked in enumerate(_objects(passage, "questions", source, number)):
         question = _text(asked, "question", source, number)
         for given in _objects(asked, "answers", source, number):
             joined = f"{question} {_text(given, 'text', source, number)}"
-            own = {"paragraph": paragraph, "question": question, "question_answer": joined}
+            own = {"paragraph": paragraph, "question": question, "question_answer": joined, _NUMBER: place}
             yield own | ({"label": given["label"]} if "label" in given else {})
 
 

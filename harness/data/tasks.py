@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.common import hub, scorers
 from harness.common.errors import HarnessError
-from harness.common.metrics import ENTITIES, MANY_LABELS, SPANS, Metric, counts, is_regression
+from harness.common.metrics import ENTITIES, MANY_LABELS, QUESTIONS, SPANS, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskSpec
 from harness.data import holdout, hub_data, label_notes, superglue
@@ -49,6 +49,13 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
             f"unknown task '{spec.name}'{_meant(spec.name)}",
             allowed=", ".join((*GLUE, EMBEDDED)),
             fix="For data of your own set task.files",
+        )
+    if spec.metric == QUESTIONS and tables[-1].groups is None:
+        raise HarnessError(
+            f"metric {QUESTIONS} requires questions that have several answers each",
+            got=f"task.name: {spec.name}",
+            allowed="multirc, with the columns of its own files",
+            fix="Change task.metric",
         )
     names = (glue or OWN).names
     return raw_of_tables(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
@@ -175,7 +182,7 @@ def check_recipe(recipe: Recipe, labels: np.ndarray, metric: Metric) -> None:
         )
     unfit = ("r_drop",) * (metric in MANY_LABELS)  # which compares how sure two passes are of one class
     for name in ("label_smoothing", "class_weights", "oversample", "mixup", *unfit):
-        if not counts(metric) and getattr(recipe, name):
+        if not counts(metric) and metric != QUESTIONS and getattr(recipe, name):
             raise HarnessError(
                 f"{name} requires a task with classes",
                 got=f"{recipe.task.name}, {without_classes(metric)}",

@@ -43,7 +43,8 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
         classes = curves.logits.shape[1]
         if metric in metrics.MANY_LABELS:  # two logits decide on each label of a text
             classes = len(curves.labels) // max(1, len(curves.sentences))
-        majority = level or _majority(metric, classes, *labels)
+        sizes = curves.sentences.tobytes() if metric == metrics.QUESTIONS else b""
+        majority = level or _majority(metric, classes, *labels, sizes)
         on_test = (curves.test_logits, curves.test_labels, curves.test_sentences)
         test = metrics.score(metric, *on_test).value if curves.test_labels.size else None
     except ValueError as error:
@@ -133,8 +134,9 @@ def _read_own(measured: Measured, recipe: Recipe) -> Problem | None:
 
 
 @lru_cache(maxsize=64)  # all trials of a task share the labels
-def _majority(metric: Metric, classes: int, dtype: str, labels: bytes) -> metrics.Majority:
-    return metrics.majority(metric, np.frombuffer(labels, dtype), classes)
+def _majority(metric: Metric, classes: int, dtype: str, labels: bytes, sizes: bytes) -> metrics.Majority:
+    sentences = np.frombuffer(sizes, np.int64) if sizes else None
+    return metrics.majority(metric, np.frombuffer(labels, dtype), classes, sentences)
 
 
 def _check_counts(metric: Metric, measured: Measured) -> Iterator[Problem]:

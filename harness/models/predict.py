@@ -384,6 +384,8 @@ class _Tally:
     @property
     def _metric(self) -> str:
         """The model's metric; where that is a function, which needs all logits at once, accuracy or Pearson."""
+        if self.card.metric == metrics.QUESTIONS:  # which needs the questions
+            return "f1"
         if self.card.metric in get_args(metrics.BuiltIn):
             return self.card.metric
         return "accuracy" if self.names else "pearson"

@@ -55,7 +55,7 @@ def to_beat(pack: TrainingPack) -> tuple[Majority, Untouched | None]:
     """
     task, targets = pack.task, pack.task.validation.targets
     if task.kind != "completion":
-        return metrics.majority(task.metric, targets, task.num_labels), None
+        return metrics.majority(task.metric, targets, task.num_labels, task.validation.sentences), None
     answers = _answers(pack)
     score = metrics.score(task.metric, answers, targets)
     if score.value is None:

@@ -149,3 +149,41 @@ def test_runs_on_multirc_keep_which_question_an_answer_is_of(
     assert result.curves.logits.shape == (5, 2)
     assert (result.measured.metric, result.measured.dev_examples) == ("f1", 5)
     assert not list(verify_scores.check_measured(result.measured, result.curves, trial(1, task=spec).recipe))
+
+
+def test_multirc_s_measures_are_the_official_ones(tmp_path: Path) -> None:
+    """EM and F1a as SuperGLUE's metric computes them: all answers of a question right; F1 of class 1 over all answers.
+
+    By hand: two passages have a first question each, and one asks the same question twice.
+    """
+    twice = json.loads(json.dumps(MULTIRC))
+    twice[0]["passage"]["questions"][1]["question"] = "Who?"
+    raw = tasks.load(task(tmp_path, "multirc", twice, metric="question_match"))
+    sizes, labels = raw.validation.groups, raw.validation.labels
+    assert sizes is not None
+    assert (sizes.tolist(), labels.tolist()) == ([2, 1, 2], [1, 0, 0, 1, 0])
+    answers = np.array([1, 0, 1, 1, 0])  # the second question is wrong
+    score = metrics.score("question_match", np.eye(2)[answers], labels, sizes)
+    assert score.value == pytest.approx(2 / 3)
+    assert metrics.score("f1", np.eye(2)[answers], labels).value == pytest.approx(2 * 2 / (3 + 2))
+    # Always no: the second question alone; always yes: none.
+    assert metrics.majority("question_match", labels, 2, sizes).value == pytest.approx(1 / 3)
+    none = metrics.score("question_match", np.eye(2)[np.zeros(5, int)], labels, sizes)
+    assert (none.value, none.at_or_below_majority, none.constant) == (pytest.approx(1 / 3), True, True)
+    assert not score.at_or_below_majority
+
+
+def test_runs_are_scored_by_questions_that_are_all_right(
+    tmp_path: Path, bert: ModelSpec, trial: Callable[..., Trial]
+) -> None:
+    spec = task(tmp_path, "multirc", MULTIRC, allow_unknown=True, metric="question_match")
+    planned = trial(1, task=spec, batch_size=2, epochs=1, label_smoothing=0.1)
+    (result,) = train([planned])
+    assert result.measured.majority_score == pytest.approx(1 / 3)
+    right = metrics.question_match(result.curves.logits, result.curves.labels, np.array([2, 1, 2]))
+    assert result.measured.final_score == right
+    assert not list(verify_scores.check_measured(result.measured, result.curves, planned.recipe))
+    changed = result.measured.model_copy(update={"majority_score": 0.5})
+    assert list(verify_scores.check_measured(changed, result.curves, planned.recipe))
+    with pytest.raises(HarnessError, match="metric question_match requires questions that have several answers"):
+        tasks.load(task(tmp_path, "wic", WIC, metric="question_match"))
