@@ -409,12 +409,22 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
             yield number, _object(content, source, number) if suffix == ".jsonl" else content.split(delimiter)
         return
     reader = csv.reader((text for _, text in lines), delimiter=delimiter, strict=True)
-    line, limit = 1, csv.field_size_limit(sys.maxsize)  # of the whole process: put back below
+    line = 1
+    while (row := _next_of_any_length(reader, source, line)) is not None:
+        if row:
+            yield line, row
+        line = reader.line_num + 1
+
+
+def _next_of_any_length(reader: Iterator[list[str]], source: str, line: int) -> list[str] | None:
+    """The next row of a reader, whatever its length, or None after the last.
+
+    The longest field is the whole process's: between two rows, where another file may be read or this one left, it is
+    as it was.
+    """
+    limit = csv.field_size_limit(sys.maxsize)
     try:
-        for row in reader:
-            if row:
-                yield line, row
-            line = reader.line_num + 1
+        return next(reader, None)
     except csv.Error as error:
         _refuse_quotes(source, line, error)
     finally:

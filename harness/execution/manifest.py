@@ -20,7 +20,7 @@ from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import read_regular, write
 from harness.execution.verify_folder import Finding
 from harness.records import reruns
-from harness.records.reading import MOST_PLAN_BYTES, explain, one_line
+from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, explain, one_line
 from harness.records.store import HEARTBEAT, Store
 
 NAME = "MANIFEST.json"
@@ -128,7 +128,7 @@ def _manifest_of(store: Store, sweep: str) -> Manifest:
         digest = _sha256(store.folder, name)
         if digest is None:
             raise HarnessError(
-                f"cannot seal {store.folder}: {one_line(name)} is not a regular file that can be read",
+                f"cannot seal {store.folder}: {one_line(name)} is not a regular file that can be read, or too large",
                 fix="Remove it, or put the file there instead of a link",
             )
         files[name] = digest
@@ -164,11 +164,13 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def _sha256(folder: Path, name: str) -> str | None:
-    """The hash of a file of the folder; None where it is gone, or is no regular file that can be read."""
+    """The hash of a file of the folder; None where it is gone, is no regular file, or is larger than any trial's."""
     try:
         size = os.lstat(folder / name).st_size
         if size <= _PIECE:
             return hashlib.sha256(read_regular(folder / name, _PIECE)).hexdigest()
+        if size > MOST_ARRAY_BYTES and name.startswith("trials/"):
+            return None
         with os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except (OSError, ValueError):

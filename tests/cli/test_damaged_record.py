@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,12 @@ from made_runs import store_of, sweep_of
 from typer.testing import CliRunner
 
 import harness
+from harness.cli.app import _GROUPS as GROUPS
 from harness.cli.app import app
 from harness.config.trials import Sweep, expand
 from harness.records import export
 from harness.records.store import Store
+from harness.records.study import of_sweep
 from harness.serve.studies import Library
 
 
@@ -104,3 +108,66 @@ def test_notebooks_and_the_browser_have_the_rest(here: Store) -> None:
     (summary,) = (study.summary() for study in Library(here.folder.parent).studies())
     assert summary["unreadable"] == 1
     assert summary["finished"] == list(results.runs["status"]).count("finished")
+
+
+def _edited(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _instead(path: Path, make: Callable[[Path], object]) -> None:
+    path.unlink()
+    make(path)
+
+
+# What becomes of a record's file; a blocked or huge one must cost no command more than itself.
+HARMS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no text": lambda path: path.write_bytes(b"\xff\x00\x1b[31m"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "a FIFO": lambda path: _instead(path, os.mkfifo),
+    "a folder": lambda path: _instead(path, Path.mkdir),
+    "a link to nowhere": lambda path: _instead(path, lambda gone: gone.symlink_to("nowhere\n")),
+    "a link to itself": lambda path: _instead(path, lambda gone: gone.symlink_to(gone)),
+    "64 GiB": lambda path: os.truncate(path, 2**36),
+    "another's": lambda path: _edited(path, id="x\n\x1b[31m"),
+    "of a later version": lambda path: _edited(path, schema_version=99),
+    "a number of 5,000 digits": lambda path: path.write_text(
+        path.read_text().replace('"attempts": 1', f'"attempts": {"1" * 5000}')
+    ),
+    "NaN": lambda path: path.write_text(path.read_text().replace('"attempts": 1', '"attempts": NaN')),
+    "keys twice": lambda path: path.write_text(path.read_text().replace('"attempts": 1', '"attempts": 1, "id": "y"')),
+}  # fmt: skip
+QUICK = ("status", "seal")
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_whatever_became_of_a_record_each_command_says_so(whole: tuple[Sweep, Store], here: Store, harm: str) -> None:
+    """Some that read records and draw nothing; the trial is counted as unreadable, neither finished nor missing."""
+    sweep, store = whole
+    name = expand(sweep)[1].id
+    shutil.copy(store.path(name), here.path(name))
+    HARMS[harm](here.path(name))
+    state = here.path(name).lstat()
+    unsealable = not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)) or state.st_size > 2**30
+    for command in QUICK:
+        words, code, _ = COMMANDS[command]
+        ended, out, err = _said(here, words)
+        assert ended == (2 if command == "seal" and unsealable else code), (command, out, err)
+        assert "\x1b" not in err
+        assert "Traceback" not in out + err
+    assert list(of_sweep(sweep, here).runs["status"]).count("unreadable") == 1  # what tables, figures, pages are of
+    counts = json.loads(_said(here, ("verify", "FOLDER", "--json"))[1])
+    assert (counts["unreadable"], counts["missing"]) == (1, sum(run is None for run in runs_of(RUNS)))
+
+
+def runs_of(runs: dict[int, list[object]]) -> list[object]:
+    """All runs of all cells."""
+    return [run for cell in runs.values() for run in cell]
+
+
+def test_each_command_that_reads_records_stands_above() -> None:
+    """A new one is to be tried beside a damaged record too."""
+    known = {words[0] for words, _, _ in COMMANDS.values()} | {"rerun", "predict", "plan", "serve"}
+    none_read = {"init", "data", "keys", "pretrain", "import", "lr-find"}
+    opens = {"open", "search", "sweep"}  # what `report` made; and what sets a damaged record aside and goes on
+    assert {name for group in GROUPS.values() for name, *_ in group} == known | none_read | opens

@@ -297,3 +297,18 @@ def test_files_in_another_encoding_are_read_by_its_name(tmp_path):
     assert "set task.encoding (for example: task.encoding=shift_jis)" in message(path, {})
     (path / "train.tsv").write_bytes("text\tlabel\nfin\xff\tpos\n".encode("latin-1"))
     assert "line 2: not text in shift_jis: byte 0xff" in message(path, {"encoding": "shift_jis"})
+
+
+def test_a_field_may_be_of_any_length_and_other_readers_keep_their_limit(tmp_path):
+    """Also where two files are read in turns, or one is left before its end: the limit is the whole process's."""
+    limit, long = csv.field_size_limit(), "a" * 200_000
+    task = TaskSpec(name="own")
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(f"text,label\n{long},0\n{long},1\n")
+    first, second = (text_files.stream(tmp_path / name, task, False, True) for name in ("a.csv", "b.csv"))
+    assert len(next(first).text) == len(next(second).text) == len(long)
+    assert csv.field_size_limit() == limit
+    assert len([*first, *second]) == 2
+    left = text_files.stream(tmp_path / "a.csv", task, False, True)
+    next(left)
+    assert csv.field_size_limit() == limit
