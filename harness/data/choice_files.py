@@ -24,8 +24,8 @@ SUFFIXES = text_files.SUFFIXES
 # Names of columns that are known where the task names none, the first that is there: SWAG's, HellaSwag's, RACE's, ….
 _TEXTS = ("text", "context", "premise", "sent1", "ctx", "article", "question")
 _STARTS = ("text_pair", "sent2", "question")
-_LISTS = ("choices", "endings", "options")
-_STEMS = ("ending", "choice", "option", "answer", "sol")
+LISTS = ("choices", "endings", "options")
+STEMS = ("ending", "choice", "option", "answer", "sol")
 _LABELS = ("label", "answer", "answerKey")
 # COPA's columns, whose question says which way a choice follows.
 _COPA = ("premise", "question", "choice1", "choice2")
@@ -246,9 +246,9 @@ def _choice_columns(names: Sequence[str], spec: TaskSpec, source: str) -> str | 
             )
     if spec.choices is not None:
         return spec.choices
-    if listed := [name for name in _LISTS if name in names]:
+    if listed := [name for name in LISTS if name in names]:
         return listed[0]
-    for stem in _STEMS:
+    for stem in STEMS:
         numbered = {int(match[1]): name for name in names if (match := re.fullmatch(rf"{stem}_?([0-9]{{1,2}})", name))}
         in_order = tuple(numbered[number] for number in sorted(numbered))
         if len(in_order) > 1 and sorted(numbered) == list(range(min(numbered), min(numbered) + len(numbered))):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from harness.common import hub, scorers
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES, MANY_LABELS, QUESTIONS, SPANS, Metric, counts, is_regression
 from harness.common.text import count_noun
-from harness.config.recipe import Recipe, TaskSpec
-from harness.data import holdout, hub_data, label_notes, superglue
+from harness.config.recipe import Recipe, TaskFiles, TaskSpec
+from harness.data import holdout, hub_data, label_notes, recognition, superglue
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, OWN, Glue
 from harness.data.text_columns import Columns, TextTable, short, table_of
@@ -37,7 +38,7 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
     glue = GLUE.get(spec.name)
     tables: tuple[TextTable, ...]
     if spec.files is not None:
-        tables = tuple(read(path, spec, glue, blank) for path in find(spec, spec.files).values())
+        tables = _read(spec, spec.files, glue, blank)
         if spec.validation is not None:
             tables = (*_held_out(tables[0], spec), *tables[1:])
     elif glue is not None and glue.kind != spec.kind:
@@ -59,6 +60,21 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
         )
     names = (glue or OWN).names
     return raw_of_tables(spec.name, spec.metric or (glue or OWN).metric, names, *tables, looked_at=blank)
+
+
+def _read(spec: TaskSpec, files: TaskFiles, glue: Glue | None, blank: bool) -> tuple[TextTable, ...]:
+    """The files' texts and labels; what can't be read so, and looks like another kind of task, is told as that."""
+    path = Path(files.train).expanduser()
+    try:
+        tables = []
+        for path in find(spec, files).values():
+            tables.append(read(path, spec, glue, blank))
+        return tuple(tables)
+    except HarnessError:
+        alone = files.train == files.validation and Path(files.train).expanduser().is_file()
+        if spec.text is None and spec.label is None and (other := recognition.hint(path, alone=alone)) is not None:
+            raise other from None
+        raise
 
 
 def read_metric(spec: TaskSpec) -> None:

@@ -141,7 +141,7 @@ def read(path: Path, spec: TaskSpec, glue: Glue | None, blank: bool) -> TextTabl
         return _read_json(text, str(path), spec, glue, blank)
     quoting = spec.quoting or ("none" if suffix == ".tsv" else "csv")
     split = _split_plain if quoting == "none" else _split_quoted
-    rows = split(text, _delimiter(suffix, text.partition("\n")[0]), str(path))
+    rows = split(text, delimiter_of(suffix, text.partition("\n")[0]), str(path))
     while rows and not any(rows[-1][1]) and len(rows[-1][1]) <= 1:  # blank lines at the end
         rows.pop()
     return _read_rows(rows, str(path), spec, glue, blank)
@@ -247,7 +247,7 @@ def _read_rows(rows: _NumberedRows, source: str, spec: TaskSpec, glue: Glue, bla
     return table_of(source, "line", rows, columns, names, blank)
 
 
-def _delimiter(suffix: str, first: str) -> str:
+def delimiter_of(suffix: str, first: str) -> str:
     """What separates fields: of a .csv file whose first line has no comma a semicolon or tab, if that is in it."""
     if suffix == ".tsv":
         return "\t"
@@ -395,7 +395,7 @@ def _streamed(path: Path, suffix: str, spec: TaskSpec) -> Iterator[tuple[int, li
         suffix = ".jsonl"
     lines, source = _decoded_lines(path, spec.encoding), str(path)
     head = list(itertools.islice(lines, 1))
-    delimiter = _delimiter(suffix, head[0][1].rstrip("\r\n") if head else "")
+    delimiter = delimiter_of(suffix, head[0][1].rstrip("\r\n") if head else "")
     lines = itertools.chain(head, lines)
     if suffix == ".jsonl" or (spec.quoting or ("none" if suffix == ".tsv" else "csv")) == "none":
         blank = 0
