@@ -41,7 +41,8 @@ def drawn(found: Analysis | Study, names: Collection[str] | None = None) -> dict
     if names is None:
         result = dict(all_figures.draw(analysis))
     else:
-        result = {make.__name__: make(analysis) for make in all_figures.MAKERS if make.__name__ in names}
+        made = ((make.__name__, make(analysis)) for make in all_figures.MAKERS if make.__name__ in names)
+        result = {name: figure for name, figure in made if figure is not None}
     for figure in result.values():
         figure.draw_without_rendering()
     return result

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.analysis.analyze import Analysis
+from harness.report.figures import all_figures
 from harness.report.figures.style import MARKS_FILE
 from harness.report.run_tables import MOST_RUNS
 
@@ -19,14 +20,10 @@ _POINTS = 24  # of a curve
 def data_of(analysis: Analysis, figures: Path) -> str:
     """JSON: `places`, [row of the table of runs, x, y] in ten-thousandths of the figure; `curves` by row.
 
-    Nothing where the table of runs does not have them all.
+    `narrow` are the places in the figure for phones. Nothing where the table of runs does not have them all.
     """
-    path = figures / MARKS_FILE.format("spread")
-    if not path.is_file():
-        return ""
-    places = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()
-    if len(analysis.runs) > MOST_RUNS:
+    places, narrow = (_places(figures / MARKS_FILE.format(name)) for name in ("spread", all_figures.NARROW))
+    if not places or len(analysis.runs) > MOST_RUNS:
         return ""
     curves: dict[str, list[list[object]]] = {}
     size = 0
@@ -37,7 +34,17 @@ def data_of(analysis: Analysis, figures: Path) -> str:
             break
         if of_run:
             curves[str(row)] = of_run
-    return json.dumps({"places": places, "curves": curves}, separators=(",", ":"), allow_nan=False)
+    data = {"places": places, "narrow": narrow, "curves": curves}
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
+
+
+def _places(path: Path) -> list[list[int]]:
+    """What a file of marks says, which is removed."""
+    if not path.is_file():
+        return []
+    places: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()
+    return places
 
 
 def _curves(analysis: Analysis, row: int) -> list[list[object]]:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -132,13 +132,14 @@ def _with_labels(study: Study, data: pd.DataFrame) -> pd.DataFrame:
 class Picture:
     """One figure of the page: file name without ending, text for those who don't see it, and its data URI.
 
-    `raster`: it is of pixels, which know no dark page.
+    `raster`: it is of pixels, which know no dark page. `narrow`: the data URI of the same for phones, if there is one.
     """
 
     name: str
     alt: str
     source: str
     raster: bool
+    narrow: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         verdict=verdict,
         warnings=tuple(mixed_runs.warnings(study)),
         cards=headline.cards(analysis),
-        picture=_picture(study, spread.SECTION, spread.SECTION.figure, figures, verdict),
+        picture=_first_picture(study, figures, verdict),
         marked=live_runs.data_of(analysis, figures),
         brush=brush.data_of(analysis),
         reading=spread.SECTION.figure.reading if spread.SECTION.figure else "",
@@ -296,6 +297,19 @@ def _picture(study: Study, section: Section, spec: FigureSpec | None, folder: Pa
     source = inline_svg.data_uri(svg.read_text(encoding="utf-8")) if svg.stat().st_size <= LARGEST_SVG else ""
     raster = not source or len(source) > LARGEST_INLINE_SVG
     return Picture(name, alt, _inline_png(png) if raster else source, raster)
+
+
+def _first_picture(study: Study, folder: Path, verdict: str) -> Picture | None:
+    """The spread, with the drawing of it that phones show."""
+    narrow = folder / f"{all_figures.NARROW}.svg"
+    source = ""
+    if narrow.exists():
+        source = inline_svg.data_uri(narrow.read_text(encoding="utf-8")) if narrow.stat().st_size <= LARGEST_SVG else ""
+        narrow.unlink()
+    picture = _picture(study, spread.SECTION, spread.SECTION.figure, folder, verdict)
+    if picture is None or picture.raster or len(source) > LARGEST_INLINE_SVG:
+        return picture
+    return replace(picture, narrow=source)
 
 
 def _inline_png(path: Path) -> str:

@@ -1,6 +1,9 @@
+import pytest
 from drawn_figures import GRID, drawn, marks, words
 from made_runs import HEAD, Run, import_of, imported_runs, study_of
 from matplotlib.collections import LineCollection
+
+from harness.analysis.analyze import analyse
 
 
 def test_every_finished_run_is_a_mark(drawings):
@@ -23,6 +26,18 @@ def test_the_mean_has_its_interval(mosbach, drawings):
     known = known[known["scored"] > 1]
     assert len(known) > 3
     assert set(zip(known["mean_low"], known["mean_high"], strict=True)) <= spans
+
+
+@pytest.mark.parametrize(("scores", "arrows"), [((300, 310, 330, 320), 0), ((300, 380), 2)])
+def test_intervals_of_means_are_whole_or_end_in_arrows(tmp_path, scores, arrows):
+    """Of two far scores the interval of the mean is many times as wide as the scores reach."""
+    study = study_of(tmp_path, HEAD + "lr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..4\n", {0: [Run(s) for s in scores]})
+    (ax,) = drawn(study, ["spread"])["spread"].axes
+    level = analyse(study).level.iloc[0]
+    low, high = ax.get_ylim()
+    assert (low <= level["mean_low"]) == (high >= level["mean_high"]) == (not arrows)
+    ends = [line.get_marker() for line in ax.lines if line.get_marker() in ("v", "^")]
+    assert len(ends) == arrows
 
 
 def test_boxes_only_from_five_scores_on(tmp_path):

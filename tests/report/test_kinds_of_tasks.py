@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import Run, study_of
+from drawn_figures import drawn, words
+from made_runs import HEAD, Run, study_of
 
 from harness.analysis.analyze import analyse
 from harness.analysis.verdicts import untrained_loss_name
@@ -22,6 +23,10 @@ from harness.report.figures import variance
 from harness.report.next_experiment import next_sweep
 from harness.report.sections import calibration, dev_set, failures, reasons
 from harness.stats.example_scores import place_agreement
+
+QUESTIONS = """task: {name: q, kind: span, files: {train: t.json, validation: d.json}}
+model: embedded
+"""
 
 
 def test_multiple_choice_has_to_beat_the_most_frequent_position(tmp_path: Path) -> None:
@@ -145,3 +150,28 @@ def test_the_next_sweep_lists_columns_of_choices(tmp_path: Path) -> None:
     assert proposed is not None
     (tmp_path / "next.yaml").write_text(proposed[1])
     assert load(tmp_path / "next.yaml").cells[0].recipe.task == study.sweeps[0].cells[0].recipe.task
+
+
+@pytest.mark.parametrize(
+    ("head", "score", "level"),
+    [
+        ("task: {name: embedded, kind: choice}\nmodel: embedded\n", "dev accuracy", "most frequent position"),
+        (HEAD, "dev accuracy", "majority class"),
+        (QUESTIONS, "dev SQuAD F1", "commonest answer or none"),
+    ],
+)
+def test_figures_say_the_score_and_the_level_as_sentences_do(tmp_path: Path, head: str, score: str, level: str) -> None:
+    runs: dict[int, list[Run | None]] = {0: [Run(300), Run(310), Run(305)], 1: [Run(200), Run(199), Run(312)]}
+    study = study_of(tmp_path, f"{head}lr: [1e-4, 1e-3]\nepochs: 3\nseeds: 1..3\n", runs, metric=metric_of(score))
+    analysis = analyse(study)
+    assert level in " ".join(map(str, opening.answer(analysis)))
+    figures = drawn(analysis, ("spread", "performance_profile", "loss_vs_score", "curves"))
+    assert {"spread", "performance_profile"} <= set(figures)
+    for name, figure in figures.items():
+        assert score in words(figure), name
+        assert level in words(figure), name
+
+
+def metric_of(score: str) -> str:
+    """The metric's name in a record."""
+    return "squad_f1" if "SQuAD" in score else "accuracy"

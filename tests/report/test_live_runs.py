@@ -2,6 +2,7 @@
 
 import json
 import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_every_finished_run_has_its_place_and_its_curves(written, marks):
     assert np.argsort(heights).tolist() == np.argsort([-300, -310, -320, -330, -200]).tolist()  # best on top
     assert [curve[0] for curve in marks["curves"]["0"]] == ["dev score", "training loss"]
     assert not list((written.folder / "figures").glob("*.json"))
+
+
+def test_phones_get_a_narrow_drawing_with_its_own_places(written, marks):
+    assert not list((written.folder / "figures").glob("*narrow*"))
+    source = re.search(r'<source media="screen and \(max-width: 40rem\)" srcset="([^"]+)">', written.page.read_text())[
+        1
+    ]
+    width = float(re.search(r"viewBox='0 0 ([\d.]+) ", unquote(source))[1])
+    assert width < 260  # points: 390 pixels
+    assert sorted(row for row, _, _ in marks["narrow"]) == sorted(row for row, _, _ in marks["places"])
+    assert marks["narrow"] != marks["places"]
 
 
 def test_a_place_is_where_the_mark_is_drawn(written, marks):

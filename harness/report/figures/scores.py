@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import looks
 from harness.analysis.comparisons import main_axis
-from harness.analysis.verdicts import level_to_beat
+from harness.analysis.verdicts import trivial_answer
 from harness.common.text import Scalar
 from harness.records.study import Study
 from harness.report.figures.layout import (
@@ -113,6 +113,9 @@ def spread(analysis: Analysis) -> Figure | None:
     means = without_axes(study, analysis.level).set_index("cell")[["mean", "mean_low", "mean_high"]]
     groups = {int(index): here for index, here in table.groupby("cell", sort=False)}
     low, high, log = _limits(study, pd.concat([scores, finite_scores(table, "majority_score")]).dropna())
+    if not log:
+        low, high = _with_intervals(low, high, means.loc[list(groups), ["mean_low", "mean_high"]].to_numpy(dtype=float))
+    edges = _beyond(low, high, log, study.higher_is_better, (verdicts == "diverged").any())
     worst = low if study.higher_is_better else high
     for number, (ax, xs) in enumerate(zip(grid, plan.xs, strict=True)):
         bar = min(SLOT / len(plan.hues), 0.2 * len(xs))  # a lone box needs no wide one
@@ -128,15 +131,17 @@ def spread(analysis: Analysis) -> Figure | None:
             across = _run_marks(ax, heights, verdicts[here], centre, bar, place.hue, len(table) > MANY)
             if isinstance(figure, ReportFigure):
                 figure.run_marks.append((ax, [int(row) for row in here], np.column_stack([across, heights])))
-            _level(ax, scores[here].dropna(), means.loc[index], centre, bar)
+            _level(ax, scores[here].dropna(), means.loc[index], centre, bar, edges)
             failed = int(verdicts[here].isin(["failed", "diverged"]).sum())
             _say_counts(ax, centre, slot, int(scores[here].notna().sum()), failed)
         _majority(ax, table, members, plan)
         _ticks(ax, plan.layout.x, xs, inches)
         if log:
             ax.set_yscale("log")
-        ax.set_ylim(*_beyond(low, high, log, study.higher_is_better, (verdicts == "diverged").any()))
+        ax.set_ylim(*edges)
         plain_numbers(ax.yaxis, log)
+        if low >= -1 and high <= 1 < edges[1]:  # of a share the room for counts is no part of the scale
+            ax.set_yticks([tick for tick in ax.get_yticks() if edges[0] <= tick <= 1])
         if number % columns == 0:
             ax.set_ylabel(score_label(study, 1.5))
         if number + columns < len(grid):  # the panel below says it
@@ -159,6 +164,14 @@ def _limits(study: Study, known: pd.Series) -> tuple[float, float, bool]:
     if known.empty:
         return 0.0, 1.0, False
     return float(known.min()), float(known.max()), needs_logarithms(study, known)
+
+
+def _with_intervals(low: float, high: float, ends: np.ndarray) -> tuple[float, float]:
+    """The limits with room for the means' intervals [N, 2], at most half as far again as the scores reach."""
+    known, room = ends[np.isfinite(ends)], 0.5 * (high - low)
+    if not len(known):
+        return low, high
+    return max(min(low, float(known.min())), low - room), min(max(high, float(known.max())), high + room)
 
 
 def _beyond(low: float, high: float, log: bool, higher: bool, diverged: bool) -> tuple[float, float]:
@@ -241,12 +254,22 @@ def _run_marks(
     return places
 
 
-def _level(ax: Axes, scores: pd.Series, mean: pd.Series, centre: float, width: float) -> None:
-    """The mean of one cell as a diamond with its interval and, where there is no box, its median as a bar."""
+def _level(
+    ax: Axes, scores: pd.Series, mean: pd.Series, centre: float, width: float, edges: tuple[float, float]
+) -> None:
+    """The mean of one cell as a diamond with its interval and, where there is no box, its median as a bar.
+
+    An interval that goes on beyond the edges of the panel ends there in an arrow.
+    """
     if len(scores) < 2:
         return
     if np.isfinite(mean["mean_low"]) and np.isfinite(mean["mean_high"]):
         ax.vlines(centre, mean["mean_low"], mean["mean_high"], color=INK, linewidth=1.1, zorder=4.5)
+        for edge, marker, beyond in zip(
+            edges, "v^", (mean["mean_low"] < edges[0], mean["mean_high"] > edges[1]), strict=True
+        ):
+            if beyond:
+                ax.plot([centre], [edge], marker, ms=4, color=INK, clip_on=False, zorder=4.5)
     look: Any = {"s": 24, "marker": "D", "facecolors": "none", "edgecolors": INK, "linewidths": 0.9}
     ax.scatter([centre], [mean["mean"]], zorder=5, **look)
     if len(scores) < FEWEST_FOR_A_BOX:

@@ -82,6 +82,8 @@ PRESETS = {  # widths of a column and of the text in the conferences' style file
     "icml-wide": Sheet(6.75, 8, ("Times New Roman",)),
 }
 
+PHONE = Sheet(3.4)  # as wide as a phone shows it with letters of the page's size
+
 _PLAIN = Sheet()
 _requested: ContextVar[Sheet] = ContextVar("_requested")
 _current: ContextVar[Sheet] = ContextVar("_current")

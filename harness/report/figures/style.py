@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator, ScalarFormatter
 
+from harness.common import metrics
 from harness.common.errors import HarnessError
 from harness.records.study import Study
 from harness.report.figures import pdf_fonts
@@ -74,6 +75,15 @@ def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path, Path]:
     if isinstance(figure, ReportFigure) and figure.run_marks:
         (folder / MARKS_FILE.format(name)).write_text(json.dumps(_places(figure)), encoding="utf-8")
     return png, svg, pdf
+
+
+@styled
+def save_narrow(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure for phones, which the page reads and removes: its SVG and where its runs are."""
+    _lay_out(figure)
+    _write(figure, folder / f"{name}.svg")
+    if isinstance(figure, ReportFigure):
+        (folder / MARKS_FILE.format(name)).write_text(json.dumps(_places(figure)), encoding="utf-8")
 
 
 def _places(figure: ReportFigure) -> list[tuple[int, int, int]]:
@@ -351,11 +361,11 @@ def share_bars(
 
 
 def metric_name(study: Study) -> str:
-    """What the score is: `final dev accuracy` of a sweep; of somebody else's runs what they called it."""
-    names = sorted({str(name) for name in study.runs["metric"].dropna()})
+    """What the score is, as sentences call it: `dev accuracy` of a sweep; of somebody else's runs without `dev`."""
+    names = sorted({metrics.words(str(name)) for name in study.runs["metric"].dropna()})
     name = names[0] if len(names) == 1 else "score"
     if study.sweeps and not study.imports:
-        name = f"dev {spaced(name)}"
+        name = f"dev {name}"
     return cut(name, 8.5, 1.4)
 
 

@@ -1,19 +1,22 @@
 // The spread figure: a run under the pointer, or chosen by the arrow keys, says what it is; a click or Enter shows it.
 const marked = document.getElementById("run-marks"), image = document.querySelector("#spread-of-runs img");
 if (marked && image) {
-  const { places, curves } = JSON.parse(marked.content.textContent), byRow = inOrder;
+  const { places: usual, narrow, curves } = JSON.parse(marked.content.textContent), byRow = inOrder;
   const names = heads.map((head) => head.textContent), make = (tag, more) => Object.assign(document.createElement(tag), more);
   const frame = make("span", { className: "marks", tabIndex: 0 }), ring = make("i", { hidden: true }), tip = make("output", { hidden: true }), panel = make("div", { id: "run", hidden: true });
   frame.setAttribute("role", "group");
   frame.setAttribute("aria-label", "Runs: arrow keys choose one, Enter shows its curves and rerun command");
-  image.before(frame);
-  frame.append(image, ring, tip);
+  const drawn = image.closest("picture") ?? image;
+  drawn.before(frame);
+  frame.append(drawn, ring, tip);
   frame.closest("figure").after(panel);
   frame.closest("figure").querySelector("figcaption").append(" Point at a run, or choose one with the arrow keys: a click or Enter shows its curves and how to train it again.");
   const cell = (row, column) => { const data = byRow[row].cells[column]; return (data.querySelector("code") ?? data).textContent; };
   const command = (row) => { const code = byRow[row].querySelector("code"); return code ? code.textContent : ""; };
   const about = (row) => names.map((name, column) => [name, cell(row, column)]).filter(([name, text]) => name !== "rerun" && text && text !== "–").map(([name, text]) => name + " " + text).join(" · ");
-  let current = -1;
+  const phone = matchMedia("screen and (max-width: 40rem)"), onPhone = () => narrow.length && image.closest("picture") && phone.matches;
+  let current = -1, places = onPhone() ? narrow : usual;
+  phone.addEventListener("change", () => { point(-1); places = onPhone() ? narrow : usual; });
   const point = (index) => {
     current = index;
     ring.hidden = tip.hidden = index < 0;
@@ -22,7 +25,7 @@ if (marked && image) {
     ring.style.left = tip.style.left = x / 100 + "%";
     ring.style.top = y / 100 + "%";
     tip.style.top = "calc(" + y / 100 + "% + 12px)";
-    tip.style.transform = x > 5000 ? "translateX(-100%)" : "";
+    tip.style.transform = phone.matches ? "translateX(-" + x / 100 + "%)" : x > 5000 ? "translateX(-100%)" : "";
     tip.textContent = about(row) + (command(row) ? " · " + command(row) : "");
   };
   const draw = (title, x, y) => {
