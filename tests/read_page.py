@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.report import page as report
 
-VOID = {"meta", "img", "br", "hr", "link", "input"}
+VOID = {"source", "meta", "img", "br", "hr", "link", "input"}
 
 
 class Reader(HTMLParser):

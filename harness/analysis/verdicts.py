@@ -63,7 +63,7 @@ def of_positions(study: Study) -> bool:
 def level_to_beat(study: Study) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 
-    Of multiple choice it is the `most frequent position`. Where texts have any number of labels it is `best set of
+    Of multiple choice it is the `most frequent position`, of a regression the `mean label`. Where texts have any number of labels it is `best set of
     labels`, given to all alike, and of answers in a context `commonest answer or none`.
     """
     table = study.runs
@@ -74,7 +74,10 @@ def level_to_beat(study: Study) -> str:
     if table["metric"].isin(metrics.SPANS).any():
         return "commonest answer or none"
     told = table["untouched_score"].notna() if "untouched_score" in table else pd.Series(dtype=bool)
-    return "untouched model" if told.any() else "majority class"
+    if told.any():
+        return "untouched model"
+    known = "label_variance" in table and table["label_variance"].notna().any()
+    return "mean label" if known else "majority class"
 
 
 def untrained_loss_name(study: Study) -> str:

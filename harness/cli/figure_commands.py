@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,12 +61,12 @@ def figure(
     sheet, notes = named_figures.sheet_for(venue, width, font_size, font, title)
     opened = api.open(_required(sweep, f"harness figure {name}"), set=overrides, profile=profile, results=results)
     path = out or Path(f"{chosen.name}.{form or 'pdf'}")
-    named_figures.write(opened.analysis, chosen, sheet, path, form)
+    drawn = named_figures.write(opened.analysis, chosen, sheet, path, form)
     messages = Console(stderr=True)
     for note in (*notes, *named_figures.notes(opened.study, sheet)):
         messages.print(Text(note), soft_wrap=True)
     print(f"Written: {path}")
-    print(without_controls(f"For its caption: {named_figures.caption(opened.study, chosen)}"))
+    print(without_controls(f"For its caption: {named_figures.caption(opened.study, chosen, drawn)}"))
     end_with_set_aside(opened.study, messages, "the figure")
 
 
@@ -76,7 +77,10 @@ def table(
     sweep: _Sweep = None,
     columns: Annotated[
         str | None,
-        typer.Option(metavar="A,B,…", help="Its numbers, by heading or by the name in its CSV file; default: all."),
+        typer.Option(
+            metavar="A,B,…",
+            help="Its numbers, by heading or by the name in its CSV file, or all; default: what fits a page.",
+        ),
     ] = None,
     form: Annotated[
         Literal["latex", "markdown", "csv"] | None, typer.Option("--format", help="Default: latex, with booktabs.")
@@ -95,9 +99,15 @@ def table(
         return
     spec = named_tables.table_named(name)
     opened = api.open(_required(sweep, f"harness table {name}"), set=overrides, profile=profile, results=results)
-    wanted = None if columns is None else [column.strip() for column in columns.split(",") if column.strip()]
     chosen = form or named_tables.format_of(out)
+    wanted: Sequence[str] | None = None
+    if columns is None:
+        wanted, caption = named_tables.usual_columns(spec, chosen, caption)
+    elif columns.strip().lower() != "all":
+        wanted = [column.strip() for column in columns.split(",") if column.strip()]
     text = named_tables.text_of(opened.analysis, spec, wanted, chosen, caption)
+    if chosen == "latex" and (note := named_tables.too_wide(opened.analysis, spec, wanted)):
+        Console(stderr=True).print(Text(without_controls(note)), soft_wrap=True)
     if chosen == "latex" and (letters := files.beyond_latin(text.partition("\n")[2])):
         note = f"pdfLaTeX can't set {letters[:12]}: use LuaLaTeX or XeLaTeX, with a font that has them."
         Console(stderr=True).print(Text(without_controls(note)), soft_wrap=True)

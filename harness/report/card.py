@@ -41,7 +41,8 @@ def _table(analysis: Analysis) -> list[str]:
     """A row a recipe: seeds, failed runs with their rate, and the score."""
     metric = "score"
     names = sorted({metric_words(str(name)) for name in analysis.runs["metric"].dropna()})
-    metric = names[0] if len(names) == 1 else metric
+    if len(names) == 1:
+        metric = f"dev {names[0]}" if analysis.study.sweeps and not analysis.study.imports else names[0]
     lines = [f"| recipe | seeds | failed | failure rate [95 %] | {markdown_text(metric)}, mean ± sd |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
     rows = analysis.cells.head(_MOST_CELLS).to_dict("records")
@@ -61,7 +62,7 @@ def _level(row: Row) -> str:
 def sentences(analysis: Analysis) -> Sequence[str]:
     """What failed means, what crashed or is missing, and the noise of the dev set."""
     words = Words("runs")
-    told = [words.sentence(f"{opening.failing_means(analysis, words)}.")]
+    told = [*opening.covers(analysis), words.sentence(f"{opening.failing_means(analysis, words)}.")]
     words = Words("all_runs")
     gaps = opening.gaps(analysis, words, row_at(all_runs(analysis.study), 0))
     told += [words.sentence(f"{gaps}; these count neither as failed nor as finished.")] if gaps else []

@@ -108,8 +108,8 @@ def draw(analysis: Analysis, spec: FigureSpec, sheet: Sheet, axes: Sequence[Axes
     return figure
 
 
-def write(analysis: Analysis, spec: FigureSpec, sheet: Sheet, path: Path, form: str | None = None) -> None:
-    """Write the figure to a file of the kind that its ending or `form` says."""
+def write(analysis: Analysis, spec: FigureSpec, sheet: Sheet, path: Path, form: str | None = None) -> Figure:
+    """Write the figure to a file of the kind that its ending or `form` says, and return it."""
     from harness.report.figures import style
 
     ending = path.suffix.removeprefix(".").lower()
@@ -117,7 +117,9 @@ def write(analysis: Analysis, spec: FigureSpec, sheet: Sheet, path: Path, form: 
         raise HarnessError(f"{path} is to be written as {form}", fix=f"Name it {path.with_suffix('.' + form)}")
     if (form or ending) not in FORMATS:
         raise HarnessError("a figure is written as pdf, svg or png", got=ending or str(path))
-    style.save_as(draw(analysis, spec, sheet), path if ending else path.with_suffix(f".{form}"))
+    figure = draw(analysis, spec, sheet)
+    style.save_as(figure, path if ending else path.with_suffix(f".{form}"))
+    return figure
 
 
 def notes(study: Study, sheet: Sheet) -> list[str]:
@@ -134,8 +136,10 @@ def notes(study: Study, sheet: Sheet) -> list[str]:
     return [f"No installed font has {shown}: figures show □ there. Installing one, such as Noto Sans, mends that."]
 
 
-def caption(study: Study, spec: FigureSpec) -> str:
-    """What a figure shows, of how many runs, and of a stand-in that it is one."""
+def caption(study: Study, spec: FigureSpec, figure: Figure) -> str:
+    """What a figure shows, and of how much of the study, how to read it, and of a stand-in that it is one."""
+    what = str(getattr(figure, "what", ""))
+    shown = f"{what[:1].upper()}{what[1:]}. " if what else ""
     done = int((study.runs["status"] == "finished").sum())
     stand_in = f" {study.stand_in[:1].upper()}{study.stand_in[1:]}." if study.stand_in else ""
-    return f"{spec.reading} {count_noun(done, 'run')}.{stand_in}"
+    return f"{shown}{spec.reading} {count_noun(done, 'run')}.{stand_in}"

@@ -18,6 +18,7 @@ from harness.report.contents import TABLES
 from harness.report.named_figures import unknown
 from harness.report.table import TableSpec, TextTable
 
+PAGE = 95  # characters of 10 points in the 6.5 inches of a page
 _ENDINGS = {".tex": "latex", ".md": "markdown", ".csv": "csv"}
 
 
@@ -65,6 +66,30 @@ def text_of(
     if caption is not None:
         table = replace(table, caption=caption)
     return files.markdown(table) if form == "markdown" else files.latex_float(table)
+
+
+def usual_columns(spec: TableSpec, form: str, caption: str | None) -> tuple[Sequence[str] | None, str | None]:
+    """The columns of a table where none are asked for, and its caption: what fits a page, but all in a CSV file."""
+    if spec.for_paper is None or form == "csv":
+        return None, caption
+    return spec.for_paper[0], caption or spec.for_paper[1]
+
+
+def too_wide(analysis: Analysis, spec: TableSpec, columns: Sequence[str] | None) -> str:
+    """What to say of a LaTeX table that is wider than a page; empty for one that fits."""
+    table = spec.text(analysis)
+    if table is None:
+        return ""
+    shown = table if columns is None else _chosen(analysis, spec, table, columns)
+    lengths = [max(map(len, texts)) + 2 for texts in zip(shown.header, *shown.rows, strict=True)]
+    if sum(lengths) <= PAGE:
+        return ""
+    words = len(spec.labels(analysis))
+    headings = ", ".join(re.sub(r"\s*\[.*?\]", "", heading) for heading in table.header[words:])
+    return (
+        f"This table of {len(lengths)} columns is wider than a page (some {sum(lengths)} characters; {PAGE} fit). "
+        f"Choose with --columns, of: {headings}"
+    )
 
 
 def _key(heading: str) -> str:

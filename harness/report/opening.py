@@ -144,9 +144,8 @@ def failing_means(analysis: Analysis, words: Words | None = None) -> str:
     level = level_to_beat(analysis.study)
     if level == "untouched model":
         return f"Failed means a final {' / '.join(metrics)} {side} that of the {level}, {score_of}"
-    trivial = "mean label" if numbers(runs, "label_variance").notna().any() else level
     always = "giving" if level == "best set of labels" else "answering"
-    return f"Failed means a final {' / '.join(metrics)} {side} that of always {always} the {trivial}, {score_of}"
+    return f"Failed means a final {' / '.join(metrics)} {side} that of always {always} the {level}, {score_of}"
 
 
 # ------------------------------------------------------------------------------------------------------ rates of arms

@@ -134,6 +134,7 @@ class TableSpec:
     folded: bool = False  # behind its caption, to be opened
     data: Callable[[Analysis], pd.DataFrame] | None = None
     rows: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    for_paper: tuple[tuple[str, ...], str] | None = None  # the columns that fit a page, and a caption of these
 
     def frame(self, analysis: Analysis) -> pd.DataFrame:
         """What its CSV file and the JSON summary hold."""

@@ -8,7 +8,7 @@ from made_runs import HEAD, Run, study_of
 from harness.analysis import spread_and_level, verdicts
 from harness.records.study import Axes, Study, StudyCell
 from harness.report.figures import scores
-from harness.report.figures.layout import Layout, layout
+from harness.report.figures.layout import MOST_CELLS, Layout, layout, selected
 
 
 def test_layout_of_the_paper(mosbach, drawings):
@@ -64,3 +64,29 @@ def grid(**axes: int) -> Study:
 )
 def test_layouts_of_others_runs_and_of_two_studies(axes, expected):
     assert layout(grid(**axes)) == expected
+
+
+def failing(study: Study, failed: dict[int, int]) -> SimpleNamespace:
+    """An analysis that knows no more than how many runs of each cell failed."""
+    return SimpleNamespace(
+        study=study, cells=pd.DataFrame({"failed": [failed.get(i, 0) for i in range(len(study.cells))]})
+    )
+
+
+def test_of_many_cells_the_panels_are_shown_where_most_runs_failed():
+    many = grid(lr=10, epochs=5, decay=2)
+    at = {cell.axes: index for index, cell in enumerate(many.cells)}
+    worst = at[("lr", "lr7"), ("epochs", "epochs4"), ("decay", "decay1")]
+    shown = selected(failing(many, {0: 1, worst: 3}))
+    assert shown.why == "where most runs failed"
+    epochs = [dict(many.cells[index].axes)["epochs"] for index in shown.cells]
+    assert {name: epochs.count(name) for name in epochs} == {"epochs0": 20, "epochs4": 20}
+    assert list(shown.cells) == sorted(shown.cells)
+
+
+def test_the_first_cells_are_shown_where_none_failed_or_a_panel_is_too_large():
+    for study, failed in ((grid(lr=10, epochs=5, decay=2), {}), (grid(lr=60), {50: 2})):
+        shown = selected(failing(study, failed))
+        assert shown.cells == tuple(range(MOST_CELLS))
+        assert shown.why == ""
+    assert selected(failing(grid(lr=4), {3: 1})).cells == (0, 1, 2, 3)

@@ -111,8 +111,9 @@ def test_a_users_own_file_keeps_text_too(results, tmp_path):
 
 
 def test_the_caption_says_what_is_shown_and_of_how_many_runs(results):
-    said = named_figures.caption(results.study, named_figures.figure_named("spread"))
-    assert said.startswith("Each dot is one run")
+    spec = named_figures.figure_named("spread")
+    said = named_figures.caption(results.study, spec, named_figures.draw(results.analysis, spec, Sheet(title=False)))
+    assert said.startswith("Final dev accuracy of every run. Each dot is one run")
     assert said.endswith("9 runs.")
 
 
@@ -190,6 +191,15 @@ def test_a_table_has_the_columns_that_were_asked_for(results):
     assert text.splitlines()[0] == "lr,mean,sd"
     text = named_tables.text_of(results.analysis, spec, ["mean"], "markdown")
     assert text.splitlines()[2] == "| lr | mean |"
+    columns, caption = named_tables.usual_columns(spec, "latex", None)
+    text = named_tables.text_of(results.analysis, spec, columns, "latex", caption)
+    assert r"lr & n & mean & sd & min & max & failed & failure rate {[}95 \%{]} \\" in text.replace("\u00a0", " ")
+    assert "Clopper" not in text
+    assert named_tables.usual_columns(spec, "csv", None) == (None, None)
+    assert not named_tables.too_wide(results.analysis, spec, columns)
+    wide = named_tables.too_wide(results.analysis, spec, None)
+    assert "of 16 columns is wider than a page" in wide
+    assert "--columns, of: finished, failed, failure rate, exact" in wide
     with pytest.raises(HarnessError, match=r"unknown column 'means' \(did you mean 'mean'\?\)"):
         named_tables.text_of(results.analysis, spec, ["means"], "latex")
 

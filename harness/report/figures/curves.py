@@ -161,9 +161,8 @@ def _curve_keys(
             handle.set(linestyle=_DASHED[verdict], color=MARKS[verdict].edge if verdict == "near chance" else FAILED)
             handles.append(handle)
     level, floor = level_to_beat(study), untrained_loss_name(study)
-    words = "always the mean, variance of labels" if floor == "label variance" else "majority class, entropy of labels"
-    if level != "majority class":
-        words = f"{level}, {floor}" if done["label_entropy"].notna().any() else level
+    known = done[["label_entropy", "label_variance"]].notna().any(axis=None)
+    words = f"{level}, {floor}" if known else level
     handles.append(legend_key(words, INK, MAJORITY, lw=0.9))
     return handles
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.figures.layout import MOST_CELLS, jitter, plan_of, row_labels
+from harness.report.figures.layout import jitter, plan_of, row_labels, selected
 from harness.report.figures.lettering import short_count
 from harness.report.figures.sheet import styled
 from harness.report.figures.style import (
@@ -46,10 +46,11 @@ def distributions(analysis: Analysis) -> Figure | None:
     counts = table.groupby("cell")["score"].count()
     if not len(counts) or counts.max() < FEWEST or table["score"].nunique() < 2:
         return None
-    cells = [index for index in range(min(len(study.cells), MOST_CELLS)) if counts.get(index, 0) > 0][:MOST_SHOWN]
-    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
+    shown = selected(analysis)
+    cells = [index for index in shown.cells if counts.get(index, 0) > 0][:MOST_SHOWN]
+    plan = plan_of(study, len(shown.cells), len(shown.cells), shown.cells)
     verdicts = [name for name in ("failed", "near chance") if (table["verdict"] == name).any()]
-    what = "the final scores of every run and their density" + part_shown(cells, range(len(study.cells)))
+    what = "the final scores of every run and their density" + part_shown(cells, range(len(study.cells)), why=shown.why)
     figure = empty_figure(study, what, 0.6 + 0.42 * len(cells), [mark_key(name) for name in verdicts], rows=True)
     ax = panel(figure)
     many, notes = len(table) > MANY, []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,6 +34,9 @@ from harness.report.figures.style import (
     panels,
     upright_grid,
 )
+
+if TYPE_CHECKING:
+    from harness.analysis.analyze import Analysis
 
 TALLEST = 8.4  # inches of panels: with title and legend they stay on a page
 MOST_CELLS = 48  # more rows or boxes than a page has room for
@@ -113,9 +116,42 @@ class Plan:
         ]
 
 
-def plan_of(study: Study, along: int, most: int) -> Plan:
-    """Put the first cells into panels that have room for `along` values of x each, at most `most` panels."""
-    cells = study.cells[:MOST_CELLS]
+@dataclass(frozen=True)
+class Selection:
+    """The cells that figures show, by their numbers, and which these are where there are more."""
+
+    cells: tuple[int, ...]
+    why: str = ""
+
+
+def selected(analysis: Analysis) -> Selection:
+    """All cells; of more than a page has room for, those of the panels where most runs failed.
+
+    Panels stay whole, so that their cells can be compared. Where no run failed, or one panel is too many, the first
+    cells are shown.
+    """
+    cells = analysis.study.cells
+    first = Selection(tuple(range(min(len(cells), MOST_CELLS))))
+    if len(cells) <= MOST_CELLS:
+        return first
+    failed = analysis.cells["failed"].fillna(0).astype(int).tolist()
+    if not any(failed):
+        return first
+    facets = _layout(cells).facets
+    panels: dict[tuple[Scalar, ...], list[int]] = {}
+    for index, cell in enumerate(cells):
+        panels.setdefault(tuple(dict(cell.axes)[axis] for axis in facets), []).append(index)
+    chosen: list[int] = []
+    for members in sorted(panels.values(), key=lambda members: -sum(failed[index] for index in members)):
+        if len(chosen) + len(members) > MOST_CELLS:
+            break
+        chosen += members
+    return Selection(tuple(sorted(chosen)), "where most runs failed") if chosen else first
+
+
+def plan_of(study: Study, along: int, most: int, shown: Sequence[int]) -> Plan:
+    """Put cells into panels that have room for `along` values of x each, at most `most` panels."""
+    cells = [study.cells[index] for index in shown]
     how = _layout(cells)
     xs, hues = axis_values(cells, how.x), axis_values(cells, how.hue)
     facets = [", ".join(setting(axis, dict(cell.axes)[axis]) for axis in how.facets) for cell in cells]
@@ -123,7 +159,7 @@ def plan_of(study: Study, along: int, most: int) -> Plan:
     along = -(-len(xs) // parts)  # parts of equal length
     keys: dict[tuple[str, int], int] = {}
     places = {}
-    for index, (cell, facet) in enumerate(zip(cells, facets, strict=True)):
+    for index, cell, facet in zip(shown, cells, facets, strict=True):
         axes = dict(cell.axes)
         x = xs.index(axes[how.x]) if how.x else 0
         panel = keys.setdefault((facet, x // along), len(keys))

@@ -19,11 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.analysis import looks
 from harness.analysis.comparisons import main_axis
-from harness.analysis.verdicts import trivial_answer
+from harness.analysis.verdicts import level_to_beat
 from harness.common.text import Scalar
 from harness.records.study import Study
 from harness.report.figures.layout import (
-    MOST_CELLS,
     MOST_ROWS,
     Plan,
     jitter,
@@ -31,6 +30,7 @@ from harness.report.figures.layout import (
     plan_of,
     row_labels,
     rows_height,
+    selected,
     titled_panels,
 )
 from harness.report.figures.lettering import (
@@ -73,6 +73,7 @@ from harness.report.figures.style import (
     part_shown,
     plain_numbers,
     score_label,
+    score_name,
     without_axes,
 )
 
@@ -96,18 +97,19 @@ def spread(analysis: Analysis) -> Figure | None:
     number of scored runs and, after a cross, of failed.
     """
     study = analysis.study
-    table = analysis.runs[(analysis.runs["verdict"] != "") & (analysis.runs["cell"] < MOST_CELLS)]
+    shown = selected(analysis)
+    table = analysis.runs[(analysis.runs["verdict"] != "") & analysis.runs["cell"].isin(shown.cells)]
     if table.empty:
         return None
-    plan, columns = _spread_plan(study)
+    plan, columns = _spread_plan(study, shown.cells)
     table = table[table["cell"].isin(plan.places)]
     scores, verdicts = finite_scores(table), table["verdict"].replace("unjudged", "ok")
     rows = -(-len(plan.titles) // columns)
     handles = _spread_keys(plan, [verdict for verdict in MARKS if (verdicts == verdict).any()])
     if table["majority_score"].notna().any():
         handles.append(legend_key(level_to_beat(study), INK, MAJORITY, lw=0.9))
-    what = "final dev score of every run" if study.sweeps and not study.imports else "score of every run"
-    what += part_shown(list(plan.places), range(len(study.cells)))
+    what = f"{score_name(study)} of every run"
+    what += part_shown(list(plan.places), range(len(study.cells)), why=shown.why)
     figure = empty_figure(study, what, 0.45 + rows * panel_height(rows, 1.4, 2.1), handles)
     grid = titled_panels(figure, plan.titles, columns)
     means = without_axes(study, analysis.level).set_index("cell")[["mean", "mean_low", "mean_high"]]
@@ -149,14 +151,14 @@ def spread(analysis: Analysis) -> Figure | None:
     return figure
 
 
-def _spread_plan(study: Study) -> tuple[Plan, int]:
+def _spread_plan(study: Study, shown: Sequence[int]) -> tuple[Plan, int]:
     """The panels of the spread, and how many stand side by side: three would be too small in a paper's column."""
-    first = plan_of(study, MOST_CELLS, MOST_CELLS)
+    first = plan_of(study, len(shown), len(shown), shown)
     slots, facets = max(map(len, first.xs)) * len(first.hues), len(first.titles)
     narrowest = NARROWEST * current().scale
     columns = 2 if facets not in (1, 3) and slots * narrowest <= current().width / 2 - 0.6 else 1
     along = max(1, int((current().width / columns - 0.6) / narrowest) // len(first.hues))
-    return plan_of(study, along, MOST_ROWS * columns), columns
+    return plan_of(study, along, MOST_ROWS * columns, shown), columns
 
 
 def _limits(study: Study, known: pd.Series) -> tuple[float, float, bool]:
@@ -319,14 +321,15 @@ def failure_rates(analysis: Analysis) -> Figure | None:
     cells = without_axes(study, analysis.cells)
     if not (cells["judged"] > 0).any():
         return None
-    cells = cells.head(MOST_CELLS)
-    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
+    shown = selected(analysis)
+    cells = cells[cells["cell"].isin(shown.cells)]
+    plan = plan_of(study, len(shown.cells), len(shown.cells), shown.cells)
     handles = [
         Patch(color=colour_of(i), label=setting(plan.layout.hue, hue))
         for i, hue in enumerate(plan.hues)
         if plan.layout.hue
     ]
-    what = "share of failed runs" + part_shown(list(cells["cell"]), range(len(study.cells)))
+    what = "share of failed runs" + part_shown(list(cells["cell"]), range(len(study.cells)), why=shown.why)
     figure = empty_figure(study, what, rows_height(len(cells)), handles, rows=True)
     ax = panel(figure)
     notes = []

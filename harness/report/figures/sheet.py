@@ -164,6 +164,7 @@ class ReportFigure(Figure):
     """A figure that is saved as it was drawn: in its fonts, with texts that can be edited."""
 
     sheet: Sheet = Sheet()
+    what: str = ""  # what it shows, and how much of what there is
     run_marks: list[tuple[Axes, list[int], np.ndarray]]  # rows of the table of runs, and where they are [N, 2]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -159,7 +159,7 @@ def empty_figure(
     body *= 1.0 if rows else min(1.0, sheet.width / WIDTH / sheet.scale) ** 0.5
     height = (body + 0.15 * len(lines) + 0.16 * -(-len(handles) // columns)) * sheet.scale
     figure = ReportFigure(figsize=(sheet.width, height), dpi=DPI, layout="constrained")
-    figure.sheet = sheet
+    figure.sheet, figure.what = sheet, clean(what)
     FigureCanvasAgg(figure)
     if lines:
         figure.suptitle("\n".join(map(literal, lines)), fontsize=pt(8.5), color=FAINT)
@@ -252,10 +252,15 @@ def _columns(texts: Sequence[str], inches: float) -> int:
     return 1
 
 
-def part_shown(drawn: Sequence[object], of: Sequence[object], things: str = "cells") -> str:
-    """What a title adds where not all that there is could be drawn: `, first 48 of 10,000 cells`."""
+def part_shown(drawn: Sequence[object], of: Sequence[object], things: str = "cells", why: str = "") -> str:
+    """What a title adds where not all that there is could be drawn: `, first 48 of 10,000 cells`.
+
+    `why` says which they are, where they are not the first.
+    """
     if len(drawn) == len(of):
         return ""
+    if why:
+        return f", {len(drawn)} of {len(of):,} {things}, {why}"
     first = "first " if list(drawn) == list(of[: len(drawn)]) else ""
     return f", {first}{len(drawn)} of {len(of):,} {things}"
 
@@ -369,9 +374,14 @@ def metric_name(study: Study) -> str:
     return cut(name, 8.5, 1.4)
 
 
+def score_name(study: Study) -> str:
+    """What the score of a run is: `final dev accuracy`; of somebody else's runs `accuracy`."""
+    return f"final {metric_name(study)}" if study.sweeps and not study.imports else metric_name(study)
+
+
 def score_label(study: Study, inches: float = 1.9) -> str:
     """The score's axis label; where lower is better it says so, if there is room."""
-    name = f"final {metric_name(study)}" if study.sweeps and not study.imports else metric_name(study)
+    name = score_name(study)
     longer = f"{name} (lower is better)"
     return literal(longer if not study.higher_is_better and text_width(longer, 8.5) <= inches else name)
 

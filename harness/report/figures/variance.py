@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +19,13 @@ from harness.analysis.drivers import largest_effects
 from harness.analysis.example_scores import score_name
 from harness.common.text import Scalar, count_noun
 from harness.report.figures.layout import (
-    MOST_CELLS,
     Plan,
     columns_for,
     panel_height,
     plan_of,
     row_labels,
     rows_height,
+    selected,
     titled_panels,
 )
 from harness.report.figures.lettering import (
@@ -93,7 +93,8 @@ def noise_floor(analysis: Analysis) -> Figure | None:
     if floor.empty:
         return None
     everything = list(floor["cell"])
-    floor = floor.head(MOST_CELLS)
+    shown = selected(analysis)
+    floor = floor[floor["cell"].isin(shown.cells)]
     answered = (floor["known_from"] == "answers").any()
     counted = (floor["known_from"] == "counts").any()
     bar: Any = {"facecolor": "#DCDCDC", "edgecolor": "#8A8A8A", "hatch": "////", "linewidth": 0.5}
@@ -113,7 +114,7 @@ def noise_floor(analysis: Analysis) -> Figure | None:
             legend_key("left by an infinite dev set, 95 % interval", INK, LINES[0], "D", mfc="white", mec=INK)
         )
     what = "spread over seeds against the noise of the dev set"
-    what += part_shown(list(floor["cell"]), everything)
+    what += part_shown(list(floor["cell"]), everything, why=shown.why)
     figure = empty_figure(study, what, 0.1 + rows_height(len(floor)) + 0.03 * min(len(floor), 12), handles, rows=True)
     ax = panel(figure)
     notes = []
@@ -152,10 +153,11 @@ def best_of_n(analysis: Analysis) -> Figure | None:
     """
     study = analysis.study
     table = without_axes(study, analysis.best_of_n)
-    table = table[table["cell"] < MOST_CELLS]
+    shown = selected(analysis)
+    table = table[table["cell"].isin(shown.cells)]
     if table.empty:
         return None
-    plan = plan_of(study, MOST_CELLS, MOST_CELLS)
+    plan = plan_of(study, len(shown.cells), len(shown.cells), shown.cells)
     xs = plan.xs[0]  # of every panel
     apart = len(xs) * len(plan.hues) > MOST_VALUES
     keys = {
@@ -170,7 +172,7 @@ def best_of_n(analysis: Analysis) -> Figure | None:
     if not panels:
         return None
     rows = -(-len(panels) // columns)
-    what = "best score to expect of n seeds" + part_shown(drawn, range(len(study.cells)))
+    what = "best score to expect of n seeds" + part_shown(drawn, range(len(study.cells)), why=shown.why)
     figure = empty_figure(
         study, what, 0.4 + rows * panel_height(rows, 1.35, 2.4), _best_keys(plan, [] if apart else xs)
     )
@@ -191,8 +193,8 @@ def best_of_n(analysis: Analysis) -> Figure | None:
             step = next(step for step in (1, 2, 5, 10) if most <= 10 * step or step == 10)
             ax.set_xticks([1, *(n for n in range(step, most + 1, step) if n > 1)])
             ax.set_xlim(0.5, most + 0.5)
-        shown = drawn if not apart else [index for index in drawn if keys[index] == panels[number]]
-        log = needs_logarithms(study, table.loc[table["cell"].isin(shown), "unbiased"].dropna())
+        members = drawn if not apart else [index for index in drawn if keys[index] == panels[number]]
+        log = needs_logarithms(study, table.loc[table["cell"].isin(members), "unbiased"].dropna())
         if log:
             ax.set_yscale("log")
         _not_too_close(ax)
@@ -255,15 +257,19 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     """
     study = analysis.study
     budget = without_axes(study, analysis.budget)
-    budget = budget[budget["cell"] < MOST_CELLS]
+    shown = selected(analysis)
+    budget = budget[budget["cell"].isin(shown.cells)]
     sides = ("mean_half_width", "rate_half_width")
     if not (budget[list(sides)] > 0).any(axis=None):
         return None
-    names = [
-        " · ".join(value_text(*pair) for pair in cell.axes) or "the only recipe" for cell in study.cells[:MOST_CELLS]
-    ]
+    names = {
+        index: " · ".join(value_text(*pair) for pair in study.cells[index].axes) or "the only recipe"
+        for index in shown.cells
+    }
     handles = [legend_key("mark: present number of runs", FAINT, marker="o", ms=4)]
-    what = "half the width of 95 % intervals against seeds" + part_shown(names, range(len(study.cells)))
+    what = "half the width of 95 % intervals against seeds" + part_shown(
+        list(names), range(len(study.cells)), why=shown.why
+    )
     figure = empty_figure(study, what, 2.7, handles, beside=2, least=2.0)
     points = _accuracies(analysis)
     mean = "accuracy,\npercentage points" if points else f"\n{literal(metric_name(study))}"
@@ -287,7 +293,7 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     return figure
 
 
-def _budget_lines(ax: Axes, known: pd.DataFrame, side: str, names: Sequence[str]) -> None:
+def _budget_lines(ax: Axes, known: pd.DataFrame, side: str, names: Mapping[int, str]) -> None:
     """The lines of one panel, those that are named with their names at their right ends."""
     alike: dict[tuple[int, ...], list[int]] = {}
     lines = {int(cell): here.sort_values("n") for cell, here in known.groupby("cell", sort=False)}

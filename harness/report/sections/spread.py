@@ -172,6 +172,11 @@ SECTION = Section(
             "One row per cell: final scores, and failure rates with Wilson and Clopper-Pearson (exact) intervals and "
             "shrunk towards the other cells' (beta-binomial)",
             _of_cells,
+            for_paper=(
+                ("n", "mean", "sd", "min", "max", "failed", "failure rate"),
+                "Final scores by cell: number of scored runs, mean, standard deviation, lowest and highest; failed "
+                "runs and failure rate with its 95 % interval",
+            ),
         ),
         TableSpec(
             "spread",
