@@ -63,8 +63,8 @@ def of_positions(study: Study) -> bool:
 def level_to_beat(study: Study) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 
-    Of multiple choice it is the `most frequent position`, of a regression the `mean label`. Where texts have any number of labels it is `best set of
-    labels`, given to all alike, and of answers in a context `commonest answer or none`.
+    Of multiple choice it is the `most frequent position`, of a regression the `mean label`. Where texts have any number
+    of labels it is `best set of labels`, given to all alike, and of answers in a context `commonest answer or none`.
     """
     table = study.runs
     if of_positions(study):
