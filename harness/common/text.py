@@ -26,23 +26,6 @@ def show(value: object) -> str:
     return str(value)
 
 
-def show_alike(values: Sequence[object]) -> list[str]:
-    """Values of one column: where one number of them is written as 5e-4, all are, 1e-2 instead of 0.01."""
-    texts = [show(value) for value in values]
-    numbers = [isinstance(value, float) and value == value and abs(value) != float("inf") for value in values]
-    if not any(is_number and "e" in text for is_number, text in zip(numbers, texts, strict=True)):
-        return texts
-    return [
-        _scientific(value) if is_number and value else text
-        for value, is_number, text in zip(values, numbers, texts, strict=True)
-    ]
-
-
-def _scientific(value: object) -> str:
-    mantissa, _, exponent = f"{value:.11e}".partition("e")
-    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-
-
 def count_noun(number: int, unit: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{number} {unit}{'' if number == 1 else 's'}"

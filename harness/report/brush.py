@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.analysis.analyze import Analysis
-from harness.common.text import Scalar, show, show_alike
+from harness.common.text import Scalar, show
 from harness.report.formatting import score
 from harness.report.run_tables import MOST_RUNS
 
@@ -59,7 +59,6 @@ class _Axis:
 
     def __init__(self, values: Sequence[Scalar]) -> None:
         self.values = list(values)
-        self.texts = dict(zip(map(show, self.values), show_alike(self.values), strict=True))
         numbers = [number for number in map(_number, self.values) if number is not None]
         self.continuous = len(self.values) > MOST_ORDINAL and len(numbers) >= len(self.values) - 1
         self.low, self.high = (min(numbers), max(numbers)) if numbers else (0.0, 0.0)
@@ -83,7 +82,7 @@ class _Axis:
             stops = [(place, self._text_at(place)) for place in range(0, WHOLE + 1, WHOLE // _STOPS)]
             ticks = stops[:: _STOPS // 4]
         else:
-            stops = [(self.place_of(value), self.texts[show(value)]) for value in self.values]
+            stops = [(self.place_of(value), show(value)) for value in self.values]
             ticks = stops if len(stops) <= MOST_ORDINAL else stops[:: len(stops) - 1]
         apart = 0 if self.continuous else min(60, round(300 / (len(self.values) - 1)))
         short = [(place, _cut(text, 14)) for place, text in ticks]

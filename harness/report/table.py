@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
-from harness.common.text import Scalar, name_cell, show, show_alike
+from harness.common.text import Scalar, name_cell, show
 from harness.records.study import Study
 from harness.report.formatting import Row, interval, score, unknown, versus
 
@@ -74,9 +74,7 @@ def labels_of_axes(analysis: Analysis) -> list[Column]:
     study = analysis.study
 
     def of(axis: str) -> Callable[[Row], str]:
-        values = study.values(axis)
-        texts = dict(zip(map(show, values), show_alike(values), strict=True))
-        return lambda row: texts[show(dict(study.cells[row["cell"]].axes)[axis])]
+        return lambda row: show(dict(study.cells[row["cell"]].axes)[axis])
 
     return [(axis.replace("_", " "), of(axis)) for axis in study.axes] or [("recipe", lambda row: "the only one")]
 

@@ -92,13 +92,7 @@ def setting(axis: str | None, value: Scalar) -> str:
     """`epochs 3`; of two studies side by side the name alone."""
     if axis is None:
         return ""
-    return value_text(axis, value) if axis == SOURCE else f"{spaced(axis)} {value_text(axis, value)}"
-
-
-def value_text(axis: str, value: Scalar) -> str:
-    """A value of an axis, written like the other values of that axis."""
-    text = show(value)
-    return current().values.get((axis, text), text)
+    return show(value) if axis == SOURCE else f"{spaced(axis)} {show(value)}"
 
 
 def short_count(number: int) -> str:

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from harness.common.text import show
 from harness.records.study import Study
 from harness.report.figures.layout import jitter
-from harness.report.figures.lettering import fit, pt, spaced, value_text
+from harness.report.figures.lettering import fit, pt, spaced
 from harness.report.figures.sheet import current, styled
 from harness.report.figures.style import (
     FAILED,
@@ -76,7 +77,7 @@ def parallel(analysis: Analysis) -> Figure | None:
     for place, axis in enumerate(shown):
         values = study.values(axis)
         for number in range(len(values)) if len(values) <= 12 else (0, len(values) - 1):
-            at, text = number / (len(values) - 1), fit(value_text(axis, values[number]), SMALL, 0.8 * room)
+            at, text = number / (len(values) - 1), fit(show(values[number]), SMALL, 0.8 * room)
             ax.text(place, at, text, fontsize=pt(SMALL), ha="center", va="center", bbox=_BOX, zorder=9)
     for at, score in ((0.0, scores.min()), (1.0, scores.max())):
         text = f"{abs(score) if not study.higher_is_better else score:.3g}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.common.text import show, show_alike
+from harness.common.text import show
 from harness.records.study import Study
 from harness.report.figures import fonts
 
@@ -49,7 +49,6 @@ class Sheet:
         title: whether a line above says what is shown, and of a stand-in that it is one.
         legend: whether the legend is drawn.
         axes: the caller's, to draw in; none: a figure is made.
-        values: how a value of an axis is written, by the axis and by `show` of the value.
     """
 
     width: float = WIDTH
@@ -58,7 +57,6 @@ class Sheet:
     title: bool = True
     legend: bool = True
     axes: tuple[Axes, ...] = ()
-    values: Mapping[tuple[str, str], str] = field(default_factory=dict, compare=False)
 
     @property
     def scale(self) -> float:
@@ -141,7 +139,7 @@ def _sheet_for(subject: object) -> Sheet:
     sheet = _requested.get(_PLAIN)
     texts = subject if isinstance(subject, str) else "".join(texts_of(study)) if isinstance(study, Study) else ""
     families = (*sheet.families, *fonts.covering(set(texts), sheet.families))
-    return replace(sheet, families=families, values=_values(study) if isinstance(study, Study) else {})
+    return replace(sheet, families=families)
 
 
 def texts_of(study: Study) -> list[str]:
@@ -149,15 +147,6 @@ def texts_of(study: Study) -> list[str]:
     values = [show(value) for axis in study.axes for value in study.values(axis)]
     metrics = [str(name) for name in study.runs["metric"].dropna().unique()] if "metric" in study.runs else []
     return [study.title, study.stand_in or "", *study.axes, *values, *metrics]
-
-
-def _values(study: Study) -> dict[tuple[str, str], str]:
-    """How the values of each axis are written: alike."""
-    written: dict[tuple[str, str], str] = {}
-    for axis in study.axes:
-        values = study.values(axis)
-        written |= {(axis, show(value)): text for value, text in zip(values, show_alike(values), strict=True)}
-    return written
 
 
 class ReportFigure(Figure):

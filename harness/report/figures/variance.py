@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from harness.analysis.drivers import largest_effects
 from harness.analysis.example_scores import score_name
-from harness.common.text import Scalar, count_noun
+from harness.common.text import Scalar, count_noun, show
 from harness.report.figures.layout import (
     Plan,
     columns_for,
@@ -36,7 +36,6 @@ from harness.report.figures.lettering import (
     setting,
     short_count,
     text_width,
-    value_text,
 )
 from harness.report.figures.sheet import (
     current,
@@ -263,7 +262,7 @@ def seed_budget(analysis: Analysis) -> Figure | None:
     if not (budget[list(sides)] > 0).any(axis=None):
         return None
     names = {
-        index: " · ".join(value_text(*pair) for pair in study.cells[index].axes) or "the only recipe"
+        index: " · ".join(show(value) for _, value in study.cells[index].axes) or "the only recipe"
         for index in shown.cells
     }
     handles = [legend_key("mark: present number of runs", FAINT, marker="o", ms=4)]
