@@ -10,6 +10,7 @@ import pandas as pd
 from harness.analysis.cells import NAN, cell_groups, cell_scores, failure_counts, spread_out
 from harness.analysis.dev_answers import DevAnswers, accuracy_over_seeds
 from harness.analysis.outcomes import crossed_cells
+from harness.analysis.score_scale import cut_to_scale
 from harness.analysis.verdicts import finished_runs
 from harness.records.record import Baseline
 from harness.records.study import Study
@@ -44,7 +45,7 @@ def baselines(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFra
     columns += ["accuracy", "dev_low", "dev_high", "against", "difference", "difference_low", "difference_high"]
     table = pd.DataFrame(rows, columns=columns)
     table["cell"] = pd.array(table["cell"].tolist(), dtype="Int64")
-    return table
+    return cut_to_scale(study, table, ("mean",), ("difference",))
 
 
 def _data_of(baseline: Baseline) -> tuple[str, str, str]:

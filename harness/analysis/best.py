@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis import looks
-from harness.analysis.cells import cell_scores, failure_counts, with_axes
+from harness.analysis.cells import by_cell, cell_scores, failure_counts, with_axes
 from harness.analysis.outcomes import crossed_cells, outcomes, seed_parts
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.records.study import Study, numbers
@@ -24,12 +24,13 @@ def best_set(study: Study) -> pd.DataFrame:
     better), `maybe_best_mean`; `failed` of `judged`, `p_rate` (adjusted: that another cell's failure rate is lower),
     `maybe_lowest_rate`. NaN, and False, where a cell has no score or no judged run. `recommended`: of those that may be
     best on both (on the mean, where no run is judged) the ones whose failure rate has the lowest upper bound: a choice,
-    not a finding, and none where all may be best. Where seed parts are crossed, means have their cluster error, and
-    failures count as many runs as are independent; where seeds are added by rule, `p_rate` holds at every look
-    (`looks.rates_below`) and `p_mean` at a single one. No rows for a single cell.
+    not a finding, and none where all may be best. `run_seconds`: the median training time of a finished run, its share
+    of a pack that was trained together (NaN where not known). Where seed parts are crossed, means have their cluster
+    error, and failures count as many runs as are independent; where seeds are added by rule, `p_rate` holds at every
+    look (`looks.rates_below`) and `p_mean` at a single one. No rows for a single cell.
     """
     columns = ["cell", "mean", "scored", "p_mean", "maybe_best_mean", "failed", "judged", "p_rate", "maybe_lowest_rate"]
-    columns += ["recommended"]
+    columns += ["recommended", "run_seconds"]
     if len(study.cells) < 2:
         return with_axes(study, pd.DataFrame(columns=columns))
     scores, sign = _scores(study), 1 if study.higher_is_better else -1
@@ -50,6 +51,7 @@ def best_set(study: Study) -> pd.DataFrame:
             "p_rate": p_rate,
             "maybe_lowest_rate": p_rate >= sets.LEVEL,
             "recommended": _recommended(p_mean, p_rate, failed, judged),
+            "run_seconds": _run_seconds(study),
         }
     )
     table["recommended"] &= not may_be_best(table)[table["scored"] > 0].all()
@@ -59,6 +61,12 @@ def best_set(study: Study) -> pd.DataFrame:
 def may_be_best(table: pd.DataFrame) -> pd.Series:
     """Whether each row of `best_set` may be best on both measures; on the mean alone where no run is judged."""
     return table["maybe_best_mean"] & (table["maybe_lowest_rate"] | (table["judged"].sum() == 0))
+
+
+def _run_seconds(study: Study) -> list[float]:
+    """How long a finished run of each cell was trained, in seconds: the median."""
+    times = by_cell(study.runs[finished_runs(study.runs)], "lane_seconds", len(study.cells))
+    return [float(np.median(seconds)) if len(seconds) else np.nan for seconds in times]
 
 
 def _scores(study: Study) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ import pandas as pd
 from harness.analysis.cells import NAN, by_cell, cell_groups, cell_scores, failure_counts, spread_out, with_axes
 from harness.analysis.comparisons import pairs
 from harness.analysis.outcomes import Outcomes, crossed_cells
+from harness.analysis.score_scale import cut_to_scale
 from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs, of_positions
 from harness.common import metrics, scorers
 from harness.records.record import Curves
@@ -130,7 +131,8 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
             estimate = Estimate(estimate.value, NAN, NAN)
         row: dict[str, object] = {"reference": a, "cell": b}
         rows.append(row | spread_out("difference", estimate))
-    return pd.DataFrame(rows, columns=["reference", "cell", "difference", "difference_low", "difference_high"])
+    table = pd.DataFrame(rows, columns=["reference", "cell", "difference", "difference_low", "difference_high"])
+    return cut_to_scale(study, table, (), ("difference",))
 
 
 def accuracy_over_seeds(study: Study, answers: DevAnswers) -> Estimate:

@@ -1,13 +1,52 @@
-"""Whether a script's threshold judges its scores: on their scale, and the same for all runs."""
+"""The scale of a study's scores: where intervals of them end, and whether a script's threshold is on it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import pandas as pd
+
+from harness.common import metrics as metric_names
+from harness.common.memo import once_per_object
 from harness.common.text import count_noun, show
 from harness.records.study import Study, numbers
 
 _PERCENT = 100.0
+
+
+@once_per_object
+def ends_of_scale(study: Study) -> tuple[float, float]:
+    """The lowest and the highest possible score; infinite where not known, or where scores lie beyond them.
+
+    Shares may be percentages.
+    """
+    metrics = {str(name) for name in study.runs["metric"].dropna().unique()}
+    scores = numbers(study.runs, "final_score").dropna()
+    if len(metrics) != 1 or scores.empty:
+        return -math.inf, math.inf
+    low, high = metric_names.scale(metrics.pop())
+    for times in (1.0, _PERCENT):
+        if low * times <= scores.min() and scores.max() <= high * times:
+            return low * times, high * times
+    return -math.inf, math.inf
+
+
+def cut_to_scale(
+    study: Study, table: pd.DataFrame, scores: Sequence[str] = (), differences: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The table with intervals that end where the scale of the scores does, which costs them no coverage.
+
+    Args:
+        table: Has a column for each estimate's value, and `_low` and `_high` of it.
+        scores: The columns of scores; `differences`: of their differences, which lie within the length of the scale.
+    """
+    low, high = ends_of_scale(study)
+    for columns, ends in ((scores, (low, high)), (differences, (low - high, high - low))):
+        for name in (f"{column}_{end}" for column in columns for end in ("low", "high")):
+            if name in table:
+                table[name] = table[name].clip(*ends)
+    return table
 
 
 def other_scales(study: Study) -> tuple[str, ...]:

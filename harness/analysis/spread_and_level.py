@@ -10,6 +10,7 @@ import pandas as pd
 from harness.analysis.cells import NAN, object_columns, spread_out, with_axes
 from harness.analysis.comparisons import MOST_VALUES, compared_axes, holm, main_axis, pairs
 from harness.analysis.outcomes import Outcomes, outcomes
+from harness.analysis.score_scale import cut_to_scale
 from harness.records.study import Study
 from harness.stats import bootstrap, clusters, means, modes, proportions, ranks, two_samples
 from harness.stats.bootstrap import rng
@@ -77,7 +78,8 @@ def level(study: Study) -> pd.DataFrame:
     may still come (`Outcomes.mean`); `ok`, how many did not fail, and their mean `ok_mean` (Student); and over all runs
     by rank, where one that diverged is the worst: `median` and `q10`, the quantile below which the worst tenth lies
     (order statistics; an end that so few runs do not bound is infinite), `iqm` (BCa, from `bootstrap.FEWEST` runs on),
-    and `worst_tenth`, the mean of the worst tenth (conditional value at risk). Estimates have `_low` and `_high`.
+    and `worst_tenth`, the mean of the worst tenth (conditional value at risk). Estimates have `_low` and `_high`, which
+    end where the metric's scale does.
     """
     cells, sign = outcomes(study), 1 if study.higher_is_better else -1
     ranked = [cell.ranked(study.higher_is_better) for cell in cells]
@@ -91,7 +93,7 @@ def level(study: Study) -> pd.DataFrame:
         row |= spread_out("iqm", _turned(iqm[index], sign))
         row |= spread_out("q10", _quantile(cell, ordered, 0.1, sign))
         rows.append(row | {"worst_tenth": sign * ranks.worst_mean(ordered)})
-    return with_axes(study, pd.DataFrame(rows))
+    return with_axes(study, cut_to_scale(study, pd.DataFrame(rows), ("mean", "ok_mean")))
 
 
 def _turned(estimate: Estimate, sign: int) -> Estimate:
@@ -159,7 +161,8 @@ def pooled_level(study: Study) -> pd.DataFrame:
     columns = ["axis", "value", "scored"] + [
         f"{a}{b}" for a in ("mean", "median", "iqm") for b in ("", "_low", "_high")
     ]
-    return object_columns(pd.DataFrame(rows, columns=columns), rows, "value")
+    table = cut_to_scale(study, pd.DataFrame(rows, columns=columns), ("mean",))
+    return object_columns(table, rows, "value")
 
 
 def pair_spreads(study: Study) -> pd.DataFrame:
@@ -209,7 +212,7 @@ def pair_levels(study: Study) -> pd.DataFrame:
         better = order.improvement if independent else Estimate(order.improvement.value, NAN, NAN)
         row |= spread_out("improvement", better) | {"mann_whitney": order.mann_whitney if independent else NAN}
         rows.append(row)
-    return holm(pd.DataFrame(rows), "ok_p")
+    return holm(cut_to_scale(study, pd.DataFrame(rows), (), ("difference", "ok_difference")), "ok_p")
 
 
 def _good_runs_compared(first: Outcomes, second: Outcomes, name: str) -> dict[str, object]:

@@ -147,6 +147,31 @@ def higher_is_better(metric: Metric) -> bool:
     return metric not in LOWER_IS_BETTER
 
 
+_FROM_MINUS_ONE: tuple[Metric, ...] = ("matthews_correlation", "pearson", "spearman", "cohen_kappa")
+_SHARES: tuple[Metric, ...] = (
+    "accuracy", "f1", "f1_macro", "f1_micro", ENTITIES, "exact_match", "token_f1", *MANY_LABELS, *SPANS, "roc_auc",
+    "balanced_accuracy", "average_precision", "f1_weighted", "precision", "recall", "precision_macro", "recall_macro",
+    "jaccard_macro",
+)  # fmt: skip
+_LOWEST = {"loss": 0.0, "perplexity": 1.0}
+
+
+def scale(metric: Metric) -> tuple[float, float]:
+    """Give the lowest and the highest score that a metric can have; infinite where it has no such end or none is known.
+
+    Names of other tools count, too: `eval_accuracy`, `acc`.
+    """
+    metric = re.sub(r"^(eval|dev|val|valid|validation|test)[_/]", "", metric)
+    metric = {"acc": "accuracy", "mcc": "matthews_correlation"}.get(metric, metric)
+    if metric in _SHARES:
+        return 0.0, 1.0
+    if metric in _FROM_MINUS_ONE:
+        return -1.0, 1.0
+    if metric in scorers.VALUES or metric.startswith("neg_"):
+        return -math.inf, 1.0 if metric in ("r2", "explained_variance") else 0.0
+    return _LOWEST.get(metric, -math.inf), math.inf
+
+
 def best_evaluation(metric: Metric, scores: np.ndarray) -> int | None:
     """Give the place of the best of scores [E], the first among equals; None where none is a number."""
     finite = np.isfinite(scores)

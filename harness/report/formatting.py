@@ -50,8 +50,13 @@ def decimals(value: float, digits: int) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """A p value with two digits; `< 0.0001` below that."""
-    return "–" if value is None or unknown(value) else "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+    """A p value with two digits, more where these would round it up to a level that it is below; `< 0.0001` below."""
+    if value is None or unknown(value):
+        return "–"
+    if value < 1e-4:
+        return "< 0.0001"
+    texts = (f"{value:.{digits}g}" for digits in range(2, 6))
+    return next((text for text in texts if (float(text) < 0.05) == (value < 0.05)), "0.05")
 
 
 def rate(k: int, n: int, horizon: int | None = None) -> str:

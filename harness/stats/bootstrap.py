@@ -278,8 +278,8 @@ def pooled(
     Every stratum (a cell, a task) is resampled within itself, so the interval says how far the seeds move the number,
     not how far other strata would. NaN without a score; NaN bounds where no stratum has two different scores. The
     interval holds the value, and is widened by sqrt(N / (N - strata)) about it, for a resample varies by that much less
-    than a sample (Hesterberg 2015, The American Statistician 69, 371-386, section 4.2). Source: Efron and Tibshirani
-    (1993); Agarwal et al. (2021), as in rliable.
+    than a sample (Hesterberg 2015, The American Statistician 69, 371-386, section 4.2), but no further than the scores
+    reach. Source: Efron and Tibshirani (1993); Agarwal et al. (2021), as in rliable.
     """
     parts = [part for part in (np.asarray(stratum, dtype=float).ravel() for stratum in strata) if len(part) > 0]
     if not parts:
@@ -296,4 +296,5 @@ def pooled(
         draws = [plain(chunk, statistic) for chunk in _stratified_draws(scores, sizes, rng, resamples)]
     low, high = np.quantile(np.concatenate(draws), [TAIL, 1 - TAIL])
     wider = math.sqrt(len(scores) / max(len(scores) - len(sizes), 1))
-    return Estimate(value, value - wider * max(value - float(low), 0), value + wider * max(float(high) - value, 0))
+    below, above = wider * max(value - float(low), 0), wider * max(float(high) - value, 0)
+    return Estimate(value, max(value - below, float(scores.min())), min(value + above, float(scores.max())))

@@ -178,7 +178,7 @@ def _smallest(enough: Callable[[int], bool], limit: int) -> int | None:
 
 
 def seeds_for_failure(
-    k1: int, n1: int, k2: int, n2: int, power: float = POWER, level: float = LEVEL, limit: int = LIMIT
+    k1: float, n1: float, k2: float, n2: float, power: float = POWER, level: float = LEVEL, limit: int = LIMIT
 ) -> int | None:
     """How many seeds a cell needs for Fisher's exact test to tell the rates k1/n1 and k2/n2 apart with this power.
 
@@ -204,6 +204,17 @@ def seeds_for_failure(
             found = ahead + 1
         ahead += 1
     return found
+
+
+@lru_cache(maxsize=4096)
+def seeds_to_halve(failed: int, judged: int) -> tuple[int | None, int | None]:
+    """How many seeds a cell tell a failure rate from half of it: at the 90 and 10 % quantile of Jeffreys' posterior.
+
+    The first is the fewer, for the higher a rate, the larger its half; None beyond `LIMIT`. As `seeds_for_failure`.
+    """
+    rates = special.betaincinv(failed + 0.5, judged - failed + 0.5, np.array([PESSIMISTIC, OPTIMISTIC]))
+    few, many = (seeds_for_failure(rate, 1, rate / 2, 1) for rate in rates.tolist())
+    return few, many
 
 
 @lru_cache(maxsize=4096)

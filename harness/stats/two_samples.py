@@ -141,7 +141,7 @@ def compare_level(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Lev
       where neither side varies.
     - `permutation`: of the absolute difference of the means (Fisher 1935); 1 where all scores are equal.
     - `effect`: Hedges (1981), exact correction; interval by the normal approximation of Hedges and Olkin (1985, p. 86).
-      NaN where neither side varies, and below four scores in all.
+      NaN where neither side varies, and below two scores on a side: of one score nobody knows its side's spread.
     """
     x, y = np.asarray(x, dtype=float).ravel(), np.asarray(y, dtype=float).ravel()
     if min(len(x), len(y)) < 1:
@@ -220,10 +220,10 @@ def _improvement(value: float, n1: int, n2: int) -> Estimate:
 
 
 def _effect(difference: float, variance1: float, variance2: float, n1: int, n2: int) -> Estimate:
-    freedom = n1 + n2 - 2
-    if freedom < 2:
+    if min(n1, n2) < 2:
         return UNKNOWN
-    squares = sum((n - 1) * variance for n, variance in ((n1, variance1), (n2, variance2)) if n > 1)
+    freedom = n1 + n2 - 2
+    squares = (n1 - 1) * variance1 + (n2 - 1) * variance2
     if squares == 0:
         return UNKNOWN
     correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(freedom / 2)

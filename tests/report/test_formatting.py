@@ -31,6 +31,10 @@ def test_percent(value, digits, text):
     assert formatting.percent(value, digits) == text
 
 
+def test_a_p_below_a_level_is_not_rounded_up_to_it():
+    assert [formatting.p_value(value) for value in (0.0498, 0.05, 0.0501)] == ["0.0498", "0.05", "0.05"]
+
+
 def test_points_p_values_and_counts():
     assert [formatting.points(value) for value in (0.0123, -0.2, NAN, None)] == ["1.2 points", "−20.0 points", "–", "–"]
     assert [formatting.p_value(value) for value in (1.0, 0.0404, 0.00012, 9e-5, 0.0, NAN, None)] == [

@@ -33,7 +33,13 @@ def test_of_two_groups_it_is_pearsons_test_with_one_run_less(groups: list[tuple[
     expected = 1.0
     if 0 < k1 + k2 < n1 + n2:
         pearson = stats.chi2_contingency([[k1, n1 - k1], [k2, n2 - k2]], correction=False).statistic
-        expected = stats.chi2.sf(pearson * (n1 + n2 - 1) / (n1 + n2), 1)
+        expected = max(
+            stats.chi2.sf(pearson * (n1 + n2 - 1) / (n1 + n2), 1),
+            min(
+                stats.fisher_exact([[k, n1 - k], [k1 + k2 - k, n2 - k1 - k2 + k]]).pvalue
+                for k in range(max(0, k1 + k2 - n2), min(k1 + k2, n1) + 1)
+            ),
+        )
     assert along_axis.same_rate((k1, k2), (n1, n2)).p == pytest.approx(expected)
 
 

@@ -28,8 +28,13 @@ def test_a_mean_is_compared_with_every_other_by_welchs_test():
 def chi2_with_one_less(k1: int, n1: int, k2: int, n2: int) -> float:
     """Pearson's test of two rates with N - 1 for N."""
     table = np.array([[k1, n1 - k1], [k2, n2 - k2]])
-    n = n1 + n2
-    return float(stats.chi2.sf(stats.chi2_contingency(table, correction=False).statistic * (n - 1) / n, 1))
+    n, total = n1 + n2, k1 + k2
+    exact = min(
+        stats.fisher_exact([[k, n1 - k], [total - k, n2 - total + k]]).pvalue
+        for k in range(max(0, total - n2), min(total, n1) + 1)
+    )
+    approximate = stats.chi2.sf(stats.chi2_contingency(table, correction=False).statistic * (n - 1) / n, 1)
+    return float(max(approximate, exact))
 
 
 def test_a_rate_is_compared_with_every_other_by_the_score_test():

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import StratifiedTable
@@ -65,13 +65,45 @@ def test_the_ends_are_where_the_test_rejects(strata):
     assert by_search(strata, found.high) == pytest.approx(-Z, rel=1e-4)
 
 
-@pytest.mark.parametrize("counts", [(3, 8, 0, 8), (5, 20, 13, 15), (10, 30, 12, 25)])
+@pytest.mark.parametrize("counts", [(6, 8, 1, 8), (5, 20, 13, 15), (10, 30, 12, 25)])
 def test_one_stratum_is_statsmodels_score_test(counts):
     k1, n1, k2, n2 = counts
     expected = score_test_proportions_2indep(
         k2, n2, k1, n1, value=0, compare="diff", correction=True, return_results=False
     )
     assert stratified.contrast([counts]).p == pytest.approx(expected[1])
+
+
+def least_exact(strata) -> float:
+    """The smallest p that the exact conditional test can give with these margins, by going through all outcomes."""
+    chances = {0: 1.0}  # of each number of failures in arm 2
+    for k1, n1, k2, n2 in strata:
+        total, ways = k1 + k2, math.comb(n1 + n2, k1 + k2)
+        sums: dict[int, float] = {}
+        for before, chance in chances.items():
+            for value in range(max(0, total - n1), min(total, n2) + 1):
+                added = chance * math.comb(n2, value) * math.comb(n1, total - value) / ways
+                sums[before + value] = sums.get(before + value, 0.0) + added
+        chances = sums
+    return sum(chance for chance in chances.values() if chance <= min(chances.values()) * (1 + 1e-7))
+
+
+@given(STRATA.filter(lambda strata: any(n1 and n2 for _, n1, _, n2 in strata)))
+@settings(max_examples=50, deadline=None)
+def test_no_p_is_below_what_an_exact_test_of_these_margins_can_give(strata):
+    used = [stratum for stratum in strata if stratum[1] and stratum[3]]
+    found = stratified.least_exact_p(*np.array(used, dtype=float).T)
+    assert found == pytest.approx(min(1.0, least_exact(used)), rel=1e-6)
+    assert stratified.contrast(strata).p >= found
+
+
+def test_one_failure_of_two_runs_is_no_difference():
+    # χ² finds p = 0.0017 where 1 of 2 runs failed beside none of 20; by chance that one is among the 2 in 1 of 11.
+    found = stratified.contrast([(0, 20, 1, 2)])
+    assert found.p == pytest.approx(1 / 11)
+    assert found.risk_difference.low == 0
+    assert stratified.least_p([(0, 3, 0, 3)]) == pytest.approx(0.1)
+    assert stratified.least_p([(0, 4, 0, 4)]) == pytest.approx(2 / 70)
 
 
 def test_never_failed_in_any_stratum():
