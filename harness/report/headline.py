@@ -16,7 +16,7 @@ from harness.report.formatting import interval, percent, score
 from harness.report.opening import incomplete
 from harness.report.section import Term
 from harness.report.sections.dev_set import dev_share
-from harness.report.wording import contrast_claim, main_arms, rate_claim, run_count
+from harness.report.wording import contrast_claim, failing_alone, main_arms, rate_claim, run_count
 from harness.stats import proportions
 from harness.stats.estimate import NAN, Estimate
 
@@ -104,7 +104,11 @@ def _by_arms(analysis: Analysis) -> Sentence | None:
         return None  # pooled and all else equal disagree
     worse, better = (rate_claim(row, _among(row["phrase"]), "arms", "axis", "value") for row in rated)
     rest = f"none of {better.n}" if not better.estimate.value else _of(better)
-    return Sentence(f"{_unstable(worse, worse.subject)}{_of(worse)}; {better.subject} {rest}", worse, better, contrast)
+    claims, alone = [worse, better, contrast], ""
+    if where := failing_alone(analysis, rated[0]["axis"], rated[0]["value"]):
+        alone = f", all of them {where[0]}"
+        claims.append(where[1])
+    return Sentence(f"{_unstable(worse, worse.subject)}{_of(worse)}{alone}; {better.subject} {rest}", *claims)
 
 
 def _among(phrase: str) -> str:

@@ -28,7 +28,7 @@ from harness.report.claims import LEVEL, Sentence, Words, row_at
 from harness.report.formatting import percent
 from harness.report.wording import p_clause, rate_claim, rate_words
 from harness.stats import along_axis, proportions
-from harness.stats.seed_budget import seeds_for_failure
+from harness.stats.seed_budget import LIMIT, seeds_for_failure, seeds_to_halve
 
 _LONGEST_WARMUP = 0.3
 _ENOUGH_TO_BEGIN = 50  # seeds, where no reasonable number would tell its rate from half of it
@@ -74,6 +74,7 @@ def next_sweep(analysis: Analysis) -> tuple[Sentence, str] | None:
         if proposal.seeds
         else f"More than 1,000 seeds would distinguish its rate from half of it; {_ENOUGH_TO_BEGIN} are a start"
     )
+    possible = _seed_range(words, counted) if proposal.seeds else ""
     untried = (
         f"Not tried there yet: {', '.join(proposal.variants)}."
         if proposal.variants
@@ -87,8 +88,21 @@ def next_sweep(analysis: Analysis) -> tuple[Sentence, str] | None:
     if len(worst := _worst(analysis)) > 1:
         alike = words.count(len(worst), f"cell in {(*worst, -1)}", lambda n: f"{n} cells")
         first = f"{alike} fail as often as any, of which “{label}” is taken: {rate}"
-    sentence = words.sentence(f"{first}. {helped}{reasons}{untried} {enough} (Fisher's exact test, power 80 %).")
+    sentence = words.sentence(
+        f"{first}. {helped}{reasons}{untried} {enough} (Fisher's exact test, power 80 %).{possible}"
+    )
     return sentence, _sweep_file(sweep, recipe, proposal.variants, proposal.seeds or _ENOUGH_TO_BEGIN)
+
+
+def _seed_range(words: Words, row: Mapping[str, Any]) -> str:
+    """How many seeds it takes at other rates that the runs leave possible, for the rate is not known."""
+    fewest, most = (
+        f"more than {LIMIT:,}"
+        if math.isinf(row[name])
+        else words.value(row, [], name, lambda n: f"{int(n)}", "next_sweep")
+        for name in ("seeds_low", "seeds_high")
+    )
+    return f" At other rates that these runs leave possible it takes {fewest} to {most} (10th to 90th percentile)."
 
 
 @dataclass(frozen=True)
@@ -123,12 +137,20 @@ def _proposal(analysis: Analysis) -> _Proposal | None:
 
 
 def proposal_table(analysis: Analysis) -> pd.DataFrame:
-    """What the proposal goes by, in one row: the worst `cell`, its `rate` of failing, `seeds`; none without one."""
+    """What the proposal goes by, in one row: the worst `cell`, its `rate` of failing, `seeds`; none without one.
+
+    `seeds_low` and `seeds_high` are those at the rates between which 80 % of Jeffreys' posterior lie, infinite beyond
+    1,000.
+    """
     proposal = _proposal(analysis)
     if proposal is None:
         return pd.DataFrame()
     row = row_at(analysis.cells, proposal.worst)
-    return pd.DataFrame([{"cell": proposal.worst, "rate": row["failed"] / row["judged"], "seeds": proposal.seeds}])
+    ends = seeds_to_halve(int(row["failed"]), int(row["judged"]))
+    low, high = (math.inf if end is None else float(end) for end in ends)
+    low = min(low, proposal.seeds or math.inf)
+    columns = {"cell": proposal.worst, "rate": row["failed"] / row["judged"], "seeds": proposal.seeds}
+    return pd.DataFrame([columns | {"seeds_low": low, "seeds_high": high}])
 
 
 def along_axes(analysis: Analysis) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from harness.report.wording import (
     arm_sizes,
     can_be_shown,
     contrast_claim,
+    failing_alone,
     failure_test,
     main_arms,
     named_cells,
@@ -168,7 +169,12 @@ def rates(analysis: Analysis) -> list[Sentence]:
     claims = [
         rate_claim(row, setting(axis, row["value"]), "arms", "axis", "value") for row in judged.to_dict("records")
     ]
-    listed = ", ".join(f"{show(claim.row[1][1])}: {rate_words(claim)}" for claim in claims)
+    listed, places = [], list[Claim]()
+    for claim in claims:
+        alone = failing_alone(analysis, axis, claim.row[1][1])
+        listed.append(f"{show(claim.row[1][1])}: {rate_words(claim)}" + (f", all {alone[0]}" if alone else ""))
+        places += alone[1:] if alone else []
+    separator = "; " if places else ", "
     none = "".join(
         f"; no run {row['phrase']} has finished" if not row["finished"] else f"; not known for runs {row['phrase']}"
         for _, row in arms[arms["judged"] == 0].iterrows()
@@ -179,7 +185,7 @@ def rates(analysis: Analysis) -> list[Sentence]:
         else f" Runs with different {by} are spread differently over the other settings, so these rates are not "
         "comparable; the next sentence compares within the same settings."
     )
-    return [Sentence(f"failure rate by {by}: {listed}{none}.{caveat}", *claims)]
+    return [Sentence(f"failure rate by {by}: {separator.join(listed)}{none}.{caveat}", *claims, *places)]
 
 
 def _pooling_misleads(analysis: Analysis, arms: pd.DataFrame) -> bool:

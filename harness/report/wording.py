@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple
 from string import ascii_uppercase
 
@@ -16,8 +16,8 @@ from harness.analysis.verdicts import of_positions
 from harness.common.text import Scalar, count_noun, show
 from harness.records.study import SOURCE
 from harness.report.claims import LEVEL, Claim
-from harness.report.formatting import Row, percent, unknown
-from harness.stats.estimate import Estimate
+from harness.report.formatting import Row, p_value, percent, unknown
+from harness.stats.estimate import NAN, Estimate
 
 _MOST_NAMED = 5  # cells, in a sentence
 
@@ -48,7 +48,7 @@ def class_names(analysis: Analysis, classes: int) -> tuple[str, ...]:
 
 def p_clause(value: float) -> str:
     """`p = 0.04`, `p < 0.0001`."""
-    return "p < 0.0001" if value < 1e-4 else f"p = {value:.2g}"
+    return f"p {p_value(value)}" if value < 1e-4 else f"p = {p_value(value)}"
 
 
 def run_count(n: int, kind: str = "") -> str:
@@ -92,6 +92,48 @@ def named_cells(analysis: Analysis, cells: Sequence[int]) -> str:
         pair for pair in first if len(study.values(pair[0])) > 1 and all(pair in study.cells[i].axes for i in cells)
     ]
     return f"all with {', '.join(setting(*pair) for pair in shared)}" if shared else ""
+
+
+# ------------------------------------------------------------------------------------------------ where runs fail alone
+
+
+def failing_alone(analysis: Analysis, axis: str, value: Scalar) -> tuple[str, Claim] | None:
+    """Where all failures of an arm are, if another axis has values at which none of its runs failed.
+
+    In words, `with lr 1e-3 or more`, and the count of failures there, which is that of the arm; None where runs fail at
+    every value of every other axis, or nowhere. Without it a rate over such an axis would read as if all its values
+    shared in the failures.
+    """
+    study, cells = analysis.study, analysis.cells
+    members = [i for i, cell in enumerate(study.cells) if dict(cell.axes)[axis] == value and cells["judged"][i]]
+    for other in study.axes:
+        at = {index: dict(study.cells[index].axes)[other] for index in members}
+        failing = {at[index] for index in members if cells["failed"][index]}
+        values = [position for position in study.values(other) if position in at.values()]
+        if other == axis or not failing or len(failing) == len(values):
+            continue
+        own = [index for index in members if at[index] in failing]
+        count = int(cells.loc[own, "failed"].sum())
+        where = f"cell in {(*own, -1)}"
+        claim = Claim(
+            "sum", "failed", Estimate(float(count), NAN, NAN), 1, "cells", (), "failed", where=where, words=str(count)
+        )
+        return f"with {_values_in_words(other, values, failing)}", claim
+    return None
+
+
+def _values_in_words(axis: str, values: Sequence[Scalar], chosen: Collection[Scalar]) -> str:
+    """Some of an axis's values: `lr 1e-3 or more`, `epochs 3`, `recipe usual or other`."""
+    inside = [value for value in values if value in chosen]
+    if len(inside) > 1 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        ordered = sorted(values, key=lambda value: float(str(value)))
+        if set(ordered[-len(inside) :]) == set(inside):
+            return f"{setting(axis, ordered[-len(inside)])} or more"
+        if set(ordered[: len(inside)]) == set(inside):
+            return f"{setting(axis, ordered[len(inside) - 1])} or less"
+    names = [show(value) for value in inside]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+    return f"{spaced(axis)} {listed}"
 
 
 # ------------------------------------------------------------------------------------------------- claims in words

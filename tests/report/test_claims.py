@@ -50,6 +50,7 @@ def quick() -> Iterator[None]:
         patch.setattr(bootstrap.bootstrap, "__defaults__", (20,))
         patch.setattr(bootstrap.pooled, "__defaults__", (20,))
         patch.setattr(next_experiment, "seeds_for_failure", lambda k, n, *of: 10 * n + k if k % 3 else None)
+        patch.setattr(next_experiment, "seeds_to_halve", lambda k, n: (9 * n, 30 * n if k % 2 else None))
         patch.setattr(spread_and_level, "THRESHOLDS", 3)
         patch.setattr("harness.analysis.diagnosis._PERMUTATIONS", 99)
         for module in (early_signals, early_warning):
@@ -275,7 +276,19 @@ def by_hand(frames: Frames, claim: Claim) -> tuple[float, float]:
         weight += n1 * n2 / n
         expected += k2 - n2 * k / n
         variance += n1 * n2 * k * (n - k) / (n**2 * (n - 1))
-    return distance / weight, math.erfc(abs(expected) / math.sqrt(2 * variance)) if variance else 1.0
+    p = math.erfc(abs(expected) / math.sqrt(2 * variance)) if variance else 1.0
+    return distance / weight, max(p, least_exact([(sum(a), len(a), sum(b), len(b)) for a, b in strata.values()]))
+
+
+def least_exact(strata: list[tuple[int, int, int, int]]) -> float:
+    """The least p that the exact conditional test can give: the chance of the one extreme outcome, or of both."""
+    low = high = 1.0
+    for k1, n1, k2, n2 in strata:
+        if n1 and n2:
+            ways, fewest, most = math.comb(n1 + n2, k1 + k2), max(0, k1 + k2 - n1), min(k1 + k2, n2)
+            low *= math.comb(n2, fewest) * math.comb(n1, k1 + k2 - fewest) / ways
+            high *= math.comb(n2, most) * math.comb(n1, k1 + k2 - most) / ways
+    return min(1.0, min(low, high) * (2 if math.isclose(low, high, rel_tol=1e-9) else 1))
 
 
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
@@ -283,11 +296,11 @@ NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
 NO_RESULT = re.compile(
     r"Add 5 seeds|50 are a start|within 20 updates|within ±\d+ points|and \d+ more\)|only the first 200|"
     r"runs fail at .*? \((?=score|exact|χ²)|95 % CI|\(?95 %|power of 80 %|power 80 %|"
-    r"the? 5 % level|5 % level|1,000 seeds|adjusted p of 0\.05|"
+    r"the? 5 % level|5 % level|1,000 seeds|more than 1,000|adjusted p of 0\.05|"
     r"leaves out 0|failure \(0 or 1\)|p < 0\.05|at 5 %|50 % of the runs|1 % false alarms|at least 90 %|"
     r"below 10 % of|from 1 % of training|\d+ settings?\b|(?:over|in) \d+ comparisons?|"
     r"however \d+ runs? against \d+|\(\d+ runs? against \d+\)|the \d+ cannot be distinguished|the \d+ layers|"
-    r"not fully crossed: .*|C = 1|`[^`]*`"
+    r"not fully crossed: .*|C = 1|`[^`]*`|10th to 90th percentile"
 )
 
 

@@ -48,6 +48,13 @@ def plain(text: str) -> str:
             {0: [BAD] + [OK] * 7, 1: [OK] * 8},
             "Some runs fail: 1 of 16 runs failed; no single recipe is shown to be unstable",
         ),
+        # All failures lie at one of the learning rates: a rate over both would blame the other one, too.
+        (
+            HEAD + "bias_correction: [off, on]\nlr: [1e-5, 2e-5]\nepochs: 3\nseeds: 1..8\n",
+            {0: [OK] * 8, 1: [BAD] * 8, 2: [OK] * 8, 3: [OK] * 8},
+            "Unstable without bias correction: 8 of 16 runs failed (50 %, 28–72 %), all of them with lr 2e-5; with "
+            "bias correction none of 16",
+        ),
         # Simpson: within each rate "on" fails less often, pooled it fails more often; neither stands in the verdict.
         (
             HEAD + "lr: [1e-5, 2e-5]\nbias_correction: [off, on]\nepochs: 3\nseeds: 1..20\n",

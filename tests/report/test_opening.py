@@ -22,17 +22,17 @@ def test_the_answer_of_the_study(mosbach):
     assert texts[:5] == [
         "5 of 22 finished runs failed. Failed means a final accuracy at or below that of always answering the majority "
         "class, 0.500; 1 of the 24 planned runs is missing and 1 crashed.",
-        "Failure rate by lr: 1e-5: 0 of 12 (0 % [0, 24]), 2e-5: 5 of 10 (50 % [24, 76]). Runs with different lr are "
-        "spread differently over the other settings, so these rates are not comparable; the next sentence compares "
-        "within the same settings.",
+        "Failure rate by lr: 1e-5: 0 of 12 (0 % [0, 24]); 2e-5: 5 of 10 (50 % [24, 76]), all with bias correction off. "
+        "Runs with different lr are spread differently over the other settings, so these rates are not comparable; the "
+        "next sentence compares within the same settings.",
         "All else equal, lr 2e-5 compared with 1e-5 changes the failure rate by +48 points [11, 77] (stratified score "
-        "test, 4 settings, p = 0.0067).",
+        "test, 4 settings, p = 0.02).",
         "6 of 8 recipes cannot be distinguished from the one with the best mean score (95 %; means 0.775 to 0.880, "
         "1 diverged run counted as the worst).",
         "No recipe can be excluded from having the lowest failure rate (95 %): the 8 cannot be distinguished.",
     ]
     assert texts[5:7] == [
-        "Recommendation if few failures and a high mean matter: the cheapest of these 5 (of 8), which cannot be "
+        "Recommendation if few failures and a high mean matter: any of these 5 (of 8), which cannot be "
         "distinguished (0 of 15 failed): lr 1e-5, bias correction off, epochs 3; lr 1e-5, bias correction off, epochs "
         "10; lr 1e-5, bias correction on, epochs 3; lr 1e-5, bias correction on, epochs 10; lr 2e-5, bias correction "
         "on, epochs 10; another recipe, of which less is known or more runs failed, may be as good.",
@@ -142,12 +142,12 @@ def test_one_run(tmp_path):
 
 def test_named_recipes(tmp_path):
     text = "recipes:\n  usual: {bias_correction: off, epochs: 3}\n  recommended: {bias_correction: on, epochs: 20}\n"
-    runs = {0: [Run(200)] * 3 + [Run(320)], 1: [Run(350)] * 4}
-    found = found_of(tmp_path, HEAD + "lr: 2e-5\nseeds: 1..4\n" + text, runs)
+    runs = {0: [Run(200)] * 4 + [Run(320)], 1: [Run(350)] * 5}
+    found = found_of(tmp_path, HEAD + "lr: 2e-5\nseeds: 1..5\n" + text, runs)
     assert opening.answer(found)[1:3] == [
-        "Failure rate by recipe: usual: 3 of 4 (75 % [30, 95]), recommended: 0 of 4 (0 % [0, 49]).",
-        "Recipe recommended compared with usual changes the failure rate by −75 points [−96, −4] (stratified score "
-        "test, p = 0.04).",
+        "Failure rate by recipe: usual: 4 of 5 (80 % [38, 96]), recommended: 0 of 5 (0 % [0, 43]).",
+        "Recipe recommended compared with usual changes the failure rate by −80 points [−97, −18] (stratified score "
+        "test, p = 0.048).",
     ]
 
 
@@ -199,18 +199,19 @@ def test_a_pooled_rate_that_misleads_is_not_given(tmp_path):
 def test_pooled_rates_that_are_merely_unbalanced_say_so(tmp_path):
     found = found_of(tmp_path, SIMPSON.replace("1..20", "1..4"), {0: of(1, 4), 1: of(4, 4), 2: of(0, 4), 3: of(2, 3)})
     assert opening.answer(found)[1] == (
-        "Failure rate by bias correction: off: 5 of 8 (62 % [31, 86]), on: 2 of 7 (29 % [8, 64]). Runs with different "
-        "bias correction are spread differently over the other settings, so these rates are not comparable; the next "
-        "sentence compares within the same settings."
+        "Failure rate by bias correction: off: 5 of 8 (62 % [31, 86]); on: 2 of 7 (29 % [8, 64]), all with lr 2e-5. "
+        "Runs with different bias correction are spread differently over the other settings, so these rates are not "
+        "comparable; the next sentence compares within the same settings."
     )
 
 
 def test_balanced_counts_have_pooled_rates(tmp_path):
     found = found_of(tmp_path, SIMPSON, {0: of(1, 20), 1: of(20, 20), 2: of(0, 20), 3: of(12, 20)})
     assert opening.answer(found)[1:3] == [
-        "Failure rate by bias correction: off: 21 of 40 (52 % [37, 67]), on: 12 of 40 (30 % [18, 45]).",
+        "Failure rate by bias correction: off: 21 of 40 (52 % [37, 67]); on: 12 of 40 (30 % [18, 45]), all with "
+        "lr 2e-5.",
         "All else equal, bias correction on compared with off changes the failure rate by −22 points [−38, −9] "
-        "(stratified score test, 2 settings, p = 0.0011).",
+        "(stratified score test, 2 settings, p = 0.0016).",
     ]
 
 

@@ -9,12 +9,13 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.best import may_be_best
 from harness.common.text import count_noun
 from harness.report.claims import Claim, Sentence, Words
-from harness.report.formatting import p_value, score
+from harness.report.formatting import p_value, score, unknown
 from harness.report.section import Section
 from harness.report.table import Column, TableSpec, k_of_n, number
 from harness.report.wording import named_cells
 from harness.stats.estimate import NAN, Estimate
 
+_AS_FAST = 1.1  # times the shortest training time; what takes no longer is as cheap
 _MEASURES = (
     ("mean", "scored", "maybe_best_mean", "the best mean score"),
     ("failed", "judged", "maybe_lowest_rate", "the lowest failure rate"),
@@ -114,9 +115,29 @@ def recommendation(analysis: Analysis) -> list[Sentence]:
         caveat = f"; {which}, of which less is known or more runs failed, may be as good"
     named = _named(analysis, chosen)
     if len(chosen) > 1:
-        several = f"the cheapest of these {len(chosen)} (of {len(known)}), which cannot be distinguished{counts}"
+        several = f"any of these {len(chosen)} (of {len(known)}), which cannot be distinguished{counts}"
         named = f"{several}: {named}" if named else several
-    return [words.sentence(f"recommendation if {criteria}: {named}{counts if len(chosen) == 1 else ''}{caveat}.")]
+    cheapest = _cheapest(analysis, words, chosen)
+    alone = counts if len(chosen) == 1 else ""
+    return [words.sentence(f"recommendation if {criteria}: {named}{alone}{caveat}.{cheapest}")]
+
+
+def _cheapest(analysis: Analysis, words: Words, chosen: pd.DataFrame) -> str:
+    """Which of several recipes train fastest, and how long the slowest takes; empty where unknown or about alike."""
+    seconds = chosen["run_seconds"]
+    if len(chosen) < 2 or not seconds.notna().all() or seconds.max() <= _AS_FAST * seconds.min():
+        return ""
+    fastest = chosen[seconds <= _AS_FAST * seconds.min()]
+    named = _named(analysis, fastest)
+    if not named:
+        return ""
+    least = words.summary("min", float(seconds.min()), "run_seconds", "recommended", _seconds)
+    most = words.summary("max", float(seconds.max()), "run_seconds", "recommended", _seconds)
+    return f" The cheapest of them to train: {named} ({least} per run; the slowest {most})."
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
 def _columns(analysis: Analysis) -> list[Column]:
@@ -128,6 +149,7 @@ def _columns(analysis: Analysis) -> list[Column]:
         ("may fail least", number("maybe_lowest_rate", lambda value: "yes" if value else "no")),
         ("p, adjusted ", number("p_rate", p_value)),
         ("recommended", number("recommended", lambda value: "yes" if value else "no")),
+        ("seconds per run", number("run_seconds", lambda value: "–" if unknown(value) else _seconds(value))),
     ]
 
 

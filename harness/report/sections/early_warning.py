@@ -46,9 +46,9 @@ def _rule(rule: Rule, aim: str, table: pd.DataFrame) -> Sentence:
     others = words.value(row, key, "others", lambda n: f"{integer(n)} {'other' if n == 1 else 'others'}")
     return words.sentence(
         f"the first rule that detects at least {aim}, on cells it was not fitted to: {rule.signal} "
-        f"{'above' if rule.sign > 0 else 'below'} {threshold} at {share} of a run. It caught {caught} of {lost} of "
-        f"those runs, with false alarms in {false} of {others}; as the first of many rules tried on these runs it is "
-        f"likely to do worse on others. {_within_cells(words, row)}"
+        f"{'above' if rule.sign > 0 else 'below'} {threshold} at {share} of a run. Over all cells together it caught "
+        f"{caught} of {lost} of those runs, with false alarms in {false} of {others}; as the first of many rules tried "
+        f"on these runs it is likely to do worse on others. {_within_cells(words, row)}"
     )
 
 
@@ -107,12 +107,13 @@ def _within_recipes(table: pd.DataFrame) -> list[Sentence]:
     words, key, row = Words("early_warning"), ["share", "signal"], row_at(table, earliest[first])
     after = table[(table["signal"] == first) & (table["share"] >= row["share"]) & (table["pairs"] >= _FEWEST_PAIRS)]
     which = f"signal == {first!r} and share >= {float(row['share'])!r} and pairs >= {_FEWEST_PAIRS}"
+    worst = words.summary("min", float(after["within"].min()), "within", which, percent)
+    orders = f"orders {worst}" if after["within"].min() == 1 else f"never orders fewer than {worst}"
     return [
         words.sentence(
             f"among runs of one recipe the earliest signal is the {first}: from "
-            f"{words.value(row, key, 'share', _share_of_training)} of training on it orders at least {percent(_WELL)} "
-            f"of {words.value(row, key, 'pairs', _pairs_of_runs)} correctly (at worst "
-            f"{words.summary('min', float(after['within'].min()), 'within', which, percent)})."
+            f"{words.value(row, key, 'share', _share_of_training)} of training on it {orders} "
+            f"of {words.value(row, key, 'pairs', _pairs_of_runs)} correctly."
         )
     ]
 
@@ -184,7 +185,9 @@ SECTION = Section(
             "AUC",
             "Area under the ROC curve: of the pairs of a run that failed or ended near chance and another run, the "
             "share "
-            "that a signal orders correctly. The direction is learned from cells that neither of the two belongs to.",
+            "that a signal orders correctly. The direction is learned from cells that neither of the two belongs to. "
+            "AUC, alarms and false alarms are over the runs of all cells together, so telling recipes apart counts; "
+            "within cells only pairs of runs of one cell do.",
         ),
     ),
 )

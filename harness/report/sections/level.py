@@ -50,6 +50,10 @@ def _pairs(analysis: Analysis) -> list[Sentence]:
             f"differs significantly in "
             f"{significant} ({_test(analysis)}, Holm-adjusted)"
         )
+        if known < len(table):
+            left = words.count(len(table) - known, "ok_p != ok_p", lambda n: f"{n} more")
+            few = "successful runs" if judged else "runs"
+            text += f"; {left}, where a side has fewer than two {few} or no score differs, cannot be tested"
     both = int(table["difference_low"].notna().sum())
     if both and judged:
         apart = int(((table["difference_low"] > 0) | (table["difference_high"] < 0)).sum())

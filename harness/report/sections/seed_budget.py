@@ -112,6 +112,9 @@ def _needs(analysis: Analysis, name: str, quantity: str) -> str:
     if len(known) > len(told):
         untold = words.count(len(known) - len(told), f"{name}_now >= {FEWEST[name]} and not {name}_high > 0")
         parts.append(f"for {untold} these runs cannot tell how many it takes: {UNTOLD}")
+    if len(table) > len(known):
+        left = words.count(len(table) - len(known), f"{name}_now < {FEWEST[name]}", lambda n: f"{n} more")
+        parts.append(f"{left} {'has' if len(table) - len(known) == 1 else 'have'} too few runs to say")
     return words.sentence(f"{'; '.join(parts)}.")
 
 
