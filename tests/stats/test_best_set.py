@@ -46,7 +46,7 @@ def test_a_rate_is_compared_with_every_other_by_the_score_test():
         ))
         for i in range(4)
     ]  # fmt: skip
-    assert best_set.by_rate(failed, n) == pytest.approx(expected, abs=1e-12)
+    assert best_set.by_rate(failed, n) == pytest.approx(expected, rel=1e-8)
 
 
 def test_of_two_groups_one_is_alone_where_the_test_of_the_pair_rejects():
