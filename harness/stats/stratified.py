@@ -123,7 +123,7 @@ def score_p(k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray) -> n
     distance, variance = _score(np.zeros(np.shape(k1)[:-1]), k1, n1, k2, n2)
     known = variance > ROUNDING
     approximate = np.where(known, special.chdtrc(1, distance**2 / np.where(known, variance, 1.0)), 1.0)
-    return np.maximum(approximate, least_exact_p(k1, n1, k2, n2))
+    return np.asarray(np.maximum(approximate, least_exact_p(k1, n1, k2, n2)))
 
 
 def least_exact_p(k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray) -> np.ndarray:
@@ -144,7 +144,9 @@ def least_exact_p(k1: np.ndarray, n1: np.ndarray, k2: np.ndarray, n2: np.ndarray
     fewest, most = log_chance(np.maximum(total - n1, 0.0)), log_chance(np.minimum(total, n2))
     both = np.abs(fewest - most) <= _SLACK * np.maximum(1.0, np.abs(most))
     least = np.exp(np.minimum(fewest, most)) * np.where(both, 2.0, 1.0)
-    return np.minimum(1.0, least * (1 + _SLACK))  # 1 in 20 is not below 5 %, whatever the logarithms' last bits say
+    return np.asarray(
+        np.minimum(1.0, least * (1 + _SLACK))
+    )  # 1 in 20 is not below 5 %, whatever the logarithms' last bits say
 
 
 def least_p(strata: Strata) -> float:

@@ -16,7 +16,6 @@ from matplotlib.text import Text
 
 from harness.api import Results
 from harness.common.errors import HarnessError
-from harness.common.text import show_alike
 from harness.report import files, named_figures, named_tables
 from harness.report.figures import fonts, lettering, scores
 from harness.report.figures.sheet import Sheet, requested
@@ -158,20 +157,6 @@ def test_signs_that_no_font_has_are_said_once(tmp_path):
     (note,) = named_figures.notes(study, Sheet())
     assert note.startswith("No installed font has \U000f0000\U000f0001: figures show □ there.")
     assert lettering.clean("a\U000f0000b") == "a□b"
-
-
-@pytest.mark.parametrize(
-    ("values", "texts"),
-    [
-        ([5e-4, 1e-3, 0.01], ["5e-4", "1e-3", "1e-2"]),
-        ([0.0, 0.1, 0.25], ["0", "0.1", "0.25"]),
-        ([0.0, 1e-4, 0.1], ["0", "1e-4", "1e-1"]),
-        ([1, 2, "linear", None, True], ["1", "2", "linear", "none", "on"]),
-        ([float("inf"), 2.5e-5, 0.02], ["inf", "2.5e-5", "2e-2"]),
-    ],
-)
-def test_values_of_a_column_are_written_alike(values, texts):
-    assert show_alike(values) == texts
 
 
 # --------------------------------------------------------------------------------------------------------------- tables
