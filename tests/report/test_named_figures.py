@@ -92,7 +92,7 @@ def test_fonts_keep_their_sizes_in_a_narrow_figure_which_has_no_title(results):
 def test_figures_are_drawn_in_axes_of_the_caller(results):
     figure, axes = plt.subplots(1, 2)
     assert results.plot.spread(ax=axes[0]) is figure
-    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["5e-4", "1e-3", "1e-2"]
+    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["5e-4", "1e-3", "0.01"]
     assert axes[0].get_legend() is not None
     assert not axes[1].has_data()
     results.plot.seed_budget(ax=axes, legend=False)
@@ -169,7 +169,7 @@ def test_a_table_has_the_columns_that_were_asked_for(results):
         r"\begin{table}[t]", r"\centering", r"\begin{tabular}{lrrrr}", r"\toprule",
         r"lr & mean & sd & failed & judged \\", r"\midrule",
         r"5e-4 & 0.775 & 0.025 & 0/3 & 3 \\", r"1e-3 & 0.777 & 0.025 & 0/3 & 3 \\",
-        r"1e-2 & 0.780 & 0.025 & 0/3 & 3 \\",
+        r"0.01 & 0.780 & 0.025 & 0/3 & 3 \\",
         r"\bottomrule", r"\end{tabular}", r"\caption{Cells \& more.}", r"\label{tab:cells}", r"\end{table}",
     ]  # fmt: skip
     text = named_tables.text_of(results.analysis, spec, ["mean", "sd"], "csv")
