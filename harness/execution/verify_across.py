@@ -18,7 +18,7 @@ from harness.records.record import Curves, Measured, Record
 # What follows from the data alone, so that it is the same wherever their hash is.
 _OF_DATA = (
     "train_examples", "dev_examples", "test_examples", "majority_correct", "majority_score", "label_entropy",
-    "label_variance", "untouched_score", "untouched_loss",
+    "label_variance", "untouched_score", "untouched_loss", "label_names",
 )  # fmt: skip
 Across = tuple[str, str, str]  # (trial, rule, what is wrong)
 

@@ -158,6 +158,9 @@ def check_within(measured: Measured, curves: Curves, recipe: Recipe) -> Iterator
     entropy = measured.label_entropy if measured.metric in metrics.CLASSIFICATION else None
     if entropy is not None and entropy > math.log(max(2, classes)) + 1e-9:
         yield "score", f"label_entropy is {entropy:.6g}, more than that of {classes} equal classes"
+    names = measured.label_names
+    if names is not None and recipe.task.kind == "texts" and len(names) != classes:
+        yield "record", f"it names {len(names)} classes, and the logits are of {classes}"
     if measured.metric == "accuracy" and measured.untouched_score is None and at is not None:
         yield from _check_collapse(measured, curves, at)
     recording = curves.recording

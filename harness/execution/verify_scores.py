@@ -62,7 +62,7 @@ def check_measured(measured: Measured, curves: Curves | None, recipe: Recipe) ->
     if metric in metrics.MANY_LABELS:
         yield from _check_threshold(measured, curves)
     if recipe.task.kind == "completion":
-        constant = None if metric in metrics.LANGUAGE else _majority(metric, classes, *labels)
+        constant = None if metric in metrics.LANGUAGE else _majority(metric, classes, *labels, sizes)
         yield from _check_untouched(measured, constant)
     yield from (("score", words) for words in _odd_answers(metric, curves.logits, curves.labels))
     yield from _check_outcome(measured, score.at_or_below_majority, score.constant)

@@ -14,6 +14,7 @@ MOST_EXAMPLES = 10_000_000_000
 MOST_PARAMETERS = 10**14
 MOST_SECONDS = 10 * 365.25 * 86_400.0  # ten years
 MOST_MEMORY_BYTES = 2**60
+MOST_NAMES = 50  # of classes: of more none are kept
 _SCORES = ("final_score", "best_score", "majority_score", "test_score", "untouched_score")
 # Counts: at least, at most.
 _COUNTS: dict[str, tuple[int, int]] = {
@@ -41,6 +42,8 @@ def implausible(record: Record) -> Iterator[str]:
         # The best step of a script is what its files call a step.
         if value is not None and not low <= value <= high and not (name == "best_step" and record.script is not None):
             yield f"{name} is {value}, which is not from {low:,} to {high:,}"
+    if len(measured.label_names or ()) > MOST_NAMES:
+        yield f"label_names are {len(measured.label_names or ()):,}, and at most {MOST_NAMES} are kept"
     for name in _NOT_NEGATIVE:
         value = values[name]
         if value is not None and not 0 <= value <= LARGEST:

@@ -16,6 +16,7 @@ from harness.common.metrics import Majority, Metric, Score
 from harness.data import spans
 from harness.data.tokenized import TokenizedSplit
 from harness.models import token_hash
+from harness.records.plausible import MOST_NAMES
 from harness.records.record import Curves, Measured, Reason
 from harness.training.evaluate import dev_loss
 from harness.training.run import TrainingRun
@@ -23,7 +24,6 @@ from harness.training.transfer import copied
 
 # One-sided 5 % point of the normal distribution: "was above the majority" must be more than luck.
 _Z95 = 1.645
-_MOST_NAMES = 50  # of classes, that a record keeps
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _measured(
 
 def _names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The names of a task's classes, where they are few enough to be read."""
-    return names if names and len(names) <= _MOST_NAMES else None
+    return names if names and len(names) <= MOST_NAMES else None
 
 
 def answer_entropy(split: TokenizedSplit) -> float:

@@ -325,6 +325,8 @@ PLANTED: dict[str, Planted] = {
     ),
     "other data": problem("data_sha256")(lambda f: f.edit(m_data_sha256="d" * 64)),
     "another model": problem("model_sha256")(lambda f: f.edit(m_model_sha256="d" * 64)),
+    "names of three classes": problem("record")(lambda f: f.edit(m_label_names=["a", "b", "c"])),
+    "names of 51 classes": problem("record")(lambda f: f.edit(m_label_names=[str(number) for number in range(51)])),
     "other parameters": problem("data")(lambda f: f.edit(m_parameters=2000)),
     "more trained than there are": problem("record")(lambda f: f.edit(m_trained_parameters=10_000)),
     # times
@@ -474,7 +476,7 @@ def test_no_damaged_record_costs_more_than_itself(folder: Folder, kind: str) -> 
     touched = {folder.name(place) for place in (*row.places, OK)}
     others = ~before.runs["trial"].isin(touched)
     assert len(after.runs) == 8
-    columns = [name for name in before.runs if name != "error"]  # None of one that did not crash, or NaN
+    columns = [name for name in before.runs if name not in ("error", "label_names")]  # None where there is none, or NaN
     pd.testing.assert_frame_equal(after.runs.loc[others, columns], before.runs.loc[others, columns], check_dtype=False)
     for index in before.runs.index[others]:
         one, other = before.curves(int(index)), after.curves(int(index))
