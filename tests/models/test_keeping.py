@@ -16,6 +16,7 @@ import torch
 import transformers
 from driving import content
 from kept_runs import ALL, logits, quiet, sweep_of, trained
+from shown_snippets import shown
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
@@ -78,6 +79,9 @@ def test_transformers_pipeline_gives_the_records_logits(kind: str, build: Build,
     found, names = piped(folder, one.recipe.task)
     assert names == ["no", "yes"]
     assert_same(found, logits(store, one))
+    first = tasks.load(one.recipe.task).validation.texts[0]
+    said = shown("keep-predict-export.md", folder, old0='"a good film"', new0=repr(first))
+    assert said == names[int(found[0].argmax())]
     # The tensors that transformers loads, in its own order, are those that were hashed.
     loaded = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     values = b"".join(value.detach().numpy().tobytes() for value in loaded.parameters())

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from language_models import completion_task, rows, trial_of, write_decoder, write_rows
+from shown_snippets import shown
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import token_f1
@@ -97,6 +98,14 @@ def test_a_pipeline_and_peft_load_what_was_kept(kept: Callable[[str, str], Kept]
     given = transformers.GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=3)
     told = [pipe(prompt.strip(), generation_config=given, return_full_text=False) for prompt in prompts()]
     assert [" ".join(text[0]["generated_text"].split()) for text in told] == answers
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_page_s_code_answers_as_predict_does(kept: Callable[[str, str], Kept]) -> None:
+    folder, _, _ = kept("gpt2", "lora")
+    prompt = prompts()[0].strip()
+    text = shown("language-models.md", folder, old0='"What is a seed?"', new0=repr(prompt))
+    assert " ".join(text.split()) == LanguageModel(folder).answers([prompt], False, 6)[0]
 
 
 def test_a_file_is_answered_and_scored(kept: Callable[[str, str], Kept], tmp_path: Path) -> None:

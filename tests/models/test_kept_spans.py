@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shown_snippets import shown
 from span_tasks import rows, span_task
 from typer.testing import CliRunner
 
@@ -126,6 +127,19 @@ def test_a_kept_model_answers_as_it_was_scored(trained: Trained, tmp_path: Path,
     assert made.token_f1 == pytest.approx(curves.logits[:, 2].mean())
     predict_spans.run(PredictionOptions((trained.folder(place),), file, tmp_path / "out.csv"))
     assert (tmp_path / "out.csv").read_text().splitlines()[0] == "answer,score"
+
+
+def test_the_page_s_code_answers_as_predict_does(trained: Trained) -> None:
+    questions = [
+        Question(number, row["question"], row["context"], None) for number, row in enumerate(rows(12, 9, longest=5))
+    ]
+    told = predict_spans.SpanModel(trained.folder(0)).answers(questions, 4)
+    answered = [(own, answer.text) for own, answer in zip(questions, told, strict=True) if answer.text][:3]
+    assert answered
+    for question, text in answered:
+        pair = f"{question.question!r}, {question.context!r}"
+        changes = {"old0": '"Who rests?", "No large lily rests."', "new0": pair, "old1": "tril(29)", "new1": "tril(2)"}
+        assert shown("question-answering.md", trained.folder(0), **changes) == text
 
 
 def test_ids_and_missing_answers_of_a_file_to_ask(trained: Trained, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from choice_tasks import choice_task, rows, write
 from cut_runs import same_lane
 from language_models import completion_task, write_decoder
+from shown_snippets import shown
 from training_runs import begin, loss_of
 
 from harness.analysis import dev_answers, verdicts
@@ -219,6 +220,18 @@ def test_a_file_to_ask_on_needs_as_many_choices_and_no_labels(trained: tuple[Swe
     by_text = [row | {"label": row["choices"][row["label"]]} for row in rows(4, 5)]  # type: ignore[index]
     write(file, by_text)
     assert predict.run(PredictionOptions((folder,), file, out, label="label")).score is not None
+
+
+def test_the_page_s_code_chooses_as_predict_does(trained: tuple[Sweep, Store], tmp_path: Path) -> None:
+    _, store = trained
+    folder = saved.place(store, next(iter(saved.kept(store))))
+    asked = rows(3, 8)
+    predict.run(PredictionOptions((folder,), write(tmp_path / "ask.jsonl", asked), tmp_path / "out.jsonl"))
+    for row, line in zip(asked, (tmp_path / "out.jsonl").read_text().splitlines(), strict=True):
+        choices: Any = row["choices"]
+        told = f"{row['text']!r}, {choices!r}"
+        changes = {"old0": '"It rains.", ["The street is wet.", "The street is dry."]', "new0": told}
+        assert shown("multiple-choice.md", folder, **changes) == choices[int(json.loads(line)["label"])]
 
 
 def test_a_plan_refuses_choices_that_are_too_long_and_models_without_such_a_head(
