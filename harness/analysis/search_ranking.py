@@ -15,7 +15,8 @@ from harness.config.trials import Sweep, expand
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.stats import bootstrap, forest, means, proportions, ranks
-from harness.stats.estimate import Estimate
+from harness.stats.estimate import UNKNOWN, Estimate
+from harness.stats.sequential import rate_sequence
 
 QUARTILE = 0.25  # of the objective `lower_quantile`
 WORDS = {
@@ -174,12 +175,13 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     `cell`, one per searched field, `finished`, `planned`, `failed`, `crashed`, `mean`, `sd` (n - 1), `value` (the
     objective), `front` (on the Pareto front of value against failed), and of the fresh seeds `fresh`, `fresh_low`,
     `fresh_high` (95 %, `_interval`), `fresh_failed`, `fresh_finished`, `too_high` (by how much the search looked better
-    than fresh seeds: value - fresh, or fresh - value where lower is better). NaN: not known.
+    than fresh seeds: value - fresh, or fresh - value where lower is better); `rate` of failing and `fresh_rate`, each
+    with `_low` and `_high` (95 %; where fresh seeds were added by rule, at every look). NaN: not known.
     Where failing is a constraint or an objective, recipes of which no seen run failed come before the others.
     """
     search = sweep.search
     assert search is not None
-    found = by_cell(sweep, store)
+    found, horizon = by_cell(sweep, store), search.confirm_rule.at_most if search.confirm_rule else None
     values = np.array([math.nan if (value := one.value(search)) is None else value for one in found])
     rates = np.array([one.failed / one.finished if one.finished else math.nan for one in found])
     sign = -1 if search.lower_is_better else 1
@@ -200,6 +202,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}
         row |= {"fresh_low": low, "fresh_high": high, "fresh_failed": again.failed if again else math.nan}
         row |= {"fresh_finished": again.finished if again else math.nan}
+        row |= _spread("rate", _rate(one)) | _spread("fresh_rate", _rate(again, horizon) if again else UNKNOWN)
         row |= {"too_high": math.nan if value is None else sign * (values[index] - value)}
         rows.append(row)
     order = best_first(found, search)
@@ -207,6 +210,20 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         rows[index]["rank"] = rank
     left = [index for index in range(len(rows)) if index not in set(order)]
     return pd.DataFrame([rows[index] for index in (*order, *left)], columns=list(rows[0]))
+
+
+def _rate(recipe: RankedRecipe, horizon: int | None = None) -> Estimate:
+    """The share of finished runs that failed, with Wilson's interval; with a horizon, one that holds at every look."""
+    failed, n = recipe.failed, recipe.finished
+    if not n:
+        return UNKNOWN
+    if horizon is not None:
+        return rate_sequence(failed, n, horizon)
+    return Estimate(failed / n, *proportions.wilson(failed, n))
+
+
+def _spread(name: str, estimate: Estimate) -> dict[str, object]:
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def best_first(found: Sequence[RankedRecipe], search: Search) -> list[int]:

@@ -10,10 +10,11 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.failures import all_runs
 from harness.common.metrics import words as metric_words
 from harness.report import headline, opening
-from harness.report.claims import Words, row_at
+from harness.report.claims import Sentence, Words, row_at
 from harness.report.files import markdown_text
 from harness.report.formatting import Row, rate_of, score, unknown
 from harness.report.sections import dev_set
+from harness.report.wording import rate_claim
 
 _MOST_CELLS = 12
 _COLOURS = {"unstable": "#a50f15", "some runs fail": "#b35900", "no failed run": "#2e7d32", "not judged": "#555555"}
@@ -45,18 +46,29 @@ def _table(analysis: Analysis) -> list[str]:
         metric = f"dev {names[0]}" if analysis.study.sweeps and not analysis.study.imports else names[0]
     lines = [f"| recipe | seeds | failed | failure rate [95 %] | {markdown_text(metric)}, mean ± sd |"]
     lines += ["| --- | ---: | ---: | ---: | ---: |"]
-    rows = analysis.cells.head(_MOST_CELLS).to_dict("records")
-    for row, cell in zip(rows, analysis.study.cells, strict=False):
-        judged = bool(row["judged"])
-        failed = f"{row['failed']} of {row['judged']}" if judged else "–"
-        rate = rate_of(row) if judged else "–"
-        lines.append(f"| {markdown_text(cell.label)} | {row['finished']} | {failed} | {rate} | {_level(row)} |")
-    left = len(analysis.cells) - len(rows)
-    return [*lines, "", f"{left} more recipes are left out."] if left else lines
+    lines += rows(analysis)
+    left = len(analysis.cells) - _MOST_CELLS
+    return [*lines, "", f"{left} more recipes are left out."] if left > 0 else lines
 
 
-def _level(row: Row) -> str:
-    return score(row["mean"]) + ("" if unknown(row["sd"]) else f" ± {score(row['sd'])}")
+def rows(analysis: Analysis) -> list[Sentence]:
+    """The rows of the card's table with their claims."""
+    return [
+        _row(row_at(analysis.cells, index), cell.label)
+        for index, cell in zip(analysis.cells.index[:_MOST_CELLS], analysis.study.cells, strict=False)
+    ]
+
+
+def _row(row: Row, label: str) -> Sentence:
+    words, key = Words("cells"), ["cell"]
+    finished = words.value(row, key, "finished", str)
+    failed = rate = "–"
+    if row["judged"]:
+        words.claims.append(rate_claim(row, label, "cells", "cell"))
+        failed, rate = f"{row['failed']} of {row['judged']}", rate_of(row)
+    level = "–" if unknown(row["mean"]) else words.value(row, key, "mean", score)
+    level += "" if unknown(row["sd"]) else f" ± {words.value(row, key, 'sd', score)}"
+    return words.sentence(f"| {markdown_text(label)} | {finished} | {failed} | {rate} | {level} |")
 
 
 def sentences(analysis: Analysis) -> Sequence[str]:
