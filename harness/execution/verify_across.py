@@ -31,6 +31,7 @@ class ArrayFacts:
     curve: bytes | None  # a hash of the training losses; None where they tell nothing
     labels: bytes | None
     test_labels: bytes | None
+    parts: bytes | None = None  # a hash of the names of those whose gradients were recorded
 
 
 def array_facts(file_sha256: str, curves: Curves | None) -> ArrayFacts:
@@ -44,6 +45,7 @@ def array_facts(file_sha256: str, curves: Curves | None) -> ArrayFacts:
         _digest(losses) if telling else None,
         _digest(curves.labels, curves.sentences),
         _digest(curves.test_labels, curves.test_sentences) if curves.test_labels.size else None,
+        None if curves.recording is None else _digest(curves.recording.layers),
     )
 
 
@@ -143,6 +145,8 @@ def _shared_data(
     for names in models.values():
         for field in ("parameters", "trained_parameters"):
             yield from _odd(names, field, {name: getattr(records[name].measured, field) for name in names})
+        recorded = [name for name in names if name in facts and facts[name].parts is not None]
+        yield from _odd(recorded, "recorded parts", {name: facts[name].parts for name in recorded}, shown=False)
 
 
 def _data_of(record: Record, measured: Measured, recipe: Recipe) -> tuple[object, ...]:

@@ -228,8 +228,8 @@ def _check_norms(recording: Recording, curves: Curves) -> Iterator[Problem]:
     with np.errstate(over="ignore", invalid="ignore"):
         whole = np.sqrt((recording.layer_norm.astype(np.float64) ** 2).sum(axis=1))
         norms = curves.grad_norm[at].astype(np.float64)
-        known = np.isfinite(whole) & np.isfinite(norms)
-        apart = known & (np.abs(whole - norms) > 1e-3 * np.maximum(whole, norms) + 1e-12)
+        far = ~np.isfinite(whole) | (np.abs(whole - norms) > 1e-3 * np.maximum(whole, norms) + 1e-12)
+        apart = np.isfinite(norms) & far
     if apart.any():
         place = int(np.flatnonzero(apart)[0])
         yield (

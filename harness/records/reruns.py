@@ -38,17 +38,34 @@ _ALL = TypeAdapter(tuple[Rerun, ...])
 
 def load(folder: Path) -> tuple[Rerun, ...]:
     """The entries of a results folder, oldest first; none where there is no file, or it can't be read."""
+    return _read(folder) or ()
+
+
+def damaged(folder: Path) -> bool:
+    """Whether there is something that can't be read as such a file."""
+    return _read(folder) is None
+
+
+def _read(folder: Path) -> tuple[Rerun, ...] | None:
     try:
         return _ALL.validate_json(read_regular(folder / NAME, _MOST_BYTES))
-    except (OSError, ValidationError):
+    except FileNotFoundError:
         return ()
+    except (OSError, ValidationError):
+        return None
 
 
 def add(folder: Path, rerun: Rerun) -> None:
-    """Keep one more; several processes may at a time. Raises OSError where it can't be written."""
+    """Keep one more; several processes may at a time. Raises OSError where it can't be written.
+
+    A file that can't be read is renamed, not overwritten: what it tells of earlier reruns may be mended by hand.
+    """
     held = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
-        write(folder / NAME, _ALL.dump_json((*load(folder), rerun), indent=1) + b"\n")
+        before = _read(folder)
+        if before is None:
+            (folder / NAME).rename(folder / f"{NAME}.unreadable")
+        write(folder / NAME, _ALL.dump_json((*(before or ()), rerun), indent=1) + b"\n")
     finally:
         os.close(held)

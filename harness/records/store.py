@@ -8,9 +8,10 @@ import io
 import json
 import os
 import pwd
+import re
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from harness.common.files import open_lock, read_regular, write, write_json
 from harness.common.npz import ArraysError, read_arrays
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial, expand
+from harness.records import reruns
 from harness.records.array_shapes import expected_arrays
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, Unreadable, read_record, read_trial_arrays
 from harness.records.record import SCHEMA_VERSION, Baseline, Curves, Environment, Record, Surface
@@ -58,6 +60,9 @@ class TidiedRecords:
             f"({first.reason.rstrip('.')}){f' and {more} more' if more else ''}; "
             f"{'its trial counts' if one else 'their trials count'} as missing and may be trained again"
         )
+
+
+_ATTEMPT = re.compile(r".+\.attempt[1-9][0-9]*")
 
 
 class Store:
@@ -184,6 +189,16 @@ class Store:
         except OSError:
             return None
 
+    def unplanned(self, planned: Collection[str]) -> list[str]:
+        """The ids of records that lie here though no trial of these ids is theirs; records set aside are none."""
+        try:
+            files = [file.removesuffix(".json") for file in os.listdir(self.trials) if file.endswith(".json")]
+        except OSError:
+            return []
+        return sorted(
+            name for name in files if name not in planned and name[:1] != "." and not _ATTEMPT.fullmatch(name)
+        )
+
     def set_aside(self, trial_id: str) -> None:
         """Keep a trial's record under `<id>.attempt<k>.json`, so that the trial can be trained again."""
         self.path(trial_id).rename(self._attempt(trial_id, self.attempts(trial_id) + 1))
@@ -234,9 +249,12 @@ class Store:
     def surface(self) -> Surface | None:
         """The loss surface that was computed last, None where none was."""
         try:
-            return Surface(**read_arrays(read_regular(self.folder / "surface.npz", MOST_ARRAY_BYTES)))
+            return self._surface()
         except (OSError, ArraysError, TypeError):  # there is none, or it is damaged: it can be computed again
             return None
+
+    def _surface(self) -> Surface:
+        return Surface(**read_arrays(read_regular(self.folder / "surface.npz", MOST_ARRAY_BYTES)))
 
     def save_baselines(self, baselines: tuple[Baseline, ...]) -> None:
         """Keep what the cells are compared with, in place of what was kept before."""
@@ -245,9 +263,24 @@ class Store:
     def baselines(self) -> tuple[Baseline, ...]:
         """What the cells are compared with; none where none was trained, or the file can't be read."""
         try:
-            return _BASELINES.validate_json(read_regular(self.folder / "baselines.json", MOST_PLAN_BYTES))
+            return self._baselines()
         except (OSError, ValidationError):
             return ()
+
+    def _baselines(self) -> tuple[Baseline, ...]:
+        return _BASELINES.validate_json(read_regular(self.folder / "baselines.json", MOST_PLAN_BYTES))
+
+    def damaged_files(self) -> Iterator[str]:
+        """The names of what lies beside the records and can't be read, which a report leaves out."""
+        if reruns.damaged(self.folder):
+            yield reruns.NAME
+        for name, read in (("baselines.json", self._baselines), ("surface.npz", self._surface)):
+            try:
+                read()
+            except FileNotFoundError:
+                continue
+            except (OSError, ValidationError, ArraysError, TypeError):
+                yield name
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -158,7 +158,10 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         profile=sweep.profile,
         stand_in=sweep.stand_in,
         higher_is_better=sweep.cells[0].higher_is_better,
-        notes=() if script is None else collisions(store.records(sweep).values()),
+        notes=(
+            *_unplanned(store, set(trials)),
+            *(() if script is None else collisions(store.records(sweep).values())),
+        ),
         reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),
         sweeps=(sweep,),
         baselines=tuple(baseline for baseline in store.baselines() if baseline.name in sweep.baselines)
@@ -169,6 +172,16 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         set_aside=joined_runs.set_aside,
         load=lambda row: joined_runs.load(store, trials[row]),
     )
+
+
+def _unplanned(store: Store, planned: Collection[str]) -> Iterator[str]:
+    """That records lie there which the plan does not know, as where a cell was taken out of it."""
+    if count := len(store.unplanned(planned)):
+        records, they = ("a record of a trial", "it is") if count == 1 else (f"{count} records of trials", "they are")
+        yield (
+            f"Warning: trials/ holds {records} that this sweep does not plan; {they} not counted here, and "
+            "`harness verify` names the files."
+        )
 
 
 def compared(study: Study, main: str | None, references: Sequence[str], all_pairs: bool = False) -> Study:

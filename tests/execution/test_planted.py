@@ -23,6 +23,7 @@ from whole_records import arrays_of, cross_entropy, edit, field_of, rewrite, who
 
 from harness.config.trials import Sweep, expand
 from harness.execution import verify
+from harness.records import reruns
 from harness.records.reruns import NAME as RERUNS
 from harness.records.store import Store
 from harness.records.study import of_sweep
@@ -235,6 +236,16 @@ def _moved(array: np.ndarray, place: int, value: float) -> np.ndarray:
     return moved
 
 
+def _rerun_before(f: Folder) -> None:
+    """All that a record tells of its score is edited, after a rerun that was compared with it."""
+    again = reruns.Rerun(
+        trial=f.name(OK), kind="rerun", number=0, when_utc="2025-01-02T00:00:00+00:00", verdict="identical",
+        max_difference=0.0, first_differing_step=None, recorded_score=0.75, score=0.75, reasons=(),
+    )  # fmt: skip
+    reruns.add(f.store.folder, again)
+    _better_answers(f)
+
+
 def _touch(f: Folder, name: str) -> None:
     (f.store.trials / name).write_bytes(b"")
 
@@ -379,6 +390,10 @@ PLANTED: dict[str, Planted] = {
     "a recording cut": problem("shapes")(lambda f: _first_rows(f, "recorded_update", 5)),
     "a recording less an array": problem("arrays")(lambda f: f.rewrite(recorded_cls_rank=None)),
     "other gradients of the layers": problem("recording")(lambda f: _scaled(f, "recorded_layer_norm", 2.0)),
+    "infinite gradients of the layers": problem("recording")(lambda f: _scaled(f, "recorded_layer_norm", np.inf)),
+    "other names of the layers": problem("data")(
+        lambda f: f.rewrite(recorded_layers=np.array(["\x1b[31m", "<b>", "c"]))
+    ),
     "other answers by class": problem("recording")(
         lambda f: f.rewrite(recorded_predicted=np.full((3, 2), 200, np.int32))
     ),
@@ -401,6 +416,14 @@ PLANTED: dict[str, Planted] = {
     "a plan without a trial": problem("plan", places=())(lambda f: _plan(f, lambda p: p["trials"].pop(0))),
     "a plan of another version": problem("plan", places=())(lambda f: _plan(f, lambda p: p.update(schema_version=9))),
     "another torch for one": note("mixed runs", places=())(lambda f: f.edit(environment__torch="1.0")),
+    "reruns that are none": problem("damaged", places=())(lambda f: (f.store.folder / RERUNS).write_text("[1]")),
+    "baselines that are none": problem("damaged", places=())(
+        lambda f: (f.store.folder / "baselines.json").write_text("{")
+    ),
+    "a surface that is none": problem("damaged", places=())(
+        lambda f: (f.store.folder / "surface.npz").write_bytes(b"PK")
+    ),
+    "a score edited after a rerun": problem("reruns")(_rerun_before),
     # what can't be seen
     "one loss in the middle": unseen(NO_TRAINING)(lambda f: _scaled(f, "train_loss", 0.9, slice(20, 21))),
     "a dev loss in the middle": unseen(NO_TRAINING)(lambda f: _scaled(f, "dev_loss", 0.9, slice(0, 1))),

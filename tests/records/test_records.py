@@ -25,6 +25,7 @@ from made_runs import ENVIRONMENT, MOSBACH, MOSBACH_RUNS, Run, curves_of, measur
 
 from harness.common.errors import HarnessError
 from harness.config.trials import expand
+from harness.records import reruns
 from harness.records.frame import frame
 from harness.records.record import Curves, Environment, Measured, Record
 from harness.records.store import Store
@@ -456,3 +457,17 @@ def test_a_user_without_a_name_has_a_number(store, monkeypatch):
     monkeypatch.setattr(pwd, "getpwuid", unknown)
     with store.locked():
         assert f" of user {os.getuid()} since " in (store.folder / ".lock").read_text()
+
+
+def test_a_rerun_overwrites_no_file_of_reruns_that_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / reruns.NAME).write_text('[{"trial": "mended by hand"')
+    again = reruns.Rerun(
+        trial="a", kind="rerun", number=0, when_utc="2025-01-02T00:00:00+00:00", verdict="identical",
+        max_difference=0.0, first_differing_step=None, recorded_score=0.75, score=0.75, reasons=(),
+    )  # fmt: skip
+    assert reruns.damaged(tmp_path)
+    reruns.add(tmp_path, again)
+    reruns.add(tmp_path, again)
+    assert reruns.load(tmp_path) == (again, again)
+    assert not reruns.damaged(tmp_path)
+    assert (tmp_path / f"{reruns.NAME}.unreadable").read_text() == '[{"trial": "mended by hand"'

@@ -280,3 +280,13 @@ def test_full_fine_tuning_has_no_rank_beside_ranks(tmp_path):
     assert [cell.label for cell in both.cells] == [
         "sweep lora@default, lora rank 4", "sweep lora@default, lora rank 8", "sweep full@default, lora rank none",
     ]  # fmt: skip
+
+
+def test_records_that_no_trial_of_the_plan_owns_are_told(tmp_path):
+    sweep = sweep_of(tmp_path, MOSBACH)
+    store = store_of(tmp_path, sweep, MOSBACH_RUNS)
+    assert not any("does not plan" in note for note in of_sweep(sweep, store).notes)
+    (store.trials / f"{expand(sweep)[0].id}.attempt1.json").write_text("{}")  # of a trial that is planned
+    fewer = sweep.model_copy(update={"cells": sweep.cells[:-1]})
+    (note,) = of_sweep(fewer, store).notes
+    assert note.startswith("Warning: trials/ holds 3 records of trials that this sweep does not plan; they are not")
