@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from harness.analysis.stopping import Cell, Comparison, RunResult, compare_values
+from harness.analysis.stopping import Cell, Comparison, RunResult, compare_values, counts_by_seed
 from harness.records.study import Study
 from harness.stats import proportions
-from harness.stats.sequential import contrast_sequence, p_of_more, rate_sequence
+from harness.stats.sequential import contrast_of_looks, contrast_sequence, p_of_more, rate_sequence
 
 NAN = float("nan")
 MOST_RIVALS = 20  # cells that each is compared with for the lowest failure rate
@@ -99,16 +99,18 @@ def rates_below(study: Study) -> np.ndarray:
     rivals = sorted(known, key=lambda index: (np.mean(cells[index].judged), -len(cells[index].judged)))[:MOST_RIVALS]
     adjusted = np.full(len(cells), NAN)
     for index in known:
-        ps = [p_of_more(*_discordant(cells[rival], cells[index]), most) for rival in rivals if rival != index]
+        ps = [
+            min(p_of_more(*look, most) for look in dict.fromkeys(_looks(cells[rival], cells[index])))
+            for rival in rivals
+            if rival != index
+        ]
         adjusted[index] = min(1.0, min(ps, default=1.0) * max(len(known) - 1, 1))
     return adjusted
 
 
-def _discordant(one: Cell, other: Cell) -> tuple[int, int, int]:
-    """Pairs of runs of the same seed in which only the second failed, only the first, and all of them."""
-    both = zip(one.results, other.results, strict=False)
-    pairs = [(a.failed, b.failed) for a, b in both if a.failed is not None and b.failed is not None]
-    return pairs.count((False, True)), pairs.count((True, False)), len(pairs)
+def _looks(one: Cell, other: Cell) -> list[tuple[int, int, int]]:
+    """Pairs of runs of two cells, up to each seed, as `counts_by_seed`."""
+    return counts_by_seed([(one.results, other.results)])
 
 
 def _arms(study: Study, table: pd.DataFrame, most: Sequence[int | None]) -> pd.DataFrame:
@@ -141,7 +143,7 @@ def _pairs(study: Study, table: pd.DataFrame, cells: Sequence[Cell], most: Seque
         horizon = max(most[one] or 0, most[other] or 0)
         if not horizon:
             continue
-        contrast = contrast_sequence(*_discordant(cells[one], cells[other]), horizon)
+        contrast = contrast_of_looks(_looks(cells[one], cells[other]), horizon)
         _set(table, row, (contrast.difference.value, contrast.difference.low, contrast.difference.high, contrast.p))
     return _adjusted(table)
 

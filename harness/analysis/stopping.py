@@ -15,7 +15,7 @@ from harness.config.seed_rule import Goal, Growth, SeedRule, hours_in_words
 from harness.config.trials import Sweep, expand
 from harness.records.study import Study
 from harness.stats.estimate import TAIL
-from harness.stats.sequential import SequentialContrast, contrast_sequence, rate_sequence
+from harness.stats.sequential import SequentialContrast, contrast_of_looks, rate_sequence
 
 Place = tuple[tuple[str, Scalar], ...]
 _SHOWN = 3  # cells that a sentence names
@@ -213,20 +213,33 @@ def compare_values(
     ]
     usable = [pair for pair in matched if not any(cells[index].crashes for index in pair)]
     seeds = min((len(cells[index].results) for pair in usable for index in pair), default=0)
-    pairs = [
-        (before.failed, after.failed)
-        for one, other in usable
-        for before, after in zip(cells[one].results[:seeds], cells[other].results[:seeds], strict=True)
-        if before.failed is not None and after.failed is not None
-    ]
-    gained, lost = pairs.count((False, True)), pairs.count((True, False))
-    contrast = contrast_sequence(gained, lost, len(pairs), horizon * max(1, len(usable)))
+    looks = counts_by_seed([(cells[one].results[:seeds], cells[other].results[:seeds]) for one, other in usable])
+    gained, lost, pairs = looks[-1]
+    contrast = contrast_of_looks(looks, horizon * max(1, len(usable)))
     low, high = contrast.difference.low, contrast.difference.high
     small = within is not None and -within <= low and high <= within
     return Comparison(
         axis, *values, tuple(sorted({index for pair in usable for index in pair})), gained, lost,
-        len(pairs), contrast, decided=contrast.p * tests <= 2 * TAIL, small=small,
+        pairs, contrast, decided=contrast.p * tests <= 2 * TAIL, small=small,
     )  # fmt: skip
+
+
+def counts_by_seed(arms: Sequence[tuple[Sequence[RunResult], Sequence[RunResult]]]) -> list[tuple[int, int, int]]:
+    """Of runs by seed, in several settings: pairs of runs of one seed and setting, up to each seed.
+
+    (only the second failed, only the first failed, all of them); first none, before any seed.
+    """
+    counts = [(0, 0, 0)]
+    for seed in range(max((min(len(first), len(second)) for first, second in arms), default=0)):
+        gained, lost, pairs = counts[-1]
+        for first, second in arms:
+            if seed >= min(len(first), len(second)):
+                continue
+            before, after = first[seed].failed, second[seed].failed
+            if before is not None and after is not None:
+                gained, lost, pairs = gained + (after and not before), lost + (before and not after), pairs + 1
+        counts.append((gained, lost, pairs))
+    return counts
 
 
 def _ended(cells: Sequence[Cell], lacking: Sequence[int], most: int) -> str:

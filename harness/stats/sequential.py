@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,6 +70,29 @@ def contrast_sequence(gained: int, lost: int, pairs: int, horizon: int) -> Seque
     low, high = _interval((lost, pairs - gained - lost, gained), horizon, PAIRS)
     p = 2 * min(p_of_more(gained, lost, pairs, horizon), p_of_more(lost, gained, pairs, horizon))
     return SequentialContrast(Estimate((gained - lost) / pairs, 2 * low - 1, 2 * high - 1), min(1.0, p))
+
+
+def contrast_of_looks(looks: Sequence[tuple[int, int, int]], horizon: int) -> SequentialContrast:
+    """What all looks so far say together: the difference with the part that the intervals of all of them share.
+
+    Args:
+        looks: (gained, lost, pairs) up to each look, in an order that no outcome decides: after the first seed, after
+            the second. A look without a pair is left out; NaN without any other.
+        horizon: as for `contrast_sequence`.
+
+    All intervals hold the difference together with a probability of 95 %, so what they share does too, and it is
+    shorter: an early look may have ruled out what a later one has room for. The p is the smallest of any look. Where
+    the looks contradict each other, so that the present difference lies outside, the last look stands alone.
+    """
+    known = [look for look in looks if look[2] > 0]
+    if not known:
+        return SequentialContrast(UNKNOWN, NAN)
+    each = [contrast_sequence(*look, horizon) for look in dict.fromkeys(known)]
+    last = contrast_sequence(*known[-1], horizon)
+    low, high = max(one.difference.low for one in each), min(one.difference.high for one in each)
+    if not low <= last.difference.value <= high:
+        return last
+    return SequentialContrast(Estimate(last.difference.value, low, high), min(one.p for one in each))
 
 
 def p_of_more(gained: int, lost: int, pairs: int, horizon: int) -> float:

@@ -11,7 +11,7 @@ from benchmarks.coverage.registry import Row
 from benchmarks.coverage.scenarios import generator
 from harness.stats.estimate import Estimate
 from harness.stats.proportions import newcombe, wilson
-from harness.stats.sequential import contrast_sequence, rate_sequence
+from harness.stats.sequential import contrast_of_looks, rate_sequence
 
 TITLE = "Intervals at every look"
 NOTE = """
@@ -67,10 +67,13 @@ def _contrast_rows(first: float, second: float, repetitions: int) -> Iterator[Ro
     failed = [rng.random((repetitions, HORIZON)) < rate for rate in (first, second)]
     gained, lost = (np.cumsum(a & ~b, axis=1) for a, b in (failed[::-1], failed))
     counts = [np.cumsum(side, axis=1) for side in failed]
+    paths: list[list[tuple[int, int, int]]] = [[] for _ in range(repetitions)]
     covered, false_alarm = np.ones((2, repetitions), dtype=bool), np.zeros(repetitions, dtype=bool)
     for n in range(1, HORIZON + 1):
         up, down, first_failed, second_failed = (side[:, n - 1].tolist() for side in (gained, lost, *counts))
-        looks = [contrast_sequence(a, b, n, HORIZON) for a, b in zip(up, down, strict=True)]
+        for path, a, b in zip(paths, up, down, strict=True):
+            path.append((a, b, n))
+        looks = [contrast_of_looks(path, HORIZON) for path in paths]
         fixed = [newcombe(a, n, b, n) for a, b in zip(first_failed, second_failed, strict=True)]
         sequence = [look.difference for look in looks]
         for method, intervals in enumerate((sequence, fixed)):
