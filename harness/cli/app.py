@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class _Commands(TyperGroup):
                 key = error.option_name.removeprefix("--")
                 example = "seeds=1..5" if "seed" in key else f"{key}=…"
                 fix = f"Settings of the file are changed by --set, as: --set {example}"
-            unread = HarnessError(error.format_message().rstrip("."), fix=fix)
+            unread = HarnessError(error.format_message().replace("Value error, ", "").rstrip("."), fix=fix)
             print(f"harness: {unread}", file=sys.stderr)
             raise typer.Exit(2) from None
         except OSError as error:
@@ -62,8 +63,11 @@ class _Commands(TyperGroup):
             raise typer.Exit(143 if isinstance(stopped, interrupts.Terminated) else 130) from None
 
 
+NARROW = 72  # columns of a terminal, below which frames and columns would cut the names of options off
+
 app = typer.Typer(
     cls=_Commands,
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

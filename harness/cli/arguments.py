@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import json
 import math
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from harness.cli.console import Console
 from harness.common.errors import HarnessError
-from harness.common.text import count_noun
+from harness.common.text import count_noun, show
 from harness.config.recipe import ModelSpec, Recipe, TaskFiles
 from harness.config.sweep_file import task_of
 from harness.config.trials import Sweep, Trial, expand, where
@@ -84,8 +85,9 @@ def recipes_of_data(
     paths = rest if named else words
     if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
         known = ", ".join(sweep_names())
+        close = difflib.get_close_matches(first, [*glue.NAMES, *sweep_names()], n=1)
         raise HarnessError(
-            f"unknown data '{' '.join(words)}'",
+            f"unknown data '{' '.join(words)}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
             allowed="; ".join(
                 filter(None, (", ".join(glue.NAMES), known, "a folder with train and dev files, or these two files"))
             ),
@@ -125,12 +127,30 @@ def one_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: lis
     matching = exact or matching
     if len(matching) == 1:
         return matching[0]
+    if not matching:
+        raise _no_trial(sweep, trial, seed, conditions)
     ids = ", ".join(candidate.id for candidate in matching[:30]) + (", …" if len(matching) > 30 else "")
     raise HarnessError(
-        f"{len(matching) or 'no'} trials match, one is needed",
-        allowed=ids or f"the trials of the plan, seeds {_span(sweep)}",
-        fix="Add --where key=value or give --trial ID" if matching else "Loosen the conditions",
+        f"{len(matching)} trials match, one is needed", allowed=ids, fix="Add --where key=value or give --trial ID"
     )
+
+
+def _no_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: list[str]) -> HarnessError:
+    """What to say where no trial is meant: which condition none fulfils, and what the plan has instead."""
+    if trial is not None:
+        ids = [planned.id for planned in expand(sweep)]
+        if not any(known.startswith(trial) for known in ids):
+            close = difflib.get_close_matches(trial, ids, n=1)
+            meant = f" (did you mean '{close[0]}'?)" if close else f" (for example: {ids[0]})"
+            return HarnessError(f"no trial of the plan is called '{trial}'{meant}", fix="`harness report` lists all")
+    if seed is not None and not where(sweep, [], seed):
+        return HarnessError(f"no trial has seed {seed}", allowed=f"seeds {_span(sweep)}")
+    for condition in conditions:
+        key = condition.partition("=")[0]
+        if not where(sweep, [condition]):
+            values = dict.fromkeys(show(dict(cell.axes)[key]) for cell in sweep.cells) if key in sweep.axes else {}
+            return HarnessError(f"no trial has {condition}", allowed=", ".join(values) or None)
+    return HarnessError("no trial fulfils all of these conditions together", fix="Leave one out")
 
 
 def kept_models(

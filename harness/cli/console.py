@@ -8,6 +8,7 @@ from typing import Any
 import rich.console
 from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 from harness.common.text import without_controls
 
@@ -23,3 +24,12 @@ class Console(rich.console.Console):
         """The pieces of what is printed, cleaned."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(without_controls(segment.text), segment.style)
+
+    def print_table(self, table: Table) -> None:
+        """Print a table at its whole width: in a narrow terminal its lines go on, where rich would cut names off."""
+        least = self.width
+        self.width = max(least, self.measure(table, options=self.options.update(max_width=10_000)).maximum)
+        try:
+            self.print(table, crop=False)
+        finally:
+            self.width = least

@@ -89,7 +89,7 @@ def print_data(out: Console, described: describing.Described) -> None:
         row(f"{what} at {described.max_length} tokens", cuts)
     if described.train.unknown is not None:
         row("unknown tokens", [vocabulary.percent(split.unknown or 0.0) for split in splits.values()])
-    out.print(table)
+    out.print_table(table)
     for name, split in splits.items():
         if tokens and split.cut and split.tokens and name != "train":
             sentences = count_noun(split.cut, f"{name} sentence")

@@ -76,6 +76,9 @@ def report(
     if as_json:
         print_json(summary)
     else:
+        if not (study.runs["status"] == "finished").any():
+            note = Text(f"No run has finished in {folder}: the report is empty.")
+            Console(stderr=True).print(note, soft_wrap=True)
         for page in pages:
             Console().print(page, soft_wrap=True)
     end_with_set_aside(study, None if as_json else Console(), "the report")
@@ -119,6 +122,8 @@ def card(
 
     opened = api.open(name, profile=profile, results=results)
     folder = Path(str(opened.folder)) / "report"
+    if not (opened.study.runs["status"] == "finished").any():
+        raise HarnessError(f"nothing to put on a card: no run of {opened.study.name} has finished")
     text = cards.card(opened.analysis)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "card.md", text)

@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.cli.console import Console
 from harness.cli.progress import plain, print_headline, print_json
 from harness.common.errors import HarnessError
-from harness.common.text import count_noun, show
+from harness.common.text import count_noun, show, show_alike
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
 from harness.execution import rerun as rerunning
@@ -60,7 +60,7 @@ def print_plan_of_search(sweep: Sweep, store: Store, reason: str, *, as_json: bo
         )
         only = " and ".join(f"{name} {' or '.join(map(show, values))}" for name, values in dimension.when)
         table.add_row(Text(dimension.field), Text(words + (f" (where {only})" if only else "")))
-    out.print(table)
+    out.print_table(table)
     recipes, seeds = count_noun(search.recipes, "recipe"), count_noun(len(sweep.seeds), "seed")
     tried = len(plan.cells) if plan else 0
     so_far = f"{count_noun(tried, 'recipe')} tried, {finished} trials finished, {crashed} crashed"
@@ -85,11 +85,16 @@ def cell_table(sweep: Sweep, records: Mapping[str, Record], unreadable: Mapping[
     trials = defaultdict(list)
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
+    alike = {
+        axis: dict(zip(map(show, values), show_alike(values), strict=True))
+        for axis in sweep.axes
+        for values in [list(dict.fromkeys(dict(cell.axes)[axis] for cell in sweep.cells))]
+    }
     for index, cell in enumerate(sweep.cells):
         counted = driver.count(trials[index], records, unreadable)
         counts = [counted.planned, counted.finished, counted.failed, counted.crashed, counted.missing]
         counts += [counted.unreadable] if unreadable else []
-        names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
+        names = [Text(alike[axis][show(value)]) for axis, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table
 
@@ -187,7 +192,7 @@ def print_checked(out: Console, sweep: Sweep, checked: verifying.Verification) -
         table.add_column(name, justify="right")
     counts = (checked.finished + checked.crashed, checked.finished, checked.crashed, checked.missing)
     table.add_row(*map(str, (*counts, checked.unreadable, len(checked.problems), len(checked.notes))))
-    out.print(table)
+    out.print_table(table)
     for kind, findings in (("problem", checked.problems), ("note", checked.notes)):
         shown: Counter[str] = Counter()
         for finding in findings:

@@ -150,7 +150,7 @@ def plan(
         return
     out = Console()
     print_headline(out, resolved, reason)
-    out.print(cell_table(resolved, records, unreadable))
+    out.print_table(cell_table(resolved, records, unreadable))
     out.print(f"{resolved.size} = {count_noun(ended.planned, 'trial')}: "
               f"{ended.finished} finished, {ended.crashed} crashed, {ended.missing} missing"
               f"{f', {ended.unreadable} unreadable' if unreadable else ''}.")  # fmt: skip

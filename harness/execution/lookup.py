@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -49,7 +50,7 @@ def sweep_file(sweep: str) -> Path:
         raise HarnessError(
             f"unknown sweep '{sweep}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
             allowed=f"{', '.join(sweep_names())}, or a path to a YAML file",
-            fix=None if close else f"`harness init {shlex.quote(sweep)}` begins a new one",
+            fix=None if close or re.search(r"[/@]", sweep) else f"`harness init {shlex.quote(sweep)}` begins a new one",
         )
     return path
 

@@ -247,7 +247,12 @@ def test_a_rerun_that_is_ambiguous_lists_the_matching_trials(here):
     assert [one for one in trials if one in said] == [trials[1], trials[3]]
     said = refused("rerun", "t.yaml", "--trial", "lr1e-5-bc")
     assert [one for one in trials if one in said] == trials[2:4]
-    assert "no trials match, one is needed" in refused("rerun", "t.yaml", "--seed", 5)
+    assert "no trial has seed 5. Allowed: seeds 1 to 2." in refused("rerun", "t.yaml", "--seed", 5)
+    assert "no trial has lr=3e-5. Allowed: 1e-5, 2e-5." in refused("rerun", "t.yaml", "--where", "lr=3e-5")
+    said = refused("rerun", "t.yaml", "--trial", trials[0].replace("seed1", "sed1"))
+    assert f"is called '{trials[0].replace('seed1', 'sed1')}' (did you mean '{trials[0]}'?)" in said
+    both = ("--where", "lr=1e-5", "--where", "seed=1", "--trial", trials[1])
+    assert "no trial fulfils all of these conditions together" in refused("rerun", "t.yaml", *both)
     assert f"--trial {trials[0]}" in refused("rerun", "t.yaml")
     for words in (("--trial", trials[1]), ("--seed", 2, "--where", "lr=0.00001", "--where", "bias_correction=off")):
         said = refused("rerun", "t.yaml", *words)  # one matches, and has no record

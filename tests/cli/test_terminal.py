@@ -5,9 +5,11 @@ import webbrowser
 import pytest
 from made_runs import HEAD, Run, store_of, sweep_of
 from rich.console import Console
+from rich.table import Table
 from typer.testing import CliRunner
 
 from harness.cli.app import app
+from harness.cli.console import Console as OurConsole
 from harness.cli.run_views import print_answer
 from harness.report import of_sweep
 
@@ -81,3 +83,13 @@ def test_help_has_groups_and_a_short_name():
     for group in ("Plan and train", "Read results", "Check results", "Data and models"):
         assert group in text
     assert said("plan", "-h")[0] == 0
+
+
+def test_a_narrow_terminal_cuts_no_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    table = Table(box=None)
+    for name in ("bias_correction", "finished", "crashed", "missing"):
+        table.add_column(name)
+    table.add_row("off", "8", "0", "0")
+    OurConsole().print_table(table)
+    assert "bias_correction  finished  crashed  missing" in capsys.readouterr().out

@@ -199,6 +199,15 @@ def test_a_browser_shows_it(results: Path, tmp_path: Path, view: str, words: lis
         assert word in page
 
 
+def test_the_focus_stays_when_the_page_is_drawn_anew() -> None:
+    """The page is drawn anew every two seconds: a link reached by the keyboard must not be lost then."""
+    script = (Path(studies.__file__).parent / "static" / "app.js").read_text()
+    drawing = script[script.index("async function render") :]
+    assert (
+        drawing.index("focused()") < drawing.index("main.replaceChildren(...nodes)") < drawing.index("refocus(before)")
+    )
+
+
 @pytest.mark.parametrize(
     ("state", "finished", "shown"), [("stopped", 6, "complete"), ("stopped", 5, "stopped"), ("running", 6, "running")]
 )

@@ -1,7 +1,7 @@
 // The page of `harness serve`: it asks for JSON every few seconds and shows it. Texts go in as text, never as HTML.
 "use strict";
 const main = document.getElementById("main");
-const COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9", "#7a4fbf", "#5f5f5f"];
+const COLOURS = Array.from({length: 8}, (_, i) => `var(--line${i})`);  // of the style, where dark pages have their own
 const POLL = 2000;
 let timer = null, view = 0;
 const chosen = new Map();  // runs to compare, by study and trial
@@ -70,24 +70,27 @@ function chart(title, lines, unit) {
       if (value === null) { open = false; continue; }
       path += `${open ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`; open = true;
     }
-    const drawn = svg("path", {d: path, fill: "none", stroke: COLOURS[i % COLOURS.length], "stroke-width": 1.8});
+    const drawn = svg("path", {d: path, fill: "none", style: `stroke: ${COLOURS[i % COLOURS.length]}`, "stroke-width": 1.8});
     drawn.append(svg("title", {}, line.name));
     root.append(drawn);
     const known = line.points.filter(([, value]) => value !== null);
     if (known.length === 1) {  // one evaluation is no line
-      const dot = svg("circle", {cx: x(known[0][0]).toFixed(1), cy: y(known[0][1]).toFixed(1), r: 4, fill: COLOURS[i % COLOURS.length]});
+      const dot = svg("circle", {cx: x(known[0][0]).toFixed(1), cy: y(known[0][1]).toFixed(1), r: 4, style: `fill: ${COLOURS[i % COLOURS.length]}`});
       dot.append(svg("title", {}, line.name));
       root.append(dot);
     }
   });
   return root;
 }
+function legend(names) {
+  return el("ul", {class: "legend"}, ...names.map((name, i) => el("li", {}, el("i", {style: `background:${COLOURS[i % COLOURS.length]}`}), name)));
+}
 function charts(runs) {
   const names = runs.map(run => run.name);
   return el("div", {},
     el("div", {class: "charts"}, chart("Training loss", runs.map((run, i) => ({name: names[i], points: run.train_loss})), "updates"),
       chart("Dev score", runs.map((run, i) => ({name: names[i], points: run.dev_score})), "updates")),
-    el("ul", {class: "legend"}, ...names.map((name, i) => el("li", {}, el("i", {style: `background:${COLOURS[i % COLOURS.length]}`}), name))));
+    legend(names));
 }
 
 // ---------------------------------------------------------------------------------------------------------- the views
@@ -116,7 +119,7 @@ async function studyView(name) {
       p.steps ? `${p.steps_done} of ${p.steps}` : "–", p.steps_per_second ? p.steps_per_second.toFixed(1) : "–", time(p.seconds),
       p.lost.some(x => x) ? el("span", {class: "risk"}, p.trials.filter((t, i) => p.lost[i]).join(", ")) : p.lost.some(x => x === false) ? "none" : "not told yet"])));
     const live = Object.entries(s.live_losses).filter(([, values]) => values.length);
-    if (live.length) parts.push(el("h2", {}, "Training loss so far"), chart("Training loss", live.map(([trial, values]) => ({name: trial, points: values.map((v, i) => [(i + 1) * 2.5, v])})), "% of the updates"));
+    if (live.length) parts.push(el("h2", {}, "Training loss so far"), el("div", {class: "charts"}, chart("Training loss", live.map(([trial, values]) => ({name: trial, points: values.map((v, i) => [(i + 1) * 2.5, v])})), "% of the updates"), legend(live.map(([trial]) => trial))));
   }
   if (s.cells instanceof Array) parts.push(el("h2", {}, "Cells"), table([["settings"], ["finished", true], ["failed", true], ["crashed", true], ["missing", true], ["training", true]],
     s.cells.slice(0, 300).map((c, i) => [s.labels[i], c.finished, c.failed, c.crashed, c.missing, c.training])));
@@ -137,7 +140,7 @@ async function runsView(parameters) {
     el("label", {}, "Verdict", el("select", {name: "verdict", onchange: e => set("verdict", e.target.value)}, ...options([["", "all"], ...["ok", "failed", "crashed", "missing", "finished"].map(v => [v, v])], filter.verdict))),
     el("label", {}, "Study", el("select", {name: "study", onchange: e => set("study", e.target.value)}, ...options([["", "all"], ...all.studies.map(s => [s.name, s.name])], filter.study))),
     el("button", {class: "plain"}, "Filter"));
-  const sortable = (name, text) => el("button", {type: "button", onclick: () => set("order", filter.order === `-${name}` ? name : `-${name}`)}, text, filter.order === name ? " ↑" : filter.order === `-${name}` ? " ↓" : "");
+  const sortable = (name, text) => el("button", {type: "button", "data-key": name, onclick: () => set("order", filter.order === `-${name}` ? name : `-${name}`)}, text, filter.order === name ? " ↑" : filter.order === `-${name}` ? " ↓" : "");
   const key = run => `${run.study}\n${run.trial}`;
   const pick = run => el("input", {type: "checkbox", "aria-label": `compare ${run.trial}`, checked: chosen.has(key(run)), onchange: event => {
     if (event.target.checked) chosen.set(key(run), run); else chosen.delete(key(run));
@@ -160,6 +163,21 @@ async function compare(area) {
   area.replaceChildren(el("h2", {}, "Compared"), charts(found), el("p", {}, el("button", {class: "plain", type: "button", onclick: () => { chosen.clear(); render(); }}, "Clear")));
 }
 
+// What has the focus keeps it when the page is drawn anew: it is found again by what it says.
+const keyOf = node => `${node.tagName} ${node.dataset.key || node.getAttribute("aria-label") || node.title || node.textContent}`;
+const reachable = () => [...main.querySelectorAll("a, button, input, select")];
+function focused() {
+  const active = document.activeElement;
+  if (active === main || !main.contains(active)) return null;
+  const key = keyOf(active);
+  return {key, place: reachable().filter(node => keyOf(node) === key).indexOf(active)};
+}
+function refocus(before) {
+  const node = before && reachable().filter(other => keyOf(other) === before.key)[before.place];
+  if (node) node.focus({preventScroll: true});
+  return Boolean(node);
+}
+
 async function render(again = false) {
   clearTimeout(timer);
   const mine = ++view, [path, query = ""] = location.hash.slice(1).split("?");
@@ -169,8 +187,9 @@ async function render(again = false) {
     if (!busy) {
       const nodes = parts[0] === "study" ? await studyView(decodeURIComponent(parts[1])) : parts[0] === "runs" ? await runsView(new URLSearchParams(query)) : await studiesView();
       if (mine !== view) return;
+      const before = focused();
       main.replaceChildren(...nodes);
-      if (!again) main.focus({preventScroll: true});
+      if (!refocus(before) && !again) main.focus({preventScroll: true});
     }
     age.textContent = `as of ${new Date().toLocaleTimeString()}`;
   } catch (error) {
