@@ -13,7 +13,7 @@ from rich.text import Text
 from harness.cli.console import Console
 from harness.cli.progress import plain, print_headline, print_json
 from harness.common.errors import HarnessError
-from harness.common.text import count_noun, show, show_alike
+from harness.common.text import count_noun, show
 from harness.config.trials import Sweep, expand
 from harness.execution import driver
 from harness.execution import rerun as rerunning
@@ -85,16 +85,11 @@ def cell_table(sweep: Sweep, records: Mapping[str, Record], unreadable: Mapping[
     trials = defaultdict(list)
     for trial in expand(sweep):
         trials[trial.cell].append(trial)
-    alike = {
-        axis: dict(zip(map(show, values), show_alike(values), strict=True))
-        for axis in sweep.axes
-        for values in [list(dict.fromkeys(dict(cell.axes)[axis] for cell in sweep.cells))]
-    }
     for index, cell in enumerate(sweep.cells):
         counted = driver.count(trials[index], records, unreadable)
         counts = [counted.planned, counted.finished, counted.failed, counted.crashed, counted.missing]
         counts += [counted.unreadable] if unreadable else []
-        names = [Text(alike[axis][show(value)]) for axis, value in cell.axes] or [Text("the only one")]
+        names = [Text(show(value)) for _, value in cell.axes] or [Text("the only one")]
         table.add_row(*names, *map(str, counts))
     return table
 
