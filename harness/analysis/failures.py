@@ -22,6 +22,7 @@ from harness.analysis.verdicts import (
     judged_runs,
     untrained_loss,
 )
+from harness.common.memo import once_per_object
 from harness.records.study import Axes, Study, numbers
 from harness.stats import clusters, proportions, stratified
 from harness.stats.estimate import Estimate
@@ -197,6 +198,7 @@ def pair_failures(study: Study) -> pd.DataFrame:
     return table
 
 
+@once_per_object
 def all_runs(study: Study) -> pd.DataFrame:
     """All runs together, in one row: `planned`, `finished`, `crashed`, `missing`, `judged`, `failed` with its interval.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from harness.common import metrics as metric_names
@@ -44,8 +45,9 @@ def cut_to_scale(
     low, high = ends_of_scale(study)
     for columns, ends in ((scores, (low, high)), (differences, (low - high, high - low))):
         for name in (f"{column}_{end}" for column in columns for end in ("low", "high")):
-            if name in table:
-                table[name] = table[name].clip(*ends)
+            values = table[name].to_numpy(dtype=float) if name in table else np.zeros(0)
+            if ((values < ends[0]) | (values > ends[1])).any():
+                table[name] = np.clip(values, *ends)
     return table
 
 

@@ -59,7 +59,7 @@ def test_the_cheapest_of_several_recipes_is_named(tmp_path: Path) -> None:
         " The cheapest of them to train: bias correction off, epochs 3; bias correction on, epochs 3 (12 s per run; "
         "the slowest 80 s)."
     )
-    table["run_seconds"] = 2.0
+    table["run_seconds"] = np.linspace(12, 16, 6)  # what a busy machine makes of one training time
     assert "cheapest" not in best.recommendation(analysis)[0]
 
 
