@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, describe_os_error
 from harness.common.text import Scalar, last_line
 from harness.config.recipe import TaskSpec
 from harness.config.trials import Sweep, Trial, expand
@@ -244,8 +244,11 @@ class Watch:
     def _refresh(self, trial_id: str) -> None:
         try:
             found = os.lstat(f"{self.store.trials}/{trial_id}.json")
-        except OSError:
+        except FileNotFoundError:
             self.known.pop(trial_id, None)
+            return
+        except OSError as error:  # the folder can't be searched, or is none: nothing is known of any trial
+            self.known[trial_id] = _Known((0, 0, 0), None, error=f"it can't be read: {describe_os_error(error)}")
             return
         version = (found.st_ino, found.st_size, found.st_mtime_ns)
         if trial_id in self.known and self.known[trial_id].version == version:

@@ -91,13 +91,13 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            denied = isinstance(error, PermissionError)
+            fix = "Let this user read it" if denied else "Remove it; the next `harness sweep` writes it again"
             reason = describe_os_error(error) if isinstance(error, OSError) else "not the plan of a sweep"
-            raise HarnessError(
-                f"cannot read {path}: {reason}", fix="Remove it; the next `harness sweep` writes it again"
-            ) from None
+            raise HarnessError(f"cannot read {path}: {reason}", fix=fix) from None
         if [trial.id for trial in expand(sweep)] != ids:
             raise HarnessError(
-                f"{path} was written by another version of the harness: its trials have other ids",
+                f"{path} was written by another version of the harness, or edited: its trials have other ids",
                 fix="Use that version, or another --results folder",
             )
         return sweep

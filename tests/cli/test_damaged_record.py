@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -53,7 +54,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], int, Callable[[str, Path], bool]]] = 
     "figure": (("figure", "spread", "FOLDER", "--out", "x.svg"), 1, lambda said, here: (here / "x.svg").is_file()),
     "table": (("table", "cells", "FOLDER"), 1, lambda said, here: said.startswith("\\begin") or "toprule" in said),
     "status": (("status", "FOLDER"), 1, lambda said, here: "unreadable" in said),
-    "status --json": (("status", "FOLDER", "--json"), 1, lambda said, here: json.loads(said)["unreadable"] != []),
+    "status --json": (("status", "FOLDER", "--json"), 1, lambda said, here: json.loads(said)["unreadable"] == 1),
     "verify": (("verify", "FOLDER"), 1, lambda said, here: "record" in said),
     "export": (("export", "FOLDER", "--to", "mlflow"), 1, lambda said, here: "7 runs written" in said),
     "seal": (("seal", "FOLDER"), 1, lambda said, here: (here / "results/made@default/MANIFEST.json").is_file()),
@@ -171,3 +172,23 @@ def test_each_command_that_reads_records_stands_above() -> None:
     none_read = {"init", "data", "keys", "pretrain", "import", "lr-find"}
     opens = {"open", "search", "sweep"}  # what `report` made; and what sets a damaged record aside and goes on
     assert {name for group in GROUPS.values() for name, *_ in group} == known | none_read | opens
+
+
+def test_a_folder_of_records_that_is_none_is_not_one_of_missing_records(here: Store) -> None:
+    """As where this user may not search it: nothing is known of any trial, so none is missing."""
+    shutil.rmtree(here.trials)
+    here.trials.write_text("")
+    planned = len(expand(_plan(here)))
+    ended, out, _ = _said(here, ("status", "FOLDER", "--json"))
+    assert (ended, json.loads(out)["unreadable"], json.loads(out)["missing"]) == (1, planned, 0)
+    assert json.loads(_said(here, ("verify", "FOLDER", "--json"))[1])["unreadable"] == planned
+
+
+def test_a_figure_that_cannot_be_written_is_told_with_its_file(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(figure: object, path: object, **options: object) -> None:
+        raise OSError(errno.EFBIG, "File too large")  # as a stream says it, which knows no name
+
+    monkeypatch.setattr("harness.report.figures.sheet.ReportFigure.savefig", full)
+    ended, _, err = _said(here, ("figure", "spread", "FOLDER", "--out", "x.svg"))
+    assert ended == 2
+    assert err.startswith("harness: cannot read or write x.svg: file too large")

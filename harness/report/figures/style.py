@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator, ScalarFormatter
 
 from harness.common import metrics
 from harness.common.errors import HarnessError
+from harness.common.files import naming
 from harness.records.study import Study
 from harness.report.figures import pdf_fonts
 from harness.report.figures.lettering import (
@@ -100,7 +101,8 @@ def _places(figure: ReportFigure) -> list[tuple[int, int, int]]:
 def save_as(figure: Figure, path: Path) -> None:
     """Write a figure as one file, of the kind that its ending says: png, svg or pdf."""
     _lay_out(figure)
-    _write(figure, path)
+    with naming(path):
+        _write(figure, path)
 
 
 def _lay_out(figure: Figure) -> None:
