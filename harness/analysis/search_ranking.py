@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from harness.common import metrics
 from harness.config.search_space import Search
 from harness.config.trials import Sweep, expand
 from harness.records.record import Record
@@ -41,6 +42,7 @@ class RankedRecipe:
     crashed: int
     planned: int
     fails: tuple[bool, ...] = ()  # of each score whether its run failed; empty: none of them
+    metric: str = ""
 
     @property
     def complete(self) -> bool:
@@ -79,7 +81,8 @@ def judged(records: Sequence[Record | None]) -> RankedRecipe:
     scores = [score for score in scores if score is not None]  # a script that diverged may have no majority
     failed = sum(one.outcome == "failed" for one in measured)
     crashed = sum(record is not None and record.measured is None for record in records)
-    return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records), fails)
+    metric = measured[0].metric if measured else ""
+    return RankedRecipe(np.array(scores, dtype=float), failed, len(measured), crashed, len(records), fails, metric)
 
 
 def objective_words(search: Search) -> str:
@@ -109,16 +112,19 @@ def objective_of(scores: np.ndarray, objective: str) -> np.ndarray:
 def _interval(recipe: RankedRecipe, search: Search) -> tuple[float, float]:
     """A 95 % interval of the objective, by the methods that the report uses; NaN where there is none.
 
-    Of a mean Student's, or, where runs failed, that of the failure rate and the mean of the others put together; of the
-    interquartile mean BCa, from `bootstrap.FEWEST` runs on; of a quartile order statistics, whose end may be infinite.
-    A mean minus one sd has none.
+    Of a mean Student's, or, where runs failed, that of the failure rate and the mean of the others put together, up to
+    the ends of the metric's scale; of the interquartile mean BCa, from `bootstrap.FEWEST` runs on; of a quartile order
+    statistics, whose end may be infinite. A mean minus one sd has none.
     """
     scores = recipe.scores
     if len(scores) < 2 or np.ptp(scores) == 0:
         return math.nan, math.nan
     if search.objective == "mean":
         estimate = _mean(recipe)
-        return estimate.low, estimate.high
+        lowest, highest = metrics.scale(recipe.metric)
+        if scores.min() < lowest or scores.max() > highest:
+            return estimate.low, estimate.high
+        return max(estimate.low, lowest), min(estimate.high, highest)
     if search.objective == "iqm" and len(scores) >= bootstrap.FEWEST:
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(b"confirm").digest()[:8], "big"))
         _, low, high = bootstrap.bootstrap([scores], "iqm", rng)

@@ -203,3 +203,15 @@ def test_the_interval_of_fresh_seeds_is_the_reports_own(tmp_path) -> None:
     assert found["lower_quantile"][0][0] == -math.inf
     assert np.isnan(found["mean_minus_sd"]).all()
     assert found["iqm"][0][0] < scores.mean() < found["iqm"][0][1]
+
+
+def test_a_mean_on_fresh_seeds_ends_where_the_metric_does(tmp_path) -> None:
+    found = of(tmp_path, [(1e-4, 2)], more=", objective: mean").search
+    assert found is not None
+    for scores, metric, highest in (
+        ([0.6, 0.99], "accuracy", 1.0),
+        ([60.0, 99.0], "accuracy", 327.0),
+        ([0.6, 0.99], "", 3.27),
+    ):
+        recipe = search_ranking.RankedRecipe(np.array(scores), 0, 2, 0, 2, (), metric)
+        assert search_ranking._interval(recipe, found)[1] == pytest.approx(highest, rel=0.01)
