@@ -51,6 +51,7 @@ def rate_sequence(failed: int, n: int, horizon: int) -> Estimate:
     return Estimate(failed / n, low, high)
 
 
+@lru_cache(maxsize=65536)
 def contrast_sequence(gained: int, lost: int, pairs: int, horizon: int) -> SequentialContrast:
     """The difference of two arms' failure rates, from pairs of runs, with an interval that holds at every look.
 
