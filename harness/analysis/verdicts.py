@@ -36,10 +36,14 @@ def near_chance(table: pd.DataFrame) -> pd.Series:
     regression: the correlation not above 0, t-test) and the mean training loss of the last epoch is at least 0.95 of
     the labels' entropy (of a regression: of their variance). False for failed runs, and where either is not known. Of
     a token task, where a text has any number of labels, and of answers in a context the loss alone tells: the decisions
-    on one text are no independent examples, and a fresh head finds some entity or word by luck.
+    on one text are no independent examples, and a fresh head finds some entity or word by luck. There a run that is
+    more than half of the way from what it has to beat to 1 is not near chance, whatever its loss.
     """
     by_loss = [metrics.ENTITIES, metrics.QUESTIONS, *metrics.MANY_LABELS, *metrics.SPANS]
-    untold = (above_majority_p(table) > LEVEL) | table["metric"].isin(by_loss)
+    halfway = (numbers(table, "majority_score") + 1) / 2
+    untold = (above_majority_p(table) > LEVEL) | (
+        table["metric"].isin(by_loss) & ~(numbers(table, "final_score") > halfway)
+    )
     return finished_runs(table) & (table["outcome"] == "ok") & untold & flat_losses(table)
 
 

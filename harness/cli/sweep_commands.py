@@ -160,7 +160,8 @@ def plan(
         out.print(Text(plain(line)), soft_wrap=True)
     took = "time not known" if expected.seconds is None else f"about {duration(expected.seconds)}"
     if expected.between is not None:
-        took = "between " + " and ".join(map(duration, expected.between))
+        least, most = map(duration, expected.between)
+        took = least if least == most else f"between {least} and {most}"
     device = count_noun(workers, "GPU" if hardware.gpus else "core")
     if elsewhere is not None:
         device = elsewhere.words

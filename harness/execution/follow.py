@@ -22,7 +22,7 @@ _LOG_SECONDS = 60.0  # between two lines of a log while no count changes
 def duration(seconds: float) -> str:
     """A time in the unit that people would say it in."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 1 or not seconds else "less than 1 s"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.1f} days"

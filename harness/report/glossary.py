@@ -30,8 +30,9 @@ _COMMON: tuple[Term, ...] = (
         "A run above the majority by count whose right answers are not above it at 5 % (one-sided exact binomial "
         f"test) and whose training loss in the last epoch is at least {percent(NEAR_ENTROPY)} of the label "
         "entropy: not counted as failed, but hardly trained. Of a regression: a correlation not above 0 at "
-        "5 % (t-test), and the label variance; of a token task and of answers in a context that loss alone. It is "
-        "marked, and not counted as failed.",
+        "5 % (t-test), and the label variance; of a token task and of answers in a context that loss alone, unless "
+        "the score is more than half of the way from what it has to beat to 1. It is marked, and not counted as "
+        "failed.",
     ),
     (
         "failure rate [95 %]",

@@ -35,7 +35,13 @@ class Replayer:
         captures = pack.device.type == "cuda" and os.environ.get("HARNESS_CAPTURE") != "off"
         self.captures = Captures() if captures else None
         self._compiled = CompiledSteps(pack.recipe.precision, lanes.network.compiled) if compiled else None
-        self._kind = (pack.recipe.precision, pack.task.num_labels, pack.task.label_names is None)
+        self._kind = (
+            pack.recipe.precision,
+            pack.recipe.activation_checkpointing,  # whose bits are the same, and whose memory is not
+            pack.task.num_labels,
+            pack.task.label_names is None,
+            *pack.kind.constants,
+        )
         self._layout = replay.layout(list(lanes.arguments(lanes.weights).values()))
         self._step_keys: set[Key] = set()  # of the recordings that there may be of a step
         self._part_gradient: Tensor | None = None  # [L, P], of a captured part of a batch

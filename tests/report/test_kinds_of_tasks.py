@@ -12,6 +12,7 @@ import pytest
 from drawn_figures import drawn, words
 from made_runs import HEAD, Run, study_of
 
+from harness.analysis import verdicts
 from harness.analysis.analyze import analyse
 from harness.analysis.verdicts import untrained_loss_name
 from harness.common import squad
@@ -175,3 +176,12 @@ def test_figures_say_the_score_and_the_level_as_sentences_do(tmp_path: Path, hea
 def metric_of(score: str) -> str:
     """The metric's name in a record."""
     return "squad_f1" if "SQuAD" in score else "accuracy"
+
+
+def test_a_run_that_answers_well_is_not_near_chance_whatever_its_loss(tmp_path: Path) -> None:
+    """Flat logits may still point at the right words; a run just above the level with such a loss is marked."""
+    text = "task: {name: embedded, kind: span}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..3\n"
+    study = study_of(tmp_path, text, {0: [Run(300, loss=0.7), Run(300, loss=0.7), Run(300, loss=0.7)]})
+    scores = {"metric": "squad_f1", "majority_score": 0.4, "final_score": [0.45, 0.69, 0.75], "correct": None}
+    table = study.runs.assign(**scores)
+    assert verdicts.near_chance(table).tolist() == [True, True, False]

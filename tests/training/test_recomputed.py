@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from language_models import PLAIN, completion_task, rows, trial_of, write_decoder
+from torch import fx
 from training_runs import begin
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.execution import lanes_memory
-from harness.training import recomputed, replayer
+from harness.training import compiled, recomputed, replayer
 from harness.training.loop import train, update
 from harness.training.run import TrainingRun
 
@@ -110,3 +111,24 @@ def test_a_model_without_a_list_of_layers_is_refused() -> None:
     module.config = type("Config", (), {"num_hidden_layers": 3, "model_type": "odd"})()  # type: ignore[assignment]
     with pytest.raises(HarnessError, match="activation_checkpointing does not support models of the type 'odd'"):
         recomputed.layers(module)
+
+
+def test_a_compiled_step_computes_the_layers_again_too(
+    decoder: Callable[[str], ModelSpec], answers: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the recording that is compiled: it has the products of the layers once more, and the same results.
+
+    Though the step without checkpointing was compiled before in this process.
+    """
+    products = []
+
+    def made(graph: fx.GraphModule) -> fx.GraphModule:
+        products.append(sum("mm" in str(node.target) for node in graph.graph.nodes))
+        return graph
+
+    monkeypatch.setattr(compiled, "_compile", made)
+    monkeypatch.setattr(compiled, "compiler", lambda device: "a stand-in")
+    plain, saving = (train([trial], compiled=True)[0] for trial in both(answers, decoder("gpt2"), 1))
+    assert (plain.measured.step_mode, saving.measured.step_mode) == ("compiled", "compiled")
+    assert plain.measured.weights_sha256 == saving.measured.weights_sha256
+    assert products[1] > products[0]

@@ -21,7 +21,7 @@ from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import Trial
 from harness.data import spans
 from harness.models import outputs, pretrained
-from harness.training import loop
+from harness.training import loop, replayer
 from harness.training.prepare import load_task
 
 Make = Callable[..., Trial]
@@ -216,3 +216,17 @@ def test_what_needs_classes_is_refused(trial: Make, colours: TaskSpec, name: str
 
     with pytest.raises(HarnessError, match=f"{name} cannot be used with task.kind: span"):
         check_recipe(trial(1, task=colours, **{name: True if name != "mixup" else 0.2}).recipe)
+
+
+def test_what_is_recorded_is_of_its_own_longest_answer(
+    trial: Make, colours: TaskSpec, build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tasks that differ in it alone share the network, and no recording of it."""
+    model = ModelSpec(name="bert", folder=str(build("bert", num_hidden_layers=1)))
+    monkeypatch.setattr(replayer, "RECORDING_PAYS", 1)
+    counts = []
+    for longest in (1, 6):
+        task = colours.model_copy(update={"max_answer_length": longest})
+        loop.train([trial(1, task=task, model=model, max_length=LENGTH)])
+        counts.append(len(pretrained.network(model, 2, kind="span").recordings))
+    assert counts[1] == 2 * counts[0] > 0

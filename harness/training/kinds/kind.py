@@ -29,6 +29,11 @@ class Kind:
         self.task = task
 
     @property
+    def constants(self) -> tuple[object, ...]:
+        """Settings of the task that its functions hold, beside what their inputs say: recordings depend on them."""
+        return ()
+
+    @property
     def outputs(self) -> int | None:
         """How many of the network's outputs are read; None: all."""
         return self.task.num_labels

@@ -25,6 +25,11 @@ class Span(Kind):
         super().__init__(task)
         self.longest = longest
 
+    @property
+    def constants(self) -> tuple[object, ...]:
+        """The longest answer."""
+        return (self.longest,)
+
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits [b, T, 2] against `spans.LABELS` [b, 6], summed over the windows, [], under vmap."""
         return outputs.span_losses(logits, labels).sum()
