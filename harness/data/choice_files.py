@@ -18,7 +18,7 @@ from harness.data import holdout, hub_data, text_files
 from harness.data.embedded import choices as embedded_choices
 from harness.data.examples import Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, Glue
-from harness.data.text_columns import WantedColumns, is_unicode, no_rows, refuse, short
+from harness.data.text_columns import WantedColumns, is_unicode, no_rows, refuse, short, unit_of
 
 SUFFIXES = text_files.SUFFIXES
 # Names of columns that are known where the task names none, the first that is there: SWAG's, HellaSwag's, RACE's, ….
@@ -113,7 +113,7 @@ def _rows(source: str, rows: Sequence[Example], names: Sequence[str]) -> Rows:
         pairs=None,
         labels=np.array([row.position(names) for row in rows], dtype=np.int64),
         source=source,
-        unit="line",
+        unit=unit_of(source),
         numbers=[row.number for row in rows],
         choices=tuple(row.choices for row in rows),
     )
@@ -218,7 +218,8 @@ class _Layout:
             fix = "Correct or remove that row"
             if isinstance(value, str):  # a column of one choice
                 fix += f", or name a column for each choice: task.choices=[{self.choices}, …]"
-            refuse(problem, source, number, got=short(row.get(self.choices)), fix=fix)
+            got = short(value) if not isinstance(value, list) else count_noun(len(value), "choice")
+            refuse(problem, source, number, got=got, fix=fix)
         return tuple(_text(choice, f"text in {self.choices}", number, source) for choice in value)
 
     def _label(

@@ -17,7 +17,7 @@ from harness.data import holdout, structured_files
 from harness.data.embedded import answers
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_columns import is_unicode, no_rows, refuse, short
+from harness.data.text_columns import is_unicode, no_rows, refuse, short, unit_of
 from harness.data.text_files import decoded, find
 
 SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -103,7 +103,7 @@ def _rows(source: str, rows: Sequence[Example], names: tuple[str, ...], *, score
         pairs=tuple(row.answer or "" for row in rows),
         labels=labels,
         source=source,
-        unit="line",
+        unit=unit_of(source),
         numbers=[row.number for row in rows],
         choices=tuple(own or () for own in choices) if scored else None,
         chat=bool(rows) and rows[0].chat,

@@ -14,7 +14,7 @@ from harness.config.recipe import TaskSpec
 from harness.data import holdout, text_files
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_columns import no_rows, refuse, short
+from harness.data.text_columns import no_rows, refuse, short, unit_of
 from harness.data.text_files import Line, find
 
 SUFFIXES = text_files.SUFFIXES
@@ -38,7 +38,8 @@ def load(spec: TaskSpec) -> Raw:
     names = tuple(sorted({name for _, labels in tables[0][1] for name in labels}))
     if len(names) < 2:
         raise HarnessError(
-            f"{tables[0][0]}: the training data have {count_noun(len(names), 'label')}, task.kind: labels requires two",
+            f"{tables[0][0]}: the training data have {count_noun(len(names), 'label') if names else 'no label'}, "
+            "task.kind: labels requires two",
             fix="Check task.label, or set task.kind: texts",
         )
     rows_of = [_rows(source, rows, names, split) for (source, rows), split in zip(tables, SPLITS, strict=False)]
@@ -95,6 +96,6 @@ def _rows(source: str, rows: list[tuple[Line, tuple[str, ...]]], names: tuple[st
         pairs=None if rows[0][0].pair is None else tuple(line.pair or "" for line, _ in rows),
         labels=labels,
         source=source,
-        unit="line",
+        unit=unit_of(source),
         numbers=[line.number for line, _ in rows],
     )

@@ -65,7 +65,8 @@ def _raw_of(spec: TaskSpec, tables: Sequence[tuple[str, str, Sequence[Question]]
     splits = [rows_of(*table) for table in tables]
     if not splits[0].labels.any():
         raise HarnessError(
-            f"{splits[0].source}: no question of the training data has an answer", fix="Check the key of the answers"
+            f"{splits[0].source}: no question of the training data has an answer",
+            fix=f"Check task.label, the key of the answers (now {spec.label or 'answers'}), or add such questions",
         )
     return Raw(
         spec.name, metric, (), splits[0], splits[1], sha256_of(splits), *splits[2:], kind="span", stride=spec.stride
@@ -209,7 +210,9 @@ class _Reader:
 
     def _span(self, text: object, start: object, context: str) -> Span:
         if not isinstance(text, str) or not is_unicode(text) or not text.strip():
-            self._refuse("an answer without a text", got=short(text), fix='Give a question without one "answers": []')
+            self._refuse(
+                "an answer without a text", got=repr(short(text)), fix='Give a question without one "answers": []'
+            )
         if not isinstance(start, int) or isinstance(start, bool):
             self._refuse("answer_start must be a number of characters", got=short(start))
         there = context[max(0, start) : max(0, start) + len(text)]

@@ -230,10 +230,15 @@ def refuse(
     got: str | None = None,
     allowed: str | None = None,
     fix: str | None = None,
-    unit: str = "line",
+    unit: str | None = None,
 ) -> NoReturn:
-    """Raise the HarnessError of a problem in a line (or row, `unit`) of a file."""
-    raise HarnessError(f"{source}, {unit} {line}: {problem}", got=got, allowed=allowed, fix=fix)
+    """Raise the HarnessError of a problem in a line of a file, or in what `unit` (as `unit_of`) says."""
+    raise HarnessError(f"{source}, {unit or unit_of(source)} {line}: {problem}", got=got, allowed=allowed, fix=fix)
+
+
+def unit_of(source: object) -> str:
+    """What the rows of a file are counted in: lines, or where it may be read as a whole, rows."""
+    return "row" if str(source).lower().endswith((".json", ".parquet")) else "line"
 
 
 def short(value: object) -> str:

@@ -193,7 +193,7 @@ def test_a_sweep_is_recorded_kept_rerun_and_reported(
     assert sum(answer["score"] for answer in answered) != pytest.approx(1)  # each is decided by itself
     made = page.write(of_sweep(sweep, store), store.folder / "report")
     text = (store.folder / "report" / "report.md").read_text()
-    assert "at or below that of always answering the best set of labels" in text
+    assert "at or below that of always giving the best set of labels" in text
     assert "can't be used" not in text
     assert made
     assert not verify.check(sweep, store).problems
