@@ -12,6 +12,7 @@ from rich.text import Text
 
 from harness.cli.console import Console
 from harness.cli.progress import plain
+from harness.common.metrics import words as metric_words
 from harness.common.text import count_noun
 from harness.data import vocabulary
 
@@ -43,9 +44,7 @@ def print_data(out: Console, described: describing.Described) -> None:
         "completion": "prompts with answers", "tokens": "sentences", "choice": "texts with choices",
         "span": "questions with contexts",
     }.get(described.kind, "pairs of texts" if described.pairs else "single texts")  # fmt: skip
-    out.print(
-        Text.assemble((plain(described.name), "bold"), f"  {kind}, {texts}, {described.metric.replace('_', ' ')}")
-    )
+    out.print(Text.assemble((plain(described.name), "bold"), f"  {kind}, {texts}, {metric_words(described.metric)}"))
     splits = _splits(described)
     width = 16 if described.test is None else 8  # of a bar
     for name, split in splits.items():

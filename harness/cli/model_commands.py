@@ -16,7 +16,7 @@ from harness.cli.console import Console
 from harness.cli.data_views import print_data
 from harness.cli.options import AsJson, Overrides, ProfileName, Results, Threads, TrialId, Trust
 from harness.cli.progress import pretraining_progress, print_json, row_progress
-from harness.common import hub
+from harness.common import hub, metrics
 from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.execution import interrupts, machine
@@ -128,9 +128,9 @@ def predict(
         tuple(folders), file, out, text, text_pair, label, batch_size, "cuda" if hardware.gpus else "cpu",
         threads or hardware.cores, probabilities, max_new_tokens,
     )  # fmt: skip
+    kind = saved.read_card(folders[0]).trial.recipe.task.kind
     try:
         with row_progress(messages) as follow:
-            kind = saved.read_card(folders[0]).trial.recipe.task.kind
             of_kind = {
                 "completion": predict_completions.run, "labels": predict_labels.run, "span": predict_spans.run,
             }  # fmt: skip
@@ -146,16 +146,17 @@ def predict(
         f"{pace:,.0f} rows/s."
     )
     if prediction.disagreeing is not None:
-        tokens = saved.read_card(folders[0]).trial.recipe.task.kind == "tokens"
-        what = "words" if tokens else "rows"
+        what = "words" if kind == "tokens" else "rows"
         messages.print(f"The models disagree on {100 * prediction.disagreeing:.1f} % of the {what}.")
     if prediction.score is not None:
-        line = f"{prediction.metric.replace('_', ' ')} against the file's labels: {prediction.score:.4f}"
+        told = "answers" if kind in ("completion", "span") else "labels"
+        line = f"{metrics.words(prediction.metric)} against the file's {told}: {prediction.score:.4f}"
         won = predicting.gain(prediction)
         if won is not None:
             mean, low, high = prediction.score - won, min(prediction.members), max(prediction.members)
             line += f" together; one model alone {mean:.4f} on average ({low:.4f} to {high:.4f}): gain {won:+.4f}"
-        line += f"; token F1 {prediction.token_f1:.4f}" if prediction.token_f1 is not None else ""
+        f1 = metrics.words("squad_f1" if kind == "span" else "token_f1")
+        line += f"; {f1} {prediction.token_f1:.4f}" if prediction.token_f1 is not None else ""
         messages.print(Text(f"{line}."), soft_wrap=True)
     if prediction.unscored is not None:
         messages.print(Text(f"Not scored: {prediction.unscored}."), soft_wrap=True)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.config.recipe import TaskFiles, TaskSpec
-from harness.data import recognition, tasks
+from harness.data import choice_files, recognition, tasks
 
 ANSWERS = {"text": ["b"], "answer_start": [2]}
 SQUAD = {"data": [{"title": "T", "paragraphs": [{"context": "a b", "qas": [{"question": "q", "answers": []}]}]}]}
@@ -63,3 +63,15 @@ def test_columns_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
     files = TaskFiles(train=str(tmp_path / "a.jsonl"))
     with pytest.raises(HarnessError, match=r"no column nothing for task\.label"):
         tasks.load(TaskSpec(name="own", files=files, validation=0.5, text="prompt", label="nothing"))
+
+
+def test_rows_of_a_json_array_are_counted_as_rows(tmp_path: Path) -> None:
+    rows = [{"text": "a", "choices": ["b", "c"], "label": 0}, {"text": "a", "choices": [f"{k}" for k in range(30)]}]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.raises(
+        HarnessError, match=r"a\.json, row 2: choices must be a list of 2 to 26 texts \(got 30 choices\)"
+    ):
+        choice_files.examples(tmp_path / "a.json", TaskSpec(name="own", kind="choice"))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(HarnessError, match=r"a\.jsonl, line 2: choices must"):
+        choice_files.examples(tmp_path / "a.jsonl", TaskSpec(name="own", kind="choice"))
