@@ -258,4 +258,13 @@ SECTION = Section(
             folded=True,
         ),
     ),
+    glossary=(
+        (
+            "score test",
+            "The test of a difference in failure rate, within the same other settings: at no difference Cochran, "
+            "Mantel and Haenszel's. Its p is never below the least that an exact test of as many runs and failures "
+            "could give, so that a single failure among two runs is no difference; the interval leaves out 0 just "
+            "where p is below 0.05.",
+        ),
+    ),
 )

@@ -155,7 +155,8 @@ SECTION = Section(
             "mean [95 %]",
             "Of all scored runs: the failed and the successful, weighted by the rate of failing. Its interval is made "
             "of the rate's (Wilson) and that of the successful runs' mean, so it reaches down for failures that so few "
-            "runs may not have shown yet; where it is not known which runs failed, it is Student's of all runs. "
+            "runs may not have shown yet; where it is not known which runs failed, it is Student's of all runs. It "
+            "ends where the metric's scale does. "
             f"{held('mean')}",
         ),
         (
