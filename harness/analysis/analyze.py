@@ -25,7 +25,7 @@ from harness.analysis.dev_answers import (
 )
 from harness.analysis.diagnosis import Diagnosis, diagnose
 from harness.analysis.drivers import drivers_of_failing, drivers_of_score, effects_on_failing
-from harness.analysis.example_scores import read_scores, with_scores
+from harness.analysis.example_scores import read_scores, with_pairs, with_scores, with_selection
 from harness.analysis.failures import arms, contrasts, definitions, never_failed, pair_failures
 from harness.analysis.outcomes import crossed_cells
 from harness.analysis.published import against_the_paper
@@ -119,6 +119,8 @@ def analyse(study: Study, threshold: float | None = None) -> Analysis:
         tables: dict[str, Any] = {make.__name__: make(study, resampled) for make in _RESAMPLED}
         scored = [part if index < MOST_RESAMPLED else None for index, part in enumerate(read_scores(read, all_answers))]
         tables["noise_floor"] = with_scores(study, tables["noise_floor"], scored)
+        tables["pair_noise"] = with_pairs(study, tables["pair_noise"], scored)
+        tables["selection"] = with_selection(tables["selection"], scored)
         tables |= {make.__name__: make(study, all_answers) for make in _FROM_ANSWERS}
         tables |= {"scores": scores(read, all_answers), "diagnosis": diagnose(read, judged)}
         return Analysis(study=study, threshold=threshold, runs=judged, **tables, **others.result())

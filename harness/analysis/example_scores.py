@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import NAN, cell_groups
+from harness.analysis.cells import NAN, cell_groups, spread_out
+from harness.analysis.comparisons import pairs
 from harness.analysis.dev_answers import DevAnswers
-from harness.analysis.outcomes import crossed_cells
-from harness.analysis.verdicts import finished_runs
+from harness.analysis.outcomes import Outcomes, crossed_cells
+from harness.analysis.score_scale import cut_to_scale
+from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
 from harness.common import metrics, squad
 from harness.records.record import Curves
-from harness.records.study import Study
+from harness.records.study import Study, numbers
 from harness.stats import example_scores as stats
+from harness.stats import means
 from harness.stats.bootstrap import rng
+from harness.stats.estimate import Estimate
 
 METRICS = (*metrics.SPANS, "exact_match", "token_f1")  # whose score is a mean over the examples
 
@@ -27,6 +31,8 @@ class ExampleScores:
 
     values: np.ndarray
     places: np.ndarray | None
+    targets: bytes  # of the examples: runs with the same answered the same dev set
+    rows: tuple[int, ...]  # of the study's table of runs, [R]
 
 
 def score_name(runs: pd.DataFrame) -> str:
@@ -42,30 +48,31 @@ def read_scores(study: Study, answered: Sequence[DevAnswers | None]) -> list[Exa
     table = study.runs[finished_runs(study.runs) & study.runs["final_score"].notna()]
     by_cell: list[ExampleScores | None] = []
     for answers, of_cell in zip(answered, cell_groups(table, len(study.cells)), strict=True):
-        kept: list[Curves] = []
+        kept: list[tuple[int, Curves]] = []
         if answers is None and len(of_cell) and set(of_cell["metric"]) <= set(METRICS):
-            arrays = (study.curves(row) for row in sorted(map(int, of_cell.index)))
-            kept = [own for own in arrays if own is not None and own.labels.dtype.kind == "f" and own.labels.size]
+            rows = sorted(map(int, of_cell.index))
+            arrays = [(row, own) for row in rows if (own := study.curves(row)) is not None]
+            kept = [(row, own) for row, own in arrays if own.labels.dtype.kind == "f" and own.labels.size]
         by_cell.append(_of_one_dev_set(str(of_cell["metric"].iloc[0]), kept) if kept else None)
     return by_cell
 
 
-def _of_one_dev_set(metric: str, curves: Sequence[Curves]) -> ExampleScores | None:
-    """Of the runs that answered the dev set that most of them did."""
-    sets: dict[tuple[bytes, tuple[int, ...]], list[Curves]] = {}
-    for own in curves:
+def _of_one_dev_set(metric: str, curves: Sequence[tuple[int, Curves]]) -> ExampleScores | None:
+    """Of the runs that answered the dev set that most of them did, each with its row."""
+    sets: dict[tuple[bytes, tuple[int, ...]], list[tuple[int, Curves]]] = {}
+    for row, own in curves:
         if np.isfinite(own.logits).all():
-            sets.setdefault((own.labels.tobytes(), own.logits.shape), []).append(own)
+            sets.setdefault((own.labels.tobytes(), own.logits.shape), []).append((row, own))
     if not sets:
         return None
-    same = max(sets.values(), key=len)
-    logits = np.stack([own.logits for own in same])  # [R, N, C]
+    (targets, _), same = max(sets.items(), key=lambda each: len(each[1]))
+    rows, logits = tuple(row for row, _ in same), np.stack([own.logits for _, own in same])  # [R, N, C]
     if metric in metrics.SPANS:
         columns = {name: logits[..., place] for place, name in enumerate(squad.COLUMNS)}
         scored = columns["f1" if metric == "squad_f1" else "exact"]
-        return ExampleScores(scored, np.stack([columns["start"], columns["end"]], axis=-1))
-    values = logits[..., 1] == same[0].labels if metric == "exact_match" else logits[..., 2]
-    return ExampleScores(values.astype(float), None)
+        return ExampleScores(scored, np.stack([columns["start"], columns["end"]], axis=-1), targets, rows)
+    values = logits[..., 1] == same[0][1].labels if metric == "exact_match" else logits[..., 2]
+    return ExampleScores(values.astype(float), None, targets, rows)
 
 
 def with_scores(study: Study, floor: pd.DataFrame, scored: Sequence[ExampleScores | None]) -> pd.DataFrame:
@@ -95,6 +102,45 @@ def with_scores(study: Study, floor: pd.DataFrame, scored: Sequence[ExampleScore
         row |= _agreement(scores)
         for name, value in row.items():
             table.loc[table.index[place], name] = value
+    return table
+
+
+def with_pairs(study: Study, noise: pd.DataFrame, scored: Sequence[ExampleScores | None]) -> pd.DataFrame:
+    """The table `pair_noise` with the pairs of cells whose examples have scores."""
+    rows: list[dict[str, object]] = []
+    crossed = crossed_cells(study)
+    for a, b in pairs(study):
+        first, second = scored[a], scored[b]
+        if first is None or second is None or first.targets != second.targets:
+            continue
+        over_seeds = means.minus(_over_seeds(study, first), _over_seeds(study, second))
+        estimate = stats.difference(second.values, first.values, over_seeds)
+        if not crossed.isdisjoint((a, b)):
+            estimate = Estimate(estimate.value, NAN, NAN)
+        row: dict[str, object] = {"reference": a, "cell": b}
+        rows.append(row | spread_out("difference", estimate))
+    if not rows:
+        return noise
+    return cut_to_scale(study, pd.concat([noise, pd.DataFrame(rows)], ignore_index=True), (), ("difference",))
+
+
+def _over_seeds(study: Study, scores: ExampleScores) -> Estimate:
+    """The mean score of a cell's independent runs, as `Outcomes.mean` tells it."""
+    runs = study.runs.loc[list(scores.rows)]
+    failed, judged = failed_runs(runs).to_numpy(), bool(judged_runs(runs).all())
+    chance = float(numbers(runs, "majority_score").mean())
+    return Outcomes(scores.values.mean(axis=1), failed & judged, judged, chance, None).mean()
+
+
+def with_selection(table: pd.DataFrame, scored: Sequence[ExampleScores | None]) -> pd.DataFrame:
+    """The table `selection` with what the examples' scores tell where there is no test split."""
+    table = table.copy()
+    for place, (cell, known) in enumerate(zip(table["cell"], table["known_from"], strict=True)):
+        scores = scored[cell]
+        if not known and scores is not None and len(scores.rows) > 1:
+            index = table.index[place]
+            table.loc[index, "too_high"] = stats.optimism(scores.values, rng("optimism"))
+            table.loc[index, "known_from"] = "dev"
     return table
 
 

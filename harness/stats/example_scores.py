@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from harness.stats.estimate import NAN
+from harness.stats.estimate import NAN, NORMAL_95, Estimate
 
 _TAILS = (0.025, 0.975)  # of every interval: 95 %
 _BLOCK = 2**20  # weights drawn at a time
+_ROUNDING = 1e-9  # of sums of scores: runs that differ by less are equally good
 MOST_PAIRS = 5_000  # of runs whose answers are laid over each other
 
 
@@ -117,6 +118,42 @@ def _resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> 
         pairs = examples**2 - (weights**2).sum(axis=1)
         variances.append((total - within)[pairs > 0] / pairs[pairs > 0] * runs / (runs - 1))
     return np.concatenate(variances)
+
+
+def difference(a: np.ndarray, b: np.ndarray, over_seeds: Estimate) -> Estimate:
+    """The difference of two cells' mean scores, a - b, over seeds and examples, from values [R1, N] and [R2, N].
+
+    As `dev_noise.difference`: the interval over seeds is widened by the standard error of the mean over the examples,
+    which both share. NaN bounds with one example; raises ValueError for different numbers of examples.
+    """
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"both cells answered the same examples; got {a.shape[1]} and {b.shape[1]}")
+    value, examples = float(a.mean() - b.mean()), a.shape[1]
+    if examples == 1:
+        return Estimate(value, NAN, NAN)
+    half = NORMAL_95 * float((a.mean(axis=0) - b.mean(axis=0)).std(ddof=1)) / math.sqrt(examples)
+    below, above = over_seeds.value - over_seeds.low, over_seeds.high - over_seeds.value
+    return Estimate(value, value - math.hypot(below, half), value + math.hypot(above, half))
+
+
+def optimism(values: np.ndarray, rng: np.random.Generator, splits: int = 1000) -> float:
+    """What picking the best of R runs by their scores on N examples reports too high, from values [R, N].
+
+    As `dev_noise.optimism`: the run that is best on a random nine tenths (a tie is decided by lot), there less on the
+    last tenth, mean over splits, brought to all examples. NaN for one run, or fewer than two examples.
+    """
+    runs, examples = values.shape
+    if runs < 2 or examples < 2:
+        return NAN
+    share, differences = max(1, examples // 10), np.empty(splits)
+    by_example = np.ascontiguousarray(values.T, dtype=float)  # [N, R]
+    total = by_example.sum(axis=0)
+    for split in range(splits):
+        left_out = by_example[rng.permutation(examples)[:share]].sum(axis=0)
+        picking = total - left_out
+        best = rng.choice(np.flatnonzero(picking >= picking.max() - _ROUNDING))
+        differences[split] = picking[best] / (examples - share) - left_out[best] / share
+    return float(differences.mean()) * math.sqrt((examples - share) / examples)
 
 
 @dataclass(frozen=True)

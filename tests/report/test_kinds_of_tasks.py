@@ -84,26 +84,35 @@ def _with_scores(study: Study, metric: str, logits: Callable[[int], np.ndarray],
 
 
 def test_answers_in_contexts_have_dev_set_noise_and_agreement(tmp_path: Path) -> None:
-    text = "task: {name: embedded, kind: span}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..4\n"
+    text = "task: {name: embedded, kind: span}\nmodel: embedded\nlr: [1e-4, 1e-3]\nepochs: 3\nseeds: 1..4\n"
     draw = np.random.default_rng(0)
-    f1, start = draw.random((4, 50)), draw.integers(0, 9, (4, 50))
+    f1, start = draw.random((8, 50)), draw.integers(0, 9, (8, 50))
 
     def answers(row: int) -> np.ndarray:
         columns = {"loss": f1[row], "exact": f1[row] > 0.5, "f1": f1[row], "probability": f1[row]}
         columns |= {"start": start[row], "end": start[row] + 3}
         return np.stack([columns[name] for name in squad.COLUMNS], axis=1)
 
-    study = _with_scores(study_of(tmp_path, text, {0: [Run(300)] * 4}), "squad_f1", answers, np.zeros(50, np.float32))
+    study = _with_scores(
+        study_of(tmp_path, text, {k: [Run(300)] * 4 for k in (0, 1)}), "squad_f1", answers, np.zeros(50, np.float32)
+    )
     analysis = analyse(study)
-    (row,) = analysis.noise_floor.to_dict("records")
+    row, _ = analysis.noise_floor.to_dict("records")
     assert (row["runs"], row["examples"], row["known_from"]) == (4, 50, "answers")
-    assert row["accuracy"] == pytest.approx(f1.mean(), rel=1e-6)
-    assert row["consistency"] == pytest.approx(place_agreement(np.stack([start, start + 3], axis=-1)).same)
+    assert row["accuracy"] == pytest.approx(f1[:4].mean(), rel=1e-6)
+    assert row["consistency"] == pytest.approx(place_agreement(np.stack([start, start + 3], axis=-1)[:4]).same)
+    (pair,) = analysis.pair_noise.to_dict("records")
+    assert pair["difference"] == pytest.approx(f1[4:].mean() - f1[:4].mean(), rel=1e-5)
+    assert pair["difference_low"] < pair["difference"] < pair["difference_high"]
+    assert analysis.selection["known_from"].tolist() == ["dev", "dev"]
+    assert analysis.selection["too_high"].notna().all()
     said = " ".join(map(str, dev_set.sentences(analysis)))
     assert "A single SQuAD F1 near" in said
     assert "the SQuAD F1 has a standard deviation of" in said
     assert "Two runs give the same answer to" in said
     assert "accura" not in said
+    assert "differ only in lr" in said.replace("differs", "differ")
+    assert "in SQuAD F1 (95 %" in said
     assert "loss of guessing a place" in untrained_loss_name(study)
     assert "Fleiss" not in str(dev_set.SECTION.tables[0].text(analysis))
     assert variance.noise_floor(analysis) is not None

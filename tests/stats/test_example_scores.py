@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.stats import dev_noise, example_scores
+from harness.stats.estimate import Estimate
 
 
 def test_the_training_variance_is_the_mean_covariance_of_two_examples() -> None:
@@ -41,6 +42,20 @@ def test_the_interval_holds_the_training_sd() -> None:
         noise = example_scores.noise(values, draw, 200)
         hits += noise.training_low <= 0.03 <= noise.training_high
     assert hits >= 0.92 * times
+
+
+def test_differences_and_selection_are_those_of_accuracies() -> None:
+    draw = np.random.default_rng(5)
+    a, b = (draw.random((5, 90)) < chance for chance in (0.7, 0.6))
+    over_seeds = Estimate(0.1, 0.02, 0.2)
+    ours = example_scores.difference(a.astype(float), b.astype(float), over_seeds)
+    theirs = dev_noise.difference(a, b, over_seeds)
+    assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
+    by_values = example_scores.optimism(a.astype(float), np.random.default_rng(1), 300)
+    assert by_values == pytest.approx(dev_noise.optimism(a, np.random.default_rng(1), 300))
+    assert np.isnan(example_scores.optimism(a[:1].astype(float), np.random.default_rng(1)))
+    with pytest.raises(ValueError, match="the same examples"):
+        example_scores.difference(a.astype(float), b[:, 1:].astype(float), over_seeds)
 
 
 def test_one_run_or_one_example_tell_no_spread() -> None:

@@ -211,10 +211,11 @@ def _pairs(analysis: Analysis) -> list[str]:
     apart = words.count(int(sure.sum()), "difference_low > 0 or difference_high < 0")
     s = "s" if len(table) == 1 else ""
     pairs = words.count(len(table), "difference_low == difference_low", pair_count)
+    name = example_scores.score_name(analysis.runs)
     return [
         words.sentence(
             f"Accounting for the choice of dev examples, {apart} of {pairs} that differ{s} only in "
-            f"{main_axis_name(analysis)} differ{s} in accuracy (95 %, each pair on its own)."
+            f"{main_axis_name(analysis)} differ{s} in {name} (95 %, each pair on its own)."
         )
     ]
 
@@ -258,7 +259,7 @@ def _of_noise(analysis: Analysis) -> list[Column]:
 
 
 def _of_pairs(analysis: Analysis) -> list[Column]:
-    return [("difference in accuracy [95 %]", with_interval("difference"))]
+    return [(f"difference in {example_scores.score_name(analysis.runs)} [95 %]", with_interval("difference"))]
 
 
 def _of_flips(analysis: Analysis) -> list[Column]:
