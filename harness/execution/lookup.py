@@ -67,7 +67,8 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
         store = Store(Path(sweep))
         started_plan = store.load_plan()
         if started_plan is None:
-            raise HarnessError(f"{sweep} has no plan.json", fix="Name a results folder, results/<sweep>@<profile>")
+            why = "holds imported runs, which have no records" if is_imported(store.folder) else "has no plan.json"
+            raise HarnessError(f"{sweep} {why}", fix="Name a results folder, results/<sweep>@<profile>")
         return started_plan, store
     path = sweep_file(sweep)
     if profile is None:  # the profile that was run, rather than the one this machine would choose

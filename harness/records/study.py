@@ -64,6 +64,9 @@ class Imported(BaseModel):
     cells: tuple[Axes, ...]
     notes: tuple[str, ...]  # what was decided on the way, as sentences for the report
     references: tuple[str, ...] = ()  # AXIS=VALUE: what the other values of an axis are compared with
+    # Hashes of runs.csv and curves.npz as they were written. Not in the first imports: None there, and of no curves.
+    runs_sha256: str | None = None
+    curves_sha256: str | None = None
 
 
 @dataclass(frozen=True)

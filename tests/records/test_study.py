@@ -175,7 +175,30 @@ def test_saving_twice_replaces(tmp_path):
     assert sorted(path.name for path in (tmp_path / "theirs").iterdir()) == ["imported.json", "runs.csv"]
     kept = json.loads((tmp_path / "theirs" / "imported.json").read_text())
     assert kept["schema_version"] == 1
+    kept |= {"runs_sha256": None, "curves_sha256": None}
     assert Imported.model_validate(kept) == first.imports[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("0.8", "0.99"), ("0.75\n", "0.75\ncell0-seed1,0,1,finished,acc,0.7\n"), ("0.75\n", ""), ("0.5", "1e300")],
+    ids=["a score", "a run twice", "a run less", "a giant number"],
+)
+@pytest.mark.parametrize("sealed", [True, False], ids=["as today", "of an early import"])
+def test_an_edited_table_of_imported_runs_is_refused(tmp_path, before, after, sealed):
+    """Without the hash of the file, which the first imports have not, a giant number and a run twice are."""
+    import_of(tmp_path, [()], imported_runs([0.7, 0.8, 0.5, 0.75]))
+    folder = tmp_path / "theirs"
+    table = folder / "runs.csv"
+    if not sealed:
+        kept = json.loads((folder / "imported.json").read_text())
+        (folder / "imported.json").write_text(json.dumps({k: v for k, v in kept.items() if not k.endswith("_sha256")}))
+    table.write_text(table.read_text().replace(before, after, 1))
+    if not sealed and after in ("0.99", ""):
+        assert len(of_import(folder).runs) in (3, 4)
+        return
+    with pytest.raises(HarnessError, match="was changed since the import" if sealed else "not as `harness import`"):
+        of_import(folder)
 
 
 # --------------------------------------------------------------------------------------------------------------- two
