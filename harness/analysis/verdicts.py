@@ -88,7 +88,7 @@ def untrained_loss_name(study: Study) -> str:
     """What the training loss stays at of a run that learned nothing but how frequent the answers are.
 
     `label entropy`, of a regression `label variance`; of multiple choice `entropy of the right position`, of language
-    models whose examples have the same choices `entropy of the answers`, of answers in a context `loss of guessing a
+    models whose examples have the same choices `entropy of the answers`, of answers in a context `entropy of a guessed
     place`: none as often as in training, and else any of the context.
     """
     if study.runs["label_variance"].notna().any():
@@ -96,7 +96,7 @@ def untrained_loss_name(study: Study) -> str:
     names = {
         "most frequent position": "entropy of the right position",
         "untouched model": "entropy of the answers",
-        "commonest answer or none": "loss of guessing a place",
+        "commonest answer or none": "entropy of a guessed place",
     }
     return names.get(level_to_beat(study), "label entropy")
 

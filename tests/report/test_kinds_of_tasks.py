@@ -113,7 +113,7 @@ def test_answers_in_contexts_have_dev_set_noise_and_agreement(tmp_path: Path) ->
     assert "accura" not in said
     assert "differ only in lr" in said.replace("differs", "differ")
     assert "in SQuAD F1 (95 %" in said
-    assert "loss of guessing a place" in untrained_loss_name(study)
+    assert "entropy of a guessed place" in untrained_loss_name(study)
     assert "Fleiss" not in str(dev_set.SECTION.tables[0].text(analysis))
     assert variance.noise_floor(analysis) is not None
 
