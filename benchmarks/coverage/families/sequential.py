@@ -17,7 +17,7 @@ TITLE = "Intervals at every look"
 NOTE = """
 Looking after every run, up to n runs (of a contrast: pairs); coverage is the chance that no look misses the truth. For
 rates it is computed exactly. The relative width is that of the interval at n, in that of Wilson's or Newcombe's for a
-fixed n: its mean over studies.
+fixed n: its mean over studies. A contrast's interval is what those of all looks so far have in common.
 """
 HORIZON = 50
 RATES = (0.02, 0.1, 0.3, 0.5)
