@@ -12,7 +12,7 @@ from choice_tasks import choice_task, rows
 
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
-from harness.data import choices, summary, tasks
+from harness.data import choice_files, choices, summary, tasks
 from harness.data.embedded.language import Sentence, entails
 from harness.models import pretrained
 
@@ -144,3 +144,9 @@ def test_data_are_described(tmp_path: Path, bert: ModelSpec) -> None:
     assert described.train.tokens is not None
     assert described.train.tokens.longest == max(lengths)
     assert described.train.cut == sum(length > 8 for length in lengths)
+
+
+def test_one_column_of_a_choice_each_says_to_name_them_all(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,ending0,ending1,label\na,b,c,0\n")
+    with pytest.raises(HarnessError, match=r"or name a column for each choice: task\.choices=\[ending0, …\]"):
+        choice_files.examples(tmp_path / "a.csv", TaskSpec(name="own", kind="choice", choices="ending0"))
