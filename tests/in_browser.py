@@ -18,7 +18,7 @@ const note = (id, textContent) =>
 """
 
 
-def noted(page: Path, probe: str, folder: Path) -> dict[str, str]:
+def noted(page: Path, probe: str, folder: Path, window: str = "1400,1000") -> dict[str, str]:
     """What a script, which runs after the page's own, says by `note(id, text)`; the page's policy stays in force."""
     assert CHROMIUM is not None
     script = f"{{{_NOTE}{textwrap.dedent(probe)}}}"
@@ -27,7 +27,7 @@ def noted(page: Path, probe: str, folder: Path) -> dict[str, str]:
     assert digest in text
     (folder / "page.html").write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000", "--dump-dom"]
+    command += [f"--user-data-dir={folder / 'profile'}", f"--window-size={window}", "--dump-dom"]
     ran = subprocess.run(
         [*command, (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=120, check=False
     )

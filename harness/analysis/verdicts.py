@@ -91,7 +91,7 @@ def untrained_loss_name(study: Study) -> str:
     models whose examples have the same choices `entropy of the answers`, of answers in a context `entropy of a guessed
     place`: none as often as in training, and else any of the context.
     """
-    if study.runs["label_variance"].notna().any():
+    if "label_variance" in study.runs and study.runs["label_variance"].notna().any():
         return "label variance"
     names = {
         "most frequent position": "entropy of the right position",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
 import jinja2
 import pandas as pd
@@ -304,7 +305,9 @@ def _first_picture(study: Study, folder: Path, verdict: str) -> Picture | None:
     narrow = folder / f"{all_figures.NARROW}.svg"
     source = ""
     if narrow.exists():
-        source = inline_svg.data_uri(narrow.read_text(encoding="utf-8")) if narrow.stat().st_size <= LARGEST_SVG else ""
+        if narrow.stat().st_size <= LARGEST_SVG:  # in base64, for the sources of a picture end at a space
+            svg = unquote(inline_svg.data_uri(narrow.read_text(encoding="utf-8")).partition(",")[2])
+            source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
         narrow.unlink()
     picture = _picture(study, spread.SECTION, spread.SECTION.figure, folder, verdict)
     if picture is None or picture.raster or len(source) > LARGEST_INLINE_SVG:

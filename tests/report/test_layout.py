@@ -9,6 +9,7 @@ from harness.analysis import spread_and_level, verdicts
 from harness.records.study import Axes, Study, StudyCell
 from harness.report.figures import scores
 from harness.report.figures.layout import MOST_CELLS, Layout, layout, selected
+from harness.report.figures.lettering import value_texts
 
 
 def test_layout_of_the_paper(mosbach, drawings):
@@ -90,3 +91,20 @@ def test_the_first_cells_are_shown_where_none_failed_or_a_panel_is_too_large():
         assert shown.cells == tuple(range(MOST_CELLS))
         assert shown.why == ""
     assert selected(failing(grid(lr=4), {3: 1})).cells == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ((1e-5, 0.01), ["1e-5", "0.01"]),
+        (("a short name", "another"), ["a short name", "another"]),
+        (
+            ("some long name of a corpus, part 1 of the whole", "some long name of a corpus, part 22 of the whole"),
+            ["some l…1… whole", "some l…22… whole"],
+        ),
+        (("the same long name of a data set",), ["the same long name of a data set"]),
+        (("x" * 30, "x" * 31), ["xxxxxx…", "xxxxxx…x"]),
+    ],
+)
+def test_long_values_keep_what_tells_them_apart(values, texts):
+    assert value_texts(values) == texts

@@ -1,8 +1,8 @@
 """The spread figure of the page answers for its runs; looked at in a browser where there is one."""
 
+import base64
 import json
 import re
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -45,7 +45,8 @@ def test_phones_get_a_narrow_drawing_with_its_own_places(written, marks):
     source = re.search(r'<source media="screen and \(max-width: 40rem\)" srcset="([^"]+)">', written.page.read_text())[
         1
     ]
-    width = float(re.search(r"viewBox='0 0 ([\d.]+) ", unquote(source))[1])
+    svg = base64.b64decode(source.removeprefix("data:image/svg+xml;base64,"), validate=True).decode()
+    width = float(re.search(r"viewBox='0 0 ([\d.]+) ", svg)[1])
     assert width < 260  # points: 390 pixels
     assert sorted(row for row, _, _ in marks["narrow"]) == sorted(row for row, _, _ in marks["places"])
     assert marks["narrow"] != marks["places"]
@@ -97,3 +98,14 @@ def test_a_point_says_its_run_and_a_click_shows_its_curves(written, marks, tmp_p
     assert points == [len(curve[2]) for curve in marks["curves"]["4"]]
     assert said["left"] == "true"
     assert "lr 1e-5 · seed 2" in said["keyed"]  # of the second run
+
+
+@needs_chromium
+def test_a_phone_shows_the_narrow_drawing(written, tmp_path):
+    probe = """
+        const image = document.querySelector("#spread-of-runs img");
+        note("chosen", image.currentSrc.slice(0, 30));
+        note("fits", document.documentElement.scrollWidth <= innerWidth);
+    """
+    said = noted(written.page, probe, tmp_path, window="500,900")
+    assert said == {"chosen": "data:image/svg+xml;base64,PHN2", "fits": "true"}

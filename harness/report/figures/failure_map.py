@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.records.study import SOURCE, Study
 from harness.report.figures.layout import titled_panels
-from harness.report.figures.lettering import cut, fit, literal, pt, setting, spaced
+from harness.report.figures.lettering import cut, fit, literal, pt, setting, spaced, value_texts
 from harness.report.figures.sheet import current, styled
 from harness.report.figures.style import FAILED, INK, empty_figure, part_shown
 
@@ -101,10 +101,10 @@ def _counts(
 
 def _ticks(ax: Any, across: tuple[str, Sequence[Scalar]], up: tuple[str, Sequence[Scalar]], columns: int) -> None:
     room = (current().width / columns - 0.8) / len(across[1])
-    names = [literal(cut(show(value), 8, max(room, 0.3))) for value in across[1]]
+    names = [literal(cut(text, 8, max(room, 0.3))) for text in value_texts(across[1])]
     turned: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if room < 0.4 else {}
     ax.set_xticks(np.arange(len(names)) + 0.5, names, **turned)
-    ax.set_yticks(np.arange(len(up[1])) + 0.5, [literal(cut(show(value), 8, 0.9)) for value in up[1]])
+    ax.set_yticks(np.arange(len(up[1])) + 0.5, [literal(cut(text, 8, 0.9)) for text in value_texts(up[1])])
     ax.tick_params(length=0)
     ax.grid(visible=False)
     ax.spines[["left", "bottom"]].set_visible(False)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.records.study import SOURCE, Study, StudyCell
 from harness.report.figures.lettering import (
     cut_parts,
@@ -20,6 +20,7 @@ from harness.report.figures.lettering import (
     pt,
     setting,
     spaced,
+    value_texts,
 )
 from harness.report.figures.sheet import (
     current,
@@ -212,8 +213,10 @@ def row_labels(ax: Axes, study: Study, members: Sequence[int], notes: Sequence[s
     rows = np.arange(len(members))
     wide = min(2.0, 0.36 * current().width)
     labels = []
+    values = {axis: study.values(axis) for axis in study.axes}
+    texts = {axis: dict(zip(found, value_texts(found), strict=True)) for axis, found in values.items()}
     for index in members:
-        parts = [show(value) for _, value in study.cells[index].axes] or ["the only recipe"]
+        parts = [texts[axis][value] for axis, value in study.cells[index].axes] or ["the only recipe"]
         labels.append(literal(cut_parts(parts, " · ", 8, wide)))
     ax.set_yticks(rows, labels)
     ax.set_ylim(len(rows) - 0.4, -0.6)

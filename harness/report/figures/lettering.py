@@ -10,6 +10,9 @@ from harness.records.study import SOURCE
 from harness.report.figures import fonts
 from harness.report.figures.sheet import current
 
+LONG = 24  # letters of a value, beyond which what its axis' values share is cut to
+SHARED = 6  # letters at each end
+
 
 def pt(size: float) -> float:
     """The points of a text that has so many in a figure of usual fonts."""
@@ -86,6 +89,27 @@ def wrap(text: str, size: float, inches: float) -> list[str]:
 def spaced(axis: str) -> str:
     """A field's name as people read it: `weight decay`."""
     return axis.replace("_", " ")
+
+
+def value_texts(values: Sequence[Scalar]) -> list[str]:
+    """The values of an axis as texts; what long ones all begin or end with is cut short, for it tells none apart."""
+    texts = [show(value) for value in values]
+    if len(set(texts)) < 2 or max(map(len, texts)) <= LONG:
+        return texts
+    start = _shared_start(texts)
+    start = start[: start.rfind(" ") + 1] or start
+    end = _shared_start([text[len(start) :][::-1] for text in texts])[::-1]
+    end = end[end.find(" ") :] if " " in end else end
+    head = f"{start[:SHARED]}…" if len(start) > SHARED + 1 else start
+    tail = f"…{end[-SHARED:]}" if len(end) > SHARED + 1 else end
+    return [f"{head}{text[len(start) : len(text) - len(end)]}{tail}" for text in texts]
+
+
+def _shared_start(texts: Sequence[str]) -> str:
+    """The letters that all texts begin with."""
+    first, last = min(texts), max(texts)
+    same = next((at for at, letter in enumerate(first) if letter != last[at]), len(first))
+    return first[:same]
 
 
 def setting(axis: str | None, value: Scalar) -> str:

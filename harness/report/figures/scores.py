@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from harness.analysis import looks
 from harness.analysis.comparisons import main_axis
 from harness.analysis.verdicts import level_to_beat
-from harness.common.text import Scalar, show
+from harness.common.text import Scalar
 from harness.records.study import Study
 from harness.report.figures.layout import (
     MOST_ROWS,
@@ -42,6 +42,7 @@ from harness.report.figures.lettering import (
     short_count,
     spaced,
     text_width,
+    value_texts,
 )
 from harness.report.figures.sheet import (
     ReportFigure,
@@ -185,7 +186,7 @@ def _beyond(low: float, high: float, log: bool, higher: bool, diverged: bool) ->
 
 
 def _ticks(ax: Axes, axis: str | None, values: Sequence[Scalar], inches: float) -> None:
-    texts = [cut(show(value), 8, 1.1) for value in values] if axis else ["all runs"]
+    texts = [cut(text, 8, 1.1) for text in value_texts(values)] if axis else ["all runs"]
     crowded = max(text_width(text, 8) for text in texts) + 0.08 > inches / len(texts)
     how: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     ax.set_xticks(range(len(texts)), [literal(text) for text in texts], **how)
