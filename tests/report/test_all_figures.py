@@ -215,7 +215,7 @@ def test_very_many_runs_are_drawn_small(tmp_path, cells, seeds, values):
         if cells > 48 and name in ("spread", "failure_rates", "noise_floor", "seed_budget"):
             assert "40 of 2,000 cells, where most runs failed" in title
         if name == "spread":
-            assert marks(figure) == 48 * 11 if cells > 48 else 4 * 25_001
+            assert marks(figure) == 40 * 11 if cells > 48 else 4 * 25_001
     more = {"failure_map": cells > 48, "distributions": cells <= 48, "seed_ranks": True}  # only where they can be drawn
     beside = [name for name in ALL if name not in ("curves", "step_size_factor")]
     assert [name for name in drawn if name not in more] == beside
