@@ -23,6 +23,14 @@ from harness.records.store import Store
 SEEDS, EPOCHS = 20, 20
 
 
+def unhurried(seconds: float) -> float:
+    """What takes so many seconds at most on an idle machine, on this one now: a deadline tells a hang, no busy machine.
+
+    Not for what the user is promised, such as that a second Ctrl-C leaves now.
+    """
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 @dataclass
 class Bench:
     """A sweep's file, where its results go, and what they should be."""
@@ -56,7 +64,7 @@ class Bench:
 
     def until(self, what: Callable[[], object], child: subprocess.Popen[str], seconds: float = 90) -> None:
         """Wait for something to come true while the sweep runs."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + unhurried(seconds)
         while not what() and child.poll() is None:
             assert time.monotonic() < end, "it never came true"
             time.sleep(0.005)
@@ -99,7 +107,7 @@ class Bench:
 
     def nothing_left(self) -> None:
         """No process of its children outlives them for long."""
-        end = time.monotonic() + 120  # Ray's agents look for their dead head for a minute
+        end = time.monotonic() + unhurried(120)  # Ray's agents look for their dead head for a minute
         while left := self.leftovers():
             assert time.monotonic() < end, [Path(f"/proc/{one}/cmdline").read_bytes() for one in left]
             time.sleep(0.2)

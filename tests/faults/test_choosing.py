@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import Bench, unhurried
 
 from harness.config.trials import expand
 from harness.records.store import HEARTBEAT, Store
@@ -20,7 +20,7 @@ WAYS = pytest.mark.parametrize("how", [IN_PROCESS, RAY], ids=["in_process", "ray
 def harness(*words: object, code: int = 0) -> str:
     """What a command of a process of its own prints."""
     command = [sys.executable, "-c", "from harness.cli.app import main; main()", *map(str, words)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=unhurried(120))
     assert ran.returncode == code, ran.stdout + ran.stderr
     assert "Traceback" not in ran.stderr
     return ran.stdout
@@ -32,7 +32,7 @@ def test_two_sweeps_at_once_and_looks_in_between(bench: Bench) -> None:
     bench.until(lambda: any(child.poll() is not None for child in both), both[0])  # the one that is refused
     bench.until(bench.kept, both[0] if both[1].poll() is not None else both[1])
     assert json.loads(harness("status", bench.store.folder, "--json"))["state"] == "running"
-    said = [child.communicate(timeout=120)[0] for child in both]
+    said = [child.communicate(timeout=unhurried(120))[0] for child in both]
     codes = [child.returncode for child in both]
     assert sorted(codes) == [0, 2], said
     refused = said[codes.index(2)].splitlines()[-1]
@@ -51,7 +51,7 @@ def test_reports_while_a_sweep_runs(bench: Bench) -> None:
         assert all(cell["finished"] + cell["missing"] == 20 for cell in cells)
         finished.append(sum(cell["finished"] for cell in cells))
         assert (bench.store.folder / "report" / "index.html").is_file()
-    said = child.communicate(timeout=120)[0]
+    said = child.communicate(timeout=unhurried(120))[0]
     assert child.returncode == 0, said
     assert finished == sorted(finished)
     assert 0 < finished[0] < len(bench.undisturbed)
@@ -104,7 +104,7 @@ def test_crashed_trials_are_tried_again_when_asked_for(
     for attempt in (1, 2):
         again = () if attempt == 1 else ("--retry-crashed",)
         child = bench.start(*how, "--only", "seed=1", *again)
-        said = child.communicate(timeout=120)[0]
+        said = child.communicate(timeout=unhurried(120))[0]
         assert child.returncode == 1, said
         assert "0 of 40 trials finished (2 trained now)" in said
         crashed = json.loads(harness("status", bench.store.folder, "--json"))["crashed_trials"]
@@ -113,11 +113,11 @@ def test_crashed_trials_are_tried_again_when_asked_for(
     assert "(attempt 2): " in harness("status", bench.store.folder)
     (tmp_path / "failing").unlink()
     child = bench.start(*how, "--only", "seed=1")
-    said = child.communicate(timeout=120)[0]
+    said = child.communicate(timeout=unhurried(120))[0]
     assert child.returncode == 1, said  # not tried again by itself
     assert "none trained now" in said
     child = bench.start(*how, "--only", "seed=1", "--retry-crashed")
-    said = child.communicate(timeout=120)[0]
+    said = child.communicate(timeout=unhurried(120))[0]
     assert child.returncode == 0, said
     for trial in expand(sweep):
         record = bench.store.load(trial.id)
@@ -134,8 +134,8 @@ def test_crashed_trials_are_tried_again_when_asked_for(
 def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[object, ...]) -> None:
     started = time.monotonic()
     child = bench.start(*how, "--set", "epochs=50000", "--time-limit", "30s")
-    said = child.communicate(timeout=90)[0]
-    assert 28 < time.monotonic() - started < 70
+    said = child.communicate(timeout=unhurried(90))[0]
+    assert 28 < time.monotonic() - started < unhurried(70)  # with the imports
     assert child.returncode == 1, said
     store = Store(bench.store.folder)
     training = f"{4 if how == RAY else 2} of them in training: their state is kept"
@@ -149,7 +149,7 @@ def test_a_time_limit_ends_what_would_go_on_for_hours(bench: Bench, how: tuple[o
 def test_parts_of_a_sweep_add_up_to_it(bench: Bench) -> None:
     for number in (1, 2):
         child = bench.start(*RAY, "--max-trials", 5)
-        said = child.communicate(timeout=120)[0]
+        said = child.communicate(timeout=unhurried(120))[0]
         assert child.returncode == 0, said
         assert f"{5 * number} of 40 trials finished (5 trained now)" in said
         assert bench.kept() == 5 * number

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import EPOCHS, Bench
+from conftest import EPOCHS, Bench, unhurried
 from driving import content, ray_workers
 from safetensors import safe_open
 
@@ -180,7 +180,7 @@ def test_ctrl_c_once(bench: Bench, how: tuple[object, ...]) -> None:
     bench.until(bench.kept, child)
     time.sleep(0.3)  # in process, a signal between two packs finds nothing to wait for
     os.killpg(child.pid, signal.SIGINT)
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=unhurried(60))[0]
     assert child.returncode == 130, said
     assert "Ctrl-C again leaves now" in said
     assert "Traceback" not in said
@@ -197,7 +197,7 @@ def test_ctrl_c_twice(bench: Bench, how: tuple[object, ...]) -> None:
     time.sleep(0.05)
     os.killpg(child.pid, signal.SIGINT)
     pressed = time.monotonic()
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=unhurried(60))[0]
     assert time.monotonic() - pressed < 15
     assert child.returncode == 130, said
     assert f"Stopped: {bench.kept()} of {len(bench.undisturbed)} trials are kept" in said
@@ -219,7 +219,7 @@ def test_sigterm(bench: Bench, how: tuple[object, ...], notice: int, family: boo
     for process in bench.leftovers() if family else [child.pid]:
         os.kill(process, signal.SIGTERM)
     sent = time.monotonic()
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=unhurried(60))[0]
     assert time.monotonic() - sent < 30
     assert child.returncode == 143, said
     assert "Traceback" not in said
@@ -272,7 +272,7 @@ def remount(disk: Path, options: str) -> None:
 def one_line(bench: Bench, words: str) -> None:
     """The command ends with exit 2 and one line that names a file of the results folder."""
     child = bench.start("--in-process", "--pack", 2)
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=unhurried(60))[0]
     assert child.returncode == 2, said
     (line,) = [line for line in said.splitlines() if line.startswith("harness: ")]
     assert said.endswith(line + "\n")
@@ -296,7 +296,7 @@ def test_a_disk_that_becomes_read_only(bench: Bench, disk: Path) -> None:
     child = bench.start("--in-process", "--pack", 2)
     bench.until(bench.kept, child)
     child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    child.communicate(timeout=unhurried(60))
     kept = content(bench.store)
     remount(disk, "ro")
     one_line(bench, "Read-only file system")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Bench
+from conftest import Bench, unhurried
 from driving import content, descends
 from test_two_nodes import Cluster, Driver, cluster, until
 
@@ -100,7 +100,7 @@ def test_a_signal_to_all_processes(scripted: Bench, number: int) -> None:
     child = scripted.start("--workers", 2, "--notice", 3)
     scripted.until(lambda: scripted.kept() > 1, child)
     os.killpg(child.pid, number)
-    text, _ = child.communicate(timeout=90)
+    text, _ = child.communicate(timeout=unhurried(90))
     assert child.returncode == (143 if number == signal.SIGTERM else 130), text
     scripted.nothing_left()
     assert not [record for record in scripted.store.records(scripted.sweep).values() if record.error]
@@ -147,7 +147,7 @@ def test_a_full_disk(scripted: Bench) -> None:
         pytest.skip(mounted.stderr)
     try:
         child = scripted.start("--in-process")
-        text, _ = child.communicate(timeout=120)
+        text, _ = child.communicate(timeout=unhurried(120))
         assert child.returncode in (1, 2), text
         assert "Traceback" not in text
         assert kept_of_finished(scripted).items() <= scripted.undisturbed.items()

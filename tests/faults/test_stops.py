@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import EPOCHS, SEEDS, Bench
+from conftest import EPOCHS, SEEDS, Bench, unhurried
 
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.sweep_file import load
@@ -106,7 +106,7 @@ def test_the_time_limit_while_a_model_of_absurd_size_loads(
 ) -> None:
     child = absurd.start(*how, "--time-limit", "12s")
     time.sleep(12)
-    said = child.communicate(timeout=60)[0]
+    said = child.communicate(timeout=unhurried(60))[0]
     assert child.returncode == 1, said
     assert "the time limit leaves 40 trials missing" in said
     absurd.nothing_left()
