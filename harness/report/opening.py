@@ -122,7 +122,8 @@ def gaps(analysis: Analysis, words: Words, row: Row) -> str:
 def failing_means(analysis: Analysis, words: Words | None = None) -> str:
     """What a failed run is, with the score that it does not exceed; the claim goes to the words of a sentence."""
     runs = analysis.runs
-    metrics = sorted({metric_names.words(str(name)) for name in runs["metric"].dropna()}) or ["score"]
+    names = sorted({metric_names.words(str(name)) for name in runs["metric"].dropna()}) or ["score"]
+    metrics = [name.removeprefix("final ") for name in names]  # an imported column may be called `final_score`
     majority = numbers(runs, "majority_score").dropna()
     scripts = [cell.script.script for sweep in analysis.study.sweeps for cell in sweep.cells[:1] if cell.script]
     if scripts and all(script.failed_below is not None for script in scripts):

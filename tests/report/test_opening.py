@@ -335,3 +335,10 @@ def test_the_order_of_imported_rows_chooses_no_reference(tmp_path):
     rows = [*imported_runs(good, outcome=["ok"] * 4), *imported_runs(bad, 1, outcome=["failed"] * 4)]
     study = import_of(tmp_path, [(("method", "b"),), (("method", "a"),)], rows)
     assert any(text.startswith("Method b compared with a") for text in opening.answer(analyse(study)))
+
+
+def test_an_imported_column_that_is_called_final_is_not_final_twice(tmp_path):
+    rows = imported_runs([0.5, 0.7], majority_score=[0.5, 0.5], outcome=["failed", "ok"])
+    study = import_of(tmp_path, [()], [row | {"metric": "final_score"} for row in rows], metric="final_score")
+    means = "Failed means a final score at or below that of always answering the majority class, 0.500"
+    assert opening.failing_means(analyse(study)) == means
