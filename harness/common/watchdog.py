@@ -113,6 +113,7 @@ class Watchdog:
     # ------------------------------------------------------------------------------------------------- the thread
 
     def _watch(self, reading: int) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # the main thread's to hear
         while True:
             ready, _, _ = select.select([reading], [], [], _LOOK_SECONDS)
             now = time.monotonic()

@@ -14,15 +14,14 @@ from harness.common.errors import HarnessError
 from harness.common.text import count_noun
 from harness.config.recipe import Spec
 from harness.config.trials import Trial
-from harness.execution import machine, ray_start, shipping
+from harness.execution import held_signals, machine, ray_start, shipping
 from harness.execution.ray_worker import Shipped
 from harness.execution.start_up import HeldThread, StartUp
 from harness.scripts.runner import RunFolders
 
 # What a worker's process takes beside its lanes (torch, transformers, Ray): about a gigabyte was measured.
 _WORKER_BYTES = 3 * 2**29
-# While it starts, Ray's C++ puts a handler of its own before that of SIGTERM, which prints three lines and aborts. The
-# start is looked at this often, in seconds, since each look takes the signal back.
+# How often the start is looked at, in seconds: each look takes back the signals that Ray's C++ takes while it starts.
 _LOOK_SECONDS = 0.01
 
 _thread: HeldThread | None = None  # that started Ray, or joined it
@@ -88,17 +87,16 @@ def connect(address: str | None, runs: RunFolders | None = None, start: StartUp 
             results = os.path.relpath(runs.parent.parents[1], runs.cwd)
             environment["excludes"] += [".git", ".venv", f"/{results}/"] if not results.startswith(".") else [".git"]
         options["runtime_env"] = environment
-    _initialise(ray, address, options, start or StartUp())
+    initialise(ray, address, options, start or StartUp())
     return ray
 
 
-def _initialise(ray: Any, address: str | None, options: Mapping[str, Any], start: StartUp) -> None:
+def initialise(ray: Any, address: str | None, options: Mapping[str, Any], start: StartUp) -> None:
     """Call `ray.init` in a thread of its own; what it started is ended where it fails or is not waited for."""
     global _thread
     logging.getLogger("ray").setLevel(logging.ERROR)  # that the thread is not the main one is meant
     before = watchdog.children_of(os.getpid())
     _thread = HeldThread(lambda: ray.init(address=address or "local", **options))
-    _thread.start()
     what = "Ray to start" if address is None else f"the Ray cluster at {address}"
     hint = ", --in-process trains without it" if address is None else ""
 
@@ -108,7 +106,11 @@ def _initialise(ray: Any, address: str | None, options: Mapping[str, Any], start
 
     try:
         with start.waiting_for(what, hint):
-            start.until(_thread.returned, ray_start.SECONDS, late, _LOOK_SECONDS)
+            with held_signals.held(start.check):
+                _thread.start()
+                start.until(lambda: _returned() or held_signals.waits(), ray_start.SECONDS, late, _LOOK_SECONDS)
+            start.check()  # a SIGTERM that was held back has come
+            start.until(_returned, ray_start.SECONDS, late, _LOOK_SECONDS)  # nobody follows it
         if _thread.error is not None:
             raise _thread.error
     except BaseException as error:
@@ -119,6 +121,10 @@ def _initialise(ray: Any, address: str | None, options: Mapping[str, Any], start
         if address is None:
             raise ray_start.failed(ray_start.reason(error)) from None
         raise _unreachable(address, ray_start.reason(error)) from None
+
+
+def _returned() -> bool:
+    return _thread is None or _thread.returned()
 
 
 def disconnect(ray: Any) -> None:

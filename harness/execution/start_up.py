@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ class StartUp:
         ended = threading.Event()
 
         def remind() -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # the main thread's to hear
             began, pause = time.monotonic(), _FIRST_LINE
             while not ended.wait(pause):
                 passed = time.monotonic() - began

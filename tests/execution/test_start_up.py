@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 from harness.common import watchdog
 from harness.common.errors import HarnessError
-from harness.execution import ray_start, start_up
+from harness.execution import held_signals, ray_cluster, ray_start, start_up
 from harness.execution.interrupts import Stop, Terminated, TimeUp
 from harness.execution.start_up import HeldThread, StartUp
 
@@ -26,7 +27,7 @@ def test_a_line_says_what_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
     with StartUp(lines.append).waiting_for("Ray to start", ", --in-process trains without it"):
         time.sleep(0.3)
     assert 2 <= len(lines) <= 3  # after 0.05 s and 0.15 s, and not again so soon
-    assert lines[0] == "waiting for Ray to start (0 s so far, --in-process trains without it)"
+    assert lines[0] == "waiting for Ray to start (less than 1 s so far, --in-process trains without it)"
     with StartUp(lines.clear).waiting_for("nothing"):  # type: ignore[arg-type]
         pass
     assert lines
@@ -301,3 +302,60 @@ def test_a_start_that_fails_all_the_same_names_what_there_is_little_of(monkeypat
     assert "--in-process" in text
     assert ray_start.reason(RuntimeError("")) == "RuntimeError"
     assert ray_start.reason(ValueError("one thing.\nand another")) == "one thing"
+
+
+def terminate() -> None:
+    """To this thread alone: torch's, which are of this process here, would take it else."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
+def test_a_sigterm_is_held_back_while_ray_starts_and_comes_once_it_is_taken_back() -> None:
+    """What has put itself before the handler meanwhile does not get it; a process that is started does."""
+    heard: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append("ours"))
+    ours = signal.getsignal(signal.SIGTERM)
+
+    def take_back() -> None:
+        signal.signal(signal.SIGTERM, ours)
+
+    try:
+        with held_signals.held(take_back):
+            signal.signal(signal.SIGTERM, lambda number, frame: heard.append("theirs"))
+            assert not held_signals.waits()
+            terminate()
+            time.sleep(0.01)
+            assert (held_signals.waits(), heard) == (True, [])
+            blocked = subprocess.run(
+                ["grep", "SigBlk", "/proc/self/status"], capture_output=True, text=True, check=True,
+                preexec_fn=lambda: None,
+            )  # fmt: skip
+            assert not int(blocked.stdout.split()[1], 16) & 1 << (signal.SIGTERM - 1)
+        time.sleep(0.01)
+        assert heard == ["ours"]
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_sigterm_while_ray_starts_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[object] = []
+    monkeypatch.setattr(watchdog, "end_children", ended.append)
+
+    class Ray:
+        def init(self, **options: object) -> None:
+            terminate()
+            time.sleep(2)
+
+    def told(stop: Stop) -> None:
+        def check() -> None:
+            stop.take_back()
+            stop.check_start()
+
+        with stop.listening(polled=True):
+            ray_cluster.initialise(Ray(), None, {}, StartUp(check=check))
+
+    began = time.monotonic()
+    with pytest.raises(Terminated):
+        told(Stop(20))
+    assert time.monotonic() - began < 1.5
+    assert ended
