@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from harness.common.text import show
-from harness.stats import proportions, sequential
 
 Row = Mapping[str, Any]
 
@@ -57,20 +56,6 @@ def p_value(value: float | None) -> str:
         return "< 0.0001"
     texts = (f"{value:.{digits}g}" for digits in range(2, 6))
     return next((text for text in texts if (float(text) < 0.05) == (value < 0.05)), "0.05")
-
-
-def rate(k: int, n: int, horizon: int | None = None) -> str:
-    """A failure rate as people read it, `63 % [46, 78]` with Wilson's 95 % interval; `unknown` for n = 0.
-
-    With a horizon, the most runs there may be, with one that holds at every look (`sequential.rate_sequence`).
-    """
-    if n == 0:
-        return "unknown"
-    low, high = proportions.wilson(k, n)
-    if horizon is not None:
-        looked = sequential.rate_sequence(k, n, horizon)
-        low, high = looked.low, looked.high
-    return f"{100 * k / n:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def rate_of(row: Row) -> str:

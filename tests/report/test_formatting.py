@@ -47,9 +47,9 @@ def test_points_p_values_and_counts():
 
 def test_rates_and_intervals():
     # Newcombe (1998), Statistics in Medicine 17, 857–872, table I: 81 of 263 is 0.2553 to 0.3662.
-    assert formatting.rate(81, 263) == "31 % [26, 37]"
-    assert formatting.rate(0, 0) == "unknown"
-    assert formatting.rate(0, 5) == "0 % [0, 43]"
+    bounds = {"failed_low": 0.2553, "failed_high": 0.3662}
+    assert formatting.rate_of({"failed": 81, "judged": 263} | bounds) == "31 % [26, 37]"
+    assert formatting.rate_of({"failed": 0, "judged": 0, "failed_low": NAN, "failed_high": NAN}) == "unknown"
     row = {"x": -0.25, "x_low": -0.5, "x_high": NAN}
     assert formatting.interval(row, "x") == "−0.250"  # half an interval is none
     assert formatting.interval(row | {"x_high": INF}, "x") == "−0.250 [−0.500, ∞]"
