@@ -50,13 +50,13 @@ def saved(analysis: Analysis, folder: Path) -> Iterator[None]:
     Each process takes the next figure that none has taken. One that fails elsewhere is drawn here, which raises.
     """
     reading, writing = os.pipe()
-    os.write(writing, bytes(range(len(MAKERS) + 1)))
+    os.write(writing, bytes(range(len(MAKERS))))
     os.close(writing)
 
     def some() -> list[int]:
         drawn = []
         while taken := os.read(reading, 1):
-            _save(taken[0], analysis, folder)
+            _save(MAKERS[taken[0]], analysis, folder)
             drawn.append(taken[0])
         return drawn
 
@@ -66,23 +66,22 @@ def saved(analysis: Analysis, folder: Path) -> Iterator[None]:
         drawn = some()
         for helper in helpers:
             drawn += helper.result()
-        for index in sorted({*range(len(MAKERS) + 1)}.difference(drawn)):
-            _save(index, analysis, folder)
+        for index in sorted({*range(len(MAKERS))}.difference(drawn)):
+            _save(MAKERS[index], analysis, folder)
     finally:
         os.close(reading)
         for helper in helpers:
             helper.stop()
 
 
-def _save(index: int, analysis: Analysis, folder: Path) -> None:
-    """Save a figure of `MAKERS`; with the number after theirs the spread as phones show it."""
-    if index == len(MAKERS):
+def _save(make: Maker, analysis: Analysis, folder: Path) -> None:
+    """Save a figure, and of the spread also the drawing that phones show."""
+    figure = make(analysis)
+    if figure is None:
+        return
+    style.save(figure, folder, make.__name__)
+    if make.__name__ == "spread":
         with requested(PHONE):
-            narrow = maker("scores.spread")(analysis)
+            narrow = make(analysis)
         if narrow is not None:
             style.save_narrow(narrow, folder, NARROW)
-        return
-    make = MAKERS[index]
-    figure = make(analysis)
-    if figure is not None:
-        style.save(figure, folder, make.__name__)
