@@ -203,7 +203,7 @@ def test_the_data_are_described(trained: Trained) -> None:
     assert described.train.cut == sum(len(row["context"].split()) + 4 > 10 for row in rows(48, 1))
     text = CliRunner().invoke(app, ["data", str(trained.path)]).output
     for words in (
-        "answers in a context, questions with contexts, squad",
+        "answers in a context, questions with contexts, SQuAD F1",
         "read in windows at 10 tokens",
         "no answer",
     ):

@@ -250,9 +250,8 @@ def test_drivers_are_named_only_where_they_show(tmp_path, mosbach):
     (text,) = importance.sentences(mosbach)
     assert text in opening.answer(mosbach)
     assert text.startswith(
-        "Settings that change the failure rate, all else equal: lr 2e-5 compared with 1e-5 +48 points [11, 77]; bias "
-        "correction on compared with off −33 points [−66, −3]; which of them matters most is not certain, as the "
-        "intervals of their sizes overlap."
+        "Settings that change the failure rate, all else equal: lr 2e-5 compared with 1e-5 +48 points [11, 77]. Lr × "
+        "bias correction accounts for "
     )
     text = HEAD + "lr: [1e-5, 2e-5]\nepochs: [3, 4]\nseeds: 1..4\n"
     same = found_of(tmp_path, text, {cell: [Run(300), Run(310), Run(305), Run(315)] for cell in range(4)})
