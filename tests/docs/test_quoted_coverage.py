@@ -38,7 +38,12 @@ def test_looks():
     lowest = min(row.value for row in own if row.measure == "coverage")
     floor = f"{math.floor(100 * lowest) / 100:.2f}".removeprefix("0")
     assert f"The coverage is at least {floor}, computed exactly" in TEXT
-    ratios = {quantity: [row.value for row in own if (row.quantity, row.measure) == (quantity, "relative width")]
-              for quantity in ("failure rate", "contrast")}  # fmt: skip
-    assert max(ratios["failure rate"]) <= 1.5
-    assert f"a contrast's {min(ratios['contrast']):.1f} to {max(ratios['contrast']):.1f} times as wide" in TEXT
+    widths = [row for row in own if row.measure == "relative width"]
+    assert max(row.value for row in widths if row.quantity == "failure rate") <= 1.5
+    few = {f"{row.value:.1f}" for row in widths if row.quantity == "contrast" and row.n == 10}
+    more = [row.value for row in widths if row.quantity == "contrast" and row.n in (25, 50)]
+    assert few == {"1.5"}
+    assert (
+        "a contrast's is 1.5 times as wide as Newcombe's at 10 pairs on average and "
+        f"{min(more):.1f} to {max(more):.1f} times at 25 and 50"
+    ) in TEXT
