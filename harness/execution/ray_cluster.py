@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def initialise(ray: Any, address: str | None, options: Mapping[str, Any], start:
         if _thread.error is not None:
             raise _thread.error
     except BaseException as error:
+        _silence_threads_of_ray()
         watchdog.end_children(watchdog.children_of(os.getpid()) - before)
         _thread.release()
         if isinstance(error, HarnessError) or not isinstance(error, Exception):
@@ -121,6 +123,17 @@ def initialise(ray: Any, address: str | None, options: Mapping[str, Any], start:
         if address is None:
             raise ray_start.failed(ray_start.reason(error)) from None
         raise _unreachable(address, ray_start.reason(error)) from None
+
+
+def _silence_threads_of_ray() -> None:
+    """Have Ray's own threads end without a word: each prints a traceback when its processes are ended."""
+    before = threading.excepthook
+
+    def hook(failed: threading.ExceptHookArgs) -> None:
+        if failed.thread is None or not failed.thread.name.startswith("ray_"):
+            before(failed)
+
+    threading.excepthook = hook
 
 
 def _returned() -> bool:

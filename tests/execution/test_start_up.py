@@ -338,7 +338,12 @@ def test_a_sigterm_is_held_back_while_ray_starts_and_comes_once_it_is_taken_back
 
 
 def test_a_sigterm_while_ray_starts_leaves_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's threads, whose processes are ended, print no traceback, and others do."""
     ended: list[object] = []
+    printed: list[str] = []
+    monkeypatch.setattr(
+        threading, "excepthook", lambda failed: printed.append(failed.thread.name if failed.thread else "")
+    )
     monkeypatch.setattr(watchdog, "end_children", ended.append)
 
     class Ray:
@@ -359,3 +364,8 @@ def test_a_sigterm_while_ray_starts_leaves_at_once(monkeypatch: pytest.MonkeyPat
         told(Stop(20))
     assert time.monotonic() - began < 1.5
     assert ended
+    for name in ("ray_listen_error_messages", "another"):
+        thread = threading.Thread(target=lambda: 1 // 0, name=name)
+        thread.start()
+        thread.join()
+    assert printed == ["another"]
