@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from harness.common import watchdog
+
 T = TypeVar("T")
 # Libraries whose threads hold locks or a device, which a forked process would find in the middle of something.
 _UNSAFE = ("torch", "ray", "grpc", "tensorflow", "jax")
@@ -18,7 +20,8 @@ _UNSAFE = ("torch", "ray", "grpc", "tensorflow", "jax")
 
 def cores() -> int:
     """How many processes can work at once; 1 where this one can't be forked safely."""
-    threads = threading.active_count() > 1 or any(name in sys.modules for name in _UNSAFE)
+    others = [thread for thread in threading.enumerate() if thread.name != watchdog.THREAD]
+    threads = len(others) > 1 or any(name in sys.modules for name in _UNSAFE)
     if sys.platform != "linux" or threads:  # forked, the graphics libraries of a Mac abort
         return 1
     return len(os.sched_getaffinity(0))
@@ -88,6 +91,7 @@ class Beside(Generic[T]):
 
 def _become_quiet() -> None:
     """Leave signals and the terminal to the process that was forked."""
+    signal.set_wakeup_fd(-1)  # its watchdog would hear a signal once more
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDWR)

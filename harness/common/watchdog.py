@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+THREAD = "watchdog"  # the name of its thread, which holds nothing that a forked process uses
 RUN_MARK = "HARNESS_RUN"  # the environment variable of a script's run, whose processes end otherwise
 # Seconds that the main thread has: before it takes a signal up; then to end Ray and to say what is kept.
 _DEAF, _ENDING = 4.0, 12.0
@@ -49,7 +50,7 @@ class Watchdog:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else a job in the background ignores it
             signal.signal(signal.SIGINT, self._interrupt)
-        threading.Thread(target=self._watch, args=(reading,), name="watchdog", daemon=True).start()
+        threading.Thread(target=self._watch, args=(reading,), name=THREAD, daemon=True).start()
         self.watches = True
         _current = self
 

@@ -109,3 +109,23 @@ def test_figures_are_whole_whoever_drew_them_and_a_failing_one_raises(tmp_path: 
     code = [sys.executable, "-c", FIGURES, str(tmp_path)]
     done = subprocess.run(code, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("raised bad\n", "")
+
+
+WATCHED = """
+import os, signal, threading
+from harness.common import forked
+from harness.common.watchdog import Watchdog
+forked.os.sched_getaffinity = lambda _: {0, 1}
+Watchdog().install()
+here = os.getpid()
+wakes = forked.Beside(lambda: signal.set_wakeup_fd(-1))
+print(forked.cores(), forked.Beside(os.getpid).result() != here, wakes.result())
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print(forked.cores())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+def test_the_thread_that_waits_for_signals_keeps_no_command_on_one_core() -> None:
+    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("2 True -1\n1\n", "")
