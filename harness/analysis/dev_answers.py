@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,14 +119,25 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
     `_high` (`stats.dev_noise.difference`; none where seed parts are crossed, for it takes runs as independent). Pairs
     whose answers are not kept, or are of different examples, are left out.
     """
+
+    def difference_of(a: int, b: int) -> Estimate | None:
+        first, second = answered[a], answered[b]
+        if first is None or second is None or not np.array_equal(first.labels, second.labels):
+            return None
+        over_seeds = means.minus(accuracy_over_seeds(study, first), accuracy_over_seeds(study, second))
+        return dev_noise.difference(second.correct, first.correct, over_seeds)
+
+    return pair_differences(study, difference_of)
+
+
+def pair_differences(study: Study, difference_of: Callable[[int, int], Estimate | None]) -> pd.DataFrame:
+    """`pair_noise` from what a function says of a cell and its reference; None leaves the pair out."""
     rows: list[dict[str, object]] = []
     crossed = crossed_cells(study)
     for a, b in pairs(study):
-        first, second = answered[a], answered[b]
-        if first is None or second is None or not np.array_equal(first.labels, second.labels):
+        estimate = difference_of(a, b)
+        if estimate is None:
             continue
-        over_seeds = means.minus(accuracy_over_seeds(study, first), accuracy_over_seeds(study, second))
-        estimate = dev_noise.difference(second.correct, first.correct, over_seeds)
         if not crossed.isdisjoint((a, b)):
             estimate = Estimate(estimate.value, NAN, NAN)
         row: dict[str, object] = {"reference": a, "cell": b}
@@ -137,15 +148,15 @@ def pair_noise(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFr
 
 def accuracy_over_seeds(study: Study, answers: DevAnswers) -> Estimate:
     """The mean accuracy of one cell's independent runs on these examples, as `Outcomes.mean` tells it."""
-    runs = study.runs.loc[list(answers.rows)]
+    chance = float(np.bincount(answers.labels).max() / len(answers.labels))
+    return mean_over_seeds(study, answers.rows, answers.correct.mean(axis=1), chance)
+
+
+def mean_over_seeds(study: Study, rows: Sequence[int], scores: np.ndarray, chance: float) -> Estimate:
+    """The mean of the scores [R] of independent runs, rows of the study's table, as `Outcomes.mean` tells it."""
+    runs = study.runs.loc[list(rows)]
     failed, judged = failed_runs(runs).to_numpy(), bool(judged_runs(runs).all())
-    return Outcomes(
-        scores=answers.correct.mean(axis=1),
-        failed=failed & judged,
-        judged=judged,
-        chance=float(np.bincount(answers.labels).max() / len(answers.labels)),
-        levels=None,
-    ).mean()
+    return Outcomes(scores, failed & judged, judged, chance, None).mean()
 
 
 def calibration(study: Study, answered: Sequence[DevAnswers | None]) -> pd.DataFrame:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.analysis.cells import NAN, cell_groups, spread_out
-from harness.analysis.comparisons import pairs
-from harness.analysis.dev_answers import DevAnswers
-from harness.analysis.outcomes import Outcomes, crossed_cells
-from harness.analysis.score_scale import cut_to_scale
-from harness.analysis.verdicts import failed_runs, finished_runs, judged_runs
+from harness.analysis.cells import NAN, cell_groups
+from harness.analysis.dev_answers import DevAnswers, mean_over_seeds, pair_differences
+from harness.analysis.outcomes import crossed_cells
+from harness.analysis.verdicts import finished_runs
 from harness.common import metrics, squad
 from harness.records.record import Curves
 from harness.records.study import Study, numbers
@@ -107,29 +105,22 @@ def with_scores(study: Study, floor: pd.DataFrame, scored: Sequence[ExampleScore
 
 def with_pairs(study: Study, noise: pd.DataFrame, scored: Sequence[ExampleScores | None]) -> pd.DataFrame:
     """The table `pair_noise` with the pairs of cells whose examples have scores."""
-    rows: list[dict[str, object]] = []
-    crossed = crossed_cells(study)
-    for a, b in pairs(study):
+
+    def difference_of(a: int, b: int) -> Estimate | None:
         first, second = scored[a], scored[b]
         if first is None or second is None or first.targets != second.targets:
-            continue
+            return None
         over_seeds = means.minus(_over_seeds(study, first), _over_seeds(study, second))
-        estimate = stats.difference(second.values, first.values, over_seeds)
-        if not crossed.isdisjoint((a, b)):
-            estimate = Estimate(estimate.value, NAN, NAN)
-        row: dict[str, object] = {"reference": a, "cell": b}
-        rows.append(row | spread_out("difference", estimate))
-    if not rows:
-        return noise
-    return cut_to_scale(study, pd.concat([noise, pd.DataFrame(rows)], ignore_index=True), (), ("difference",))
+        return stats.difference(second.values, first.values, over_seeds)
+
+    further = pair_differences(study, difference_of)
+    return noise if further.empty else pd.concat([noise, further], ignore_index=True)
 
 
 def _over_seeds(study: Study, scores: ExampleScores) -> Estimate:
-    """The mean score of a cell's independent runs, as `Outcomes.mean` tells it."""
-    runs = study.runs.loc[list(scores.rows)]
-    failed, judged = failed_runs(runs).to_numpy(), bool(judged_runs(runs).all())
-    chance = float(numbers(runs, "majority_score").mean())
-    return Outcomes(scores.values.mean(axis=1), failed & judged, judged, chance, None).mean()
+    """The mean score of a cell's independent runs."""
+    chance = float(numbers(study.runs.loc[list(scores.rows)], "majority_score").mean())
+    return mean_over_seeds(study, scores.rows, scores.values.mean(axis=1), chance)
 
 
 def with_selection(table: pd.DataFrame, scored: Sequence[ExampleScores | None]) -> pd.DataFrame:

@@ -20,9 +20,9 @@ _UNSAFE = ("torch", "ray", "grpc", "tensorflow", "jax")
 
 def cores() -> int:
     """How many processes can work at once; 1 where this one can't be forked safely."""
-    others = [thread for thread in threading.enumerate() if thread.name != watchdog.THREAD]
-    threads = len(others) > 1 or any(name in sys.modules for name in _UNSAFE)
-    if sys.platform != "linux" or threads:  # forked, the graphics libraries of a Mac abort
+    threads = [thread for thread in threading.enumerate() if thread.name != watchdog.THREAD]
+    unsafe = len(threads) > 1 or any(name in sys.modules for name in _UNSAFE)
+    if sys.platform != "linux" or unsafe:  # forked, the graphics libraries of a Mac abort
         return 1
     return len(os.sched_getaffinity(0))
 

@@ -15,7 +15,7 @@ from harness.config.trials import Trial
 from harness.records import reruns
 from harness.records.reading import MOST_PLAN_BYTES, one_line
 from harness.records.record import Record
-from harness.records.store import Store
+from harness.records.store import ATTEMPT, Store
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str
         if ending == "npz" and stem in trials and f"{stem}.json" in listed:
             continue
         where = one_line(f"trials/{file}")
-        attempt = re.fullmatch(r"(.+)\.attempt[1-9][0-9]*", stem)
+        attempt = ATTEMPT.fullmatch(stem)
         if _half_written(file):
             notes.append(Finding(None, where, "half-written", "a killed writer's, or a running one's"))
         elif stem in trials and ending == "npz":

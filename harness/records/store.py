@@ -62,7 +62,7 @@ class TidiedRecords:
         )
 
 
-_ATTEMPT = re.compile(r".+\.attempt[1-9][0-9]*")
+ATTEMPT = re.compile(r"(.+)\.attempt[1-9][0-9]*")  # a record that was set aside, without its ending; of which trial
 
 
 class Store:
@@ -195,9 +195,7 @@ class Store:
             files = [file.removesuffix(".json") for file in os.listdir(self.trials) if file.endswith(".json")]
         except OSError:
             return []
-        return sorted(
-            name for name in files if name not in planned and name[:1] != "." and not _ATTEMPT.fullmatch(name)
-        )
+        return sorted(name for name in files if name not in planned and name[:1] != "." and not ATTEMPT.fullmatch(name))
 
     def set_aside(self, trial_id: str) -> None:
         """Keep a trial's record under `<id>.attempt<k>.json`, so that the trial can be trained again."""

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from harness.stats.estimate import NAN, NORMAL_95, Estimate
+from harness.stats import example_scores
+from harness.stats.estimate import NAN, Estimate
+from harness.stats.example_scores import MOST_PAIRS
 
 _TAILS = (0.025, 0.975)  # of every interval: 95 %
-MOST_PAIRS = 5_000  # of runs whose outputs are compared: all pairs of 100 runs
 _BLOCK = 2**20  # weights drawn at a time, so that many examples and resamples do not fill the memory
 
 
@@ -309,14 +310,7 @@ def difference(a: np.ndarray, b: np.ndarray, over_seeds: Estimate) -> Estimate:
     """
     for correct in (a, b):
         _check_correct(correct)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"both cells answered the same examples; got {a.shape[1]} and {b.shape[1]}")
-    value, examples = int(a.sum()) / a.size - int(b.sum()) / b.size, a.shape[1]
-    if examples == 1:
-        return Estimate(value, NAN, NAN)
-    half = NORMAL_95 * float((a.mean(axis=0) - b.mean(axis=0)).std(ddof=1)) / math.sqrt(examples)
-    below, above = over_seeds.value - over_seeds.low, over_seeds.high - over_seeds.value
-    return Estimate(value, value - math.hypot(below, half), value + math.hypot(above, half))
+    return example_scores.with_examples(int(a.sum()) / a.size - int(b.sum()) / b.size, a, b, over_seeds)
 
 
 def resampled_difference(
@@ -357,39 +351,12 @@ def example_interval(correct: np.ndarray, rng: np.random.Generator, resamples: i
 def optimism(
     correct: np.ndarray, rng: np.random.Generator, splits: int = 1000, labels: np.ndarray | None = None
 ) -> float:
-    """What picking the best of R runs on a dev set reports too high, as a fraction; the mean over random splits.
+    """What picking the best of R runs on a dev set reports too high, as a fraction; see `example_scores.optimism`.
 
-    `correct` [R, N] says which answers are right. In each split the run that is best on nine tenths of the examples (a
-    tie is decided by lot) is scored on the last tenth: its accuracy on those that picked it minus that on the others.
-    (Cross-validated selection bias, Varma & Simon 2006.) With `labels` [N] a tenth of each class is left out (Kohavi
-    1995): otherwise a run that always gives one class is picked where that class lacks among the others, and loses
-    there what no dev set of these classes would make it lose. Nine tenths of the examples pick worse than all of them:
-    the sd of single accuracies by chance is larger by sqrt(10/9), and the mean is brought back by that. Halves, as many
-    do it, give 1.3 to 1.7 times the truth. NaN for one run, or fewer than two examples.
+    `correct` [R, N] says which answers are right. NaN for one run, or fewer than two examples.
     """
     _check_correct(correct)
-    runs, examples = correct.shape
-    if runs < 2 or examples < 2:
-        return NAN
-    differences = np.empty(splits)
-    right = np.ascontiguousarray(correct.T, dtype=np.float64)  # [N, R]
-    total = right.sum(axis=0)
-    share = max(1, examples // 10)
-    for split in range(splits):
-        order = rng.permutation(examples)
-        left = order[:share] if labels is None else _tenth_of_each(order, labels, rng)
-        others = len(left)
-        left_out = right[left].sum(axis=0)  # sums of ones, which no order rounds
-        picking = total - left_out
-        best = rng.choice(np.flatnonzero(picking == picking.max()))
-        differences[split] = picking[best] / (examples - others) - left_out[best] / others
-    return float(differences.mean()) * math.sqrt((examples - share) / examples)
-
-
-def _tenth_of_each(order: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every tenth example of a random order [N] that is sorted by label; of fewer than ten examples one."""
-    by_label = order[np.argsort(labels[order], kind="stable")]
-    return by_label[rng.integers(min(10, len(order))) :: 10]
+    return example_scores.optimism(correct, rng, splits, labels)
 
 
 # --------------------------------------------------------------------------------------------------------- agreement
@@ -433,16 +400,14 @@ def _churn(votes: np.ndarray) -> np.ndarray:
 def _jensen_shannon(logits: np.ndarray) -> float:
     """In nats, mean over examples and pairs of runs: H((p + q) / 2) - (H(p) + H(q)) / 2, one run at a time.
 
-    Of more than MOST_PAIRS pairs, which would take longest of all, not every one is looked at: each run is then paired
-    with those at a few distances from it, spread evenly over all there are, so that all runs count alike (a balanced
-    incomplete U-statistic: Blom 1976, Biometrika 63, 573-580).
+    Of more than MOST_PAIRS pairs not every one is looked at (`example_scores.distances_between`).
     """
     runs, examples, _ = logits.shape
     outputs = special.softmax(logits.astype(float), axis=2)  # [R, N, C]
     entropies = special.entr(outputs).sum(axis=2)  # [R, N]
     total = 0.0
     if runs * (runs - 1) // 2 > MOST_PAIRS:
-        distances = np.unique(np.linspace(1, (runs - 1) // 2, max(4, MOST_PAIRS // runs)).astype(int))
+        distances = example_scores.distances_between(runs, MOST_PAIRS)
         for distance in distances:
             middle = (outputs + np.roll(outputs, distance, axis=0)) / 2
             total += float(special.entr(middle).sum() - entropies.sum())
