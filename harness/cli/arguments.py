@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import json
 import math
@@ -11,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from harness.cli.console import Console
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 from harness.common.text import count_noun, show
 from harness.config.recipe import ModelSpec, Recipe, TaskFiles
 from harness.config.sweep_file import task_of
@@ -85,9 +84,8 @@ def recipes_of_data(
     paths = rest if named else words
     if len(paths) > 2 or not (named or Path(first).expanduser().exists()):
         known = ", ".join(sweep_names())
-        close = difflib.get_close_matches(first, [*glue.NAMES, *sweep_names()], n=1)
         raise HarnessError(
-            f"unknown data '{' '.join(words)}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
+            f"unknown data '{' '.join(words)}'{did_you_mean(first, [*glue.NAMES, *sweep_names()])}",
             allowed="; ".join(
                 filter(None, (", ".join(glue.NAMES), known, "a folder with train and dev files, or these two files"))
             ),
@@ -140,8 +138,7 @@ def _no_trial(sweep: Sweep, trial: str | None, seed: int | None, conditions: lis
     if trial is not None:
         ids = [planned.id for planned in expand(sweep)]
         if not any(known.startswith(trial) for known in ids):
-            close = difflib.get_close_matches(trial, ids, n=1)
-            meant = f" (did you mean '{close[0]}'?)" if close else f" (for example: {ids[0]})"
+            meant = did_you_mean(trial, ids) or f" (for example: {ids[0]})"
             return HarnessError(f"no trial of the plan is called '{trial}'{meant}", fix="`harness report` lists all")
     if seed is not None and not where(sweep, [], seed):
         return HarnessError(f"no trial has seed {seed}", allowed=f"seeds {_span(sweep)}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 from harness.common.text import show, without_controls
 
@@ -37,6 +39,18 @@ def _one_line(problem: str, got: str | None, allowed: str | None, fix: str | Non
     if len(sentences) > 1:
         sentences = [text if text.endswith((".", "?", "!", "…")) else f"{text}." for text in sentences]
     return without_controls(" ".join(" ".join(sentences).split()))
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """` (did you mean 'rte_lr'?)`, to stand behind an unknown name; empty where none of those known is like it.
+
+    Args:
+        name: what was given.
+        known: the names that there are.
+        cutoff: how alike they must be, from 0 to 1, as `difflib.get_close_matches` counts.
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean '{close[0]}'?)" if close else ""
 
 
 def describe_os_error(error: OSError) -> str:

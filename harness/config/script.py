@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 from harness.common.text import Scalar, show
 from harness.config.recipe import Frozen, Recipe
 from harness.config.score_sources import Predictions, ScoreSource
@@ -154,8 +153,7 @@ def check_placeholders(
             )
     for name in fixed:
         if name not in names:
-            close = difflib.get_close_matches(name, keys, n=1)
-            meant = f" (did you mean '{close[0]}'?)" if close else ""
+            meant = did_you_mean(name, keys)
             if name in Resources.model_fields:
                 meant = f" (did you mean 'resources: {{{name}: …}}'?)"
             raise HarnessError(

@@ -1,6 +1,5 @@
 """What is learned: a task's name or files become rows of text and label, and a recipe is checked against them."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.common import hub, scorers
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 from harness.common.metrics import ENTITIES, MANY_LABELS, QUESTIONS, SPANS, Metric, counts, is_regression
 from harness.common.text import count_noun
 from harness.config.recipe import Recipe, TaskFiles, TaskSpec
@@ -47,7 +46,7 @@ def load(spec: TaskSpec, blank: bool = False) -> Raw:
         tables = _fetch(spec, glue)
     else:
         raise HarnessError(
-            f"unknown task '{spec.name}'{_meant(spec.name)}",
+            f"unknown task '{spec.name}'{did_you_mean(_plain(spec.name), (*GLUE, EMBEDDED), cutoff=0.75)}",
             allowed=", ".join((*GLUE, EMBEDDED)),
             fix="For data of your own set task.files",
         )
@@ -83,10 +82,9 @@ def read_metric(spec: TaskSpec) -> None:
         scorers.read(spec.metric, spec.metric_file)
 
 
-def _meant(name: str) -> str:
-    """` (did you mean 'rte'?)` where a task has nearly that name; nothing where none has."""
-    near = difflib.get_close_matches(name.strip().strip("“”„‘’\"'").casefold(), (*GLUE, EMBEDDED), n=1, cutoff=0.75)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+def _plain(name: str) -> str:
+    """A name in lower case, without quotation marks around it."""
+    return name.strip().strip("“”„‘’\"'").casefold()
 
 
 def _held_out(table: TextTable, spec: TaskSpec) -> tuple[TextTable, TextTable]:

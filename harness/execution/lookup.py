@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import re
@@ -12,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 from harness.config.trials import Sweep
 from harness.execution import machine
 from harness.execution.seed_growth import grown
@@ -46,11 +45,11 @@ def sweep_file(sweep: str) -> Path:
         return Path(sweep)
     path = named_sweep(sweep)
     if path is None:
-        close = difflib.get_close_matches(sweep, sweep_names(), n=1)
+        meant = did_you_mean(sweep, sweep_names())
         raise HarnessError(
-            f"unknown sweep '{sweep}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
+            f"unknown sweep '{sweep}'{meant}",
             allowed=f"{', '.join(sweep_names())}, or a path to a YAML file",
-            fix=None if close or re.search(r"[/@]", sweep) else f"`harness init {shlex.quote(sweep)}` begins a new one",
+            fix=None if meant or re.search(r"[/@]", sweep) else f"`harness init {shlex.quote(sweep)}` begins a new one",
         )
     return path
 

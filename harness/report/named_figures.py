@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 from harness.common.text import count_noun
 from harness.report.contents import SECTIONS
 from harness.report.section import FigureSpec
@@ -42,8 +41,7 @@ def figure_named(name: str) -> FigureSpec:
 
 def unknown(thing: str, name: str, known: Sequence[str]) -> HarnessError:
     """What is said where a name is none of those known."""
-    close = difflib.get_close_matches(name.replace("-", "_"), known, n=1, cutoff=0.5)
-    meant = f" (did you mean '{close[0]}'?)" if close else ""
+    meant = did_you_mean(name.replace("-", "_"), known, cutoff=0.5)
     return HarnessError(f"unknown {thing} '{name}'{meant}", allowed=", ".join(known))
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib.machinery
 import importlib.util
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from harness.common.errors import HarnessError
+from harness.common.errors import HarnessError, did_you_mean
 
 _MOST_BYTES = 2**22  # of a module that is looked at
 _OFFERED = ("seed", "out", "report")  # what a function may take beside its axes
@@ -42,10 +41,10 @@ def check(module: str, function: str, folders: Sequence[Path], settings: Collect
         return
     if "*" in names or "__getattr__" in names:  # it may come from elsewhere
         return
-    close = difflib.get_close_matches(function, [name for name in names if not name.startswith("_")], n=1)
+    meant = did_you_mean(function, [name for name in names if not name.startswith("_")])
     functions = [name for name, node in names.items() if isinstance(node, ast.FunctionDef) and not name.startswith("_")]
     raise HarnessError(
-        f"the module {module} has no {function}" + (f" (did you mean '{close[0]}'?)" if close else ""),
+        f"the module {module} has no {function}{meant}",
         got=f"function: {module}:{function}, looked for in {path}",
         allowed=", ".join(functions[:10]) or None,
     )
