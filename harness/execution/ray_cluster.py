@@ -25,6 +25,9 @@ _WORKER_BYTES = 3 * 2**29
 # How often the start is looked at, in seconds: each look takes back the signals that Ray's C++ takes while it starts.
 _LOOK_SECONDS = 0.01
 
+_PRINTS = "print_to_stdstream"  # of Ray's module, what it prints by
+_DIED = "A worker died or was killed"  # so begins what its raylet says of each
+
 _thread: HeldThread | None = None  # that started Ray, or joined it
 
 
@@ -78,6 +81,7 @@ def connect(address: str | None, runs: RunFolders | None = None, start: StartUp 
         ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
 
     _refuse_silent(address)
+    quiet_about_dead_workers()
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
     if address is None:
         options |= {"num_cpus": machine.detect_hardware().cores, "include_dashboard": False}
@@ -90,6 +94,27 @@ def connect(address: str | None, runs: RunFolders | None = None, start: StartUp 
         options["runtime_env"] = environment
     initialise(ray, address, options, start or StartUp())
     return ray
+
+
+def quiet_about_dead_workers() -> None:
+    """Have Ray say nothing of workers that died, and what else it has to say on standard error.
+
+    A thread of its driver prints what its raylet reports in among our output, which may be JSON. Of a worker that died
+    we tell ourselves, with its pack; those that are ended with Ray, when all is done, are no news at all.
+    """
+    from ray._private import worker
+
+    usual = getattr(worker, _PRINTS, None)
+    if usual is None or hasattr(usual, "quiet"):
+        return
+
+    def told(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        lines = [line for line in data["lines"] if not line.startswith(_DIED)]
+        if lines:
+            usual(data | {"lines": lines, "is_err": True}, *arguments, **options)
+
+    told.quiet = True  # type: ignore[attr-defined]
+    setattr(worker, _PRINTS, told)
 
 
 def initialise(ray: Any, address: str | None, options: Mapping[str, Any], start: StartUp) -> None:

@@ -369,3 +369,19 @@ def test_a_sigterm_while_ray_starts_leaves_at_once(monkeypatch: pytest.MonkeyPat
         thread.start()
         thread.join()
     assert printed == ["another"]
+
+
+def test_ray_is_quiet_about_workers_that_died_and_prints_the_rest_where_errors_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private import worker
+
+    assert callable(worker.print_to_stdstream)  # if it is gone, Ray prints by another name what belongs nowhere
+    printed: list[dict[str, object]] = []
+    monkeypatch.setattr(worker, "print_to_stdstream", lambda data, ignore_prefix: printed.append(data))
+    for _ in range(2):
+        ray_cluster.quiet_about_dead_workers()
+    died = "A worker died or was killed while executing a task by an unexpected system error. To troubleshoot …"
+    for lines in ([died], ["No node has a GPU."]):
+        worker.print_to_stdstream({"lines": lines, "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert printed == [{"lines": ["No node has a GPU."], "pid": "raylet", "is_err": True}]
