@@ -96,19 +96,19 @@ def print_data(out: Console, described: describing.Described) -> None:
                 f"{sentences} longer than {described.max_length} tokens; a sweep refuses to score words that are cut: "
                 f"raise max_length to {split.tokens.longest}, or part them.", soft_wrap=True,
             )  # fmt: skip
-    what = (
+    always = {
+        "span": "answering nothing, or the commonest dev answer,",
+        "choice": "answering the most frequent position",
+        "labels": "giving the best set of labels",
+    }
+    usual = (
         "the mean of the dev labels" if described.classes is None else "O" if tokens else "the most frequent dev label"
     )
-    if described.kind == "span":
-        what = "nothing, or the commonest dev answer,"
-    if described.kind == "choice":
-        what = "the most frequent position"
-    if described.kind == "labels":
-        what = "the best set of labels"
+    what = always.get(described.kind, f"answering {usual}")
     if described.majority is None:
         out.print("A run is held against the untouched model, which is scored when a sweep starts.\n")
     else:
-        out.print(f"Always answering {what} scores {described.majority:.4f}.\n")
+        out.print(f"Always {what} scores {described.majority:.4f}.\n")
     most = max((split.unknown or 0.0 for split in splits.values()), default=0.0)
     if most > vocabulary.WARN_ABOVE:
         refused = most > vocabulary.REFUSE_ABOVE

@@ -191,7 +191,7 @@ def test_labels_are_held_against_the_best_set_of_them(tmp_path, monkeypatch):
     for name in ("train", "dev"):
         Path(f"{name}.jsonl").write_text('{"text": "a", "label": ["x", "y"]}\n{"text": "b", "label": ["x"]}\n')
     said = shown("train.jsonl", "dev.jsonl", "--set", "task.kind=labels").stdout
-    assert "\nAlways answering the best set of labels scores 0.8571.\n" in said  # x and y of both: 2 · 3 / (4 + 3)
+    assert "\nAlways giving the best set of labels scores 0.8571.\n" in said  # x and y of both: 2 · 3 / (4 + 3)
 
 
 def test_as_json_and_in_a_models_tokens(odd, bert, tmp_path):
