@@ -189,12 +189,16 @@ def end_children(only: set[int] | None = None) -> None:
 
 
 def _kill_family(pid: int) -> None:
-    with suppress(OSError):
-        os.kill(pid, signal.SIGSTOP)  # or it would start others meanwhile
-    for child in children_of(pid):
-        _kill_family(child)
+    """Kill a process at once, so that it starts no others, and then those that it had started.
+
+    It is not stopped before it is asked for these: a thread in C++ that waits for it, and lets no Python run meanwhile,
+    would wait for ever.
+    """
+    children = children_of(pid)
     with suppress(OSError):
         os.kill(pid, signal.SIGKILL)
+    for child in children:
+        _kill_family(child)
 
 
 def children_of(pid: int) -> set[int]:

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _WORKER_BYTES = 3 * 2**29
 # How often the start is looked at, in seconds: each look takes back the signals that Ray's C++ takes while it starts.
 _LOOK_SECONDS = 0.01
 
+_WAITS = "wait_for_persisted_port"  # of Ray's module, what it waits for its server by
 _PRINTS = "print_to_stdstream"  # of Ray's module, what it prints by
 _DIED = "A worker died or was killed"  # so begins what its raylet says of each
 
@@ -81,6 +83,7 @@ def connect(address: str | None, runs: RunFolders | None = None, start: StartUp 
         ray_constants.ENABLE_RAY_CLUSTER = False  # it was read too early where something imported Ray before
 
     _refuse_silent(address)
+    wait_in_slices()
     quiet_about_dead_workers()
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
     if address is None:
@@ -94,6 +97,32 @@ def connect(address: str | None, runs: RunFolders | None = None, start: StartUp 
         options["runtime_env"] = environment
     initialise(ray, address, options, start or StartUp())
     return ray
+
+
+def wait_in_slices() -> None:
+    """Have Ray look for its server's port file a tenth of a second at a time, with Python running in between.
+
+    While it starts, its C++ waits for that file for up to half a minute and lets no Python run: where a stop had just
+    ended the server, the command stayed that long.
+    """
+    from ray._private import node
+
+    usual = getattr(node, _WAITS, None)
+    if usual is None or hasattr(usual, "in_slices"):
+        return
+
+    def wait(folder: str, node_id: str, port: str, timeout_ms: int = 30_000) -> int:
+        end = time.monotonic() + timeout_ms / 1000
+        while True:
+            try:
+                return int(usual(folder, node_id, port, timeout_ms=100))
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.01)
+
+    wait.in_slices = True  # type: ignore[attr-defined]
+    setattr(node, _WAITS, wait)
 
 
 def quiet_about_dead_workers() -> None:

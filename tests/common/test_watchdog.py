@@ -109,3 +109,30 @@ def test_a_main_thread_that_listens_ends_by_itself(tmp_path: Path) -> None:
     process.send_signal(INT)
     _, said = process.communicate(timeout=20)
     assert (process.returncode, said) == (0, "")
+
+
+def test_a_child_is_ended_with_those_that_it_started() -> None:
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & (sleep 60; :) & wait"])
+    try:
+        end = time.monotonic() + 10
+        while len(family := _family(child.pid)) < 4 and time.monotonic() < end:
+            time.sleep(0.01)
+        watchdog.end_children({child.pid})
+        assert len(family) == 4
+        while any(map(_lives, family)) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not any(map(_lives, family))
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _family(pid: int) -> list[int]:
+    return [pid, *(member for child in watchdog.children_of(pid) for member in _family(child))]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -385,3 +385,26 @@ def test_ray_is_quiet_about_workers_that_died_and_prints_the_rest_where_errors_g
     for lines in ([died], ["No node has a GPU."]):
         worker.print_to_stdstream({"lines": lines, "pid": "raylet", "is_err": False}, ignore_prefix=False)
     assert printed == [{"lines": ["No node has a GPU."], "pid": "raylet", "is_err": True}]
+
+
+def test_ray_waits_for_its_server_in_slices_that_python_runs_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private import node
+
+    waited: list[int] = []
+
+    def usual(folder: str, node_id: str, port: str, timeout_ms: int = 30_000) -> int:
+        waited.append(timeout_ms)
+        if len(waited) < 3:
+            raise RuntimeError(f"Timed out waiting for file {folder}/{port}")
+        return 6379
+
+    assert callable(node.wait_for_persisted_port)  # if it is gone, Ray waits by another name
+    monkeypatch.setattr(node, "wait_for_persisted_port", usual)
+    for _ in range(2):
+        ray_cluster.wait_in_slices()
+    assert node.wait_for_persisted_port("folder", "id", "port", timeout_ms=5000) == 6379
+    assert waited == [100, 100, 100]
+    waited.clear()
+    with pytest.raises(RuntimeError, match="Timed out"):
+        node.wait_for_persisted_port("folder", "id", "port", timeout_ms=0)
+    assert waited == [100]
