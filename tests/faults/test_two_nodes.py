@@ -202,7 +202,8 @@ def test_a_node_that_sees_nothing_of_the_drivers_files_trains_the_same_and_may_d
     cluster.kill("second", "raylet/raylet")
     driver.ends(180)
     assert len(driver.said("trained")) == len(bench.undisturbed)
-    assert driver.said("told") == [["1 trial to train again: their node left the cluster"]]
+    told = [line for (line,) in driver.said("told") if not str(line).startswith("waiting for ")]  # on a busy machine
+    assert told == ["1 trial to train again: their node left the cluster"]
     complete(bench, driver)
     assert set(saved.kept(bench.store)) == set(bench.undisturbed)  # the second node's came back with its results
     for trial in bench.undisturbed:
@@ -237,5 +238,5 @@ def test_a_cluster_without_room_is_said_within_thirty_seconds(bench: Bench, clus
     driver.ends(180)
     assert time.monotonic() - started < unhurried(60)  # with the imports and Ray's own start
     ((line,),) = driver.said("refused")
-    assert "1 CPU, of which 0 free" in str(line)
+    assert "of 1 CPU 0 are free" in str(line)
     assert "\n" not in str(line)
