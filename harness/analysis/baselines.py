@@ -92,9 +92,8 @@ def _baseline_row(baseline: Baseline) -> dict[str, object]:
 
 def _right(baseline: Baseline) -> np.ndarray:
     """Which answers of a baseline are right [R, N]; none for a regression."""
-    right: np.ndarray = np.array(baseline.answers, dtype=int).reshape(len(baseline.answers), -1) == np.array(
-        baseline.labels
-    )
+    answers = np.array(baseline.answers, dtype=int).reshape(len(baseline.answers), len(baseline.labels))
+    right: np.ndarray = answers == np.array(baseline.labels, dtype=int)
     return right
 
 

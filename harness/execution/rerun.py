@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from harness.execution.causes import Causes, causes
 from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
 from harness.records.reading import Unreadable
-from harness.records.record import Curves, Record
+from harness.records.record import Curves, Measured, Record
 from harness.records.store import Store
 
 Verdict = Literal["identical", "within_tolerance", "different"]
@@ -133,6 +134,10 @@ def compare(
             on_test = _differences(saved_curves.test_logits.ravel(), curves.test_logits.ravel(), None)
             differences += [(None, size) for _, size in on_test]
     if same_weights and not differences:
+        if (edited := _told_apart(record.measured, again.measured)) is not None:
+            return RerunComparison(
+                record.id, "different", None, None, (edited,), record, again, saved_curves is not None
+            )
         return RerunComparison(record.id, "identical", 0.0, None, (), record, again, saved_curves is not None)
     if record.script is not None and again.script is not None:
         return _of_script(record, again, differences, tolerance, saved_curves is not None)
@@ -144,6 +149,23 @@ def compare(
     finite = None if largest is None or not np.isfinite(largest) else largest
     reasons = _reasons(explained, record, saved, arrays_sha256)
     return RerunComparison(record.id, verdict, finite, first, reasons, record, again, saved_curves is not None)
+
+
+def _told_apart(before: Measured, now: Measured) -> str | None:
+    """What of two results with the same weights and curves is told differently, which training does not do."""
+    if same_score(before.final_score, now.final_score) and before.outcome == now.outcome:
+        return None
+    return (
+        f"weights and curves are equal, and the record tells a score of {before.final_score} ({before.outcome}) where "
+        f"they give {now.final_score} ({now.outcome}): it was edited, or scored by another version"
+    )
+
+
+def same_score(first: float | None, second: float | None) -> bool:
+    """Whether two scores of the same answers are one: another version may round them otherwise."""
+    if first is None or second is None:
+        return first is second
+    return math.isclose(first, second, rel_tol=1e-9, abs_tol=1e-12)
 
 
 def _measures_apart(record: Record, again: Record) -> list[tuple[int | None, float]]:

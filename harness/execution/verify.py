@@ -27,6 +27,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun
 from harness.execution.step_compilation import mixed
 from harness.execution.verify_across import ArrayFacts, array_facts, check_across
+from harness.execution.verify_beside import check_beside
 from harness.execution.verify_folder import Finding, check_folder
 from harness.execution.verify_outputs import check_outputs
 from harness.execution.verify_recipe import HASHES, check_facts, check_recipe, check_sizes, check_within, odd_start
@@ -142,7 +143,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
         for name, rule, words in check_across(trials, records, facts)
     ]
     of_folder, of_runs = check_folder(store, trials, records), check_outputs(store.folder, trials, records)
-    problems += (*of_folder.problems, *of_runs.problems)
+    problems += (*of_folder.problems, *check_beside(store, trials, records, facts), *of_runs.problems)
     notes += (*of_folder.notes, *of_runs.notes, *_untested(records))
     if (note := mixed(records.values())) is not None:
         notes.append(Finding(None, "trials", "step mode", note))

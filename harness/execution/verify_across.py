@@ -43,10 +43,15 @@ def array_facts(file_sha256: str, curves: Curves | None) -> ArrayFacts:
     return ArrayFacts(
         file_sha256,
         _digest(losses) if telling else None,
-        _digest(curves.labels, curves.sentences),
+        labels_digest(curves.labels, curves.sentences),
         _digest(curves.test_labels, curves.test_sentences) if curves.test_labels.size else None,
         None if curves.recording is None else _digest(curves.recording.layers),
     )
+
+
+def labels_digest(labels: np.ndarray, sentences: np.ndarray | None = None) -> bytes:
+    """What the labels of a split are told apart by; of tasks with several a text, with how many each has."""
+    return _digest(labels, np.zeros(0, np.int64) if sentences is None else sentences)
 
 
 def _digest(*arrays: np.ndarray) -> bytes:

@@ -84,7 +84,6 @@ def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str
             problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
             notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
     problems += _deleted(store, trials, present)
-    problems += _beside(store, records)
     return OfFolder(tuple(problems), tuple(notes))
 
 
@@ -97,18 +96,6 @@ def _listed(folder: os.PathLike[str]) -> list[str]:
 
 def _half_written(file: str) -> bool:
     return file.startswith(".") and file.endswith(".tmp")
-
-
-def _beside(store: Store, records: Mapping[str, Record]) -> Iterator[Finding]:
-    """What is wrong with the files beside the records, and with what reruns were compared with."""
-    for name in store.damaged_files():
-        yield Finding(None, name, "damaged", "it can't be read, and reports do without it")
-    for rerun in reruns.load(store.folder):
-        record = records.get(rerun.trial)
-        if record is None or record.measured is None or record.measured.final_score == rerun.recorded_score:
-            continue
-        scores = f"{rerun.recorded_score}, and the record's final score is {record.measured.final_score}"
-        yield Finding(rerun.trial, reruns.NAME, "reruns", one_line(f"a {rerun.kind} was compared with {scores}"))
 
 
 def _deleted(store: Store, trials: Mapping[str, Trial], present: set[str]) -> Iterator[Finding]:

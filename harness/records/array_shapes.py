@@ -1,4 +1,4 @@
-"""Whether the arrays of a trial are of the shapes and kinds that its record calls for."""
+"""Whether the arrays of a trial are of the shapes and kinds that its record calls for; and those of a loss surface."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.common import metrics, squad
-from harness.records.record import RECORDED, Curves, Record, Recording
+from harness.records.record import RECORDED, Curves, Record, Recording, Surface
 
 # The kinds of numpy's dtypes that a curve may have; [S] over steps, [E] over evaluations.
 _BY_STEP = {"train_loss": "f", "lr": "f", "grad_norm": "f"}
@@ -79,6 +79,23 @@ def check_arrays(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:
         known = expected.metric in _IN_TEXTS and curves.sentences.dtype.kind == "i"
         answers = int(curves.sentences.sum()) if known else expected.dev_examples
         yield from _check_recording(curves.recording, expected, evaluations, answers)
+
+
+def odd_surface(surface: Surface) -> str | None:
+    """What makes a loss surface one that can't be drawn; None where nothing does. Losses far off may be no numbers."""
+    grid = (surface.y.size, surface.x.size)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "trials": ((2,), "U"), "x": ((grid[1],), "f"), "y": ((grid[0],), "f"), "loss": (grid, "f"),
+        "gradient_norm": (grid, "f"), "places": ((3, 2), "f"), "examples": ((), "iu"),
+    }  # fmt: skip
+    for name, (shape, kind) in shapes.items():
+        array = getattr(surface, name)
+        if array.shape != shape or array.dtype.kind not in kind:
+            return f"{name} is {array.dtype} {array.shape} instead of {shape}"
+    axes = (surface.x, surface.y)
+    if min(grid) < 2 or not all(np.isfinite(axis).all() and (np.diff(axis) > 0).all() for axis in axes):
+        return "x or y does not rise over two points or more"
+    return None if np.isfinite(surface.places).all() else "places are not all finite"
 
 
 def _check_answers(curves: Curves, expected: ExpectedArrays) -> Iterator[str]:

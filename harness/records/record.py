@@ -223,6 +223,10 @@ def started_seconds(record: Record) -> float | None:
         return None
 
 
+_MOST_CLASSES = 2**31  # of what a baseline answers
+_LARGEST_SCORE = 1e150  # its square is a double
+
+
 class Baseline(BaseModel):
     """A simple classifier beside a sweep's cells: what it was trained with, and what it answered on the dev set.
 
@@ -243,6 +247,22 @@ class Baseline(BaseModel):
     failed: tuple[bool, ...] = Field(description="at or below the majority, each run")
     labels: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> Baseline:
+        """Scores, verdicts, seeds and answers are of as many runs, and answers of as many examples as labels."""
+        runs = len(self.scores)
+        if not runs or len(self.failed) != runs or len(self.seeds) not in (0, runs):
+            raise ValueError(f"{runs} scores, {len(self.failed)} verdicts and {len(self.seeds)} seeds")
+        if len(self.answers) != (runs if self.labels else 0):
+            raise ValueError(f"answers of {len(self.answers)} runs and {runs} scores")
+        if any(len(answers) != len(self.labels) for answers in self.answers):
+            raise ValueError(f"answers to another number of examples than the {len(self.labels)} labels")
+        if not all(0 <= answer < _MOST_CLASSES for answers in (self.labels, *self.answers) for answer in answers):
+            raise ValueError("labels or answers that are no classes")
+        if not all(abs(score) <= _LARGEST_SCORE for score in self.scores):
+            raise ValueError("scores that are none")
+        return self
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from harness.common.files import read_regular, write
+from harness.records.array_shapes import LARGEST
 
 NAME = "reruns.json"
 _MOST_BYTES = 2**28
+_Score = Annotated[float | None, Field(ge=-LARGEST, le=LARGEST)]
 Verdict = Literal["identical", "within_tolerance", "different"]
 
 
@@ -23,13 +25,15 @@ class Rerun(BaseModel):
 
     trial: str = Field(description="its id")
     kind: Literal["rerun", "verify", "repeat"] = Field(description="what it was trained again by")
-    number: int = Field(description="of a repeat which one, from 2; 0 of the others")
+    number: int = Field(ge=0, le=10**9, description="of a repeat which one, from 2; 0 of the others")
     when_utc: str = Field(description="when it began, ISO 8601")
     verdict: Verdict = Field(description="bit for bit, within the tolerance, or not")
-    max_difference: float | None = Field(description="the largest, None where it is infinite or not known")
-    first_differing_step: int | None = Field(description="None where none differs, or that is not known")
-    recorded_score: float | None = Field(description="the record's final score; None: it diverged")
-    score: float | None = Field(description="the final score now; None: it diverged")
+    max_difference: float | None = Field(ge=0, description="the largest, None where it is infinite or not known")
+    first_differing_step: int | None = Field(
+        ge=-(2**62), le=2**62, description="None where none differs, or that is not known"
+    )
+    recorded_score: _Score = Field(description="the record's final score; None: it diverged")
+    score: _Score = Field(description="the final score now; None: it diverged")
     reasons: tuple[str, ...] = Field(description="what may have made the difference")
 
 

@@ -27,7 +27,7 @@ from harness.common.npz import ArraysError, read_arrays
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial, expand
 from harness.records import reruns
-from harness.records.array_shapes import expected_arrays
+from harness.records.array_shapes import expected_arrays, odd_surface
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, Unreadable, read_record, read_trial_arrays
 from harness.records.record import SCHEMA_VERSION, Baseline, Curves, Environment, Record, Surface
 
@@ -252,7 +252,10 @@ class Store:
             return None
 
     def _surface(self) -> Surface:
-        return Surface(**read_arrays(read_regular(self.folder / "surface.npz", MOST_ARRAY_BYTES)))
+        surface = Surface(**read_arrays(read_regular(self.folder / "surface.npz", MOST_ARRAY_BYTES)))
+        if (problem := odd_surface(surface)) is not None:
+            raise ArraysError(problem)
+        return surface
 
     def save_baselines(self, baselines: tuple[Baseline, ...]) -> None:
         """Keep what the cells are compared with, in place of what was kept before."""

@@ -163,6 +163,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         higher_is_better=sweep.cells[0].higher_is_better,
         notes=(
             *_unplanned(store, set(trials)),
+            *(f"Warning: {name} can't be read, so this report does without it." for name in store.damaged_files()),
             *(() if script is None else collisions(store.records(sweep).values())),
         ),
         reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),

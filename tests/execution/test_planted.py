@@ -23,7 +23,6 @@ from whole_records import arrays_of, cross_entropy, edit, field_of, rewrite, who
 
 from harness.config.trials import Sweep, expand
 from harness.execution import verify
-from harness.records import reruns
 from harness.records.reruns import NAME as RERUNS
 from harness.records.store import Store
 from harness.records.study import of_sweep
@@ -236,14 +235,41 @@ def _moved(array: np.ndarray, place: int, value: float) -> np.ndarray:
     return moved
 
 
+def _rerun(f: Folder, **changes: object) -> None:
+    """An entry of a rerun that gave the same, but for what is changed in it."""
+    entry = {
+        "trial": f.name(OK), "kind": "rerun", "number": 0, "when_utc": "2025-01-02T00:00:00+00:00",
+        "verdict": "identical", "max_difference": 0.0, "first_differing_step": None, "recorded_score": 0.75,
+        "score": 0.75, "reasons": [],
+    }  # fmt: skip
+    (f.store.folder / RERUNS).write_text(json.dumps([entry | changes]))
+
+
 def _rerun_before(f: Folder) -> None:
     """All that a record tells of its score is edited, after a rerun that was compared with it."""
-    again = reruns.Rerun(
-        trial=f.name(OK), kind="rerun", number=0, when_utc="2025-01-02T00:00:00+00:00", verdict="identical",
-        max_difference=0.0, first_differing_step=None, recorded_score=0.75, score=0.75, reasons=(),
-    )  # fmt: skip
-    reruns.add(f.store.folder, again)
+    _rerun(f)
     _better_answers(f)
+
+
+def _baseline(f: Folder, **changes: object) -> None:
+    """A baseline that answers class 0 alone, on the records' data, but for what is changed in it."""
+    labels = f.arrays()["labels"].tolist()
+    entry = {
+        "name": "majority", "settings": "made up", "task": "embedded", "metric": "accuracy", "versions": {},
+        "data_sha256": f.field("measured__data_sha256"), "seeds": [], "scores": [0.5], "failed": [True],
+        "labels": labels, "answers": [[0] * 400],
+    }  # fmt: skip
+    (f.store.folder / "baselines.json").write_text(json.dumps([entry | changes]))
+
+
+def _surface(f: Folder, **changes: np.ndarray) -> None:
+    """A loss surface between the first two trials, but for what is changed in it."""
+    grid = np.ones((4, 5))
+    arrays = {
+        "trials": np.array([f.name(OK), f.name(OTHER)]), "x": np.linspace(0, 1, 5), "y": np.linspace(0, 1, 4),
+        "loss": grid, "gradient_norm": grid, "places": np.zeros((3, 2)), "examples": np.array(128),
+    }  # fmt: skip
+    np.savez(f.store.folder / "surface.npz", **arrays | changes)  # type: ignore[arg-type]
 
 
 def _touch(f: Folder, name: str) -> None:
@@ -424,6 +450,28 @@ PLANTED: dict[str, Planted] = {
         lambda f: (f.store.folder / "surface.npz").write_bytes(b"PK")
     ),
     "a score edited after a rerun": problem("reruns")(_rerun_before),
+    "an identical rerun of another score": problem("reruns")(lambda f: _rerun(f, score=0.7)),
+    "an identical rerun that differs": problem("reruns")(lambda f: _rerun(f, first_differing_step=3)),
+    "a rerun of no planned trial": problem("reruns", places=())(lambda f: _rerun(f, trial="x\x1b[31m")),
+    "a rerun before the run": problem("reruns")(lambda f: _rerun(f, when_utc="2020-01-01T00:00:00+00:00")),
+    "a rerun at no time": problem("reruns")(lambda f: _rerun(f, when_utc="\x1b[31mnow")),
+    "a rerun that differs behind the end": problem("reruns")(
+        lambda f: _rerun(f, verdict="different", first_differing_step=900)
+    ),
+    "a rerun's score of 1e300": problem("damaged", places=())(lambda f: _rerun(f, score=1e300)),
+    "a baseline's score": problem("baselines", places=())(lambda f: _baseline(f, scores=[0.9])),
+    "a baseline's verdict": problem("baselines", places=())(lambda f: _baseline(f, failed=[False])),
+    "a baseline's labels": problem("baselines", places=())(
+        lambda f: _baseline(f, labels=[0] * 300 + [1] * 100, scores=[0.75])
+    ),
+    "a baseline's answers cut": problem("damaged", places=())(lambda f: _baseline(f, answers=[[0, 0]])),
+    "a baseline without a score": problem("damaged", places=())(lambda f: _baseline(f, scores=[], failed=[])),
+    "a baseline's answers of no class": problem("damaged", places=())(lambda f: _baseline(f, answers=[[-1] * 400])),
+    "a surface of no planned trial": problem("surface", places=())(
+        lambda f: _surface(f, trials=np.array(["x\x1b[31m", "y"]))
+    ),
+    "a surface cut": problem("damaged", places=())(lambda f: _surface(f, x=np.zeros(3))),
+    "a surface of texts": problem("damaged", places=())(lambda f: _surface(f, loss=np.full((4, 5), "a"))),
     # what can't be seen
     "one loss in the middle": unseen(NO_TRAINING)(lambda f: _scaled(f, "train_loss", 0.9, slice(20, 21))),
     "a dev loss in the middle": unseen(NO_TRAINING)(lambda f: _scaled(f, "dev_loss", 0.9, slice(0, 1))),

@@ -86,6 +86,22 @@ def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Swee
     assert compare(record, lost, record, lost, 1e-3).verdict == "identical"
 
 
+@pytest.mark.parametrize("edited", [{"final_score": 0.99}, {"outcome": "another"}])
+def test_a_record_that_tells_another_score_of_the_same_weights_is_not_identical(
+    trained: tuple[Sweep, Store], edited: dict[str, object]
+) -> None:
+    sweep, store = trained
+    trial = expand(sweep)[0].id
+    record, kept = store.load(trial), store.curves(trial)
+    assert record is not None
+    assert record.measured is not None
+    told = record.model_copy(update={"measured": record.measured.model_copy(update=edited)})
+    found = compare(told, kept, record, kept, 1e-3, record.arrays_sha256)
+    assert (found.verdict, found.first_differing_step) == ("different", None)
+    assert "it was edited" in found.reasons[0]
+    assert compare(record, kept, record, kept, 1e-3, record.arrays_sha256).verdict == "identical"
+
+
 def test_a_rerun_needs_a_finished_record(trained: tuple[Sweep, Store], tmp_path: Path) -> None:
     sweep, _ = trained
     with pytest.raises(HarnessError, match="which is missing"):

@@ -313,3 +313,12 @@ def test_records_that_no_trial_of_the_plan_owns_are_told(tmp_path):
     fewer = sweep.model_copy(update={"cells": sweep.cells[:-1]})
     (note,) = of_sweep(fewer, store).notes
     assert note.startswith("Warning: trials/ holds 3 records of trials that this sweep does not plan; they are not")
+
+
+@pytest.mark.parametrize("name", ["reruns.json", "baselines.json", "surface.npz"])
+def test_what_lies_beside_the_records_and_cannot_be_read_is_told(tmp_path, name):
+    sweep = sweep_of(tmp_path, HEAD + "lr: 1e-5\nepochs: 3\nseeds: 1..2\n")
+    store = store_of(tmp_path, sweep, {0: [Run(300), Run(310)]})
+    assert not of_sweep(sweep, store).notes
+    (store.folder / name).write_bytes(b"{")
+    assert of_sweep(sweep, store).notes == (f"Warning: {name} can't be read, so this report does without it.",)

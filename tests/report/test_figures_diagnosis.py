@@ -1,4 +1,7 @@
+import dataclasses
+
 import numpy as np
+import pytest
 from drawn_figures import marks, recorded, words
 from made_runs import HEAD, Run, study_of
 from matplotlib.collections import LineCollection, QuadMesh
@@ -33,6 +36,20 @@ def test_the_surface_names_its_runs_and_their_fate(drawings):
     assert "seed 1: ok" in said
     assert "seed 2: failed" in said
     assert "lr 1e-5, bias correction off" in drawings["loss_surface"].get_suptitle()
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0, np.nan, np.inf])
+def test_a_surface_that_is_flat_or_no_numbers_is_drawn(value):
+    logs, levels = diagnosis._log_scale(np.full((4, 5), value))
+    assert logs.shape == (4, 5)
+    assert (np.diff(levels) > 0).all()
+    assert not np.isinf(logs).any()
+
+
+def test_a_surface_of_other_trials_is_not_drawn(tmp_path):
+    study = recorded(tmp_path)
+    other = dataclasses.replace(study.surface, trials=np.array(["a", "b"]))
+    assert diagnosis.loss_surface(analyse(dataclasses.replace(study, surface=other))) is None
 
 
 def test_failed_runs_on_one_spot_are_a_heap_that_is_counted():

@@ -322,12 +322,23 @@ def _caught(figure: Figure, ax: Axes, table: pd.DataFrame, names: Sequence[str])
     bar.outline.set_visible(False)
 
 
+def _log_scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Decimal logarithms of numbers, NaN where there is none, and the levels that they are drawn at."""
+    known = np.isfinite(values) & (values > 0)
+    logs = np.log10(np.where(known, values, np.nan), dtype=np.float64)
+    low, high = (float(logs[known].min()), float(logs[known].max())) if known.any() else (0.0, 0.0)
+    if high - low < 1e-6:  # all the same, or nothing known
+        low, high = low - 0.5, high + 0.5
+    return logs, np.linspace(low, high, 15)
+
+
 @styled
 def loss_surface(analysis: Analysis) -> Figure | None:
     """Training loss and gradient norm over the plane through the pretrained weights and two runs' (Figure 7, ibid.)."""
     study, surface = analysis.study, analysis.study.surface
-    if surface is None:
+    if surface is None or not set(surface.trials.tolist()) <= set(analysis.runs["trial"]):
         return None
+    scales = [_log_scale(values) for values in (surface.loss, surface.gradient_norm)]
     verdicts = analysis.runs.set_index("trial")["verdict"].reindex(surface.trials.tolist()).fillna("ok").tolist()
     cell = analysis.runs.loc[analysis.runs["trial"] == str(surface.trials[0]), "cell"]
     handles: list[Artist] = [legend_key("pretrained", INK, marker="s", mfc="white", mec=INK)]
@@ -341,14 +352,9 @@ def loss_surface(analysis: Analysis) -> Figure | None:
     figure = empty_figure(
         study, f"loss surface of {int(surface.examples)} training examples{where}", 2.7, handles, beside=2, least=2.0
     )
-    for ax, values, name in zip(
-        pair(figure, sharey=True),
-        (surface.loss, surface.gradient_norm),
-        ("training loss", "gradient norm"),
-        strict=True,
+    for ax, (logs, levels), name in zip(
+        pair(figure, sharey=True), scales, ("training loss", "gradient norm"), strict=True
     ):
-        logs = np.log10(np.where(values > 0, values, np.nan))
-        levels = np.linspace(np.nanmin(logs), np.nanmax(logs), 15)
         filled = ax.contourf(surface.x, surface.y, logs, levels=levels, cmap="cividis")
         ax.contour(surface.x, surface.y, logs, levels=levels, colors="white", linewidths=0.25, linestyles="solid")
         bar = figure.colorbar(filled, ax=ax, location="bottom", shrink=0.9, aspect=30, pad=0.02)
