@@ -48,7 +48,7 @@ def test_a_trial_is_trained_again(old: tuple[Sweep, Store]) -> None:
     """Bits carry over between processors of one kind alone; the verdict says which it was."""
     sweep, store = old
     compared = rerun.rerun(sweep, store, expand(sweep)[0], 1e-2)
-    assert compared.verdict in ("identical", "within tolerance"), compared
+    assert compared.verdict in ("identical", "within_tolerance"), compared
 
 
 def test_verify_has_nothing_against_it(old: tuple[Sweep, Store]) -> None:
