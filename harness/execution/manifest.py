@@ -125,6 +125,10 @@ def _finding(words: str) -> Finding:
 def _manifest_of(store: Store, sweep: str) -> Manifest:
     files: dict[str, str] = {}
     for name in _files(store.folder):
+        if not _is_unicode(name):
+            raise HarnessError(
+                f"cannot seal {store.folder}: the name of {one_line(name)} is no UTF-8", fix="Rename it, or remove it"
+            )
         digest = _sha256(store.folder, name)
         if digest is None:
             raise HarnessError(
@@ -135,6 +139,15 @@ def _manifest_of(store: Store, sweep: str) -> Manifest:
     if "plan.json" not in files:
         raise HarnessError(f"cannot seal {store.folder}: there is no plan.json", fix="Name a results folder")
     return Manifest(sweep=sweep, plan_sha256=files["plan.json"], files=files)
+
+
+def _is_unicode(name: str) -> bool:
+    """Whether a file's name can stand in JSON: any bytes but / and zero can be one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -122,6 +122,16 @@ def test_what_cannot_be_sealed_is_refused(folder: tuple[Sweep, Store], tmp_path:
             manifest.read_printed(text)
 
 
+def test_a_name_that_no_manifest_can_hold_is_refused(folder: tuple[Sweep, Store], tmp_path: Path) -> None:
+    """Sealed with another name in its place the folder would contradict its own manifest."""
+    sweep, store = folder
+    copied = Store(tmp_path / "copied")
+    shutil.copytree(store.folder, copied.folder)
+    (copied.trials / os.fsdecode(b"\xff.json")).write_bytes(b"")
+    with pytest.raises(HarnessError, match="is no UTF-8"):
+        manifest.seal(copied, sweep.folder_name)
+
+
 def test_the_commands_seal_and_hold_a_folder_to_the_hash(folder: tuple[Sweep, Store]) -> None:
     sweep, store = folder
     text = command("seal", store.folder)
