@@ -24,13 +24,21 @@ from harness.common import tested_versions
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import read_regular
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution.rerun import RerunComparison, rerun
+from harness.execution.rerun import RerunComparison, rerun, same_score
 from harness.execution.step_compilation import mixed
 from harness.execution.verify_across import ArrayFacts, array_facts, check_across
 from harness.execution.verify_beside import check_beside
 from harness.execution.verify_folder import Finding, check_folder
 from harness.execution.verify_outputs import check_outputs
-from harness.execution.verify_recipe import HASHES, check_facts, check_recipe, check_sizes, check_within, odd_start
+from harness.execution.verify_recipe import (
+    HASHES,
+    check_belonging,
+    check_facts,
+    check_recipe,
+    check_sizes,
+    check_within,
+    odd_start,
+)
 from harness.execution.verify_scores import check_measured
 from harness.execution.verify_script import check_script
 from harness.models import saved, token_hash
@@ -38,10 +46,12 @@ from harness.records.array_shapes import expected_arrays
 from harness.records.reading import (
     MOST_ARRAY_BYTES,
     MOST_PLAN_BYTES,
+    MOST_RECORD_BYTES,
     Problem,
     Unreadable,
     check_content,
     explain,
+    key_twice,
     one_line,
     other_hash,
 )
@@ -73,7 +83,8 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
         return Finding(None, "plan.json", "plan", one_line(problem))
 
     try:
-        content = json.loads(read_regular(store.folder / "plan.json", MOST_PLAN_BYTES))
+        text = read_regular(store.folder / "plan.json", MOST_PLAN_BYTES)
+        content = json.loads(text)
         if content["schema_version"] != SCHEMA_VERSION:
             return None, wrong(f"its schema is {content['schema_version']!r}, known is {SCHEMA_VERSION}")
         ids, sweep = content["trials"], Sweep.model_validate_json(json.dumps(content["sweep"]))
@@ -87,7 +98,8 @@ def plan_of(store: Store) -> tuple[Sweep | None, Finding | None]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return None, wrong(f"it can't be read: {type(error).__name__}: {error}")
     if ids == planned:
-        return sweep, None
+        key = key_twice(text)
+        return sweep, None if key is None else wrong(f"{key} stands there twice, and only the last value is read")
     listed = {str(trial_id) for trial_id in ids} if isinstance(ids, list) else set()
     other = sorted(listed.symmetric_difference(planned))
     return sweep, wrong(f"its ids are not those its sweep expands to: {other[0] if other else 'another order'}")
@@ -148,7 +160,7 @@ def check(sweep: Sweep, store: Store, progress: Callable[[int, int], None] | Non
     if (note := mixed(records.values())) is not None:
         notes.append(Finding(None, "trials", "step mode", note))
     notes += _mixtures(sweep, records)
-    problems += _models(store)
+    problems += _models(store, records)
     states = Counter(record.status for record in records.values())
     repeatable = tuple(
         trials[name] for name, record in records.items() if record.measured is not None and record.environment
@@ -234,7 +246,7 @@ def _check_trial(sweep: Sweep, store: Store, name: str, trial: Trial) -> _Checke
     if isinstance(record, Unreadable):
         return _CheckedTrial(record, tuple(found(problem) for problem in record.problems))
     arrays = _check_arrays(store, name, record)
-    problems = [*_check_record(sweep, record), *check_facts(record)]
+    problems = [*_check_record(sweep, record), *check_facts(record), *_twice(store, name)]
     measured, curves = record.measured, arrays.curves
     notes: list[Problem] = []
     if measured is not None and record.script is not None:
@@ -242,6 +254,7 @@ def _check_trial(sweep: Sweep, store: Store, name: str, trial: Trial) -> _Checke
     elif measured is not None and trial.script is None:
         problems += check_measured(measured, curves, trial.recipe)
         problems += [*check_recipe(measured, curves, trial.recipe), *check_sizes(measured, trial.recipe)]
+        problems += check_belonging(measured, trial.recipe, record.environment)
         if curves is not None:
             problems += check_within(measured, curves, trial.recipe)
             start = odd_start(curves, trial.recipe)
@@ -287,6 +300,16 @@ def _check_arrays(store: Store, name: str, record: Record) -> _CheckedFile:
     if checked.curves is not None and record.script is None and not checked.curves.eval_step.size:
         return _CheckedFile(problems=(*problems, ("shapes", "there is no evaluation")), sha256=digest)
     return _CheckedFile(checked.curves, problems, sha256=digest)
+
+
+def _twice(store: Store, name: str) -> Iterator[Problem]:
+    """A key that stands twice in a record, of which only the last value is read."""
+    try:
+        key = key_twice(read_regular(store.path(name), MOST_RECORD_BYTES))
+    except (OSError, ValueError, RecursionError):  # it was read before, and is gone or changed since
+        return
+    if key is not None:
+        yield "record", f"{key} stands there twice, and only the last value is read"
 
 
 def _check_record(sweep: Sweep, record: Record) -> Iterator[Problem]:
@@ -338,14 +361,31 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
                 yield Finding(name, f"trials/{name}.json", rule, one_line(sentence))
 
 
-def _models(store: Store) -> Iterator[Finding]:
-    """The kept models whose weights are not those that their records were hashed of."""
+def _models(store: Store, records: Mapping[str, Record]) -> Iterator[Finding]:
+    """The kept models whose weights, or what is said of them, are not those of their records."""
     for folder in sorted((store.folder / "models").glob("[!.]*")):
-        try:
-            saved.weights(store, folder.name)
-        except HarnessError as error:
-            where = f"models/{folder.name}"
-            yield Finding(folder.name, one_line(where), "kept weights", one_line(str(error.got)))
+        for words in _of_model(store, folder.name, records.get(folder.name)):
+            yield Finding(folder.name, one_line(f"models/{folder.name}"), "kept weights", one_line(words))
+
+
+def _of_model(store: Store, name: str, record: Record | None) -> Iterator[str]:
+    try:
+        card = saved.read_card(saved.place(store, name))
+        if card.form != "files":  # which only their script can read
+            saved.weights(store, name)
+    except HarnessError as error:
+        yield error.headline
+        return
+    if card.trial.id != name:
+        yield f"its {saved.CARD} is of trial {card.trial.id}"
+    if record is None or record.measured is None:
+        return
+    for field in ("metric", "outcome", "label_names", "label_threshold", "model_sha256"):
+        told, known = getattr(card, field), getattr(record.measured, field)
+        if None not in (told, known) and told != known:
+            yield f"its {saved.CARD} says that {field} is {told}, the record {known}"
+    if not same_score(card.final_score, record.measured.final_score):
+        yield f"its {saved.CARD} says that it scores {card.final_score}, the record {record.measured.final_score}"
 
 
 def _untested(records: Mapping[str, Record]) -> list[Finding]:

@@ -18,7 +18,7 @@ from harness.config.recipe import Recipe, TaskSpec
 from harness.config.schedules import factor
 from harness.data import glue, tasks
 from harness.records.reading import Problem
-from harness.records.record import Curves, Measured, Record, Recording
+from harness.records.record import Curves, Environment, Measured, Record, Recording
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no bytes at all
 HASHES = tuple(name for name in Measured.model_fields if name.endswith("_sha256"))
@@ -38,6 +38,8 @@ def check_facts(record: Record) -> Iterator[Problem]:
     measured, environment = record.measured, record.environment
     if measured is None:
         return
+    if began is not None and began + timedelta(seconds=measured.wall_seconds) > datetime.now(UTC) + _CLOCKS_APART:
+        yield "times", f"it began at {record.started_utc!r} and took {measured.wall_seconds:g} s, which are not over"
     for name in HASHES:
         value = getattr(measured, name)
         if value is not None and (not value.strip("0") or value == EMPTY_SHA256):
@@ -51,6 +53,29 @@ def check_facts(record: Record) -> Iterator[Problem]:
             yield "times", f"{measured.steps} steps in {measured.wall_seconds:g} s"
     if (measured.trained_parameters or 0) > (measured.parameters or math.inf):
         yield "record", f"{measured.trained_parameters} of {measured.parameters} parameters were trained"
+
+
+def check_belonging(measured: Measured, recipe: Recipe, environment: Environment | None) -> Iterator[Problem]:
+    """What is measured of other kinds of tasks and recipes alone, or on other devices.
+
+    A record that tells what an untouched language model scores is judged by that, so one of another kind must not.
+    """
+    metric, kind = measured.metric, recipe.task.kind
+    built_in = ":" not in metric
+    lacking: dict[str, tuple[bool, str]] = {
+        "untouched_score": (kind != "completion", "no language model answers"),
+        "untouched_loss": (kind != "completion", "no language model answers"),
+        "label_threshold": (kind != "labels", "a text has one label"),
+        "label_variance": (built_in and not metrics.is_regression(metric), f"{metric} is of no regression"),
+        "metric_sha256": (built_in, f"{metric} stands in no file"),
+        "augmentation_sha256": (len(recipe.specs) == 2, "nothing changes the training texts"),
+    }
+    for name, (absent, why) in lacking.items():
+        if absent and (value := getattr(measured, name)) is not None:
+            yield "recipe", f"{name} is {value}, and {why}"
+    on_cpu = environment is not None and environment.device.startswith("cpu")
+    if on_cpu and "graph" in (measured.step_mode or ""):
+        yield "recipe", f"step_mode is {measured.step_mode}, on a CPU"
 
 
 def _utc(text: str) -> datetime | None:

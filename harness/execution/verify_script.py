@@ -11,13 +11,21 @@ from pydantic import BaseModel
 from harness.common.text import show
 from harness.config.script import Script, ScriptRecipe
 from harness.records.reading import Problem
-from harness.records.record import Curves, Record
+from harness.records.record import Curves, Measured, Record
 
 # What the sweep file says of a script's results, which is not part of a trial's id: it may be edited afterwards.
 _JUDGED = {
     "majority": "majority", "failed_below": "failed_below", "higher_is_better": "better: higher", "metric": "metric",
     "score": "score", "also": "also",
 }  # fmt: skip
+
+
+# What is measured of a script's run; the rest only the engine knows.
+_OF_SCRIPTS = {
+    "outcome", "reason", "metric", "final_score", "best_score", "best_step", "majority_score", "correct",
+    "dev_examples", "final_train_loss", "wall_seconds", "lane_seconds", "peak_memory_bytes",
+}  # fmt: skip
+_OF_THE_ENGINE = tuple(name for name in Measured.model_fields if name not in _OF_SCRIPTS)
 
 
 def check_script(record: Record, curves: Curves | None, planned: ScriptRecipe | None) -> Iterator[Problem]:
@@ -48,8 +56,18 @@ def check_script(record: Record, curves: Curves | None, planned: ScriptRecipe | 
             "outcome",
             f"{measured.outcome}, and by the sweep's threshold a score of {measured.final_score} is {outcome}",
         )
+    if measured.reason not in (None, "diverged"):
+        yield "outcome", f"{measured.reason}, which is not told of a script"
     if (measured.reason == "diverged") != (measured.final_score is None):
         yield "outcome", f"{measured.reason or 'no reason'}, and the final score is {measured.final_score}"
+    for name in _OF_THE_ENGINE:
+        if (value := getattr(measured, name)) is not None:
+            yield "record", f"{name} is {show(value)}, which is not measured of a script"
+    if measured.lane_seconds != measured.wall_seconds:
+        yield "times", f"lane_seconds is {measured.lane_seconds:g}, of a run of {measured.wall_seconds:g} s"
+    counted = measured.metric == "accuracy" and measured.dev_examples is not None
+    if (measured.correct is not None) != counted:
+        yield "score", f"correct is {measured.correct} of {measured.dev_examples} answers, for {measured.metric}"
     if run.exit_code != 0:
         yield "status", f"finished, with exit code {run.exit_code}"
     known = [name for name, _ in script.also]
@@ -84,3 +102,7 @@ def _check_curves(record: Record, curves: Curves, *, higher: bool) -> Iterator[P
     best = (max if higher else min)(values, default=None)
     if best is not None and (measured.best_score is None or not math.isclose(measured.best_score, best, rel_tol=1e-9)):
         yield "curves", f"best_score is {measured.best_score}, the curve and the final score give {best}"
+    if measured.best_step is not None:  # of an epoch's half the curve has a whole step
+        near = np.abs(curves.eval_step - measured.best_step) <= 1
+        if not np.isclose(curves.dev_score[near], measured.best_score or np.nan, rtol=1e-9, atol=0).any():
+            yield "curves", f"best_step is {measured.best_step}, where the curve does not have the best score"

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common import hub
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.files import read_regular
+from harness.common.files import opened_regular, read_regular
 from harness.config.recipe import METHODS, ModelSpec
 from harness.config.trials import Trial
 from harness.records.store import Store
@@ -292,6 +292,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     card, values, digest = read_card(folder), {}, hashlib.sha256()
     refuse_files(folder, card)
     try:
+        opened_regular(folder / _WEIGHTS[card.form]).close()  # a FIFO would be waited for
         own = load_file(folder / _WEIGHTS[card.form])
         unread = load_file(folder / _UNREAD) if (folder / _UNREAD).is_file() else {}
         for part in card.parts:

@@ -46,7 +46,8 @@ def implausible(record: Record) -> Iterator[str]:
         yield f"label_names are {len(measured.label_names or ()):,}, and at most {MOST_NAMES} are kept"
     for name in _NOT_NEGATIVE:
         value = values[name]
-        if value is not None and not 0 <= value <= LARGEST:
+        most = 1.0 if name == "unknown_share" else LARGEST
+        if value is not None and not 0 <= value <= most:
             yield f"{name} is {value}"
     for name in _LOSSES:
         value = values[name]

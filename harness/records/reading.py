@@ -67,6 +67,21 @@ def explain(error: ValidationError) -> str:
     return f"{where + ': ' if where else ''}{first['msg']}{f' (and {more} more)' if more else ''}"
 
 
+def key_twice(content: bytes) -> str | None:
+    """The first key of a JSON text that stands twice in one object; None where none does. Raises ValueError."""
+    found: list[str] = []
+
+    def made(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            keys = [key for key, _ in pairs]
+            found.extend(key for key in fields if keys.count(key) > 1)
+        return fields
+
+    json.loads(content, object_pairs_hook=made)
+    return found[0] if found else None
+
+
 # ------------------------------------------------------------------------------------------------------------- records
 
 

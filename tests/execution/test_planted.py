@@ -129,6 +129,10 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _replaced(path: Path, text: str, by: str) -> None:
+    path.write_text(path.read_text().replace(text, by))
+
+
 def _without_key(f: Folder) -> None:
     content = json.loads(f.json().read_text())
     del content["attempts"]
@@ -276,6 +280,8 @@ def _touch(f: Folder, name: str) -> None:
     (f.store.trials / name).write_bytes(b"")
 
 
+# Texts that a table has None of where no run has one, and NaN where another run has.
+MOSTLY_NONE = ("error", "label_names", "step_mode", "metric_sha256", "augmentation_sha256")
 NO_TRAINING = "it stands once, and what it should be takes the training"
 PLANTED: dict[str, Planted] = {
     # the record's file
@@ -293,6 +299,9 @@ PLANTED: dict[str, Planted] = {
     "another schema": problem("record")(lambda f: f.edit(schema_version=2)),
     "an unknown key": problem("record")(lambda f: f.edit(more=1)),
     "a key less": problem("record")(_without_key),
+    "a key that stands twice": problem("record")(
+        lambda f: _replaced(f.json(), '"status":', '"status": "crashed", "status":')
+    ),
     "a text for a number": problem("record")(lambda f: f.edit(m_steps="sixty")),
     # whose record it is
     "another id": problem("id")(lambda f: f.edit(id="x\n\x1b[31m")),
@@ -354,6 +363,19 @@ PLANTED: dict[str, Planted] = {
     "a flat rate": problem("recipe")(lambda f: f.rewrite(lr=np.full(60, 1e-5))),
     "one other rate": problem("recipe")(lambda f: f.rewrite(lr=_moved(f.arrays()["lr"], 7, 1e-7))),
     "an evaluation elsewhere": problem("recipe")(lambda f: f.rewrite(eval_step=np.array([20, 41, 60]))),
+    "what an untouched model scores": problem("recipe")(
+        lambda f: f.edit(m_untouched_score=0.1, m_untouched_loss=3.0, m_majority_score=0.1)
+    ),
+    "a failure judged by an untouched model": problem("recipe", places=(FAILED,))(
+        lambda f: f.edit(FAILED, m_untouched_score=0.1, m_majority_score=0.1, m_majority_correct=40, m_outcome="ok",
+                         m_reason=None)
+    ),
+    "a threshold of labels": problem("recipe")(lambda f: f.edit(m_label_threshold=0.7)),
+    "a regression's variance": problem("recipe")(lambda f: f.edit(m_label_variance=1.0)),
+    "the file of a metric": problem("recipe")(lambda f: f.edit(m_metric_sha256="d" * 64)),
+    "words that changed the texts": problem("recipe")(lambda f: f.edit(m_augmentation_sha256="d" * 64)),
+    "a CUDA graph on a CPU": problem("recipe")(lambda f: f.edit(m_step_mode="cuda graph")),
+    "seven times all tokens": problem("record")(lambda f: f.edit(m_unknown_share=7.0)),
     # hashes
     "weights of nothing": problem("record")(lambda f: f.edit(m_weights_sha256="0" * 64)),
     "a hash too long": problem("record")(lambda f: f.edit(m_weights_sha256="1" * 65)),
@@ -373,6 +395,7 @@ PLANTED: dict[str, Planted] = {
     "another pack": problem("times")(lambda f: f.edit(environment__pack_size=7)),
     "begun in the future": problem("times")(lambda f: f.edit(started_utc="2999-01-01T00:00:00+00:00")),
     "begun before there was BERT": problem("times")(lambda f: f.edit(started_utc="1970-01-01T00:00:00+00:00")),
+    "not over yet": problem("times")(lambda f: f.edit(m_wall_seconds=3e8, m_lane_seconds=1.5e8)),
     "begun at no time": problem("times")(lambda f: f.edit(started_utc="yesterday")),
     # the arrays' file
     "no arrays": note("arrays missing")(lambda f: f.npz().unlink()),
@@ -440,6 +463,9 @@ PLANTED: dict[str, Planted] = {
     "no plan": problem("plan", places=())(lambda f: (f.store.folder / "plan.json").unlink()),
     "a plan cut": problem("plan", places=())(lambda f: _cut(f.store.folder / "plan.json", 0.5)),
     "a plan without a trial": problem("plan", places=())(lambda f: _plan(f, lambda p: p["trials"].pop(0))),
+    "a plan with a key twice": problem("plan", places=())(
+        lambda f: _replaced(f.store.folder / "plan.json", '"title":', '"title": "x", "title":')
+    ),
     "a plan of another version": problem("plan", places=())(lambda f: _plan(f, lambda p: p.update(schema_version=9))),
     "another torch for one": note("mixed runs", places=())(lambda f: f.edit(environment__torch="1.0")),
     "reruns that are none": problem("damaged", places=())(lambda f: (f.store.folder / RERUNS).write_text("[1]")),
@@ -547,7 +573,7 @@ def test_no_damaged_record_costs_more_than_itself(folder: Folder, kind: str) -> 
     touched = {folder.name(place) for place in (*row.places, OK)}
     others = ~before.runs["trial"].isin(touched)
     assert len(after.runs) == 8
-    columns = [name for name in before.runs if name not in ("error", "label_names")]  # None where there is none, or NaN
+    columns = [name for name in before.runs if name not in MOSTLY_NONE]
     pd.testing.assert_frame_equal(after.runs.loc[others, columns], before.runs.loc[others, columns], check_dtype=False)
     for index in before.runs.index[others]:
         one, other = before.curves(int(index)), after.curves(int(index))

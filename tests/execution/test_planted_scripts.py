@@ -209,6 +209,13 @@ PROBLEMS: dict[str, tuple[Harm, set[str], set[int]]] = {
     "another setting": (lambda f: f.edit(trial__recipe__settings=[["a", 2]]), {"id"}, {OK}),
     "on for 1": (lambda f: f.edit(trial__recipe__settings=[["a", True]]), {"id"}, {OK}),
     "the settings of the engine": (lambda f: f.edit(m_weights_sha256="0" * 64), {"record"}, {OK}),
+    "another share of the time": (lambda f: f.edit(m_lane_seconds=9000.0), {"times"}, {OK}),
+    "not over yet": (lambda f: f.edit(m_wall_seconds=3e8, m_lane_seconds=3e8), {"times"}, {OK}),
+    "a step that is not the best": (lambda f: f.edit(m_best_step=10), {"curves"}, {OK}),
+    "answers that nobody counted": (lambda f: f.edit(m_correct=None), {"score"}, {OK}),
+    "constant": (lambda f: f.edit(FAILED, m_reason="constant"), {"outcome"}, {FAILED}),
+    "steps of the engine": (lambda f: f.edit(m_steps=5), {"record"}, {OK}),
+    "a score on a test split": (lambda f: f.edit(m_test_score=0.9), {"record"}, {OK}),
     "no time at all": (lambda f: f.edit(m_wall_seconds=-1.0), {"record"}, {OK}),
 }  # fmt: skip
 NOTES: dict[str, Harm] = {

@@ -458,9 +458,29 @@ def test_weights_that_were_changed_are_refused(trial: Make, tmp_path: Path) -> N
         saved.weights(store, one.id)
     (found,) = verify.check(sweep_of(one), store).problems
     assert (found.trial, found.file, found.rule) == (one.id, f"models/{one.id}", "kept weights")
+    assert "other bits than were trained" in found.found
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(HarnessError, match="a FIFO, not a regular file"):
+        saved.weights(store, one.id)
+    path.unlink()
     path.write_bytes(whole[:100])
     with pytest.raises(HarnessError, match="are not those of their trial's record"):
         saved.weights(store, one.id)
     (path.parent / "harness.json").unlink()
     with pytest.raises(HarnessError, match="are not saved in"):
         saved.weights(store, one.id)
+
+
+@pytest.mark.parametrize("edited", [{"label_names": ["b", "a"]}, {"outcome": "another"}, {"final_score": 0.999}])
+def test_what_a_kept_model_says_of_itself_is_held_to_the_record(
+    trial: Make, tmp_path: Path, edited: dict[str, object]
+) -> None:
+    """Its names of labels are what `harness predict` answers."""
+    one = trial(method="head", epochs=1)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    path = store.folder / "models" / one.id / "harness.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | edited))
+    (found,) = verify.check(sweep_of(one), store).problems
+    assert (found.trial, found.rule) == (one.id, "kept weights")
+    assert next(iter(edited)).split("_")[-1] in found.found

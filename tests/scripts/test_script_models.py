@@ -8,7 +8,7 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.sweep_file import load
 from harness.config.trials import expand
-from harness.execution import driver
+from harness.execution import driver, verify
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
 from harness.models import predict, saved
@@ -70,6 +70,7 @@ def test_the_best_of_a_cell_is_kept_and_a_run_without_a_model_says_so(store: Sto
         assert again.verdict == "identical"
         shelf.publish([again.again])
     assert set(saved.kept(store)) == {best.id, other.id}
+    assert verify.check(sweep, store).problems == ()  # what only the script can read is no damage
 
 
 def test_over_ray_a_script_gives_the_same_and_its_models_and_its_folders_are_as_asked(store: Store) -> None:
