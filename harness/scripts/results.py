@@ -106,6 +106,16 @@ def read_score(source: ScoreSource, folder: Path, *, higher: bool) -> float:
     return _value(source, folder, 0.0, higher)
 
 
+def read_curve(source: ScoreSource, folder: Path) -> Points:
+    """The curve that a source names in a run's folder, whenever it was written; raises NoScoreError for none."""
+    return _series(source, folder, 0.0)
+
+
+def read_answers(spec: Predictions, folder: Path) -> Answers:
+    """The answers in a run's folder, whenever they were written; raises NoScoreError where there are none."""
+    return _answers(spec, folder, 0.0)
+
+
 def latest_score(script: Script, folder: Path) -> float | None:
     """The score that a run in progress last said; None where it says none before its end, or in a costly form."""
     source = dict(script.curves).get("score", script.score)

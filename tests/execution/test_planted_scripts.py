@@ -74,6 +74,13 @@ def save(store: Store, sweep: Sweep, trial: Trial, score: float) -> None:
     folder.mkdir(parents=True)
     (folder / "r.json").write_text(json.dumps({"accuracy": score}))
     (folder / STDOUT).write_text(f"f1={score - 0.1!r}\n")
+    losses = [{"step": step, "loss": float(loss)} for step, loss in enumerate(curves.train_loss, 1)]
+    scores = [
+        {"step": int(step), "accuracy": float(of)} for step, of in zip(curves.eval_step, curves.dev_score, strict=True)
+    ]
+    (folder / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in (*losses, *scores)))
+    answers = zip(labels, logits.argmax(axis=1), strict=True)
+    (folder / "p.csv").write_text("label,prediction\n" + "".join(f"{label},{answer}\n" for label, answer in answers))
 
 
 @dataclass(frozen=True)
@@ -149,6 +156,15 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def _replaced(path: Path, text: str, by: str) -> None:
+    assert text in path.read_text()
+    path.write_text(path.read_text().replace(text, by))
+
+
+def _lower_end(f: Folder) -> None:
+    rewrite(f.store, f.name(), train_loss=np.array([0.7, 0.5, 0.01], np.float32))
+
+
 def _fifo(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
@@ -196,6 +212,15 @@ PROBLEMS: dict[str, tuple[Harm, set[str], set[int]]] = {
     "a score of infinity in the file": (
         lambda f: _write(f.run() / "r.json", '{"accuracy": Infinity}'), {"outputs"}, {OK}
     ),
+    "a score in the run's curve": (
+        lambda f: _replaced(f.run() / "log.jsonl", '"accuracy": 0.35', '"accuracy": 0.36'), {"outputs"}, {OK}
+    ),
+    "a loss in the run's curve": (
+        lambda f: _replaced(f.run() / "log.jsonl", '"loss": 0.5', '"loss": 0.4'), {"outputs"}, {OK}
+    ),
+    "an answer in the run's file": (lambda f: _replaced(f.run() / "p.csv", "0,0\n", "0,1\n"), {"outputs"}, {OK}),
+    "an answer less": (lambda f: _write(f.run() / "p.csv", "label,prediction\n0,0\n1,1\n"), {"outputs"}, {OK}),
+    "the end of the losses": (_lower_end, {"outputs"}, {OK}),
     "the log": (lambda f: _write(f.run() / STDOUT, "f1=0.99\n"), {"outputs"}, {OK}),
     "a result of nobody's script": (lambda f: f.edit(script=None), {"status"}, {OK}),
     "the exit code of a crash": (lambda f: f.edit(script__exit_code=1), {"status"}, {OK}),
@@ -236,8 +261,8 @@ UNSEEN: dict[str, tuple[Harm, str]] = {
     ),
     "a run's files tidied": (lambda f: shutil.rmtree(f.run()), "they may be large"),
     "a log that holds no score": (lambda f: _write(f.run() / STDERR, "all well"), "no hash of it is kept"),
-    "the end of the losses": (
-        lambda f: rewrite(f.store, f.name(), train_loss=np.array([0.7, 0.5, 0.01], np.float32)),
+    "the end of the losses, and the run's curve tidied": (
+        lambda f: ((f.run() / "log.jsonl").unlink(), _lower_end(f)),
         "a loss that is logged within a step is none of the curve's",
     ),
     "told everywhere": (
@@ -245,6 +270,7 @@ UNSEEN: dict[str, tuple[Harm, str]] = {
             f.edit(m_final_score=0.75, m_best_score=0.75),
             _write(f.run() / "r.json", '{"accuracy": 0.75}'),
             rewrite(f.store, f.name(), dev_score=np.array([0.3, 0.35, 0.75])),
+            _replaced(f.run() / "log.jsonl", '"accuracy": 0.7', '"accuracy": 0.75'),
         ),
         "the answers' count is no score of the script's",
     ),
