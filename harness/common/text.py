@@ -47,6 +47,15 @@ def last_line(error: str) -> str:
     return lines[-1].strip() if lines else "no text"
 
 
+def is_unicode(name: str) -> bool:
+    """Whether a file's name can stand in JSON, a table or a page: any bytes but / and zero can be one on a disk."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def without_controls(text: str) -> str:
     """A text as it may leave for a terminal or a file that people read: a space in place of each control character.
 

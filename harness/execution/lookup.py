@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.common.errors import HarnessError, did_you_mean
+from harness.common.text import is_unicode
 from harness.config.trials import Sweep
 from harness.execution import machine
 from harness.execution.seed_growth import grown
@@ -97,11 +98,13 @@ def planned(sweep: str, profile: str | None, overrides: Sequence[str], results: 
 
 def study_of(name: str, profile: str | None, overrides: Sequence[str], results: Path) -> tuple[Study, Path]:
     """What a word of `report` names, and its results folder: an import, a folder, or a sweep."""
+    if not is_unicode(folder := str(results / name)):
+        raise HarnessError(f"cannot read {folder}: its name is no UTF-8, and tables would hold it", fix="Rename it")
     is_path = name.endswith((".yaml", ".yml"))
     is_sweep = Path(name).is_file() if is_path else named_sweep(name) is not None
-    for folder in (Path(name), results / name):
-        if is_imported(folder) and not (is_sweep and folder != Path(name)):
-            return of_import(folder), folder
+    for place in (Path(name), results / name):
+        if is_imported(place) and not (is_sweep and place != Path(name)):
+            return of_import(place), place
     if not is_results(name) and not is_sweep and is_results(str(results / name)):
         name = str(results / name)
     resolved, store = planned(name, profile, overrides, results)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import read_regular, write
+from harness.common.text import is_unicode
 from harness.execution.verify_folder import Finding
 from harness.records import reruns
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, explain, one_line
@@ -125,7 +126,7 @@ def _finding(words: str) -> Finding:
 def _manifest_of(store: Store, sweep: str) -> Manifest:
     files: dict[str, str] = {}
     for name in _files(store.folder):
-        if not _is_unicode(name):
+        if not is_unicode(name):
             raise HarnessError(
                 f"cannot seal {store.folder}: the name of {one_line(name)} is no UTF-8", fix="Rename it, or remove it"
             )
@@ -139,15 +140,6 @@ def _manifest_of(store: Store, sweep: str) -> Manifest:
     if "plan.json" not in files:
         raise HarnessError(f"cannot seal {store.folder}: there is no plan.json", fix="Name a results folder")
     return Manifest(sweep=sweep, plan_sha256=files["plan.json"], files=files)
-
-
-def _is_unicode(name: str) -> bool:
-    """Whether a file's name can stand in JSON: any bytes but / and zero can be one."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _files(folder: Path) -> Iterator[str]:

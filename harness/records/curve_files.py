@@ -15,6 +15,7 @@ from harness.common.npz import read_arrays
 from harness.records.record import Curves
 
 FILE = "curves.npz"
+_LARGEST_STEP = 2.0**53  # a whole number as a double
 _MOST_STEPS = 200_000  # of a training loss, which is drawn step by step
 Points = tuple[np.ndarray, np.ndarray]  # steps [P] and values [P]
 
@@ -62,6 +63,11 @@ def load_curves(folder: Path, rows: int) -> dict[int, Curves]:
 
 def _split(arrays: Mapping[str, np.ndarray], name: str, rows: int) -> list[Points | None]:
     ends, steps, values = (arrays[f"{name}_{part}"] for part in ("ends", "steps", "values"))
+    kinds = [(array.ndim, array.dtype.kind) for array in (ends, steps, values)]
+    if kinds != [(1, "i"), (1, "f"), (1, "f")] or (np.diff(ends, prepend=0) < 0).any():
+        raise ValueError("curves that are none")
+    if (np.abs(steps) > _LARGEST_STEP).any() or np.isnan(steps).any():
+        raise ValueError("steps that are none")
     if len(ends) != rows or len(steps) != len(values) or (rows and ends[-1] != len(steps)):
         raise ValueError("curves of another table")
     starts = np.r_[0, ends[:-1]]

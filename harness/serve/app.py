@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from harness.common.text import without_controls
 from harness.serve.studies import Library, as_json
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -47,7 +48,9 @@ def _application(results: Path) -> Starlette:
 
     def studies(request: Request) -> Response:
         summaries = [study.summary() for study in library.studies()]
-        return JSONResponse({"results": str(results), "studies": summaries, "unreadable": library.unreadable()})
+        return JSONResponse(
+            {"results": without_controls(str(results)), "studies": summaries, "unreadable": library.unreadable()}
+        )
 
     def study(request: Request) -> Response:
         chosen = library.find(request.path_params["study"])

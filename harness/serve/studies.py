@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.analysis.status import Status, Watch
 from harness.common.errors import HarnessError
-from harness.common.text import last_line
+from harness.common.text import is_unicode, last_line, without_controls
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.lookup import rerun_words
 from harness.records.heartbeat import Written, holder
@@ -298,7 +298,9 @@ class Library:
             self._studies = {name: study for name, study in self._studies.items() if name in names}
             self._unreadable = {}
             for name, folder in names.items():
-                if name not in self._studies:
+                if not is_unicode(name):
+                    self._unreadable[without_controls(name)] = "its name is no UTF-8: rename it"
+                elif name not in self._studies:
                     try:
                         self._studies[name] = _opened(folder)
                     except HarnessError as error:

@@ -1,5 +1,6 @@
 """What a name means: one's own sweeps before shipped ones, and folders of results."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_a_folder_with_a_plan_is_a_result_even_if_a_sweep_has_its_name(here: Pat
     assert lookup.is_results("folder")
     (here / "smoke" / "plan.json").write_text("{}")
     assert lookup.is_results("smoke")
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(here: Path) -> None:
+    """Its name would stand in the commands of every table."""
+    odd = here / os.fsdecode(b"x\xff")
+    odd.mkdir()
+    with pytest.raises(HarnessError, match="its name is no UTF-8"):
+        lookup.study_of(str(odd), None, [], Path("results"))
+    (here / "plain").mkdir()
+    with pytest.raises(HarnessError, match=r"has no plan\.json"):
+        lookup.study_of("plain", None, [], Path("results"))
 
 
 def test_nothing_of_a_name_is_said(here: Path) -> None:

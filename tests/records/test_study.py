@@ -168,6 +168,27 @@ def test_a_damaged_import_is_one_line(tmp_path, name, content):
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"score_ends": np.array([1.0, 2.0])}, {"loss_ends": np.array(2)}, {"loss_ends": np.array([2, 1])},
+        {"loss_steps": np.array([1.0, np.inf])}, {"score_steps": np.array([np.nan, 1.0])},
+        {"score_steps": np.array(["a", "b"])}, {"score_values": np.ones((2, 2))}, {"loss_values": np.array(["a", "b"])},
+    ],
+)  # fmt: skip
+def test_damaged_curves_of_an_import_are_one_line(tmp_path, odd):
+    import_of(tmp_path, [()], imported_runs([0.5, 0.6]))
+    arrays = {f"{name}_ends": np.array([1, 2]) for name in ("score", "loss")}
+    arrays |= {f"{name}_{part}": np.ones(2) for name in ("score", "loss") for part in ("steps", "values")}
+    np.savez(tmp_path / "theirs" / "curves.npz", **arrays)
+    kept = tmp_path / "theirs" / "imported.json"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"curves_sha256": None}))
+    assert of_import(tmp_path / "theirs").curves(0) is not None
+    np.savez(tmp_path / "theirs" / "curves.npz", **arrays | odd)
+    with pytest.raises(HarnessError, match="cannot read the imported runs in "):
+        of_import(tmp_path / "theirs")
+
+
 def test_saving_twice_replaces(tmp_path):
     first = import_of(tmp_path, [()], imported_runs([0.5]))
     save_imported(tmp_path / "theirs", first.imports[0], pd.DataFrame(imported_runs([0.5, 0.75])))

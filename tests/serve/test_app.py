@@ -1,6 +1,7 @@
 """The pages and answers of `harness serve`: what they say of made-up studies, and what they refuse."""
 
 import json
+import os
 import shlex
 import shutil
 import socket
@@ -58,6 +59,13 @@ def test_all_studies_stand_in_the_list(results: Path) -> None:
     assert sweep["title"] == "Rates <b>of</b> a sweep"
     assert (theirs["name"], theirs["state"], theirs["planned"], theirs["finished"]) == ("theirs", "imported", 3, 2)
     assert list(given["unreadable"]) == ["broken@default"]
+
+
+def test_a_folder_whose_name_is_no_text_is_told_and_the_rest_shown(results: Path) -> None:
+    shutil.copytree(next(results.glob("*@*")), results / os.fsdecode(b"x\xff@default"))
+    given = client(results).get("/api/studies").json()
+    assert given["unreadable"]["x @default"] == "its name is no UTF-8: rename it"
+    assert len(given["studies"]) >= 1
 
 
 def test_a_study_names_what_failed_and_how_to_train_it_again(results: Path) -> None:
