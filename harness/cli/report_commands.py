@@ -188,6 +188,8 @@ def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:
         )
         if not study.sweeps:
             got, fix = f"{name} was imported", f"`harness report {name}` says what its columns allow"
+        elif study.sweeps[0].is_script:
+            got, fix = f"{name} is of a script, whose training is not recorded", "See its report"
         elif not texts:
             got, fix = f"{name} is a token task, of which nothing is recorded", "See its report"
         elif judged.empty:

@@ -345,6 +345,15 @@ def test_diagnose_refuses_what_nothing_is_recorded_of(here):
     assert "kind: tokens" in text
     store_of(here / "results", sweep_of(here / "sweeps", text), {0: [Run(300), Run(200)]})
     assert "made@default is a token task, of which nothing is recorded" in refused("diagnose", "made")
+    script = (
+        "command: python t.py --a {a} --seed {seed} --out {out}\na: 1\nseeds: 1\nscore: {file: r.json, key: score}\n"
+    )
+    (here / "script").mkdir()
+    sweep = sweep_of(here / "script", script)
+    Store(here / "script" / sweep.folder_name).save_plan(sweep)
+    assert "is of a script, whose training is not recorded" in refused(
+        "diagnose", str(here / "script" / sweep.folder_name)
+    )
     import_of(here / "results", [(("method", "x"),)], imported_runs([0.5, 0.6]))
     said = refused("diagnose", "theirs")
     assert "nothing to diagnose: theirs was imported. " in said
