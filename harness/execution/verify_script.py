@@ -12,6 +12,7 @@ from harness.common.text import show
 from harness.config.script import Script, ScriptRecipe
 from harness.records.reading import Problem
 from harness.records.record import Curves, Measured, Record
+from harness.scripts import commands
 
 # What the sweep file says of a script's results, which is not part of a trial's id: it may be edited afterwards.
 _JUDGED = {
@@ -60,6 +61,8 @@ def check_script(record: Record, curves: Curves | None, planned: ScriptRecipe | 
         yield "outcome", f"{measured.reason}, which is not told of a script"
     if (measured.reason == "diverged") != (measured.final_score is None):
         yield "outcome", f"{measured.reason or 'no reason'}, and the final score is {measured.final_score}"
+    if not commands.may_be_of(run.command, record.trial):
+        yield "score", f"command is {run.command}, which is not its trial's"
     for name in _OF_THE_ENGINE:
         if (value := getattr(measured, name)) is not None:
             yield "record", f"{name} is {show(value)}, which is not measured of a script"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.common.errors import HarnessError
@@ -14,6 +16,7 @@ from harness.config.trials import Trial
 from harness.scripts import function_source
 
 # What runs a script that is named first, and the ending by which it is known as one.
+_ANY = "\uf8ff"  # a letter of no use: Python and folders, where commands of two places are compared
 _SCRIPTS = (("python", ".py"), ("sh", ".sh"), ("bash", ".sh"), ("Rscript", ".R"), ("julia", ".jl"))
 
 
@@ -34,7 +37,13 @@ def words_of(trial: Trial, folder: str) -> list[str]:
             name: text if name in dict(trial.script.words) else shlex.quote(text) for name, text in filled.items()
         }
         return ["sh", "-c", script.command.format_map(quoted)]
-    spelled = dict(trial.script.words)
+    return _filled(trial.script, filled)
+
+
+def _filled(recipe: ScriptRecipe, filled: Mapping[str, str]) -> list[str]:
+    """The words of a command that no shell reads, with the texts of its placeholders."""
+    script, spelled = recipe.script, dict(recipe.words)
+    assert script.command is not None
     words: list[str] = []
     for word in shlex.split(script.command):
         name = word[1:-1] if word.startswith("{") and word.endswith("}") else ""
@@ -43,6 +52,27 @@ def words_of(trial: Trial, folder: str) -> list[str]:
         else:
             words.append(word.format_map(filled))
     return words
+
+
+def may_be_of(command: str, trial: Trial) -> bool:
+    """Whether a command, as `shown` gave it somewhere, is a trial's: Python and the folders may be any.
+
+    A function's and one that a shell reads are not looked at.
+    """
+    assert trial.script is not None
+    script = trial.script.script
+    if script.command is None or script.shell:
+        return True
+    filled = trial.script.filled(trial.seeds.seed, _ANY) | {"here": _ANY, "python": _ANY}
+    try:
+        ours, theirs = _filled(trial.script, filled), shlex.split(command)
+    except ValueError:  # quotes that do not end
+        return False
+    alike = (
+        re.fullmatch(re.escape(one).replace(_ANY, ".*"), other, re.DOTALL)
+        for one, other in zip(ours, theirs, strict=False)
+    )
+    return len(ours) == len(theirs) and all(alike)
 
 
 def shown(trial: Trial, folder: str) -> str:

@@ -23,6 +23,7 @@ from harness.config.trials import Sweep, Trial, expand
 from harness.execution import verify, verify_outputs
 from harness.records.record import Curves, Measured, Record, ScriptRun
 from harness.records.store import Store
+from harness.scripts.commands import shown
 from harness.scripts.process import STDERR, STDOUT
 
 SWEEP = """\
@@ -61,7 +62,7 @@ def save(store: Store, sweep: Sweep, trial: Trial, score: float) -> None:
         "peak_memory_bytes": 2**20,
     })  # fmt: skip
     run = ScriptRun(
-        command="python train.py", exit_code=0, further=(("f1", score - 0.1),), notes=(), commit=None,
+        command=shown(trial, "/elsewhere/out"), exit_code=0, further=(("f1", score - 0.1),), notes=(), commit=None,
         dirty_diff_sha256=None, python="3.11.2", packages_sha256=None,
     )  # fmt: skip
     record = Record(
@@ -228,6 +229,10 @@ PROBLEMS: dict[str, tuple[Harm, set[str], set[int]]] = {
         lambda f: rewrite(f.store, f.name(), dev_score=np.array([0.3, 0.99, 0.7])), {"curves"}, {OK}
     ),
     "a short curve": (lambda f: rewrite(f.store, f.name(), dev_score=np.array([0.3])), {"shapes"}, {OK}),
+    "another seed in the command": (
+        lambda f: f.edit(script__command="python train.py --a 1 --seed 3 --out /elsewhere/out"), {"score"}, {OK}
+    ),
+    "a command of quotes": (lambda f: f.edit(script__command="python 'train.py"), {"score"}, {OK}),
     "another command": (
         lambda f: f.edit(**{f"{JUDGED}__command": "python other.py {a} {seed} {out}"}), {"id"}, {OK}
     ),
