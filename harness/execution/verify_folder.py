@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.common.files import read_regular
@@ -16,6 +17,8 @@ from harness.records import reruns
 from harness.records.reading import MOST_PLAN_BYTES, one_line
 from harness.records.record import Record
 from harness.records.store import ATTEMPT, Store
+
+_REPORTED = "report/tables/runs.csv"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,9 @@ def check_folder(store: Store, trials: Mapping[str, Trial], records: Mapping[str
         if record.attempts != aside[name] + 1:
             problem = f"the record says {record.attempts}, and {aside[name]} earlier ones were set aside"
             notes.append(Finding(name, f"trials/{name}.json", "attempts", problem))
-    problems += _deleted(store, trials, present)
+    reported = list(_reported(store))
+    problems += _deleted(store, trials, present, reported)
+    problems += _otherwise_reported(records, reported)
     return OfFolder(tuple(problems), tuple(notes))
 
 
@@ -98,7 +103,9 @@ def _half_written(file: str) -> bool:
     return file.startswith(".") and file.endswith(".tmp")
 
 
-def _deleted(store: Store, trials: Mapping[str, Trial], present: set[str]) -> Iterator[Finding]:
+def _deleted(
+    store: Store, trials: Mapping[str, Trial], present: set[str], reported: Iterable[Mapping[str, str]]
+) -> Iterator[Finding]:
     """Planned trials whose record is gone, while something else in the folder tells that there was one."""
     gone = {name: trial for name, trial in trials.items() if name not in present}
     if not gone:
@@ -108,19 +115,35 @@ def _deleted(store: Store, trials: Mapping[str, Trial], present: set[str]) -> It
         told[name] = "its weights are kept in models"
     for rerun in reruns.load(store.folder):
         told[rerun.trial] = f"{reruns.NAME} compares it with a rerun"
-    for name, status in _reported(store):
-        told[name] = f"report/tables/runs.csv lists it as {status}"
+    for row in reported:
+        told[row["trial"]] = f"{_REPORTED} lists it as {row['status']}"
     for name in gone:
         if name in told:
             yield Finding(name, f"trials/{name}.json", "deleted", one_line(f"its record is gone, and {told[name]}"))
 
 
-def _reported(store: Store) -> Iterator[tuple[str, str]]:
-    """(trial, status) of the trials that the last report found finished or crashed."""
+def _otherwise_reported(records: Mapping[str, Record], reported: Iterable[Mapping[str, str]]) -> Iterator[Finding]:
+    """Finished trials whose score the last report tells otherwise: a record is written once."""
+    for row in reported:
+        record, text = records.get(row["trial"]), row.get("final_score")
+        if record is None or record.measured is None or row["status"] != "finished" or text is None:
+            continue
+        score = record.measured.final_score
+        try:
+            same = score is None if text == "" else score is not None and math.isclose(score, float(text), rel_tol=1e-9)
+        except ValueError:
+            same = False
+        if not same:
+            words = f"it has a score of {text or 'none'}, the record {score}; `harness report` writes it anew"
+            yield Finding(record.id, _REPORTED, "report", one_line(words))
+
+
+def _reported(store: Store) -> Iterator[dict[str, str]]:
+    """The rows of the trials that the last report found finished or crashed."""
     try:
-        text = read_regular(store.folder / "report" / "tables" / "runs.csv", MOST_PLAN_BYTES).decode()
+        text = read_regular(store.folder / _REPORTED, MOST_PLAN_BYTES).decode()
         for row in csv.DictReader(io.StringIO(text)):
-            if row.get("status") in ("finished", "crashed"):
-                yield str(row.get("trial")), str(row["status"])
+            if row.get("trial") and row.get("status") in ("finished", "crashed"):
+                yield row
     except (OSError, ValueError, csv.Error):
         return

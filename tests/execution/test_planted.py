@@ -194,6 +194,13 @@ def _better_answers(f: Folder) -> None:
     f.edit(m_final_score=score, m_correct=310, m_final_dev_loss=float(losses[-1]), m_best_score=score)
 
 
+def _other_report(f: Folder, score: str) -> None:
+    """A table of the last report with another score than the record's."""
+    _report(f, OK)
+    table = f.store.folder / "report" / "tables" / "runs.csv"
+    table.write_text(f"trial,status,final_score\n{f.name(OK)},finished,{score}\n{f.name(OTHER)},finished,0.775\n")
+
+
 def _report(f: Folder, place: int) -> None:
     table = f.store.folder / "report" / "tables" / "runs.csv"
     table.parent.mkdir(parents=True)
@@ -455,6 +462,9 @@ PLANTED: dict[str, Planted] = {
     # the folder
     "a foreign record": problem("foreign trial", places=())(_foreign),
     "deleted, and reported before": problem("deleted")(_delete),
+    "a better score in the report": problem("report")(lambda f: _other_report(f, "0.99")),
+    "no score in the report": problem("report")(lambda f: _other_report(f, "")),
+    "a text for a score in the report": problem("report")(lambda f: _other_report(f, "\x1b[31m")),
     "deleted, and its model kept": problem("deleted", "kept weights")(_delete_kept),
     "half a file": note("half-written", places=())(lambda f: _touch(f, ".x.json.7.tmp")),
     "a stranger": note("stranger", places=())(lambda f: _touch(f, "notes.txt")),
