@@ -119,7 +119,7 @@ class Store:
             content = buffer.getvalue()
             record = record.model_copy(update={"arrays_sha256": hashlib.sha256(content).hexdigest()})
             write(path.with_suffix(".npz"), content)
-        write(path, (record.model_dump_json(indent=1) + "\n").encode())
+        write(path, as_text(record))
 
     def read(self, trial_id: str, planned: Trial | None = None) -> Record | Unreadable | None:
         """The record of a trial; None where there is none, and an `Unreadable` where it can't be used.
@@ -331,6 +331,11 @@ class Store:
         except OSError:
             return ""
         return f", whose last sign of life is {max(0.0, age):.0f} s old"
+
+
+def as_text(record: Record) -> bytes:
+    """A record as its file holds it."""
+    return (record.model_dump_json(indent=1) + "\n").encode()
 
 
 def holder_words(pid: int, host: str) -> str:
