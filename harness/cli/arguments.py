@@ -36,7 +36,7 @@ def seconds_of(text: str) -> float:
 
 def planned_to_verify(sweep: str, profile: str | None, results: Path) -> tuple[Sweep, Store]:
     """As `planned`; a plan.json that is damaged is a finding, as long as something else says what was planned."""
-    from harness.execution import verify as verifying
+    from harness.execution.verification import verify as verifying
 
     try:
         return planned(sweep, profile, [], results)

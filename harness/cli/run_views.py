@@ -25,8 +25,8 @@ from harness.records.store import Store
 from harness.scripts import commands
 
 if TYPE_CHECKING:
-    from harness.execution import verify as verifying
-    from harness.execution.verify_folder import Finding
+    from harness.execution.verification import verify as verifying
+    from harness.execution.verification.folder import Finding
     from harness.report.of_sweep import Answer
 
 _MOST_FAILED = 3  # trials that a sweep's end names

@@ -421,8 +421,8 @@ def verify(
     --retrain compares as `harness rerun` does, at its default tolerance. Exit 0: nothing contradicts anything; 1: it
     does, or files are damaged, foreign, gone or not as they were sealed.
     """
-    from harness.execution import manifest
-    from harness.execution import verify as verifying
+    from harness.execution.verification import manifest
+    from harness.execution.verification import verify as verifying
 
     hub.trust_remote_code(trust_remote_code)
     if seed is not None and retrain is None:
@@ -497,8 +497,8 @@ def seal(
     `harness verify SWEEP --manifest HASH` holds a folder against it. Exit 1 where verify would name a problem: the
     seal is written, and covers the problem too.
     """
-    from harness.execution import manifest
-    from harness.execution import verify as verifying
+    from harness.execution.verification import manifest
+    from harness.execution.verification import verify as verifying
 
     resolved, store = planned(sweep, profile, [], results)
     problems = verifying.check(resolved, store).problems

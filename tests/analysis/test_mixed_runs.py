@@ -11,8 +11,9 @@ from made_runs import ENVIRONMENT, HEAD, Run, store_of, sweep_of
 
 from harness.analysis import mixed_runs
 from harness.config.trials import Sweep, expand
-from harness.execution import resume, verify
+from harness.execution import resume
 from harness.execution.options import Options
+from harness.execution.verification import verify
 from harness.records.record import Environment
 from harness.records.store import Store
 from harness.records.study import of_sweep

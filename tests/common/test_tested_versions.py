@@ -15,8 +15,9 @@ from rich.console import Console
 from harness.cli import progress as cli_screen
 from harness.common import tested_versions
 from harness.config.trials import Sweep
-from harness.execution import driver, train_pack, verify
+from harness.execution import driver, train_pack
 from harness.execution.driver import Options
+from harness.execution.verification import verify
 from harness.records.store import Store
 from harness.training import numerics
 

@@ -19,8 +19,9 @@ from harness.config.recipe import Recipe, TaskFiles, TaskSpec, WordList
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.data import augmentation, examples, tasks
 from harness.data.augmentation import Synonyms, changed
-from harness.execution import driver, duration, rerun, verify
+from harness.execution import driver, duration, rerun
 from harness.execution.packing import STEP_OVERHEAD, Job
+from harness.execution.verification import verify
 from harness.records.store import Store
 from harness.training import loop, replayer
 from harness.training.batches import Batch

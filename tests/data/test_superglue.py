@@ -15,7 +15,7 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
 from harness.config.trials import Trial
 from harness.data import summary, tasks, text_files
-from harness.execution import verify_scores
+from harness.execution.verification import scores as verify_scores
 from harness.training.loop import train
 
 WIC = [

@@ -14,7 +14,7 @@ from whole_records import TEXT, edit, whole_store
 from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, expand
-from harness.execution import manifest
+from harness.execution.verification import manifest
 from harness.records.store import Store
 
 RUNS = [Run(300), Run(310)]

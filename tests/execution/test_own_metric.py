@@ -10,7 +10,8 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
-from harness.execution import driver, gate, shipping, verify
+from harness.execution import driver, gate, shipping
+from harness.execution.verification import verify
 from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.report import page

@@ -22,7 +22,7 @@ from made_runs import Run
 from whole_records import arrays_of, cross_entropy, edit, field_of, rewrite, whole_store
 
 from harness.config.trials import Sweep, expand
-from harness.execution import verify
+from harness.execution.verification import verify
 from harness.records.reruns import NAME as RERUNS
 from harness.records.store import Store
 from harness.records.study import of_sweep

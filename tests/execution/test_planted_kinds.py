@@ -25,7 +25,8 @@ from whole_records import arrays_of, edit, field_of, rewrite
 from harness.config.recipe import ModelSpec, TaskFiles, TaskSpec
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
-from harness.execution import driver, verify
+from harness.execution import driver
+from harness.execution.verification import verify
 from harness.records.store import Store
 
 

@@ -20,7 +20,8 @@ from made_runs import ENVIRONMENT, sweep_of
 from whole_records import edit, field_of, rewrite
 
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import verify, verify_outputs
+from harness.execution.verification import outputs as verify_outputs
+from harness.execution.verification import verify
 from harness.records.record import Curves, Measured, Record, ScriptRun
 from harness.records.store import Store
 from harness.scripts.commands import shown

@@ -15,8 +15,9 @@ from harness.config.seed_rule import Goal, SeedRule
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, every_seed, expand
 from harness.data import tasks
-from harness.execution import driver, in_process, rerun, seed_growth, train_pack, verify
+from harness.execution import driver, in_process, rerun, seed_growth, train_pack
 from harness.execution.driver import Options
+from harness.execution.verification import verify
 from harness.records.record import Record
 from harness.records.store import Store
 

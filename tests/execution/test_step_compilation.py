@@ -11,9 +11,10 @@ from torch import Tensor, fx
 from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.execution import driver, step_compilation, verify
+from harness.execution import driver, step_compilation
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
+from harness.execution.verification import verify
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.training import compiled, loop

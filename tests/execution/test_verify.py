@@ -19,9 +19,10 @@ from whole_records import TEXT, arrays_of, edit, recording_of, rewrite, save_who
 from harness.cli.app import app
 from harness.common.errors import HarnessError
 from harness.config.trials import Cell, Sweep, Trial, expand
-from harness.execution import driver, verify
+from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.rerun import RerunComparison
+from harness.execution.verification import verify
 from harness.records import reruns
 from harness.records.record import RECORDED, Curves
 from harness.records.store import Store

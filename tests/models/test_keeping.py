@@ -22,10 +22,11 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec, TaskSpec
 from harness.config.trials import Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, recorder, rerun, verify
+from harness.execution import driver, recorder, rerun
 from harness.execution.driver import Options
 from harness.execution.ray_worker import RayWorker
 from harness.execution.train_pack import WorkerSetup
+from harness.execution.verification import verify
 from harness.models import keep_weights, saved
 from harness.models.keep_weights import Keeping
 from harness.models.saved import UnkeptError

@@ -22,9 +22,10 @@ from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
 from harness.data import summary
 from harness.data.span_files import Question
-from harness.execution import driver, verify
+from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
+from harness.execution.verification import verify
 from harness.models import predict, predict_spans, pretrained, saved
 from harness.models.predict import PredictionOptions
 from harness.records.store import Store
@@ -78,8 +79,8 @@ def test_records_hold_answers_that_verify_and_rerun(trained: Trained) -> None:
 @pytest.mark.parametrize("column", [0, 1, 2, 3])
 def test_verify_finds_an_answer_that_was_changed(trained: Trained, tmp_path: Path, column: int) -> None:
     """Of a loss, an F1, and what is no share; an exact match is no part of an F1, but of its range."""
-    from harness.execution.verify_recipe import check_within
-    from harness.execution.verify_scores import check_measured
+    from harness.execution.verification.recipe import check_within
+    from harness.execution.verification.scores import check_measured
     from harness.records.array_shapes import check_arrays, expected_arrays
 
     record = trained.store.load(expand(trained.sweep)[0].id)

@@ -13,10 +13,11 @@ from harness.common.errors import HarnessError
 from harness.config.recipe import ModelSpec
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.data.tokenized import Task, TokenizedSplit
-from harness.execution import driver, gate, in_process, train_pack, verify
+from harness.execution import driver, gate, in_process, train_pack
 from harness.execution.driver import Options
 from harness.execution.rerun import TOLERANCE, RerunComparison, rerun
 from harness.execution.train_pack import Result
+from harness.execution.verification import verify
 from harness.models import token_hash
 from harness.records.record import Record
 from harness.records.store import Store

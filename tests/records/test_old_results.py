@@ -12,8 +12,9 @@ import pytest
 from harness.analysis.analyze import analyse
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, expand
-from harness.execution import driver, rerun, verify
+from harness.execution import driver, rerun
 from harness.execution.driver import Options
+from harness.execution.verification import verify
 from harness.records.store import Store
 from harness.records.study import of_sweep
 

@@ -8,9 +8,10 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.sweep_file import load
 from harness.config.trials import expand
-from harness.execution import driver, verify
+from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
+from harness.execution.verification import verify
 from harness.models import predict, saved
 from harness.models.keep_weights import Keeping
 from harness.records.store import Store

@@ -28,11 +28,12 @@ from harness.common.errors import HarnessError
 from harness.config.search_space import Range, round_to_range
 from harness.config.sweep_file import load
 from harness.config.trials import Sweep, Trial, expand
-from harness.execution import clock, driver, in_process, rerun, verify
+from harness.execution import clock, driver, in_process, rerun
 from harness.execution.driver import Options
 from harness.execution.in_process import InProcess
 from harness.execution.packing import Job
 from harness.execution.pool import PackProgress, Running
+from harness.execution.verification import verify
 from harness.records import early_signals
 from harness.records.record import Record
 from harness.records.store import Store

@@ -25,9 +25,10 @@ from harness.config.recipe_rules import check_recipe
 from harness.config.sweep_file import load
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.data import tasks
-from harness.execution import driver, gate, verify
+from harness.execution import driver, gate
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
+from harness.execution.verification import verify
 from harness.models import predict, pretrained, saved
 from harness.models.predict import PredictionOptions
 from harness.records.store import Store

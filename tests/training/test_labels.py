@@ -26,9 +26,11 @@ from harness.config.recipe_rules import check_recipe
 from harness.config.sweep_file import load
 from harness.config.trials import Trial, expand
 from harness.data import summary, tasks
-from harness.execution import driver, verify, verify_scores
+from harness.execution import driver
 from harness.execution.driver import Options
 from harness.execution.rerun import rerun
+from harness.execution.verification import scores as verify_scores
+from harness.execution.verification import verify
 from harness.models import predict_labels, saved
 from harness.models.predict import PredictionOptions
 from harness.records.store import Store

@@ -26,11 +26,11 @@ from harness.common.files import read_regular
 from harness.config.trials import Sweep, Trial, expand
 from harness.execution.rerun import RerunComparison, rerun, same_score
 from harness.execution.step_compilation import mixed
-from harness.execution.verify_across import ArrayFacts, array_facts, check_across
-from harness.execution.verify_beside import check_beside
-from harness.execution.verify_folder import Finding, check_folder
-from harness.execution.verify_outputs import check_outputs
-from harness.execution.verify_recipe import (
+from harness.execution.verification.across import ArrayFacts, array_facts, check_across
+from harness.execution.verification.beside import check_beside
+from harness.execution.verification.folder import Finding, check_folder
+from harness.execution.verification.outputs import check_outputs
+from harness.execution.verification.recipe import (
     HASHES,
     check_belonging,
     check_facts,
@@ -39,8 +39,8 @@ from harness.execution.verify_recipe import (
     check_within,
     odd_start,
 )
-from harness.execution.verify_scores import check_measured
-from harness.execution.verify_script import check_script
+from harness.execution.verification.scores import check_measured
+from harness.execution.verification.script import check_script
 from harness.models import saved, token_hash
 from harness.records.array_shapes import expected_arrays
 from harness.records.reading import (

@@ -11,8 +11,8 @@ import numpy as np
 from harness.common import metrics
 from harness.config.trials import Trial
 from harness.execution.rerun import same_score
-from harness.execution.verify_across import ArrayFacts, labels_digest
-from harness.execution.verify_folder import Finding
+from harness.execution.verification.across import ArrayFacts, labels_digest
+from harness.execution.verification.folder import Finding
 from harness.records import reruns
 from harness.records.reading import one_line
 from harness.records.record import Baseline, Record, started_seconds

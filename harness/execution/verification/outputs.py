@@ -26,7 +26,7 @@ import numpy as np
 from harness.config.score_sources import ScoreSource
 from harness.config.script import Script
 from harness.config.trials import Trial
-from harness.execution.verify_folder import Finding
+from harness.execution.verification.folder import Finding
 from harness.records.curve_files import curves_of_points
 from harness.records.reading import one_line
 from harness.records.record import Curves, Record

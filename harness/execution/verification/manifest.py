@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.common.errors import HarnessError, describe_os_error
 from harness.common.files import read_regular, write
 from harness.common.text import is_unicode
-from harness.execution.verify_folder import Finding
+from harness.execution.verification.folder import Finding
 from harness.records import reruns
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, explain, one_line
 from harness.records.store import HEARTBEAT, Store
