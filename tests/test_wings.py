@@ -44,7 +44,7 @@ HOMES = {
     "starlette": ("serve",),
     "uvicorn": ("cli.serve_commands",),
     "yaml": ("config", "records.importing.lightning"),
-    "optuna": ("stats.forest", "search", "records.importing.optuna_storage"),
+    "optuna": ("stats.forest", "search", "records.importing.optuna_storage", "records.study_log"),
 }  # fmt: skip
 # Every command imports these, so at their top they import nothing that takes seconds.
 EVERY_COMMAND_PAYS = (

@@ -26,7 +26,7 @@ from harness.common.files import open_lock, read_regular, write, write_json
 from harness.common.npz import ArraysError, read_arrays
 from harness.common.text import count_noun
 from harness.config.trials import Sweep, Trial, expand
-from harness.records import reruns
+from harness.records import reruns, study_log
 from harness.records.array_shapes import expected_arrays, odd_surface
 from harness.records.reading import MOST_ARRAY_BYTES, MOST_PLAN_BYTES, Unreadable, read_record, read_trial_arrays
 from harness.records.record import SCHEMA_VERSION, Baseline, Curves, Environment, Record, Surface
@@ -275,6 +275,8 @@ class Store:
         """The names of what lies beside the records and can't be read, which a report leaves out."""
         if reruns.damaged(self.folder):
             yield reruns.NAME
+        if study_log.damage(self.folder) is not None:
+            yield study_log.NAME
         for name, read in (("baselines.json", self._baselines), ("surface.npz", self._surface)):
             try:
                 read()

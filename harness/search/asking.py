@@ -8,15 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis import search_ranking
+from harness.common.errors import HarnessError
 from harness.config.script import AnyRecipe
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution.packing import Job
 from harness.execution.pool import Running
-from harness.records import early_signals
+from harness.records import early_signals, study_log
 from harness.records.record import Record
 from harness.records.store import Store
 from harness.search import pruning, suggestions
-from harness.search.study_journal import StudyJournal, lack_records
+from harness.search.study_journal import RESTORE, StudyJournal, lack_records
 
 if TYPE_CHECKING:
     from harness.analysis.live_warning import Lessons
@@ -167,6 +168,17 @@ class Asking:
             self._join(number, params, told)
             if stopped_recipe is not None and (self.stop_hopeless or stopped_recipe.by_pruner):
                 self._given_up[self._cell(params).settings] = stopped_recipe
+        self._refuse_lacking()
+
+    def _refuse_lacking(self) -> None:
+        """Raise HarnessError where the journal lacks a trained recipe of the plan, which is kept after it is asked."""
+        plan, known = self.store.load_plan(), {cell.axes for cell in self.cells}
+        lost = [] if plan is None else [trial for trial in expand(plan) if plan.cells[trial.cell].axes not in known]
+        if plan is not None and (trained := [trial for trial, record in self.store.each(lost) if record is not None]):
+            path, label = self.store.folder / study_log.NAME, plan.cells[trained[0].cell].label
+            raise HarnessError(
+                f"{path} was cut or edited: it lacks the recipe '{label}', which was trained", fix=RESTORE
+            )
 
     def _join(self, number: int, params: Mapping[str, Any], told: bool) -> bool:
         """Take an asked recipe into the plan; whether it is new there."""

@@ -9,7 +9,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.analysis import search_ranking
+from harness.common.errors import HarnessError
 from harness.config.trials import Sweep
+from harness.records import study_log
 from harness.records.store import Store
 from harness.search import pruning, suggestions
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
     import optuna
     from optuna.storages import JournalStorage
 
-STUDY = "study.log"
+RESTORE = (
+    "Restore it from a copy, or search anew in another folder with --results; "
+    "the runs that were trained stay, and `harness report` shows them"
+)
 _STOPPED = "stopped"  # the attribute of a suggestion that was given up
 _SWITCHES = "switches"  # that of the study: what it was last started with
 _PRUNED = "pruned"  # that of one that a pruner told to stop, which follows at its next step
@@ -37,12 +42,16 @@ class StudyJournal:
             sweep: The sweep of a search file.
             store: Its results folder, which is made where it is not there.
             switches: Those of the command, for whoever goes on with the search.
+
+        Raises:
+            HarnessError: The study is there and can't be read.
         """
         import optuna
 
         assert sweep.search is not None
         self.search = sweep.search
         store.folder.mkdir(parents=True, exist_ok=True)
+        _mend(store)
         both = self.search.failing == "objective"
         direction: Literal["minimize", "maximize"] = "minimize" if self.search.lower_is_better else "maximize"
         self._study = optuna.create_study(
@@ -163,6 +172,7 @@ def without_notes() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", "The constraint value is ignored")  # a search killed before told it
             yield
     finally:
         optuna.logging.set_verbosity(before)
@@ -184,8 +194,8 @@ def switches(sweep: Sweep, store: Store) -> tuple[str, ...]:
 
 
 def _begun(sweep: Sweep, store: Store) -> optuna.Study | None:
-    """The study of a search that was begun."""
-    if not (store.folder / STUDY).is_file():
+    """The study of a search that was begun; None where there is none, or it can't be read (`Store.damaged_files`)."""
+    if not (store.folder / study_log.NAME).is_file() or study_log.damage(store.folder) is not None:
         return None
     import optuna
 
@@ -198,7 +208,22 @@ def _storage(store: Store) -> JournalStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    return JournalStorage(JournalFileBackend(str(store.folder / STUDY)))
+    return JournalStorage(JournalFileBackend(str(store.folder / study_log.NAME)))
+
+
+def _mend(store: Store) -> None:
+    """Remove what a killed search left in the middle of its writing; the folder is held, so no other writes now.
+
+    Optuna waits half a minute for the lock of a writer that is dead, and without end where the folder's name is
+    relative, since the lock is then a link that leads nowhere.
+    """
+    path = store.folder / study_log.NAME
+    if (damage := study_log.damage(store.folder)) is not None:
+        raise HarnessError(f"cannot read {path}: {damage}", fix=RESTORE)
+    with suppress(FileNotFoundError):
+        study_log.cut_off(store.folder)
+    with suppress(OSError):
+        path.with_name(f"{path.name}.lock").unlink()
 
 
 def lack_records(store: Store, trials: Sequence[str]) -> bool:
