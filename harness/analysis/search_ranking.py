@@ -192,9 +192,9 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
     rates = np.array([one.failed / one.finished if one.finished else math.nan for one in found])
     sign = -1 if search.lower_is_better else 1
     front = _front(sign * values, np.zeros(len(rates)) if search.failing == "ignore" else rates)
-    fresh: Mapping[object, RankedRecipe] = {}
+    fresh: Mapping[str, RankedRecipe] = {}
     if confirmed is not None:
-        fresh = {cell.settings: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
+        fresh = {cell.key: one for cell, one in zip(confirmed[0].cells, by_cell(*confirmed), strict=True)}
     rows = []
     for index, (cell, one) in enumerate(zip(sweep.cells, found, strict=True)):
         scores = one.scores
@@ -202,7 +202,7 @@ def table(sweep: Sweep, store: Store, confirmed: tuple[Sweep, Store] | None = No
         row |= {"finished": one.finished, "planned": one.planned, "failed": one.failed, "crashed": one.crashed}
         row |= {"mean": scores.mean() if len(scores) else math.nan}
         row |= {"sd": scores.std(ddof=1) if len(scores) > 1 else math.nan, "value": values[index]}
-        again = fresh.get(cell.settings)
+        again = fresh.get(cell.key)
         value = again.value(search) if again else None
         low, high = _interval(again, search) if again else (math.nan, math.nan)
         row |= {"front": bool(front[index]), "fresh": math.nan if value is None else value}

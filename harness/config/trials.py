@@ -70,6 +70,11 @@ class Cell(_WithRecipe):
         """`lr 2e-5, bias correction on, epochs 3`; `the only recipe` in a sweep without axes."""
         return name_cell(self.axes)
 
+    @property
+    def key(self) -> str:
+        """What tells recipes apart: all that decides a result, so neither a script's timeout nor a folder's place."""
+        return Trial(recipe=self.settings, seeds=_ANY_SEEDS, cell=0).id
+
 
 class Trial(_WithRecipe):
     """One training run: a recipe and its seeds, and the place of its cell in the sweep."""
@@ -102,6 +107,7 @@ class Trial(_WithRecipe):
         return f"lr{show(recipe.lr)}-{correction}-ep{recipe.epochs}-{which}-{digest}"
 
 
+_ANY_SEEDS = Seeds(seed=0, init_seed=0, order_seed=0, dropout_seed=0)
 # What stood before and after the seeds for the recipe that was asked for last: trials come cell by cell.
 _last_text: tuple[Recipe, tuple[str, str]] | None = None
 _SEEDS = '"seeds": []'
@@ -316,4 +322,4 @@ def orphaning_change(old: Sweep, new: Sweep, trained: Sequence[Trial]) -> str | 
         missing = sorted({getattr(trial.seeds, name) for trial in lost} - seeds)
         if missing:
             return f"{name} {', '.join(map(str, missing[:5]))}{', …' if len(missing) > 5 else ''}"
-    return f"the cell '{old.cells[lost[0].cell].label}'"
+    return f"cell '{old.cells[lost[0].cell].label}'"

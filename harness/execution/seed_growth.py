@@ -113,7 +113,7 @@ def _taken_up(sweep: Sweep, old: Sweep, store: Store) -> Sweep:
     rule = sweep.rule
     assert rule is not None
     looks: tuple[tuple[int, ...], ...]
-    places = {cell.settings: index for index, cell in enumerate(old.cells)}
+    places = {cell.key: index for index, cell in enumerate(old.cells)}
     if old.rule is None or old.growth is None:
         due = tuple(max(rule.first, seeds) for seeds in _trained(sweep, old, store))
         looks, horizon = (due,), rule.at_most
@@ -123,8 +123,10 @@ def _taken_up(sweep: Sweep, old: Sweep, store: Store) -> Sweep:
             return sweep
         horizon = old.growth.horizon
 
+        keys = [cell.key for cell in sweep.cells]
+
         def mapped(look: tuple[int, ...], least: int) -> tuple[int, ...]:
-            seeds = [look[places[cell.settings]] if cell.settings in places else least for cell in sweep.cells]
+            seeds = [look[places[key]] if key in places else least for key in keys]
             return tuple(min(number, rule.at_most) for number in seeds)
 
         *before, last = old.growth.looks

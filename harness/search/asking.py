@@ -67,7 +67,10 @@ class Asking:
         return () if note is None else (note,)
 
     def grown(self) -> Sweep | None:
-        """Tell what is finished, then ask for a recipe that was not trained before; None where all were asked."""
+        """Tell what is finished, then ask for a recipe that was not trained before; None where all were asked.
+
+        A search that is resumed gives those that were asked before.
+        """
         resumed = self._journal is None
         if resumed:
             self._load()
@@ -78,7 +81,7 @@ class Asking:
             if self._ask():
                 return self._sweep()
             self._tell()  # a recipe that was trained already
-        return None
+        return self._sweep() if resumed and self.cells else None  # not the plan: a script's timeout may be another now
 
     @property
     def stopped(self) -> set[str]:

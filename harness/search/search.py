@@ -130,9 +130,9 @@ def confirming(sweep: Sweep, store: Store) -> Sweep | None:
     assert sweep.search is not None
     order = search_ranking.best_first(search_ranking.by_cell(sweep, store), sweep.search)
     plan = search_ranking.confirm_store(sweep, store).load_plan()
-    cells = dict.fromkeys(
-        [*(plan.cells if plan else ()), *(sweep.cells[index] for index in order[: sweep.search.best])]
-    )
+    chosen = [*(plan.cells if plan else ()), *(sweep.cells[index] for index in order[: sweep.search.best])]
+    now = {cell.key: cell for cell in sweep.cells}  # with today's timeout, threshold and folders
+    cells = {cell.key: now.get(cell.key, cell) for cell in chosen}
     if not cells:
         return None
     return Sweep(
@@ -141,7 +141,7 @@ def confirming(sweep: Sweep, store: Store) -> Sweep | None:
         title=f"{sweep.title}: the best recipes on fresh seeds",
         stand_in=sweep.stand_in,
         source=sweep.source,
-        cells=tuple(cells),
+        cells=tuple(cells.values()),
         seeds=sweep.search.confirm,
         rule=sweep.search.confirm_rule,
     )

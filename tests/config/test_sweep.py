@@ -614,7 +614,7 @@ def test_an_edit_that_orphans_trained_trials_is_named_by_its_axis(tmp_path):
     assert change(("task: embedded", "task: {name: embedded, files: x}"), ("[1e-5, 2e-5]", "2e-5")) == "lr 1e-5"
     assert change(("task: embedded", "task: {name: embedded, files: x}")) is None
     without = orphaning_change(old, of(tmp_path, AXES + "exclude: [{lr: 1e-5, epochs: 10}]\n"), trained)
-    assert without == "the cell 'lr 1e-5, bias correction off, epochs 10'"
+    assert without == "cell 'lr 1e-5, bias correction off, epochs 10'"
     assert change(("[1e-5, 2e-5]", "[1e-5, 3e-5]"), only=3) is None  # only what was trained counts
 
 

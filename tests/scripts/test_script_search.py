@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis import search_ranking
 from harness.common.errors import HarnessError
 from harness.config.sweep_file import load
 from harness.execution import driver
@@ -94,3 +95,39 @@ def test_seeds_by_rule_are_added_to_a_script(here: Path) -> None:
     ended = driver.run(sweep, store, Options(in_process=True), lambda progress: None)
     assert ended.finished > 4
     assert ended.failed * 2 == ended.finished
+
+
+def test_what_decides_no_result_may_change_before_the_best_are_confirmed_again(here: Path) -> None:
+    def searched(text: str) -> search.SearchOutcome:
+        (here / "mine.yaml").write_text(text)
+        sweep = load(here / "mine.yaml")
+        return search.run(sweep, Store(here / sweep.folder_name), Options(in_process=True), lambda progress: None)
+
+    few = SEARCH.replace("recipes: 12", "recipes: 3")
+    first, again = searched(few), searched(f"{few}timeout: 2h\n")
+    assert first.confirmed is not None
+    assert again.confirmed is not None
+    assert [cell.key for cell in again.confirmed.cells] == [cell.key for cell in first.confirmed.cells]
+    assert [cell.script.script.timeout for cell in again.confirmed.cells if cell.script] == [7200]
+    assert again.confirm_counts is not None
+    assert (again.counts.trained_now, again.confirm_counts.trained_now) == (0, 0)
+    store = Store(here / first.sweep.folder_name)
+    fresh = search_ranking.table(
+        again.sweep, store, (first.confirmed, search_ranking.confirm_store(again.sweep, store))
+    )
+    assert fresh["fresh"].notna().sum() == 1  # of a plan with the time limit of before, too
+
+
+def test_seeds_that_were_added_stay_where_a_timeout_changes_with_the_rule(here: Path) -> None:
+    def trained(points: int, more: str = "") -> driver.SweepOutcome:
+        (here / "mine.yaml").write_text(
+            "command: sh train.sh {size} 1 {seed} 0\nsize: [6, 7]\nscore: {stdout: 'acc=([0-9.]+)'}\nmajority: 0.1\n"
+            f"seeds: {{until: failure rate of every cell within ±{points} points, first: 3, at_most: 30}}\n{more}"
+        )
+        sweep = load(here / "mine.yaml")
+        return driver.run(sweep, Store(here / sweep.folder_name), Options(in_process=True), lambda progress: None)
+
+    first = trained(30)
+    assert first.finished > 6
+    again = trained(45, "timeout: 2h\n")
+    assert (again.trained_now, again.finished) == (0, first.finished)
