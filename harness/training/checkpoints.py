@@ -23,7 +23,7 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common.errors import HarnessError
-from harness.common.files import flush, is_own_folder
+from harness.common.files import flush, is_own_folder, opened_regular
 from harness.config.trials import Trial
 from harness.records.record import Environment
 
@@ -203,8 +203,9 @@ def save(path: Path, state: Mapping[str, Tensor], header: BaseModel) -> None:
 
 
 def read_header(path: Path, kind: type[_Kind]) -> _Kind | None:
-    """What a file says of itself; None where there is none or it says something else."""
+    """What a file says of itself; None where there is none, it says something else, or is no file, as a FIFO."""
     try:
+        opened_regular(path).close()  # safetensors would wait at a FIFO without end
         with safetensors.safe_open(path, framework="np") as file:
             return kind.model_validate_json((file.metadata() or {}).get(_KEY, ""))
     except (OSError, ValidationError, safetensors.SafetensorError):

@@ -520,3 +520,11 @@ def no_leftovers(tmp_path: Path) -> Iterator[None]:
     """No half-written file outlives a test."""
     yield
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_waited_for_and_is_removed(tmp_path: Path, put: Callable[[Path], object]) -> None:
+    path = tmp_path / f"{'0' * 32}.safetensors"
+    put(path)
+    assert Checkpoints(tmp_path, 1).unfinished([]) == []
+    assert not os.path.lexists(path)
