@@ -169,7 +169,7 @@ class _Layout:
             if not required and (wanted is None or role == "label"):  # a file to predict on may have no labels
                 return None
             column = candidates[0] if candidates else " or ".join(known)
-            purpose = f"task.{role}" if wants is None else f"the {role.replace('_', ' ')}"
+            purpose = f"task.{role}" if wants is None else wants.purpose(role)
             raise HarnessError(
                 f"{source} has no column {column} for {purpose}",
                 allowed=", ".join(map(short, names)) or "none",

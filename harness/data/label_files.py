@@ -54,7 +54,7 @@ def load(spec: TaskSpec) -> Raw:
 def examples(path: Path, spec: TaskSpec) -> list[tuple[Line, tuple[str, ...]]]:
     """The rows of a file, each with the names of its labels; raises HarnessError for what is none."""
     source = str(path)
-    rows = list(text_files.stream(path, spec, spec.text_pair is not None, label=True))
+    rows = list(text_files.stream(path, spec, spec.text_pair is not None, label=True, predicts=False))
     if not rows:
         raise no_rows(source)
     for line in rows:

@@ -36,15 +36,19 @@ MISSING = Missing()
 
 @dataclass(frozen=True)
 class WantedColumns:
-    """Which columns a file to predict on must have beside the text."""
+    """Which columns a file must have beside the text, one to predict on or one of a sweep."""
 
     pairs: bool
     label: bool
+    predicts: bool = True
 
-    @staticmethod
-    def option(role: str) -> str:
+    def purpose(self, role: str) -> str:
+        """What the column of a role is called where it is not found."""
+        return f"the {role.replace('_', ' ')}" if self.predicts else f"task.{role}"
+
+    def option(self, role: str) -> str:
         """What to do where the column of a role is not found."""
-        return f"Name it with --{role.replace('_', '-')}"
+        return f"Name it with --{role.replace('_', '-')}" if self.predicts else f"Set task.{role}"
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,7 @@ class Columns:
                 problem = f"{'two columns' if twice else 'no column'} {candidates[0]}"
             allowed = ", ".join(map(short, names)) or "none"
             raise HarnessError(
-                f"{source} has {problem} for task.{role}"
-                if wants is None
-                else f"{source} has {problem} for the {role.replace('_', ' ')}",
+                f"{source} has {problem} for {f'task.{role}' if wants is None else wants.purpose(role)}",
                 allowed=f"{allowed}, or an index from 0 to {len(names) - 1}" if by_index else allowed,
                 fix="Rename one" if twice else wants.option(role) if wants else f"Set task.{role}",
             )

@@ -324,17 +324,17 @@ class Line:
     label: str | None
 
 
-def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False) -> Iterator[Line]:
+def stream(path: Path, spec: TaskSpec, pairs: bool, label: bool = False, predicts: bool = True) -> Iterator[Line]:
     """The rows of a file whose columns go by the names that the task's files have, read one by one.
 
     A `label` column may lack unless it is asked for; a text may be blank. Raises HarnessError for a file that can't be
-    read or is not clean, with its line.
+    read or is not clean, with its line; a lacking column is named by an option where it `predicts`, else by a key.
     """
     glue, suffix, source, columns_wanted = (
         GLUE.get(spec.name, OWN),
         _suffix(path),
         str(path),
-        WantedColumns(pairs, label),
+        WantedColumns(pairs, label, predicts),
     )
     columns, names, header = None, [""], True
     reshape = superglue.reshaping(spec)

@@ -91,6 +91,13 @@ def test_rows_that_are_none_are_refused(topics: TaskSpec, tmp_path: Path, row: s
         tasks.load(topics.model_copy(update={"files": files}))
 
 
+def test_a_column_that_lacks_is_set_in_the_sweep_file(topics: TaskSpec) -> None:
+    for role, column in (("label", "label"), ("text_pair", "reply")):
+        spec = topics.model_copy(update={role: column})
+        with pytest.raises(HarnessError, match=rf"no column {column} for task\.{role}.*Set task\.{role}\."):
+            tasks.load(spec)
+
+
 def test_a_step_s_loss_is_transformers_own(trial: Make, topics: TaskSpec, bert: ModelSpec) -> None:
     run = begin([trial(1, task=topics, dropout=0.0, batch_size=8)])
     batch = run.batches.draw(0)
