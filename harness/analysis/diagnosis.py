@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.analysis import early_warning as early
-from harness.analysis.verdicts import judged_runs
+from harness.analysis.verdicts import judged_runs, untrained_loss
 from harness.config import schedules
 from harness.config.recipe import Recipe
 from harness.records import early_signals
@@ -19,8 +19,8 @@ from harness.records.record import Recording
 from harness.records.study import Study, numbers
 from harness.stats import bootstrap
 
-# A failed run whose loss lies above this share of the labels' entropy has not fitted its training data; one below has,
-# and does not generalise: the two groups of runs in Figure 8 of Mosbach et al. (2021).
+# A failed run whose loss lies above this share of the labels' entropy (of a regression: their variance) has not fitted
+# its training data; one below has, and does not generalise: the two groups of Figure 8 in Mosbach et al. (2021).
 FITTED = 0.5
 # A gradient has vanished where a layer's norm is below this share of what runs that learn have at that point of
 # training, from some point on to the end; in a run, where that is so of half of its layers.
@@ -141,10 +141,10 @@ def planned_steps(finished: pd.DataFrame) -> dict[int, int]:
 
 
 def _fates(finished: pd.DataFrame, norms: Gradients | None) -> pd.DataFrame:
-    """A row a finished run: `cell`, `kind`, `loss` (final, over the labels' entropy), `vanished` (updates, NaN: not)
-    and `vanished_layers` (how many).
+    """A row a finished run: `cell`, `kind`, `loss` (final, over the labels' entropy or, of a regression, variance),
+    `vanished` (updates, NaN: not) and `vanished_layers` (how many).
     """
-    loss = numbers(finished, "final_train_loss") / numbers(finished, "label_entropy").replace(0, np.nan)
+    loss = numbers(finished, "final_train_loss") / untrained_loss(finished).replace(0, np.nan)
     kind = finished["verdict"].astype(object)
     failed = kind == "failed"
     kind[failed] = "not told"

@@ -1,5 +1,6 @@
 """What a diagnosis says, held against its tables."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,14 @@ def test_the_failed_runs_are_put_into_words(tmp_path: Path) -> None:
         "below 10 % of the median of runs that learn and stayed there to the end; by update 51 in the median (51 to "
         "51), in 2 layers in the median."
     )
+
+
+def test_failed_runs_of_a_regression_are_told_by_the_label_variance(tmp_path: Path) -> None:
+    made = study_of(tmp_path, TEXT, {0: [Run(score=0.7, loss=0.2), Run(score=-0.2, loss=1.9)]}, metric="pearson")
+    study = dataclasses.replace(made, runs=made.runs.assign(label_variance=2.0))
+    said = reasons.sentences(analyze.analyse(study))[0]
+    assert "1 did not fit the training data (loss in the last epoch above half of the label variance" in said
+    assert "unknown" not in said
 
 
 @pytest.mark.parametrize(

@@ -137,9 +137,9 @@ SECTION = Section(
         (
             "not optimised, not generalised",
             "Of failed runs: a training loss in the last epoch above half of that of what knows no more than how "
-            "frequent the answers are (the label entropy; of answers in a context the entropy of a guessed place) "
-            "means that the training data were not fitted; below it they were, but the run is no better on the dev set "
-            "than what it must beat.",
+            "frequent the answers are (the label entropy; of a regression the label variance, of answers in a context "
+            "the entropy of a guessed place) means that the training data were not fitted; below it they were, but the "
+            "run is no better on the dev set than what it must beat.",
         ),
     ),
 )
