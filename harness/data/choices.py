@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.common.errors import HarnessError
+from harness.common.text import count_noun
 from harness.data import vocabulary
 from harness.data.examples import Raw, Rows, splits
 from harness.data.text_columns import refuse
@@ -88,7 +89,8 @@ def encode(
     longest = int(np.argmax(lengths))
     if lengths[longest] > room:
         refuse(
-            f"a choice has {lengths[longest]} tokens, and max_length {max_length} leaves {max(0, room)} for it",
+            f"a choice has {count_noun(lengths[longest], 'token')}, and max_length {max_length} leaves "
+            f"{max(0, room)} for it",
             source,
             numbers[longest // len(choices[0])],
             fix=f"Raise max_length to {max_length + lengths[longest] - room}",

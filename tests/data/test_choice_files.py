@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def test_a_text_loses_its_end_and_a_choice_nothing(tmp_path: Path, bert: ModelSp
     assert decoded == ["[CLS] a b c d e [SEP] red [SEP]", "[CLS] a b c [SEP] blue g h [SEP]"]
     with pytest.raises(HarnessError, match=r"line 1: a choice has 3 tokens, and max_length 6 leaves 2.*\n?.*to 7"):
         choices.encode_rows(raw.train, tokenizer, 6)
+    with pytest.raises(HarnessError, match="a choice has 1 token, and max_length 4 leaves 0 for it"):
+        choices.encode_rows(dataclasses.replace(raw.train, choices=(("red", "h"),) * 2), tokenizer, 4)
     assert choices.encode_rows(raw.train, tokenizer, 7)[0][1][1] == tokenizer("a")["input_ids"][1]
 
 
