@@ -198,6 +198,7 @@ class Page:
     runs_left_out: int
     failed: tuple[RunRow, ...]
     failed_left_out: int
+    failed_heading: str
     verdicts: tuple[str, ...]
     crashed: tuple[RunRow, ...]
     settings: tuple[TextTable, ...]
@@ -240,6 +241,7 @@ def _page(analysis: Analysis, tables: Mapping[str, TextTable], figures: Path) ->
         runs_left_out=len(analysis.runs) - len(runs),
         failed=failed[:MOST_FAILED],
         failed_left_out=max(0, len(failed) - MOST_FAILED),
+        failed_heading=run_tables.failed_heading(len(failed)),
         verdicts=tuple(sorted({run.verdict for run in runs})),
         crashed=run_tables.crashed_runs(analysis),
         settings=tuple(provenance.settings(sweep) for sweep in study.sweeps),

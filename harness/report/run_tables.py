@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.analysis.analyze import Analysis
-from harness.common.text import show
+from harness.common.text import count_noun, show
 from harness.records.study import Study
 from harness.report.files import csv, json_value
 from harness.report.formatting import integer, score
@@ -80,6 +80,12 @@ def all_runs(analysis: Analysis) -> tuple[RunRow, ...]:
     if len(runs) > MOST_RUNS:
         runs = runs.sort_values("verdict", key=lambda words: words.isin(["ok", "unjudged"]), kind="stable")
     return _rows(analysis, runs)
+
+
+def failed_heading(count: int) -> str:
+    """What the table of failed and near-chance runs is called."""
+    which = "it" if count == 1 else "each"
+    return f"{count_noun(count, 'failed or near-chance run')}, with the command that reruns {which}"
 
 
 def failed_runs(analysis: Analysis) -> tuple[RunRow, ...]:

@@ -85,6 +85,15 @@ def test_golden_cells(written):
     same_as_golden(written[1].folder / "tables" / "cells.csv", "report_cells.csv")
 
 
+def test_failed_and_near_chance_runs_are_called_so_and_counted(written):
+    assert [run_tables.failed_heading(count) for count in (1, 2)] == [
+        "1 failed or near-chance run, with the command that reruns it",
+        "2 failed or near-chance runs, with the command that reruns each",
+    ]
+    assert ">6 failed or near-chance runs, with the command" in (written[1].folder / "index.html").read_text()
+    assert "<summary>Failed and near-chance runs</summary>" in (written[1].folder / "report.md").read_text()
+
+
 def test_golden_runs(written):
     same_as_golden(written[1].folder / "tables" / "runs.csv", "report_runs.csv")
 
