@@ -58,6 +58,11 @@ def above_majority_p(table: pd.DataFrame) -> pd.Series:
         return by_count.fillna(pd.Series(stats.t.sf(r * np.sqrt(free / (1 - r**2)), free), index=table.index))
 
 
+def of_scripts(study: Study) -> bool:
+    """Whether all runs of a study are of other training code, a script's or imported: its recipe is not known."""
+    return all(sweep.is_script for sweep in study.sweeps)
+
+
 def of_positions(study: Study) -> bool:
     """Whether labels are positions among choices, which are no classes, in all cells of a study."""
     cells = [cell for sweep in study.sweeps for cell in sweep.cells]

@@ -15,6 +15,7 @@ from harness.records.record import Environment
 from harness.records.study import Study
 from harness.report.formatting import duration
 from harness.report.table import TextTable
+from harness.report.wording import first_part
 
 
 def _words_table(name: str, caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> TextTable:
@@ -87,7 +88,11 @@ def _seed_parts(sweep: Sweep) -> dict[str, str]:
     """Which seeds drive what: one line where one integer drives all three parts."""
     together = all(len({seeds.init_seed, seeds.order_seed, seeds.dropout_seed}) == 1 for seeds in sweep.due_seeds)
     if together:
-        return {"seeds (head, order and dropout together)": _ranges([seeds.seed for seeds in sweep.due_seeds])}
+        return {
+            f"seeds ({first_part([sweep])}, order and dropout together)": _ranges(
+                [seeds.seed for seeds in sweep.due_seeds]
+            )
+        }
     names = ("init_seed", "order_seed", "dropout_seed")
     return {name: _ranges([getattr(seeds, name) for seeds in sweep.due_seeds]) for name in names}
 

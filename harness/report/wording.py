@@ -14,6 +14,7 @@ from harness.analysis.analyze import Analysis
 from harness.analysis.comparisons import main_axis
 from harness.analysis.verdicts import of_positions
 from harness.common.text import Scalar, count_noun, show
+from harness.config.trials import Sweep
 from harness.records.study import SOURCE
 from harness.report.claims import LEVEL, Claim
 from harness.report.formatting import Row, p_value, percent, unknown
@@ -44,6 +45,14 @@ def class_names(analysis: Analysis, classes: int) -> tuple[str, ...]:
     spelt = set(runs["label_names"].dropna()) if "label_names" in runs else set()
     names = tuple(map(str, json.loads(spelt.pop()))) if len(spelt) == 1 else ()
     return names if len(names) == classes else tuple(map(str, range(classes)))
+
+
+def first_part(sweeps: Sequence[Sweep]) -> str:
+    """What a run draws before it trains: its head, which a language model has not, or what an adapter begins with."""
+    languages = all(
+        cell.script is None and cell.recipe.task.kind == "completion" for sweep in sweeps for cell in sweep.cells
+    )
+    return "initialisation" if languages else "head"
 
 
 def p_clause(value: float) -> str:

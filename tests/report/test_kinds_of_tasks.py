@@ -19,10 +19,10 @@ from harness.common import squad
 from harness.config.sweep_file import load
 from harness.records.record import Curves
 from harness.records.study import Study
-from harness.report import opening, page_notes
+from harness.report import opening, page_notes, provenance
 from harness.report.figures import variance
 from harness.report.next_experiment import next_sweep
-from harness.report.sections import calibration, dev_set, failures, reasons
+from harness.report.sections import calibration, dev_set, failures, reasons, seed_parts
 from harness.stats.example_scores import place_agreement
 
 QUESTIONS = """task: {name: q, kind: span, files: {train: t.json, validation: d.json}}
@@ -67,6 +67,9 @@ def test_classes_and_choices_go_by_their_names(tmp_path: Path) -> None:
     assert shown(letters) == ("right choice", "runs", "chosen A", "chosen B", "A", "B")
     files = "{train: t.csv, validation: d.csv}"
     task = f"{{name: x, kind: choice, choices: [e0, e1], files: {files}}}"
+    flips = next(spec for spec in dev_set.SECTION.tables if spec.name == "flips").text(analyse(letters))
+    assert flips is not None
+    assert {row[1] for row in flips.rows} == {"B"}
     columns = study_of(tmp_path / "c", f"task: {task}\nmodel: embedded\nlr: 1e-4\nepochs: 3\nseeds: 1..2\n", runs)
     assert shown(columns) == ("right choice", "runs", "chosen e0", "chosen e1", "e0", "e1")
 
@@ -111,6 +114,7 @@ def test_answers_in_contexts_have_dev_set_noise_and_agreement(tmp_path: Path) ->
     assert "the SQuAD F1 has a standard deviation of" in said
     assert "Two runs give the same answer to" in said
     assert "accura" not in said
+    assert not any("ccuracy" in spec.caption for spec in dev_set.SECTION.tables if spec.name == "pair_noise")
     assert "differ only in lr" in said.replace("differs", "differ")
     assert "in SQuAD F1 (95 %" in said
     assert "entropy of a guessed place" in untrained_loss_name(study)
@@ -139,6 +143,33 @@ def test_exact_match_has_dev_set_noise_and_loss_says_that_it_has_none(tmp_path: 
             assert row["accuracy"] == pytest.approx(9 / 12)
             assert row["alike"] == pytest.approx(np.mean([1 / 3, 1 / 3, 1, 1 / 3]))
             assert "Two runs are both right or both wrong on" in said
+
+
+def test_of_a_script_no_head_recording_or_formula_is_told(tmp_path: Path) -> None:
+    text = (
+        "command: python --version {lr} {seed}\nlr: [0.1, 0.2]\nseeds: 1..2\nscore: {stdout: '(.*)'}\nmajority: 0.5\n"
+    )
+    (tmp_path / "script.yaml").write_text(text)
+    made = study_of(tmp_path, f"{HEAD}lr: [0.1, 0.2]\nepochs: 3\nseeds: 1..2\n", {0: [Run(300), Run(200)]})
+    runs = made.runs.assign(dev_examples=np.nan, correct=None, majority_correct=None, label_entropy=np.nan)
+    script = dataclasses.replace(made, sweeps=(load(tmp_path / "script.yaml"),), runs=runs, load=lambda row: None)
+    for study, told in ((script, "(a script's `predictions` would tell)"), (made, "")):
+        analysis = analyse(study)
+        sections = (dev_set, reasons, seed_parts)
+        said = " ".join(str(sentence) for section in sections for sentence in section.sentences(analysis))
+        assert ("How the failed runs trained is not recorded of other training code." in said) == bool(told)
+        assert ("One integer seeds head" in said) == (not told)
+        assert "no simple formula" not in said
+        assert told in said
+
+
+def test_a_language_model_s_seed_draws_no_head(tmp_path: Path) -> None:
+    for kind, model, first in (("completion", "embedded-decoder", "initialisation"), ("texts", "embedded", "head")):
+        (tmp_path / "x.yaml").write_text(
+            f"task: {{name: embedded, kind: {kind}}}\nmodel: {model}\nlr: 1e-4\nepochs: 3\nseeds: 1..2\n"
+        )
+        names = [row[0] for row in provenance.settings(load(tmp_path / "x.yaml")).rows]
+        assert f"seeds ({first}, order and dropout together)" in names
 
 
 def test_thresholds_chosen_on_dev_are_told(tmp_path: Path) -> None:

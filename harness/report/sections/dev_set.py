@@ -9,12 +9,13 @@ import pandas as pd
 
 from harness.analysis import example_scores
 from harness.analysis.analyze import Analysis
+from harness.analysis.verdicts import of_scripts
 from harness.records.study import numbers
 from harness.report.claims import Claim, Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, integer, interval, percent, points, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, k_of_n, labels_of_pairs, number, with_interval
-from harness.report.wording import main_arms, main_axis_name, pair_count
+from harness.report.wording import class_names, main_arms, main_axis_name, pair_count
 from harness.stats import dev_noise
 from harness.stats.estimate import Estimate
 
@@ -136,11 +137,21 @@ def sentences(analysis: Analysis) -> list[str]:
     ]
 
 
+def _unknown_error(analysis: Analysis) -> str:
+    """Why the sampling error of a score is not given: its examples are not known, or its metric has none."""
+    study = analysis.study
+    if not of_scripts(study) or numbers(analysis.runs, "dev_examples").notna().any():
+        return "The sampling error of this metric on a finite dev set has no simple formula and is not given."
+    ours = " (a script's `predictions` would tell)" if study.sweeps else ""
+    return (
+        f"Which dev examples a run answers rightly is not known{ours}, so the sampling error of a score is not given."
+    )
+
+
 def _error_of_one(analysis: Analysis) -> list[str]:
     table, words = sampling(analysis), Words("sampling")
     if not len(table):
-        unknown_error = "The sampling error of this metric on a finite dev set has no simple formula and is not given."
-        return [unknown_error] if analysis.cells["scored"].sum() else []
+        return [_unknown_error(analysis)] if analysis.cells["scored"].sum() else []
     row = row_at(table, 0)
     compared = " and are compared pair by pair below" if analysis.pair_noise["difference_low"].notna().any() else ""
     name = example_scores.score_name(analysis.runs)
@@ -263,9 +274,10 @@ def _of_pairs(analysis: Analysis) -> list[Column]:
 
 
 def _of_flips(analysis: Analysis) -> list[Column]:
+    names = class_names(analysis, analysis.confusion["label"].nunique() if len(analysis.confusion) else 0)
     return [
         ("dev example", number("example", integer)),
-        ("label", number("label", integer)),
+        ("label", lambda row: names[int(row["label"])]),
         ("right", k_of_n("right", "runs")),
         ("churn", number("churn", percent)),
     ]
@@ -317,7 +329,7 @@ SECTION = Section(
         ),
         TableSpec(
             "pair_noise",
-            "Accuracy, pair by pair: the interval of means over seeds, widened for the choice of dev examples",
+            "Scores, pair by pair: the interval of means over seeds, widened for the choice of dev examples",
             _of_pairs,
             labels_of_pairs,
             folded=True,

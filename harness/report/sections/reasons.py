@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from harness.analysis.analyze import Analysis
 from harness.analysis.diagnosis import VANISHED
-from harness.analysis.verdicts import level_to_beat, untrained_loss_name
+from harness.analysis.verdicts import level_to_beat, of_scripts, untrained_loss_name
 from harness.common.text import count_noun
 from harness.report.claims import Sentence, Summary, Words
 from harness.report.formatting import Row, integer, percent
@@ -14,6 +14,7 @@ from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, number
 
 _LACKING = "was not recorded (a sweep records unless it says `record: off`; results are bit-identical either way)"
+_NOT_OURS = "is not recorded of other training code"
 _KINDS = {
     "not_optimised": "did not fit the training data (loss in the last epoch above half of the {floor}: "
     "optimisation failed)",
@@ -54,7 +55,8 @@ def _vanishing(analysis: Analysis) -> list[Sentence]:
     kinds = diagnosis.kinds.drop(columns="cell").sum()
     recorded, vanished = int(kinds["failed_recorded"]), int(kinds["vanished"])
     if not recorded:
-        return [Sentence(f"How the failed runs trained {_LACKING}.")]
+        lacking = _NOT_OURS if of_scripts(analysis.study) else _LACKING
+        return [Sentence(f"How the failed runs trained {lacking}.")]
     if diagnosis.norms is None:
         return [Sentence(f"{_never_finite(diagnosis.never_finite)}.")]
     if not (analysis.runs["verdict"] == "ok").any():

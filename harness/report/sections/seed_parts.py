@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from harness.analysis.analyze import Analysis
+from harness.analysis.verdicts import of_scripts
 from harness.report.claims import LEVEL, Sentence, Words, followed_by, row_at
 from harness.report.formatting import Row, integer, p_value, percent, unknown
 from harness.report.section import FigureSpec, Section
 from harness.report.table import Column, TableSpec, labels_of_axes, number, with_bounds
+from harness.report.wording import first_part
 
 _MOST_SENTENCES = 6
 _PARTS = {"init": "the head's initialisation", "order": "the order of the data", "dropout": "dropout"}
@@ -62,22 +64,12 @@ def _of_components(analysis: Analysis) -> list[str]:
     table = analysis.seed_factors
     if not len(table):
         together = (
-            f"One integer seeds {_first(analysis)}, data order and dropout of each run, so their contributions cannot "
-            "be separated. Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
+            f"One integer seeds {first_part(analysis.study.sweeps)}, data order and dropout of each run, so their "
+            "contributions cannot be separated. Cross them (`init_seed: 1..5`, `order_seed: 1..5`) to see."
         )
-        return [together] if analysis.study.sweeps else []
+        return [] if of_scripts(analysis.study) else [together]
     lacking = [f"Variance components are unknown: {why}." for why in sorted(set(table["reason"]) - {""})]
     return [*largest_parts(analysis)[:_MOST_SENTENCES], *lacking]
-
-
-def _first(analysis: Analysis) -> str:
-    """What a run draws before it trains: its head, which a language model has not, or what an adapter begins with."""
-    languages = all(
-        cell.script is None and cell.recipe.task.kind == "completion"
-        for sweep in analysis.study.sweeps
-        for cell in sweep.cells
-    )
-    return "initialisation" if languages else "head"
 
 
 def same_seeds(analysis: Analysis) -> list[Sentence]:
