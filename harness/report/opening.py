@@ -348,10 +348,11 @@ def where(analysis: Analysis) -> Sentence:
 def _near_chance(analysis: Analysis, words: Words) -> str:
     chance = int(analysis.cells["near_chance"].sum())
     more = " more" if analysis.cells["failed"].fillna(0).sum() else ""
+    where = "over all recipes " if len(analysis.cells) > 1 else ""  # a clause before it may be of one recipe
     if chance < 2:
-        return f"one{more} run is near chance, but not counted as failed" if chance else ""
+        return f"{where}one{more} run is near chance, but not counted as failed" if chance else ""
     runs = words.summary("sum", chance, "near_chance", form=lambda n: f"{n}{more} runs are")
-    return f"{runs} near chance, but not counted as failed"
+    return f"{where}{runs} near chance, but not counted as failed"
 
 
 def _worst(analysis: Analysis, words: Words) -> str:

@@ -43,7 +43,7 @@ def test_the_answer_of_the_study(mosbach):
     assert texts[8].startswith(
         "The observed failure rate is highest at lr 2e-5, bias correction off, epochs 3 (3 of 3)"
     )
-    assert texts[8].endswith("one more run is near chance, but not counted as failed.")
+    assert texts[8].endswith("; over all recipes one more run is near chance, but not counted as failed.")
     assert texts[-1] == "0 failures in 3 seeds is compatible with a failure rate of up to 56 % (95 % CI)."
 
 
