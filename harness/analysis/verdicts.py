@@ -73,7 +73,8 @@ def level_to_beat(study: Study) -> str:
     """What the score is of that a run failed at or below: `majority class`, or of language models `untouched model`.
 
     Of multiple choice it is the `most frequent position`, of a regression the `mean label`. Where texts have any number
-    of labels it is `best set of labels`, given to all alike, and of answers in a context `commonest answer or none`.
+    of labels it is `best set of labels`, given to all alike, of answers in a context `commonest answer or none`, and of
+    tagged words the `tag O`, which need not be the most frequent one.
     """
     table = study.runs
     if of_positions(study):
@@ -82,6 +83,8 @@ def level_to_beat(study: Study) -> str:
         return "best set of labels"
     if table["metric"].isin(metrics.SPANS).any():
         return "commonest answer or none"
+    if (table["metric"] == metrics.ENTITIES).any():
+        return "tag O"
     told = table["untouched_score"].notna() if "untouched_score" in table else pd.Series(dtype=bool)
     if told.any():
         return "untouched model"

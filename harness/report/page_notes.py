@@ -12,7 +12,7 @@ from harness.analysis import score_scale, seed_use, stopping
 from harness.analysis.analyze import MOST_RESAMPLED
 from harness.analysis.cells import object_columns
 from harness.analysis.failures import all_runs
-from harness.common.metrics import BuiltIn, words
+from harness.common.metrics import REGRESSION, BuiltIn, words
 from harness.config.recipe import Recipe
 from harness.data import label_notes, vocabulary
 from harness.records.study import Study
@@ -231,7 +231,7 @@ def about_scores(study: Study) -> str:
     better = f"{'higher' if study.higher_is_better else 'lower'} is better"
     if any(sweep.is_script for sweep in study.sweeps):
         unit = f"as the script gives them; {better}"
-    elif not set(metrics) <= set(get_args(BuiltIn)):
+    elif not set(metrics) <= set(get_args(BuiltIn)) - set(REGRESSION):
         unit = better
     else:
         unit = "as fractions" if study.higher_is_better else f"over all tokens of the answers; {better}"

@@ -15,7 +15,7 @@ from made_runs import HEAD, Run, study_of
 from harness.analysis import verdicts
 from harness.analysis.analyze import analyse
 from harness.analysis.verdicts import untrained_loss_name
-from harness.common import squad
+from harness.common import metrics, squad
 from harness.config.sweep_file import load
 from harness.records.record import Curves
 from harness.records.study import Study
@@ -26,6 +26,9 @@ from harness.report.sections import calibration, dev_set, failures, reasons, see
 from harness.stats.example_scores import place_agreement
 
 QUESTIONS = """task: {name: q, kind: span, files: {train: t.json, validation: d.json}}
+model: embedded
+"""
+TAGS = """task: {name: t, kind: tokens, files: {train: t.conll, validation: d.conll}}
 model: embedded
 """
 
@@ -172,6 +175,15 @@ def test_a_language_model_s_seed_draws_no_head(tmp_path: Path) -> None:
         assert f"seeds ({first}, order and dropout together)" in names
 
 
+def test_correlations_are_no_fractions(tmp_path: Path) -> None:
+    text = f"{HEAD}lr: 1e-4\nepochs: 3\nseeds: 1..2\n"
+    for metric, unit in (("pearson", "; higher is better"), ("accuracy", "")):
+        study = study_of(tmp_path / metric, text, {0: [Run(300), Run(310)]}, metric=metric)
+        told = page_notes.about_scores(study)
+        assert ("as fractions" in told) == (not unit)
+        assert ("higher is better" in told) == bool(unit)
+
+
 def test_thresholds_chosen_on_dev_are_told(tmp_path: Path) -> None:
     files = {"train": "t.jsonl", "validation": "d.jsonl"}
     for threshold, told in (("dev", True), (0.5, False), (0.3, False)):
@@ -199,6 +211,7 @@ def test_the_next_sweep_lists_columns_of_choices(tmp_path: Path) -> None:
         ("task: {name: embedded, kind: choice}\nmodel: embedded\n", "dev accuracy", "most frequent position"),
         (HEAD, "dev accuracy", "majority class"),
         (QUESTIONS, "dev SQuAD F1", "commonest answer or none"),
+        (TAGS, "dev F1 entity", "tag O"),
     ],
 )
 def test_figures_say_the_score_and_the_level_as_sentences_do(tmp_path: Path, head: str, score: str, level: str) -> None:
@@ -215,7 +228,7 @@ def test_figures_say_the_score_and_the_level_as_sentences_do(tmp_path: Path, hea
 
 def metric_of(score: str) -> str:
     """The metric's name in a record."""
-    return "squad_f1" if "SQuAD" in score else "accuracy"
+    return next((name for name in ("squad_f1", "f1_entity") if metrics.words(name) in score), "accuracy")
 
 
 def test_a_run_that_answers_well_is_not_near_chance_whatever_its_loss(tmp_path: Path) -> None:
