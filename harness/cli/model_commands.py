@@ -145,6 +145,12 @@ def predict(
         f"{count_noun(prediction.rows, 'row')}{many} in {prediction.seconds:.1f} s on {options.device}: "
         f"{pace:,.0f} rows/s."
     )
+    if prediction.shortened:
+        prompts = count_noun(prediction.shortened, "prompt")
+        messages.print(
+            f"{prompts} lost the beginning: the model reads too few tokens for all of it and an answer; lower "
+            "--max-new-tokens, or shorten what is asked.", soft_wrap=True,
+        )  # fmt: skip
     if prediction.disagreeing is not None:
         what = "words" if kind == "tokens" else "rows"
         messages.print(f"The models disagree on {100 * prediction.disagreeing:.1f} % of the {what}.")

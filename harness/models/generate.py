@@ -21,6 +21,7 @@ def greedy(
     most: int,
     device: str,
     width: int | None = None,
+    positions: int | None = None,
 ) -> list[list[int]]:
     """The answer to each prompt as token ids, without the end of a text; at most `most` tokens.
 
@@ -36,9 +37,10 @@ def greedy(
         device: Where the model lies.
         width: Tokens that each call reads, whatever the answers' lengths, so that none depends on the others': a prompt
             and its answer have no more. None: as many as there are so far.
+        positions: Tokens that the model can read, where it has a bound: a prompt and its answer have no more.
     """
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)  # [B]
-    room = int(lengths.max()) + most if width is None else width
+    room = min(int(lengths.max()) + most, positions or 2**30) if width is None else width
     ids = torch.full((len(prompts), room), padding, device=device)  # [B, W]
     for row, prompt in zip(ids, prompts, strict=True):
         row[: len(prompt)] = torch.tensor(prompt, device=device)

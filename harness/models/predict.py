@@ -66,6 +66,7 @@ class Prediction:
     disagreeing: float | None  # share of answers on which not all models give the same class; None for one alone
     unscored: str | None  # why there is no score though the file has labels
     token_f1: float | None = None  # of a language model's answers, the mean over rows
+    shortened: int = 0  # prompts of a language model that lost their beginning
 
 
 class Served:

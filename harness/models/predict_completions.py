@@ -26,13 +26,23 @@ Progress = Callable[[int, int], None]
 
 
 class LanguageModel(Served):
-    """A kept causal language model, ready to answer prompts."""
+    """A kept causal language model, ready to answer prompts.
+
+    Attributes:
+        shortened: how many prompts lost their beginning so far, for want of positions.
+    """
+
+    shortened = 0
 
     def answers(self, prompts: Sequence[str], chat: bool, most: int) -> list[str]:
-        """The greedy answer to each prompt, of at most so many tokens; a prompt too long loses its beginning."""
+        """The greedy answer to each prompt, of at most so many tokens and of no more than its prompt leaves.
+
+        A prompt that leaves less than a quarter of the model's positions, and less than `most`, loses its beginning.
+        """
         ids = completions.prompt_ids(prompts, chat, self.tokenizer)
-        room = max(1, self.positions - most) if self.positions else None
+        room = max(1, self.positions - min(most, self.positions // 4)) if self.positions else None
         special = completions.before(self.tokenizer, chat)
+        self.shortened += sum(room is not None and len(row) > room for row in ids)
         cut = [
             row if room is None or len(row) <= room else [*row[:special], *row[len(row) - room + special :]]
             for row in ids
@@ -42,7 +52,7 @@ class LanguageModel(Served):
                 raise HarnessError(f"prompt {number} gives no token", fix="Give it a text")
         tokens = greedy(
             self.next_logits, cut, end=self.tokenizer.eos_token_id, padding=int(self.tokenizer.pad_token_id),
-            most=most, device=str(self.device),
+            most=most, device=str(self.device), positions=self.positions,
         )  # fmt: skip
         return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in tokens]
 
@@ -142,7 +152,7 @@ def run(options: PredictionOptions, progress: Progress | None = None) -> Predict
     return Prediction(
         rows=len(rows), seconds=seconds, metric="accuracy" if compares else "exact_match",
         score=scores[0] if scores else None, members=(), disagreeing=None, unscored=None,
-        token_f1=scores[1] if scores and not compares else None,
+        token_f1=scores[1] if scores and not compares else None, shortened=model.shortened,
     )  # fmt: skip
 
 

@@ -129,6 +129,22 @@ def test_a_file_is_answered_and_scored(kept: Callable[[str, str], Kept], tmp_pat
         predict_completions.run(predict.PredictionOptions((folder, folder), file))
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_room_for_an_answer_takes_nothing_from_a_prompt_that_fits(kept: Callable[[str, str], Kept], kind: str) -> None:
+    """Asked for more tokens than the model can read, it answers the whole prompt, and says where it could not."""
+    folder, _, _ = kept(kind, "lora" if kind == "llama" else "full")
+    model = LanguageModel(folder)
+    assert model.positions is not None
+    asked = [prompt for prompt in prompts() if len(completions.prompt_ids([prompt], False, model.tokenizer)[0]) < 20]
+    assert asked
+    short, long = model.answers(asked, False, 6), model.answers(asked, False, model.positions)
+    assert any(short)
+    assert all(whole.startswith(begun) for whole, begun in zip(long, short, strict=True))
+    assert model.shortened == 0
+    model.answers([asked[0] * model.positions, asked[0]], False, 4)
+    assert model.shortened == 1
+
+
 def test_choices_are_answered_by_the_likeliest_as_they_were_scored(tmp_path: Path) -> None:
     dev = rows(10, 2, choices=True)
     task = completion_task(tmp_path / "colours", rows(24, 1, choices=True), dev, metric="accuracy")
