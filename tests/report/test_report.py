@@ -373,7 +373,7 @@ def test_an_import_with_a_majority_and_counts(tmp_path, no_figures):
     text = holds(report.write(import_of(tmp_path, CELLS, rows), tmp_path / "out"))
     assert " 2 of 6 (33 % " in text
     assert "Only scores and numbers of examples are known" in text
-    assert "Failed runs</summary>\n\n| dataset | method | seed | verdict |" in text
+    assert "Failed and near-chance runs</summary>\n\n| dataset | method | seed | verdict |" in text
 
 
 def test_a_report_of_two_studies(tmp_path, no_figures):
