@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.common import watchdog
@@ -26,8 +28,6 @@ _WORKER_BYTES = 3 * 2**29
 # How often the start is looked at, in seconds: each look takes back the signals that Ray's C++ takes while it starts.
 _LOOK_SECONDS = 0.01
 
-_WAITS = "wait_for_persisted_port"  # of Ray's module, what it waits for its server by
-_PRINTS = "print_to_stdstream"  # of Ray's module, what it prints by
 _DIED = "A worker died or was killed"  # so begins what its raylet says of each
 
 _thread: HeldThread | None = None  # that started Ray, or joined it
@@ -107,11 +107,7 @@ def wait_in_slices() -> None:
     """
     from ray._private import node
 
-    usual = getattr(node, _WAITS, None)
-    if usual is None or hasattr(usual, "in_slices"):
-        return
-
-    def wait(folder: str, node_id: str, port: str, timeout_ms: int = 30_000) -> int:
+    def wait(usual: Callable[..., Any], folder: str, node_id: str, port: str, timeout_ms: int = 30_000) -> int:
         end = time.monotonic() + timeout_ms / 1000
         while True:
             try:
@@ -121,8 +117,7 @@ def wait_in_slices() -> None:
                     raise
             time.sleep(0.01)
 
-    wait.in_slices = True  # type: ignore[attr-defined]
-    setattr(node, _WAITS, wait)
+    _put_around(node, "wait_for_persisted_port", wait)
 
 
 def quiet_about_dead_workers() -> None:
@@ -133,17 +128,19 @@ def quiet_about_dead_workers() -> None:
     """
     from ray._private import worker
 
-    usual = getattr(worker, _PRINTS, None)
-    if usual is None or hasattr(usual, "quiet"):
-        return
-
-    def told(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+    def told(usual: Callable[..., Any], data: dict[str, Any], *arguments: Any, **options: Any) -> None:
         lines = [line for line in data["lines"] if not line.startswith(_DIED)]
         if lines:
             usual(data | {"lines": lines, "is_err": True}, *arguments, **options)
 
-    told.quiet = True  # type: ignore[attr-defined]
-    setattr(worker, _PRINTS, told)
+    _put_around(worker, "print_to_stdstream", told)
+
+
+def _put_around(module: ModuleType, name: str, ours: Callable[..., Any]) -> None:
+    """Have a module of Ray's call ours, with what it called before as the first argument; once, and where it has it."""
+    usual = getattr(module, name, None)
+    if usual is not None and not isinstance(usual, functools.partial):
+        setattr(module, name, functools.partial(ours, usual))
 
 
 def initialise(ray: Any, address: str | None, options: Mapping[str, Any], start: StartUp) -> None:

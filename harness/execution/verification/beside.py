@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from harness.config.trials import Trial
 from harness.execution.rerun import same_score
 from harness.execution.verification.across import ArrayFacts, labels_digest
 from harness.execution.verification.folder import Finding
+from harness.execution.verification.times import CLOCKS_APART, utc
 from harness.records import reruns
 from harness.records.reading import one_line
 from harness.records.record import Baseline, Record, started_seconds
@@ -20,7 +21,6 @@ from harness.records.reruns import Rerun
 from harness.records.store import Store
 
 _BASELINES, _SURFACE = "baselines.json", "surface.npz"
-_CLOCKS_APART = timedelta(days=1)  # of two machines
 
 
 def check_beside(
@@ -54,8 +54,8 @@ def check_beside(
 def _of_rerun(rerun: Rerun, record: Record | None) -> Iterator[str]:
     """What an entry contradicts in itself, and in the record that it was compared with."""
     what = f"a {rerun.kind}"
-    when = _utc(rerun.when_utc)
-    if when is None or when > datetime.now(UTC) + _CLOCKS_APART:
+    when = utc(rerun.when_utc)
+    if when is None or when > datetime.now(UTC) + CLOCKS_APART:
         yield f"{what} began at {rerun.when_utc!r}"
     if rerun.verdict == "identical":
         apart = rerun.max_difference or rerun.first_differing_step is not None
@@ -70,18 +70,10 @@ def _of_rerun(rerun: Rerun, record: Record | None) -> Iterator[str]:
         scores = f"{rerun.recorded_score}, and the record's final score is {record.measured.final_score}"
         yield f"{what} was compared with {scores}"
     began = started_seconds(record)
-    if when is not None and began is not None and when.timestamp() < began - _CLOCKS_APART.total_seconds():
+    if when is not None and began is not None and when.timestamp() < began - CLOCKS_APART.total_seconds():
         yield f"{what} began at {rerun.when_utc!r}, before the run itself, at {record.started_utc!r}"
     if record.measured.steps is not None and (rerun.first_differing_step or 0) > record.measured.steps + 1:
         yield f"{what} differs first at step {rerun.first_differing_step}, of {record.measured.steps}"
-
-
-def _utc(text: str) -> datetime | None:
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return when if when.tzinfo is not None else None
 
 
 # ----------------------------------------------------------------------------------------------------------- baselines

@@ -17,13 +17,13 @@ from harness.common import metrics
 from harness.config.recipe import Recipe, TaskSpec
 from harness.config.schedules import factor
 from harness.data import glue, tasks
+from harness.execution.verification.times import CLOCKS_APART, utc
 from harness.records.reading import Problem
 from harness.records.record import Curves, Environment, Measured, Record, Recording
 
 EMPTY_SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no bytes at all
 HASHES = tuple(name for name in Measured.model_fields if name.endswith("_sha256"))
 _FIRST_UTC = datetime(2018, 10, 11, tzinfo=UTC)  # BERT's own: nobody fine-tuned it before
-_CLOCKS_APART = timedelta(days=1)
 _MOST_STEPS = 300_000  # whose rates and evaluations are computed again: a record may claim any number
 _ROUNDING = 1e-4  # of losses and norms in float32, summed in another order
 _FRESH = (0.5, 1.5)  # a fresh head's first loss: at least this share of ln C, at most so much more
@@ -32,13 +32,13 @@ _Z95 = 1.645  # as `training.outcome`: more than luck above the majority, one-si
 
 def check_facts(record: Record) -> Iterator[Problem]:
     """Times that can be, and hashes that are some; of every record."""
-    began = _utc(record.started_utc)
-    if began is None or not _FIRST_UTC < began < datetime.now(UTC) + _CLOCKS_APART:
+    began = utc(record.started_utc)
+    if began is None or not _FIRST_UTC < began < datetime.now(UTC) + CLOCKS_APART:
         yield "times", f"it began at {record.started_utc!r}"
     measured, environment = record.measured, record.environment
     if measured is None:
         return
-    if began is not None and began + timedelta(seconds=measured.wall_seconds) > datetime.now(UTC) + _CLOCKS_APART:
+    if began is not None and began + timedelta(seconds=measured.wall_seconds) > datetime.now(UTC) + CLOCKS_APART:
         yield "times", f"it began at {record.started_utc!r} and took {measured.wall_seconds:g} s, which are not over"
     for name in HASHES:
         value = getattr(measured, name)
@@ -76,14 +76,6 @@ def check_belonging(measured: Measured, recipe: Recipe, environment: Environment
     on_cpu = environment is not None and environment.device.startswith("cpu")
     if on_cpu and "graph" in (measured.step_mode or ""):
         yield "recipe", f"step_mode is {measured.step_mode}, on a CPU"
-
-
-def _utc(text: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None else None
 
 
 # ---------------------------------------------------------------------------------------------------------- the recipe
