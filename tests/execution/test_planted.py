@@ -401,6 +401,7 @@ PLANTED: dict[str, Planted] = {
     "another share of the pack": problem("times")(lambda f: f.edit(m_lane_seconds=0.1)),
     "another pack": problem("times")(lambda f: f.edit(environment__pack_size=7)),
     "begun in the future": problem("times")(lambda f: f.edit(started_utc="2999-01-01T00:00:00+00:00")),
+    "begun at the end of all time": problem("times")(lambda f: f.edit(started_utc="9999-12-31T23:59:59+00:00")),
     "begun before there was BERT": problem("times")(lambda f: f.edit(started_utc="1970-01-01T00:00:00+00:00")),
     "not over yet": problem("times")(lambda f: f.edit(m_wall_seconds=3e8, m_lane_seconds=1.5e8)),
     "begun at no time": problem("times")(lambda f: f.edit(started_utc="yesterday")),
