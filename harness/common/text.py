@@ -47,10 +47,13 @@ def last_line(error: str) -> str:
     return lines[-1].strip() if lines else "no text"
 
 
-def is_unicode(name: str) -> bool:
-    """Whether a file's name can stand in JSON, a table or a page: any bytes but / and zero can be one on a disk."""
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written, hashed and tokenised: half of a surrogate pair is no character.
+
+    JSON can spell one, and a file's name, of any bytes but / and zero, is read as some.
+    """
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -12,13 +12,13 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import Metric
-from harness.common.text import count_noun
+from harness.common.text import count_noun, is_unicode
 from harness.config.recipe import TaskSpec
 from harness.data import holdout, hub_data, text_files
 from harness.data.embedded import choices as embedded_choices
 from harness.data.examples import Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED, GLUE, Glue
-from harness.data.text_columns import WantedColumns, is_unicode, no_rows, refuse, short, unit_of
+from harness.data.text_columns import WantedColumns, no_rows, refuse, short, unit_of
 
 SUFFIXES = text_files.SUFFIXES
 # Names of columns that are known where the task names none, the first that is there: SWAG's, HellaSwag's, RACE's, ….

@@ -12,12 +12,13 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import LANGUAGE, Metric
+from harness.common.text import is_unicode
 from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.embedded import answers
 from harness.data.examples import SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_columns import is_unicode, no_rows, refuse, short, unit_of
+from harness.data.text_columns import no_rows, refuse, short, unit_of
 from harness.data.text_files import decoded, find
 
 SUFFIXES = (".jsonl", ".json", ".parquet")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from harness.common.errors import HarnessError
+from harness.common.text import is_unicode
 from harness.config.recipe import TaskSpec
 from harness.data.glue import OWN, Glue
 
@@ -185,15 +186,6 @@ def table_of(
         raise no_rows(source)
     texts, *pairs, labels = picked
     return TextTable(source, unit, numbers, texts, pairs[0] if pairs else None, labels)
-
-
-def is_unicode(value: str) -> bool:
-    """Half of a surrogate pair, which JSON can spell, is no character and can't be hashed or tokenised."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def refuse_length(what: str, value: str, source: str, number: int, unit: str = "line") -> NoReturn:

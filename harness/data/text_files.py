@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import IO, NoReturn
 
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.text import count_noun
+from harness.common.text import count_noun, is_unicode
 from harness.config.recipe import TaskFiles, TaskSpec
 from harness.data import structured_files, superglue
 from harness.data.glue import GLUE, OWN, Glue
@@ -24,7 +24,6 @@ from harness.data.text_columns import (
     Columns,
     TextTable,
     WantedColumns,
-    is_unicode,
     layout,
     no_rows,
     refuse,

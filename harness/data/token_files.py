@@ -9,12 +9,12 @@ import numpy as np
 
 from harness.common.errors import HarnessError
 from harness.common.metrics import ENTITIES
-from harness.common.text import count_noun
+from harness.common.text import count_noun, is_unicode
 from harness.config.recipe import TaskSpec
 from harness.data import holdout, structured_files
 from harness.data.examples import NO_LABEL, SPLITS, Raw, Rows, sha256_of
 from harness.data.glue import EMBEDDED
-from harness.data.text_columns import MOST_LABEL, is_unicode, no_rows, refuse, refuse_length, short
+from harness.data.text_columns import MOST_LABEL, no_rows, refuse, refuse_length, short
 from harness.data.text_files import decoded, find
 
 SUFFIXES = (".conll", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
