@@ -64,6 +64,18 @@ class Causes:
         return bool(self.computes) and not self.inputs
 
 
+def pack_decides(record: Record) -> bool:
+    """Whether a trial's last bits may depend on how many lanes were trained at once.
+
+    On a CPU with one thread each lane's products are computed by themselves. Several threads share the products of one
+    lane, but take the lanes of a pack in turns; a GPU and compiled steps choose kernels by the pack's size.
+    """
+    environment = record.environment
+    return environment is not None and (
+        environment.device.startswith("cuda") or environment.threads > 1 or is_compiled(record)
+    )
+
+
 def causes(record: Record, again: Record) -> Causes:
     """Compare what two runs of a trial, both finished, say of their inputs and surroundings."""
     assert record.measured is not None
@@ -76,8 +88,11 @@ def causes(record: Record, again: Record) -> Causes:
     if compiled[0] != compiled[1]:
         now_said = "compiled" if compiled[1] else f"not ({again.measured.step_mode_reason or 'not asked for'})"
         computes.append(_said("steps", "compiled" if compiled[0] else "not compiled", now_said))
-    if (before.device.startswith("cuda") or any(compiled)) and before.pack_size != now.pack_size:
-        computes.append(_said("pack size", before.pack_size, now.pack_size))
+    if pack_decides(record):
+        if before.pack_size != now.pack_size:
+            computes.append(_said("pack size", before.pack_size, now.pack_size))
+        elif before.pack_size > 1 and record.trial.recipe.padding == "batch":
+            computes.append("padding: batch: other lanes then shared its products, those whose texts were as long")
     lacking = [("the tokenizer", record.measured.tokens_sha256), ("the CPU's kernels", before.kernels)]
     return Causes(
         tuple(_inputs(record.measured, again.measured, texts_change=record.trial.recipe.augment != "none")),

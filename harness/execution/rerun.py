@@ -12,7 +12,7 @@ import numpy as np
 from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
 from harness.execution import machine, step_compilation
-from harness.execution.causes import Causes, causes
+from harness.execution.causes import Causes, causes, pack_decides
 from harness.execution.train_pack import WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
 from harness.records.reading import Unreadable
@@ -79,7 +79,8 @@ def rerun(
         )
     device = "cuda" if machine.detect_hardware().gpus and record.environment.device.startswith("cuda") else "cpu"
     compiled = step_compilation.is_compiled(record)
-    lanes = record.environment.pack_size if device == "cuda" or compiled else 1
+    as_then = record.environment.device.startswith(device) and pack_decides(record)
+    lanes = record.environment.pack_size if as_then else 1
     setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
     told = progress if trial.script is None else None  # nothing is known of a script's steps
     again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]

@@ -35,7 +35,9 @@ class Environment(BaseModel):
     device: str = Field(description="cpu, or cuda with its number")
     device_name: str = Field(description="the processor's or GPU's name")
     threads: int = Field(description="CPU threads of the worker")
-    pack_size: int = Field(description="lanes of the pack: on a GPU the last bits may depend on it")
+    pack_size: int = Field(
+        description="lanes of the pack: on a GPU, or with several threads, the last bits may depend on it"
+    )
     harness: str = Field(description="its version")
     commit: str | None = Field(description="of the harness; None where it does not run from a repository")
     python: str = Field(description="its version")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Forward:
         """
         if self._sequences is not None:
             inputs = {name: value.flatten(0, 1) for name, value in inputs.items()}  # [b * C, …]
-        with self.in_precision():
+        with self.computing():
             output = functional_call(self.module, methods.given(parameters), args=(), kwargs=inputs)
         logits = logits_of(output)
         if self._by_token:
@@ -61,12 +61,14 @@ class Forward:
         return IndexedEmbedding() if few else nullcontext()
 
     @contextmanager
-    def in_precision(self) -> Iterator[None]:
-        """Compute in the recipe's precision."""
-        if self._precision != "bf16":
-            yield
-            return
-        with torch.autocast(self.device.type, dtype=torch.bfloat16), _Bf16Linear():
+    def computing(self) -> Iterator[None]:
+        """Compute in the recipe's precision and, on a CPU, by products that don't depend on the pack."""
+        with ExitStack() as around:
+            if self.device.type == "cpu":
+                around.enter_context(_ContiguousProducts())
+            if self._precision == "bf16":
+                around.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+                around.enter_context(_Bf16Linear())
             yield
 
 
@@ -74,6 +76,28 @@ def word_embedding(module: nn.Module) -> nn.Embedding:
     """The embeddings of the words that a network reads."""
     model: Any = module
     return next(part for part in model.get_input_embeddings().modules() if isinstance(part, nn.Embedding))
+
+
+class _ContiguousProducts(TorchFunctionMode):
+    """Multiplies stacks of matrices, as attention does, that lie in memory one after the other, row by row.
+
+    torch multiplies such a stack where it lies if it can be read as one list of matrices, else it copies it. Heads that
+    are columns of one projection can be read so for one lane of one text, but not for more of either; and of matrices
+    that lie otherwise a processor's library may choose another kernel, with other last bits.
+    """
+
+    PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.PRODUCTS and not kwargs and min(matrices.dim() for matrices in args) > 2:
+            args = tuple(map(self._in_rows, args))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _in_rows(matrices: Tensor) -> Tensor:
+        if 1 in matrices.shape[-2:]:  # the stride of a single row or column is free, and is_contiguous doesn't look
+            return matrices.clone(memory_format=torch.contiguous_format)
+        return matrices.contiguous()
 
 
 class _Bf16Linear(TorchFunctionMode):

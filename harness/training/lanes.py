@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -61,6 +63,19 @@ class Lanes:
             self._others = weights, _trainable(self.cut(weights))
         return self.views | self.settings | self._others[1]
 
+    def taken(self, arguments: Views, lanes: list[int]) -> Views:
+        """Copies of some lanes' arguments, [l, *shape] each, that a gradient goes through.
+
+        Their parameters lie to each other as in the pack, since a kernel's last bits may depend on where a matrix lies.
+        """
+        places = self.cut(lane_rows((len(lanes), self.weights.shape[1]), self.weights))
+        chosen = torch.tensor(lanes, device=self.pack.device)
+        apply: Any = _Taken.apply
+        return {
+            name: apply(view, chosen, places[name]) if name in places else view[chosen]
+            for name, view in arguments.items()
+        }
+
     def decayed(self) -> Tensor:
         """[P], 1 where weight decay applies: not on biases and not on the scales of normalisations."""
         scales = normalisation.scales(self.module)
@@ -94,6 +109,25 @@ class Lanes:
             values=tuple(self.network.pretrained[name] for name in self.views),
             device=self.pack.device,
         )
+
+
+class _Taken(torch.autograd.Function):
+    """Rows of a stack, copied to a place that is given."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Tensor, rows: Tensor, place: Tensor) -> Tensor:
+        """The place [l, *shape], filled with the rows."""
+        ctx.shape = stack.shape
+        ctx.save_for_backward(rows)
+        filled = place.data  # by itself: autograd forbids views of one base that are written one after the other
+        return torch.index_select(stack, 0, rows, out=filled)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of the stack [L, *shape], 0 where no row was taken."""
+        (rows,) = ctx.saved_tensors
+        (gradient,) = gradients
+        return gradient.new_zeros(ctx.shape).index_copy_(0, rows, gradient), None, None
 
 
 def _trainable(views: Views) -> Views:

@@ -109,7 +109,10 @@ class LossAndGradient:
                 whole = len(lanes) == count
                 # Views of their own also of all lanes: what a part adds to a parameter that is used twice (tied words,
                 # shared layers) is then summed before the parts are, whatever the other lanes' widths.
-                views = {name: view.view_as(view) if whole else view[lanes] for name, view in arguments.items()}
+                if whole:
+                    views = {name: view.view_as(view) for name, view in arguments.items()}
+                else:
+                    views = self.lanes.taken(arguments, lanes)
                 also_read = {name: part[lanes, :, number] for number, name in enumerate(batch.also_read, start=1)}
                 own = replace(batch, rows=part[lanes, :, 0], lanes=lanes, call=number, also_read=also_read)
                 loss = self._losses(views, *self._read(views, own, width, all_lanes=False)) / size  # [lanes]
@@ -180,7 +183,7 @@ class LossAndGradient:
     @contextmanager
     def _around_layer(self) -> Iterator[None]:
         """What a layer is computed in, which is over when the backward pass computes it again."""
-        with NoDropout(), self.forward.in_precision():
+        with NoDropout(), self.forward.computing():
             yield
 
 

@@ -23,13 +23,14 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def lane_rows(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Zeros of a `shape` [L, P] as `like` in type and device; on a GPU each row begins at a multiple of 256 bytes.
+    """Zeros of a `shape` [L, P] as `like` in type and device; each row begins at a multiple of 256 bytes.
 
-    Kernels read several numbers at once and group them by where they lie, so that the last bits of a sum would hang on
-    a lane's place in its pack; and products of rows that aren't aligned take slower kernels.
+    Kernels read several numbers at once and group them by where they lie (on processors without AVX-512 also MKL's
+    products of a single row), so that the last bits of a sum would hang on a lane's place in its pack; and a GPU's
+    products of rows that aren't aligned take slower kernels.
     """
     lanes, size = shape
-    stride = size if like.device.type == "cpu" else -(-size // ALIGNED) * ALIGNED
+    stride = -(-size // ALIGNED) * ALIGNED
     return torch.zeros(lanes, stride, dtype=like.dtype, device=like.device)[:, :size]
 
 

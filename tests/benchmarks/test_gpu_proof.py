@@ -49,13 +49,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., Path]) ->
     write_glue(home / "data" / "rte", ["sentence1", "sentence2", "label"], 40)
     (home / "absent").mkdir()
     (home / "absent" / "sitecustomize.py").write_text(BLOCKER)
-    words = ["--device", "cpu", "--shape", "tiny", "--budget", "500", "--out", home / "out", "--home", home / "home"]
+    words = ["--device", "cpu", "--shape", "tiny", "--budget", "1200", "--out", home / "out", "--home", home / "home"]
     words += ["--data", home / "data", "--mpnet", build("mpnet", pad_token_id=0)]
     paths = os.pathsep.join([str(home / "absent"), str(kit.ROOT)])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "benchmarks.gpu_proof", *map(str, words)],
         cwd=kit.ROOT, env={**os.environ, "PYTHONPATH": paths, **LIGHT}, capture_output=True, text=True,
-        check=False, timeout=500,
+        check=False, timeout=1200,
     )  # fmt: skip
     log = home / "out" / "logs.txt"
     assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")

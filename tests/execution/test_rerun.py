@@ -10,10 +10,12 @@ import pytest
 from harness.common.errors import HarnessError
 from harness.config.trials import Cell, Sweep, Trial, expand
 from harness.execution import driver
+from harness.execution.causes import causes
 from harness.execution.driver import Options
 from harness.execution.rerun import TOLERANCE, compare, rerun
 from harness.records.frame import frame
 from harness.records.store import Store
+from harness.training import loop
 
 pytestmark = pytest.mark.usefixtures("cpu_only")
 
@@ -34,6 +36,33 @@ def test_a_rerun_is_identical(trained: tuple[Sweep, Store]) -> None:
     found = rerun(sweep, store, expand(sweep)[1], 1e-3)
     assert (found.verdict, found.max_difference, found.first_differing_step) == ("identical", 0.0, None)
     assert {path.name: path.read_bytes() for path in store.trials.iterdir()} == before
+
+
+def test_a_rerun_fills_its_pack_where_several_threads_share_the_work(
+    trained: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, store = trained
+    packs: list[int] = []
+    trains = loop.train
+    monkeypatch.setattr(loop, "train", lambda pack, **more: packs.append(len(pack)) or trains(pack, **more))
+    assert rerun(sweep, store, expand(sweep)[0], 1e-3).verdict == "identical"
+    other = Store(tmp_path / "one")
+    driver.run(sweep, other, Options(in_process=True, threads=2, pack=2), lambda progress: None)
+    assert rerun(sweep, other, expand(sweep)[0], 1e-3).verdict == "identical"
+    assert packs == [1, 2, 2]
+
+
+def test_a_lane_under_batch_padding_has_a_reason_where_its_pack_counts(trained: tuple[Sweep, Store]) -> None:
+    sweep, store = trained
+    record = store.load(expand(sweep)[0].id)
+    assert record is not None
+    assert record.environment is not None
+    recipe = record.trial.recipe.model_copy(update={"padding": "batch"})
+    batched = record.model_copy(update={"trial": record.trial.model_copy(update={"recipe": recipe})})
+    for threads, count in ((1, 0), (2, 1)):
+        place = record.environment.model_copy(update={"threads": threads, "pack_size": 2})
+        then = batched.model_copy(update={"environment": place})
+        assert len(causes(then, then).computes) == count
 
 
 def test_a_comparison_says_where_and_how_far_two_runs_differ(trained: tuple[Sweep, Store]) -> None:
