@@ -51,8 +51,8 @@ def rerun(
 ) -> RerunComparison:
     """Train one trial again on the same path and compare it with its record step by step; the record is left as it is.
 
-    It runs with the record's threads, with compiled steps where the record's were, and then, or on a GPU, in a pack of
-    the record's size (the other lanes repeat the trial), since bits may depend on the pack's size there.
+    It runs with the record's threads, with compiled steps where the record's were, and then, with several threads, or
+    on a GPU, in a pack of the record's size (the other lanes repeat the trial), since bits may depend on it there.
 
     Args:
         sweep: The sweep of the trial.
