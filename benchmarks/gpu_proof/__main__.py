@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import shutil
 import signal
@@ -129,7 +130,13 @@ def _share(word: str) -> tuple[str, float]:
     name, _, seconds = word.partition("=")
     if name not in SHARES:
         raise argparse.ArgumentTypeError(f"unknown part {name!r} (known: {', '.join(SHARES)})")
-    return name, float(seconds)
+    try:
+        share = float(seconds)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < math.inf:
+        raise argparse.ArgumentTypeError(f"{word!r} gives {name} no number of seconds, as {name}={SHARES[name]} does")
+    return name, share
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -71,7 +71,11 @@ def resumed(records: Iterable[Record], now: Mapping[str, str | None]) -> str | N
             of_field[str(before[name])] = of_field.get(str(before[name]), 0) + 1
     if not others:
         return None
-    parts = [f"{_named(name, counts)} (now {now[name]})" for name, counts in values.items()]
+    parts = []
+    for name, counts in values.items():
+        of = sum(counts.values())
+        some = "" if of == others else f"{count_noun(of, 'record')}; "
+        parts.append(f"{_named(name, counts)} ({some}now {now[name]})")
     listed = " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
     were = "was" if others == 1 else "were"
     return f"{others} of {count_noun(len(trained), 'record')} {were} trained with {listed}; going on mixes them"

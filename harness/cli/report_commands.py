@@ -81,7 +81,7 @@ def report(
             Console(stderr=True).print(note, soft_wrap=True)
         for page in pages:
             Console().print(page, soft_wrap=True)
-    end_with_set_aside(study, None if as_json else Console(), "the report")
+    end_with_set_aside(study, None if as_json else Console(), "the report", reports=True)
 
 
 def _written(study: Study, folder: Path, threshold: float | None) -> Report:
@@ -165,7 +165,7 @@ def diagnose(
     made = reports.write(study, folder / "report")
     if as_json:
         print_json(diagnosis.summary(made.analysis, str(made.page)))
-        end_with_set_aside(study, None, "the diagnosis")
+        end_with_set_aside(study, None, "the diagnosis", reports=True)
         return
     out = Console()
     for sentence in diagnosis.sentences(made.analysis):
@@ -175,7 +175,7 @@ def diagnose(
         out.print(Text(plain(f"Next: {proposed[0]}")), soft_wrap=True)
         out.print(Text(f"\n{proposed[1]}"), soft_wrap=True)
     out.print(f"Report: {made.page}", soft_wrap=True)
-    end_with_set_aside(study, out, "the diagnosis")
+    end_with_set_aside(study, out, "the diagnosis", reports=True)
 
 
 def _refuse_nothing_to_tell(study: Study, given: str, folder: Path) -> None:

@@ -87,19 +87,22 @@ def standing_parts(
     return [*parts, *(Text(plain(f"{what}: {command}")) for what, command in _next(now, words, left))]
 
 
-def end_with_set_aside(study: Study, out: Console | None, product: str) -> None:
+def end_with_set_aside(study: Study, out: Console | None, product: str, *, reports: bool = False) -> None:
     """Name the files that a product had to leave out, and how to see all that is wrong; raises Exit(1) for any.
 
     Args:
         study: What was read.
         out: Where the names go; None: they stand in what was printed.
         product: What they are not in, as `the report`.
+        reports: Whether a report was written, which also shows what lies beside the records.
     """
-    files = study.set_aside.files
+    files = [(file.file, file.reason) for file in study.set_aside.files]
+    if reports:
+        files += [(name, "it can't be read") for name in study.set_aside.beside]
     if not files:
         return
     if out is not None:
-        for line in unreadable_lines([(file.file, file.reason) for file in files]):
+        for line in unreadable_lines(files):
             out.print(line, soft_wrap=True)
         words = f"They were left out of {product}; `harness verify` checks the whole folder."
         out.print(Text(words), soft_wrap=True)

@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,8 +23,33 @@ _PIECE = 2**24  # bytes read at a time
 
 
 def user_cache() -> Path:
-    """The folder of what is kept for this user and can be made again: measurements, compiled kernels."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stability-harness"
+    """The folder of what is kept for this user and can be made again: measurements, compiled kernels.
+
+    That of a user without a home folder, as a container's made-up number is, lies among the temporary files. Raises
+    HarnessError where somebody else took its name there.
+    """
+    named, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")
+    if named or os.path.isabs(home):
+        return Path(named or f"{home}/.cache") / "stability-harness"
+    folder = temporary_folder("cache")
+    if folder is None:
+        raise HarnessError(
+            f"cannot keep measurements in {_temporary('cache')}: others own it or may write to it",
+            fix="Set HOME or XDG_CACHE_HOME to a folder that this user can write to",
+        )
+    return folder
+
+
+def temporary_folder(what: str) -> Path | None:
+    """This user's folder for something among the temporary files; None where somebody else took its name."""
+    folder = _temporary(what)
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if is_own_folder(folder) else None
+
+
+def _temporary(what: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"harness-{what}-{os.getuid()}"
 
 
 def read_regular(path: str | Path, most_bytes: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 from harness.common import watchdog
 
 T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 # Libraries whose threads hold locks or a device, which a forked process would find in the middle of something.
 _UNSAFE = ("torch", "ray", "grpc", "tensorflow", "jax")
 
@@ -39,6 +41,7 @@ class Beside(Generic[T]):
 
     def _begin(self) -> None:
         reading, writing = os.pipe()
+        here = os.getpid()
         with warnings.catch_warnings():
             # Of newer Pythons, where another thread runs: those of BLAS and Arrow are made for a fork.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -55,6 +58,7 @@ class Beside(Generic[T]):
         status = 1
         try:
             os.close(reading)
+            _end_with(here)
             _become_quiet()
             content = pickle.dumps(self._function(), protocol=pickle.HIGHEST_PROTOCOL)
             with os.fdopen(writing, "wb") as stream:
@@ -87,6 +91,13 @@ class Beside(Generic[T]):
         self._child = None
         self._answer.close()
         return os.waitstatus_to_exitcode(status)
+
+
+def _end_with(parent: int) -> None:
+    """Have this process end with the one that forked it, however that ends: at a SIGTERM, say."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
 
 
 def _become_quiet() -> None:

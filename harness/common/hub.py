@@ -105,8 +105,8 @@ def _folder(*variables: str, default: Path) -> Path:
     """The folder that the first of these variables names, with ~ and $VARIABLES filled in as huggingface_hub does."""
     for variable in variables:
         if value := os.environ.get(variable):
-            return Path(os.path.expandvars(value)).expanduser()
-    return default.expanduser()
+            return Path(os.path.expanduser(os.path.expandvars(value)))
+    return Path(os.path.expanduser(default))
 
 
 def _first_hop() -> tuple[str, int]:

@@ -66,18 +66,12 @@ OF_SCRIPTS = (
     *FILTERS,
 )  # the sweep's own keys where it runs a script
 
+_MOST_BYTES = 2**22  # of a sweep file, which takes a second a megabyte to parse or more
+
 
 def read(path: Path) -> dict[str, Any]:
     """The file's content with its keys checked; raises HarnessError when it is no sweep."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise HarnessError(
-            f"cannot read the sweep file {path}: {describe_os_error(error)}", fix="Check the path"
-        ) from None
-    except UnicodeDecodeError:
-        raise HarnessError(f"cannot read the sweep file {path}: it is not UTF-8 text", fix="Save it as UTF-8") from None
-    content = require_mapping(parse_yaml(text, str(path)), f"the sweep file {path}")
+    content = require_mapping(parse_yaml(_text_of(path), str(path)), f"the sweep file {path}")
     of_script = is_script(content)
     for key in content:
         _check_key(key, path.name, of_script, "profiles")
@@ -85,6 +79,25 @@ def read(path: Path) -> dict[str, Any]:
         for key in require_mapping(profile, f"profile '{name}'"):
             _check_key(key, f"profile '{name}'", of_script)
     return content
+
+
+def _text_of(path: Path) -> str:
+    """What a sweep file says; raises HarnessError for one that can't be read, or that would take minutes."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise HarnessError(
+                f"the sweep file {path} is too large", allowed=f"at most {_MOST_BYTES >> 20} MiB",
+                fix="Check that it is the right file",
+            )  # fmt: skip
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except OSError as error:
+        raise HarnessError(
+            f"cannot read the sweep file {path}: {describe_os_error(error)}", fix="Check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise HarnessError(f"cannot read the sweep file {path}: it is not UTF-8 text", fix="Save it as UTF-8") from None
 
 
 def _check_key(key: str, where: str, of_script: bool, *others: str) -> None:
@@ -217,7 +230,7 @@ def load(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) 
         profile=chosen,
         title=_text(merged, "title") or path.stem,
         stand_in=_text(merged, "stand_in"),
-        source=path.read_text(encoding="utf-8-sig") + "".join(f"# --set {assignment}\n" for assignment in overrides),
+        source=_text_of(path) + "".join(f"# --set {assignment}\n" for assignment in overrides),
         cells=cells,
         seeds=seeds,
         baselines=_baselines(merged.get("baselines", [])),

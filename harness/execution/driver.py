@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from harness.common import watchdog
 from harness.common.errors import HarnessError
+from harness.common.files import read_regular
 from harness.config.trials import Sweep, expand
 from harness.execution import clock, gate, progress, repeats, resume, selection, step_compilation
 from harness.execution.counts import SweepOutcome, count, ended
@@ -30,6 +31,8 @@ from harness.models.saved import KeptAs, Which
 from harness.records.record import Record
 from harness.records.store import HEARTBEAT, Store
 from harness.training.checkpoints import Checkpoints
+
+_MOST_BYTES = 2**26  # of a sign of life
 
 __all__ = ["Options", "PlanSource", "Progress", "SweepOutcome", "count", "ended", "keeping_one", "run"]
 
@@ -65,7 +68,8 @@ def run(
         options = replace(options, compiled=step_compilation.chosen(records.values(), options.compiled))
         _refuse_unlocked(store)
         for path in (store.folder / HEARTBEAT, *store.folder.glob(".*.tmp")):  # of a driver that was killed
-            path.unlink(missing_ok=True)
+            if path.is_symlink() or not path.is_dir():
+                path.unlink(missing_ok=True)
         gate.refuse_orphans(sweep, store, records)
         gate.check_inputs(sweep, records, {trial.cell for trial in matching}, options.address)
         wanted = [trial for trial in matching if selection.to_train(records.get(trial.id), options)]
@@ -117,7 +121,7 @@ def _refuse_unlocked(store: Store) -> None:
     """
     path = store.folder / HEARTBEAT
     try:
-        first = path.read_bytes()
+        first = read_regular(path, _MOST_BYTES)
         host = json.loads(first)["host"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
@@ -125,7 +129,7 @@ def _refuse_unlocked(store: Store) -> None:
     while host != socket.gethostname() and time.monotonic() < until:
         time.sleep(0.1)
         try:
-            if path.read_bytes() == first:
+            if read_regular(path, _MOST_BYTES) == first:
                 continue
         except FileNotFoundError:  # it ended
             return

@@ -51,9 +51,11 @@ def _refused(problem: str, fix: str) -> HarnessError:
 def _check_home() -> None:
     home = Path(os.path.expanduser("~"))
     if not home.is_absolute():
+        why = "HOME is not set and the system does not know the user"
+        if named := os.environ.get("HOME"):
+            why = f"HOME is {named!r}, which is no absolute path"
         raise _refused(
-            f"user {os.getuid()} has no home folder, as HOME is not set and the system does not know the user",
-            "Set HOME to a folder that this user can write to",
+            f"user {os.getuid()} has no home folder, as {why}", "Set HOME to a folder that this user can write to"
         )
     folder = home / ".ray" if (home / ".ray").exists() else home
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

@@ -26,10 +26,16 @@ _TEXTS = {
 class SetAside:
     """The files of a results folder that could not be used; it grows while arrays are read, each file once."""
 
-    def __init__(self, files: Iterable[Unreadable] = (), parts: Sequence[SetAside] = ()) -> None:
-        """Begin with these files, and with those of other collections, which may grow too."""
+    def __init__(
+        self, files: Iterable[Unreadable] = (), parts: Sequence[SetAside] = (), beside: Iterable[str] = ()
+    ) -> None:
+        """Begin with these files, and with those of other collections, which may grow too.
+
+        `beside` are the names of what lies beside the records and can't be read: reruns, baselines, a loss surface.
+        """
         self._files = {file.file: file for file in files}
         self._parts = tuple(parts)
+        self._beside = tuple(beside)
 
     def add(self, file: Unreadable) -> None:
         """Keep one more."""
@@ -40,6 +46,11 @@ class SetAside:
         """All of them so far, records before arrays, by their names."""
         own = sorted(self._files.values(), key=lambda file: (not file.file.endswith(".json"), file.file))
         return (*own, *(file for part in self._parts for file in part.files))
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of the files beside the records that can't be read."""
+        return (*self._beside, *(name for part in self._parts for name in part.beside))
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
     for axis in sweep.axes:  # as written: pandas would turn None beside 1.0 into NaN
         runs[axis] = pd.Series([dict(sweep.cells[index].axes)[axis] for index in runs["cell"]], dtype=object)
     trials, script = list(runs["trial"]), sweep.cells[0].script
+    beside = tuple(store.damaged_files())
     return Study(
         name=sweep.folder_name,
         title=sweep.title,
@@ -163,7 +164,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         higher_is_better=sweep.cells[0].higher_is_better,
         notes=(
             *_unplanned(store, set(trials)),
-            *(f"Warning: {name} can't be read, so this report does without it." for name in store.damaged_files()),
+            *(f"Warning: {name} can't be read, so this report does without it." for name in beside),
             *(() if script is None else collisions(store.records(sweep).values())),
         ),
         reruns=tuple(rerun for rerun in reruns.load(store.folder) if rerun.trial in set(trials)),
@@ -173,7 +174,7 @@ def of_sweep(sweep: Sweep, store: Store, rerun: str | None = None) -> Study:
         else (),
         surface=store.surface(),
         compared=Compared(references=sweep.reference),
-        set_aside=joined_runs.set_aside,
+        set_aside=SetAside(parts=(joined_runs.set_aside,), beside=beside),
         load=lambda row: joined_runs.load(store, trials[row]),
     )
 

@@ -290,7 +290,7 @@ def covers(analysis: Analysis) -> list[Sentence]:
 
 
 def _lacking(analysis: Analysis) -> list[Sentence]:
-    """Where more runs crashed or are missing than elsewhere: what is said there is of those that finished alone."""
+    """Where more runs lack than elsewhere: what is said there is of those that finished alone."""
     cells = analysis.cells
     lacking = cells["planned"] - cells["finished"]
     shares = lacking / cells["planned"].where(cells["planned"] > 0)
@@ -299,9 +299,10 @@ def _lacking(analysis: Analysis) -> list[Sentence]:
         return []
     row, words = row_at(cells, shares.idxmax()), Words("cells")
     finished, planned = (words.value(row, ["cell"], name, str) for name in ("finished", "planned"))
+    what = "crashed, missing and unreadable" if analysis.study.unreadable else "crashed and missing"
     return [
         words.sentence(
-            f"crashed and missing runs are spread unevenly: {finished} of {planned} finished at "
+            f"{what} runs are spread unevenly: {finished} of {planned} finished at "
             f"{analysis.study.cells[row['cell']].label}. Rates and means are of finished runs and would be biased if "
             "the others are lacking for the same reason as runs fail."
         )

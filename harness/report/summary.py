@@ -43,7 +43,8 @@ def summary(analysis: Analysis) -> dict[str, object]:
         "answer": opening.answer(analysis),
         "cells": rows,
         "unreadable": [
-            {"trial": file.trial, "file": file.file, "problem": file.reason} for file in study.set_aside.files
+            *({"trial": file.trial, "file": file.file, "problem": file.reason} for file in study.set_aside.files),
+            *({"trial": None, "file": name, "problem": "it can't be read"} for name in study.set_aside.beside),
         ],
         "tables": tables,
         **({"baselines": tables["baselines"]} if any(sweep.baselines for sweep in study.sweeps) else {}),

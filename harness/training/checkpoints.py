@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 import re
-import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common.errors import HarnessError
-from harness.common.files import flush, is_own_folder, opened_regular
+from harness.common.files import flush, opened_regular, temporary_folder
 from harness.config.trials import Trial
 from harness.records.record import Environment
 
@@ -78,7 +77,7 @@ class Checkpoints:
         """The checkpoint of a pack that is about to be trained."""
         ids = tuple(trial.id for trial in trials)
         shared = self.folder.is_dir() and not self.folder.is_symlink()
-        folder = self.folder if shared else _temporary_folder()
+        folder = self.folder if shared else temporary_folder("checkpoints")
         minutes = self.minutes if folder else math.inf
         return Checkpoint(folder and folder / _name(ids), minutes, ids, environment, passing=not shared)
 
@@ -214,14 +213,6 @@ def read_header(path: Path, kind: type[_Kind]) -> _Kind | None:
 
 def _name(ids: Sequence[str]) -> str:
     return f"{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:32]}.safetensors"
-
-
-def _temporary_folder() -> Path | None:
-    """This user's folder for checkpoints among the temporary files; None where somebody else took its name."""
-    folder = Path(tempfile.gettempdir()) / f"harness-checkpoints-{os.getuid()}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder if is_own_folder(folder) else None
 
 
 def _header(path: Path) -> _Header | None:

@@ -104,6 +104,16 @@ def test_a_resumed_sweep_says_once_what_made_its_records(tmp_path: Path, environ
     ).replace(" (now 2.14.0), other", " (now 2.14.0) and other")
 
 
+def test_what_made_some_of_the_records_alone_is_not_told_of_all(tmp_path: Path) -> None:
+    sweep, store = folder_of(tmp_path, lambda cell, seed: {"torch": "2.1.0"} if seed == 1 else {})
+    records = list(store.records(sweep).values())
+    now = mixed_runs.surroundings(ENVIRONMENT)
+    assert mixed_runs.resumed(records, now | {"code": "4567def"}) == (
+        "10 of 10 records were trained with torch 2.1.0 (2 records; now 2.13.0) and other code 0123abc (now 4567def); "
+        "going on mixes them"
+    )
+
+
 def test_what_would_train_now_is_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     sweep, store = folder_of(tmp_path, lambda cell, seed: {"kernel_settings": "none"} if seed == 1 else {})
@@ -111,7 +121,7 @@ def test_what_would_train_now_is_this_process(tmp_path: Path, monkeypatch: pytes
     sentence = resume.mixing(records, Options())
     assert sentence is not None
     assert sentence.startswith("10 of 10 records were trained with device name one core (now ")
-    assert "settings of the kernels none (now MKL_CBWR=COMPATIBLE)" in sentence
+    assert "settings of the kernels none (2 records; now MKL_CBWR=COMPATIBLE)" in sentence
     elsewhere = resume.mixing(records, Options(address="auto"))
     assert elsewhere is not None
     assert "device name" not in elsewhere

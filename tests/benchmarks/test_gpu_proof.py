@@ -113,6 +113,14 @@ def test_shares_of_the_budget() -> None:
     assert command.limits(["rte_mpnet"], 33, 710) == 33
 
 
+@pytest.mark.parametrize("word", ["laws=x", "laws=", "laws", "laws=-5", "laws=0", "laws=nan", "laws=inf"])
+def test_a_share_that_is_no_number_of_seconds_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.options(["--out", "x", "--share", word])
+    assert f"{word!r} gives laws no number of seconds, as laws=40 does" in capsys.readouterr().err
+    assert command.options(["--out", "x", "--share", "laws=4.5"]).share == [("laws", 4.5)]
+
+
 def test_a_part_that_hangs_is_killed_and_its_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     assert command.follow(command.Running("laws", started.pid), 0.2) == "killed at its time"

@@ -184,6 +184,24 @@ def test_a_folder_of_records_that_is_none_is_not_one_of_missing_records(here: St
     assert json.loads(_said(here, ("verify", "FOLDER", "--json"))[1])["unreadable"] == planned
 
 
+@pytest.mark.parametrize("name", ["baselines.json", "reruns.json", "surface.npz"])
+def test_what_lies_beside_the_records_and_cannot_be_read_is_named_by_reports_too(
+    whole: tuple[Sweep, Store], here: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, store = whole
+    trial = expand(sweep)[1].id
+    shutil.copy(store.path(trial), here.path(trial))
+    monkeypatch.setattr("harness.report.figures.all_figures.MAKERS", ())
+    assert _said(here, ("report", "FOLDER"))[0] == 0
+    (here.folder / name).write_bytes(b"{")
+    for command in ("report", "diagnose"):
+        ended, out, _ = _said(here, (command, "FOLDER"))
+        assert (ended, f"{name}: it can't be read" in out) == (1, True), command
+    ended, out, _ = _said(here, ("report", "FOLDER", "--json"))
+    assert (ended, json.loads(out)["unreadable"]) == (1, [{"trial": None, "file": name, "problem": "it can't be read"}])
+    assert _said(here, ("table", "cells", "FOLDER"))[0] == 0  # which shows none of it
+
+
 def test_a_figure_that_cannot_be_written_is_told_with_its_file(here: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(figure: object, path: object, **options: object) -> None:
         raise OSError(errno.EFBIG, "File too large")  # as a stream says it, which knows no name

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,3 +131,28 @@ print(forked.cores())
 def test_the_thread_that_waits_for_signals_keeps_no_command_on_one_core() -> None:
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("2 True -1\n1\n", "")
+
+
+LEFT = """
+import os, time
+from harness.common import forked
+forked.os.sched_getaffinity = lambda _: {0, 1}
+asleep = forked.Beside(lambda: time.sleep(600))
+print(asleep._child, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing is forked elsewhere")
+def test_a_forked_process_ends_with_the_one_that_forked_it() -> None:
+    """A report that a SIGTERM ended left processes that went on drawing."""
+    with subprocess.Popen([sys.executable, "-c", LEFT], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = Path("/proc") / process.stdout.readline().strip()
+        assert (child / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        process.terminate()
+    end = time.monotonic() + 10
+    with suppress(OSError):  # it is gone
+        while (child / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX":
+            assert time.monotonic() < end, "it lives on"
+            time.sleep(0.05)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from harness.common import hub
 from harness.common.errors import HarnessError
-from harness.common.files import is_own_folder, naming, open_lock, write
+from harness.common.files import is_own_folder, naming, open_lock, user_cache, write
+from harness.config.recipe import ModelSpec
 
 
 def test_a_lock_is_made_and_appended_to(tmp_path: Path) -> None:
@@ -74,3 +78,24 @@ def test_a_broken_pipe_is_no_files_fault(tmp_path: Path) -> None:
     with pytest.raises(BrokenPipeError) as caught:
         broken()
     assert caught.value.filename is None
+
+
+def test_a_user_without_a_home_folder_has_a_cache_of_their_own_among_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container's made-up number is; a command that trains ended with a traceback of pathlib's."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache() == tmp_path / ".cache" / "stability-harness"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])  # as for a number that it does not know
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = user_cache()
+    assert folder == tmp_path / f"harness-cache-{os.getuid()}"
+    assert is_own_folder(folder)
+    folder.rmdir()
+    (tmp_path / "theirs").mkdir()
+    folder.symlink_to(tmp_path / "theirs")
+    with pytest.raises(HarnessError, match=r"cannot keep measurements in \S+: others own it .* Set HOME or XDG_CACHE"):
+        user_cache()
+    assert hub.folder_of(ModelSpec(name="nobody/none")) is None  # which looks for the hub's cache

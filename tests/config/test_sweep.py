@@ -383,6 +383,7 @@ BAD: dict[str, str | bytes | tuple[str, ...]] = {
     "a list": "- lr: 1\n",
     "a word": "lr\n",
     "not UTF-8": TINY.encode() + b"title: caf\xe9\n",
+    "a line of 5 MB": TINY + "title: " + "a" * 5_000_000 + "\n",
     "tab": HEAD + "seeds:\n\t- 1\n",
     "broken": HEAD + "lr: [1e-5\nepochs: 3\n",
     "two documents": TINY + "---\n" + TINY,

@@ -30,6 +30,7 @@ from harness.records.study import of_sweep
 # In the plan's order, of two cells with four seeds each; the last one is missing.
 RUNS = [Run(300), Run(310), Run(200), Run(diverged=True), Run(320), Run(crashed="RuntimeError: no"), Run(330), None]
 OK, OTHER, FAILED, DIVERGED, SECOND_CELL, CRASHED, LAST, MISSING = range(8)
+FINISHED = (OK, OTHER, FAILED, DIVERGED, SECOND_CELL, LAST)
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _touch(f: Folder, name: str) -> None:
 
 
 # Texts that a table has None of where no run has one, and NaN where another run has.
-MOSTLY_NONE = ("error", "label_names", "step_mode", "metric_sha256", "augmentation_sha256")
+MOSTLY_NONE = ("error", "label_names", "tokens_sha256", "step_mode", "metric_sha256", "augmentation_sha256")
 NO_TRAINING = "it stands once, and what it should be takes the training"
 PLANTED: dict[str, Planted] = {
     # the record's file
@@ -388,6 +389,9 @@ PLANTED: dict[str, Planted] = {
     "a hash too long": problem("record")(lambda f: f.edit(m_weights_sha256="1" * 65)),
     "the weights of another seed": problem("shared result", places=(OK, OTHER))(
         lambda f: f.edit(m_weights_sha256=f.field("measured__weights_sha256", OTHER))
+    ),
+    "another share of unknown tokens": problem("data", places=FINISHED)(
+        lambda f: [f.edit(place, m_tokens_sha256="a1" * 32, m_unknown_share=0.5 * (place == OK)) for place in FINISHED]
     ),
     "other data": problem("data_sha256")(lambda f: f.edit(m_data_sha256="d" * 64)),
     "another model": problem("model_sha256")(lambda f: f.edit(m_model_sha256="d" * 64)),
@@ -590,6 +594,41 @@ def test_no_damaged_record_costs_more_than_itself(folder: Folder, kind: str) -> 
         one, other = before.curves(int(index)), after.curves(int(index))
         assert (one is None) == (other is None)
         assert one is None or other is None or np.array_equal(one.logits, other.logits, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("axis", "why"),
+    [("bias_correction: [on, off]", "bias correction"), ("epochs: [3, 4]", "number of epochs")],
+)
+def test_the_result_of_a_seed_is_not_told_as_that_of_another_recipe(tmp_path: Path, axis: str, why: str) -> None:
+    """With arrays packed anew, so that no hash tells; with one of two facts made up the other tells."""
+    text = f"task: embedded\nmodel: embedded\nlr: 1e-5\nepochs: 3\n{axis}\nseeds: 1..2\n"
+    text = text.replace("epochs: 3\nepochs", "epochs")
+    sweep, store = whole_store(tmp_path, [Run(300), Run(310), Run(320), Run(330)], text)
+    one, _, other, _ = (trial.id for trial in expand(sweep))
+
+    def shared() -> list[str]:
+        return [row.found for row in verify.check(sweep, store).problems if row.rule == "shared result"]
+
+    assert shared() == []
+    edit(store, other, measured__weights_sha256=field_of(store, one, "measured__weights_sha256"))
+    assert shared() == [f"the same weights as {one}, of another {why}"]
+    edit(store, other, measured__weights_sha256="9c" * 32)
+    assert shared() == []
+    losses = arrays_of(store, one)["train_loss"]
+    if len(arrays_of(store, other)["train_loss"]) == len(losses):  # else its length tells
+        rewrite(store, other, train_loss=losses)
+        assert shared() == [f"the same training losses as {one}, of another {why}"]
+
+
+def test_weights_that_a_longer_training_may_share_are_no_problem(tmp_path: Path) -> None:
+    """Where the best evaluation's are kept, or the steps are given, epochs need not matter."""
+    for more in ("keep_best: true", "max_steps: 60"):
+        text = f"task: embedded\nmodel: embedded\nlr: 1e-5\nepochs: [3, 4]\n{more}\nseeds: 1..1\n"
+        sweep, store = whole_store(tmp_path / more[:4], [Run(300), Run(310)], text)
+        one, other = (trial.id for trial in expand(sweep))
+        edit(store, other, measured__weights_sha256=field_of(store, one, "measured__weights_sha256"))
+        assert "shared result" not in {row.rule for row in verify.check(sweep, store).problems}
 
 
 def test_suspicious_trials_are_trained_again_first(folder: Folder) -> None:

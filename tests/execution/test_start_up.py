@@ -223,7 +223,12 @@ def test_a_thread_that_started_something_stays_until_it_is_released() -> None:
 
 
 def no_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+
+def home_that_is_relative(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "some/where")
 
 
 def home_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -263,7 +268,8 @@ def few_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "problem", "fix"),
     [
-        (no_home, r"user \d+ has no home folder", "Set HOME to a folder"),
+        (no_home, r"user \d+ has no home folder, as HOME is not set", "Set HOME to a folder"),
+        (home_that_is_relative, "as HOME is 'some/where', which is no absolute path", "Set HOME to a folder"),
         (home_that_cannot_be_written, r"the home folder .*/gone does not exist", "Set HOME to a folder"),
         (full_disk, r"temporary files \S+ has 0\.2 MiB left", "set RAY_TMPDIR"),
         (no_temporary_folder, r"the folder for temporary files \S+/gone does not exist", "Set RAY_TMPDIR"),
@@ -272,7 +278,7 @@ def few_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (no_ports, r"cannot connect to each other at 127\.0\.0\.1: address already in use", "see that ports are free"),
         (few_ports, r"gives out 2 ports \(60000 to 60001\)", "Widen the range"),
     ],
-    ids=["home", "home folder", "disk", "TMPDIR", "path", "ulimit", "ports", "port range"],
+    ids=["home", "relative home", "home folder", "disk", "TMPDIR", "path", "ulimit", "ports", "port range"],
 )
 def test_what_ray_cannot_start_with_is_refused_in_the_users_terms(
     change: Callable[[pytest.MonkeyPatch, Path], None],

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import quiet
 from made_runs import Run
 from typer.testing import CliRunner
 from whole_records import rewrite, whole_store
 
 from harness.cli.app import app
 from harness.config.trials import Sweep, expand
+from harness.execution import driver
 from harness.records.store import Store
 from harness.records.study import of_sweep
 from harness.serve.studies import Library
@@ -135,6 +137,17 @@ def test_what_blocks_or_claims_very_much_is_neither_waited_for_nor_believed(stor
     assert len(of_sweep(sweep, store).runs) == 8  # what a report, a figure and a table are made of
     (study,) = Library(store.folder.parent).studies()
     assert study.summary()["planned"] == 8
+
+
+def test_a_sweep_waits_for_no_sign_of_life_that_blocks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fifo("running.json")(store)
+    (store.folder / ".x.tmp").mkdir()
+    monkeypatch.setattr("harness.execution.gate.check_inputs", lambda *given: None)  # the runs are made up
+    sweep = store.load_plan()
+    assert sweep is not None
+    ended = driver.run(sweep, store, driver.Options(in_process=True, only=("seed=1",)), quiet)
+    assert (ended.finished, ended.trained_now) == (7, 0)
+    assert not (store.folder / "running.json").exists()
 
 
 def test_imported_runs_that_block_are_refused(store: Store) -> None:

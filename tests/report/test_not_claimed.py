@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import HEAD, Run, import_of, imported_runs, study_of
+from made_runs import HEAD, Run, import_of, imported_runs, store_of, study_of, sweep_of
 from said_of_studies import ARMS, everything
 
 from harness.analysis.analyze import analyse
 from harness.common.errors import HarnessError
-from harness.records.study import joined
+from harness.config.trials import expand
+from harness.records.study import joined, of_sweep
 from harness.report import card, headline, next_experiment, page_notes
 from harness.report.sections import best, level, seed_parts
 
@@ -32,6 +33,15 @@ def test_runs_that_lack_in_one_arm_alone_are_said(tmp_path: Path) -> None:
     assert "Crashed and missing runs are spread unevenly: 2 of 6 finished at bias correction on." in uneven
     even = said(tmp_path / "b", ARMS.format(6), {0: [*whole[:5], None], 1: [*whole[:5], CRASHED]})
     assert "unevenly" not in even
+
+
+def test_records_that_cannot_be_used_are_called_neither_crashed_nor_missing_where_runs_lack(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, ARMS.format(6))
+    store = store_of(tmp_path, sweep, {cell: runs(310, 320, 330, 325, 315, 318) for cell in range(2)})
+    for trial in expand(sweep)[6:10]:
+        store.path(trial.id).write_text("{")
+    said_of_it = "\n".join(everything(analyse(of_sweep(sweep, store))))
+    assert "Crashed, missing and unreadable runs are spread unevenly: 2 of 6 finished at bias" in said_of_it
 
 
 def test_of_equal_spreads_the_first_is_the_widest_everywhere(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _foreign_arrays(records: Mapping[str, Record], facts: Mapping[str, ArrayFact
 def _shared_results(
     trials: Mapping[str, Trial], records: Mapping[str, Record], facts: Mapping[str, ArrayFacts]
 ) -> Iterator[Across]:
-    """The same weights or the same losses of trials that can't have them: another head, order or rate."""
+    """The same weights or losses of trials that can't have them: another head, order, rate, correction or length."""
     weights: dict[object, list[str]] = defaultdict(list)
     losses: dict[object, list[str]] = defaultdict(list)
     for name, record in records.items():
@@ -126,20 +126,29 @@ def _apart(first: Trial, second: Trial) -> str | None:
     drops = isinstance(one.dropout, float) and one.dropout > 0 and one.dropout == other.dropout
     if drops and first.seeds.dropout_seed != second.seeds.dropout_seed:
         return "dropout seed"
-    return "learning rate" if one.lr != other.lr else None
+    if one.lr != other.lr:
+        return "learning rate"
+    if one.optimizer == other.optimizer in ("adamw", "lamb") and one.bias_correction != other.bias_correction:
+        return "bias correction"
+    whole = all(r.max_steps is None and not r.keep_best and r.early_stopping_patience is None for r in (one, other))
+    return "number of epochs" if whole and one.epochs != other.epochs else None
 
 
 def _shared_data(
     trials: Mapping[str, Trial], records: Mapping[str, Record], facts: Mapping[str, ArrayFacts]
 ) -> Iterator[Across]:
-    """Counts and labels that differ between trials of the same data."""
+    """Counts and labels that differ between trials of the same data, tokens or model."""
     groups: dict[object, list[str]] = defaultdict(list)
     models: dict[object, list[str]] = defaultdict(list)
+    tokens: dict[object, list[str]] = defaultdict(list)
     for name, record in records.items():
         measured, recipe = record.measured, trials[name].recipe
         assert measured is not None
         groups[_data_of(record, measured, recipe)].append(name)
         models[measured.data_sha256, measured.model_sha256, recipe.peft_config].append(name)
+        if measured.tokens_sha256 is not None and record.environment is not None:  # code decides what is counted
+            read = (measured.data_sha256, measured.tokens_sha256, measured.tokenizer_sha256)
+            tokens[*read, record.environment.commit].append(name)
     for names in groups.values():
         for field in _OF_DATA:
             yield from _odd(names, field, {name: getattr(records[name].measured, field) for name in names})
@@ -147,9 +156,11 @@ def _shared_data(
             known = [name for name in names if name in facts and getattr(facts[name], field) is not None]
             values = {name: getattr(facts[name], field) for name in known}
             yield from _odd(known, field.replace("_", " "), values, shown=False)
+    for groups_of, fields in ((tokens, ("unknown_share",)), (models, ("parameters", "trained_parameters"))):
+        for names in groups_of.values():
+            for field in fields:
+                yield from _odd(names, field, {name: getattr(records[name].measured, field) for name in names})
     for names in models.values():
-        for field in ("parameters", "trained_parameters"):
-            yield from _odd(names, field, {name: getattr(records[name].measured, field) for name in names})
         recorded = [name for name in names if name in facts and facts[name].parts is not None]
         yield from _odd(recorded, "recorded parts", {name: facts[name].parts for name in recorded}, shown=False)
 
