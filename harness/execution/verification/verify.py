@@ -374,6 +374,7 @@ def _of_model(store: Store, name: str, record: Record | None) -> Iterator[str]:
         card = saved.read_card(saved.place(store, name))
         if card.form != "files":  # which only their script can read
             saved.weights(store, name)
+            saved.check_files(store.folder / "models" / name, card)
     except HarnessError as error:
         yield error.headline
         return
