@@ -144,6 +144,7 @@ def _inputs_of(record: Record) -> dict[tuple[str, str], str]:
     hashes = {
         ("examples", recipe.task.name): measured.data_sha256,
         ("weights", recipe.model.name): measured.model_sha256,
+        ("settings in config.json of", recipe.model.name): measured.config_sha256,
     }
     return {key: value for key, value in hashes.items() if value is not None}
 

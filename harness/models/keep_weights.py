@@ -90,7 +90,7 @@ class Keeping:
             of_task: dict[str, object] = {
                 "label_names": task.label_names, "pairs": task.pairs, "parts": parts, "abstains": task.abstains
             }  # fmt: skip
-            hashes = {"model_sha256": measured.model_sha256, "weights_sha256": measured.weights_sha256}
+            hashes = {name: getattr(measured, name) for name in ("model_sha256", "config_sha256", "weights_sha256")}
             _write_card(folder, card.model_copy(update=of_task | hashes | {"files": file_hashes(folder)}))
 
     def stage_files(self, sweep: str, profile: str, trial: Trial, measured: Measured, left: Path) -> None:

@@ -106,6 +106,11 @@ class Served:
                 f"the weights of '{self.recipe.model.name}' are not those that this adapter was trained on",
                 fix="Restore the checkpoint that its trial began with",
             )
+        if self.card.config_sha256 not in (None, self.network.config_sha256):
+            raise HarnessError(
+                f"the config.json of '{self.recipe.model.name}' is not that with which this adapter was trained",
+                fix="Restore the file that its trial began with",
+            )
         self.module = self.network.module.to(self.device)
         # Adapters that were kept before have no tokenizer of their own.
         with_tokenizer = ModelSpec(name=folder.name, folder=str(folder))

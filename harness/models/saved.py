@@ -83,6 +83,7 @@ class Card(BaseModel):
     label_threshold: float | None = None  # as in `Measured`
     outcome: str | None
     model_sha256: str | None
+    config_sha256: str | None = None  # as in `Measured`
     weights_sha256: str | None
     parts: tuple[Part, ...]
     abstains: bool = False  # whether a question about a context may be answered by nothing

@@ -404,7 +404,11 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
         predict.run(replace(one, folders=(folder(kept, lost),)))
     other = trial(method="lora")
     kept = trained(sweep_of(other), tmp_path / "lora")
-    card = saved.read_card(folder(kept, other)).model_copy(update={"model_sha256": "0" * 64})
+    card = saved.read_card(folder(kept, other)).model_copy(update={"config_sha256": "0" * 64})
+    (folder(kept, other) / "harness.json").write_text(card.model_dump_json())
+    with pytest.raises(HarnessError, match=r"the config\.json of 'tiny-bert' is not that with which this adapter was"):
+        predict.run(replace(one, folders=(folder(kept, other),)))
+    card = card.model_copy(update={"model_sha256": "0" * 64})
     (folder(kept, other) / "harness.json").write_text(card.model_dump_json())
     with pytest.raises(HarnessError, match="are not those that this adapter was trained on"):
         predict.run(replace(one, folders=(folder(kept, other),)))
