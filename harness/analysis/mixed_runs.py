@@ -146,12 +146,13 @@ def mixtures(runs: pd.DataFrame) -> tuple[Mixture, ...]:
     trained_here = runs["torch"].notna().any()  # not by somebody's script, which our code leaves as it is
     for name in FIELDS if trained_here else [name for name in FIELDS if name not in ("harness", "code")]:
         column = runs[name]
-        if column.nunique() > 1 and column.notna().all():
+        if column.nunique() > 1:
             alike.setdefault(tuple(pd.factorize(column)[0]), []).append(name)
     found = []
     for codes, names in alike.items():
         values = pd.Series(codes, index=runs.index)
-        first = runs.loc[~values.duplicated()]
+        values = values[values >= 0]  # -1: not known
+        first = runs.loc[values.index[~values.duplicated()]]
         words = [", ".join(f"{FIELDS[name]} {row[name]}" for name in names) for _, row in first.iterrows()]
         counts = values.value_counts(sort=False).sort_index()
         ordered = sorted(zip(words, counts, strict=True), key=lambda pair: -pair[1])
@@ -164,14 +165,15 @@ def _apart(
     runs: pd.DataFrame, values: pd.Series, words: Sequence[str]
 ) -> tuple[tuple[int, str, int, int], tuple[int, str, int, int]] | None:
     """The two cells that lie furthest apart in what made them, where they lie far apart."""
-    counts = pd.crosstab(runs["cell"], values)
-    shares = counts.div(counts.sum(axis=1), axis=0)
-    for value in counts.columns:
+    counts, finished = pd.crosstab(runs["cell"].loc[values.index], values), runs["cell"].value_counts()
+    counts = counts[counts.sum(axis=1) >= _SHARE * finished[counts.index]]  # of a cell of which it is known
+    shares = counts.div(finished[counts.index], axis=0)
+    for value in counts.columns if len(counts) else ():
         most, least = shares[value].idxmax(), shares[value].idxmin()
         if shares.at[most, value] >= _SHARE and shares.at[least, value] <= 1 - _SHARE:
             other = counts.loc[least].idxmax()
             return tuple(  # type: ignore[return-value]
-                (int(cell), words[of], int(counts.at[cell, of]), int(counts.loc[cell].sum()))
+                (int(cell), words[of], int(counts.at[cell, of]), int(finished[cell]))
                 for cell, of in ((most, int(value)), (least, int(other)))
             )
     return None

@@ -115,7 +115,10 @@ def search(
 def find_lr(
     sweep: SweepName,
     conditions: Where = [],
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of the sweep's seeds to use.")] = 4,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Number of the sweep's seeds to use; default: 4, or all of fewer."),
+    ] = None,
     low: Annotated[float, typer.Option("--low", help="Lowest learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option("--high", help="Highest learning rate.")] = 1e-2,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Length of the test, in epochs.")] = 1,

@@ -9,6 +9,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -83,7 +84,7 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
         os.close(number)
 
 
-def opened_regular(path: str | Path) -> IO[bytes]:
+def opened_regular(path: str | Path) -> BufferedReader:
     """A regular file, open to be read; raises as `read_regular`."""
     return os.fdopen(_open_regular(path)[0], "rb")
 

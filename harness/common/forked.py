@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from harness.common import watchdog
@@ -95,7 +96,8 @@ class Beside(Generic[T]):
 
 def _end_with(parent: int) -> None:
     """Have this process end with the one that forked it, however that ends: at a SIGTERM, say."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    with suppress(OSError, AttributeError):  # another system than Linux, where it may outlive its parent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # it ended before
         os._exit(1)
 

@@ -193,6 +193,8 @@ def custom_code(spec: Pretrained) -> HarnessError:
 def _brings_code(folder: Path) -> bool:
     """Whether a model folder names classes of its own; what is no JSON is said when it is loaded."""
     for name in ("config.json", "tokenizer_config.json"):
+        if not (folder / name).is_file():  # a FIFO would be waited for, and transformers reads none
+            continue
         try:
             config = json.loads((folder / name).read_bytes())
         except (OSError, ValueError, RecursionError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import safetensors
 import torch
 from torch import nn
 
@@ -34,6 +35,7 @@ def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str 
 
     One of a kind that transformers knows is too: without its code it would be another network.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import PretrainedConfig
 
     source, trusted = hub.location(spec), hub.trusts_remote_code()
@@ -49,10 +51,11 @@ def loaded(what: str, spec: hub.Pretrained, load: Callable[..., Any], kind: str 
             got=next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200],
             fix=f"Install it; for Japanese: {install_command('japanese')}",
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise hub.custom_code(spec) from None
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise HarnessError(
             f"cannot load the {what} of '{spec.name}': {reason[:200].rstrip('.')}",
             allowed=kind,

@@ -116,6 +116,9 @@ def _inputs(before: Measured, now: Measured, *, texts_change: bool) -> Iterator[
         yield _said("tokenizer's files", str(files[0])[:12], str(files[1])[:12])
     if before.model_sha256 != now.model_sha256:
         yield _said("pretrained weights", str(before.model_sha256)[:12], str(now.model_sha256)[:12])
+    configs = (before.config_sha256, now.config_sha256)
+    if None not in configs and configs[0] != configs[1]:
+        yield _said("the model's config.json", str(configs[0])[:12], str(configs[1])[:12])
     words = (before.augmentation_sha256, now.augmentation_sha256)
     if words[0] != words[1]:
         yield _said("words or translators of the augmentation", str(words[0])[:12], str(words[1])[:12])

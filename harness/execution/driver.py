@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from harness.common import watchdog
 from harness.common.errors import HarnessError
@@ -89,7 +90,10 @@ def run(
                 state.messages += [] if tidied.message is None else [tidied.message]
                 if (mixing := resume.mixing(records.values(), options)) is not None:
                     state.messages.append(mixing)
-                recorder = Recorder(sweep, store, records, retried, shelf, state)
+                before = tuple(records.values())
+                recorder = Recorder(
+                    sweep, store, records, retried, shelf, state, partial(resume.found, before, options)
+                )
                 limit = TimeLimit(options.time_limit, began)
                 training = SweepTraining(sweep, chosen, recorder, options, limit, checkpoints, show, source)
                 last = None if limit.until is None else limit.until + LAST_SECONDS - clock.now()

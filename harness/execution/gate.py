@@ -68,6 +68,7 @@ def check_inputs(
         inputs.check_task(own, raw)
         started.check(own, raw)
     inputs.check_models(recipes)
+    _check_settings(recipes, records)
     for model in dict.fromkeys(recipe.model for recipe in recipes):
         model_files.check_finite(model)
     token_hash.check_started(recipes, token_hash.known(records.values()))
@@ -127,11 +128,29 @@ def check_planned(sweep: Sweep, records: Mapping[str, Record]) -> None:
         if not tasks.on_the_hub(task) and (task.kind in _LENGTHS_MATTER or started.knows(own)):
             loaded[task] = tasks.load(task)
             started.check(own, loaded[task])
+    _check_settings(recipes, records)
     there = [recipe for recipe in recipes if _is_here(recipe.model)]
     read_here = [recipe for recipe in there if not tasks.on_the_hub(recipe.task)]
     token_hash.check_started(read_here, token_hash.known(records.values()))
     _check_methods([recipe for recipe in recipes if recipe in there or model_shape.known_type(recipe.model)])
     _check_lengths(there, loaded)
+
+
+def _check_settings(recipes: Sequence[Recipe], records: Mapping[str, Record]) -> None:
+    """Refuse a model whose config.json says something else than when the finished trials were trained.
+
+    Early records have no hash of it, and a model that is not fetched yet has no file.
+    """
+    trained: dict[str, str] = {}
+    for record in records.values():
+        if record.measured is not None and record.measured.config_sha256 is not None:
+            trained.setdefault(record.trial.recipe.model.name, record.measured.config_sha256)
+    for model in dict.fromkeys(recipe.model for recipe in recipes if recipe.model.name in trained):
+        if model_files.config_sha256(model) not in (None, trained[model.name]):
+            raise HarnessError(
+                f"the config.json of '{model.name}' is not that with which the finished trials were trained",
+                fix="Restore the file, or name another folder with --results",
+            )
 
 
 def _is_here(model: ModelSpec) -> bool:

@@ -120,6 +120,7 @@ def _check_inputs(store: Store, trial: Trial) -> None:
     current = {
         "data": (record.measured.data_sha256, task.sha256),
         "tokenizer": (record.measured.tokens_sha256, token_hash.tokens_sha256(task)),
+        "config.json": (record.measured.config_sha256, load_network(recipe, task).config_sha256),
         "pretrained weights": (record.measured.model_sha256, load_network(recipe, task).sha256),
     }
     for name, (then, now) in current.items():

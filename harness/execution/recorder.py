@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from harness.execution.train_pack import Result, make_record
 from harness.models import token_hash
 from harness.models.keep_weights import Shelf
 from harness.models.saved import UnkeptError
-from harness.records.record import Curves, Record
+from harness.records.record import Curves, Environment, Record
 from harness.records.store import Store
 
 
@@ -32,8 +32,12 @@ class Recorder:
         retried: Collection[str],
         shelf: Shelf | None,
         progress: Progress,
+        mixing: Callable[[Environment], str | None] = lambda environment: None,
     ) -> None:
-        """Write into `store`, beside its `records`; of the `retried` trials the old record is set aside."""
+        """Write into `store`, beside its `records`; of the `retried` trials the old record is set aside.
+
+        `mixing` says what of a worker's environment is another than that of the records.
+        """
         self.sweep, self.store, self.retried, self.shelf, self.progress = sweep, store, retried, shelf, progress
         self.trained = 0
         self._inputs = _input_hashes(records)
@@ -41,6 +45,7 @@ class Recorder:
         # What was said of them: the driver's own by its command.
         self._versions = {tested_versions.warning(tested_versions.installed())}
         self._fallbacks: set[str] = set()
+        self._mixing, self._mixed = mixing, dict[Environment, str | None]()
 
     def keep(self, results: list[Result]) -> None:
         """Record a pack's results; raises HarnessError for other inputs than the sweep's, and for a full disk."""
@@ -55,6 +60,7 @@ class Recorder:
             self.trained += 1
             self.progress.finished += 1
             self.progress.failed += bool(record.measured and record.measured.outcome == "failed")
+            self._tell_mixing(record)
             self._tell_versions(record)
             self._tell_fallback(record)
         if self.shelf is not None:
@@ -87,6 +93,15 @@ class Recorder:
         if reason is not None and reason not in self._fallbacks:
             self._fallbacks.add(reason)
             self.progress.messages.append(f"{record.id} {reason}")
+
+    def _tell_mixing(self, record: Record) -> None:
+        """Say once of each kind of worker what made the records and is not what it has."""
+        if record.environment is None or record.environment in self._mixed:
+            return
+        sentence = self._mixing(record.environment)
+        if sentence is not None and sentence not in self._mixed.values():
+            self.progress.messages.append(sentence)
+        self._mixed[record.environment] = sentence
 
     def _tell_versions(self, record: Record) -> None:
         """Say once of each worker's versions where they are not tested; a cluster's may be others than the driver's."""
@@ -144,6 +159,7 @@ def _inputs_of(record: Record) -> dict[tuple[str, str], str]:
     hashes = {
         ("examples", recipe.task.name): measured.data_sha256,
         ("weights", recipe.model.name): measured.model_sha256,
+        ("settings in config.json of", recipe.model.name): measured.config_sha256,
     }
     return {key: value for key, value in hashes.items() if value is not None}
 

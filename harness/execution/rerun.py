@@ -13,7 +13,7 @@ from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
 from harness.execution import machine, step_compilation
 from harness.execution.causes import Causes, causes, pack_decides
-from harness.execution.train_pack import WorkerSetup, train_pack
+from harness.execution.train_pack import NO_MEMORY, WorkerSetup, train_pack
 from harness.models.keep_weights import Keeping
 from harness.records.reading import Unreadable
 from harness.records.record import Curves, Measured, Record
@@ -63,7 +63,7 @@ def rerun(
         keeping: Where its weights are left staged; None: they are thrown away.
 
     Raises:
-        HarnessError: There is no finished record.
+        HarnessError: There is no finished record, or its pack does not fit the memory.
     """
     record = store.read(trial.id, trial)
     if isinstance(record, Unreadable):
@@ -83,7 +83,16 @@ def rerun(
     lanes = record.environment.pack_size if as_then else 1
     setup = WorkerSetup(device, record.environment.threads, record=False, keeping=keeping, compiled=compiled)
     told = progress if trial.script is None else None  # nothing is known of a script's steps
-    again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]
+    try:
+        again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]
+    except (RuntimeError, MemoryError) as error:
+        if lanes == 1 or not (isinstance(error, MemoryError) or NO_MEMORY.search(f"{type(error).__name__}: {error}")):
+            raise
+        raise HarnessError(  # a smaller pack may have other bits, and would be another comparison
+            f"cannot rerun {trial.id}: it was trained in a pack of {lanes}, on which its last bits may depend, and so "
+            "many do not fit this machine's memory",
+            fix="Rerun it where as much memory is free as when it was trained",
+        ) from None
     saved = store.read_arrays(record, recording=False, any_hash=True)
     return compare(record, saved, again, curves, tolerance, store.arrays_sha256(trial.id))
 

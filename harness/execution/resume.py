@@ -10,13 +10,20 @@ from harness.common import kernel_settings, tested_versions
 from harness.execution import machine
 from harness.execution.options import Options
 from harness.execution.train_pack import code, device_name
-from harness.records.record import Record
+from harness.records.record import Environment, Record
 
 
 def mixing(records: Iterable[Record], options: Options) -> str | None:
     """How many of the records were made by other code, versions or devices than the rest will be; None: none was."""
     records = list(records)
     return mixed_runs.resumed(records, _what_trains(options)) if records else None
+
+
+def found(records: Iterable[Record], options: Options, environment: Environment) -> str | None:
+    """As `mixing`, of what a worker alone knows and its first pack tells: its kernels, say, or a cluster's device."""
+    told = {name for name, value in _what_trains(options).items() if value is not None}
+    known = {name: value for name, value in mixed_runs.surroundings(environment).items() if name not in told}
+    return mixed_runs.resumed(records, known)
 
 
 def _what_trains(options: Options) -> dict[str, str | None]:

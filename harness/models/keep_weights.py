@@ -27,6 +27,7 @@ from harness.models.saved import (
     KeptAs,
     Which,
     base_model,
+    file_hashes,
     form_of,
     kept,
     link_base,
@@ -89,8 +90,8 @@ class Keeping:
             of_task: dict[str, object] = {
                 "label_names": task.label_names, "pairs": task.pairs, "parts": parts, "abstains": task.abstains
             }  # fmt: skip
-            hashes = {"model_sha256": measured.model_sha256, "weights_sha256": measured.weights_sha256}
-            _write_card(folder, card.model_copy(update=of_task | hashes))
+            hashes = {name: getattr(measured, name) for name in ("model_sha256", "config_sha256", "weights_sha256")}
+            _write_card(folder, card.model_copy(update=of_task | hashes | {"files": file_hashes(folder)}))
 
     def stage_files(self, sweep: str, profile: str, trial: Trial, measured: Measured, left: Path) -> None:
         """Take the file or folder that a script's run left as its model; raises UnkeptError."""

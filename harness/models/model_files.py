@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -23,6 +24,11 @@ _POINTER = b"version https://git-lfs"
 _VOCABULARIES = ("tokenizer.json", "vocab", "merges", "spiece", "sentencepiece", "dict", "bpe", "source.", "target.")
 _VOCABULARY_ENDINGS = (".model", ".tiktoken", ".vocab", ".codes")
 _WITHOUT_VOCABULARY = ("ByT5", "Canine", "Perceiver", "CharacterBert")
+# What a config.json says that decides no result: where it is from, and what its outputs are, which the task says.
+_TOLD = {
+    "_name_or_path", "_commit_hash", "architectures", "dtype", "finetuning_task", "id2label", "label2id", "num_labels",
+    "problem_type", "torch_dtype", "transformers_version", "use_cache",
+}  # fmt: skip
 _CHUNK = 2**22  # numbers looked at together
 # safetensors' types of floating-point numbers as numpy reads them; bfloat16 as its bits.
 _FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -45,6 +51,23 @@ def check(spec: ModelSpec, key: str = "model.folder") -> None:
     _check_tokenizer(folder, key)
     for path in _weights(folder, key):
         _entries(path, key) if path.suffix == ".safetensors" else _check_pickled(path, key)
+
+
+def config_sha256(spec: ModelSpec) -> str | None:
+    """The hash of what a model's config.json decides, as the file has it; None where it is not on this disk (yet).
+
+    Two networks of the same weights may compute otherwise: by the activation, the heads, the dropout.
+    """
+    folder = hub.folder_of(spec)
+    try:
+        path = None if folder is None else folder / "config.json"
+        config = json.loads(path.read_bytes()) if path is not None and path.is_file() else None
+    except (OSError, ValueError, RecursionError):  # loading it says what is wrong
+        return None
+    if not isinstance(config, dict):
+        return None
+    decides = {name: value for name, value in config.items() if name not in _TOLD}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def check_finite(spec: ModelSpec, key: str = "model.folder") -> None:

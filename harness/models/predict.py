@@ -73,7 +73,7 @@ class Served:
     """A kept model, ready to be asked; adapters of one base share it."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """Load it; raises HarnessError for a run that diverged, and for an adapter whose base is not what it was."""
+        """Load it; raises HarnessError for a run that diverged, and where weights are not those that were trained."""
         self.folder, self.card, self.device = folder, saved.read_card(folder), torch.device(device)
         saved.refuse_files(folder, self.card)
         self.recipe = self.card.trial.recipe
@@ -84,9 +84,13 @@ class Served:
             raise HarnessError(
                 f"the saved model {self.card.trial.id} diverged: its weights are not finite", fix="Use another one"
             )
+        own = saved.tensors(folder)  # before it is loaded: transformers has no sentence for each kind of damage
+        saved.check_files(folder, self.card)
         self.network: pretrained.Network | None = None
         if self.card.form == "model":
-            self.module = pretrained.kept(folder, kind=self.recipe.task.kind).to(self.device)
+            module = pretrained.kept(folder, kind=self.recipe.task.kind)
+            saved.check_loaded(folder, module, own)
+            self.module = module.to(self.device)
             self.tokenizer = pretrained.tokenizer(ModelSpec(name=folder.name, folder=str(folder)))
             self.positions = pretrained.longest(self.module.config)
             self.max_length = self._room(self.positions)
@@ -102,15 +106,20 @@ class Served:
                 f"the weights of '{self.recipe.model.name}' are not those that this adapter was trained on",
                 fix="Restore the checkpoint that its trial began with",
             )
+        if self.card.config_sha256 not in (None, self.network.config_sha256):
+            raise HarnessError(
+                f"the config.json of '{self.recipe.model.name}' is not that with which this adapter was trained",
+                fix="Restore the file that its trial began with",
+            )
         self.module = self.network.module.to(self.device)
         # Adapters that were kept before have no tokenizer of their own.
-        own = ModelSpec(name=folder.name, folder=str(folder))
+        with_tokenizer = ModelSpec(name=folder.name, folder=str(folder))
         self.tokenizer = pretrained.tokenizer(
-            own if (folder / "tokenizer_config.json").is_file() else self.recipe.model
+            with_tokenizer if (folder / "tokenizer_config.json").is_file() else self.recipe.model
         )
         self.positions = self.network.positions
         self.max_length = self._room(self.positions)
-        values = {name: torch.from_numpy(value) for name, value in saved.tensors(folder).items()}
+        values = {name: torch.from_numpy(value) for name, value in own.items()}
         if self.recipe.method == "lora":
             values[methods.LORA_SCALE] = torch.tensor(self.recipe.lora_alpha / self.recipe.lora_rank)
         self.values = {name: value.to(self.device) for name, value in values.items()}

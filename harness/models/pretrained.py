@@ -22,6 +22,7 @@ from harness.config.recipe import Method, ModelSpec
 from harness.data import vocabulary
 from harness.models import logits_check, masks, methods, multiple_choice, normalisation
 from harness.models.logits_check import Reference
+from harness.models.model_files import config_sha256
 from harness.records.record import LogitsCheck
 
 # N(0, 0.02), as BERT's own initialisation (Devlin et al. 2019) and the study's head (Mosbach et al. 2021).
@@ -57,6 +58,7 @@ class Network:
     pretrained: dict[str, Tensor]
     head: tuple[str, ...]
     sha256: str
+    config_sha256: str | None  # as `model_files.config_sha256` gives it
     mask: masks.Kind
     takes_token_types: bool
     positions: int | None  # the longest text it can read, in tokens
@@ -173,7 +175,7 @@ def kept(folder: Path, *, kind: str = "texts") -> Any:
             "weights",
             spec,
             lambda source, **trust: auto.from_pretrained(
-                source, **trust, dtype=torch.float32, output_loading_info=True
+                source, **trust, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             ),
             _wanted(kind),
         )
@@ -354,7 +356,7 @@ def _pretrained(spec: ModelSpec, num_labels: int, kind: str) -> Network:
     takes = takes and types > 0
     mask, positions = masks.kind_of(module.config), longest(module.config)
     loaded_network = Network(
-        module, pretrained, head, digest.hexdigest(), mask, takes, positions, causal,
+        module, pretrained, head, digest.hexdigest(), config_sha256(spec), mask, takes, positions, causal,
         notes=loading.unused(spec.name, info),
     )  # fmt: skip
     if kind == "completion":

@@ -83,9 +83,11 @@ class Card(BaseModel):
     label_threshold: float | None = None  # as in `Measured`
     outcome: str | None
     model_sha256: str | None
+    config_sha256: str | None = None  # as in `Measured`
     weights_sha256: str | None
     parts: tuple[Part, ...]
     abstains: bool = False  # whether a question about a context may be answered by nothing
+    files: tuple[tuple[str, str], ...] = ()  # as `file_hashes` gives them; none in early cards, nor of a script's
 
 
 class UnkeptError(Exception):
@@ -301,11 +303,54 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
                 value = np.concatenate([value, unread[part.key]])
             values[part.name] = value.reshape(part.shape)
             digest.update(values[part.name].tobytes())
-    except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
+    except OSError as error:
+        raise _changed(folder, f"{error.filename}: {describe_os_error(error)}") from None
+    except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise _changed(folder, " ".join(str(error).split())[:200]) from None
     if digest.hexdigest() != card.weights_sha256:
         raise _changed(folder, "other bits than were trained")
     return values
+
+
+def check_loaded(folder: Path, module: Any, values: Mapping[str, np.ndarray]) -> None:
+    """Raise HarnessError unless the network that a whole model's folder gives has the folder's `tensors`.
+
+    transformers leaves out what has no place by `config.json`, as the last layer where that says one less.
+    """
+    loaded = dict(module.named_parameters())
+    for part in read_card(folder).parts:
+        place = loaded.get(part.key)
+        value = None if place is None else place.detach().cpu().numpy()
+        if value is None or not np.array_equal(value, values[part.name][: len(value)] if value.ndim else value):
+            raise _changed(folder, f"its config.json has no place for {part.key}")
+
+
+def file_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
+    """Name and SHA-256 of the files that decide a saved model's answers, weights and all.
+
+    Not of the card, and of no link nor `adapter_config.json`, which the driver writes: they lead to the base.
+    """
+    names = (path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink())
+    return tuple((name, _sha256(folder / name)) for name in names if name not in (CARD, "adapter_config.json"))
+
+
+def check_files(folder: Path, card: Card) -> None:
+    """Raise HarnessError where a file of a saved model is gone or another: with it, its answers may be others too."""
+    for name, digest in card.files:
+        try:
+            problem = None if _sha256(folder / name) == digest else "was changed"
+        except OSError as error:
+            problem = f"can't be read ({describe_os_error(error)})"
+        if problem is not None:
+            raise HarnessError(
+                f"the saved model in {folder} is not as it was saved: {name} {problem}",
+                fix="Restore the file, or save the model again with `harness rerun … --keep`",
+            )
+
+
+def _sha256(path: Path) -> str:
+    with opened_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def refuse_files(folder: Path, card: Card) -> None:

@@ -18,7 +18,7 @@ from harness.records.store import Store
 
 _TEXTS = {
     "outcome", "reason", "metric", "error", "weights_sha256", "data_sha256", "model_sha256", "augmentation_sha256",
-    "tokens_sha256", "tokenizer_sha256", "metric_sha256", "step_mode", "step_mode_reason",
+    "tokens_sha256", "tokenizer_sha256", "config_sha256", "metric_sha256", "step_mode", "step_mode_reason",
     "label_names",
 }  # fmt: skip
 

@@ -142,6 +142,9 @@ class Measured(BaseModel):
         default=None, description="of the token ids, lengths and types of train, dev and test, as the model reads them"
     )
     tokenizer_sha256: str | None = Field(default=None, description="of the tokenizer's files")
+    config_sha256: str | None = Field(
+        default=None, description="of what the model's config.json decides: activation, heads, dropout and the like"
+    )
     # Not in the first records, nor in later ones where it is 0.5; None of any other task.
     label_threshold: float | None = Field(
         default=None, description="of many labels a text: the probability above which one is given"

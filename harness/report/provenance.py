@@ -124,6 +124,7 @@ _NAMES: Mapping[str, str] = {
     "tokens_sha256": "token ids, SHA-256",
     "tokenizer_sha256": "tokenizer's files, SHA-256",
     "model_sha256": "model, SHA-256",
+    "config_sha256": "model's config.json, SHA-256",
     "trained_parameters": "parameters trained",
     "steps": "steps",
     "unknown_share": "unknown tokens, of the split with most",

@@ -22,6 +22,7 @@ from harness.report.files import csv
 SMOOTHING = 0.9  # of the exponential moving average: a mean over about ten steps
 DIVERGED = 4.0  # times the lowest smoothed loss so far: there the curve ends, as in fastai
 NEAR = 2.0  # a tested rate within this factor of the suggestion tells of it
+_SEEDS = 4  # that a test is run over, unless somebody says otherwise
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def find(
     store: Store,
     trials: Sequence[Trial],
     *,
-    seeds: int,
+    seeds: int | None,
     low: float,
     high: float,
     epochs: int = 1,
@@ -100,7 +101,7 @@ def find(
         sweep: The sweep of the recipe.
         store: Its results folder, whose finished runs near the suggestion are looked at.
         trials: The trials whose recipe is tested, whatever their lr and epochs.
-        seeds: How many of the sweep's seeds it is tested over, as lanes of packs.
+        seeds: How many of the sweep's seeds it is tested over, as lanes of packs; None: four, or all of fewer.
         low: The lowest learning rate, that of the first update.
         high: The highest, that of the last update.
         epochs: Passes over the training data.
@@ -118,6 +119,7 @@ def find(
             fix="Write its fields as single values, without search:",
         )
     recipe = one_recipe(sweep, trials, epochs)
+    seeds = min(_SEEDS, len(sweep.seeds)) if seeds is None else seeds
     if not 1 <= seeds <= len(sweep.seeds):
         raise HarnessError(
             f"--seeds must be between 1 and {len(sweep.seeds)}, the number of the sweep's seeds", got=seeds

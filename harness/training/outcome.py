@@ -135,6 +135,7 @@ def _measured(
         diverged_step=int(bad[0]) + 1 if bad.size else None,
         data_sha256=task.sha256,
         model_sha256=network.sha256,
+        config_sha256=network.config_sha256,
         logits_check=network.logits_check,
         tokens_sha256=token_hash.tokens_sha256(task),
         tokenizer_sha256=task.tokenizer_sha256,

@@ -11,8 +11,9 @@ from made_runs import ENVIRONMENT, HEAD, Run, store_of, sweep_of
 
 from harness.analysis import mixed_runs
 from harness.config.trials import Sweep, expand
-from harness.execution import resume
+from harness.execution import driver, resume
 from harness.execution.options import Options
+from harness.execution.progress import Progress
 from harness.execution.verification import verify
 from harness.records.record import Environment
 from harness.records.store import Store
@@ -86,6 +87,19 @@ def test_what_is_alike_not_known_or_a_setting_is_no_mixture(
     assert mixed_runs.of_study(of_sweep(sweep, store)) == ()
 
 
+def test_what_is_not_known_of_a_run_hides_no_mixture_of_the_others(tmp_path: Path) -> None:
+    kinds: list[Fields] = [{"kernels": "AVX2"}, {"kernels": "AVX512"}]
+    sweep, store = folder_of(tmp_path / "cells", lambda cell, seed: {} if seed == 1 else kinds[cell])
+    (sentence,) = warnings(sweep, store)
+    assert sentence.startswith("Confounded with CPU kernels: ")
+    assert "CPU kernels AVX2 made 4 of 5 finished runs of lr 1e-5, and CPU kernels AVX512 made 4 of 5" in sentence
+    sweep, store = folder_of(tmp_path / "few", lambda cell, seed: kinds[cell] if seed == 1 else {})
+    assert warnings(sweep, store) == []  # one run of five says nothing of a cell
+    assert [mixture.words for mixture in mixed_runs.of_study(of_sweep(sweep, store))] == [
+        "1 run with CPU kernels AVX2, 1 with CPU kernels AVX512"
+    ]
+
+
 def environments() -> Iterator[Environment]:
     yield ENVIRONMENT
     yield ENVIRONMENT.model_copy(update={"torch": "2.13.0+cpu", "kernel_settings": "none"})
@@ -112,6 +126,25 @@ def test_what_made_some_of_the_records_alone_is_not_told_of_all(tmp_path: Path) 
         "10 of 10 records were trained with torch 2.1.0 (2 records; now 2.13.0) and other code 0123abc (now 4567def); "
         "going on mixes them"
     )
+
+
+def test_what_a_worker_alone_knows_is_said_once_its_first_pack_is_back(tiny_sweep: Sweep, tmp_path: Path) -> None:
+    store, said = Store(tmp_path / "tiny"), list[str]()
+
+    def listen(progress: Progress) -> None:
+        said.extend(progress.messages)
+        progress.messages.clear()
+
+    driver.run(tiny_sweep, store, Options(in_process=True, max_trials=2), listen)
+    assert not any("mixes" in message for message in said)
+    for trial in expand(tiny_sweep)[::3]:
+        path = store.path(trial.id)
+        record = json.loads(path.read_text())
+        record["environment"]["kernels"] = "of another kind"
+        path.write_text(json.dumps(record))
+    driver.run(tiny_sweep, store, Options(in_process=True, pack=1), listen)
+    (sentence,) = [message for message in said if "mixes" in message]
+    assert sentence.startswith("2 of 2 records were trained with CPU kernels of another kind (now ")
 
 
 def test_what_would_train_now_is_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

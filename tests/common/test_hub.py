@@ -177,6 +177,9 @@ def test_a_model_is_located_and_checked_without_being_read(tmp_path):
     for content in (b"", b"[1]", b"\xff", b"[" * 100_000, b'{"auto_map": {}}'):  # loading says what is wrong
         (tmp_path / "m" / "config.json").write_bytes(content)
         hub.check_model(ModelSpec(name="x", folder="~/m"))
+    os.mkfifo(tmp_path / "m" / "tokenizer_config.json")
+    hub.check_model(ModelSpec(name="m", folder=str(tmp_path / "m")))  # and waits for no writer
+    (tmp_path / "m" / "tokenizer_config.json").unlink()
     (tmp_path / "m" / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["own.Own", null]}}')
     with pytest.raises(HarnessError, match=r"brings Python code of its own \(auto_map\)"):
         hub.check_model(ModelSpec(name="x", folder="~/m"))

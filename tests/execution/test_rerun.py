@@ -52,6 +52,31 @@ def test_a_rerun_fills_its_pack_where_several_threads_share_the_work(
     assert packs == [1, 2, 2]
 
 
+def test_a_pack_that_does_not_fit_the_memory_is_one_line(
+    trained: tuple[Sweep, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, _ = trained
+    store, one = Store(tmp_path / "one"), expand(sweep)[0]
+    driver.run(sweep, store, Options(in_process=True, threads=2, pack=2), lambda progress: None)
+
+    def fails(error: Exception) -> None:
+        def train(*given: object, **more: object) -> None:
+            raise error
+
+        monkeypatch.setattr(loop, "train", train)
+
+    for error in (
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ):
+        fails(error)
+        with pytest.raises(HarnessError, match=r"a pack of 2, on which .* so many do not fit this machine's memory"):
+            rerun(sweep, store, one, 1e-3)
+    fails(RuntimeError("something else"))
+    with pytest.raises(RuntimeError, match="something else"):
+        rerun(sweep, store, one, 1e-3)
+
+
 def test_a_lane_under_batch_padding_has_a_reason_where_its_pack_counts(trained: tuple[Sweep, Store]) -> None:
     sweep, store = trained
     record = store.load(expand(sweep)[0].id)

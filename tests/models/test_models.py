@@ -162,6 +162,26 @@ def test_a_models_own_code_runs_where_it_is_trusted_alone(own_code: Path, tmp_pa
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "cannot load the weights of 'cut'"),
+        (lambda path: _write(path.with_name("config.json"), num_hidden_layers="two"), "expected int, got str"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_one_line(
+    build: Callable[..., Path], damage: Callable[[Path], object], said: str
+) -> None:
+    folder = build("bert")
+    damage(folder / "model.safetensors")
+    with pytest.raises(HarnessError, match=said):
+        pretrained.network(ModelSpec(name="cut", folder=str(folder)), 2)
+
+
+def _write(config: Path, **fields: object) -> None:
+    config.write_text(json.dumps(json.loads(config.read_text()) | fields))
+
+
 def test_code_that_only_loading_finds_is_one_line_and_no_question(
     own_code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

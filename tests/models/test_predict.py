@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from kept_runs import logits, sweep_of, trained
 
@@ -21,6 +22,7 @@ from harness.config.recipe import TaskSpec
 from harness.config.trials import Trial
 from harness.data import tasks, text_files
 from harness.data.text_files import Line
+from harness.execution.verification import verify
 from harness.models import predict, pretrained, saved
 from harness.models.predict import PredictionOptions, Served
 from harness.records.store import Store
@@ -402,7 +404,11 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
         predict.run(replace(one, folders=(folder(kept, lost),)))
     other = trial(method="lora")
     kept = trained(sweep_of(other), tmp_path / "lora")
-    card = saved.read_card(folder(kept, other)).model_copy(update={"model_sha256": "0" * 64})
+    card = saved.read_card(folder(kept, other)).model_copy(update={"config_sha256": "0" * 64})
+    (folder(kept, other) / "harness.json").write_text(card.model_dump_json())
+    with pytest.raises(HarnessError, match=r"the config\.json of 'tiny-bert' is not that with which this adapter was"):
+        predict.run(replace(one, folders=(folder(kept, other),)))
+    card = card.model_copy(update={"model_sha256": "0" * 64})
     (folder(kept, other) / "harness.json").write_text(card.model_dump_json())
     with pytest.raises(HarnessError, match="are not those that this adapter was trained on"):
         predict.run(replace(one, folders=(folder(kept, other),)))
@@ -410,6 +416,79 @@ def test_a_full_disk_and_models_that_cannot_answer_are_one_line(
     (folder(kept, other) / "harness.json").write_text(renamed.model_dump_json())
     with pytest.raises(HarnessError, match="cannot predict together"):
         predict.run(replace(one, folders=(*one.folders, folder(kept, other))))
+
+
+def _swap_words(model: Path) -> None:
+    path = model / "tokenizer.json"
+    path.write_text(path.read_text().replace('"good":', '"goods":').replace('"bad":', '"good":'))
+
+
+def _set(model: Path, **fields: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def _cut(model: Path) -> None:
+    (path,) = model.glob("*model.safetensors")
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _other_run(model: Path) -> None:
+    (path,) = model.glob("*model.safetensors")
+    values = safetensors.numpy.load_file(path)
+    name = min(values)
+    safetensors.numpy.save_file({**values, name: values[name] + np.float32(1)}, path, {"format": "pt"})
+
+
+def _fifo(model: Path) -> None:
+    (model / "tokenizer_config.json").unlink()
+    os.mkfifo(model / "tokenizer_config.json")
+
+
+@pytest.mark.parametrize("method", ["full", "bitfit"])
+@pytest.mark.parametrize(
+    ("damage", "said", "early"),
+    [
+        (_cut, "are not those of their trial's record", True),
+        (_other_run, "other bits than were trained|model.safetensors was changed", True),
+        (lambda model: _set(model, num_hidden_layers=1), "config.json was changed", True),
+        (lambda model: _set(model, max_position_embeddings=8), "config.json was changed", True),
+        (lambda model: _set(model, layer_norm_eps=0.1), "config.json was changed", False),
+        (_swap_words, "tokenizer.json was changed", False),
+        (_fifo, "tokenizer_config.json can't be read .a FIFO, not a regular file", False),
+        (lambda model: (model / "tokenizer.json").unlink(), "tokenizer.json can't be read .no such file", False),
+    ],
+)
+def test_a_saved_model_that_was_changed_answers_nothing(
+    method: str,
+    damage: Callable[[Path], None],
+    said: str,
+    early: bool,
+    trial: Make,
+    tmp_path: Path,
+) -> None:
+    one = trial(epochs=1, method=method)
+    store = trained(sweep_of(one), tmp_path / "kept")
+    model, asked = (
+        folder(store, one),
+        PredictionOptions((folder(store, one),), dev(one.recipe.task), tmp_path / "o.tsv"),
+    )
+    assert verify.check(sweep_of(one), store).problems == ()
+    predict.run(asked)
+    (tmp_path / "o.tsv").unlink()
+    damage(model)
+    with pytest.raises(HarnessError, match=said):
+        predict.run(asked)
+    assert [problem.rule for problem in verify.check(sweep_of(one), store).problems] == ["kept weights"]
+    early_card = json.loads((model / "harness.json").read_text())
+    del early_card["files"]  # an early model, whose card has its weights' hash alone
+    (model / "harness.json").write_text(json.dumps(early_card))
+    if early and method == "full":
+        with pytest.raises(HarnessError, match=r"are not those of their trial's record|do not fit its config\.json"):
+            predict.run(asked)
+    assert not (tmp_path / "o.tsv").exists()
 
 
 def test_a_trial_whose_weights_are_not_saved_says_how_to_save_them(tmp_path):

@@ -206,6 +206,7 @@ def test_a_worker_elsewhere_with_other_tokens_or_data_is_refused(
         ("tokens_sha256", "gives other tokens for"),
         ("data_sha256", "the examples 'good' are not those that the finished trials began with"),
         ("model_sha256", "the weights 'own' are not those that the finished trials began with"),
+        ("config_sha256", "the settings in config.json of 'own' are not those that the finished trials began with"),
     ):
 
         def elsewhere(*given: object, field: str = field) -> list[Result]:
@@ -219,6 +220,39 @@ def test_a_worker_elsewhere_with_other_tokens_or_data_is_refused(
         with pytest.raises(HarnessError, match=words):
             run(sweep, store)
         assert not store.path(expand(sweep)[2].id).exists()
+
+
+def configure(model: Path, **fields: object) -> None:
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+@pytest.mark.parametrize("fields", [{"layer_norm_eps": 0.1}, {"hidden_act": "relu"}, {"num_attention_heads": 4}])
+def test_a_model_that_computes_otherwise_with_the_same_weights_is_refused(
+    fields: dict[str, object], swept: tuple[Sweep, Store, Path]
+) -> None:
+    sweep, store, model = swept
+    configure(model, **fields)
+    for ask in (lambda: run(sweep, store), lambda: gate.check_planned(sweep, store.records(sweep))):
+        with pytest.raises(HarnessError, match=r"the config\.json of 'own' is not that with which the finished trials"):
+            ask()
+    assert not store.path(expand(sweep)[2].id).exists()
+    again = rerun(sweep, store, expand(sweep)[0], TOLERANCE)
+    assert again.verdict == "different"
+    assert again.reasons[0].startswith("the model's config.json: ")
+
+
+def test_a_config_that_decides_the_same_and_early_records_go_on(swept: tuple[Sweep, Store, Path]) -> None:
+    sweep, store, model = swept
+    configure(model, id2label={"0": "bad", "1": "good"}, transformers_version="4.0.0", _name_or_path="elsewhere")
+    gate.check_planned(sweep, store.records(sweep))
+    configure(model, layer_norm_eps=0.1)
+    for one in expand(sweep)[:2]:
+        edit(store, one, config_sha256=None)
+    assert run(sweep, store).left == 0  # of early records it isn't known
+    edit(store, expand(sweep)[0], config_sha256="0" * 64)
+    (found,) = [problem for problem in verify.check(sweep, store).problems if problem.rule == "config_sha256"]
+    assert "for 'own', where 1 trials have" in found.found
 
 
 def test_a_rerun_and_verify_name_the_tokenizer(swept: tuple[Sweep, Store, Path]) -> None:

@@ -198,4 +198,7 @@ def test_the_command_writes_picture_curves_and_json(tmp_path, monkeypatch, data,
     assert lines[0] == "seed,lr,smoothed_loss,loss"
     assert len(lines) == 1 + sum(one["steps"] for one in shown["seeds"])
     assert Store(folder.parent).load_plan() is None  # nothing was planned or recorded
+    result = CliRunner().invoke(app, [word for word in words if word not in ("--seeds", "2", "--epochs")])
+    assert result.exit_code == 0, result.output  # a sweep with fewer seeds than the usual four
+    assert [one["seed"] for one in json.loads(result.stdout)["seeds"]] == [1, 2, 3]
     assert not (folder.parent / "trials").exists()

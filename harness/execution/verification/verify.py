@@ -348,6 +348,8 @@ def _mixed(trials: dict[str, Trial], records: dict[str, Record]) -> Iterator[Fin
             recipe = trials[name].recipe
             groups["data_sha256", recipe.task.name][str(record.measured.data_sha256)].append(name)
             groups["model_sha256", recipe.model.name][str(record.measured.model_sha256)].append(name)
+            if record.measured.config_sha256 is not None:
+                groups["config_sha256", recipe.model.name][record.measured.config_sha256].append(name)
             if record.measured.tokens_sha256 is not None:
                 tokens = "{} with the tokenizer of {}, max_length {}".format(*token_hash.key_of(recipe))
                 groups["tokens_sha256", tokens][record.measured.tokens_sha256].append(name)
@@ -374,6 +376,7 @@ def _of_model(store: Store, name: str, record: Record | None) -> Iterator[str]:
         card = saved.read_card(saved.place(store, name))
         if card.form != "files":  # which only their script can read
             saved.weights(store, name)
+            saved.check_files(store.folder / "models" / name, card)
     except HarnessError as error:
         yield error.headline
         return
@@ -381,7 +384,7 @@ def _of_model(store: Store, name: str, record: Record | None) -> Iterator[str]:
         yield f"its {saved.CARD} is of trial {card.trial.id}"
     if record is None or record.measured is None:
         return
-    for field in ("metric", "outcome", "label_names", "label_threshold", "model_sha256"):
+    for field in ("metric", "outcome", "label_names", "label_threshold", "model_sha256", "config_sha256"):
         told, known = getattr(card, field), getattr(record.measured, field)
         if None not in (told, known) and told != known:
             yield f"its {saved.CARD} says that {field} is {told}, the record {known}"
