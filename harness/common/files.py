@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -87,6 +88,12 @@ def read_regular(path: str | Path, most_bytes: int) -> bytes:
 def opened_regular(path: str | Path) -> BufferedReader:
     """A regular file, open to be read; raises as `read_regular`."""
     return os.fdopen(_open_regular(path)[0], "rb")
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a regular file of any size; raises as `read_regular`."""
+    with opened_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open_regular(path: str | Path) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from functools import partial
 
 from harness.common import watchdog
 from harness.common.errors import HarnessError
-from harness.common.files import read_regular
 from harness.config.trials import Sweep, expand
 from harness.execution import clock, gate, progress, repeats, resume, selection, step_compilation
 from harness.execution.counts import SweepOutcome, count, ended
@@ -29,11 +28,10 @@ from harness.execution.time_limit import LAST_SECONDS, TimeLimit
 from harness.models import keep_weights
 from harness.models.keep_weights import Shelf
 from harness.models.saved import KeptAs, Which
+from harness.records import heartbeat
 from harness.records.record import Record
 from harness.records.store import HEARTBEAT, Store
 from harness.training.checkpoints import Checkpoints
-
-_MOST_BYTES = 2**26  # of a sign of life
 
 __all__ = ["Options", "PlanSource", "Progress", "SweepOutcome", "count", "ended", "keeping_one", "run"]
 
@@ -123,9 +121,8 @@ def _refuse_unlocked(store: Store) -> None:
 
     Raises HarnessError where its sign of life changes while this waits; the clocks of the two need not agree.
     """
-    path = store.folder / HEARTBEAT
     try:
-        first = read_regular(path, _MOST_BYTES)
+        first = heartbeat.content(store.folder)
         host = json.loads(first)["host"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
@@ -133,7 +130,7 @@ def _refuse_unlocked(store: Store) -> None:
     while host != socket.gethostname() and time.monotonic() < until:
         time.sleep(0.1)
         try:
-            if read_regular(path, _MOST_BYTES) == first:
+            if heartbeat.content(store.folder) == first:
                 continue
         except FileNotFoundError:  # it ended
             return

@@ -12,7 +12,7 @@ from harness.common import hub
 from harness.common.files import user_cache, write
 from harness.config.trials import Trial
 from harness.execution import lanes_memory
-from harness.execution.train_pack import NO_MEMORY, WorkerSetup, device_name
+from harness.execution.train_pack import WorkerSetup, device_name, lacks_memory
 
 # Seconds of training from which on the fastest pack size is measured, and what a doubling must win to go on.
 _MEASURING_PAYS, _FASTER = 300.0, 0.97
@@ -64,7 +64,7 @@ def lanes(trial: Trial, setup: WorkerSetup, usual: int, most: int, epochs: float
         try:
             times[2 * count], _ = seconds_per_lane_step(trial, 2 * count, setup.device, setup.threads)
         except RuntimeError as error:
-            if not NO_MEMORY.search(f"{type(error).__name__}: {error}"):
+            if not lacks_memory(error):
                 raise
             break
         if times[2 * count] > _FASTER * best:

@@ -13,7 +13,7 @@ from harness.common.errors import HarnessError
 from harness.config.trials import Sweep, Trial
 from harness.execution import machine, step_compilation
 from harness.execution.causes import Causes, causes, pack_decides
-from harness.execution.train_pack import NO_MEMORY, WorkerSetup, train_pack
+from harness.execution.train_pack import WorkerSetup, lacks_memory, train_pack
 from harness.models.keep_weights import Keeping
 from harness.records.reading import Unreadable
 from harness.records.record import Curves, Measured, Record
@@ -86,7 +86,7 @@ def rerun(
     try:
         again, curves = train_pack(sweep.name, sweep.profile, [trial] * lanes, setup, told)[0]
     except (RuntimeError, MemoryError) as error:
-        if lanes == 1 or not (isinstance(error, MemoryError) or NO_MEMORY.search(f"{type(error).__name__}: {error}")):
+        if lanes == 1 or not lacks_memory(error):
             raise
         raise HarnessError(  # a smaller pack may have other bits, and would be another comparison
             f"cannot rerun {trial.id}: it was trained in a pack of {lanes}, on which its last bits may depend, and so "

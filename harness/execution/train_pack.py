@@ -38,6 +38,11 @@ NO_MEMORY = re.compile(r"out of memory|OutOfMemoryError|can't allocate memory|ST
 REFUSED = re.compile(r"^(?:[\w.]+\.)?ModelRefusedError: (.+)$", re.MULTILINE)
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error says that a pack was too large for the memory."""
+    return isinstance(error, MemoryError) or NO_MEMORY.search(f"{type(error).__name__}: {error}") is not None
+
+
 # ------------------------------------------------------------------------------------- one path to train a pack
 
 

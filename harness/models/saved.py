@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.common import hub
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.files import opened_regular, read_regular
+from harness.common.files import file_sha256, opened_regular, read_regular
 from harness.config.recipe import METHODS, ModelSpec
 from harness.config.trials import Trial
 from harness.records.store import Store
@@ -331,14 +331,14 @@ def file_hashes(folder: Path) -> tuple[tuple[str, str], ...]:
     Not of the card, and of no link nor `adapter_config.json`, which the driver writes: they lead to the base.
     """
     names = (path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.is_symlink())
-    return tuple((name, _sha256(folder / name)) for name in names if name not in (CARD, "adapter_config.json"))
+    return tuple((name, file_sha256(folder / name)) for name in names if name not in (CARD, "adapter_config.json"))
 
 
 def check_files(folder: Path, card: Card) -> None:
     """Raise HarnessError where a file of a saved model is gone or another: with it, its answers may be others too."""
     for name, digest in card.files:
         try:
-            problem = None if _sha256(folder / name) == digest else "was changed"
+            problem = None if file_sha256(folder / name) == digest else "was changed"
         except OSError as error:
             problem = f"can't be read ({describe_os_error(error)})"
         if problem is not None:
@@ -346,11 +346,6 @@ def check_files(folder: Path, card: Card) -> None:
                 f"the saved model in {folder} is not as it was saved: {name} {problem}",
                 fix="Restore the file, or save the model again with `harness rerun … --keep`",
             )
-
-
-def _sha256(path: Path) -> str:
-    with opened_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def refuse_files(folder: Path, card: Card) -> None:

@@ -73,10 +73,15 @@ class Heartbeat(_Read):
     packs: tuple[RunningPack, ...]
 
 
+def content(folder: Path) -> bytes:
+    """What `running.json` of a results folder holds; raises as `read_regular`."""
+    return read_regular(folder / HEARTBEAT, 2**26)
+
+
 def heartbeat(folder: Path) -> Heartbeat | None:
     """The driver's last sign of life; None where there is none or it can't be read."""
     try:
-        return Heartbeat.model_validate_json(read_regular(folder / HEARTBEAT, 2**26))
+        return Heartbeat.model_validate_json(content(folder))
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.common.errors import HarnessError, describe_os_error
-from harness.common.files import read_regular, write
+from harness.common.files import file_sha256, read_regular, write
 from harness.common.text import is_unicode
 from harness.execution.verification.folder import Finding
 from harness.records import reruns
@@ -176,7 +176,6 @@ def _sha256(folder: Path, name: str) -> str | None:
             return hashlib.sha256(read_regular(folder / name, _PIECE)).hexdigest()
         if size > MOST_ARRAY_BYTES and name.startswith("trials/"):
             return None
-        with os.fdopen(os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(folder / name)
     except (OSError, ValueError):
         return None
